@@ -1,0 +1,10 @@
+"""Typed configuration, and the one error that means "the user's input is wrong".
+
+This is the leaf room: every other room may import it and it imports none of them. The YAML files beside this
+module are recipes; the dataclasses that they fill live in the room that uses them.
+"""
+
+from configs.loading import load_config, nearest, overridden, resolve_config, to_dict
+from configs.errors import InputError
+
+__all__ = ["InputError", "load_config", "nearest", "overridden", "resolve_config", "to_dict"]
