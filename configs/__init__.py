@@ -4,7 +4,7 @@ This is the leaf room: every other room may import it and it imports none of the
 module are recipes; the dataclasses that they fill live in the room that uses them.
 """
 
-from configs.loading import load_config, nearest, overridden, resolve_config, to_dict
 from configs.errors import InputError
+from configs.loading import load_config, nearest, overridden, resolve_config, to_dict
 
 __all__ = ["InputError", "load_config", "nearest", "overridden", "resolve_config", "to_dict"]

@@ -179,7 +179,9 @@ def _convert_scalar(value: Any, hint: Any, where: str, key: str) -> Any:
     if hint is Path and isinstance(value, str):
         return Path(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise _wrong(where, key, value, {int: "a whole number", float: "a number", str: "a text"}.get(hint, hint.__name__))
+        raise _wrong(
+            where, key, value, {int: "a whole number", float: "a number", str: "a text"}.get(hint, hint.__name__)
+        )
     return value
 
 

@@ -1,0 +1,49 @@
+"""What every test shares: quiet, bounded threads, a home of its own, and the real clips where they exist."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before torch, ray or mlflow are imported: tests never write to the user's home and never phone out.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+
+CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _home(tmp_path_factory: pytest.TempPathFactory):
+    """The registry, caches and spools of the tests live in a folder of their own."""
+    home = tmp_path_factory.mktemp("home")
+    before = os.environ.get("HEADSTART_HOME")
+    os.environ["HEADSTART_HOME"] = str(home)
+    yield home
+    if before is None:
+        os.environ.pop("HEADSTART_HOME", None)
+    else:
+        os.environ["HEADSTART_HOME"] = before
+
+
+@pytest.fixture
+def clips() -> Path:
+    """The folder of real clips beside the project; the test is skipped where it is absent."""
+    if not CLIPS.is_dir():
+        pytest.skip("the real clips are not here: ../shared/clips is absent")
+    return CLIPS
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, with a reason, what this machine cannot run."""
+    for item in items:
+        if item.get_closest_marker("clips") and not CLIPS.is_dir():
+            item.add_marker(pytest.mark.skip(reason="the real clips are not here: ../shared/clips is absent"))
+        if item.get_closest_marker("gpu"):
+            import torch
+
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device; torch.cuda.is_available() is False"))

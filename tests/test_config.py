@@ -1,0 +1,75 @@
+"""Typed configuration: what it accepts, and the sentences with which it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from configs import InputError, load_config, overridden, to_dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    layers: int = 4
+    width: float = 1.0
+    kind: Literal["small", "large"] = "small"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    steps: int = 10
+    name: str | None = None
+    sizes: tuple[int, ...] = (1, 2)
+    model: Model = field(default_factory=Model)
+
+    def check(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"steps is {self.steps}, expected at least 1")
+
+
+def test_yaml_and_overrides_fill_nested_dataclasses(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("steps: 5\nmodel: {layers: 2}\n")
+    run = load_config(Run, path, ["model.width=1e-3", "name=null", "sizes=[3,4,5]"])
+    assert run == Run(steps=5, model=Model(layers=2, width=1e-3), sizes=(3, 4, 5))
+
+
+def test_what_was_loaded_round_trips_through_a_dictionary():
+    run = load_config(Run, {"model": {"kind": "large"}})
+    assert load_config(Run, to_dict(run)) == run
+    assert overridden(run, ["steps=7"]).steps == 7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["stesp=5"], "did you mean 'steps'"),
+        (["model.layer=5"], "did you mean 'layers'"),
+        (["steps=many"], "expected a whole number"),
+        (["steps=true"], "expected a whole number"),
+        (["model=3"], "expected a group of keys"),
+        (["model.kind=huge"], "expected one of 'small', 'large'"),
+        (["steps"], "expected key=value"),
+        (["steps=0"], "expected at least 1"),
+        (["steps.more=0"], "is a value, not a group"),
+    ],
+)
+def test_a_wrong_override_is_refused_with_a_sentence(overrides, words):
+    with pytest.raises(InputError, match=words):
+        load_config(Run, {"steps": 1}, overrides)
+
+
+@pytest.mark.parametrize(("text", "words"), [("a: [", "not readable as YAML"), ("- 1", "expected a mapping")])
+def test_a_broken_file_is_refused_with_its_name(tmp_path, text, words):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        load_config(Run, path)
+    assert "broken.yaml" in str(caught.value)
+
+
+def test_a_missing_file_is_refused():
+    with pytest.raises(InputError, match="no such file or shipped name"):
+        load_config(Run, "pretrain/none/such")
