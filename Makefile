@@ -41,7 +41,7 @@ bench: setup
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 docs: setup
-	$(BIN)/python -m docs.build
+	$(BIN)/mkdocs build --strict --quiet
 
 lock: setup
 	{ echo "# Versions that are tested together; made by 'make lock'. torch is installed first, so that a CPU build at hand is kept."; \

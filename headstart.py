@@ -324,9 +324,19 @@ def _name_and_version(text: str) -> tuple[str, str]:
 
 def _adapt(a: argparse.Namespace) -> Any:
     return _load("adapt.adapt:adapt")(
-        a.video, a.out, recipe=a.recipe, prior=a.prior, seconds=a.seconds, budget=a.budget, resume=a.resume,
-        set=a.overrides, self_contained=a.self_contained, size=a.size, device=a.device, seed=a.seed,
-    )  # fmt: skip
+        a.video,
+        a.out,
+        recipe=a.recipe,
+        prior=a.prior,
+        seconds=a.seconds,
+        budget=a.budget,
+        resume=a.resume,
+        set=a.overrides,
+        self_contained=a.self_contained,
+        size=a.size,
+        device=a.device,
+        seed=a.seed,
+    )
 
 
 def _talk(a: argparse.Namespace) -> Any:

@@ -1,0 +1,46 @@
+"""``python -m benchmarks [NAME ...]``: run the benchmarks and print one table of everything under ``results/``.
+
+A benchmark is a module of this folder with ``main() -> None`` that writes ``benchmarks/results/NAME.json`` through
+:func:`benchmarks.results.write`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import traceback
+from pathlib import Path
+
+from benchmarks import results
+
+HERE = Path(__file__).parent
+HELPERS = {"__main__", "results"}
+
+
+def names() -> list[str]:
+    """The benchmarks that exist."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(HERE)]) if module.name not in HELPERS)
+
+
+def main(wanted: list[str]) -> int:
+    unknown = set(wanted) - set(names())
+    if unknown:
+        print(f"benchmarks: no {', '.join(sorted(unknown))}; known: {', '.join(names())}", file=sys.stderr)
+        return 2
+    failed = []
+    for name in wanted or names():
+        print(f"== {name}", flush=True)
+        try:
+            importlib.import_module(f"benchmarks.{name}").main()
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+    print(results.table())
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

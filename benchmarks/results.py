@@ -1,0 +1,81 @@
+"""One form for every result: rows with a value, a unit and what the value is held against; device, commit, command."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def device() -> str:
+    """The processor and, where there is one, the GPU of this machine."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{cpu}, {os.cpu_count()} cores{gpu}"
+
+
+def commit() -> str:
+    """The commit of this checkout, marked ``+`` where files differ from it."""
+    run = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--abbrev=10"], capture_output=True, text=True, cwd=FOLDER.parent
+    )
+    return run.stdout.strip() or "unknown"
+
+
+def row(
+    case: str, variant: str, value: float, unit: str, against: str = "", ratio: float | None = None
+) -> dict[str, Any]:
+    """One line of a result.
+
+    Args:
+        case: what was done, such as ``60k Gaussians at 512x512, forward and backward``.
+        variant: by what, such as ``numba, 2 threads``.
+        value: the figure, in ``unit``.
+        against: the limit or peer that it is held against.
+        ratio: this figure over the peer's, measured in the same run.
+    """
+    return {"case": case, "variant": variant, "value": value, "unit": unit, "against": against, "ratio": ratio}
+
+
+def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "") -> Path:
+    """Write ``results/NAME.json`` with device, commit and command, print it, and return its path."""
+    FOLDER.mkdir(exist_ok=True)
+    record = {
+        "benchmark": name,
+        "device": device(),
+        "commit": commit(),
+        "command": f"python -m benchmarks {name}",
+        "notes": notes,
+        "rows": list(rows),
+    }
+    path = FOLDER / f"{name}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(_lines(record))
+    return path
+
+
+def table() -> str:
+    """Every stored result as one table."""
+    return "\n".join(_lines(json.loads(path.read_text())) for path in sorted(FOLDER.glob("*.json")))
+
+
+def _lines(record: dict[str, Any]) -> str:
+    head = f"{record['benchmark']}  [{record['device']}; {record['commit']}; {record['command']}]"
+    lines = [head] + ([f"  {record['notes']}"] if record["notes"] else [])
+    for r in record["rows"]:
+        ratio = "" if r["ratio"] is None else f"{r['ratio']:.2f}x"
+        lines.append(
+            f"  {r['case']:<52} {r['variant']:<34} {r['value']:>12.4g} {r['unit']:<12} {ratio:>8}  {r['against']}"
+        )
+    return "\n".join(lines)
