@@ -1,0 +1,131 @@
+"""How long an adaptation may take: wall-clock or iterations, shared out among the stages of a recipe.
+
+Schedules are written in fractions of the budget, so that the same recipe runs in 10 s and in 10 minutes. An
+iteration budget ignores the clock and makes a run repeat bit for bit on one machine.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from configs import InputError
+
+_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Exactly one of ``seconds`` (wall clock) and ``iterations`` is set."""
+
+    seconds: float | None = None
+    iterations: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.iterations}it" if self.iterations is not None else f"{self.seconds:g}s"
+
+
+def parse_budget(text: str | float | Budget) -> Budget:
+    """``60s``, ``10m``, ``1.5h``, ``1000it`` or a bare number of seconds.
+
+    Raises:
+        InputError: not a budget, or not positive.
+    """
+    if isinstance(text, Budget):
+        return text
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(s|m|min|h|it)?\s*", str(text))
+    if match is None:
+        raise InputError(f"budget '{text}': expected a time or a number of steps such as 60s, 10m, 1h or 1000it")
+    number, unit = float(match[1]), match[2] or "s"
+    if number <= 0 or (unit == "it" and number < 1):
+        raise InputError(f"budget '{text}': nothing can be adapted in no time; give at least 1s or 1it")
+    if unit == "it":
+        if number != int(number):
+            raise InputError(f"budget '{text}': iterations are whole numbers, such as 1000it")
+        return Budget(iterations=int(number))
+    return Budget(seconds=number * _UNITS[unit])
+
+
+class Clock:
+    """What of a budget is spent; goes on where a resumed run had stopped.
+
+    Args:
+        budget: the whole.
+        spent_seconds, spent_iterations: already used by the run that is resumed.
+        reserve: seconds kept free at the end for saving and the last measurements.
+    """
+
+    def __init__(
+        self, budget: Budget, *, spent_seconds: float = 0.0, spent_iterations: int = 0, reserve: float = 0.0
+    ) -> None:
+        self.budget, self.reserve = budget, reserve
+        self.iterations = spent_iterations
+        self._before, self._start = spent_seconds, time.monotonic()
+        self.stopped = False
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds spent, earlier runs included."""
+        return self._before + time.monotonic() - self._start
+
+    @property
+    def fraction(self) -> float:
+        """Spent share of the budget, 0..1; 1 as soon as someone asked to stop."""
+        if self.stopped:
+            return 1.0
+        if self.budget.iterations is not None:
+            return min(1.0, self.iterations / self.budget.iterations)
+        usable = max(self.budget.seconds * 0.5, self.budget.seconds - self.reserve)
+        return min(1.0, self.seconds / usable)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Wall-clock seconds to the end, estimated from the pace for iteration budgets; ``None`` before the first."""
+        if self.budget.seconds is not None:
+            return max(0.0, self.budget.seconds - self.seconds)
+        if not self.iterations:
+            return None
+        return self.seconds / self.iterations * (self.budget.iterations - self.iterations)
+
+    def tick(self) -> None:
+        """One optimisation step was done."""
+        self.iterations += 1
+
+    def steps(self, until: float) -> Iterator[float]:
+        """Yield the progress 0..1 of a stage that ends when ``until`` of the budget is spent; ticks after each step.
+
+        A stage always gets one step, so that every part of an avatar exists however small the budget is.
+        """
+        start = self.fraction
+        first = not self.stopped
+        while (first or self.fraction < until) and not self.stopped:
+            first = False
+            yield min(1.0, (self.fraction - start) / max(1e-9, until - start))
+            self.tick()
+
+
+@contextmanager
+def graceful_stop(clock: Clock) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the running stage after its step; the avatar is then saved as usual.
+
+    Signals can only be caught in the main thread; elsewhere this does nothing.
+    """
+
+    def stop(*_: object) -> None:
+        clock.stopped = True
+
+    previous = {}
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, stop)
+    except ValueError:
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,88 @@
+"""The machine-readable statement that a picture or video is synthetic, by whom and with which avatar it was made."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+
+# IPTC's term for media made by a trained model; C2PA assertions use the same URL.
+SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+
+
+def tool_version() -> str:
+    """``headstart X.Y.Z`` as installed, ``headstart (source tree)`` otherwise."""
+    try:
+        return f"headstart {metadata.version('headstart')}"
+    except metadata.PackageNotFoundError:
+        return "headstart (source tree)"
+
+
+def creator_name() -> str:
+    """Who makes the output: ``HEADSTART_CREATOR``, else the login name of this machine, else ``unknown``."""
+    named = os.environ.get("HEADSTART_CREATOR")
+    if named:
+        return named
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def now() -> str:
+    """The present time, UTC, ISO 8601 to the second."""
+    return datetime.now(timezone.utc).replace(microsecond=0).isoformat()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What every output carries.
+
+    Attributes:
+        avatar: name of the avatar folder, or a description of what made the frames.
+        avatar_sha256: hash of the avatar's weights, empty when no avatar took part.
+        recipe: the recipe that made the avatar.
+        audio: name of the driving audio file.
+        creator: see :func:`creator_name`.
+        created: ISO 8601, UTC.
+        tool: name and version.
+    """
+
+    avatar: str
+    avatar_sha256: str = ""
+    recipe: str = ""
+    audio: str = ""
+    creator: str = ""
+    created: str = ""
+    tool: str = ""
+
+    @classmethod
+    def make(cls, **fields: str) -> Provenance:
+        """A statement with creator, time and tool filled in."""
+        return cls(**{"creator": creator_name(), "created": now(), "tool": tool_version(), **fields})
+
+    def statement(self) -> str:
+        """One sentence for people."""
+        return f"Synthetic video made by {self.creator} with {self.tool}, avatar '{self.avatar}'"
+
+    def as_dict(self) -> dict[str, object]:
+        """Everything, with the flag and the IPTC source type that machines look for."""
+        return {"synthetic": True, "digital_source_type": SOURCE_TYPE, "statement": self.statement(), **asdict(self)}
+
+    def tags(self) -> dict[str, str]:
+        """Container metadata: the plain comment that players show, and the JSON that machines read."""
+        return {
+            "comment": self.statement(),
+            "synthetic": "true",
+            "digital_source_type": SOURCE_TYPE,
+            "headstart_provenance": json.dumps(self.as_dict(), sort_keys=True),
+        }
+
+
+def parse_tags(tags: dict[str, str]) -> dict[str, object] | None:
+    """The statement found in container or PNG metadata, ``None`` where there is none."""
+    text = tags.get("headstart_provenance")
+    return None if text is None else json.loads(text)
