@@ -1,0 +1,123 @@
+"""Who am I among the workers: rank, world, and the one torch process group of this process.
+
+Every listener binds to the address that the caller names (127.0.0.1 for a run on one machine): torch's own store
+would listen on all interfaces.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+
+from configs import InputError
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """This worker's seat: global rank of ``world`` workers, and the same on its machine."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+    host: str = LOOPBACK  # where rank 0 listens
+    port: int = 0
+
+
+def listen(host: str = LOOPBACK) -> socket.socket:
+    """A listening socket for rank 0's store on ``host`` alone; its port is ``getsockname()[1]``."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.bind((host, 0))
+    listener.listen(1024)
+    return listener
+
+
+def connect(place: Place, backend: str, listener: socket.socket | None = None, timeout: float = 1800.0) -> None:
+    """Join the process group; rank 0 brings its ``listener``.
+
+    Args:
+        place: this worker's seat.
+        backend: ``gloo`` or ``nccl`` (then CPU tensors still go through gloo).
+        timeout: seconds after which a collective that misses a peer fails.
+
+    Raises:
+        InputError: the peers did not meet.
+    """
+    import torch.distributed as dist
+
+    _environment(place)
+    arguments = {"master_listen_fd": listener.detach()} if listener is not None else {}
+    try:
+        store = dist.TCPStore(
+            place.host,
+            place.port,
+            place.world,
+            is_master=listener is not None,
+            timeout=timedelta(seconds=min(timeout, 300)),
+            **arguments,
+        )
+        name = "cpu:gloo,cuda:nccl" if backend == "nccl" else backend
+        dist.init_process_group(
+            name, store=store, rank=place.rank, world_size=place.world, timeout=timedelta(seconds=timeout)
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"rank {place.rank} of {place.world} could not join the process group at {place.host}:{place.port} "
+            f"({str(error).splitlines()[0]}); check that the workers' machines can reach that address"
+        ) from error
+
+
+def alone(backend: str) -> None:
+    """A process group of one, for engines that insist on one; it listens nowhere."""
+    import torch.distributed as dist
+
+    _environment(Place())
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if backend == "nccl" else backend, store=dist.HashStore(), rank=0, world_size=1
+    )
+
+
+def disconnect() -> None:
+    """Leave the process group, if any."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def current() -> tuple[int, int]:
+    """(rank, world size) of this process, (0, 1) without a process group."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def _environment(place: Place) -> None:
+    # Accelerate and DeepSpeed learn their seat from the environment, whatever the process group says.
+    os.environ.update(
+        RANK=str(place.rank),
+        WORLD_SIZE=str(place.world),
+        LOCAL_RANK=str(place.local_rank),
+        LOCAL_WORLD_SIZE=str(place.local_world),
+        MASTER_ADDR=place.host,
+        MASTER_PORT=str(place.port),
+    )
+    interface = _interface(place.host)
+    if interface:
+        # Gloo and NCCL otherwise choose an interface by the host name, which may be a public one.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+
+
+def _interface(host: str) -> str | None:
+    """The name of the loopback interface when the run stays on this machine; None leaves the choice to the library."""
+    if host != LOOPBACK:
+        return None
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in ("lo", "lo0") if name in names), None)
