@@ -1,0 +1,204 @@
+"""Statistics of tracked faces: the mean, eyelids, identity and expression bases. Arrays in, arrays out.
+
+Identity is a Gaussian-process morphable model (Luethi et al. 2018): the sample covariance of the people plus a smooth
+kernel, so that a stranger's face fits too. Expression is a weighted PCA of what frames add to their person's neutral
+face, with mirrored copies, so that no side is preferred.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from heads.rig import facemesh
+from shards.tracking.pose import head_pose, intrinsics_for
+
+STABLE = np.array(facemesh.STABLE)
+SURFACE = facemesh.N_SURFACE
+# (upper, lower) landmarks across the middle of each eye, left first.
+LID_PAIRS = (((386, 374), (385, 380), (387, 373)), ((159, 145), (158, 153), (160, 144)))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Landmarks (T, 478, 3) px of one clip of ``size`` px, and whose they are."""
+
+    identity: str
+    landmarks: np.ndarray
+    size: int
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person's neutral face (478, 3) and frames (T, 478, 3), all in head space."""
+
+    neutral: np.ndarray
+    frames: np.ndarray
+
+
+@dataclass(frozen=True)
+class Bases:
+    """What a rig is assembled from; identity and expression per standard deviation."""
+
+    mean: np.ndarray  # (478, 3)
+    identity: np.ndarray  # (K_id, 478, 3)
+    expression: np.ndarray  # (K_exp, 478, 3)
+    eyelids: np.ndarray  # (2, 478, 3)
+
+
+def landmark_weights() -> np.ndarray:
+    """Weights (468, 3) of the error that expressions are fitted by: lips and eyes count more, depth less."""
+    weights = np.ones(SURFACE)
+    weights[list(facemesh.LIPS_OUTER) + list(facemesh.LIPS_INNER)] = 2.0
+    weights[list(facemesh.EYE_LEFT) + list(facemesh.EYE_RIGHT)] = 1.5
+    return weights[:, None] * np.array([1.0, 1.0, 0.6])
+
+
+def lid_gap(points: np.ndarray) -> np.ndarray:
+    """Opening (..., 2) of left and right eye of landmarks (..., 478, 3), in the points' units."""
+    gaps = [np.stack([points[..., lo, 1] - points[..., up, 1] for up, lo in eye], -1).mean(-1) for eye in LID_PAIRS]
+    return np.stack(gaps, -1)
+
+
+def mouth_gap(points: np.ndarray) -> np.ndarray:
+    """Distance (...,) between the inner lips."""
+    return np.linalg.norm(points[..., 13, :] - points[..., 14, :], axis=-1)
+
+
+def neutral_face(frames: np.ndarray) -> np.ndarray:
+    """The median (478, 3) over frames (T, 478, 3) with the mouth nearly closed and the eyes open as usual."""
+    mouth, lids = mouth_gap(frames), lid_gap(frames).mean(-1)
+    quiet = (mouth <= np.quantile(mouth, 0.35)) & (lids >= np.quantile(lids, 0.3)) & (lids <= np.quantile(lids, 0.9))
+    if quiet.sum() < 3:
+        quiet = np.ones(len(frames), bool)
+    face = np.median(frames[quiet], axis=0)
+    usual = np.median(frames, axis=0)
+    eyes = list(facemesh.EYE_LEFT) + list(facemesh.EYE_RIGHT)
+    face[eyes] = usual[eyes]  # eyelids are measured from the person's median
+    return face
+
+
+def align(clips: list[Clip], rounds: int = 4) -> tuple[np.ndarray, np.ndarray, list[Person]]:
+    """Generalised Procrustes: symmetric mean (478, 3), mirror partners (478,), people in head space.
+
+    The mean's frame defines head space: stable points centred, forehead above chin, irises one unit apart.
+    """
+    mean = _level(np.median(clips[0].landmarks, axis=0).astype(float))
+    partner = facemesh.mirror_pairs(mean)
+    mean = _normalised(mean, partner)
+    for _ in range(rounds):
+        people = [_person([c for c in clips if c.identity == who], mean) for who in _names(clips)]
+        mean = _normalised(_level(np.mean([p.neutral for p in people], axis=0)), partner)
+    return mean, partner, [_person([c for c in clips if c.identity == who], mean) for who in _names(clips)]
+
+
+def _names(clips: list[Clip]) -> list[str]:
+    return sorted({clip.identity for clip in clips})
+
+
+def _person(clips: list[Clip], mean: np.ndarray) -> Person:
+    """Poses by the mean first, then by the person's own neutral face, which leaves less of identity in the poses."""
+    frames = [head_pose(c.landmarks, intrinsics_for(c.size), mean, STABLE)[2] for c in clips]
+    neutral = neutral_face(np.concatenate(frames))
+    frames = [head_pose(c.landmarks, intrinsics_for(c.size), neutral, STABLE)[2] for c in clips]
+    joined = np.concatenate(frames)
+    return Person(neutral_face(joined), joined)
+
+
+def _level(points: np.ndarray) -> np.ndarray:
+    """Turns landmarks upright: x from the person's right to the left, y from forehead to chin."""
+    x = points[263] - points[33] + points[454] - points[234] + points[291] - points[61]
+    x = x / np.linalg.norm(x)
+    y = points[facemesh.CHIN] - points[facemesh.FOREHEAD]
+    y = y - (y @ x) * x
+    y = y / np.linalg.norm(y)
+    return points @ np.stack([x, y, np.cross(x, y)]).T
+
+
+def _normalised(points: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """Symmetric, centred on the stable points, irises one unit apart."""
+    points = points - [points[:, 0].mean(), 0, 0]
+    points = (points + mirrored(points, partner)) / 2
+    points = points - points[STABLE].mean(0)
+    return points / np.linalg.norm(points[facemesh.IRIS_LEFT[0]] - points[facemesh.IRIS_RIGHT[0]])
+
+
+def mirrored(points: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """The mirror image of landmarks or displacements (..., 478, 3)."""
+    return points[..., partner, :] * [-1, 1, 1]
+
+
+def closures(frames: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+    """Eyelid closure (T, 2) of frames (T, 478, 3): 0 open as in the neutral face, 1 closed."""
+    return 1 - lid_gap(frames) / lid_gap(neutral)
+
+
+def eyelid_basis(people: list[Person], mean: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """Displacements (2, 478, 3) that close each eye: regressed on blinks, symmetric, confined to the eyes' surroundings.
+
+    Scaled so that the lids of the mean face meet at a closure of one.
+    """
+    change = np.concatenate([p.frames - p.neutral for p in people])
+    closed = np.concatenate([closures(p.frames, p.neutral) for p in people])
+    use = np.abs(closed).max(1) > 0.15
+    change, closed = change[use], np.clip(closed[use], -0.6, 1.2)
+    both = np.concatenate([change, mirrored(change, partner)]).reshape(2 * len(change), -1)
+    regressor = np.concatenate([closed, closed[:, ::-1]])
+    basis = np.linalg.solve(regressor.T @ regressor, regressor.T @ both).reshape(2, -1, 3)
+    for k, eye in enumerate((facemesh.EYE_LEFT, facemesh.EYE_RIGHT)):
+        distance = np.linalg.norm(mean[:, None] - mean[None, list(eye)], axis=-1).min(1)
+        basis[k] *= np.exp(-((distance / 0.16) ** 2))[:, None]
+        basis[k, SURFACE:] = 0
+        basis[k] *= lid_gap(mean)[k] / -lid_gap(basis[k])[k]
+    return basis
+
+
+def expression_basis(
+    people: list[Person], eyelids: np.ndarray, mean: np.ndarray, partner: np.ndarray, size: int, per_person: int = 100
+) -> np.ndarray:
+    """Weighted PCA (size, 478, 3) of expressions without the eyelids' closing, unit variance per coefficient."""
+    rows = []
+    for person in people:
+        pick = np.unique(np.linspace(0, len(person.frames) - 1, per_person).astype(int))
+        change = person.frames[pick] - person.neutral
+        scale = lid_gap(person.neutral) / lid_gap(mean)
+        change = change - np.einsum("te,evc->tvc", closures(person.frames[pick], person.neutral) * scale, eyelids)
+        change = change / np.sqrt(len(pick))  # every person counts the same
+        rows += [change, mirrored(change, partner)]
+    weights = landmark_weights()
+    data = (np.concatenate(rows)[:, :SURFACE] * weights).reshape(-1, SURFACE * 3)
+    _, values, vectors = np.linalg.svd(data, full_matrices=False)
+    spread = values[:size] / np.sqrt(2 * len(people))
+    basis = np.zeros((size, len(mean), 3))
+    basis[:, :SURFACE] = (vectors[:size] * spread[:, None]).reshape(size, SURFACE, 3) / weights
+    return _signed(basis)
+
+
+def identity_basis(people: list[Person], mean: np.ndarray, partner: np.ndarray, size: int) -> np.ndarray:
+    """Gaussian-process shape model (size, 478, 3): sample covariance plus a smooth kernel of 1 mm, 20 mm wide."""
+    change = np.stack([p.neutral - mean for p in people])
+    data = np.concatenate([change, mirrored(change, partner)])[:, :SURFACE].reshape(2 * len(people), -1)
+    distance = np.linalg.norm(mean[:SURFACE, None] - mean[None, :SURFACE], axis=-1)
+    kernel = 0.016**2 * np.exp(-0.5 * (distance / 0.32) ** 2)
+    covariance = data.T @ data / len(data) + np.kron(kernel, np.eye(3))
+    values, vectors = np.linalg.eigh(covariance)
+    top = slice(-1, -size - 1, -1)
+    basis = np.zeros((size, len(mean), 3))
+    basis[:, :SURFACE] = (vectors[:, top] * np.sqrt(values[top])).T.reshape(size, SURFACE, 3)
+    return _signed(basis)
+
+
+def _signed(basis: np.ndarray) -> np.ndarray:
+    """Fixes each component's sign, which a decomposition leaves open, by its largest entry."""
+    flat = basis.reshape(len(basis), -1)
+    largest = np.take_along_axis(flat, np.abs(flat).argmax(1)[:, None], 1)
+    return basis * np.sign(largest)[:, :, None]
+
+
+def learn(clips: list[Clip], n_identity: int = 64, n_expression: int = 32) -> Bases:
+    """All bases from tracked clips."""
+    mean, partner, people = align(clips)
+    eyelids = eyelid_basis(people, mean, partner)
+    expression = expression_basis(people, eyelids, mean, partner, n_expression)
+    return Bases(mean, identity_basis(people, mean, partner, n_identity), expression, eyelids)
