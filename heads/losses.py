@@ -1,0 +1,124 @@
+"""Losses of images, Gaussians and motion. Images are float RGB ``[B, H, W, C]`` in [0, 1] (or without ``B``).
+
+Every loss is a scalar, is defined (zero) where its weights are all zero, and is built from one frame's size only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from heads.lpips import LPIPS
+from heads.ssim import ssim_map, window_radius
+
+__all__ = [
+    "LPIPS",
+    "d_ssim",
+    "huber_difference",
+    "l1",
+    "multiscale_l1",
+    "offset_penalty",
+    "photometric",
+    "scale_penalty",
+    "ssim",
+]
+
+
+def _batched(image: Tensor) -> Tensor:
+    return image if image.dim() == 4 else image[None]
+
+
+def _same_shape(image: Tensor, target: Tensor) -> None:
+    if image.shape != target.shape:
+        raise ValueError(f"images differ in shape: got {tuple(image.shape)}, expected {tuple(target.shape)}")
+
+
+def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Mean of ``values [..., C]`` under a pixel ``weight [...]`` or ``[..., 1]``; zero where they sum to zero."""
+    if weight is None:
+        return values.mean()
+    weight = weight if weight.dim() == values.dim() else weight[..., None]
+    total = weight.expand(*values.shape[:-1], 1).sum() * values.shape[-1]
+    return (values * weight).sum() / total.clamp_min(1e-8)
+
+
+def l1(image: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean absolute difference, optionally under a per-pixel weight ``[(B,) H, W]`` or ``[(B,) H, W, 1]``."""
+    _same_shape(image, target)
+    return weighted_mean((image - target).abs(), weight)
+
+
+def ssim(image: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean structural similarity, 11 px Gaussian window, optionally under a per-pixel weight; 1 for equal images.
+
+    Equals scikit-image's ``structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+    data_range=1)``. Zero where the weights sum to zero.
+    """
+    _same_shape(image, target)
+    values = ssim_map(_batched(image), _batched(target))
+    return weighted_mean(values, None if weight is None else _inner(weight, image))
+
+
+def d_ssim(image: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """``(1 − SSIM) / 2``, the structural dissimilarity of 3D Gaussian Splatting's loss; zero for equal images."""
+    _same_shape(image, target)
+    values = ssim_map(_batched(image), _batched(target))
+    return weighted_mean((1 - values) / 2, None if weight is None else _inner(weight, image))
+
+
+def _inner(weight: Tensor, image: Tensor) -> Tensor:
+    """The weight ``[B, h, w, 1]`` of the pixels that have a full SSIM window."""
+    radius = window_radius(*image.shape[-3:-1])
+    weight = weight.squeeze(-1) if weight.dim() == image.dim() else weight
+    weight = weight[..., radius : weight.shape[-2] - radius, radius : weight.shape[-1] - radius]
+    return (weight if weight.dim() == 3 else weight[None])[..., None]
+
+
+def photometric(image: Tensor, target: Tensor, weight: Tensor | None = None, ssim_share: float = 0.2) -> Tensor:
+    """``(1 − λ)·L1 + λ·D-SSIM`` with λ = ``ssim_share`` (Kerbl et al. 2023, eq. 7), optionally weighted per pixel."""
+    if ssim_share == 0:
+        return l1(image, target, weight)
+    return (1 - ssim_share) * l1(image, target, weight) + ssim_share * d_ssim(image, target, weight)
+
+
+def multiscale_l1(image: Tensor, target: Tensor, levels: int = 3) -> Tensor:
+    """Mean L1 over ``levels`` resolutions, each half the one before; levels under one pixel are left out."""
+    _same_shape(image, target)
+    x = torch.cat([_batched(image), _batched(target)]).permute(0, 3, 1, 2)
+    losses = []
+    for level in range(levels):
+        if level:
+            if min(x.shape[-2:]) < 2:
+                break
+            x = torch.nn.functional.avg_pool2d(x, 2)
+        a, b = x.chunk(2)
+        losses.append((a - b).abs().mean())
+    return torch.stack(losses).mean()
+
+
+def offset_penalty(offsets: Tensor, free: float = 1.0) -> Tensor:
+    """Mean squared excess of local offsets ``[..., 3]`` over ``free`` triangle sizes (GaussianAvatars 2024)."""
+    length = (offsets.square().sum(dim=-1) + 1e-12).sqrt()
+    return (length - free).clamp_min(0).square().mean()
+
+
+def scale_penalty(log_scales: Tensor, largest: float = 0.6, smallest: float = 0.0, ratio: float = 10.0) -> Tensor:
+    """Mean squared excess of local scales ``exp(log_scales) [..., 3]`` over ``largest``, under ``smallest``, and of
+    needles longer than ``ratio`` times their second axis, in log units (after GaussianAvatars 2024, eq. 5).
+    """
+    scales = log_scales.clamp(-20, 20).exp()
+    excess = (scales - largest).clamp_min(0) + (smallest - scales).clamp_min(0)
+    ordered = log_scales.sort(dim=-1).values
+    needle = (ordered[..., 2] - ordered[..., 1] - torch.log(torch.tensor(ratio))).clamp_min(0)
+    return excess.square().mean() + needle.square().mean()
+
+
+def huber_difference(sequence: Tensor, target: Tensor, delta: float = 0.1) -> Tensor:
+    """Huber loss on frame-to-frame differences of sequences ``[..., T, K]``; zero for fewer than two frames.
+
+    Source: GGTalker (2025), smoothness of the audio-expression prior.
+    """
+    _same_shape(sequence, target)
+    if sequence.shape[-2] < 2:
+        return sequence.sum() * 0
+    return torch.nn.functional.huber_loss(sequence.diff(dim=-2), target.diff(dim=-2), delta=delta)

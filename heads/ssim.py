@@ -1,0 +1,260 @@
+"""Structural similarity, fast enough on a CPU to be part of every optimisation step.
+
+On CPU tensors in float32 one numba kernel filters, compares and prepares the gradient in a single pass over the rows
+(the usual 11 x 11 grouped convolution costs more than rendering the image); anywhere else a separable convolution in
+PyTorch does the same. Values equal ``skimage.metrics.structural_similarity(gaussian_weights=True, sigma=1.5,
+use_sample_covariance=False, data_range=1)``. Source: Wang et al., *Image quality assessment* (2004), eq. 13.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import types
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+C1, C2 = 0.01**2, 0.03**2
+SIGMA, RADIUS = 1.5, 5
+TAPS = 2 * RADIUS + 1
+F32 = np.float32
+PLANE = 1040
+
+
+def ssim_map(image: Tensor, target: Tensor) -> Tensor:
+    """SSIM of every pixel whose window lies inside: ``[B, H - 10, W - 10, C]`` of images ``[B, H, W, C]`` in [0, 1].
+
+    An image smaller than the 11 px window is compared with the largest odd window that fits, so the result is never
+    empty. Differentiable in both arguments.
+
+    Raises:
+        ValueError: shapes that differ or are not ``[B, H, W, C]``, or an empty image.
+    """
+    if image.shape != target.shape or image.dim() != 4 or 0 in image.shape:
+        raise ValueError(
+            f"images: expected two equal shapes [B, H, W, C], got {tuple(image.shape)} and {tuple(target.shape)}"
+        )
+    radius = min(RADIUS, (min(image.shape[1:3]) - 1) // 2)
+    fast = image.device.type == "cpu" and image.dtype == target.dtype == torch.float32 and not target.requires_grad
+    return _FastSSIM.apply(image, target, radius) if fast else _ssim_torch(image, target, radius)
+
+
+def window_radius(height: int, width: int) -> int:
+    """Pixels that :func:`ssim_map` leaves out on every side of an image of this size."""
+    return min(RADIUS, (min(height, width) - 1) // 2)
+
+
+@functools.cache
+def gaussian_window(radius: int) -> tuple[float, ...]:
+    """The normalised 1D Gaussian of standard deviation 1.5 px, ``2 * radius + 1`` values."""
+    x = np.arange(-radius, radius + 1)
+    values = np.exp(-0.5 * (x / SIGMA) ** 2)
+    return tuple((values / values.sum()).tolist())
+
+
+def _blur(x: Tensor, radius: int) -> Tensor:
+    """Valid separable Gaussian blur of ``[B, C, H, W]``."""
+    batch, channels, height, width = x.shape
+    window = torch.tensor(gaussian_window(radius), dtype=x.dtype, device=x.device)
+    x = x.reshape(batch * channels, 1, height, width)
+    x = torch.nn.functional.conv2d(x, window.view(1, 1, -1, 1))
+    return torch.nn.functional.conv2d(x, window.view(1, 1, 1, -1)).unflatten(0, (batch, channels)).squeeze(2)
+
+
+def _ssim_torch(image: Tensor, target: Tensor, radius: int) -> Tensor:
+    x, y = image.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2)
+    mean_x, mean_y, xx, yy, xy = _blur(torch.cat([x, y, x * x, y * y, x * y]), radius).chunk(5)
+    var_x, var_y, cov = xx - mean_x**2, yy - mean_y**2, xy - mean_x * mean_y
+    above = (2 * mean_x * mean_y + C1) * (2 * cov + C2)
+    below = (mean_x**2 + mean_y**2 + C1) * (var_x + var_y + C2)
+    return (above / below).permute(0, 2, 3, 1)
+
+
+class _FastSSIM(torch.autograd.Function):
+    """The numba route: the forward pass also writes dSSIM/d(E[x], E[x²], E[xy]), the backward pass blurs them back."""
+
+    @staticmethod
+    def forward(ctx, image: Tensor, target: Tensor, radius: int) -> Tensor:
+        x, y = image.detach().contiguous().numpy(), target.detach().contiguous().numpy()
+        batch, height, width, channels = x.shape
+        rows, columns = height - 2 * radius, width - 2 * radius
+        planes = np.empty((batch, 4, rows * columns * channels), np.float32)
+        window = np.asarray(gaussian_window(radius), np.float32)
+        for b in range(batch):
+            _in_rows(
+                _kernels(radius)[0], rows, x[b].ravel(), y[b].ravel(), window, channels, width * channels, planes[b]
+            )
+        ctx.arrays, ctx.radius = (x, y, planes), radius
+        return torch.from_numpy(planes[:, 0].reshape(batch, rows, columns, channels))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        x, y, planes = ctx.arrays
+        batch, height, width, channels = x.shape
+        upstream, result = grad.contiguous().numpy(), np.empty((batch, x[0].size), np.float32)
+        window = np.asarray(gaussian_window(ctx.radius), np.float32)
+        for b in range(batch):
+            shared = (x[b].ravel(), y[b].ravel(), window, channels, width * channels, planes[b], upstream[b].ravel())
+            _in_rows(_kernels(ctx.radius)[1], height, *shared, height - 2 * ctx.radius, result[b])
+        return torch.from_numpy(result.reshape(x.shape)), None, None
+
+
+@functools.cache
+def _kernels(radius: int) -> tuple[Callable, Callable]:
+    """Compiled (forward, backward) row kernels of a window; the usual one comes from the disk cache after first use."""
+    if radius == RADIUS:
+        return _compiled(_forward_rows), _compiled(_backward_rows)
+    # The number of taps is a constant of the code, because only then do the tap loops unroll and the rows vectorise.
+    scope = {"TAPS": 2 * radius + 1}
+    return tuple(_compiled(types.FunctionType(f.__code__, f.__globals__ | scope), False) for f in _ROW_KERNELS)
+
+
+def _compiled(function: Callable, cache: bool = True) -> Callable:
+    import numba
+
+    options = {"nogil": True, "fastmath": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=cache, **options)(function)
+    except RuntimeError:  # no folder to keep a cache in: a read-only installation
+        return numba.njit(**options)(function)
+
+
+def _forward_rows(first, last, x, y, window, channels, width, out):
+    """SSIM and its slopes in E[x], E[x²], E[xy] into ``out [4, rows * columns]``, for output rows ``first:last``.
+
+    ``x`` and ``y`` are flat images with ``width`` values a row; ``out`` has ``width - (TAPS - 1) * channels`` a row.
+    Strips of at most PLANE values: each image row is filtered along the row into a ring of TAPS rows, and the ring is
+    filtered down the columns. All planes lie at constant offsets in one array, else alias checks stop the vectoriser.
+    """
+    products, ring, done = np.empty(5 * PLANE, F32), np.empty(5 * TAPS * PLANE, F32), np.empty(4 * PLANE, F32)
+    turned = np.empty(TAPS, F32)
+    taps, step, stride, plane = np.uintp(TAPS), np.uintp(channels), np.uintp(width), np.uintp(PLANE)
+    edge = (taps - np.uintp(1)) * step
+    columns, start = stride - edge, np.uintp(0)
+    while start < columns:
+        count = min(plane - edge, columns - start)
+        for row in range(np.uintp(first), np.uintp(last) + taps - np.uintp(1)):
+            base = row * stride + start
+            for i in range(count + edge):
+                p, q = x[base + i], y[base + i]
+                products[i] = p
+                products[i + plane] = q
+                products[i + np.uintp(2) * plane] = p * p
+                products[i + np.uintp(3) * plane] = q * q
+                products[i + np.uintp(4) * plane] = p * q
+            slot = (row % taps) * np.uintp(5) * plane
+            for part in range(np.uintp(5)):
+                source, target = part * plane, part * plane + slot
+                for i in range(count):
+                    total = F32(0.0)
+                    for k in range(taps):
+                        total += window[k] * products[source + i + k * step]
+                    ring[target + i] = total
+            if row < np.uintp(first) + taps - np.uintp(1):
+                continue
+            top = row - taps + np.uintp(1)
+            for k in range(taps):
+                turned[(top + k) % taps] = window[k]
+            for i in range(count):
+                mx = my = xx = yy = xy = F32(0.0)
+                for k in range(taps):
+                    g, j = turned[k], i + k * np.uintp(5) * plane
+                    mx += g * ring[j]
+                    my += g * ring[j + plane]
+                    xx += g * ring[j + np.uintp(2) * plane]
+                    yy += g * ring[j + np.uintp(3) * plane]
+                    xy += g * ring[j + np.uintp(4) * plane]
+                a1 = F32(2.0) * mx * my + F32(C1)
+                a2 = F32(2.0) * (xy - mx * my) + F32(C2)
+                b1 = F32(1.0) / (mx * mx + my * my + F32(C1))
+                b2 = F32(1.0) / (xx - mx * mx + yy - my * my + F32(C2))
+                value = a1 * a2 * b1 * b2
+                d_xx = -value * b2
+                d_xy = F32(2.0) * a1 * b1 * b2
+                done[i] = value
+                done[i + plane] = F32(2.0) * (my * a2 * b1 * b2 - value * mx * b1) - d_xy * my - F32(2.0) * d_xx * mx
+                done[i + np.uintp(2) * plane] = d_xx
+                done[i + np.uintp(3) * plane] = d_xy
+            base = top * columns + start
+            for part in range(np.uintp(4)):
+                out[part, base : base + count] = done[part * plane : part * plane + count]
+        start += count
+
+
+def _backward_rows(first, last, x, y, window, channels, width, planes, upstream, rows, result):
+    """Gradient in ``x`` for image rows ``first:last`` from slopes ``planes[1:]`` and ``upstream [rows * columns]``."""
+    products, ring, turned = np.empty(3 * PLANE, F32), np.empty(3 * TAPS * PLANE, F32), np.empty(TAPS, F32)
+    taps, step, stride, plane = np.uintp(TAPS), np.uintp(channels), np.uintp(width), np.uintp(PLANE)
+    edge, rows = (taps - np.uintp(1)) * step, np.uintp(rows)
+    columns, start = stride - edge, np.uintp(0)
+    slope0, slope1, slope2 = planes[1], planes[2], planes[3]
+    while start < stride:
+        count = min(plane - edge, stride - start)
+        # Product i is output column start + i - edge; outside the output there was no window: zero.
+        low, high = max(edge, start) - start, min(columns + edge, start + count + edge) - start
+        for row in range(np.uintp(first), np.uintp(last) + taps - np.uintp(1)):
+            products[:] = F32(0.0)
+            if row + np.uintp(1) >= taps and row + np.uintp(1) < rows + taps:
+                base = (row + np.uintp(1) - taps) * columns + start - edge
+                for i in range(low, high):
+                    up = upstream[base + i]
+                    products[i] = up * slope0[base + i]
+                    products[i + plane] = up * slope1[base + i]
+                    products[i + np.uintp(2) * plane] = up * slope2[base + i]
+            slot = (row % taps) * np.uintp(3) * plane
+            for part in range(np.uintp(3)):
+                source, target = part * plane, part * plane + slot
+                for i in range(count):
+                    total = F32(0.0)
+                    for k in range(taps):
+                        total += window[k] * products[source + i + k * step]
+                    ring[target + i] = total
+            if row < np.uintp(first) + taps - np.uintp(1):
+                continue
+            top = row - taps + np.uintp(1)
+            for k in range(taps):
+                turned[(top + k) % taps] = window[k]
+            base = top * stride + start
+            for i in range(count):
+                s0 = s1 = s2 = F32(0.0)
+                for k in range(taps):
+                    g, j = turned[k], i + k * np.uintp(3) * plane
+                    s0 += g * ring[j]
+                    s1 += g * ring[j + plane]
+                    s2 += g * ring[j + np.uintp(2) * plane]
+                result[base + i] = s0 + F32(2.0) * x[base + i] * s1 + y[base + i] * s2
+        start += count
+
+
+_ROW_KERNELS = (_forward_rows, _backward_rows)
+_POOL: ThreadPoolExecutor | None = None
+
+
+def _forget_pool() -> None:
+    """A forked child has none of its parent's threads: it starts its own pool at the first use."""
+    global _POOL
+    _POOL = None
+
+
+os.register_at_fork(after_in_child=_forget_pool)
+
+
+def _in_rows(kernel: Callable, count: int, *arrays) -> None:
+    """Run ``kernel(first, last, *arrays)`` over ``count`` rows on as many threads as torch may use."""
+    global _POOL
+    threads = min(torch.get_num_threads(), max(count // 32, 1))
+    if threads == 1:
+        kernel(0, count, *arrays)
+        return
+    if _POOL is None:
+        _POOL = ThreadPoolExecutor(max(torch.get_num_threads(), 2), thread_name_prefix="ssim")
+    cuts = [count * i // threads for i in range(threads + 1)]
+    others = [_POOL.submit(kernel, a, b, *arrays) for a, b in zip(cuts[1:-1], cuts[2:])]
+    kernel(cuts[0], cuts[1], *arrays)
+    for other in others:
+        other.result()
