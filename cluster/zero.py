@@ -118,6 +118,7 @@ def moments(engine: Any, model: nn.Module, keep: bool) -> dict[str, torch.Tensor
 
     whole: dict[str, torch.Tensor] = {}
     tensors, scalars = _keys(engine)
+    _link(engine)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -141,8 +142,7 @@ def load_moments(engine: Any, model: nn.Module, whole: dict[str, torch.Tensor]) 
         state = {key: torch.zeros_like(flat) for key in tensors}
         state.update({key: value.clone() for key, value in keys.items() if not value.dim()})
         engine.optimizer.optimizer.state[flat] = state
-    if not stage3(engine):
-        engine.optimizer._lazy_init_hp_params_optimizer_state()
+    _link(engine)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             for key in tensors:
@@ -167,6 +167,21 @@ def _keys(engine: Any) -> tuple[list[str], dict[str, torch.Tensor]]:
 def _flat_groups(engine: Any) -> list[torch.Tensor]:
     optimizer = engine.optimizer
     return optimizer.fp32_partitioned_groups_flat if stage3(engine) else optimizer.single_partition_of_fp32_groups
+
+
+def _link(engine: Any) -> None:
+    """Point each parameter of ZeRO 1 and 2 at its part of the optimiser state.
+
+    DeepSpeed links all groups after the first group's first step, when the others have no state yet.
+    """
+    optimizer = engine.optimizer
+    if stage3(engine):
+        return
+    for flat, group in zip(optimizer.single_partition_of_fp32_groups, optimizer.bit16_groups):
+        for parameter in group:
+            if parameter._hp_mapping is not None and flat in optimizer.optimizer.state:
+                parameter._hp_mapping.set_optim_state_fragment(flat, optimizer.optimizer.state[flat])
+    optimizer._hp_optimizer_states_linked = True
 
 
 def _shape(parameter: nn.Parameter) -> torch.Size:
