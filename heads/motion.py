@@ -13,6 +13,7 @@ for a batch, and a caller whose canonical positions are frozen may keep them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -40,7 +41,7 @@ class Motion:
 def mlp(sizes: list[int], bias: bool = True, zero_last: bool = False) -> nn.Sequential:
     """ReLU layers of the given sizes; with ``zero_last`` the result starts at exactly zero."""
     layers: list[nn.Module] = []
-    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:])):
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         layers.append(nn.Linear(n_in, n_out, bias=bias))
         if i < len(sizes) - 2:
             layers.append(nn.ReLU())
@@ -111,13 +112,13 @@ class FaceMotion(MotionField):
         self.decide = mlp([size + audio + units, hidden, hidden, 10], bias=False, zero_last=True)
 
     def attention(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Region attention of position features ``[N, F]``: to audio ``[N, audio]`` and to units ``[N, units] >= 0``."""
+        """Region attention of features ``[N, F]``: to audio ``[N, audio]`` and to units ``[N, units] >= 0``."""
         return self.audio_attention(features), torch.relu(self.unit_attention(features))
 
     def forward(
         self, positions: Tensor | None, audio: Tensor, units: Tensor, *, features: Tensor | None = None
     ) -> Motion:
-        """Residuals at canonical ``positions [N, 3]`` for audio ``[(B,) audio]`` and upper-face ``units [(B,) units]``."""
+        """Residuals at ``positions [N, 3]`` for ``audio [(B,) audio]`` and upper-face ``units [(B,) units]``."""
         single = audio.dim() == 1
         audio, units = _batched(audio, self.audio, "audio"), _batched(units, self.units, "units")
         features = self.features(positions) if features is None else features

@@ -9,14 +9,14 @@ use_sample_covariance=False, data_range=1)``. Source: Wang et al., *Image qualit
 from __future__ import annotations
 
 import functools
-import os
-import types
+import itertools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from heads.raster import threads
 
 C1, C2 = 0.01**2, 0.03**2
 SIGMA, RADIUS = 1.5, 5
@@ -39,8 +39,10 @@ def ssim_map(image: Tensor, target: Tensor) -> Tensor:
             f"images: expected two equal shapes [B, H, W, C], got {tuple(image.shape)} and {tuple(target.shape)}"
         )
     radius = min(RADIUS, (min(image.shape[1:3]) - 1) // 2)
-    fast = image.device.type == "cpu" and image.dtype == target.dtype == torch.float32 and not target.requires_grad
-    return _FastSSIM.apply(image, target, radius) if fast else _ssim_torch(image, target, radius)
+    plain = image.device.type == "cpu" and image.dtype == target.dtype == torch.float32
+    if plain and radius == RADIUS and not target.requires_grad:
+        return _FastSSIM.apply(image, target)
+    return _ssim_torch(image, target, radius)
 
 
 def window_radius(height: int, width: int) -> int:
@@ -78,50 +80,51 @@ class _FastSSIM(torch.autograd.Function):
     """The numba route: the forward pass also writes dSSIM/d(E[x], E[x²], E[xy]), the backward pass blurs them back."""
 
     @staticmethod
-    def forward(ctx, image: Tensor, target: Tensor, radius: int) -> Tensor:
+    def forward(ctx, image: Tensor, target: Tensor) -> Tensor:
         x, y = image.detach().contiguous().numpy(), target.detach().contiguous().numpy()
         batch, height, width, channels = x.shape
-        rows, columns = height - 2 * radius, width - 2 * radius
+        rows, columns = height - 2 * RADIUS, width - 2 * RADIUS
         planes = np.empty((batch, 4, rows * columns * channels), np.float32)
-        window = np.asarray(gaussian_window(radius), np.float32)
+        window = np.asarray(gaussian_window(RADIUS), np.float32)
         for b in range(batch):
-            _in_rows(
-                _kernels(radius)[0], rows, x[b].ravel(), y[b].ravel(), window, channels, width * channels, planes[b]
-            )
-        ctx.arrays, ctx.radius = (x, y, planes), radius
+            shared = (x[b].ravel(), y[b].ravel(), window, channels, width * channels)
+            _in_rows(_kernels()[0], rows, *shared, planes[b])
+        ctx.arrays = (x, y, planes)
         return torch.from_numpy(planes[:, 0].reshape(batch, rows, columns, channels))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         x, y, planes = ctx.arrays
         batch, height, width, channels = x.shape
         upstream, result = grad.contiguous().numpy(), np.empty((batch, x[0].size), np.float32)
-        window = np.asarray(gaussian_window(ctx.radius), np.float32)
+        window = np.asarray(gaussian_window(RADIUS), np.float32)
         for b in range(batch):
             shared = (x[b].ravel(), y[b].ravel(), window, channels, width * channels, planes[b], upstream[b].ravel())
-            _in_rows(_kernels(ctx.radius)[1], height, *shared, height - 2 * ctx.radius, result[b])
-        return torch.from_numpy(result.reshape(x.shape)), None, None
+            _in_rows(_kernels()[1], height, *shared, height - 2 * RADIUS, result[b])
+        return torch.from_numpy(result.reshape(x.shape)), None
 
 
 @functools.cache
-def _kernels(radius: int) -> tuple[Callable, Callable]:
-    """Compiled (forward, backward) row kernels of a window; the usual one comes from the disk cache after first use."""
-    if radius == RADIUS:
-        return _compiled(_forward_rows), _compiled(_backward_rows)
-    # The number of taps is a constant of the code, because only then do the tap loops unroll and the rows vectorise.
-    scope = {"TAPS": 2 * radius + 1}
-    return tuple(_compiled(types.FunctionType(f.__code__, f.__globals__ | scope), False) for f in _ROW_KERNELS)
+def _kernels() -> tuple[Callable, Callable]:
+    """Compiled (forward, backward) row kernels; from the disk cache after the first use."""
+    import numba  # slow to import, and not needed on a GPU
+
+    def compiled(function: Callable) -> Callable:
+        options = {"nogil": True, "fastmath": True, "error_model": "numpy"}
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # no folder to keep a cache in: a read-only installation
+            return numba.njit(**options)(function)
+
+    return compiled(_forward_rows), compiled(_backward_rows)
 
 
-def _compiled(function: Callable, cache: bool = True) -> Callable:
-    import numba
-
-    options = {"nogil": True, "fastmath": True, "error_model": "numpy"}
-    try:
-        return numba.njit(cache=cache, **options)(function)
-    except RuntimeError:  # no folder to keep a cache in: a read-only installation
-        return numba.njit(**options)(function)
+def _in_rows(kernel: Callable, count: int, *arrays) -> None:
+    """Run ``kernel(first, last, *arrays)`` over ``count`` rows on the rasteriser's threads."""
+    pieces = min(threads.get_num_threads(), max(count // 32, 1))
+    cuts = [count * i // pieces for i in range(pieces + 1)]
+    threads.run(kernel, [(first, last, *arrays) for first, last in itertools.pairwise(cuts)])
 
 
 def _forward_rows(first, last, x, y, window, channels, width, out):
@@ -229,32 +232,3 @@ def _backward_rows(first, last, x, y, window, channels, width, planes, upstream,
                     s2 += g * ring[j + np.uintp(2) * plane]
                 result[base + i] = s0 + F32(2.0) * x[base + i] * s1 + y[base + i] * s2
         start += count
-
-
-_ROW_KERNELS = (_forward_rows, _backward_rows)
-_POOL: ThreadPoolExecutor | None = None
-
-
-def _forget_pool() -> None:
-    """A forked child has none of its parent's threads: it starts its own pool at the first use."""
-    global _POOL
-    _POOL = None
-
-
-os.register_at_fork(after_in_child=_forget_pool)
-
-
-def _in_rows(kernel: Callable, count: int, *arrays) -> None:
-    """Run ``kernel(first, last, *arrays)`` over ``count`` rows on as many threads as torch may use."""
-    global _POOL
-    threads = min(torch.get_num_threads(), max(count // 32, 1))
-    if threads == 1:
-        kernel(0, count, *arrays)
-        return
-    if _POOL is None:
-        _POOL = ThreadPoolExecutor(max(torch.get_num_threads(), 2), thread_name_prefix="ssim")
-    cuts = [count * i // threads for i in range(threads + 1)]
-    others = [_POOL.submit(kernel, a, b, *arrays) for a, b in zip(cuts[1:-1], cuts[2:])]
-    kernel(cuts[0], cuts[1], *arrays)
-    for other in others:
-        other.result()

@@ -207,7 +207,7 @@ def test_weight_files_that_would_run_code_are_refused(tmp_path, capsys):
     with pytest.raises(InputError, match="would run code"):
         LPIPS(bad, lines)
     bad.write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(InputError, match="bad.pth"):
+    with pytest.raises(InputError, match="bad"):
         LPIPS(bad, lines)
     assert "code ran" not in capsys.readouterr().out
     with pytest.raises(InputError, match="no such file"):
