@@ -16,8 +16,6 @@ from shards.tracking.pose import head_pose, intrinsics_for
 
 STABLE = np.array(facemesh.STABLE)
 SURFACE = facemesh.N_SURFACE
-# (upper, lower) landmarks across the middle of each eye, left first.
-LID_PAIRS = (((386, 374), (385, 380), (387, 373)), ((159, 145), (158, 153), (160, 144)))
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,9 @@ def landmark_weights() -> np.ndarray:
 
 def lid_gap(points: np.ndarray) -> np.ndarray:
     """Opening (..., 2) of left and right eye of landmarks (..., 478, 3), in the points' units."""
-    gaps = [np.stack([points[..., lo, 1] - points[..., up, 1] for up, lo in eye], -1).mean(-1) for eye in LID_PAIRS]
+    gaps = [
+        np.stack([points[..., lo, 1] - points[..., up, 1] for up, lo in eye], -1).mean(-1) for eye in facemesh.LID_PAIRS
+    ]
     return np.stack(gaps, -1)
 
 

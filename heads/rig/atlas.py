@@ -1,0 +1,212 @@
+"""One UV atlas for the completed head: no triangle flipped, none overlapping, most of the area for the face.
+
+The skin (face, cranium, neck) is one chart whose outline, the base of the neck, is pinned to a rounded rectangle. A
+Tutte embedding on a convex outline has no flips (Floater 2003); minimising the symmetric Dirichlet energy (Smith and
+Schaefer 2015) from there keeps it so while every triangle grows towards the size its region deserves. Eyeballs, teeth
+and the inside of the mouth are charts of their own in the strip below.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import optimize, sparse
+from scipy.linalg import solve_triangular
+from scipy.sparse.linalg import splu
+
+from heads.rig import facemesh
+from heads.rig.completion import EYEBALL_RINGS, EYEBALL_SEGMENTS, REGIONS
+
+# Length of a unit of surface in the atlas, relative to the face's.
+DENSITY = {"face": 1.0, "lips": 2.0, "eye_left": 1.9, "eye_right": 1.9, "cranium": 0.4, "ear": 0.5, "neck": 0.2}
+SKIN = tuple(DENSITY)
+SKIN_BOX = (0.006, 0.006, 0.994, 0.852)  # u0, v0, u1, v1
+# Boxes of the small charts in the strip below the skin.
+BOXES = {
+    "eyeball_left": (0.006, 0.864, 0.134, 0.992),
+    "eyeball_right": (0.146, 0.864, 0.274, 0.992),
+    "mouth_inside": (0.286, 0.864, 0.546, 0.992),
+    "teeth_upper": (0.558, 0.864, 0.770, 0.992),
+    "teeth_lower": (0.782, 0.864, 0.994, 0.992),
+}
+
+
+def build_atlas(vertices: np.ndarray, faces: np.ndarray, regions: np.ndarray, parts: dict[str, slice]) -> np.ndarray:
+    """UV coordinates (F, 3, 2) in [0, 1], u to the right and v down, per triangle corner."""
+    face_uvs = np.zeros((len(faces), 3, 2))
+    skin = np.isin(regions, [REGIONS.index(name) for name in SKIN])
+    face_uvs[skin] = _skin_chart(vertices, faces[skin], regions[skin])[faces[skin]]
+    for name, box in BOXES.items():
+        chart = regions == REGIONS.index(name)
+        flat = np.zeros((len(vertices), 2))
+        used, flat_used = _flat(name, vertices, parts)
+        flat[used] = flat_used
+        face_uvs[chart] = _into(flat, box)[faces[chart]]
+    return face_uvs
+
+
+def signed_areas(corners: np.ndarray) -> np.ndarray:
+    """Areas (F,) of UV triangles (F, 3, 2); positive for the winding that the skin has."""
+    a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return -0.5 * (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
+
+
+def _into(points: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Points in [-1, 1]^2 to the box."""
+    low, high = np.array(box[:2]), np.array(box[2:])
+    return low + (points + 1) / 2 * (high - low)
+
+
+def _flat(name: str, vertices: np.ndarray, parts: dict[str, slice]) -> tuple[np.ndarray, np.ndarray]:
+    """The vertices of a small chart and where they lie in [-1, 1]^2."""
+    index = np.arange(parts[name].start, parts[name].stop)
+    if name.startswith("eyeball"):
+        angle = np.arange(EYEBALL_SEGMENTS) / EYEBALL_SEGMENTS * 2 * np.pi
+        radius = (np.minimum(EYEBALL_RINGS, np.deg2rad(90)) / np.deg2rad(90)) ** 0.85
+        ring = radius[:, None, None] * np.stack([np.cos(angle), np.sin(angle)], -1)
+        return index, np.concatenate([[[0, 0]], ring.reshape(-1, 2)])
+    if name.startswith("teeth"):
+        rows = len(index) // 21
+        u, v = np.meshgrid(np.linspace(-1, 1, 21), _row_positions(name, rows))
+        return index, np.stack([u, v], -1).reshape(-1, 2)
+    lips = np.array(facemesh.LIPS_INNER)
+    angle = np.arange(len(lips)) / len(lips) * 2 * np.pi
+    around = np.stack([-np.cos(angle), -np.sin(angle)], -1)
+    rings = [radius * around for radius in (1.0, 0.72, 0.45, 0.2)]
+    return np.concatenate([lips, index]), np.concatenate([*rings, [[0, 0]]])
+
+
+def _row_positions(name: str, rows: int) -> np.ndarray:
+    """Heights of the teeth's rows: the fronts get most of the room."""
+    across = np.array([-1, -0.25, 0.7, 1.0]) if name == "teeth_upper" else np.array([-1, -0.7, 0.25, 1.0])
+    assert len(across) == rows
+    return across
+
+
+def _skin_chart(vertices: np.ndarray, faces: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """UV (V, 2) of the skin; vertices that no skin triangle uses stay at zero."""
+    filled, extra = _fill_holes(faces, len(vertices))
+    rest = np.concatenate([vertices, [vertices[list(loop)].mean(0) for loop in extra]])
+    used, local = np.unique(filled, return_inverse=True)
+    local = local.reshape(filled.shape)
+    ring = _outline(faces)
+    pinned = np.searchsorted(used, ring)
+    uv = np.zeros((len(used), 2))
+    uv[pinned] = _rounded_rectangle(rest[ring])
+    uv = _tutte(local, pinned, uv)
+    density = np.array([DENSITY.get(name, 1.0) for name in REGIONS])[regions]
+    density = np.concatenate([density, np.full(len(filled) - len(faces), 1.6)])
+    uv = _symmetric_dirichlet(rest[used], local, pinned, uv, density)
+    result = np.zeros((len(vertices), 2))
+    real = used < len(vertices)
+    result[used[real]] = uv[real]
+    return result
+
+
+def _fill_holes(faces: np.ndarray, n: int) -> tuple[np.ndarray, list[tuple[int, ...]]]:
+    """Closes both eyes and the mouth with a fan round an added vertex each."""
+    holes = [facemesh.EYE_LEFT, facemesh.EYE_RIGHT, facemesh.LIPS_INNER]
+    directed = {(int(a), int(b)) for tri in faces for a, b in zip(tri, np.roll(tri, -1), strict=True)}
+    fans = [faces]
+    for k, loop in enumerate(holes):
+        edges = facemesh.loop_edges(loop)
+        if (int(edges[0, 0]), int(edges[0, 1])) in directed:
+            edges = edges[:, ::-1]
+        fans.append(np.column_stack([edges, np.full(len(edges), n + k)]))
+    return np.concatenate(fans), holes
+
+
+def _outline(faces: np.ndarray) -> np.ndarray:
+    """The outermost boundary loop of the skin, in order: the base of the neck."""
+    directed = {(int(a), int(b)) for tri in faces for a, b in zip(tri, np.roll(tri, -1), strict=True)}
+    follow = {a: b for a, b in directed if (b, a) not in directed}
+    start = max(follow)  # the neck's last ring has the highest indices of the skin
+    loop = [start]
+    while follow[loop[-1]] != start:
+        loop.append(follow[loop[-1]])
+    return np.array(loop)
+
+
+def _rounded_rectangle(ring: np.ndarray) -> np.ndarray:
+    """Where the neck's base goes: its front to the bottom middle, its back to the top middle, of a superellipse."""
+    angle = np.arctan2(ring[:, 0], -(ring[:, 2] - ring[:, 2].mean()))  # 0 at the front
+    step = np.unwrap(np.concatenate([angle, angle[:1]]))
+    even = np.linspace(0, step[-1] - step[0], len(ring) + 1)[:-1]
+    even += (step[:-1] - even).mean()
+    c, s = np.sin(even), np.cos(even)
+    norm = (np.abs(c) ** 5 + np.abs(s) ** 5) ** (1 / 5)
+    return _into(np.stack([c / norm, s / norm], -1), SKIN_BOX)
+
+
+def _laplacian(faces: np.ndarray, n: int) -> sparse.csc_matrix:
+    i = np.concatenate([faces[:, [0, 1, 2]].ravel(), faces[:, [1, 2, 0]].ravel()])
+    j = np.concatenate([faces[:, [1, 2, 0]].ravel(), faces[:, [0, 1, 2]].ravel()])
+    adjacency = sparse.coo_matrix((np.ones(len(i)), (i, j)), (n, n)).tocsr()
+    adjacency.data[:] = 1
+    return sparse.csc_matrix(sparse.diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency)
+
+
+def _tutte(faces: np.ndarray, pinned: np.ndarray, uv: np.ndarray) -> np.ndarray:
+    """Every free vertex at the mean of its neighbours."""
+    laplacian = _laplacian(faces, len(uv))
+    free = np.setdiff1d(np.arange(len(uv)), pinned)
+    uv = uv.copy()
+    uv[free] = splu(laplacian[free][:, free].tocsc()).solve(-(laplacian[free][:, pinned] @ uv[pinned]))
+    return uv
+
+
+def _symmetric_dirichlet(
+    rest: np.ndarray, faces: np.ndarray, pinned: np.ndarray, uv: np.ndarray, density: np.ndarray, iterations: int = 4000
+) -> np.ndarray:
+    """Minimises sum of area * (|J|^2 + |J^-1|^2) over the free vertices, J from the wanted to the actual triangle."""
+    wanted = _flattened(rest[faces]) * density[:, None, None]
+    area = 0.5 * np.abs(np.linalg.det(wanted))
+    have = np.abs(signed_areas(uv[faces])).sum()
+    wanted = wanted * np.sqrt(have / area.sum())
+    area = area / area.sum()
+    inverse = np.linalg.inv(wanted)
+    free = np.setdiff1d(np.arange(len(uv)), pinned)
+    # Steps are taken in the Laplacian's square root, where the energy is much better conditioned.
+    factor = np.linalg.cholesky(_laplacian(faces, len(uv))[free][:, free].toarray() + 1e-6 * np.eye(len(free)))
+    orientation = np.sign(np.linalg.det(_edges(uv[faces]) @ inverse).sum())
+
+    def energy(y: np.ndarray) -> tuple[float, np.ndarray]:
+        current = uv.copy()
+        current[free] = solve_triangular(factor, y.reshape(-1, 2), lower=True, trans="T")
+        jacobian = _edges(current[faces]) @ inverse
+        det = np.linalg.det(jacobian) * orientation
+        if det.min() <= 1e-6:
+            return 1e12, np.zeros_like(y)
+        square = (jacobian**2).sum((1, 2))
+        value = (area * (square + square / det**2)).sum()
+        cofactor = np.stack([jacobian[:, 1, 1], -jacobian[:, 1, 0], -jacobian[:, 0, 1], jacobian[:, 0, 0]], -1).reshape(
+            -1, 2, 2
+        )
+        grad_j = 2 * jacobian * (1 + 1 / det**2)[:, None, None]
+        grad_j -= 2 * (square / det**3)[:, None, None] * cofactor * orientation
+        grad_e = area[:, None, None] * grad_j @ inverse.transpose(0, 2, 1)
+        grad = np.zeros_like(uv)
+        np.add.at(grad, faces[:, 1], grad_e[:, :, 0])
+        np.add.at(grad, faces[:, 2], grad_e[:, :, 1])
+        np.add.at(grad, faces[:, 0], -grad_e.sum(2))
+        return value, solve_triangular(factor, grad[free], lower=True).ravel()
+
+    result = uv.copy()
+    y = factor.T @ uv[free]
+    for _ in range(8):  # restarts get past line searches that met the barrier
+        found = optimize.minimize(energy, y.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": iterations // 8})
+        y = found.x
+    result[free] = solve_triangular(factor, y.reshape(-1, 2), lower=True, trans="T")
+    return result
+
+
+def _flattened(corners: np.ndarray) -> np.ndarray:
+    """Edge matrices (F, 2, 2), columns b-a and c-a, of 3D triangles (F, 3, 3) laid flat."""
+    b, c = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    length = np.linalg.norm(b, axis=1)
+    along = (b * c).sum(1) / length
+    height = np.sqrt(np.maximum((c**2).sum(1) - along**2, 1e-12))
+    return np.stack([np.stack([length, along], -1), np.stack([0 * length, height], -1)], 1)
+
+
+def _edges(corners: np.ndarray) -> np.ndarray:
+    return np.stack([corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]], -1)

@@ -1,0 +1,48 @@
+"""Named controls as directions of expression: the most probable expression that moves named measures as wanted.
+
+Coefficients have unit variance, so the shortest vector that meets the wanted changes is the most probable one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from heads.rig import facemesh
+
+LONGEST = 4.0  # standard deviations; beyond, a direction is shortened rather than made grotesque
+# Wanted change of each measure, rig units; measures not named should stay.
+WANTED = {
+    "jaw": {"chin": 0.26, "gap": 0.27, "brows": 0.0},
+    "brows_up": {"brows": -0.13, "gap": 0.0, "chin": 0.0, "width": 0.0},
+    "brows_down": {"brows": 0.07, "frown": -0.05, "gap": 0.0, "chin": 0.0, "width": 0.0},
+    "smile": {"width": 0.2, "corners": -0.07, "gap": 0.0, "brows": 0.0},
+    "pucker": {"width": -0.2, "protrude": -0.05, "gap": 0.0, "brows": 0.0},
+}
+
+
+def measures(vertices: np.ndarray) -> dict[str, np.ndarray]:
+    """Linear measures (...,) of vertices or displacements (..., V, 3) whose first ones are the landmarks."""
+    brows = list(facemesh.BROW_LEFT + facemesh.BROW_RIGHT)
+    return {
+        "chin": vertices[..., [152, 148, 377], 1].mean(-1),
+        "gap": vertices[..., [14, 87, 317], 1].mean(-1) - vertices[..., [13, 82, 312], 1].mean(-1),
+        "brows": vertices[..., brows, 1].mean(-1),
+        "frown": vertices[..., 285, 0] - vertices[..., 55, 0],
+        "width": vertices[..., 291, 0] - vertices[..., 61, 0],
+        "corners": vertices[..., [61, 291], 1].mean(-1),
+        "protrude": vertices[..., [0, 17, 13, 14], 2].mean(-1),
+        "sideways": vertices[..., [13, 14, 152], 0].mean(-1),
+    }
+
+
+def control_directions(expression: np.ndarray) -> dict[str, np.ndarray]:
+    """Directions (K,) per control from an expression basis (K, V, 3)."""
+    effect = measures(expression)
+    directions = {}
+    for name, wanted in WANTED.items():
+        wanted = {**wanted, "sideways": 0.0}
+        system = np.stack([effect[measure] for measure in wanted])
+        noise = 1e-5 * np.eye(len(wanted))
+        direction = system.T @ np.linalg.solve(system @ system.T + noise, np.array(list(wanted.values())))
+        directions[name] = direction / max(1.0, np.linalg.norm(direction) / LONGEST)
+    return directions

@@ -1,0 +1,79 @@
+"""Landmark indices of the 478-point FaceMesh topology, named by what they outline.
+
+"left" is the person's left, which has the larger x in an unmirrored picture. Indices are those that MediaPipe
+publishes for its face mesh with refined lips and irises; this module needs no MediaPipe.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+N_LANDMARKS = 478
+N_SURFACE = 468  # the irises, 468-477, float on the eyeballs
+
+# Clockwise in the picture, from the middle of the forehead over the person's left to the chin and back.
+OVAL = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377,
+    152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
+)  # fmt: skip
+CHIN, FOREHEAD = 152, 10
+LOBE_LEFT, LOBE_RIGHT = 361, 132
+
+# Each lip loop: from the person's right corner along the upper side to the left corner, and back below.
+LIPS_OUTER = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
+LIPS_INNER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+LIPS_INNER_UPPER, LIPS_INNER_LOWER = (
+    (191, 80, 81, 82, 13, 312, 311, 310, 415),
+    (95, 88, 178, 87, 14, 317, 402, 318, 324),
+)
+
+# Each eye: the upper lid from the outer to the inner corner, then the lower lid back.
+EYE_LEFT = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)
+EYE_RIGHT = (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7)
+IRIS_LEFT, IRIS_RIGHT = (473, 474, 475, 476, 477), (468, 469, 470, 471, 472)  # centre first
+
+# (upper, lower) landmarks across the middle of each eye, left eye first.
+LID_PAIRS = (((386, 374), (385, 380), (387, 373)), ((159, 145), (158, 153), (160, 144)))
+
+BROW_LEFT = (276, 283, 282, 295, 285, 300, 293, 334, 296, 336)
+BROW_RIGHT = (46, 53, 52, 65, 55, 70, 63, 105, 66, 107)
+
+# Points that hardly move with expressions: top of the forehead, temples, eye corners, bridge of the nose.
+STABLE = (
+    10, 338, 297, 332, 284, 251, 389, 356, 454, 109, 67, 103, 54, 21, 162, 127, 234,
+    33, 133, 362, 263, 168, 6, 197, 195, 5, 151,
+)  # fmt: skip
+
+
+def loop_edges(loop: tuple[int, ...]) -> np.ndarray:
+    """Edges (n, 2) of the closed loop of vertices."""
+    ring = np.asarray(loop)
+    return np.stack([ring, np.roll(ring, -1)], axis=1)
+
+
+def triangles_of(edges: np.ndarray) -> np.ndarray:
+    """Triangles (F, 3) of a planar triangulation given by its edges (E, 2).
+
+    A 3-cycle is a triangle unless it has a vertex inside, which shows as an edge that belongs to more than two
+    3-cycles; of those the ones whose corners share a common neighbour of degree three are dropped.
+    """
+    neighbours: dict[int, set[int]] = {}
+    for a, b in np.asarray(edges):
+        neighbours.setdefault(int(a), set()).add(int(b))
+        neighbours.setdefault(int(b), set()).add(int(a))
+    found = {tuple(sorted((a, b, c))) for a in neighbours for b in neighbours[a] for c in neighbours[a] & neighbours[b]}
+    enclosing = {tuple(sorted(around)) for around in neighbours.values() if len(around) == 3}
+    return np.array(sorted(found - enclosing))
+
+
+def mirror_pairs(points: np.ndarray) -> np.ndarray:
+    """For every landmark (N, 3) of a roughly symmetric, frontal shape with x to the side: its mirrored partner."""
+    from scipy.optimize import linear_sum_assignment
+
+    centre = points[list(OVAL), 0].mean()
+    flipped = points * [-1, 1, 1] + [2 * centre, 0, 0]
+    partner = np.empty(len(points), dtype=int)
+    for part in (slice(0, N_SURFACE), slice(N_SURFACE, len(points))):
+        cost = np.linalg.norm(points[part, None] - flipped[None, part], axis=-1)
+        partner[part] = linear_sum_assignment(cost)[1] + part.start
+    return partner

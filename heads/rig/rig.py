@@ -1,0 +1,210 @@
+"""The rig: identity, expression, eyelids and gaze to vertices, with triangles, a UV atlas, regions and controls."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from configs import InputError
+
+CONTROLS = ("jaw", "blink_left", "blink_right", "brows_up", "brows_down", "smile", "pucker", "gaze_x", "gaze_y")
+
+
+@dataclass(frozen=True)
+class Control:
+    """A named direction; multiply by an amount (1: strong but natural) and add to a head's parameters."""
+
+    expression: Tensor  # (K_exp,)
+    eyelids: Tensor  # (2,) left, right
+    gaze: Tensor  # (2, 2) left, right eye; yaw, pitch in radians
+
+    def __call__(self, amount: float) -> dict[str, Tensor]:
+        return {"expression": self.expression * amount, "eyelids": self.eyelids * amount, "gaze": self.gaze * amount}
+
+
+class Rig:
+    """A head whose vertices are linear in identity and expression; eyelids close and eyeballs turn.
+
+    Head space: x to image right, y down, z away from the camera (OpenCV axes of a frontal head); origin between the
+    eyes, inside; one unit is the mean head's eye distance, about 63 mm. "left" is the person's left.
+
+    Attributes:
+        name, sha256: which rig this is; the digest covers every defining array.
+        n_identity, n_expression, n_vertices: K_id, K_exp, V.
+        n_landmarks: the first so many vertices are the FaceMesh landmarks (478; 0 for a rig of another topology).
+        faces: (F, 3) int64, counter-clockwise seen from outside.
+        face_uvs: (F, 3, 2) in [0, 1], u to the right, v down; per corner, so seams need no doubled vertices.
+        face_regions: (F,) int64 into ``regions``.
+        regions: region name to label.
+        controls: names to directions, see :class:`Control`.
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+        self.name = str(arrays["name"])
+        self.sha256 = _digest(arrays)
+        self.regions = {str(name): k for k, name in enumerate(arrays["region_names"])}
+        self.n_landmarks = int(arrays.get("n_landmarks", 478))
+        floats = ("mean", "identity", "expression", "eyelids", "eyeball_centres", "eyeball_identity", "face_uvs")
+        for key in floats:
+            setattr(self, key, torch.from_numpy(np.ascontiguousarray(arrays[key], np.float32)))
+        for key in ("faces", "face_regions", "eyeball_vertices"):
+            setattr(self, key, torch.from_numpy(np.ascontiguousarray(arrays[key], np.int64)))
+        self._gap = torch.from_numpy(np.ascontiguousarray(arrays["lid_gap"], np.float32))
+        self.controls = self._named_controls(arrays)
+
+    mean: Tensor  # (V, 3)
+    identity: Tensor  # (K_id, V, 3)
+    expression: Tensor  # (K_exp, V, 3)
+    eyelids: Tensor  # (2, V, 3)
+    eyeball_centres: Tensor  # (2, 3)
+    eyeball_identity: Tensor  # (K_id, 2, 3)
+    eyeball_vertices: Tensor  # (V,) 0 none, 1 left, 2 right
+    faces: Tensor
+    face_uvs: Tensor
+    face_regions: Tensor
+
+    @property
+    def n_identity(self) -> int:
+        return len(self.identity)
+
+    @property
+    def n_expression(self) -> int:
+        return len(self.expression)
+
+    @property
+    def n_vertices(self) -> int:
+        return len(self.mean)
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    def to(self, device: torch.device | str) -> Rig:
+        """A copy on the device; itself when it is already there."""
+        if torch.device(device) == self.device:
+            return self
+        other = object.__new__(Rig)
+        other.__dict__ = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.__dict__.items()}
+        other.controls = {
+            name: Control(c.expression.to(device), c.eyelids.to(device), c.gaze.to(device))
+            for name, c in self.controls.items()
+        }
+        return other
+
+    def vertices(
+        self, identity: Tensor, expression: Tensor, eyelids: Tensor | None = None, gaze: Tensor | None = None
+    ) -> Tensor:
+        """Vertices in head space.
+
+        Args:
+            identity: (B, K_id), in standard deviations of the people the basis was learned from.
+            expression: (B, K_exp), likewise over frames; zero is the person's neutral face.
+            eyelids: (B, 2) closure of the left and right eye, 0 open as usual, 1 closed.
+            gaze: (B, 2, 2) per eye (left, right) yaw towards +x and pitch towards +y, radians.
+
+        Returns:
+            (B, V, 3) rig units, differentiable in every argument.
+
+        Raises:
+            ValueError: a shape that does not fit, with what was expected.
+        """
+        identity, expression = self._checked("identity", identity), self._checked("expression", expression)
+        if identity.shape[0] != expression.shape[0] and 1 not in (identity.shape[0], expression.shape[0]):
+            raise ValueError(
+                f"rig {self.name}: identity has {identity.shape[0]} rows, expression {expression.shape[0]}"
+            )
+        vertices = self.mean + _combine(identity, self.identity) + _combine(expression, self.expression)
+        if eyelids is not None:
+            vertices = vertices + self._lids(identity, eyelids)
+        if gaze is not None:
+            vertices = self._turn_eyes(vertices, identity, gaze)
+        return vertices
+
+    def control(self, name: str, amount: float = 1.0) -> dict[str, Tensor]:
+        """Deltas ``expression (K,), eyelids (2,), gaze (2, 2)`` of a named control.
+
+        Raises:
+            InputError: unknown name.
+        """
+        if name not in self.controls:
+            raise InputError(f"rig {self.name} has no control '{name}'; it has {', '.join(self.controls)}")
+        return self.controls[name](amount)
+
+    def region_faces(self, *names: str) -> Tensor:
+        """Indices (n,) of the triangles of the named regions."""
+        unknown = [name for name in names if name not in self.regions]
+        if unknown:
+            raise InputError(f"rig {self.name} has no region '{unknown[0]}'; it has {', '.join(self.regions)}")
+        return torch.isin(self.face_regions, self.faces.new_tensor([self.regions[n] for n in names])).nonzero()[:, 0]
+
+    def eyeball_positions(self, identity: Tensor) -> Tensor:
+        """Centres (B, 2, 3) about which the eyeballs of identities (B, K_id) turn."""
+        return self.eyeball_centres + torch.einsum("bk,kec->bec", identity, self.eyeball_identity)
+
+    def lid_scale(self, identity: Tensor) -> Tensor:
+        """How much wider than the mean head's the eyes (B, 2) of identities (B, K_id) are open, at least a quarter."""
+        if not self._gap.any():
+            return identity.new_ones(len(identity), 2)
+        gap = torch.einsum("ev,vc->e", self._gap, self.mean[:, 1:2])
+        person = gap + torch.einsum("bk,kv,ev->be", identity, self.identity[:, :, 1], self._gap)
+        return (person / gap).clamp(0.25, 4)
+
+    def _lids(self, identity: Tensor, eyelids: Tensor) -> Tensor:
+        return _combine(eyelids * self.lid_scale(identity), self.eyelids)
+
+    def _turn_eyes(self, vertices: Tensor, identity: Tensor, gaze: Tensor) -> Tensor:
+        rotation = _gaze_rotation(gaze).expand(len(vertices), 2, 3, 3)
+        centres = self.eyeball_positions(identity).expand(len(vertices), 2, 3)
+        vertices = vertices.clone()
+        for eye in (0, 1):
+            index = (self.eyeball_vertices == eye + 1).nonzero()[:, 0]
+            local = vertices[:, index] - centres[:, None, eye]
+            vertices[:, index] = local @ rotation[:, eye].transpose(1, 2) + centres[:, None, eye]
+        return vertices
+
+    def _checked(self, what: str, value: Tensor) -> Tensor:
+        expected = self.n_identity if what == "identity" else self.n_expression
+        if value.ndim != 2 or value.shape[1] != expected:
+            raise ValueError(f"rig {self.name}: {what} has shape {tuple(value.shape)}, expected (B, {expected})")
+        return value
+
+    def _named_controls(self, arrays: dict[str, np.ndarray]) -> dict[str, Control]:
+        directions: dict[str, Any] = {str(n): e for n, e in zip(arrays["control_names"], arrays["control_expression"])}
+        zero = torch.zeros
+        controls = {}
+        for name in CONTROLS:
+            expression = torch.from_numpy(np.array(directions.get(name, np.zeros(self.n_expression)), np.float32))
+            eyelids, gaze = zero(2), zero(2, 2)
+            if name.startswith("blink"):
+                eyelids[int(name.endswith("right"))] = 1
+            if name.startswith("gaze"):
+                gaze[:, int(name.endswith("y"))] = 0.35
+            controls[name] = Control(expression, eyelids, gaze)
+        return controls
+
+
+def _combine(coefficients: Tensor, basis: Tensor) -> Tensor:
+    """(B, K) x (K, V, 3) -> (B, V, 3)."""
+    return (coefficients @ basis.flatten(1)).unflatten(1, basis.shape[1:])
+
+
+def _gaze_rotation(gaze: Tensor) -> Tensor:
+    """Rotations (..., 3, 3) that take straight ahead, (0, 0, -1), to yaw (+x) and pitch (+y)."""
+    (sy, sp), (cy, cp) = gaze.sin().unbind(-1), gaze.cos().unbind(-1)
+    zero = torch.zeros_like(sy)
+    rows = (cy, -sy * sp, -sy * cp), (zero, cp, -sp), (sy, cy * sp, cy * cp)
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(arrays):
+        value = np.ascontiguousarray(arrays[key])
+        digest.update(f"{key}:{value.dtype.kind}:{value.shape};".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
