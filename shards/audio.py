@@ -27,7 +27,7 @@ FLOOR = 1e-6
 
 FEATURES = {"logmel": MELS * HOPS, "wav2vec2": 768, "hubert": 768}
 CHECKPOINTS = {"wav2vec2": "facebook/wav2vec2-base-960h", "hubert": "facebook/hubert-base-ls960"}
-CONTEXT = {"logmel": 1, "wav2vec2": 25, "hubert": 25}  # frames before and after a segment that its features see
+BLOCK, CONTEXT = 50, 25  # frames that a speech model turns into rows at a time, and that it sees on either side
 
 
 # ---------------------------------------------------------------------------------------------------- decoding
@@ -128,33 +128,16 @@ def _start(stream: Any) -> float:
 # ---------------------------------------------------------------------------------------------------- log-mel
 
 
-def logmel(audio: np.ndarray, before: np.ndarray | None = None, after: np.ndarray | None = None) -> np.ndarray:
+def logmel(audio: np.ndarray) -> np.ndarray:
     """(N,) audio to (T, 160) float32, T = N // 640: 4 steps of 10 ms with 40 mel bands each, earliest step first.
 
-    Row t looks at samples 640 t - 120 to 640 t + 760: the frame's 40 ms and 7.5 ms on either side, centred. Nothing is
-    normalised over the file, so a stream gives the same rows (:class:`LogMel`); silence is about -1.2, loud speech 1.
-
-    Args:
-        before, after: sound beside ``audio``, if known; silence is assumed otherwise.
+    Row t looks at samples 640 t - 120 to 640 t + 760: the frame's 40 ms and 7.5 ms on either side, centred; silence is
+    assumed outside. Nothing is normalised over the file, so a stream gives the same rows (:class:`FeatureStream`).
+    Values: digital silence is -1.2, loud speech about 1.
     """
-    frames = len(audio) // SAMPLES_PER_FRAME
-    padded = np.concatenate(
-        [_edge(before, left=True), audio[: frames * SAMPLES_PER_FRAME], _rest(audio, frames, after)]
-    )
-    return _logmel_rows(padded.astype(np.float32), frames)
-
-
-def _edge(sound: np.ndarray | None, left: bool) -> np.ndarray:
     edge = np.zeros(REACH, np.float32)
-    if sound is not None and len(sound):
-        piece = sound[-REACH:] if left else sound[:REACH]
-        edge[slice(REACH - len(piece), None) if left else slice(len(piece))] = piece
-    return edge
-
-
-def _rest(audio: np.ndarray, frames: int, after: np.ndarray | None) -> np.ndarray:
-    tail = audio[frames * SAMPLES_PER_FRAME :]
-    return _edge(np.concatenate([tail, after]) if after is not None else tail, left=False)
+    padded = np.concatenate([edge, np.asarray(audio, np.float32), edge])
+    return _logmel_rows(padded, len(audio) // SAMPLES_PER_FRAME)
 
 
 def _logmel_rows(padded: np.ndarray, frames: int) -> np.ndarray:
@@ -167,25 +150,23 @@ def _logmel_rows(padded: np.ndarray, frames: int) -> np.ndarray:
 
 
 class LogMel:
-    """Streaming log-mel: push sound, get the rows that are complete; the same values as :func:`logmel`."""
+    """Streaming log-mel: push sound, get the rows that are final; together they are :func:`logmel` of all of it."""
 
     def __init__(self) -> None:
         self._held = np.zeros(REACH, np.float32)
 
     def push(self, audio: np.ndarray) -> np.ndarray:
-        """Rows (n, 160) that became complete: those whose 7.5 ms after the frame have arrived."""
+        """Rows (n, 160) that became final: those whose 7.5 ms after the frame have arrived."""
         self._held = np.concatenate([self._held, np.asarray(audio, np.float32)])
         ready = max(0, (len(self._held) - 2 * REACH) // SAMPLES_PER_FRAME)
-        rows = _logmel_rows(self._held[: ready * SAMPLES_PER_FRAME + 2 * REACH], ready)
+        rows = _logmel_rows(self._held, ready)
         self._held = self._held[ready * SAMPLES_PER_FRAME :]
         return rows
 
-    def flush(self) -> np.ndarray:
-        """The last rows, with silence after the end; ready for the next stream."""
+    def finish(self) -> np.ndarray:
+        """The last rows, with silence after the end."""
         frames = (len(self._held) - REACH) // SAMPLES_PER_FRAME
-        rows = _logmel_rows(np.concatenate([self._held, np.zeros(REACH, np.float32)]), frames)
-        self.__init__()
-        return rows
+        return _logmel_rows(np.concatenate([self._held, np.zeros(REACH, np.float32)]), frames)
 
 
 @lru_cache
@@ -224,22 +205,37 @@ def parse_feature(name: str) -> tuple[str, str]:
     return kind, checkpoint or CHECKPOINTS.get(kind, "")
 
 
-def extract_features(
-    name: str, audio: np.ndarray, before: np.ndarray | None = None, after: np.ndarray | None = None
-) -> np.ndarray:
+def extract_features(name: str, audio: np.ndarray) -> np.ndarray:
     """(N,) audio to (N // 640, C) float32: exactly one row per video frame, row t centred on its 40 ms.
 
     Args:
         name: ``logmel``, ``wav2vec2``, ``hubert``, or ``wav2vec2=FOLDER`` for a checkpoint of one's own.
-        before, after: sound beside ``audio``, which speech models use as context.
 
     Raises:
         InputError: unknown name, transformers absent, or a checkpoint that cannot be loaded.
     """
-    kind, checkpoint = parse_feature(name)
-    if kind == "logmel":
-        return logmel(audio, before, after)
-    return _speech_rows(checkpoint, np.asarray(audio, np.float32), before, after)
+    stream = FeatureStream(name)
+    return np.concatenate([stream.push(audio), stream.finish()])
+
+
+class FeatureStream:
+    """Any feature as a stream; rows are the same however the sound is cut, and those of :func:`extract_features`.
+
+    Speech models see blocks of 50 frames with 25 frames on either side, so their memory is constant and what a dataset
+    stores is what a live stream gives.
+    """
+
+    def __init__(self, name: str) -> None:
+        kind, checkpoint = parse_feature(name)
+        self._stream = LogMel() if kind == "logmel" else SpeechStream(checkpoint)
+
+    def push(self, audio: np.ndarray) -> np.ndarray:
+        """Append sound (n,) float32 at 16 kHz; the rows (k, C) that became final, possibly none."""
+        return self._stream.push(audio)
+
+    def finish(self) -> np.ndarray:
+        """The last rows (k, C)."""
+        return self._stream.finish()
 
 
 def feature_size(name: str) -> int:
@@ -250,31 +246,49 @@ def feature_size(name: str) -> int:
     return int(_speech_model(checkpoint)[0].config.hidden_size)
 
 
-def _speech_rows(checkpoint: str, audio: np.ndarray, before: Any, after: Any) -> np.ndarray:
+class SpeechStream:
+    """Rows of a speech model, block by block on a grid that starts with the stream."""
+
+    def __init__(self, checkpoint: str) -> None:
+        self._checkpoint = checkpoint
+        self._held = np.zeros(0, np.float32)
+        self._lead = 0  # frames of context at the start of what is held
+
+    def push(self, audio: np.ndarray) -> np.ndarray:
+        """Rows of the blocks whose context after them has arrived."""
+        self._held = np.concatenate([self._held, np.asarray(audio, np.float32)])
+        return self._rows(BLOCK + CONTEXT)
+
+    def finish(self) -> np.ndarray:
+        """Rows of the rest."""
+        return self._rows(1)
+
+    def _rows(self, needed: int) -> np.ndarray:
+        """Emit blocks while ``needed`` frames lie behind the context."""
+        size = int(_speech_model(self._checkpoint)[0].config.hidden_size)
+        rows = [np.zeros((0, size), np.float32)]
+        while (ahead := len(self._held) // SAMPLES_PER_FRAME - self._lead) >= needed:
+            block, seen = min(BLOCK, ahead), self._lead + min(BLOCK + CONTEXT, ahead)
+            window = _speech_rows(self._checkpoint, self._held[: seen * SAMPLES_PER_FRAME])
+            rows.append(window[self._lead : self._lead + block])
+            used = max(0, self._lead + block - CONTEXT)
+            self._held, self._lead = self._held[used * SAMPLES_PER_FRAME :], self._lead + block - used
+        return np.concatenate(rows)
+
+
+def _speech_rows(checkpoint: str, sound: np.ndarray) -> np.ndarray:
+    """(T * 640,) to (T, C): the model's rows inside each frame, averaged."""
     import torch
 
     model, normalise = _speech_model(checkpoint)
-    frames = len(audio) // SAMPLES_PER_FRAME
-    if frames == 0:
-        return np.zeros((0, int(model.config.hidden_size)), np.float32)
-    # Context is cut to whole frames so that the audio's frames stay on the model's grid.
-    lead = 0 if before is None else len(before) // SAMPLES_PER_FRAME
-    tail = 0 if after is None else len(after) // SAMPLES_PER_FRAME
-    sound = np.concatenate(
-        [
-            (before if lead else np.zeros(0, np.float32))[-lead * SAMPLES_PER_FRAME or None :],
-            audio[: frames * SAMPLES_PER_FRAME],
-            (after if tail else np.zeros(0, np.float32))[: tail * SAMPLES_PER_FRAME],
-        ]
-    )
     if normalise:
         sound = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
     stride, field = _grid(model.config)
     side = (field - stride) // 2  # so that row k of the model is centred on stride * (k + 0.5)
-    padded = np.pad(sound, (side, max(0, field - stride - side)))
+    padded = np.pad(sound, (side, max(0, field - stride - side))).astype(np.float32)
     with torch.inference_mode():
-        rows = model(torch.from_numpy(padded.astype(np.float32))[None]).last_hidden_state[0].numpy()
-    return _to_frames(rows, stride, lead + frames + tail)[lead : lead + frames].astype(np.float32)
+        rows = model(torch.from_numpy(padded)[None]).last_hidden_state[0].numpy()
+    return _to_frames(rows, stride, len(sound) // SAMPLES_PER_FRAME).astype(np.float32)
 
 
 def _grid(config: Any) -> tuple[int, int]:
