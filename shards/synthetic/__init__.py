@@ -1,0 +1,5 @@
+"""Synthetic talkers: invented people with exact tracks, for the demo, tests and first steps without any recording."""
+
+from shards.synthetic.generate import identity_seeds, make_talker, synthesize, synthetic_video
+
+__all__ = ["identity_seeds", "make_talker", "synthesize", "synthetic_video"]

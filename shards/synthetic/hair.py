@@ -1,0 +1,197 @@
+"""Hair as strands: grown on the skull, combed, fallen, and drawn as thin Gaussians over the rasterised mesh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from shards.synthetic.identity import Identity
+from shards.synthetic.shading import Lights, srgb_to_linear
+from shards.synthetic.skin import SKULL_CENTRE
+
+
+@dataclass(frozen=True)
+class Style:
+    """How strands of one style grow. Lengths in rig units; `lift` 0 lies flat, 1 stands up; `fall` is gravity."""
+
+    strands: int
+    length: tuple[float, float]
+    steps: int
+    lift: float
+    fall: float
+    volume: float  # how far above the scalp hair may lie
+    curl: float = 0.0
+    waves: float = 0.0
+    comb: str = "part"  # part | back | forward | out
+    width: float = 0.011
+
+
+STYLES: dict[str, Style] = {
+    "bald": Style(0, (0, 0), 0, 0, 0, 0),
+    "buzz": Style(7000, (0.06, 0.10), 2, 0.55, 0.0, 0.05, comb="forward", width=0.008),
+    "short": Style(6000, (0.30, 0.55), 6, 0.42, 0.25, 0.22, comb="forward"),
+    "side": Style(6000, (0.45, 0.85), 8, 0.38, 0.35, 0.24, comb="part"),
+    "curly": Style(5200, (0.7, 1.1), 12, 0.6, 0.25, 0.5, curl=0.075, comb="out"),
+    "afro": Style(8000, (0.75, 0.95), 8, 1.0, 0.0, 1.1, curl=0.06, comb="out"),
+    "bob": Style(5200, (2.0, 2.5), 14, 0.30, 1.1, 0.30, comb="part", width=0.012),
+    "long": Style(5600, (3.4, 4.4), 18, 0.28, 1.2, 0.30, comb="part", width=0.012),
+    "wavy": Style(5400, (2.8, 3.8), 20, 0.34, 1.0, 0.40, waves=0.09, comb="part", width=0.012),
+    "bun": Style(5000, (1.9, 2.4), 12, 0.16, 0.0, 0.13, comb="bun", width=0.011),
+}
+_AXES = np.array([1.2, 1.42, 1.5])  # the skull as an ellipsoid around SKULL_CENTRE
+
+
+@dataclass(frozen=True)
+class Strands:
+    """Segments of all strands in head space: ends (N, 2, 3), linear colour (N, 3), shade (N,) darker inside, width."""
+
+    ends: np.ndarray
+    color: np.ndarray
+    shade: np.ndarray
+    width: np.ndarray
+    normal: np.ndarray  # (N, 3) outwards from the head: for broad lighting
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)
+
+
+def _push_out(points: np.ndarray, layer: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Moves points (N, 3) that are inside the skull plus `layer` (N,) to its surface, and away from face and neck."""
+    away = points - SKULL_CENTRE
+    axes = _AXES * scale + layer[:, None]
+    inside = np.linalg.norm(away / axes, axis=1, keepdims=True)
+    points = np.where(inside < 1, SKULL_CENTRE + away / np.maximum(inside, 1e-6), points)
+    # The face and jaw: a column that hair must pass beside or behind.
+    radius = np.array([1.10 * scale[0], 1.15])
+    flat = (points[:, [0, 2]] - (0.0, 0.90)) / (radius + layer[:, None])
+    r = np.linalg.norm(flat, axis=1, keepdims=True)
+    low = (points[:, 1:2] > -0.1) & (points[:, 1:2] < 1.7) & (r < 1)
+    moved = (0.0, 0.90) + flat / np.maximum(r, 1e-6) * (radius + layer[:, None])
+    points = np.where(low, np.stack([moved[:, 0], points[:, 1], moved[:, 1]], 1), points)
+    neck = points[:, [0, 2]] - (0.0, 1.05)
+    r = np.linalg.norm(neck, axis=1, keepdims=True)
+    low = (points[:, 1:2] >= 1.7) & (r < 0.95 + layer[:, None])
+    moved = (0.0, 1.05) + neck / np.maximum(r, 1e-6) * (0.95 + layer[:, None])
+    return np.where(low, np.stack([moved[:, 0], points[:, 1], moved[:, 1]], 1), points)
+
+
+def _comb(style: Style, roots: np.ndarray, normal: np.ndarray, part: float, rng: np.random.Generator) -> np.ndarray:
+    """Initial direction along the scalp (N, 3)."""
+    x, z = roots[:, 0], roots[:, 2] - SKULL_CENTRE[2]
+    back, down = np.array([0, 0, 1.0]), np.array([0, 1.0, 0])
+    if style.comb == "forward":
+        top = np.clip((-roots[:, 1] - 0.6) / 0.6, 0, 1)[:, None]
+        way = top * (np.array([0.45 * np.sign(part), 0.0, -1.0])) + (1 - top) * (
+            down + 0.35 * np.sign(z)[:, None] * back
+        )
+    elif style.comb == "bun":
+        way = np.array([0, -0.55, 2.55]) - roots
+    elif style.comb == "out":
+        way = 0.3 * rng.standard_normal(roots.shape)
+    else:
+        side = np.tanh((x - part) / 0.10)[:, None]
+        front = np.clip(-z / 1.2, 0, 1)[:, None]
+        way = side * np.array([1.0, 0, 0]) + (0.55 + 0.35 * front) * back + 0.25 * down
+    way = way - (way * normal).sum(1, keepdims=True) * normal
+    return _unit(way)
+
+
+def grow(
+    identity: Identity, roots: np.ndarray, normals: np.ndarray, scale: np.ndarray, rng: np.random.Generator
+) -> Strands | None:
+    """Strands of the identity's style from roots (N, 3) with outward normals (N, 3); None for a bald head.
+
+    scale (3,): this head's size against the mean skull, so that hair lies on it.
+    """
+    style = STYLES[identity.hair]
+    if style.strands == 0 or len(roots) == 0:
+        return None
+    n = len(roots)
+    part = 0.45 * rng.choice([-1, 1]) if rng.random() < 0.6 else 0.0
+    length = rng.uniform(*style.length, n)
+    if identity.hair in ("short", "side"):  # short at the sides and the nape, as a barber cuts it
+        length *= np.clip(0.28 + 0.75 * (-roots[:, 1] - 0.05) / 1.0, 0.25, 1.05)
+    layer = style.volume * rng.beta(1.3, 1.5, n)
+    layer *= np.clip(0.35 + 0.65 * (0.6 - roots[:, 1]), 0.25, 1.0) if identity.hair != "afro" else 1.0
+    clump = _clumps(roots, rng)
+    heading = _unit(style.lift * normals + (1 - style.lift) * _comb(style, roots, normals, part, rng))
+    heading = _unit(heading + 0.16 * rng.standard_normal((n, 3)) + 0.10 * clump[:, :3])
+    points, path = roots, [roots]
+    step = (length / style.steps)[:, None]
+    phase = rng.uniform(0, 2 * np.pi, n) * (0.15 if style.waves else 1.0) + 3 * clump[:, 3]
+    goal = np.array([0, -0.55, 2.55])
+    for k in range(style.steps):
+        t = (k + 1) / style.steps
+        if style.comb == "bun":
+            heading = _unit(heading + 1.2 * step * _unit(goal - points))
+        heading = _unit(heading + style.fall * step * np.array([0, 1.0, 0]) * (0.6 + t))
+        following = points + heading * step
+        following = _push_out(following, layer * np.minimum(1, 3 * t), scale)
+        heading = _unit(0.35 * heading + 0.65 * (following - points))
+        points = following
+        path.append(points)
+    path = np.stack(path, 1)
+    t = np.linspace(0, 1, style.steps + 1)[None, :, None]
+    if style.curl or style.waves:
+        turns = 5.0 if style.curl else 3.2
+        angle = phase[:, None, None] + 2 * np.pi * turns * t
+        side = _unit(np.cross(path[:, -1] - path[:, 0], normals))[:, None]
+        amount = (style.curl or style.waves) * np.minimum(1, 2.5 * t)
+        path = path + amount * (np.cos(angle) * side + (np.sin(angle) * normals[:, None] if style.curl else 0))
+    return _segments(identity, style, path, layer, clump, rng)
+
+
+def _clumps(roots: np.ndarray, rng: np.random.Generator, count: int = 90) -> np.ndarray:
+    """(N, 4) noise shared by neighbouring roots: hair falls in locks, not one by one."""
+    centres = roots[rng.integers(len(roots), size=min(count, len(roots)))]
+    nearest = ((roots[:, None] - centres[None]) ** 2).sum(-1).argmin(1)
+    return rng.standard_normal((len(centres), 4))[nearest]
+
+
+def _segments(identity: Identity, style: Style, path: np.ndarray, layer: np.ndarray, clump: np.ndarray, rng) -> Strands:
+    n, points = path.shape[:2]
+    ends = np.stack([path[:, :-1], path[:, 1:]], 2).reshape(-1, 2, 3)
+    tint = 1 + 0.16 * rng.standard_normal((n, 1)) + 0.10 * clump[:, 3:4]
+    grey = rng.random((n, 1)) < np.clip((identity.age - 38) / 90, 0, 0.4)
+    base = np.where(grey, 0.62, np.clip(identity.hair_color, 0, 1)) * np.clip(tint, 0.5, 1.5)
+    t = (np.arange(points - 1) + 0.5) / (points - 1)
+    color = srgb_to_linear(np.clip(base[:, None] * (0.88 + 0.2 * t[None, :, None]), 0, 1)).reshape(-1, 3)
+    depth = np.clip(layer / max(style.volume, 1e-6), 0, 1)[:, None]
+    shade = (0.42 + 0.58 * (0.35 + 0.65 * depth) * np.minimum(1, 0.45 + 1.3 * t[None])).reshape(-1)
+    width = np.repeat(style.width * rng.uniform(0.7, 1.25, n), points - 1) * np.tile(1.0 - 0.55 * t**3, n)
+    middle = ends.mean(1)
+    axis = np.where(middle[:, 1:2] > 0.4, middle * (1, 0, 1) + np.array([0, 0, -0.95]), middle - SKULL_CENTRE)
+    return Strands(ends, color, shade, width, _unit(axis))
+
+
+def to_gaussians(strands: Strands, rotation: np.ndarray, translation: np.ndarray, lights: Lights):
+    """Camera-space Gaussians of the strands: means (N, 3), quats (N, 4) wxyz, scales (N, 3), linear colours (N, 3).
+
+    Lighting after Kajiya and Kay (1989): a strand is brightest across its direction; the highlight runs round the head.
+    """
+    ends = strands.ends @ rotation.T + translation
+    along = ends[:, 1] - ends[:, 0]
+    length = np.linalg.norm(along, axis=1)
+    tangent = along / np.maximum(length, 1e-9)[:, None]
+    normal = strands.normal @ rotation.T
+    color = 0.75 * (lights.sky + lights.ground) * 0.5 * strands.color
+    eye = np.array([0, 0, -1.0])
+    for light, rgb in (
+        (lights.key, lights.key_color),
+        (lights.fill, lights.fill_color),
+        (lights.rim, lights.rim_color),
+    ):
+        broad = np.clip(0.25 + 0.75 * normal @ light, 0, 1)
+        across = np.sqrt(np.clip(1 - (tangent @ light) ** 2, 0, 1))
+        half = _unit(light + eye)
+        shine = np.sqrt(np.clip(1 - (tangent @ half) ** 2, 0, 1)) ** 60 * broad
+        color = color + rgb * broad[:, None] * (
+            0.80 * across[:, None] * strands.color + 0.10 * shine[:, None] * (0.15 + strands.color)
+        )
+    color = color * strands.shade[:, None]
+    quats = np.concatenate([1 + tangent[:, :1], np.zeros((len(tangent), 1)), -tangent[:, 2:3], tangent[:, 1:2]], 1)
+    quats = _unit(np.where(quats[:, :1] > 1e-4, quats, [[0, 0, 0, 1.0]]))
+    scales = np.stack([0.42 * length, strands.width, strands.width], 1)
+    return ends.mean(1), quats, scales, color
