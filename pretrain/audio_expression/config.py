@@ -1,0 +1,97 @@
+"""Configuration of the audio-expression prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from configs import InputError
+from pretrain.config import PretrainConfig
+
+TARGETS = ("expression", "eyelids", "gaze", "motion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserConfig:
+    """Sizes of the diffusion transformer."""
+
+    width: int = 128
+    layers: int = 4  # each: self-attention, cross-attention to the audio, feed-forward
+    audio_layers: int = 2  # the shallow transformer over the speech features
+    heads: int = 4
+    style: int = 64  # size of an identity's style vector
+    dropout: float = 0.1
+    reach: int = 32  # frames: attention knows distances up to this, farther ones look alike
+
+    def check(self) -> None:
+        """Refuse widths that heads do not divide."""
+        if self.width % self.heads:
+            raise InputError(
+                f"model.width {self.width} does not divide by model.heads {self.heads}; make it a multiple"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """The schedule (``diffusers``) and how it is sampled."""
+
+    train_steps: int = 1000
+    schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
+    sampler: Literal["ddim", "dpm++"] = "ddim"
+    sample_steps: int = 8
+    guidance: float = 1.0  # classifier-free guidance; 1 is the conditional model alone
+    temperature: float = 0.5  # scale of the starting noise: 0 gives the calmest motion, 1 the model's own spread
+    condition_drop: float = 0.1  # share of training windows that hear nothing
+    style_drop: float = 0.25  # share that speak in the mean style
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceLossConfig:
+    """Weights of the training losses."""
+
+    frame: float = 1.0  # L2 on the targets
+    difference: float = 1.0  # Huber on frame-to-frame differences
+    lips: float = 0.7  # share of a component's weight that comes from how far it moves the lips
+    style: float = 1e-3  # L2 on the style vectors: keeps the mean style at the origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What is varied in training; speech is rarer than parameters."""
+
+    gain: float = 5.0  # dB of loudness, standard deviation
+    tilt: float = 2.5  # dB of a smooth change of the spectrum
+    warp: float = 0.1  # relative shift of the frequency axis (another vocal tract)
+    speed: float = 0.12  # relative change of tempo, of sound and face together
+    mask: float = 0.15  # share of mel bins hidden, in one band
+    noise: float = 0.2  # standard deviations of noise on the normalised features
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioExpressionConfig(PretrainConfig):
+    """Keys of ``configs/pretrain/audio-expression/*.yaml``."""
+
+    features: str = "logmel"
+    targets: list[str] = field(default_factory=lambda: ["expression", "eyelids"])
+    window: int = 48  # frames of a training window; segments have up to 50
+    overlap: int = 16  # frames that two sampling windows share
+    centre: bool = True  # subtract each window's mean spectrum: takes out microphone and loudness
+    linear_context: int = 6  # frames to each side that the linear part hears; 0 leaves it out
+    unreliable: list[str] = field(default_factory=list)  # clips whose sound and lips are not known to agree
+    model: DenoiserConfig = field(default_factory=DenoiserConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    loss: SequenceLossConfig = field(default_factory=SequenceLossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def check(self) -> None:
+        """Refuse targets that do not exist and windows that cannot overlap."""
+        super().check()
+        for target in self.targets:
+            if target not in TARGETS:
+                raise InputError(f"targets names '{target}', expected some of {', '.join(TARGETS)}")
+        if "expression" not in self.targets:
+            raise InputError("targets leaves out 'expression', which every avatar is driven by; add it")
+        if not 8 <= self.window <= 50:
+            raise InputError(f"window is {self.window} frames, expected 8 to 50: a segment holds at most 50")
+        if not 0 < self.overlap <= self.window // 2:
+            raise InputError(f"overlap is {self.overlap}, expected 1 to half the window ({self.window // 2})")

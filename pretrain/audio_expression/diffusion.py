@@ -1,0 +1,59 @@
+"""Noise schedules and samplers, all from ``diffusers``; the one module that touches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pretrain.audio_expression.config import DiffusionConfig
+
+
+@lru_cache(maxsize=8)
+def _betas(config: DiffusionConfig) -> Any:
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(
+        num_train_timesteps=config.train_steps,
+        beta_schedule=config.schedule,
+        prediction_type="sample",
+        clip_sample=False,
+    )
+
+
+def alphas(config: DiffusionConfig) -> Tensor:
+    """ᾱ of every training time, [train_steps] float32."""
+    return _betas(config).alphas_cumprod.float()
+
+
+def add_noise(config: DiffusionConfig, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """The forward process at times ``t`` [B] (Ho et al. 2020, eq. 4)."""
+    return _betas(config).add_noise(clean, noise, t)
+
+
+def _sampler(config: DiffusionConfig) -> Any:
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+    kind = {"ddim": DDIMScheduler, "dpm++": DPMSolverMultistepScheduler}[config.sampler]
+    extra = {"clip_sample": False, "set_alpha_to_one": True} if config.sampler == "ddim" else {}
+    return kind(
+        num_train_timesteps=config.train_steps,
+        beta_schedule=config.schedule,
+        prediction_type="sample",
+        timestep_spacing="trailing",
+        **extra,
+    )
+
+
+def denoise(config: DiffusionConfig, noise: Tensor, steps: int, predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Run the sampler from ``noise`` [B, T, D]; ``predict(noisy, t [B])`` gives x0. Deterministic (eta 0)."""
+    scheduler = _sampler(config)
+    scheduler.set_timesteps(steps, device=noise.device)
+    x = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    for t in scheduler.timesteps:
+        clean = predict(x, torch.full((len(x),), int(t), device=x.device))
+        x = scheduler.step(clean, t, x).prev_sample
+    return x

@@ -1,0 +1,122 @@
+"""The conditional diffusion transformer over expression sequences."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.audio_expression.config import DenoiserConfig
+from pretrain.audio_expression.layers import DenoiserLayer, EncoderLayer, RelativeBias, sinusoid
+
+
+class LinearPart(nn.Module):
+    """What a ridge regression hears: a frozen linear filter from ``2·context+1`` feature rows to the targets.
+
+    The diffusion starts from it: with an untrained transformer the model's mean *is* the regression.
+    """
+
+    def __init__(self, size: int, targets: int, context: int) -> None:
+        super().__init__()
+        self.context = context
+        self.register_buffer("weight", torch.zeros(targets, size, 2 * context + 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalised features [B, T, C] to targets [B, T, D]; the ends are continued with the last row."""
+        rows = F.pad(features.transpose(1, 2), (self.context, self.context), mode="replicate")
+        return F.conv1d(rows, self.weight).transpose(1, 2)
+
+
+class AudioEncoder(nn.Module):
+    """Speech features to one condition a frame and one of the whole window (a shallow transformer)."""
+
+    def __init__(self, size: int, config: DenoiserConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.stem = nn.ModuleList([nn.Conv1d(size, width, 5, padding=2), nn.Conv1d(width, width, 5, padding=2)])
+        self.bias = RelativeBias(config.heads, config.reach)
+        self.layers = nn.ModuleList(
+            EncoderLayer(width, config.heads, config.dropout) for _ in range(config.audio_layers)
+        )
+        self.norm, self.drop = nn.LayerNorm(width), nn.Dropout(config.dropout)
+        self.silence = nn.Parameter(torch.zeros(width))
+
+    def forward(self, features: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
+        """features [B, T, C], heard [B] bool (False: the condition is dropped) to [B, T, W] and [B, W]."""
+        x = features.transpose(1, 2)
+        for layer in self.stem:
+            x = F.gelu(layer(x))
+        x = self.drop(x.transpose(1, 2))
+        bias = self.bias(x.shape[1], x.shape[1], 0, x.device)
+        for layer in self.layers:
+            x = layer(x, bias)
+        x = torch.where(heard[:, None, None], self.norm(x), self.silence.to(x.dtype))
+        return x, x.mean(1)
+
+
+class Denoiser(nn.Module):
+    """Predicts the clean targets from noisy ones, the audio and a style.
+
+    ``x0 = m + k·(x_t − √ᾱ·m) + c·net``: ``m`` is the linear part plus the style's resting face, ``k`` the gain of the
+    Gaussian posterior around it with residual variance ``spread``, ``c = √(1−√ᾱ·k)`` keeps the network's share small
+    where the noisy input already tells the answer. The network is born as zero, so training starts at the posterior
+    of the ridge regression. Time enters by FiLM and as a token.
+    """
+
+    def __init__(self, size: int, targets: int, identities: int, context: int, config: DenoiserConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.config, self.targets = config, targets
+        self.linear = LinearPart(size, targets, context) if context else None
+        self.audio = AudioEncoder(size, config)
+        self.styles = nn.Embedding(identities, config.style)
+        nn.init.normal_(self.styles.weight, std=0.1)
+        self.rest = nn.Linear(config.style, targets, bias=False)
+        self.gain = nn.Linear(config.style, targets, bias=False)
+        self.input = nn.Linear(2 * targets, width)
+        self.listen = nn.Linear(width, width)
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.utterance = nn.Linear(width + config.style, width)
+        self.own_bias, self.cross_bias = (
+            RelativeBias(config.heads, config.reach),
+            RelativeBias(config.heads, config.reach),
+        )
+        self.layers = nn.ModuleList(DenoiserLayer(width, config.heads, config.dropout) for _ in range(config.layers))
+        self.norm, self.output = nn.LayerNorm(width), nn.Linear(width, targets)
+        for module in (self.output, self.rest, self.gain):
+            nn.init.zeros_(module.weight)
+        nn.init.zeros_(self.output.bias)
+        self.register_buffer("spread", torch.ones(targets))
+
+    def mean(self, features: Tensor, style: Tensor, heard: Tensor) -> Tensor:
+        """The linear guess [B, T, D] in normalised units: regression scaled by the style, plus its resting face."""
+        rest = self.rest(style)[:, None]
+        if self.linear is None:
+            return rest.expand(-1, features.shape[1], -1)
+        loudness = heard[:, None, None] * (1 + torch.tanh(self.gain(style))[:, None])
+        return self.linear(features) * loudness + rest
+
+    def forward(
+        self, noisy: Tensor, t: Tensor, alpha: Tensor, features: Tensor, style: Tensor, heard: Tensor
+    ) -> Tensor:
+        """noisy [B, T, D], t [B] and alpha = ᾱ_t [B], normalised features [B, T, C], style [B, S], heard [B] to x0 [B, T, D]."""
+        mean = self.mean(features, style, heard)
+        alpha = alpha[:, None, None]
+        gain = alpha.sqrt() * self.spread / (alpha * self.spread + 1 - alpha)
+        guess = mean + gain * (noisy - alpha.sqrt() * mean)
+        share = (1 - alpha.sqrt() * gain).clamp_min(1e-6).sqrt()
+        return guess + share * self.network(noisy, mean, t, features, style, heard)
+
+    def network(self, noisy: Tensor, mean: Tensor, t: Tensor, features: Tensor, style: Tensor, heard: Tensor) -> Tensor:
+        """The transformer's correction [B, T, D]."""
+        audio, whole = self.audio(features, heard)
+        time = self.time(sinusoid(t, self.config.width))
+        utterance = self.utterance(torch.cat([whole, style], -1))
+        tokens, condition = torch.stack([time, utterance], 1), time + utterance
+        frames = noisy.shape[1]
+        own = self.own_bias(frames, frames, 2, noisy.device)
+        cross = self.cross_bias(frames, frames, 2, noisy.device)
+        x = self.input(torch.cat([noisy, mean], -1)) + self.listen(audio)
+        for layer in self.layers:
+            x = layer(x, audio, tokens, F.silu(condition), own, cross)
+        return self.output(self.norm(x))

@@ -1,0 +1,249 @@
+"""The trained audio-expression prior: sound in, motion of a face out, at any length and in any person's style."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from configs import InputError
+from pretrain.audio_expression import diffusion
+from pretrain.audio_expression.config import AudioExpressionConfig
+from pretrain.audio_expression.model import Denoiser
+from pretrain.audio_expression.targets import flatten_targets, split_targets, target_sizes
+from pretrain.audio_expression.windows import frame_noise, stitched
+
+LEAST_STD = 1e-3
+
+
+class ExpressionModel(nn.Module):
+    """The denoiser with the statistics that make its inputs and outputs unit-sized.
+
+    Args:
+        size: C, columns of the audio features; n_expression: K of the rig; identities: rows of the style table.
+    """
+
+    def __init__(self, config: AudioExpressionConfig, size: int, n_expression: int, identities: int) -> None:
+        super().__init__()
+        self.config, self.size, self.n_expression = config, size, n_expression
+        self.dims = sum(target_sizes(config.targets, n_expression).values())
+        self.denoiser = Denoiser(size, self.dims, identities, config.linear_context, config.model)
+        self.register_buffer("feature_mean", torch.zeros(size))
+        self.register_buffer("feature_std", torch.ones(size))
+        self.register_buffer("target_mean", torch.zeros(self.dims))
+        self.register_buffer("target_std", torch.ones(self.dims))
+        self.register_buffer("alpha", diffusion.alphas(config.diffusion))
+
+    def normalise(self, features: Tensor) -> Tensor:
+        """Features [B, T, C] as the network wants them; with ``centre`` each window loses its mean spectrum."""
+        mean = features.mean(1, keepdim=True) if self.config.centre else self.feature_mean
+        return (features - mean) / self.feature_std
+
+    def encode(self, targets: Tensor) -> Tensor:
+        """Targets [B, T, D] in rig units to unit-sized ones."""
+        return (targets - self.target_mean) / self.target_std
+
+    def decode(self, x: Tensor) -> Tensor:
+        """The inverse of :meth:`encode`."""
+        return x * self.target_std + self.target_mean
+
+    def predict(self, noisy: Tensor, t: Tensor, features: Tensor, style: Tensor, heard: Tensor) -> Tensor:
+        """Clean unit-sized targets from noisy ones; ``features`` already normalised."""
+        return self.denoiser(noisy, t, self.alpha[t], features, style, heard)
+
+
+class AudioExpressionPrior:
+    """Ready-to-use prior. Features are float (T, C), one row a frame of 40 ms; outputs are float32 NumPy arrays.
+
+    Attributes:
+        info: the ``prior.json`` dictionary; config: what it was trained with; features_name, features_size: what it
+        hears; mean_style: (S,) the style of nobody in particular; styles: {training person: (S,)}.
+    """
+
+    def __init__(self, model: ExpressionModel, info: dict[str, Any], people: list[str]) -> None:
+        self.model, self.info, self.config = model.eval(), info, model.config
+        self.features_name, self.features_size = model.config.features, model.size
+        self.mean_style = np.zeros(model.config.model.style, np.float32)
+        table = model.denoiser.styles.weight.detach().cpu().numpy()
+        self.styles = {name: table[i] for i, name in enumerate(people)}
+
+    @classmethod
+    def restore(cls, info: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> AudioExpressionPrior:
+        """From a prior folder's content (see :func:`pretrain.priors.load_prior`)."""
+        from pretrain.priors import restored_config
+
+        config, people = restored_config(info), list(info["dataset"]["identities"])
+        rest = sum(target_sizes(config.targets, 0).values())
+        n_expression = tensors["target_mean"].numel() - rest
+        model = ExpressionModel(config, int(info["features"]["size"]), n_expression, len(people))
+        model.load_state_dict(tensors)
+        return cls(model.to(device), info, people)
+
+    def check_features(self, features: np.ndarray, name: str | None = None) -> np.ndarray:
+        """Refuse features of another name or width with a sentence instead of a shape error."""
+        if name is not None and name != self.features_name:
+            raise InputError(
+                f"audio features '{name}': this audio-expression prior hears '{self.features_name}'; "
+                f"extract those, or use a prior trained on '{name}'"
+            )
+        features = np.asarray(features, np.float32)
+        if features.ndim != 2 or features.shape[1] != self.features_size:
+            raise InputError(
+                f"audio features of shape {features.shape}: this audio-expression prior expects (frames, {self.features_size}) "
+                f"of '{self.features_name}'; extract those"
+            )
+        return features
+
+    def sample(
+        self,
+        features: np.ndarray,
+        *,
+        style: np.ndarray | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        seed: int = 0,
+        first: int = 0,
+    ) -> dict[str, np.ndarray]:
+        """Motion for (T, C) features: ``expression (T, K)`` and the other targets of the config, e.g. ``eyelids (T, 2)``.
+
+        Args:
+            style: (S,) from :meth:`find_style` or ``styles``; the mean style when absent.
+            steps, guidance, temperature: of the sampler; the config's when absent. ``steps=1, temperature=0`` gives
+                the mean of what the model thinks possible: least error, calmest motion.
+            seed: of the noise, which belongs to frames: ``first`` is the first row's frame number.
+
+        Raises:
+            InputError: features of another size.
+        """
+        features = self.check_features(features)
+        options = {"style": style, "steps": steps, "guidance": guidance, "temperature": temperature}
+        parts = list(self.stream([features], seed=seed, first=first, **options))
+        if not parts:
+            return split_targets(
+                np.zeros((0, self.model.dims), np.float32), self.config.targets, self.model.n_expression
+            )
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def stream(
+        self,
+        blocks: Iterable[np.ndarray],
+        *,
+        style: np.ndarray | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        seed: int = 0,
+        first: int = 0,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """The same for a stream of blocks (n, C): finished frames as they come, one window behind the sound."""
+        style = self.mean_style if style is None else np.asarray(style, np.float32)
+
+        def run(rows: np.ndarray, at: int) -> np.ndarray:
+            return self._window(rows, at, style, steps, guidance, temperature, seed)
+
+        checked = (self.check_features(block) for block in blocks)
+        for flat in stitched(checked, self.config.window, self.config.overlap, run, first):
+            yield split_targets(flat, self.config.targets, self.model.n_expression)
+
+    @torch.no_grad()
+    def _window(
+        self,
+        rows: np.ndarray,
+        at: int,
+        style: np.ndarray,
+        steps: int | None,
+        guidance: float | None,
+        temperature: float | None,
+        seed: int,
+    ) -> np.ndarray:
+        model, config = self.model, self.config.diffusion
+        device = model.alpha.device
+        scale = config.guidance if guidance is None else guidance
+        warmth = config.temperature if temperature is None else temperature
+        features = model.normalise(torch.from_numpy(np.ascontiguousarray(rows))[None].to(device))
+        wanted = torch.from_numpy(style)[None].to(device)
+        noise = frame_noise(seed, at, len(rows), model.dims)[None].to(device) * warmth
+        yes, no = torch.ones(1, dtype=torch.bool, device=device), torch.zeros(1, dtype=torch.bool, device=device)
+
+        def predict(noisy: Tensor, t: Tensor) -> Tensor:
+            heard = model.predict(noisy, t, features, wanted, yes)
+            if scale == 1.0:
+                return heard
+            deaf = model.predict(noisy, t, features, wanted, no)
+            return deaf + scale * (heard - deaf)
+
+        clean = diffusion.denoise(config, noise, config.sample_steps if steps is None else steps, predict)
+        return model.decode(clean)[0].cpu().numpy()
+
+    def find_style(
+        self, features: np.ndarray, track: dict[str, np.ndarray] | np.ndarray, *, iterations: int = 60, seed: int = 0
+    ) -> np.ndarray:
+        """The style (S,) under which the model explains a person's clip best; the network stays as it is.
+
+        Args:
+            features: (T, C); track: the clip's track fields (the config's targets among them), or ``expression (T, K)``.
+        """
+        features = self.check_features(features)
+        targets = self._targets(track)
+        if len(targets) != len(features):
+            raise InputError(
+                f"features have {len(features)} rows and the track {len(targets)}; they must share their frames"
+            )
+        window = min(self.config.window, len(features))
+        starts = range(0, len(features) - window + 1, max(1, window // 2))
+        device = self.model.alpha.device
+        heard = torch.from_numpy(np.stack([features[s : s + window] for s in starts])).to(device)
+        wanted = torch.from_numpy(np.stack([targets[s : s + window] for s in starts])).to(device)
+        return _fit_style(self.model, self.model.normalise(heard), self.model.encode(wanted), iterations, seed)
+
+    def _targets(self, track: dict[str, np.ndarray] | np.ndarray) -> np.ndarray:
+        if isinstance(track, dict):
+            return flatten_targets(track, self.config.targets)
+        # Fields that the caller does not know stay at the training mean, where they pull nowhere.
+        flat = self.model.target_mean.cpu().numpy()[None].repeat(len(track), 0)
+        at = 0
+        for name, size in target_sizes(self.config.targets, self.model.n_expression).items():
+            if name == "expression":
+                flat[:, at : at + size] = track
+            at += size
+        return flat.astype(np.float32)
+
+
+def _fit_style(model: ExpressionModel, features: Tensor, clean: Tensor, iterations: int, seed: int) -> np.ndarray:
+    """Adam on the style alone; most weight on high noise, where the style has to explain what the audio does not."""
+    device = clean.device
+    generator = torch.Generator().manual_seed(derive_style(seed))
+    style = torch.zeros(1, model.config.model.style, device=device, requires_grad=True)
+    optimizer = torch.optim.Adam([style], lr=0.1)
+    steps, batch = len(model.alpha), min(8, len(clean))
+    frozen = [p for p in model.parameters() if p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        with torch.enable_grad():
+            for _ in range(iterations):
+                pick = torch.randperm(len(clean), generator=generator)[:batch].to(device)
+                t = torch.randint(steps // 2, steps, (batch,), generator=generator).to(device)
+                noise = torch.randn(clean[pick].shape, generator=generator).to(device)
+                noisy = diffusion.add_noise(model.config.diffusion, clean[pick], noise, t)
+                heard = torch.ones(batch, dtype=torch.bool, device=device)
+                guess = model.predict(noisy, t, features[pick], style.expand(batch, -1), heard)
+                loss = (guess - clean[pick]).square().mean() + 1e-3 * style.square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    return style.detach()[0].cpu().numpy()
+
+
+def derive_style(seed: int) -> int:
+    """Seed of the style search."""
+    from pretrain.seeds import derive
+
+    return derive(seed, "style")

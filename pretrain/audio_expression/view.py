@@ -1,0 +1,77 @@
+"""From a sample to a training window, with the variations that make few voices go far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pretrain.audio_expression.config import AudioExpressionConfig, AugmentConfig
+from pretrain.audio_expression.targets import flatten_targets
+from pretrain.selection import audible
+
+MEL_BINS = 40
+DECIBEL = 1 / 25  # one decibel in the units of shards.audio.logmel
+
+
+@dataclass(frozen=True)
+class WindowView:
+    """Callable ``(sample, rng) -> {"features" (W, C), "targets" (W, D), "person" (), "weight" ()}``.
+
+    A segment that cannot be used (silent, short, untrusted) gives way to another of the same person; where there is
+    none its weight is zero.
+
+    ``people``: identity name to row of the style table.
+    """
+
+    config: AudioExpressionConfig
+    people: dict[str, int]
+
+    def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Cut one window; the same ``rng`` gives the same window."""
+        least = int(0.75 * self.config.window)
+        sample, usable = audible(sample, rng, least, self.config.unreliable)
+        features, targets = sample.features(self.config.features), flatten_targets(sample.track, self.config.targets)
+        features, targets = vary(features, targets, self.config, rng)
+        person = np.int64(self.people.get(sample.identity, -1))
+        return {"features": features, "targets": targets, "person": person, "weight": np.float32(usable)}
+
+
+def vary(features: np.ndarray, targets: np.ndarray, config: AudioExpressionConfig, rng: np.random.Generator) -> tuple:
+    """A random window of another tempo, of the whole segment's rows; spectral variation where the features are mel."""
+    window, augment = config.window, config.augment
+    most = (len(features) - 1) / (window - 1)
+    speed = min(float(np.exp(rng.normal(0, augment.speed))), most)
+    start = rng.uniform(0, max(0.0, len(features) - 1 - speed * (window - 1)))
+    at = start + speed * np.arange(window)
+    features, targets = resample(features, at), resample(targets, at)
+    if config.features == "logmel" and features.shape[1] % MEL_BINS == 0:
+        features = vary_spectrum(features, augment, rng)
+    return features.astype(np.float32), targets.astype(np.float32)
+
+
+def resample(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Rows at fractional places ``at``, linear between neighbours."""
+    low = np.clip(np.floor(at).astype(int), 0, len(rows) - 1)
+    high = np.minimum(low + 1, len(rows) - 1)
+    share = (at - low)[:, None].astype(np.float32)
+    return rows[low] * (1 - share) + rows[high] * share
+
+
+def vary_spectrum(features: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Another loudness, microphone and vocal tract, and a hidden band, on (T, hops·40) log-mel rows."""
+    mel = features.reshape(len(features), -1, MEL_BINS)
+    bins = np.arange(MEL_BINS)
+    warped = (bins - 8) * np.exp(rng.normal(0, config.warp)) + 8
+    low = np.clip(np.floor(warped).astype(int), 0, MEL_BINS - 1)
+    high = np.minimum(low + 1, MEL_BINS - 1)
+    share = np.clip(warped - low, 0, 1).astype(np.float32)
+    mel = mel[..., low] * (1 - share) + mel[..., high] * share
+    waves = np.cos(np.pi * np.outer(np.arange(1, 4), (bins + 0.5) / MEL_BINS))
+    change = rng.normal(0, config.gain) + rng.normal(0, config.tilt, 3) @ waves
+    mel = mel + (DECIBEL * change).astype(np.float32)
+    hidden = int(rng.integers(0, int(config.mask * MEL_BINS) + 1))
+    first = int(rng.integers(0, MEL_BINS - hidden + 1))
+    mel[..., first : first + hidden] = mel.mean(0, keepdims=True)[..., first : first + hidden]
+    return mel.reshape(features.shape)

@@ -1,0 +1,115 @@
+"""What the priors are measured against: doing without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+RIDGES = tuple(10.0**e for e in np.arange(-1.0, 4.51, 0.5))  # per frame of the training set, tried by cross-validation
+
+
+class RidgeFit:
+    """Ridge regression from a few feature rows to targets, in one pass over sequences of any number.
+
+    Keeps normal equations per person, so the strength is chosen by leaving people out, never frames.
+
+    Args:
+        context: rows to each side of a frame; centre: subtract each sequence's mean features first.
+        projection: (C, P) reduces the columns of a row first, see :func:`principal_columns`; None keeps them all.
+    """
+
+    def __init__(self, *, context: int, centre: bool = True, projection: np.ndarray | None = None) -> None:
+        self.context, self.centre, self.projection = context, centre, projection
+        self.people: dict[str, list[np.ndarray]] = {}
+
+    def add(self, person: str, features: np.ndarray, targets: np.ndarray) -> None:
+        """Take in (T, C) features and (T, D) targets; targets are compared within a person only."""
+        rows = features - features.mean(0) if self.centre else features
+        rows = rows if self.projection is None else rows @ self.projection
+        x = stack_context(rows, self.context).astype(np.float64)
+        y = (targets - targets.mean(0)).astype(np.float64)
+        gram, cross, energy = x.T @ x, x.T @ y, (y * y).sum(0)
+        if person in self.people:
+            for kept, new in zip(self.people[person], (gram, cross, energy, np.float64(len(x)))):
+                kept += new
+        else:
+            self.people[person] = [gram, cross, energy, np.array(len(x), np.float64)]
+
+    def solve(self, folds: int = 5) -> tuple[np.ndarray, np.ndarray]:
+        """Filters (D, C, 2·context+1) and the share of each target's variance that they leave unexplained (D,).
+
+        The strength of the penalty is the one with the least error on people left out, for all targets together.
+        """
+        names = sorted(self.people)
+        total = [sum(parts) for parts in zip(*(self.people[name] for name in names))]
+        groups = [names[i::folds] for i in range(min(folds, len(names)))] if len(names) > 1 else []
+        errors = np.zeros((len(RIDGES), total[1].shape[1]))
+        for group in groups:
+            held = [sum(parts) for parts in zip(*(self.people[name] for name in group))]
+            rest = [whole - part for whole, part in zip(total, held)]
+            errors += np.stack([_error(w, held) for w in _solutions(rest[0], rest[1], rest[3])])
+        shares = errors / np.maximum(total[2], 1e-12)
+        best = int(np.argmin(shares.mean(1))) if groups else len(RIDGES) // 2
+        weight = _solutions(total[0], total[1], total[3], [RIDGES[best]])[0]
+        rows = weight.T.reshape(total[1].shape[1], 2 * self.context + 1, -1)
+        rows = (rows if self.projection is None else rows @ self.projection.T).transpose(0, 2, 1)
+        unexplained = shares[best] if groups else np.ones(total[1].shape[1])
+        return np.ascontiguousarray(rows, np.float32), unexplained.astype(np.float32)
+
+
+def principal_columns(rows: Iterable[np.ndarray], most: int = 48, centre: bool = True) -> np.ndarray:
+    """Directions (C, P ≤ most) along which feature rows (T, C) vary most: a regression on few of them is well posed.
+
+    Without it the normal equations of speech features with their context would have ten thousand columns.
+    """
+    total: Any = 0.0
+    for features in rows:
+        x = (features - features.mean(0) if centre else features).astype(np.float64)
+        total = total + x.T @ x
+    values, vectors = np.linalg.eigh(total)
+    count = min(most, int((values > values[-1] * 1e-8).sum()))
+    return np.ascontiguousarray(vectors[:, ::-1][:, :count], np.float32)
+
+
+def stack_context(features: np.ndarray, context: int) -> np.ndarray:
+    """(T, C) to (T, (2·context+1)·C): each row with its neighbours, the ends repeated."""
+    padded = np.pad(features, ((context, context), (0, 0)), mode="edge")
+    return np.concatenate([padded[i : i + len(features)] for i in range(2 * context + 1)], axis=1)
+
+
+def apply_ridge(weight: np.ndarray, features: np.ndarray, centre: bool = True) -> np.ndarray:
+    """Filters (D, C, 2·context+1) on (T, C) features: (T, D)."""
+    features = features - features.mean(0) if centre else features
+    stacked = stack_context(features, weight.shape[2] // 2)
+    return stacked @ weight.transpose(0, 2, 1).reshape(len(weight), -1).T
+
+
+def _solutions(gram: np.ndarray, cross: np.ndarray, count: float, ridges=RIDGES) -> list[np.ndarray]:
+    values, vectors = np.linalg.eigh(gram)
+    projected = vectors.T @ cross
+    # Relative to the mean energy of an input, so that the grid suits features of any scale.
+    unit = np.trace(gram) / len(gram) / max(count, 1.0)
+    return [vectors @ (projected / (values + ridge * unit)[:, None]) for ridge in np.asarray(ridges) * count**0.5]
+
+
+def _error(weight: np.ndarray, held: list[np.ndarray]) -> np.ndarray:
+    gram, cross, energy, _ = held
+    return energy - 2 * (weight * cross).sum(0) + (weight * (gram @ weight)).sum(0)
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson correlation of two series; 0 when one of them is constant."""
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum() / scale) if scale > 1e-12 else 0.0
+
+
+def area_under_curve(positive: np.ndarray, negative: np.ndarray) -> float:
+    """Probability that a positive scores above a negative (ties count half): 0.5 is chance."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(np.concatenate([positive, negative]))
+    n = len(positive)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * len(negative)))

@@ -1,0 +1,101 @@
+"""What every prior's configuration shares: the run, the optimiser, the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cluster.engine import EngineConfig
+from configs import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """AdamW with warm-up and decay."""
+
+    lr: float = 3e-4
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.99
+    warmup: int = 50  # steps of linear rise from zero
+    decay: Literal["cosine", "constant"] = "cosine"
+    floor: float = 0.05  # the lowest rate, as a share of lr
+
+    def check(self) -> None:
+        """Refuse rates that cannot train."""
+        if self.lr <= 0:
+            raise InputError(f"optimiser.lr is {self.lr}, expected a positive number")
+        if self.warmup < 0:
+            raise InputError(f"optimiser.warmup is {self.warmup}, expected zero or more steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Keys of every prior; the tasks add ``model``, ``loss`` and their own."""
+
+    steps: int = 1000
+    batch_size: int = 16  # samples of one optimiser step, over all workers and accumulated micro-batches
+    seed: int = 0
+    checkpoint_every: int = 200
+    keep: int = 3  # checkpoints kept; never fewer than two
+    validate_every: int = 200
+    log_every: int = 20
+    holdout: float | list[str] = 0.2  # share of the people, or their names; they are never trained on
+    allow_unknown_licence: bool = False
+    reader_workers: int = 0  # processes that decode; 0 decodes in this one
+    prefetch: int = 2  # batches made ready by a thread while the last one trains; 0 turns it off
+    max_broken: int = 8  # broken samples skipped before the run stops
+    ema: float = 0.995
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def check(self) -> None:
+        """Refuse values that contradict each other, naming both."""
+        for name in ("steps", "batch_size", "checkpoint_every", "validate_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}, expected one or more")
+        if self.keep < 2:
+            raise InputError(f"keep is {self.keep}, expected two or more: the last checkpoint may be half written")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"ema is {self.ema}, expected a number from 0 (off) to below 1")
+        if isinstance(self.holdout, float) and not 0 < self.holdout < 1:
+            raise InputError(
+                f"holdout is {self.holdout}, expected a share of the people between 0 and 1, or their names"
+            )
+        if self.batch_size % self.engine.accumulate:
+            raise InputError(
+                f"batch_size {self.batch_size} does not divide into engine.accumulate {self.engine.accumulate} "
+                "micro-batches; make one a multiple of the other"
+            )
+
+
+# A resumed run may change how long and where it runs, never what it learns.
+FREE_ON_RESUME = frozenset(
+    {
+        "steps",
+        "checkpoint_every",
+        "keep",
+        "validate_every",
+        "log_every",
+        "reader_workers",
+        "prefetch",
+        "engine",
+        "max_broken",
+    }
+)
+
+
+def check_same_run(saved: dict, now: dict, where: str) -> None:
+    """Refuse to resume a checkpoint that another configuration wrote.
+
+    Raises:
+        InputError: names the first differing key and both values.
+    """
+    for key in sorted(set(saved) | set(now)):
+        if key in FREE_ON_RESUME:
+            continue
+        if saved.get(key) != now.get(key):
+            raise InputError(
+                f"{where}: checkpoint of another configuration, '{key}' was {saved.get(key)!r} and is {now.get(key)!r}; "
+                "use the same configuration, or another --out for a fresh run"
+            )

@@ -1,0 +1,329 @@
+"""The one training loop. It knows engines, readers and checkpoints; it knows no paper."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import queue
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from configs import InputError, to_dict
+from pretrain.config import check_same_run
+from pretrain.schedule import rate, update_average, update_average_from_state
+from pretrain.seeds import derive
+from pretrain.task import Task
+
+STATE_SCHEMA = 1
+ZERO3_AVERAGE_EVERY = 10  # gathering all weights is costly, so the average moves in larger, rarer steps
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss stopped being a number; carries the step and the keys of the samples that were in it."""
+
+    def __init__(self, step: int, rank: int, keys: list[str], value: float, what: str = "loss") -> None:
+        self.step, self.keys = step, keys
+        names = ", ".join(keys) if keys else "samples of another rank"
+        super().__init__(
+            f"step {step}, rank {rank}: the {what} is {value}; the weights were not touched; samples: {names}"
+        )
+
+
+class Prefetcher:
+    """Batches made ready by a thread, each with the reader state that follows it.
+
+    The state handed out belongs to the batches consumed, not to those prepared, so a checkpoint never skips one.
+    ``depth`` 0 reads in the caller's thread.
+    """
+
+    def __init__(self, reader: Any, depth: int) -> None:
+        self.reader, self.state = reader, reader.state_dict()
+        self._stop = threading.Event()
+        self._queue: queue.Queue = queue.Queue(max(1, depth))
+        self._source = self._endless()
+        self._thread = threading.Thread(target=self._fill, daemon=True, name="prefetch") if depth else None
+        if self._thread:
+            self._thread.start()
+
+    def _endless(self) -> Iterator[tuple[dict, dict]]:
+        while True:
+            count = 0
+            for batch in self.reader:
+                count += 1
+                yield batch, copy.deepcopy(self.reader.state_dict())
+            if not count:
+                raise InputError(
+                    "the reader gave no batch; the dataset has fewer samples than one batch needs, lower batch_size"
+                )
+
+    def _fill(self) -> None:
+        try:
+            for item in self._source:
+                while not self._stop.is_set():
+                    try:
+                        self._queue.put(item, timeout=0.2)
+                        break
+                    except queue.Full:
+                        continue
+                if self._stop.is_set():
+                    return
+        except BaseException as error:
+            self._queue.put(error)
+
+    def next(self) -> dict:
+        """The next batch; errors of the thread are raised here."""
+        item = self._queue.get() if self._thread else next(self._source)
+        if isinstance(item, BaseException):
+            raise item
+        batch, self.state = item
+        return batch
+
+    def close(self) -> None:
+        """End the thread; batches prepared and not consumed are dropped."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join(timeout=5)
+
+
+class Trainer:
+    """Everything of one run, built in the constructor; ``run`` trains to the end or to a request to stop.
+
+    Args:
+        task: what is learned; ``run_url``: where the run lives, a folder or ``s3://``; ``context``: rank, world and
+        requests to stop (see ``cluster.launch``); ``tracker``: takes metrics and pictures, or None off rank 0.
+    """
+
+    def __init__(self, task: Task, run_url: str, context: Any, tracker: Any = None) -> None:
+        from cluster.engine import Engine
+        from shards.reader import Reader
+
+        self.task, self.config, self.run_url, self.context, self.tracker = task, task.config, run_url, context, tracker
+        config = self.config
+        torch.manual_seed(derive(config.seed, "weights"))
+        self.engine = Engine(config.engine)
+        self.step, self.samples, self.losses = 0, 0, []
+        objective = task.objective()
+        optimizer = torch.optim.AdamW(
+            task.groups(objective),
+            lr=config.optimiser.lr,
+            betas=(config.optimiser.beta1, config.optimiser.beta2),
+            weight_decay=config.optimiser.weight_decay,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: rate(s, config.steps, config.optimiser))
+        self.average = copy.deepcopy(objective).requires_grad_(False).eval().to(self.engine.device)
+        self._fresh_objective, self._optimizer, self._scheduler = objective, optimizer, scheduler
+        self.reader = Reader(
+            task.train,
+            task.view(training=True),
+            batch_size=config.batch_size // config.engine.accumulate,
+            seed=config.seed,
+            rank=self.engine.rank,
+            world_size=self.engine.world_size,
+            workers=config.reader_workers,
+            max_broken=config.max_broken,
+        )
+        self._wait, self._busy, self._session_samples = 0.0, 0.0, 0
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def begin(self, checkpoint: str | None) -> None:
+        """Start fresh (closed-form beginnings first), or from a checkpoint folder or URL."""
+        if checkpoint is None:
+            self.task.prepare(self._fresh_objective)
+            self.average.load_state_dict(self._fresh_objective.state_dict())
+        self.model = self.engine.prepare(self._fresh_objective, self._optimizer, self._scheduler)
+        if checkpoint is not None:
+            self._load(checkpoint)
+        self.batches = Prefetcher(self.reader, self.config.prefetch)
+
+    def save(self) -> str:
+        """Write the complete state; returns the checkpoint's URL. Collective: every rank calls it."""
+        from cluster.checkpoint import save_checkpoint
+
+        url = save_checkpoint(
+            self.run_url, self.step, self._write_state, keep=self.config.keep, main=self.engine.is_main
+        )
+        self.engine.barrier()
+        return url
+
+    def _write_state(self, folder: Path) -> None:
+        folder = Path(folder)
+        self.engine.save(folder / "engine")
+        if not self.engine.is_main:
+            return
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in self.average.state_dict().items()},
+            folder / "average.safetensors",
+        )
+        state = {
+            "schema": STATE_SCHEMA,
+            "prior": self.task.name,
+            "step": self.step,
+            "samples": self.samples,
+            "reader": self.batches.state,
+            "config": to_dict(self.config),
+            "dataset": self.task.train.fingerprint,
+            # Everything random is derived from (seed, purpose, step, rank): there is no generator state to keep.
+            "random": "derived",
+        }
+        (folder / "state.json").write_text(json.dumps(state, indent=1))
+        (folder / "losses.txt").write_text(self.loss_text())
+
+    def _load(self, checkpoint: str) -> None:
+        from cluster.checkpoint import fetch_checkpoint
+
+        with tempfile.TemporaryDirectory(prefix="headstart-resume-") as scratch:
+            folder = fetch_checkpoint(checkpoint, Path(scratch))
+            state = _read_state(folder / "state.json", checkpoint, self.task.name)
+            check_same_run(state["config"], json.loads(json.dumps(to_dict(self.config))), checkpoint)
+            if state["dataset"] != self.task.train.fingerprint:
+                raise InputError(
+                    f"{checkpoint}: written with other data (fingerprint {state['dataset'][:12]}, "
+                    f"this dataset has {self.task.train.fingerprint[:12]}); resume with the dataset it was written with"
+                )
+            self.engine.load(folder / "engine")
+            self.average.load_state_dict(load_file(folder / "average.safetensors"))
+            lines = (folder / "losses.txt").read_text().splitlines()
+        self.losses = [float.fromhex(line.split()[1]) for line in lines]
+        self.step, self.samples = state["step"], state["samples"]
+        self.reader.load_state_dict(state["reader"])
+
+    def loss_text(self) -> str:
+        """One line a step: number, loss as an exact hexadecimal float."""
+        return "".join(f"{i} {value.hex()}\n" for i, value in enumerate(self.losses))
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def train_step(self) -> dict[str, float]:
+        """One optimiser step over ``accumulate`` micro-batches; raises :class:`NonFiniteLoss` before touching a weight."""
+        parts: list[dict[str, torch.Tensor]] = []
+        keys: list[str] = []
+        for micro in range(self.config.engine.accumulate):
+            started = time.perf_counter()
+            batch = self.batches.next()
+            self._wait += time.perf_counter() - started
+            keys = list(batch.get("keys", ()))
+            torch.manual_seed(derive(self.config.seed, "step", self.step, micro, self.engine.rank))
+            loss, metrics = self.model({k: self._to_device(v) for k, v in batch.items()})
+            self._refuse(loss.detach(), keys, "loss")
+            self.engine.backward(loss)
+            parts.append({"loss": loss.detach(), **metrics})
+            self._session_samples += len(keys) * self.engine.world_size
+            self.samples += len(keys) * self.engine.world_size
+        norm = self.engine.clip_and_step()
+        if norm is not None and not math.isfinite(float(norm)):
+            raise NonFiniteLoss(self.step, self.engine.rank, keys, float(norm), "gradient")
+        means = {
+            name: float(self.engine.mean(torch.stack([p[name].float() for p in parts]).mean())) for name in parts[0]
+        }
+        means["gradient_norm"] = float(norm) if norm is not None else 0.0
+        self.losses.append(means["loss"])
+        self._update_average()
+        self.step += 1
+        return means
+
+    def _to_device(self, value: Any) -> Any:
+        return value.to(self.engine.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+
+    def _refuse(self, loss: torch.Tensor, keys: list[str], what: str) -> None:
+        finite = bool(torch.isfinite(loss).all())
+        # Every rank must stop together, or the others would hang in the next collective.
+        if self.engine.any(not finite):
+            raise NonFiniteLoss(self.step, self.engine.rank, keys if not finite else [], float(loss), what)
+
+    def _update_average(self) -> None:
+        if self.engine.mode != "zero3":
+            update_average(self.average, self.engine.unwrapped, self.config.ema, self.step)
+        elif (self.step + 1) % ZERO3_AVERAGE_EVERY == 0:
+            state = self.engine.full_state_dict()
+            if state is not None:
+                update_average_from_state(self.average, state, self.config.ema**ZERO3_AVERAGE_EVERY)
+
+    def run(self) -> bool:
+        """Train until ``config.steps`` (True) or until asked to stop (False); the state is saved either way."""
+        config, saved_at, started = self.config, self.step, time.perf_counter()
+        while self.step < config.steps:
+            metrics = self.train_step()
+            self._busy += time.perf_counter() - started
+            started = time.perf_counter()
+            if self.step % config.log_every == 0 or self.step == config.steps:
+                self._log({**metrics, "lr": self._scheduler.get_last_lr()[0], **self.speed()})
+            if self.engine.any(bool(self.context.should_stop())):
+                if saved_at != self.step:
+                    self._report(self.save(), metrics)
+                return False
+            if self.step % config.validate_every == 0 and self.step < config.steps:
+                self.validate()
+            if self.step % config.checkpoint_every == 0 or self.step == config.steps:
+                saved_at = self.step
+                self._report(self.save(), metrics)
+            started = time.perf_counter()
+        if saved_at != self.step or not self.losses:
+            self._report(self.save(), {})
+        return True
+
+    def validate(self) -> dict[str, float]:
+        """Figures and pictures of the averaged weights on the held-out people; rank 0 computes, all wait."""
+        figures: dict[str, float] = {}
+        if self.engine.is_main:
+            with torch.no_grad():
+                figures = self.task.validate(self.average)
+                if self.tracker is not None:
+                    for name, picture in self.task.pictures(self.average).items():
+                        self.tracker.image(name, picture, self.step)
+            self._log({f"validation/{name}": value for name, value in figures.items()})
+        self.engine.barrier()
+        return figures
+
+    def speed(self) -> dict[str, float]:
+        """Samples a second over all ranks, share of the time spent waiting for data, peak memory in MB."""
+        busy = max(self._busy, 1e-9)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if torch.cuda.is_available() and str(self.engine.device).startswith("cuda"):
+            peak = torch.cuda.max_memory_allocated() / 2**20
+        return {
+            "samples_per_second": self._session_samples / busy,
+            "wait_share": self._wait / busy,
+            "peak_memory_mb": peak,
+        }
+
+    def close(self) -> None:
+        """Stop the reading thread."""
+        self.batches.close()
+
+    def _report(self, checkpoint: str, metrics: dict[str, float]) -> None:
+        self.context.report(checkpoint, {"step": self.step, **metrics})
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        if not self.engine.is_main:
+            return
+        if self.tracker is not None:
+            self.tracker.log(metrics, self.step)
+        if "loss" in metrics and sys.stderr.isatty():
+            text = "  ".join(
+                f"{k} {v:.4g}" for k, v in metrics.items() if k in ("loss", "lr", "samples_per_second", "wait_share")
+            )
+            print(f"step {self.step}/{self.config.steps}  {text}", file=sys.stderr)
+
+
+def _read_state(path: Path, where: str, prior: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(
+            f"{where}: no state.json, so this is no checkpoint of a pretraining run; give a folder that one wrote"
+        )
+    state = json.loads(path.read_text())
+    if state.get("schema") != STATE_SCHEMA:
+        raise InputError(f"{where}: checkpoint schema {state.get('schema')}, this version reads {STATE_SCHEMA}")
+    if state.get("prior") != prior:
+        raise InputError(f"{where}: checkpoint of the prior '{state.get('prior')}', expected '{prior}'")
+    return state

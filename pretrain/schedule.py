@@ -1,0 +1,44 @@
+"""Learning-rate schedule and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from pretrain.config import OptimiserConfig
+
+
+def rate(step: int, steps: int, config: OptimiserConfig) -> float:
+    """The share of ``config.lr`` at ``step`` of ``steps``: linear warm-up, then cosine to the floor (or constant)."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    if config.decay == "constant":
+        return 1.0
+    done = min(1.0, (step - config.warmup) / max(1, steps - config.warmup))
+    return config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move ``average`` towards ``model``; early steps use a shorter memory so that the start is forgotten.
+
+    Parameters follow the moving average, buffers (statistics) are copied.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+        kept.lerp_(new.detach().to(kept.dtype), 1 - decay)
+    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(new)
+
+
+@torch.no_grad()
+def update_average_from_state(average: nn.Module, state: dict[str, torch.Tensor], decay: float) -> None:
+    """The same from a gathered state dictionary, for engines whose ranks hold only parts of the weights."""
+    for name, kept in average.state_dict().items():
+        new = state[name].to(kept.device, kept.dtype)
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)

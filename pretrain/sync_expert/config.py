@@ -1,0 +1,77 @@
+"""Configuration of the sync-expert prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from configs import InputError
+from pretrain.config import PretrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncModelConfig:
+    """Sizes of the two encoders."""
+
+    channels: int = 24  # of the first convolution; each of three further ones doubles it, up to four times
+    width: int = 192  # of the layers behind the convolutions
+    embedding: int = 96
+    height: int = 36  # px of the lip crop
+    breadth: int = 48
+    dropout: float = 0.2
+
+    def check(self) -> None:
+        """Refuse crops that four halvings reduce to nothing."""
+        if min(self.height, self.breadth) < 16:
+            raise InputError(f"model.height {self.height} and model.breadth {self.breadth}: expected 16 px or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncLossConfig:
+    """Weights of the training losses."""
+
+    contrast: float = 1.0  # which of a clip's sounds belongs to these lips, and the reverse
+    shape: float = 0.5  # lip geometry told from the picture and from the sound
+    foreign: float = 0.0  # share of negatives from other people; they teach voices rather than lips
+    guard: int = 1  # frames around the right one that are neither right nor wrong
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncAugmentConfig:
+    """What is varied in training."""
+
+    shift: float = 0.06  # of the crop, in crop widths
+    scale: float = 0.1
+    roll: float = 0.12  # radians
+    light: float = 0.25  # contrast and brightness
+    colour: float = 0.1
+    noise: float = 0.03
+    mirror: float = 0.5
+    gain: float = 5.0  # dB of the sound
+    tilt: float = 2.5  # dB, smooth over the spectrum
+    warp: float = 0.1
+    mask: float = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncExpertConfig(PretrainConfig):
+    """Keys of ``configs/pretrain/sync-expert/*.yaml``."""
+
+    features: str = "logmel"
+    window: int = 5  # frames
+    run: int = 24  # consecutive frames of lips taken from a segment; each makes a window
+    size: int = 256  # px at which frames are decoded before the lips are cut out
+    centre: bool = True  # subtract a segment's mean spectrum
+    cache_mb: int = 512  # memory for lip crops already decoded
+    unreliable: list[str] = field(default_factory=list)  # clips whose sound and lips are not known to agree
+    model: SyncModelConfig = field(default_factory=SyncModelConfig)
+    loss: SyncLossConfig = field(default_factory=SyncLossConfig)
+    augment: SyncAugmentConfig = field(default_factory=SyncAugmentConfig)
+
+    def check(self) -> None:
+        """Refuse runs that hold no negative in time."""
+        super().check()
+        if self.window < 1 or self.run < self.window + 2 * self.loss.guard + 2 or self.run > 50:
+            raise InputError(
+                f"run is {self.run} frames and window {self.window}: expected run from window + 2·loss.guard + 2 "
+                f"({self.window + 2 * self.loss.guard + 2}) to 50, or a window has no wrong sound to be told from"
+            )

@@ -1,0 +1,100 @@
+"""Sync-expert against chance, on people it never saw: wrong sounds come from the same clip at other times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretrain.baselines import area_under_curve
+from pretrain.sequences import sequences
+from pretrain.sync_expert.config import SyncExpertConfig
+from pretrain.sync_expert.prior import OFFSETS, SyncExpert
+from pretrain.sync_expert.view import sample_lips
+
+FAR = 5  # frames: from this offset on, a sound counts as wrong
+SECOND = 25
+LEAST_FRAMES = 60
+NOTES = [
+    "Wrong sounds are the same clip's, 5 to 15 frames away, so chance is AUC 0.5 and an offset hit rate of 3/31.",
+    "AUC 5: one window of 5 frames; AUC 25: distances averaged over a second; hit: share of seconds whose best offset",
+    "of 31 lies within one frame of 'offset', the whole clip's best (tracks and sound of real clips disagree by a frame or two);",
+    "Sync-C and Sync-D: of the whole clip, in this expert's distances.",
+]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Lips (T, h, w, 3) uint8 and features (T, C) of a held-out clip."""
+
+    identity: str
+    name: str
+    lips: np.ndarray
+    features: np.ndarray
+
+
+def load_clips(dataset: Any, config: SyncExpertConfig) -> list[Clip]:
+    """Held-out clips long enough to be scored; at most a minute of each."""
+    clips = []
+    for run in sequences(dataset, config.features, unreliable=config.unreliable):
+        if len(run) >= LEAST_FRAMES:
+            lips = np.concatenate([sample_lips(dataset.read(key), config) for key, _ in run.keys])
+            clips.append(Clip(run.identity, run.clip, lips, run.features))
+    return clips
+
+
+@torch.no_grad()
+def score(prior: SyncExpert, clip: Clip) -> dict[str, Any]:
+    """One clip's row."""
+    parts = torch.from_numpy(clip.lips).split(64)
+    frames = torch.cat([prior.model.lips.frames(part.float() / 255) for part in parts])
+    distances = prior.distances(frames, clip.features).numpy()
+    sync_c, sync_d, offset = prior.confidence_of(frames, clip.features)
+    seconds = moving_mean(distances, SECOND)
+    row: dict[str, Any] = {"identity": clip.identity, "clip": clip.name, "frames": len(clip.lips)}
+    row["AUC 5"], row["AUC 25"] = auc_at(distances, 0), auc_at(seconds, 0)
+    best = np.where(np.isnan(seconds), np.inf, seconds)[OFFSETS:-OFFSETS].argmin(1) - OFFSETS
+    row["hit"] = float((np.abs(best - offset) <= 1).mean()) if len(best) else None
+    row["hit exact 0"] = float((np.abs(best) <= 1).mean()) if len(best) else None
+    return row | {"offset": offset, "Sync-C": sync_c, "Sync-D": sync_d}
+
+
+def auc_at(distances: np.ndarray, offset: int) -> float:
+    """AUC of distances (N, 2·OFFSETS+1) at ``offset`` against those at least ``FAR`` frames from it."""
+    away = np.abs(np.arange(-OFFSETS, OFFSETS + 1) - offset)
+    right = distances[:, away == 0].ravel()
+    wrong = distances[:, away >= FAR].ravel()
+    return area_under_curve(-right[~np.isnan(right)], -wrong[~np.isnan(wrong)])
+
+
+def moving_mean(distances: np.ndarray, length: int) -> np.ndarray:
+    """Means over ``length`` consecutive windows, (N − length + 1, ...); NaN where one is missing."""
+    total = np.cumsum(np.concatenate([np.zeros((1, distances.shape[1])), np.nan_to_num(distances)]), 0)
+    missing = np.cumsum(np.concatenate([np.zeros((1, distances.shape[1])), np.isnan(distances)]), 0)
+    mean = (total[length:] - total[:-length]) / length
+    return np.where(missing[length:] - missing[:-length] > 0, np.nan, mean)
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Means over people."""
+    people: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        people.setdefault(row["identity"], []).append(row)
+    names = {
+        "AUC 5": "auc_window",
+        "AUC 25": "auc_second",
+        "hit": "offset_accuracy",
+        "Sync-C": "sync_c",
+        "Sync-D": "sync_d",
+    }
+    result = {}
+    for column, name in names.items():
+        values = [
+            np.mean([v for row in clips if (v := row[column]) is not None] or [np.nan]) for clips in people.values()
+        ]
+        if values:
+            result[name] = float(np.nanmean(values))
+    result["people"] = float(len(people))
+    return result

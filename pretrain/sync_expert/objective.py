@@ -1,0 +1,105 @@
+"""The contrastive objective: which of a clip's own sounds belongs to these lips."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pretrain.sync_expert.config import SyncExpertConfig
+from pretrain.sync_expert.model import SyncModel, sliding
+from pretrain.sync_expert.view import MARGIN
+
+
+class SyncObjective(nn.Module):
+    """``forward(batch)``: InfoNCE over the windows of a run, both ways, plus lip geometry from either side.
+
+    All negatives of a window are the same voice and face at other times (Chung & Zisserman 2016 call them hard): so
+    neither who speaks nor the room can give the answer away.
+    """
+
+    def __init__(self, model: SyncModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """batch: see :class:`pretrain.sync_expert.view.LipRunView`; returns the loss and its parts."""
+        model, config = self.model, self.model.config
+        lips = prepare_lips(batch["lips"].float() / 255, config, augment=self.training)
+        frames = model.lips.frames(lips)
+        seen = model.lips.windows(sliding(frames, config.window))
+        mean = batch["mean"].float()[:, None] if config.centre else None
+        rows = sliding(model.normalise(batch["features"].float(), mean), config.window)
+        heard, told = model.audio(rows)
+        weight = batch["weight"].float()
+        contrast, accuracy = self.contrast(seen, heard, weight)
+        shape = batch["shape"].float() / model.shape_std
+        middle = shape[:, config.window // 2 :][:, : told.shape[1]]
+        of_lips = F.smooth_l1_loss(model.lips.shape(frames), shape, reduction="none").mean((1, 2))
+        of_sound = F.smooth_l1_loss(told, middle, reduction="none").mean((1, 2))
+        geometry = ((of_lips + of_sound) * weight).sum() / weight.sum().clamp_min(1.0)
+        loss = config.loss.contrast * contrast + config.loss.shape * geometry
+        return loss, {"contrast": contrast.detach(), "shape": geometry.detach(), "accuracy": accuracy.detach()}
+
+    def contrast(self, seen: Tensor, heard: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """seen and heard [B, N, E], unit; weight [B]. Cross-entropy both ways, and the share of windows told right."""
+        config = self.model.config.loss
+        sharpness = self.model.sharpness.clamp(max=4.0).exp()
+        scores = sharpness * torch.einsum("bne,bme->bnm", seen, heard)
+        count = scores.shape[1]
+        distance = (torch.arange(count)[:, None] - torch.arange(count)[None]).abs().to(scores.device)
+        scores = scores.masked_fill((distance > 0) & (distance <= config.guard), -1e4)
+        right = torch.arange(count, device=scores.device).expand(len(scores), -1)
+        both = [(_with_foreign(scores, seen, heard, sharpness, config.foreign)), scores.transpose(1, 2)]
+        losses = sum(F.cross_entropy(s.transpose(1, 2), right, reduction="none").mean(1) for s in both) / 2
+        told = (scores.argmax(-1) == right).float().mean(1)
+        total = weight.sum().clamp_min(1.0)
+        return (losses * weight).sum() / total, (told * weight).sum() / total
+
+
+def _with_foreign(scores: Tensor, seen: Tensor, heard: Tensor, sharpness: Tensor, share: float) -> Tensor:
+    """Add other people's sounds as further negatives, so many that they make up ``share`` of them."""
+    batch, count = scores.shape[:2]
+    extra = round(share * count / max(1e-6, 1 - share)) if share and batch > 1 else 0
+    if not extra:
+        return scores
+    others = heard.roll(1, 0)[:, torch.randperm(count, device=heard.device)[:extra]]
+    return torch.cat([scores, sharpness * torch.einsum("bne,bme->bnm", seen, others)], -1)
+
+
+def prepare_lips(lips: Tensor, config: SyncExpertConfig, *, augment: bool) -> Tensor:
+    """Crops with margin (B, R, H', W', 3) to (B, R, h, w, 3): the middle, or a jittered, relit, mirrored version of it."""
+    batch, run = lips.shape[:2]
+    height, breadth = config.model.height, config.model.breadth
+    device = lips.device
+    zoom = torch.full((batch,), 1 / MARGIN, device=device)
+    shift, roll = torch.zeros(batch, 2, device=device), torch.zeros(batch, device=device)
+    mirror = torch.ones(batch, device=device)
+    if augment:
+        zoom = zoom * (config.augment.scale * torch.randn(batch, device=device)).clamp(-0.25, 0.25).exp()
+        shift = (config.augment.shift * torch.randn(batch, 2, device=device)).clamp(-0.15, 0.15)
+        roll = config.augment.roll * torch.randn(batch, device=device)
+        mirror = torch.where(torch.rand(batch, device=device) < config.augment.mirror, -1.0, 1.0)
+    aspect = breadth / height
+    cos, sin = zoom * roll.cos(), zoom * roll.sin()
+    rows = [
+        torch.stack([cos * mirror, -sin / aspect, shift[:, 0]], -1),
+        torch.stack([sin * aspect * mirror, cos, shift[:, 1]], -1),
+    ]
+    theta = torch.stack(rows, 1).repeat_interleave(run, 0)
+    grid = F.affine_grid(theta, [batch * run, 3, height, breadth], align_corners=False)
+    flat = lips.flatten(0, 1).permute(0, 3, 1, 2)
+    cut = F.grid_sample(flat, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
+    cut = cut.unflatten(0, (batch, run))
+    return relight(cut, config) if augment else cut
+
+
+def relight(lips: Tensor, config: SyncExpertConfig) -> Tensor:
+    """Another contrast, brightness, tint and noise; the same over a run but for the noise."""
+    batch, device, augment = len(lips), lips.device, config.augment
+    contrast = (augment.light * torch.randn(batch, 1, 1, 1, 1, device=device)).exp()
+    tint = augment.colour * torch.randn(batch, 1, 1, 1, 3, device=device)
+    bright = 0.5 * augment.light * torch.randn(batch, 1, 1, 1, 1, device=device)
+    mean = lips.mean((1, 2, 3, 4), keepdim=True)
+    lips = (lips - mean) * contrast * (1 + tint) + mean + bright * 0.3
+    return lips + augment.noise * torch.randn_like(lips)

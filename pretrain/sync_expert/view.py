@@ -1,0 +1,90 @@
+"""From a sample to a run of lips and the whole segment's sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from pretrain.audio_expression.config import AugmentConfig
+from pretrain.audio_expression.view import MEL_BINS, vary_spectrum
+from pretrain.selection import audible
+from pretrain.sync_expert.config import SyncExpertConfig
+from pretrain.sync_expert.lips import crop_lips, lip_shape
+
+MARGIN = 1.35  # crops are kept larger than the network sees, so that jitter finds pixels around them
+
+
+class CropCache:
+    """Lip crops already decoded, up to a number of bytes; what does not fit is decoded again each time."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.held, self.crops = limit, 0, {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A reading process starts with an empty cache of its own.
+        return {"limit": self.limit, "held": 0, "crops": {}}
+
+    def get(self, sample: Any, config: SyncExpertConfig) -> np.ndarray:
+        """(T, h·margin, w·margin, 3) uint8 lips of a sample."""
+        if sample.key in self.crops:
+            return self.crops[sample.key]
+        lips = sample_lips(sample, config, MARGIN)
+        if self.held + lips.nbytes <= self.limit:
+            self.crops[sample.key] = lips
+            self.held += lips.nbytes
+        return lips
+
+
+def sample_lips(sample: Any, config: SyncExpertConfig, margin: float = 1.0) -> np.ndarray:
+    """Lips of every frame of a sample, (T, h·margin, w·margin, 3) uint8."""
+    height, breadth = round(config.model.height * margin), round(config.model.breadth * margin)
+    width, tall = sample.size
+    frames = torch.from_numpy(sample.frames(min_side=config.size))
+    scale = torch.tensor([frames.shape[2] / width, frames.shape[1] / tall, frames.shape[2] / width])
+    landmarks = torch.tensor(sample.track["landmarks"]) * scale
+    grow = torch.tensor([0.0, 0.0, float(np.log(margin)), 0.0]).expand(len(frames), 4)
+    parts = [
+        crop_lips(f.float() / 255, p, height, breadth, g)
+        for f, p, g in zip(frames.split(16), landmarks.split(16), grow.split(16))
+    ]
+    return (torch.cat(parts) * 255).round().to(torch.uint8).numpy()
+
+
+@dataclass(frozen=True)
+class LipRunView:
+    """Callable ``(sample, rng) -> {"lips" (R, h, w, 3), "features" (R, C), "mean" (C,), "shape" (R, 3), "weight" ()}``.
+
+    R = ``config.run`` consecutive frames; ``mean`` is the segment's mean feature row. Lips carry the margin still:
+    the objective cuts the final crop, jittered alike over a run.
+    """
+
+    config: SyncExpertConfig
+    cache: CropCache = field(compare=False, default_factory=lambda: CropCache(0))
+
+    def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Cut one run; the same ``rng`` gives the same run."""
+        run = self.config.run
+        sample, usable = audible(sample, rng, run, self.config.unreliable)
+        start = int(rng.integers(max(0, sample.length - run) + 1))
+        rows = np.minimum(np.arange(start, start + run), sample.length - 1)
+        features = self.vary(sample.features(self.config.features), rng)
+        shape = lip_shape(torch.tensor(sample.track["landmarks"])).numpy()
+        shape = shape - shape.mean(0)
+        return {
+            "lips": self.cache.get(sample, self.config)[rows],
+            "features": features[rows],
+            "mean": features.mean(0),
+            "shape": shape[rows],
+            "weight": np.float32(usable),
+        }
+
+    def vary(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Another loudness, microphone and voice, where the features are log-mel."""
+        if self.config.features != "logmel" or features.shape[1] % MEL_BINS:
+            return features
+        augment = self.config.augment
+        names = ("gain", "tilt", "warp", "mask")
+        return vary_spectrum(features, AugmentConfig(**{n: getattr(augment, n) for n in names}), rng).astype(np.float32)

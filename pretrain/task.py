@@ -1,0 +1,116 @@
+"""What a prior tells the loop: batch keys, loss, trainable groups, metrics, evidence. It knows no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from configs import InputError
+
+
+@dataclass(kw_only=True)
+class Evidence:
+    """A prior against its absence, by identity, on people it never saw.
+
+    ``rows``: one dictionary per person (or person and condition); ``summary``: figures for the registry;
+    ``pictures``: name to (H, W, 3) uint8; ``notes``: sentences that say what the columns mean.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, float] = field(default_factory=dict)
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """The table as GitHub Markdown; figures with three digits after the point."""
+        if not self.rows:
+            return "No person could be scored.\n"
+        columns = list(dict.fromkeys(key for row in self.rows for key in row))
+        lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+        lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in self.rows]
+        return "\n".join(lines) + "\n\n" + "\n".join(self.notes) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+class Task:
+    """One prior's side of the training loop.
+
+    Args:
+        config: the prior's configuration (a :class:`pretrain.config.PretrainConfig`).
+        train, held: two views of one dataset that share no person.
+
+    Attributes:
+        name: as on the command line; ``config_class``: what the YAML fills; ``seen_keys``: batch entries of the model.
+    """
+
+    name: ClassVar[str]
+    config_class: ClassVar[type]
+
+    def __init__(self, config: Any, train: Any, held: Any) -> None:
+        self.config, self.train, self.held = config, train, held
+
+    def view(self, *, training: bool) -> Callable[..., dict]:
+        """The function that turns a sample into the entries of a batch; augments when ``training``."""
+        raise NotImplementedError
+
+    @classmethod
+    def usable(cls, dataset: Any, config: Any) -> Any:
+        """The part of ``dataset`` that this task can learn from; all of it unless a task says otherwise."""
+        return dataset
+
+    def objective(self) -> nn.Module:
+        """A module whose ``forward(batch)`` returns ``(loss, metrics)``: a scalar and named detached scalars."""
+        raise NotImplementedError
+
+    def prepare(self, objective: nn.Module) -> None:
+        """Closed-form beginnings from the training people (statistics, linear parts); the same on every rank."""
+
+    def groups(self, objective: nn.Module) -> list[dict[str, Any]]:
+        """Parameter groups for AdamW: vectors (gains, offsets) and embeddings are not decayed."""
+        decay = [p for p in objective.parameters() if p.requires_grad and p.ndim > 1]
+        rest = [p for p in objective.parameters() if p.requires_grad and p.ndim <= 1]
+        return [{"params": decay}, {"params": rest, "weight_decay": 0.0}]
+
+    def validate(self, objective: nn.Module) -> dict[str, float]:
+        """Quick figures on the held-out people; repeats bit for bit for equal weights."""
+        raise NotImplementedError
+
+    def pictures(self, objective: nn.Module) -> dict[str, np.ndarray]:
+        """Pictures for the tracker, name to (H, W, 3) uint8."""
+        return {}
+
+    def evidence(self, objective: nn.Module) -> Evidence:
+        """The end-of-run comparison with doing without this prior."""
+        raise NotImplementedError
+
+    def weights(self, objective: nn.Module) -> dict[str, torch.Tensor]:
+        """What the prior folder holds."""
+        return {name: value.detach().cpu().contiguous() for name, value in objective.state_dict().items()}
+
+    def features(self) -> dict[str, Any] | None:
+        """Name and size of the audio features that the prior listens to, or nothing."""
+        return None
+
+
+def check_features(dataset: Any, name: str, wanted_by: str) -> int:
+    """The size of the audio features ``name`` in ``dataset``.
+
+    Raises:
+        InputError: the dataset was built without them.
+    """
+    if name not in dataset.features:
+        raise InputError(
+            f"dataset {dataset.url}: {wanted_by} asks for the audio features '{name}' and it holds "
+            f"{', '.join(sorted(dataset.features)) or 'none'}; build the shards with them, or set features=NAME to one it has"
+        )
+    return int(dataset.features[name])
