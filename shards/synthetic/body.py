@@ -10,7 +10,7 @@ from shards.synthetic.identity import Identity
 from shards.synthetic.noise import fbm
 from shards.synthetic.shading import CHANNELS, srgb_to_linear
 
-NECK_Z, NECK_TOP = 1.02, 1.85  # axis and upper rim of the collar line in rig units
+NECK_Z, NECK_TOP = 1.02, 2.08  # axis and upper rim of the collar line in rig units
 CLOTH_SIZE = 384
 
 
@@ -114,7 +114,7 @@ def _collar(identity: Identity, theta: np.ndarray) -> list[Mesh]:
     elif identity.top == "shirt":
         gap = np.clip(1 - np.abs(theta) / 0.42, 0, 1)
         # A shirt collar: a band up the neck that folds over; it opens at the front.
-        rise = (-0.30 + 0.22 * gap)[:, None] * down
+        rise = (-0.20 + 0.16 * gap)[:, None] * down
         fold = (0.10 + 0.16 * np.exp(-(((np.abs(theta) - 0.50) / 0.22) ** 2)))[:, None] * down
         rows = [edge + 0.02 * out, edge + rise + 0.05 * out, edge + rise + 0.10 * out, edge + fold + 0.19 * out]
         return [_collar_mesh(np.stack(rows), theta)]

@@ -30,14 +30,14 @@ class Style:
 STYLES: dict[str, Style] = {
     "bald": Style(0, (0, 0), 0, 0, 0, 0),
     "buzz": Style(7000, (0.06, 0.10), 2, 0.55, 0.0, 0.05, comb="forward", width=0.008),
-    "short": Style(6000, (0.30, 0.55), 6, 0.42, 0.25, 0.22, comb="forward"),
-    "side": Style(6000, (0.45, 0.85), 8, 0.38, 0.35, 0.24, comb="part"),
-    "curly": Style(5200, (0.7, 1.1), 12, 0.6, 0.25, 0.5, curl=0.075, comb="out"),
-    "afro": Style(8000, (0.75, 0.95), 8, 1.0, 0.0, 1.1, curl=0.06, comb="out"),
-    "bob": Style(5200, (2.0, 2.5), 14, 0.30, 1.1, 0.30, comb="part", width=0.012),
-    "long": Style(5600, (3.4, 4.4), 18, 0.28, 1.2, 0.30, comb="part", width=0.012),
-    "wavy": Style(5400, (2.8, 3.8), 20, 0.34, 1.0, 0.40, waves=0.09, comb="part", width=0.012),
-    "bun": Style(5000, (1.9, 2.4), 12, 0.16, 0.0, 0.13, comb="bun", width=0.011),
+    "short": Style(6000, (0.30, 0.55), 6, 0.26, 0.20, 0.16, comb="forward"),
+    "side": Style(6000, (0.45, 0.85), 8, 0.20, 0.30, 0.17, comb="part"),
+    "curly": Style(5200, (0.7, 1.1), 12, 0.5, 0.25, 0.42, curl=0.07, comb="out"),
+    "afro": Style(8000, (0.62, 0.78), 8, 1.0, 0.0, 1.1, curl=0.06, comb="out"),
+    "bob": Style(5200, (2.0, 2.5), 14, 0.10, 1.3, 0.17, comb="part", width=0.012),
+    "long": Style(5600, (3.4, 4.4), 18, 0.08, 1.5, 0.16, comb="part", width=0.012),
+    "wavy": Style(5400, (2.8, 3.8), 20, 0.12, 1.3, 0.22, waves=0.06, comb="part", width=0.012),
+    "bun": Style(5000, (1.9, 2.4), 12, 0.06, 0.0, 0.08, comb="bun", width=0.011),
 }
 _AXES = np.array([1.2, 1.42, 1.5])  # the skull as an ellipsoid around SKULL_CENTRE
 
@@ -57,24 +57,30 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-9)
 
 
-def _push_out(points: np.ndarray, layer: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Moves points (N, 3) that are inside the skull plus `layer` (N,) to its surface, and away from face and neck."""
+def _settle(points: np.ndarray, layer: np.ndarray, scale: np.ndarray, loose: bool) -> np.ndarray:
+    """Moves points (N, 3) onto or above the skull plus `layer` (N,), and out of face and neck; flat unless `loose`."""
     away = points - SKULL_CENTRE
     axes = _AXES * scale + layer[:, None]
-    inside = np.linalg.norm(away / axes, axis=1, keepdims=True)
-    points = np.where(inside < 1, SKULL_CENTRE + away / np.maximum(inside, 1e-6), points)
-    # The face and jaw: a column that hair must pass beside or behind.
-    radius = np.array([1.10 * scale[0], 1.15])
-    flat = (points[:, [0, 2]] - (0.0, 0.90)) / (radius + layer[:, None])
+    level = np.linalg.norm(away / axes, axis=1, keepdims=True)
+    aim = np.maximum(level, 1.0) if loose else 1 + 0.45 * np.maximum(level - 1, 0)
+    on_skull = (level < 1) | (points[:, 1:2] < 0.3)
+    points = np.where(on_skull, SKULL_CENTRE + away * aim / np.maximum(level, 1e-6), points)
+    # Hair hangs beside and behind the cheeks and the neck, never through them.
+    points = _beside(points, (-0.1, 1.9), (0.0, 1.02), (1.12 * scale[0], 1.02), layer)
+    return _beside(points, (1.9, 9.0), (0.0, 1.05), (0.98, 0.98), layer)
+
+
+def _beside(points: np.ndarray, heights: tuple, centre: tuple, radii: tuple, layer: np.ndarray) -> np.ndarray:
+    """Pushes points between two heights out of an upright elliptic cylinder."""
+    reach = np.array(radii) + layer[:, None]
+    flat = (points[:, [0, 2]] - centre) / reach
     r = np.linalg.norm(flat, axis=1, keepdims=True)
-    low = (points[:, 1:2] > -0.1) & (points[:, 1:2] < 1.7) & (r < 1)
-    moved = (0.0, 0.90) + flat / np.maximum(r, 1e-6) * (radius + layer[:, None])
-    points = np.where(low, np.stack([moved[:, 0], points[:, 1], moved[:, 1]], 1), points)
-    neck = points[:, [0, 2]] - (0.0, 1.05)
-    r = np.linalg.norm(neck, axis=1, keepdims=True)
-    low = (points[:, 1:2] >= 1.7) & (r < 0.95 + layer[:, None])
-    moved = (0.0, 1.05) + neck / np.maximum(r, 1e-6) * (0.95 + layer[:, None])
-    return np.where(low, np.stack([moved[:, 0], points[:, 1], moved[:, 1]], 1), points)
+    # What is in front of the ears goes to the side rather than forward, over the cheek.
+    flat = np.where((flat[:, 1:] < -0.2) & (r < 1.15), flat * (1.0, 0.0) + (0.0, -0.15), flat / np.maximum(r, 1e-6))
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    moved = centre + flat * reach
+    inside = (points[:, 1:2] > heights[0]) & (points[:, 1:2] <= heights[1]) & (r < 1)
+    return np.where(inside, np.stack([moved[:, 0], points[:, 1], moved[:, 1]], 1), points)
 
 
 def _comb(style: Style, roots: np.ndarray, normal: np.ndarray, part: float, rng: np.random.Generator) -> np.ndarray:
@@ -93,7 +99,7 @@ def _comb(style: Style, roots: np.ndarray, normal: np.ndarray, part: float, rng:
     else:
         side = np.tanh((x - part) / 0.10)[:, None]
         front = np.clip(-z / 1.2, 0, 1)[:, None]
-        way = side * np.array([1.0, 0, 0]) + (0.55 + 0.35 * front) * back + 0.25 * down
+        way = side * np.array([1.0, 0, 0]) + (0.35 + 0.55 * front) * back + 0.35 * down
     way = way - (way * normal).sum(1, keepdims=True) * normal
     return _unit(way)
 
@@ -117,7 +123,7 @@ def grow(
     layer *= np.clip(0.35 + 0.65 * (0.6 - roots[:, 1]), 0.25, 1.0) if identity.hair != "afro" else 1.0
     clump = _clumps(roots, rng)
     heading = _unit(style.lift * normals + (1 - style.lift) * _comb(style, roots, normals, part, rng))
-    heading = _unit(heading + 0.16 * rng.standard_normal((n, 3)) + 0.10 * clump[:, :3])
+    heading = _unit(heading + 0.09 * rng.standard_normal((n, 3)) + 0.07 * clump[:, :3])
     points, path = roots, [roots]
     step = (length / style.steps)[:, None]
     phase = rng.uniform(0, 2 * np.pi, n) * (0.15 if style.waves else 1.0) + 3 * clump[:, 3]
@@ -128,7 +134,7 @@ def grow(
             heading = _unit(heading + 1.2 * step * _unit(goal - points))
         heading = _unit(heading + style.fall * step * np.array([0, 1.0, 0]) * (0.6 + t))
         following = points + heading * step
-        following = _push_out(following, layer * np.minimum(1, 3 * t), scale)
+        following = _settle(following, layer * np.minimum(1, 3 * t), scale, style.comb == "out")
         heading = _unit(0.35 * heading + 0.65 * (following - points))
         points = following
         path.append(points)

@@ -15,20 +15,8 @@ TOPS = ("tee", "vneck", "shirt", "turtleneck", "hoodie", "stripes")
 BACKGROUNDS = ("plain", "gradient", "shelf", "window", "bokeh")
 
 # Display RGB of skin from light to dark; tones between neighbours are interpolated.
-_SKIN = (
-    np.array(
-        [
-            (250, 219, 200),
-            (240, 200, 174),
-            (226, 180, 146),
-            (205, 152, 114),
-            (166, 112, 78),
-            (122, 78, 54),
-            (84, 52, 38),
-        ]
-    )
-    / 255
-)
+_SKIN = np.array([(238, 194, 170), (228, 174, 144), (209, 151, 117), (184, 124, 91), (142, 94, 67), (106, 70, 52)])
+_SKIN = np.concatenate([_SKIN, [(78, 51, 41)]]) / 255
 _HAIR = {
     "black": (22, 18, 17), "dark": (45, 32, 25), "brown": (84, 56, 38), "auburn": (112, 58, 34),
     "red": (156, 78, 36), "blond": (196, 156, 98), "ash": (150, 132, 108),
@@ -98,7 +86,7 @@ def _rgb(color) -> np.ndarray:
     return np.array(color, dtype=np.float64) / 255
 
 
-def sample_identity(seed: int, n_identity: int, shape_scale: float = 0.8) -> Identity:
+def sample_identity(seed: int, n_identity: int, shape_scale: float = 0.65) -> Identity:
     """The person with this seed: same seed, same person. n_identity: number of shape coefficients of the rig."""
     rng = np.random.default_rng([seed, 0x1DE])
     female = float(np.clip(rng.normal(0.9 if rng.random() < 0.5 else 0.1, 0.12), 0, 1))
@@ -144,7 +132,7 @@ def sample_identity(seed: int, n_identity: int, shape_scale: float = 0.8) -> Ide
         shape=shape.astype(np.float32),
         female=female,
         age=age,
-        skin=np.clip(skin * (1 + 0.03 * rng.standard_normal(3)), 0, 1),
+        skin=np.clip(skin * (1 + 0.02 * rng.standard_normal(3)), 0, 1),
         redness=float(rng.uniform(0.4, 1.2)),
         freckles=float(rng.uniform(0.3, 1.0)) if fair > 0.3 and rng.random() < 0.3 else 0.0,
         lips=float(rng.uniform(0.5, 1.0) + (0.5 * rng.random() if female > 0.5 else 0)),

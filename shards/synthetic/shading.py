@@ -39,7 +39,7 @@ def sample_lights(rng: np.random.Generator) -> Lights:
     tint = np.array([1 + 0.07 * warm, 1.0, 1 - 0.09 * warm])
     return Lights(
         key=_unit(side * rng.uniform(0.15, 0.85), -rng.uniform(0.35, 0.85), -1.0),
-        key_color=rng.uniform(0.95, 1.35) * tint,
+        key_color=rng.uniform(0.85, 1.2) * tint,
         fill=_unit(-side * rng.uniform(0.6, 1.2), -0.1, -1.0),
         fill_color=rng.uniform(0.12, 0.38) * tint[::-1],
         sky=rng.uniform(0.30, 0.42) * tint[::-1],
@@ -108,7 +108,8 @@ def _shade(triangle, weights, faces, uv, texture, normals, rotation, eye, extra,
             # Shadow of the key light, 3 x 3 percentage-closer filter.
             sx = wa * lit[a, 0] + wb * lit[b, 0] + wc * lit[c, 0]
             sy = wa * lit[a, 1] + wb * lit[b, 1] + wc * lit[c, 1]
-            sz = wa * lit[a, 2] + wb * lit[b, 2] + wc * lit[c, 2] - 0.05
+            slope = 1.0 - (n[0] * lights[0, 0] + n[1] * lights[0, 1] + n[2] * lights[0, 2])
+            sz = wa * lit[a, 2] + wb * lit[b, 2] + wc * lit[c, 2] - 0.05 - 0.09 * max(slope, 0.0)
             bright = 0.0
             bx, by = int(sx - 0.5), int(sy - 0.5)
             fx, fy = sx - 0.5 - bx, sy - 0.5 - by
@@ -189,8 +190,56 @@ def srgb_to_linear(color: np.ndarray) -> np.ndarray:
     return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
 
 
-def display(linear: np.ndarray, exposure: float = 1.0) -> np.ndarray:
-    """Linear RGB → display RGB in [0, 1] with soft highlights (ACES-like curve, Narkowicz 2015, scaled to keep mid-tones)."""
-    x = linear * (exposure * 0.75)
+_CURVE_TOP, _CURVE_STEPS = 6.0, 2047
+
+
+def display(linear: np.ndarray) -> np.ndarray:
+    """Linear RGB → display RGB in [0, 1] with soft highlights (Narkowicz 2015's fit of the ACES curve), sRGB encoded."""
+    x = np.maximum(linear, 0) * 0.75
     curve = np.clip(x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14), 0, 1)
     return np.where(curve <= 0.0031308, curve * 12.92, 1.055 * np.power(np.maximum(curve, 1e-8), 1 / 2.4) - 0.055)
+
+
+# The curve sampled evenly in the square root: per pixel a lookup instead of a power.
+_CURVE = display(np.linspace(0, 1, _CURVE_STEPS + 1) ** 2 * _CURVE_TOP).astype(np.float32)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def _develop(linear, triangle, hair, room, curve, scale, frame, matte):
+    total = np.empty(4)
+    for y in range(room.shape[0]):
+        for x in range(room.shape[1]):
+            total[:] = 0.0
+            for j in range(scale):
+                for i in range(scale):
+                    sy, sx = y * scale + j, x * scale + i
+                    through = 1.0 - hair[sy, sx, 3]
+                    for k in range(3):
+                        total[k] += hair[sy, sx, k]
+                    if triangle[sy, sx] < 0:
+                        total[3] += hair[sy, sx, 3]
+                        continue
+                    total[3] += 1.0
+                    for k in range(3):
+                        value = np.sqrt(min(max(linear[sy, sx, k], 0.0), 6.0) / 6.0)
+                        total[k] += through * curve[int(value * (curve.shape[0] - 1) + 0.5)]
+            share = 1.0 / (scale * scale)
+            alpha = min(total[3] * share, 1.0)
+            for k in range(3):
+                value = total[k] * share + (1 - alpha) * room[y, x, k]
+                frame[y, x, k] = np.uint8(255 * min(max(value, 0.0), 1.0) + 0.5)
+            matte[y, x] = np.uint8(255 * alpha + 0.5)
+
+
+def develop(
+    linear: np.ndarray, triangle: np.ndarray, hair: np.ndarray, room: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The finished picture: mesh under hair over the room, brought to the room's size.
+
+    linear (sH, sW, 3) and triangle (sH, sW) from `shade` and the rasteriser; hair (sH, sW, 4) premultiplied display
+    RGB and cover; room (H, W, 3) display RGB. Returns frame (H, W, 3) uint8 and matte (H, W) uint8.
+    """
+    frame, matte = np.empty(room.shape, np.uint8), np.empty(room.shape[:2], np.uint8)
+    scale = linear.shape[0] // room.shape[0]
+    _develop(linear, triangle, hair.astype(np.float32), room.astype(np.float32), _CURVE, scale, frame, matte)
+    return frame, matte

@@ -33,7 +33,7 @@ _JAW = (234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379,
 # Hairline on the skull: elevation in degrees above the skull's centre for angles around it (0 front, 180 back).
 SKULL_CENTRE = np.array([0.0, -0.2, 1.1])
 _AROUND = np.array([0, 20, 38, 52, 64, 74, 80, 87, 96, 112, 124, 140, 180.0])
-_ELEVATION = np.array([37, 38, 36, 27, 14, -4, -12, 0, 6, 2, -22, -36, -44.0])
+_ELEVATION = np.array([30, 31, 29, 22, 11, -5, -13, -1, 6, 2, -22, -36, -44.0])
 
 
 def hair_amount(points: np.ndarray, identity: Identity) -> np.ndarray:
@@ -133,12 +133,12 @@ def paint(painter: Painter, identity: Identity) -> np.ndarray:
     color, lips = _lips(painter, identity, color)
     color = _facial_hair(painter, identity, color, rng)
     hair = hair_amount(position, identity) * ~painter.is_region("neck")
-    depth = {"bald": 0.10 + 0.22 * (identity.age < 50), "buzz": 0.80}.get(identity.hair, 0.92)
+    depth = {"bald": 0.05 + 0.10 * (identity.age < 50), "buzz": 0.80}.get(identity.hair, 0.92)
     color = color * (1 - depth * hair[..., None]) + (depth * hair)[..., None] * np.minimum(identity.hair_color * 0.7, 1)
     texture = np.zeros((painter.size, painter.size, CHANNELS), np.float32)
     texture[..., 3:6] = _pores(position, identity, lips)
     oily = 0.6 * painter.blob(0, 0.35, 0.14, 0.5) + 0.5 * painter.blob(0, -0.75, 0.7, 0.35)
-    texture[..., 6] = 1.0
+    texture[..., 6] = 0.45 + 0.55 * identity.skin.mean()  # dark skin lets less light through
     texture[..., 7] = (0.075 + 0.07 * np.clip(oily, 0, 1)) * (1 - 0.6 * hair) + 0.13 * lips
     texture[..., 8] = (14 + 26 * lips) / 256
     texture[..., :3] = srgb_to_linear(np.clip(color, 0, 1))
@@ -156,14 +156,14 @@ def _skin_tone(painter: Painter, identity: Identity) -> np.ndarray:
     p, seed = painter.position, identity.seed
     blotch, mottle, fine = fbm(p, 2.6, 3, seed), fbm(p, 13.0, 3, seed + 1), fbm(p, 46.0, 2, seed + 2)
     color = identity.skin * (1 + 0.07 * blotch + 0.06 * mottle + 0.05 * fine)[..., None]
-    color = color * (1 + 0.05 * fbm(p, 5.0, 3, seed + 3)[..., None] * np.array([0.2, 1.0, 1.3]))
+    color = color * (1 + 0.05 * fbm(p, 5.0, 3, seed + 3)[..., None] * np.array([0.1, 0.9, 1.0]))
     red = (
         0.9 * painter.blob(0.66, 0.62, 0.33, 0.28)
         + 0.9 * painter.blob(0, 0.52, 0.22, 0.16)
         + 0.4 * painter.blob(0, 1.5, 0.3, 0.15)
     )
     red = red + 0.9 * painter.is_region("ear")
-    color = _mix(color, np.clip(red * identity.redness, 0, 1.2), (1.02, 0.87, 0.86))
+    color = _mix(color, np.clip(red * identity.redness, 0, 1.2) * (0.25 + identity.skin.mean()), (1.02, 0.87, 0.86))
     color = _mix(color, painter.blob(0.48, 0.30, 0.26, 0.09) * np.clip(identity.age / 50, 0.4, 1.3), (0.90, 0.87, 0.91))
     if identity.freckles:
         spots = np.clip((fbm(p, 21.0, 1, seed + 9) - 0.42) * 6, 0, 1)

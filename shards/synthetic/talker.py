@@ -17,6 +17,7 @@ from shards.synthetic.scenery import background
 from shards.synthetic.shading import (
     CHANNELS,
     ambient_occlusion,
+    develop,
     display,
     sample_lights,
     shade,
@@ -70,7 +71,6 @@ class Talker:
         self.shape = torch.from_numpy(identity.shape).reshape(1, -1)
         self.neutral = self._vertices(np.zeros((1, rig.n_expression)))[0]
         self.mouth = MouthSolver(rig, identity.shape)
-        self._gaze_signs = self._calibrate_gaze()
         self.lights = sample_lights(np.random.default_rng([identity.seed, 0x119]))
         self._assemble()
         self._grow_hair()
@@ -91,15 +91,6 @@ class Talker:
                 .double()
                 .numpy()
             )
-
-    def _calibrate_gaze(self) -> np.ndarray:
-        """Signs that make positive yaw look to the image's right and positive pitch down, whatever the rig's convention."""
-        zero = np.zeros((3, self.rig.n_expression))
-        gaze = np.zeros((3, 2, 2))
-        gaze[1, :, 0] = gaze[2, :, 1] = 0.2
-        iris = self._vertices(zero, None, gaze)[:, 468]
-        moved = np.array([iris[1, 0] - iris[0, 0], iris[2, 1] - iris[0, 1]])
-        return np.where(moved < 0, -1.0, 1.0)
 
     def _assemble(self) -> None:
         rig, identity = self.rig, self.identity
@@ -136,9 +127,10 @@ class Talker:
 
     def _occlude(self, rest: np.ndarray) -> None:
         self.rest_normals[: self.head_count] *= self._outward
-        centre = np.array([0.0, 3.2, 1.1])
-        flip = ((self.rest_normals * (rest - centre)).sum(1) < 0) & (self.static > 0.5)
-        self.rest_normals[flip] *= -1
+        # Clothes are wound either way round; a whole part is turned so that most of it faces outwards.
+        body = slice(self.head_count, self.head_count + self.torso_count)
+        outwards = (self.rest_normals[body] * (rest[body] - (0.0, 3.4, 1.1))).sum(1)
+        self.rest_normals[body] *= np.sign(outwards.sum())
         skin = ~np.isin(self.fine_region, [self.rig.regions[n] for n in ("mouth_inside", "teeth_upper", "teeth_lower")])
         faces = np.concatenate([self.subdivision.faces[skin], self.faces[len(self.subdivision.faces) :]])
         self.occlusion = np.clip(0.12 + 1.0 * ambient_occlusion(rest, faces, self.rest_normals), 0, 1)
@@ -204,7 +196,7 @@ class Talker:
         expression = self.mouth.expression(mouth_curves(utterance.phones, frames))
         expression += self._mood(utterance.phones, frames, rng)
         looks = motion.glances(angles, rng)
-        gaze = np.repeat((looks * self._gaze_signs)[:, None], 2, axis=1).astype(np.float32)
+        gaze = np.repeat((looks)[:, None], 2, axis=1).astype(np.float32)
         lids = motion.eyelids(frames, manner.blinks, rng)
         lids = np.clip(lids + np.clip(0.7 * looks[:, 1:], -0.08, 0.25) * (1 - lids), 0, 1).astype(np.float32)
         place = np.random.default_rng([identity.seed, seed, 0x91A])
@@ -268,49 +260,34 @@ class Talker:
         room = background(self.identity, performance.size)
         for first in range(start, stop, 25):
             block = slice(first, min(stop, first + 25))
-            vertices = self._vertices(
-                performance.expression[block], performance.eyelids[block], performance.gaze[block]
-            )
-            for i, head in enumerate(vertices):
-                color, alpha = self._draw(head, performance, first + i)
-                picture = color + (1 - alpha[..., None]) * room
-                yield (
-                    (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8),
-                    (np.clip(alpha, 0, 1) * 255 + 0.5).astype(np.uint8),
-                )
+            track = performance.expression[block], performance.eyelids[block], performance.gaze[block]
+            for i, head in enumerate(self._vertices(*track)):
+                yield self._draw(head, performance, first + i, room)
 
-    def _draw(self, head: np.ndarray, performance: Performance, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Premultiplied display colour (H, W, 3) and alpha (H, W) of one frame, before the background."""
+    def _draw(
+        self, head: np.ndarray, performance: Performance, i: int, room: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         size = performance.size * SUPERSAMPLING
-        rotation, translation = (
-            performance.rotation[index].astype(np.float64),
-            performance.translation[index].astype(np.float64),
-        )
-        body_r, body_t = (
-            performance.body_rotation[index].astype(np.float64),
-            performance.body_translation[index].astype(np.float64),
-        )
+        pose = performance.rotation[i].astype(np.float64), performance.translation[i].astype(np.float64)
+        body = performance.body_rotation[i].astype(np.float64), performance.body_translation[i].astype(np.float64)
         points = self.subdivision.points(head)
         normals = self.rest_normals.copy()
         normals[: self.head_count] = vertex_normals(points, self.subdivision.faces) * self._outward
-        moved = points @ rotation.T + translation
-        moved += self.neck_weight * (points @ body_r.T + body_t - moved)
-        camera = np.concatenate(
-            [moved, self.torso_points @ body_r.T + body_t, self.glasses_points @ rotation.T + translation]
-        )
+        camera = self._to_camera(points, pose, body)
         focal = FOCAL * size
         screen = np.concatenate([focal * camera[:, :2] / camera[:, 2:] + size / 2, camera[:, 2:]], 1)
         depth, triangle, weights = rasterize_mesh(screen, self.faces, size, size)
         lit, shadow = shadow_map(camera, self.faces, self.lights.key)
-        linear = shade(triangle, weights, self.faces, self.uv, self.texture, normals, np.stack([rotation, body_r]),
+        linear = shade(triangle, weights, self.faces, self.uv, self.texture, normals, np.stack([pose[0], body[0]]),
                        self._shadowed(head), self.static, lit, shadow, self.lights)  # fmt: skip
-        image, alpha = display(linear), (triangle >= 0).astype(np.float64)
-        image *= alpha[..., None]
-        if self.strands is not None:
-            image, alpha = self._over_hair(image, alpha, depth, rotation, translation, size)
-        h = performance.size
-        pooled = image.reshape(h, SUPERSAMPLING, h, SUPERSAMPLING, 3).mean((1, 3))
-        return pooled, alpha.reshape(h, SUPERSAMPLING, h, SUPERSAMPLING).mean((1, 3))
+        return develop(linear, triangle, self._draw_hair(depth, *pose, size), room)
+
+    def _to_camera(self, points: np.ndarray, pose: tuple, body: tuple) -> np.ndarray:
+        """Head, torso and glasses in camera space; the neck follows the head above and the body below."""
+        head = points @ pose[0].T + pose[1]
+        head += self.neck_weight * (points @ body[0].T + body[1] - head)
+        torso_points = self.torso_points @ body[0].T + body[1]
+        return np.concatenate([head, torso_points, self.glasses_points @ pose[0].T + pose[1]])
 
     def _shadowed(self, head: np.ndarray) -> np.ndarray:
         """(V,) ambient light per vertex in this frame: the mouth fills with light as it opens, lids shade the eyes."""
@@ -326,29 +303,19 @@ class Talker:
             occlusion[: self.head_count][where] = np.clip(0.42 + 0.55 * (fine[where, 1] - edge) / 0.10, 0.35, 0.95)
         return occlusion
 
-    def _over_hair(self, image, alpha, depth, rotation, translation, size):
+    def _draw_hair(self, depth: np.ndarray, rotation: np.ndarray, translation: np.ndarray, size: int) -> np.ndarray:
+        """(H, W, 4) premultiplied display colour and cover of the hair that the mesh does not hide."""
+        if self.strands is None:
+            return np.zeros((size, size, 4), np.float32)
         from heads import rasterization
 
         means, quats, scales, color = to_gaussians(self.strands, rotation, translation, self.lights)
         focal = FOCAL * size
         x, y = (np.clip(focal * means[:, k] / means[:, 2] + size / 2, 0, size - 1).astype(int) for k in (0, 1))
         seen = means[:, 2] < depth[y, x] + 0.06
-        as_tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a[seen], np.float32))  # noqa: E731
-        view = torch.eye(4)[None]
-        k = torch.tensor([[[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]], dtype=torch.float32)
-        opacities = torch.full((int(seen.sum()),), 0.85)
+        parts = means, quats, scales, np.full(len(means), 0.85), display(color)
+        tensors = [torch.from_numpy(np.ascontiguousarray(part[seen], np.float32)) for part in parts]
+        intrinsics = torch.tensor([[[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]], dtype=torch.float32)
         with torch.no_grad():
-            hair, cover, _ = rasterization(
-                as_tensor(means),
-                as_tensor(quats),
-                as_tensor(scales),
-                opacities,
-                as_tensor(display(color)),
-                view,
-                k,
-                size,
-                size,
-                eps2d=0.1,
-            )
-        hair, cover = hair[0].double().numpy(), cover[0, ..., 0].double().numpy()
-        return hair + (1 - cover[..., None]) * image, cover + (1 - cover) * alpha
+            hair, cover, _ = rasterization(*tensors, torch.eye(4)[None], intrinsics, size, size, eps2d=0.1)
+        return torch.cat([hair[0], cover[0]], -1).numpy()
