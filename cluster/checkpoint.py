@@ -43,7 +43,7 @@ def save_checkpoint(run_url: Url, step: int, write: Callable[[Path], None], keep
     Raises:
         StorageError: the disk is full or the store fails for good; the earlier checkpoints are untouched.
     """
-    url = storage.join(run_url, FOLDER, f"step-{step:08d}")
+    url = checkpoint_url(run_url, step)
     scratch = storage.scratch(storage.join(run_url, FOLDER) if main else None)
     try:
         _write(scratch, write)
@@ -53,6 +53,11 @@ def save_checkpoint(run_url: Url, step: int, write: Callable[[Path], None], keep
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return url
+
+
+def checkpoint_url(run_url: Url, step: int) -> str:
+    """Where the checkpoint of a step lies."""
+    return storage.join(run_url, FOLDER, f"step-{step:08d}")
 
 
 def list_checkpoints(run_url: Url) -> list[Checkpoint]:
@@ -72,13 +77,14 @@ def latest_checkpoint(run_url: Url) -> str | None:
 
 
 def fetch_checkpoint(url: Url, scratch: Path) -> Path:
-    """A verified local copy of a checkpoint (a local one is verified in place).
+    """A verified local copy of a checkpoint (a local one is verified in place, an earlier copy in ``scratch`` reused).
 
     Raises:
         StorageError: incomplete, or a file is damaged.
     """
     if storage.is_remote(url):
-        return storage.download_tree(url, scratch / storage.basename(url))
+        copy = scratch / storage.basename(url)
+        return copy if storage.is_committed(copy) else storage.download_tree(url, copy)
     storage.check_tree(url, storage.read_mark(url))
     return storage.local_path(url)
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,10 +142,10 @@ class Engine:
             norm = float(self._model.get_global_grad_norm() or 0.0)
         else:
             norm = self._clip()
-            if norm == norm and norm != float("inf"):
+            if math.isfinite(norm):
                 self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
-        if self._scheduler is not None:
+        if self._scheduler is not None and math.isfinite(norm):
             self._scheduler.step()
         self._micro = 0
         self._mark_boundary()

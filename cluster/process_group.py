@@ -121,3 +121,27 @@ def _interface(host: str) -> str | None:
         return None
     names = [name for _, name in socket.if_nameindex()]
     return next((name for name in ("lo", "lo0") if name in names), None)
+
+
+def share(number: int) -> int:
+    """Rank 0's number, on every rank. Collective."""
+    import torch
+    import torch.distributed as dist
+
+    if current()[1] == 1:
+        return number
+    value = torch.tensor([number], dtype=torch.int64)
+    dist.broadcast(value, src=0)
+    return int(value.item())
+
+
+def smallest(number: int) -> int:
+    """The smallest number over the ranks, on every rank. Collective."""
+    import torch
+    import torch.distributed as dist
+
+    if current()[1] == 1:
+        return number
+    value = torch.tensor([number], dtype=torch.int64)
+    dist.all_reduce(value, op=dist.ReduceOp.MIN)
+    return int(value.item())
