@@ -65,6 +65,7 @@ class Clock:
         self.budget, self.reserve = budget, reserve
         self.iterations = spent_iterations
         self._before, self._start = spent_seconds, time.monotonic()
+        self.resumed = bool(spent_iterations)
         self.stopped = False
 
     @property
@@ -95,17 +96,19 @@ class Clock:
         """One optimisation step was done."""
         self.iterations += 1
 
-    def steps(self, until: float) -> Iterator[float]:
-        """Yield the progress 0..1 of a stage that ends when ``until`` of the budget is spent; ticks after each step.
+    def steps(self, begin: float, until: float) -> Iterator[float]:
+        """Yield the progress 0..1 of the stage between two fractions of the budget; ticks after each step.
 
-        A stage always gets one step, so that every part of an avatar exists however small the budget is.
+        A stage always gets one step, so that every part of an avatar exists however small the budget is; only a
+        stage that a resumed run had already finished gets none.
         """
-        start = self.fraction
-        first = not self.stopped
-        while (first or self.fraction < until) and not self.stopped:
+        first = not self.stopped and not (self.resumed and self.fraction >= until)
+        while first or self.fraction < until:
             first = False
-            yield min(1.0, (self.fraction - start) / max(1e-9, until - start))
+            yield min(1.0, max(0.0, (self.fraction - begin) / max(1e-9, until - begin)))
             self.tick()
+            if self.stopped:
+                return
 
 
 @contextmanager

@@ -132,6 +132,7 @@ def write_report(path: str | Path, **content: Any) -> None:
         "facts": {},
         "sheets": [],
         "curves": [],
+        "ablations": [],
         "footer": "",
     }
     Path(path).write_text(environment.get_template("report.html.j2").render({**defaults, **content}), encoding="utf-8")

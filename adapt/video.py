@@ -100,6 +100,19 @@ def read_frames(path: str | Path, *, fps: float | None = FPS, size: int | None =
                 due += 1
 
 
+def read_frames_from(path: str | Path, first: int, count: int, *, fps: int = FPS) -> Iterator[tuple[int, np.ndarray]]:
+    """Frames ``first .. first + count - 1`` of a video at constant ``fps`` with their numbers, by seeking."""
+    with open_media(path) as container:
+        stream = container.streams.video[0]
+        container.seek(int(first / fps / stream.time_base), stream=stream, backward=True)
+        for frame in container.decode(stream):
+            number = round(float(frame.time or 0.0) * fps)
+            if number >= first + count:
+                return
+            if number >= first:
+                yield number, frame.to_ndarray(format="rgb24")
+
+
 def _rgb(frame: Any, size: int | None) -> np.ndarray:
     if size is not None and (frame.width, frame.height) != (size, size):
         frame = frame.reformat(width=size, height=size, format="rgb24", interpolation="AREA")
@@ -110,8 +123,9 @@ def stream_sound(path: str | Path, *, rate: int, layout: str = "mono") -> Iterat
     """Decode, mix and resample sound, block by block, from time zero.
 
     Yields:
-        ``[channels, n]`` float32 in [-1, 1]. Silence is inserted where the stream starts late, so sample ``i`` is at
-        ``i / rate`` seconds; the encoder's priming samples are dropped by the decoder (edit list).
+        ``[channels, n]`` float32 in [-1, 1]. Sample ``i`` is at ``i / rate`` seconds after the first picture (or the
+        first sound, where there is no picture), as in ``shards.audio``: a late start is filled with silence, an early
+        one cut; the encoder's priming samples are dropped by the decoder (edit list).
 
     Raises:
         InputError: no sound in the file.
@@ -124,20 +138,30 @@ def stream_sound(path: str | Path, *, rate: int, layout: str = "mono") -> Iterat
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
         channels = {"mono": 1, "stereo": 2}[layout]
-        first = True
+        origin, skip = _origin(container), None
         try:
             for frame in container.decode(stream):
-                if first and frame.time and frame.time > 0:
-                    yield np.zeros((channels, round(frame.time * rate)), np.float32)
-                first = False
+                if skip is None:
+                    late = round((float(frame.time or 0.0) - origin) * rate)
+                    skip = max(0, -late)
+                    if late > 0:
+                        yield np.zeros((channels, late), np.float32)
                 frame.pts = None
                 for block in resampler.resample(frame):
-                    yield block.to_ndarray()
-            if not first:
+                    samples = block.to_ndarray()[:, skip:]
+                    skip -= min(skip, block.samples)
+                    yield samples
+            if skip is not None:
                 for block in resampler.resample(None):
-                    yield block.to_ndarray()
+                    yield block.to_ndarray()[:, skip:]
         except av.error.FFmpegError as error:
             raise InputError(f"{path}: the sound breaks off ({error.__class__.__name__}); re-encode it") from None
+
+
+def _origin(container: Any) -> float:
+    """Seconds on the container's clock at which the first picture (or the first sound) is due."""
+    stream = (container.streams.video or container.streams.audio)[0]
+    return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
 
 
 def sound_format(path: str | Path) -> tuple[int, str]:

@@ -1,0 +1,273 @@
+"""One person's clip, tracked while it is read: frames on disk, tracks in memory, usable from the first segment on.
+
+Units and axes are those of a dataset sample (DESIGN 4): landmarks in px, rotation and translation head -> camera in
+rig units, eyelids 0 open .. 1 closed, gaze in radians.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from adapt.video import FPS, video_info
+from configs import InputError
+
+TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
+MASKS = ("face", "eyes", "mouth_inside", "lips", "head")
+# Fewer frames than this hold no second of speech and no change of view: nothing a user would call a clip.
+LEAST_FRAMES = 25
+FEATURES = "logmel"
+
+
+@dataclass
+class Batch:
+    """Some frames of a clip, on a device.
+
+    Attributes:
+        index: ``[B]`` frame numbers within the clip.
+        image: ``[B, H, W, 3]`` in [0, 1]; matte ``[B, H, W, 1]``; masks: name -> ``[B, H, W, 1]``.
+        track: name -> ``[B, ...]``, see the module's docstring.
+    """
+
+    index: torch.Tensor
+    image: torch.Tensor
+    matte: torch.Tensor
+    masks: dict[str, torch.Tensor]
+    track: dict[str, torch.Tensor]
+
+    def crop(self, window: tuple[int, int, int, int]) -> Batch:
+        """Pictures cut to (top, left, height, width); tracks stay those of the whole frame."""
+        top, left, height, width = window
+
+        def cut(images: torch.Tensor) -> torch.Tensor:
+            return images[:, top : top + height, left : left + width]
+
+        masks = {name: cut(mask) for name, mask in self.masks.items()}
+        return Batch(self.index, cut(self.image), cut(self.matte), masks, self.track)
+
+
+class Clip:
+    """Tracked frames of one take; grows while :meth:`read_in_background` runs.
+
+    Frames, mattes and masks lie in temporary memory-mapped files, so a long clip does not fill the memory; use as a
+    context manager or call :meth:`close` to remove them.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.intrinsics = np.zeros((3, 3), np.float32)
+        self.identity: np.ndarray = np.zeros(0, np.float32)
+        self.crop_box: tuple[float, ...] = ()
+        self.track: dict[str, np.ndarray] = {}
+        self.audio: np.ndarray = np.zeros(0, np.float32)
+        self.expected = 0
+        self.done = False
+        self._parts: list[dict[str, np.ndarray]] = []
+        self._starts: list[int] = []
+        self._folder = Path(tempfile.mkdtemp(prefix="headstart-clip-"))
+        self._lock = threading.Condition()
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._stop = False
+
+    def __len__(self) -> int:
+        return 0 if not self.track else len(self.track["rotation"])
+
+    def __enter__(self) -> Clip:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading and remove the temporary files."""
+        self._stop = True
+        if self._thread is not None:
+            self._thread.join()
+        self._parts.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def append(self, segment: Any) -> None:
+        """Add a tracked segment of the same take."""
+        frames = np.asarray(segment.frames)
+        if frames.shape[1] != self.size:
+            self.size = frames.shape[1]
+        masks = _draw_masks(segment.track["landmarks"], np.asarray(segment.matte), self.size)
+        part = {"frames": frames, "matte": np.asarray(segment.matte), "masks": masks}
+        part = {name: self._on_disk(f"{len(self._parts):05d}-{name}", array) for name, array in part.items()}
+        with self._lock:
+            self._starts.append(len(self))
+            self._parts.append(part)
+            if not self.track:
+                self.intrinsics = np.asarray(segment.track["intrinsics"], np.float32)
+                self.crop_box = tuple(float(v) for v in segment.crop_box)
+            self.identity = np.asarray(segment.track["identity"], np.float32)
+            for name in TRACK_FIELDS:
+                rows = np.asarray(segment.track[name], np.float32)
+                self.track[name] = np.concatenate([self.track[name], rows]) if name in self.track else rows
+            self.audio = np.concatenate([self.audio, np.asarray(segment.audio, np.float32)])
+            self._lock.notify_all()
+
+    def _on_disk(self, name: str, array: np.ndarray) -> np.ndarray:
+        path = self._folder / f"{name}.npy"
+        np.save(path, array)
+        return np.load(path, mmap_mode="r")
+
+    def read_in_background(self, segments: Iterator[Any]) -> None:
+        """Let a thread append segments; errors surface in :meth:`wait`."""
+
+        def work() -> None:
+            try:
+                for segment in segments:
+                    self.append(segment)
+                    if self._stop:
+                        break
+            except BaseException as error:
+                self._error = error
+            finally:
+                with self._lock:
+                    self.done = True
+                    self._lock.notify_all()
+
+        self._thread = threading.Thread(target=work, daemon=True, name="clip-reader")
+        self._thread.start()
+
+    def wait(self, frames: int | None = None) -> int:
+        """Block until ``frames`` frames are there, or all of them (``None``); returns how many there are.
+
+        Raises:
+            InputError: what the tracker says about the clip.
+        """
+        with self._lock:
+            self._lock.wait_for(lambda: self.done or (frames is not None and len(self) >= frames))
+        self.check()
+        return len(self)
+
+    def check(self) -> None:
+        """Raise what stopped the reader, if anything did."""
+        if self._error is not None:
+            raise self._error
+
+    def _locate(self, index: int) -> tuple[dict[str, np.ndarray], int]:
+        part = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._parts[part], index - self._starts[part]
+
+    def frames(self, indices: np.ndarray | list[int]) -> np.ndarray:
+        """RGB uint8 ``[n, H, W, 3]``."""
+        return self._gather("frames", indices)
+
+    def mattes(self, indices: np.ndarray | list[int]) -> np.ndarray:
+        """Person alpha, float32 in [0, 1], ``[n, H, W]``."""
+        return self._gather("matte", indices).astype(np.float32) / 255.0
+
+    def masks(self, indices: np.ndarray | list[int]) -> dict[str, np.ndarray]:
+        """Region masks, float32 in [0, 1], each ``[n, H, W]``."""
+        stacked = self._gather("masks", indices).astype(np.float32) / 255.0
+        return {name: stacked[:, i] for i, name in enumerate(MASKS)}
+
+    def _gather(self, name: str, indices: np.ndarray | list[int]) -> np.ndarray:
+        places = [self._locate(int(i)) for i in indices]
+        return np.stack([part[name][at] for part, at in places])
+
+    def batch(self, indices: np.ndarray | list[int], device: torch.device | str = "cpu") -> Batch:
+        """Frames with everything about them as tensors."""
+        indices = np.asarray(indices, np.int64)
+
+        def put(array: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        return Batch(
+            index=put(indices),
+            image=put(self.frames(indices)).float() / 255.0,
+            matte=put(self.mattes(indices))[..., None],
+            masks={name: put(mask)[..., None] for name, mask in self.masks(indices).items()},
+            track={name: put(rows[indices]) for name, rows in self.track.items()},
+        )
+
+    def features(self) -> np.ndarray:
+        """Log-mel rows ``[T, C]`` of the frames that are there."""
+        from shards.audio import extract_features
+
+        return extract_features(FEATURES, self.audio)[: len(self)]
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether anything can be heard."""
+        return bool(len(self.audio)) and float(np.abs(self.audio).max()) > 1e-4
+
+
+def _draw_masks(landmarks: np.ndarray, mattes: np.ndarray, size: int) -> np.ndarray:
+    from heads.masks import region_masks
+
+    drawn = region_masks(landmarks, size, size, MASKS)
+    return np.stack([(drawn[name] * 255 + 0.5).astype(np.uint8) for name in MASKS], 1)
+
+
+def split_frames(video: str | Path, seconds: float | None = None) -> tuple[int, int]:
+    """(training frames, all frames) of a video at 25 fps: its first 10/11, or its first ``seconds``.
+
+    Raises:
+        InputError: unreadable, shorter than a second, or ``seconds`` not positive.
+    """
+    info = video_info(video)
+    total = int(round(info["seconds"] * FPS)) or info["frames"]
+    if total < LEAST_FRAMES:
+        raise InputError(
+            f"{video}: {total} frames are too few; give a clip of at least {LEAST_FRAMES} frames (one second)"
+        )
+    if seconds is None:
+        return max(1, total * 10 // 11), total
+    if seconds <= 0:
+        raise InputError(f"--seconds {seconds:g}: expected a positive number of seconds to train on")
+    return min(total, max(1, round(seconds * FPS))), total
+
+
+def track_clip(
+    video: str | Path,
+    *,
+    start: int = 0,
+    frames: int | None = None,
+    size: int | None = None,
+    crop_box: tuple[float, ...] | None = None,
+    identity: np.ndarray | None = None,
+    background: bool = False,
+) -> Clip:
+    """Track a stretch of a video into a :class:`Clip`.
+
+    Args:
+        start, frames: which frames (25 fps); ``None``: to the end.
+        size: side of the frames, px; ``None``: 512 or the source's if smaller.
+        crop_box, identity: those of an earlier clip of the same person and place, so that both are comparable.
+        background: return at once and track in a thread.
+
+    Raises:
+        InputError: no face, two faces, unreadable (at once, or from :meth:`Clip.wait` when in the background).
+    """
+    from shards.tracking import track_frames
+
+    clip = Clip(size or 512)
+    clip.expected = frames or 0
+    segments = track_frames(
+        video,
+        seconds=None if frames is None else frames / FPS,
+        start=start / FPS,
+        size=size,
+        crop_box=crop_box,
+        identity=identity,
+    )
+    clip.read_in_background(iter(segments))
+    if not background:
+        try:
+            clip.wait()
+        except BaseException:
+            clip.close()
+            raise
+    return clip

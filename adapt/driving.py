@@ -1,0 +1,208 @@
+"""From audio features to expressions, frame by frame: a prior where one is given, else what the person's clip taught.
+
+A driver says how far it looks ahead (``lookahead`` frames) and gives streams; a stream takes feature rows as they
+come and returns the expression of every frame that became final. Offline driving is the same stream fed at once, so
+both give the same frames.
+
+Expressions are dictionaries of float32 arrays: ``expression [T, K]``, and ``eyelids [T, 2]``, ``gaze [T, 2, 2]``
+where the driver knows about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+Expressions = dict[str, np.ndarray]
+
+
+class Stream(Protocol):
+    """Feature rows in, expressions of finished frames out."""
+
+    def push(self, rows: np.ndarray) -> Expressions: ...
+    def finish(self) -> Expressions: ...
+
+
+class Driver(Protocol):
+    """``name`` says in the result what moved the lips."""
+
+    name: str
+    lookahead: int
+
+    def stream(self) -> Stream: ...
+
+
+class WindowStream:
+    """Applies a function of windows of ``2 * context + 1`` rows; the first and last rows are repeated past the ends."""
+
+    def __init__(self, context: int, apply: Callable[[np.ndarray], Expressions]) -> None:
+        self.context, self.apply = context, apply
+        self.rows: np.ndarray | None = None
+
+    def push(self, rows: np.ndarray) -> Expressions:
+        """Expressions of the frames whose whole window has arrived."""
+        rows = np.asarray(rows, np.float32)
+        if self.rows is None:
+            if not len(rows):
+                return {}
+            rows = np.concatenate([np.repeat(rows[:1], self.context, 0), rows])
+            self.rows = rows[:0]
+        self.rows = np.concatenate([self.rows, rows])
+        return self._ready()
+
+    def finish(self) -> Expressions:
+        """Expressions of the last frames."""
+        if self.rows is None or not len(self.rows):
+            return {}
+        self.rows = np.concatenate([self.rows, np.repeat(self.rows[-1:], self.context, 0)])
+        return self._ready()
+
+    def _ready(self) -> Expressions:
+        ready = len(self.rows) - 2 * self.context
+        if ready <= 0:
+            return {}
+        windows = np.lib.stride_tricks.sliding_window_view(self.rows, 2 * self.context + 1, 0)[:ready]
+        result = self.apply(windows.transpose(0, 2, 1))
+        self.rows = self.rows[ready:]
+        return result
+
+
+class RidgeDriver:
+    """Ridge regression from log-mel rows within ±0.2 s to the expression, fitted on the person's own clip.
+
+    It needs no prior and learns from seconds, but knows only the sounds of that clip: a baseline, named as such in
+    every result. The penalty is chosen on held-back blocks of the clip. Regression shrinks towards the mean, so lips
+    would move too little; ``gain`` restores half of the lost spread (on a logarithmic scale).
+    """
+
+    name = "ridge regression on the person's own clip (no audio-expression prior)"
+    lookahead = 5
+
+    def __init__(self, mean: np.ndarray, spread: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
+        self.mean, self.spread, self.weight, self.bias = mean, spread, weight, bias
+
+    @classmethod
+    def fit(cls, features: np.ndarray, expression: np.ndarray) -> RidgeDriver:
+        """Fit on ``features [T, C]`` and ``expression [T, K]`` of one clip.
+
+        Raises:
+            ValueError: fewer than 25 frames, from which nothing can be learned.
+        """
+        if len(features) < 25:
+            raise ValueError(f"{len(features)} frames are too few to learn how this person moves to sound")
+        mean, spread = features.mean(0), features.std(0) + 1e-3
+        windows = cls._windows((features - mean) / spread)
+        bias = expression.mean(0)
+        target = expression - bias
+        penalty = min(10.0 ** np.arange(1, 7), key=lambda p: cls._held_back_error(windows, target, p))
+        weight = _ridge(windows, target, penalty)
+        fitted = np.maximum((windows @ weight).std(0), 1e-6)
+        gain = np.clip(np.sqrt(target.std(0) / fitted), 1.0, 1.6)
+        return cls(
+            mean.astype(np.float32),
+            spread.astype(np.float32),
+            (weight * gain).astype(np.float32),
+            bias.astype(np.float32),
+        )
+
+    @classmethod
+    def _windows(cls, rows: np.ndarray) -> np.ndarray:
+        padded = np.pad(rows, ((cls.lookahead, cls.lookahead), (0, 0)), mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * cls.lookahead + 1, 0)
+        return np.ascontiguousarray(windows.transpose(0, 2, 1)).reshape(len(rows), -1)
+
+    @staticmethod
+    def _held_back_error(windows: np.ndarray, target: np.ndarray, penalty: float, blocks: int = 4) -> float:
+        fold = np.arange(len(windows)) * blocks // len(windows)
+        error = 0.0
+        for block in range(blocks):
+            weight = _ridge(windows[fold != block], target[fold != block], penalty)
+            error += float(((windows[fold == block] @ weight - target[fold == block]) ** 2).sum())
+        return error
+
+    def stream(self) -> Stream:
+        """A new stream."""
+        return WindowStream(self.lookahead, self._apply)
+
+    def _apply(self, windows: np.ndarray) -> Expressions:
+        rows = ((windows - self.mean) / self.spread).reshape(len(windows), -1)
+        return {"expression": (rows @ self.weight + self.bias).astype(np.float32)}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What an avatar keeps of it."""
+        names = ("mean", "spread", "weight", "bias")
+        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in names}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, torch.Tensor]) -> RidgeDriver:
+        """The inverse of :meth:`tensors`."""
+        return cls(*(tensors[name].numpy() for name in ("mean", "spread", "weight", "bias")))
+
+
+def _ridge(rows: np.ndarray, target: np.ndarray, penalty: float) -> np.ndarray:
+    """``argmin ||rows w - target||² + penalty ||w||²``, in whichever of the two spaces is smaller."""
+    rows = rows.astype(np.float64)
+    if len(rows) < rows.shape[1]:
+        gram = rows @ rows.T + penalty * np.eye(len(rows))
+        return rows.T @ np.linalg.solve(gram, target)
+    gram = rows.T @ rows + penalty * np.eye(rows.shape[1])
+    return np.linalg.solve(gram, rows.T @ target)
+
+
+class LoudnessDriver:
+    """Opens the jaw with the loudness: all that can be done for a silent clip without a prior."""
+
+    name = "loudness to jaw (the clip has no sound and no audio-expression prior was given)"
+    lookahead = 1
+
+    def __init__(self, rest: np.ndarray, jaw: np.ndarray) -> None:
+        self.rest, self.jaw = rest, jaw
+
+    def stream(self) -> Stream:
+        """A new stream."""
+        return WindowStream(self.lookahead, self._apply)
+
+    def _apply(self, windows: np.ndarray) -> Expressions:
+        # Log-mel rows are absolute: silence is about -1.2, loud speech 1 (shards.audio.logmel).
+        amount = np.clip((windows.mean((1, 2)) + 0.7) / 1.2, 0.0, 1.0) * 0.5
+        return {"expression": (self.rest + amount[:, None] * self.jaw).astype(np.float32)}
+
+
+class PriorDriver:
+    """The audio-expression prior, sampled with the person's speaking style."""
+
+    def __init__(self, prior: Any, style: Any = None, label: str = "", seed: int = 0) -> None:
+        self.prior, self.style, self.seed = prior, style, seed
+        self.name = f"audio-expression prior {label}".strip()
+        self.lookahead = int(getattr(prior, "lookahead", 0))
+
+    def stream(self) -> Stream:
+        """A new stream."""
+        return _PriorStream(self.prior, self.style, self.seed)
+
+
+class _PriorStream:
+    def __init__(self, prior: Any, style: Any, seed: int) -> None:
+        self.live = prior.streamer(style=style, seed=seed)
+
+    def push(self, rows: np.ndarray) -> Expressions:
+        return _arrays(self.live.push(rows))
+
+    def finish(self) -> Expressions:
+        return _arrays(self.live.finish())
+
+
+def _arrays(values: dict[str, Any] | None) -> Expressions:
+    values = values or {}
+    return {name: np.asarray(value, np.float32) for name, value in values.items() if value is not None}
+
+
+def drive(driver: Driver, features: np.ndarray) -> Expressions:
+    """Expressions of a whole sequence ``features [T, C]``: the stream fed at once."""
+    stream = driver.stream()
+    parts = [stream.push(features), stream.finish()]
+    parts = [part for part in parts if part]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}

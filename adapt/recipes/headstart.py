@@ -1,0 +1,166 @@
+"""``headstart``: a prior-initialised rigged head with residual motion, colour MLP, joint tracks, inpainter, alignment.
+
+The default recipe. From GGTalker it takes the UV map, the joint optimisation of map and tracks, the colour MLP and
+the body inpainter; from FG-3DGS the motion networks of eyes and mouth (as residuals on the rig) and the post-render
+alignment; from both an audio-expression prior, fine-tuned with an early stop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from adapt.clip import Batch
+from adapt.recipes.parts.context import Context
+from adapt.recipes.parts.finish import align_with_sound, train_inpainter
+from adapt.recipes.parts.fit import Fit
+from adapt.recipes.parts.losses import coverage_loss, picture_loss
+from adapt.recipes.parts.model import Rendered
+from adapt.recipes.parts.rigged import RiggedHead
+from adapt.recipes.parts.start import build_rigged
+from configs import InputError
+from heads.talking_head import HeadConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """See ``configs/adapt/headstart.yaml`` for what each key does.
+
+    The switches turn parts off for ablations; the shares are fractions of the budget and need not add up to one.
+    """
+
+    size: int = 0
+    resolution: int = 0
+    visual_prior: bool = True
+    audio_prior: bool = True
+    audio_finetune: bool = True
+    color_mlp: bool = True
+    offsets: bool = True
+    residual_motion: bool = True
+    track_correction: bool = True
+    track_refinement: bool = True
+    inpainter: bool = True
+    alignment: bool = True
+    fit_share: float = 0.85
+    inpainter_share: float = 0.1
+    alignment_share: float = 0.05
+    refine_from: float = 0.15
+    rate: float = 1.0
+    ssim: float = 0.2
+    coverage: float = 0.05
+    boost_face: float = 1.0
+    boost_eyes: float = 2.0
+    boost_mouth: float = 2.0
+    alignment_weight: float = 0.03
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for impossible values."""
+        check_size(self.size)
+        if self.fit_share <= 0:
+            raise InputError(f"fit_share is {self.fit_share:g}, expected a fraction of the budget above 0")
+
+
+def check_size(size: int) -> None:
+    """Raise :class:`InputError` for a size that no recipe can train at."""
+    if size and (size < 64 or size % 16):
+        raise InputError(f"size is {size}, expected a multiple of 16 from 64 on, or 0 to choose")
+
+
+def parts_of(config: Any) -> HeadConfig:
+    """The parts of the rigged head that a configuration switches on."""
+    return HeadConfig(
+        color_rank=8 if config.color_mlp else 0,
+        offset_rank=8 if config.offsets else 0,
+        correction_rank=16 if config.track_correction else 0,
+    )
+
+
+def build(context: Context) -> RiggedHead:
+    """The model before the first step: the prior's map, or the frontal frame's texture on the mesh."""
+    return build_rigged(context, parts_of(context.config), residual=context.config.residual_motion)
+
+
+def shape_of(model: RiggedHead) -> dict[str, Any]:
+    """What :func:`empty` needs beside the configuration."""
+    return {"resolution": model.resolution}
+
+
+def empty(config: Config, document: dict[str, Any], tensors: dict[str, Tensor], rig: Any) -> RiggedHead:
+    """A model of the right shapes for an avatar's weights."""
+    return RiggedHead(
+        document["size"],
+        tensors["intrinsics"],
+        rig=rig,
+        identity=tensors["talking.identity"].float(),
+        parts=replace(parts_of(config), resolution=document["model"]["resolution"]),
+        residual=config.residual_motion,
+    )
+
+
+def loss_of(config: Any, model: RiggedHead):
+    """Pixels + silhouette + penalties, as a function of (rendered, batch)."""
+    boosts = {
+        "face": config.boost_face,
+        "eyes": config.boost_eyes,
+        "mouth_inside": config.boost_mouth,
+        "lips": config.boost_mouth,
+    }
+
+    def loss(rendered: Rendered, batch: Batch) -> Tensor:
+        value = picture_loss(rendered.image, batch, boosts, config.ssim) + model.penalty()
+        if config.coverage:
+            value = value + config.coverage * coverage_loss(rendered, batch)
+        if model.refiner is not None:
+            value = value + model.refiner.penalty(batch.index)
+        return value
+
+    return loss
+
+
+def run(fit: Fit, context: Context) -> None:
+    """The stages, each between two fractions of the budget."""
+    config, model = context.config, fit.model
+    expert = context.priors.get("sync-expert") if config.alignment else None
+    ends = shares_to_ends(
+        fit=config.fit_share,
+        inpainter=config.inpainter_share if config.inpainter else 0.0,
+        alignment=config.alignment_share if expert is not None else 0.0,
+    )
+    loss = loss_of(config, model)
+    first = ends["fit"] * config.refine_from
+    groups = model.groups(config.rate) + model.motion_groups(config.rate)
+    fit.stage("coarse", 0.0, first, groups, loss)
+    calibrate(fit, context)
+    if config.track_refinement:
+        groups = groups + fit.start_refinement(context.rig.n_expression, context.frames).groups()
+    fit.stage("fit", first, ends["fit"], groups, loss)
+    model.refiner = None
+    if config.inpainter:
+        train_inpainter(fit, fit.inpainting(), ends["fit"], ends["inpainter"], config.ssim)
+    if expert is not None:
+        align_with_sound(
+            fit, expert, mouth_groups(model, 0.2 * config.rate), ends["inpainter"], 1.0, loss, config.alignment_weight
+        )
+
+
+def calibrate(fit: Fit, context: Context) -> None:
+    """Once more frames are tracked: what is usual in this clip, for the networks that listen to poses."""
+    if not fit.clock.resumed:
+        fit.model.talking.calibrate(context.tracked())
+
+
+def mouth_groups(model: RiggedHead, scale: float) -> list[dict]:
+    """What alignment may move: the mouth network and the colours (FG-3DGS)."""
+    colors = [g for g in model.groups(scale) if g["name"] in ("head.colors", "head.color")]
+    return colors + model.motion_groups(scale, only="mouth")
+
+
+def shares_to_ends(**shares: float) -> dict[str, float]:
+    """Where each stage ends, as fractions of the budget; stages that are off leave their share to the others."""
+    total, end, ends = sum(shares.values()), 0.0, {}
+    for name, share in shares.items():
+        end += share / total
+        ends[name] = end
+    return ends

@@ -1,0 +1,97 @@
+"""The last stages that recipes share: body inpainter, alignment of lips and sound by the sync expert."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adapt.clip import Batch
+from adapt.recipes.parts.fit import Fit
+from adapt.recipes.parts.losses import pixel_weights
+from adapt.recipes.parts.model import HeadModel, Rendered, feather
+from heads.losses import d_ssim, weighted_mean
+
+
+class Inpainting(nn.Module):
+    """The body inpainter with the model's own body behind the head, so that it only has to repair.
+
+    The region in which it may answer is the frame's dilated head region, grown and feathered; pixels beyond it come
+    from the frame bit for bit.
+    """
+
+    def __init__(self, width: int = 12, depth: int = 3) -> None:
+        from heads.inpaint import BodyInpainter
+
+        super().__init__()
+        self.net = BodyInpainter(width, depth)
+
+    def forward(self, rendered: Rendered, frame: Tensor, head: Tensor) -> Tensor:
+        """Final frames for real frames ``[B, H, W, 3]`` with head regions ``[B, H, W, 1]``."""
+        region = inpainted_region(head, rendered.alpha)
+        filled = rendered.color + (1 - rendered.alpha) * rendered.body
+        return self.net(filled, torch.ones_like(rendered.alpha), frame, region)
+
+
+def inpainted_region(head: Tensor, alpha: Tensor) -> Tensor:
+    """The frame's own head and the rendered one, with a soft rim: where pixels are made, not copied."""
+    return feather(torch.maximum(head, (alpha > 0.02).to(head.dtype)), max(2, head.shape[2] // 64))
+
+
+def train_inpainter(fit: Fit, inpainting: Inpainting, begin: float, until: float, ssim_share: float) -> None:
+    """Teach the inpainter on the clip's own frames with head and body frozen."""
+    model = fit.model
+    frozen = [p for p in model.parameters() if p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+
+    def loss(rendered: Rendered, batch: Batch) -> Tensor:
+        image = inpainting(rendered, batch.image, batch.masks["head"])
+        region = inpainted_region(batch.masks["head"], rendered.alpha)
+        value = weighted_mean((image - batch.image).abs(), region * pixel_weights(batch, {"face": 0.5}))
+        return value + ssim_share * d_ssim(image, batch.image, region)
+
+    groups = [{"params": list(inpainting.parameters()), "lr": 2e-3, "name": "inpainter"}]
+    try:
+        fit.stage("inpainter", begin, until, groups, loss)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+def align_with_sound(
+    fit: Fit,
+    expert,
+    parameters: list[dict],
+    begin: float,
+    until: float,
+    picture: object,
+    weight: float = 0.03,
+) -> None:
+    """Post-render alignment (FG-3DGS section 3.4): the expert's distance of rendered lips and sound, weight 0.03.
+
+    Args:
+        expert: the sync-expert prior; it looks at windows of five frames.
+        parameters: Adam groups that may move: mouth network and colours alone.
+        picture: the recipe's ordinary loss of (rendered, batch), kept beside it so that the pixels stay.
+    """
+    clip, window = fit.clip, 5
+
+    def sample(progress: float) -> torch.Tensor:
+        start = fit.rng.integers(0, max(1, len(clip) - window))
+        return start + torch.arange(window).numpy()
+
+    def loss(rendered: Rendered, batch: Batch) -> Tensor:
+        value = picture(rendered, batch)
+        if fit.features is None or len(batch.index) < window:
+            return value
+        lips = expert.crop_lips(rendered.image, batch.track["landmarks"])
+        sound = fit.features[batch.index]
+        return value + weight * expert.distance(sound[None], lips[None]).mean()
+
+    fit.stage("alignment", begin, until, parameters, loss, sample=sample)
+
+
+def freeze(model: HeadModel) -> None:
+    """No gradients: for rendering."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)

@@ -1,0 +1,135 @@
+"""What every avatar model is: a head that renders under a drive, in front of a body; composition and sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adapt.recipes.parts.drive import Drive
+from heads.backdrop import Backdrop
+from heads.conditions import POSE
+
+Window = tuple[int, int, int, int]
+"""Part of a frame: top, left, height, width in px."""
+
+
+@dataclass
+class Rendered:
+    """A batch of rendered frames (or of a window of them).
+
+    Attributes:
+        color: the head's premultiplied colour ``[B, H, W, 3]``; alpha: its coverage ``[B, H, W, 1]``.
+        body: what lies behind it ``[B, H, W, 3]``.
+        image: the head over the body ``[B, H, W, 3]``.
+    """
+
+    color: Tensor
+    alpha: Tensor
+    body: Tensor
+    image: Tensor
+
+
+class HeadModel(nn.Module):
+    """Base of the recipes' models; subclasses say what the head looks like in :meth:`head`.
+
+    Args:
+        size: side of the frames, px.
+        intrinsics: ``[3, 3]`` of such a frame.
+        backdrop: body and background.
+
+    Attributes:
+        hears: whether the head needs audio features beside the tracked expression.
+        inpainting: the body inpainter, once it is trained.
+    """
+
+    hears = False
+    # The training frames' track refinement is no part of the avatar: kept out of the module's children.
+    _refiner: tuple[nn.Module, ...] = ()
+
+    @property
+    def refiner(self) -> nn.Module | None:
+        """Corrects the tracks of training frames while training; never saved with the avatar."""
+        return self._refiner[0] if self._refiner else None
+
+    @refiner.setter
+    def refiner(self, module: nn.Module | None) -> None:
+        self._refiner = () if module is None else (module,)
+
+    def __init__(self, size: int, intrinsics: Tensor, backdrop: Backdrop) -> None:
+        super().__init__()
+        self.size, self.backdrop = size, backdrop
+        self.inpainting: nn.Module | None = None
+        self.register_buffer("intrinsics", intrinsics.float().clone())
+
+    def head(self, drive: Drive, window: Window | None = None) -> tuple[Tensor, Tensor]:
+        """Premultiplied colour ``[B, H, W, 3]`` and alpha ``[B, H, W, 1]`` of the head."""
+        raise NotImplementedError
+
+    def gaussians(self, drive: Drive | None):
+        """The head's Gaussians in head space (:class:`heads.gaussians.Gaussians`), at rest for ``None``."""
+        raise NotImplementedError
+
+    def behind(self, drive: Drive) -> Tensor:
+        """Body and background ``[B, H, W, 3]``."""
+        conditions = drive.condition.unflatten(-1, (3, -1))[..., :POSE].flatten(-2)
+        return torch.stack([self.backdrop(condition) for condition in conditions])
+
+    def forward(self, drive: Drive, window: Window | None = None) -> Rendered:
+        """The head over its body; ``window`` renders only that part."""
+        color, alpha = self.head(drive, window)
+        body = self.behind(drive)
+        if window is not None:
+            body = crop(body, window)
+        return Rendered(color, alpha, body, color + (1 - alpha) * body)
+
+    def view(self, window: Window | None) -> tuple[Tensor, int, int]:
+        """Intrinsics ``[3, 3]``, height and width of the whole frame or of a window of it."""
+        if window is None:
+            return self.intrinsics, self.size, self.size
+        top, left, height, width = window
+        shift = torch.zeros_like(self.intrinsics)
+        shift[0, 2], shift[1, 2] = left, top
+        return self.intrinsics - shift, height, width
+
+
+def head_window(landmarks: np.ndarray, size: int) -> Window:
+    """The part of a frame that holds the head of landmarks ``[478, 2+]`` px, sides multiples of 16."""
+    (x0, y0), (x1, y1) = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
+    wide, high = x1 - x0, y1 - y0
+    spans = ((y0 - 0.45 * high, y1 + 0.2 * high), (x0 - 0.25 * wide, x1 + 0.25 * wide))
+    out = []
+    for low, top in spans:
+        length = min(-(-int(top - low) // 16) * 16, size)
+        out.append((min(max(int((low + top - length) / 2), 0), size - length), length))
+    return out[0][0], out[1][0], out[0][1], out[1][1]
+
+
+def crop(images: Tensor, window: Window) -> Tensor:
+    """A window of images ``[B, H, W, C]``."""
+    top, left, height, width = window
+    return images[:, top : top + height, left : left + width]
+
+
+def over_original(rendered: Rendered, original: Tensor, head: Tensor) -> Tensor:
+    """The head over a real frame whose own head is taken out.
+
+    Args:
+        original: ``[B, H, W, 3]`` the frame whose body is wanted.
+        head: ``[B, H, W, 1]`` its dilated head region: there the model's own body shows, softly joined, so nothing of
+            the real head remains.
+    """
+    soft = feather(head, max(2, original.shape[2] // 64))
+    plate = original * (1 - soft) + rendered.body * soft
+    return rendered.color + (1 - rendered.alpha) * plate
+
+
+def feather(mask: Tensor, radius: int) -> Tensor:
+    """Blur a mask ``[B, H, W, 1]`` outwards by ``radius`` px: its inside stays 1."""
+    flat = mask.permute(0, 3, 1, 2)
+    grown = functional.max_pool2d(flat, 2 * radius + 1, 1, radius)
+    soft = functional.avg_pool2d(grown, 2 * radius + 1, 1, radius, count_include_pad=False)
+    return torch.maximum(soft, flat).permute(0, 2, 3, 1)

@@ -1,0 +1,122 @@
+"""How a rigged head begins: the visual prior's map, or the texture of one frame copied onto the tracked mesh."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from adapt.recipes.parts.context import Context, auto_resolution
+from adapt.recipes.parts.rigged import RiggedHead
+from heads.talking_head import HeadConfig
+
+COLOR = slice(10, 13)
+
+
+# Head space looks along z: what lies deeper than the ears (about one eye distance) is hidden in a frontal view.
+VISIBLE_DEPTH = 1.2
+
+
+def build_rigged(context: Context, parts: HeadConfig, *, residual: bool) -> RiggedHead:
+    """A rigged head for the clip, its map from the prior where one is given and switched on."""
+    config = context.config
+    prior = context.priors.get("expression-visual") if config.visual_prior else None
+    resolution = config.resolution or (prior.resolution if prior is not None else auto_resolution(context.clip.size))
+    model = RiggedHead(
+        context.clip.size,
+        context.intrinsics,
+        rig=context.rig,
+        identity=context.identity,
+        parts=replace(parts, resolution=resolution),
+        residual=residual,
+    )
+    model.talking.calibrate(context.tracked())
+    context.start_backdrop(model.backdrop)
+    frame = context.frontal_frame()
+    with torch.no_grad():
+        maps = texture_maps(model, context, frame)
+        if prior is not None:
+            maps = from_prior(prior_maps(prior, context, frame), prior.resolution, model, maps)
+        set_maps(model, maps)
+    return model.to(context.device)
+
+
+def set_maps(model: RiggedHead, maps: Tensor) -> None:
+    """Replace the UV map's texels by ``[N, 14]``."""
+    head = model.talking
+    parameters = (head.offsets, head.quats, head.log_scales, head.colors, head.opacities)
+    for part, parameter in zip(maps.split([3, 4, 3, 3, 1], 1), parameters):
+        parameter.copy_(part)
+
+
+def prior_maps(prior, context: Context, frame: int) -> Tensor:
+    """What the expression-visual prior makes of one frame: ``[N, 14]``."""
+    clip = context.clip
+    track = {name: rows[frame : frame + 1] for name, rows in clip.track.items()}
+    track["intrinsics"], track["identity"] = clip.intrinsics, np.array(clip.identity)
+    maps = prior.predict(clip.frames([frame]), clip.mattes([frame]), track)
+    return torch.as_tensor(maps).reshape(-1, 14).float().cpu()
+
+
+def from_prior(predicted: Tensor, resolution: int, model: RiggedHead, texture: Tensor) -> Tensor:
+    """The prior's map on the model's texels.
+
+    At another resolution each texel takes its nearest source texel, its scales shrunk by the ratio; the frame's own
+    texture, which is finer, then keeps its colours where it was seen.
+    """
+    if resolution == model.resolution:
+        return predicted
+    from heads.gaussians import UVGaussians
+
+    source = UVGaussians(model.rig, resolution)
+    place, target = (
+        (source.texels.float() + 0.5) / resolution,
+        (model.talking.uv.texels.float() + 0.5) / model.resolution,
+    )
+    # Texels of another part (teeth beside lips in the atlas) must not lend their Gaussians: they lie far away.
+    place = torch.cat([place, source.regions[:, None].float() * 10], 1).cpu()
+    target = torch.cat([target, model.talking.uv.regions[:, None].float() * 10], 1).cpu()
+    nearest = torch.cat([torch.cdist(rows, place).argmin(1) for rows in target.split(4096)])
+    maps = predicted[nearest].clone()
+    maps[:, 7:10] -= float(np.log(model.resolution / resolution))
+    return torch.where(texture_known(texture)[:, None] & _colour_columns(), texture, maps)
+
+
+def _colour_columns() -> Tensor:
+    columns = torch.zeros(1, 14, dtype=torch.bool)
+    columns[:, COLOR] = True
+    return columns
+
+
+def texture_known(texture: Tensor) -> Tensor:
+    """Texels ``[N]`` whose colour was seen: all the others share one fallback colour exactly."""
+    values, counts = texture[:, COLOR].unique(dim=0, return_counts=True)
+    return (texture[:, COLOR] != values[counts.argmax()]).any(1)
+
+
+def texture_maps(model: RiggedHead, context: Context, frame: int) -> Tensor:
+    """Neutral Gaussians with the colours of the pixels that they project to in one frame.
+
+    Texels that face away, or fall off the head, take the mean colour of what is head but not face (hair).
+    """
+    batch = context.clip.batch([frame])
+    one = context.drive().to("cpu").pick([frame])
+    maps = model.talking.maps().detach().clone()
+    means = model.gaussians(one).means[0]
+    points = means @ one.rotation[0].T + one.translation[0]
+    pixel = points @ model.intrinsics.T
+    pixel = pixel[:, :2] / pixel[:, 2:]
+    grid = (pixel / model.size * 2 - 1)[None, None]
+    layers = torch.cat([batch.image, batch.matte * batch.masks["head"]], -1).permute(0, 3, 1, 2)
+    found = functional.grid_sample(layers, grid, mode="bilinear", align_corners=False)[0, :, 0].T
+    head = (batch.matte * batch.masks["head"])[0, ..., 0] > 0.5
+    hair = head & (batch.masks["face"][0, ..., 0] < 0.5)
+    mean = (
+        batch.image[0][hair if bool(hair.any()) else head].mean(0) if bool(head.any()) else batch.image.mean((0, 1, 2))
+    )
+    seen = (found[:, 3:] > 0.5) & (means[:, 2:] < VISIBLE_DEPTH)
+    maps[:, COLOR] = torch.where(seen, found[:, :3], mean)
+    return maps
