@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 
 from shards.synthetic.identity import Identity
@@ -32,7 +33,7 @@ STYLES: dict[str, Style] = {
     "buzz": Style(7000, (0.06, 0.10), 2, 0.55, 0.0, 0.05, comb="forward", width=0.008),
     "short": Style(6000, (0.30, 0.55), 6, 0.26, 0.20, 0.16, comb="forward"),
     "side": Style(6000, (0.45, 0.85), 8, 0.20, 0.30, 0.17, comb="part"),
-    "curly": Style(5200, (0.7, 1.1), 12, 0.5, 0.25, 0.42, curl=0.07, comb="out"),
+    "curly": Style(5600, (0.50, 0.85), 10, 0.5, 0.35, 0.26, curl=0.06, comb="out"),
     "afro": Style(8000, (0.62, 0.78), 8, 1.0, 0.0, 1.1, curl=0.06, comb="out"),
     "bob": Style(5200, (2.0, 2.5), 14, 0.10, 1.3, 0.17, comb="part", width=0.012),
     "long": Style(5600, (3.4, 4.4), 18, 0.08, 1.5, 0.16, comb="part", width=0.012),
@@ -169,35 +170,75 @@ def _segments(identity: Identity, style: Style, path: np.ndarray, layer: np.ndar
     width = np.repeat(style.width * rng.uniform(0.7, 1.25, n), points - 1) * np.tile(1.0 - 0.55 * t**3, n)
     middle = ends.mean(1)
     axis = np.where(middle[:, 1:2] > 0.4, middle * (1, 0, 1) + np.array([0, 0, -0.95]), middle - SKULL_CENTRE)
-    return Strands(ends, color, shade, width, _unit(axis))
+    single = [np.ascontiguousarray(part, np.float32) for part in (ends, color, shade, width, _unit(axis))]
+    return Strands(*single)
 
 
-def to_gaussians(strands: Strands, rotation: np.ndarray, translation: np.ndarray, lights: Lights):
-    """Camera-space Gaussians of the strands: means (N, 3), quats (N, 4) wxyz, scales (N, 3), linear colours (N, 3).
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
+def _draw(ends, color, shade, width, normal, rotation, translation, lights, depth, focal, out):
+    size = depth.shape[0]
+    count = 0
+    a, b, n = np.empty(3), np.empty(3), np.empty(3)
+    for i in range(ends.shape[0]):
+        for k in range(3):
+            a[k] = b[k] = translation[k]
+            n[k] = 0.0
+            for j in range(3):
+                a[k] += rotation[k, j] * ends[i, 0, j]
+                b[k] += rotation[k, j] * ends[i, 1, j]
+                n[k] += rotation[k, j] * normal[i, j]
+        x, y, z = 0.5 * (a[0] + b[0]), 0.5 * (a[1] + b[1]), 0.5 * (a[2] + b[2])
+        px = min(max(int(focal * x / z + 0.5 * size), 0), size - 1)
+        py = min(max(int(focal * y / z + 0.5 * size), 0), size - 1)
+        if z > depth[py, px] + 0.06:
+            continue
+        tx, ty, tz = b[0] - a[0], b[1] - a[1], b[2] - a[2]
+        length = np.sqrt(tx * tx + ty * ty + tz * tz) + 1e-9
+        tx, ty, tz = tx / length, ty / length, tz / length
+        row = out[count]
+        row[0], row[1], row[2] = x, y, z
+        # The quaternion that turns the x axis into the strand's direction.
+        row[3], row[4], row[5], row[6] = 1 + tx, 0.0, -tz, ty
+        if tx < -0.9999:
+            row[3], row[6] = 0.0, 1.0
+        row[7], row[8], row[9] = 0.42 * length, width[i], width[i]
+        for k in range(3):
+            row[10 + k] = lights[3, k] * color[i, k]
+        for light in range(3):
+            lx, ly, lz = lights[light, 0], lights[light, 1], lights[light, 2]
+            broad = min(max(0.25 + 0.75 * (n[0] * lx + n[1] * ly + n[2] * lz), 0.0), 1.0)
+            if broad == 0.0:
+                continue
+            along = tx * lx + ty * ly + tz * lz
+            across = np.sqrt(max(1 - along * along, 0.0))
+            half = (tx * lx + ty * ly + tz * (lz - 1)) / np.sqrt(lx * lx + ly * ly + (lz - 1) * (lz - 1))
+            gloss = max(1 - half * half, 0.0)
+            for _ in range(5):  # to the power 32
+                gloss *= gloss
+            for k in range(3):
+                shine = 0.10 * gloss * broad * (0.15 + color[i, k])
+                row[10 + k] += lights[light, 3 + k] * broad * (0.80 * across * color[i, k] + shine)
+        for k in range(3):
+            row[10 + k] *= shade[i]
+        count += 1
+    return count
 
-    Lighting after Kajiya and Kay (1989): a strand is brightest across its direction; the highlight runs round the head.
+
+def visible_gaussians(
+    strands: Strands, rotation: np.ndarray, translation: np.ndarray, lights: Lights, depth: np.ndarray, focal: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Camera-space Gaussians of the strands that `depth` (H, H) of the mesh does not hide.
+
+    Returns means (N, 3), quats (N, 4) wxyz, scales (N, 3) and linear colours (N, 3), float32. Lighting after Kajiya and
+    Kay (1989): a strand is brightest across its direction, so that the highlight runs round the head.
     """
-    ends = strands.ends @ rotation.T + translation
-    along = ends[:, 1] - ends[:, 0]
-    length = np.linalg.norm(along, axis=1)
-    tangent = along / np.maximum(length, 1e-9)[:, None]
-    normal = strands.normal @ rotation.T
-    color = 0.75 * (lights.sky + lights.ground) * 0.5 * strands.color
-    eye = np.array([0, 0, -1.0])
-    for light, rgb in (
-        (lights.key, lights.key_color),
-        (lights.fill, lights.fill_color),
-        (lights.rim, lights.rim_color),
-    ):
-        broad = np.clip(0.25 + 0.75 * normal @ light, 0, 1)
-        across = np.sqrt(np.clip(1 - (tangent @ light) ** 2, 0, 1))
-        half = _unit(light + eye)
-        shine = np.sqrt(np.clip(1 - (tangent @ half) ** 2, 0, 1)) ** 60 * broad
-        color = color + rgb * broad[:, None] * (
-            0.80 * across[:, None] * strands.color + 0.10 * shine[:, None] * (0.15 + strands.color)
-        )
-    color = color * strands.shade[:, None]
-    quats = np.concatenate([1 + tangent[:, :1], np.zeros((len(tangent), 1)), -tangent[:, 2:3], tangent[:, 1:2]], 1)
-    quats = _unit(np.where(quats[:, :1] > 1e-4, quats, [[0, 0, 0, 1.0]]))
-    scales = np.stack([0.42 * length, strands.width, strands.width], 1)
-    return ends.mean(1), quats, scales, color
+    table = np.zeros((4, 6))
+    pairs = (lights.key, lights.key_color), (lights.fill, lights.fill_color), (lights.rim, lights.rim_color)
+    for row, (direction, rgb) in zip(table, pairs, strict=False):
+        row[:3], row[3:] = direction, rgb
+    table[3, :3] = 0.375 * (lights.sky + lights.ground)
+    out = np.empty((len(strands.ends), 13), np.float32)
+    count = _draw(strands.ends, strands.color, strands.shade, strands.width, strands.normal, rotation, translation, table,
+                  depth, focal, out)  # fmt: skip
+    kept = out[:count]
+    return kept[:, :3], kept[:, 3:7], kept[:, 7:10], kept[:, 10:]

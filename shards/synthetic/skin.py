@@ -115,7 +115,7 @@ class Painter:
         """A canvas onto the texels (S, S); zero for the back of the head."""
         xy = (self.position[..., :2] - (_LEFT, _TOP)) * (_CANVAS / _SPAN)
         seen = map_coordinates(canvas, [xy[..., 1], xy[..., 0]], order=1, mode="constant")
-        return seen * np.clip((1.25 - self.position[..., 2]) / 0.3, 0, 1)
+        return seen * np.clip((1.35 - self.position[..., 2]) / 0.5, 0, 1)
 
     def blob(self, x: float, y: float, sx: float, sy: float) -> np.ndarray:
         """A soft spot on both sides of the face, straight on the texels."""
@@ -274,7 +274,9 @@ def _facial_hair(painter: Painter, identity: Identity, color: np.ndarray, rng: n
     )
     points = _hairs(painter, mask, count, length, lambda x, y: (0.5 * x, 1.0 + 0 * y), rng, 0.005)
     alpha = painter.project(np.clip(cover * mask * 0.75 + 0.55 * points * np.clip(mask * 2, 0, 1), 0, 0.95))[..., None]
-    return color * (1 - alpha) + alpha * np.clip(identity.hair_color * 0.8, 0, 1)
+    return color * (1 - alpha) + alpha * np.clip(
+        identity.hair_color * (0.8 if identity.hair_color.mean() < 0.35 else 0.6), 0, 1
+    )
 
 
 def beard_mask(painter: Painter, style: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 
 from shards.synthetic import motion
 from shards.synthetic.body import CLOTH_SIZE, Mesh, cloth_texture, glasses, torso
-from shards.synthetic.hair import STYLES, grow, to_gaussians
+from shards.synthetic.hair import STYLES, grow, visible_gaussians
 from shards.synthetic.identity import Identity
 from shards.synthetic.raster import Subdivision, interpolate, rasterize_mesh, vertex_normals
 from shards.synthetic.scenery import background
@@ -309,12 +309,10 @@ class Talker:
             return np.zeros((size, size, 4), np.float32)
         from heads import rasterization
 
-        means, quats, scales, color = to_gaussians(self.strands, rotation, translation, self.lights)
         focal = FOCAL * size
-        x, y = (np.clip(focal * means[:, k] / means[:, 2] + size / 2, 0, size - 1).astype(int) for k in (0, 1))
-        seen = means[:, 2] < depth[y, x] + 0.06
+        means, quats, scales, color = visible_gaussians(self.strands, rotation, translation, self.lights, depth, focal)
         parts = means, quats, scales, np.full(len(means), 0.85), display(color)
-        tensors = [torch.from_numpy(np.ascontiguousarray(part[seen], np.float32)) for part in parts]
+        tensors = [torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in parts]
         intrinsics = torch.tensor([[[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]]], dtype=torch.float32)
         with torch.no_grad():
             hair, cover, _ = rasterization(*tensors, torch.eye(4)[None], intrinsics, size, size, eps2d=0.1)
