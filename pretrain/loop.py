@@ -132,6 +132,7 @@ class Trainer:
             workers=config.reader_workers,
             max_broken=config.max_broken,
         )
+        self.batches: Prefetcher | None = None
         self._wait, self._busy, self._session_samples = 0.0, 0.0, 0
 
     # -- state ---------------------------------------------------------------------------------------------------
@@ -299,7 +300,8 @@ class Trainer:
 
     def close(self) -> None:
         """Stop the reading thread."""
-        self.batches.close()
+        if self.batches is not None:
+            self.batches.close()
 
     def _report(self, checkpoint: str, metrics: dict[str, float]) -> None:
         self.context.report(checkpoint, {"step": self.step, **metrics})

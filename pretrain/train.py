@@ -154,7 +154,6 @@ def refuse_other_rig(dataset: Any, data: str) -> None:
 
 def work(job: dict[str, Any], context: Any) -> dict[str, Any] | None:
     """What each worker runs: train, prove, export, register. Returns the result on rank 0."""
-    from cluster.checkpoint import latest_checkpoint
     from pretrain.loop import Trainer
 
     started = time.perf_counter()
@@ -162,10 +161,10 @@ def work(job: dict[str, Any], context: Any) -> dict[str, Any] | None:
     config = load_config(task_type.config_class, job["config"])
     task = task_type(config, *open_split(task_type, config, job["data"]))
     tracker = _tracker(job, context) if context.rank == 0 else None
-    trainer = Trainer(task, job["run"], context, tracker)
+    trainer = Trainer(task, context.run, context, tracker)
     try:
-        # After a failure the launcher starts the workers anew: what the run saved meanwhile counts, not what it began with.
-        trainer.begin(latest_checkpoint(job["run"]) or job["checkpoint"])
+        # After a failure the workers start anew: what the run saved meanwhile counts, not what it began with.
+        trainer.begin(context.latest_checkpoint() or job["checkpoint"])
         finished = trainer.run()
         result = finish(trainer, job, finished, started) if trainer.engine.is_main else None
         trainer.engine.barrier()
@@ -180,7 +179,7 @@ def _tracker(job: dict[str, Any], context: Any) -> Any:
     from cluster.tracking import Tracker
 
     return Tracker(
-        str(job["run"]).rstrip("/").rsplit("/", 1)[-1], {"prior": job["prior"], "data": job["data"], **job["config"]}
+        str(context.run).rstrip("/").rsplit("/", 1)[-1], {"prior": job["prior"], "data": job["data"], **job["config"]}
     )
 
 
@@ -191,8 +190,8 @@ def finish(trainer: Any, job: dict[str, Any], finished: bool, started: float) ->
     speed = trainer.speed()
     result: dict[str, Any] = {
         "prior": job["prior"],
-        "run": job["run"],
-        "checkpoint": latest_checkpoint(job["run"]),
+        "run": trainer.run_url,
+        "checkpoint": latest_checkpoint(trainer.run_url),
         "weights_sha256": None,
         "steps": trainer.step,
         "samples": trainer.samples,
@@ -207,7 +206,7 @@ def finish(trainer: Any, job: dict[str, Any], finished: bool, started: float) ->
     if finished:
         publish(trainer, job, result)
         result["seconds"] = round(time.perf_counter() - started, 3)
-    _write_result(job["run"], result)
+    _write_result(trainer.run_url, result)
     print(end_of_run(result), file=sys.stderr)
     return result
 
@@ -226,7 +225,7 @@ def publish(trainer: Any, job: dict[str, Any], result: dict[str, Any]) -> None:
         info = write_prior(folder, trainer.task, trainer.average, evidence.summary)
         result["weights_sha256"] = info["weights_sha256"]
         _write_report(folder, evidence, info, result, trainer.loss_text())
-        storage.upload_tree(folder, storage.join(job["run"], "prior"))
+        storage.upload_tree(folder, storage.join(trainer.run_url, "prior"))
         if trainer.tracker is not None:
             _track_evidence(trainer, evidence, folder)
         registered = registry.register(

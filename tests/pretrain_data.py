@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +96,32 @@ def make_talkers(url: Path | str, people: int = 5, segments: int = 3, frames: in
                 features = {"logmel": logmel(audio)}
                 writer.add(key, meta, frames=image, matte=matte, track=piece, audio=audio, features=features)
     return str(url)
+
+
+@functools.cache
+def talkers() -> str:
+    """A dataset of five people, written once a test session."""
+    return make_talkers(Path(tempfile.mkdtemp(prefix="headstart-talkers-")) / "data", people=5, segments=2)
+
+
+class Alone:
+    """The context of a run in this process: asks to stop once ``stop_at`` steps have been reported or asked about."""
+
+    rank, world_size, is_main = 0, 1, True
+
+    def __init__(self, run: str, stop_at: int | None = None) -> None:
+        self.run, self.stop_at, self.asked = str(run), stop_at, 0
+
+    def should_stop(self) -> bool:
+        """True from the ``stop_at``-th call on; the loop asks once a step."""
+        self.asked += 1
+        return self.stop_at is not None and self.asked >= self.stop_at
+
+    def latest_checkpoint(self) -> str | None:
+        """Newest checkpoint of the run."""
+        from cluster.checkpoint import latest_checkpoint
+
+        return latest_checkpoint(self.run)
+
+    def report(self, checkpoint: str | None, metrics: dict) -> None:
+        """Nothing listens."""

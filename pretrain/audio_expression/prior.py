@@ -14,7 +14,7 @@ from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.model import Denoiser
 from pretrain.audio_expression.targets import flatten_targets, split_targets, target_sizes
-from pretrain.audio_expression.windows import frame_noise, stitched
+from pretrain.audio_expression.windows import Stitcher, frame_noise
 
 LEAST_STD = 1e-3
 
@@ -119,18 +119,21 @@ class AudioExpressionPrior:
         Raises:
             InputError: features of another size.
         """
-        features = self.check_features(features)
-        options = {"style": style, "steps": steps, "guidance": guidance, "temperature": temperature}
-        parts = list(self.stream([features], seed=seed, first=first, **options))
-        if not parts:
-            return split_targets(
-                np.zeros((0, self.model.dims), np.float32), self.config.targets, self.model.n_expression
-            )
+        streamer = self.streamer(
+            style=style, steps=steps, guidance=guidance, temperature=temperature, seed=seed, first=first
+        )
+        parts = [streamer.push(features), streamer.finish()]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def stream(
+    def stream(self, blocks: Iterable[np.ndarray], **options: Any) -> Iterator[dict[str, np.ndarray]]:
+        """The same for a stream of blocks (n, C): finished frames as they come; options as :meth:`sample`."""
+        streamer = self.streamer(**options)
+        for block in blocks:
+            yield streamer.push(block)
+        yield streamer.finish()
+
+    def streamer(
         self,
-        blocks: Iterable[np.ndarray],
         *,
         style: np.ndarray | None = None,
         steps: int | None = None,
@@ -138,16 +141,14 @@ class AudioExpressionPrior:
         temperature: float | None = None,
         seed: int = 0,
         first: int = 0,
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """The same for a stream of blocks (n, C): finished frames as they come, one window behind the sound."""
+    ) -> MotionStream:
+        """The push form of :meth:`stream`: ``push(rows (n, C))`` and ``finish()`` give the frames that became final."""
         style = self.mean_style if style is None else np.asarray(style, np.float32)
 
         def run(rows: np.ndarray, at: int) -> np.ndarray:
             return self._window(rows, at, style, steps, guidance, temperature, seed)
 
-        checked = (self.check_features(block) for block in blocks)
-        for flat in stitched(checked, self.config.window, self.config.overlap, run, first):
-            yield split_targets(flat, self.config.targets, self.model.n_expression)
+        return MotionStream(self, Stitcher(self.config.window, self.config.overlap, run, self.model.dims, first))
 
     @torch.no_grad()
     def _window(
@@ -178,6 +179,43 @@ class AudioExpressionPrior:
 
         clean = diffusion.denoise(config, noise, config.sample_steps if steps is None else steps, predict)
         return model.decode(clean)[0].cpu().numpy()
+
+    @property
+    def audio_encoder(self) -> nn.Module:
+        """The part that listens; adaptation keeps it as it is."""
+        return self.model.denoiser.audio
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Everything that training moved, the audio encoder among them."""
+        return self.model.parameters()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights and statistics by name."""
+        return self.model.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self.model.load_state_dict(state)
+
+    def loss(self, features: Tensor, expression: Tensor, eyelids: Tensor | None = None, style: Tensor | None = None) -> Tensor:
+        """The training loss on a person's own windows, for fine-tuning; uses torch's global random state.
+
+        Args:
+            features: (B, T, C); expression: (B, T, K); eyelids: (B, T, 2); style: (B, S) or (S,), the mean style when absent.
+        """
+        from pretrain.audio_expression.task import SequenceObjective
+
+        device = self.model.alpha.device
+        batch, frames = features.shape[:2]
+        targets = self.model.target_mean.expand(batch, frames, -1).clone()
+        given, at = {"expression": expression, "eyelids": eyelids}, 0
+        for name, size in target_sizes(self.config.targets, self.model.n_expression).items():
+            if given.get(name) is not None:
+                targets[..., at : at + size] = given[name].to(device)
+            at += size
+        style = torch.zeros(self.config.model.style, device=device) if style is None else style.to(device)
+        objective = SequenceObjective(self.model).train(self.model.training).to(device)
+        return objective.step(features.to(device), targets, style.expand(batch, -1), torch.ones(batch, device=device))[0]
 
     def find_style(
         self, features: np.ndarray, track: dict[str, np.ndarray] | np.ndarray, *, iterations: int = 60, seed: int = 0
@@ -211,6 +249,28 @@ class AudioExpressionPrior:
                 flat[:, at : at + size] = track
             at += size
         return flat.astype(np.float32)
+
+
+class MotionStream:
+    """Sound in, motion out, in pieces; the same values as :meth:`AudioExpressionPrior.sample` on the whole.
+
+    Attributes:
+        lookahead: frames of sound after its own that a frame needs at most before it is final.
+    """
+
+    def __init__(self, prior: AudioExpressionPrior, stitcher: Stitcher) -> None:
+        self.prior, self.stitcher, self.lookahead = prior, stitcher, stitcher.lookahead
+
+    def push(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Take in feature rows (n, C); the targets of the frames that became final, possibly none."""
+        return self._split(self.stitcher.push(self.prior.check_features(rows)))
+
+    def finish(self) -> dict[str, np.ndarray]:
+        """The targets of the remaining frames."""
+        return self._split(self.stitcher.finish())
+
+    def _split(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        return split_targets(flat, self.prior.config.targets, self.prior.model.n_expression)
 
 
 def _fit_style(model: ExpressionModel, features: Tensor, clean: Tensor, iterations: int, seed: int) -> np.ndarray:

@@ -22,6 +22,9 @@ from pretrain.sequences import Sequence, sequences
 from pretrain.task import Evidence, Task, check_features
 
 
+PURE_NOISE = 0.33
+
+
 class SequenceObjective(nn.Module):
     """``forward(batch)``: the denoising loss of a batch of windows.
 
@@ -36,25 +39,30 @@ class SequenceObjective(nn.Module):
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """batch: ``features`` [B, T, C], ``targets`` [B, T, D], ``person`` [B], ``weight`` [B]; returns the loss and its parts."""
+        people = batch["person"]
+        known = torch.rand(len(people), device=people.device) >= self.model.config.diffusion.style_drop
+        style = self.model.denoiser.styles(people.clamp_min(0)) * (known & (people >= 0))[:, None]
+        return self.step(batch["features"].float(), batch["targets"].float(), style, batch["weight"].float())
+
+    def step(
+        self, features: Tensor, targets: Tensor, style: Tensor, weight: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Noise windows [B, T, D], denoise them hearing features [B, T, C] in styles [B, S], and compare."""
         model, config = self.model, self.model.config
-        features = model.normalise(batch["features"].float())
+        features, clean = model.normalise(features), model.encode(targets)
         if self.training and config.augment.noise:
             features = features + config.augment.noise * torch.randn_like(features)
-        clean = model.encode(batch["targets"].float())
         count, device = len(clean), clean.device
         heard = torch.rand(count, device=device) >= config.diffusion.condition_drop
-        known = torch.rand(count, device=device) >= config.diffusion.style_drop
-        style = model.denoiser.styles(batch["person"].clamp_min(0)) * (known & (batch["person"] >= 0))[:, None]
         t = torch.randint(0, config.diffusion.train_steps, (count,), device=device)
-        # A third of the windows at pure noise: one-step estimates and the first sampling step both start there.
-        t = torch.where(
-            torch.rand(count, device=device) < 0.33, torch.full_like(t, config.diffusion.train_steps - 1), t
-        )
-        noise = torch.randn_like(clean)
-        noise = torch.where((torch.rand(count, device=device) < 0.15)[:, None, None], torch.zeros_like(noise), noise)
+        # A third of the windows at pure noise: one-step means and the first sampling step both start there.
+        last = torch.full_like(t, config.diffusion.train_steps - 1)
+        t = torch.where(torch.rand(count, device=device) < PURE_NOISE, last, t)
+        # Calm sampling scales its noise down, so the model must know windows with less of it.
+        warmth = torch.where(torch.rand(count, device=device) < 0.5, torch.rand(count, device=device), 1.0)
+        noise = torch.randn_like(clean) * warmth[:, None, None]
         noisy = diffusion.add_noise(config.diffusion, clean, noise, t)
-        guess = model.predict(noisy, t, features, style, heard)
-        return self.losses(guess, clean, style, batch["weight"].float())
+        return self.losses(model.predict(noisy, t, features, style, heard), clean, style, weight)
 
     def losses(self, guess: Tensor, clean: Tensor, style: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum and parts; guess and clean [B, T, D], unit-sized; weight [B] is zero for unusable windows."""

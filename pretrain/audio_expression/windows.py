@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -28,42 +28,50 @@ def fade(length: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length)).astype(np.float32)[:, None]
 
 
-def stitched(
-    rows: Iterable[np.ndarray], window: int, overlap: int, run: Callable[[np.ndarray, int], np.ndarray], first: int = 0
-) -> Iterator[np.ndarray]:
-    """Run a window function over a stream of feature rows and cross-fade the overlaps.
+class Stitcher:
+    """Runs a window function over a stream of feature rows and cross-fades the overlaps; holds one window at most.
 
     Windows start at ``first + k·(window − overlap)``. What frame t becomes depends on the windows that hold it alone,
     so a long input gives what its parts give, away from the parts' ends.
 
     Args:
-        rows: blocks (n, C) of any n.
+        window, overlap: in rows.
         run: ``(features (m, C), absolute first frame) -> (m, D)``, m at most ``window``.
-
-    Yields:
-        finished blocks (n, D) in order; together as many rows as went in.
+        first: number of the first row's frame.
     """
-    held: list[np.ndarray] = []
-    count, at, tail = 0, first, None
-    for block in rows:
-        held.append(np.asarray(block, np.float32))
-        count += len(block)
-        while count >= window + 1:  # one row more than a window: the last window is left for the end
-            buffer = np.concatenate(held)
-            out = _join(tail, run(buffer[:window], at), overlap)
-            yield out[: window - overlap]
-            tail = out[window - overlap :]
-            held, count, at = [buffer[window - overlap :]], count - window + overlap, at + window - overlap
-    buffer = np.concatenate(held) if held else np.zeros((0, 0), np.float32)
-    if tail is None:
-        if count:
-            yield run(buffer, at)
-    else:
-        yield _join(tail, run(buffer, at), overlap)
 
+    def __init__(
+        self, window: int, overlap: int, run: Callable[[np.ndarray, int], np.ndarray], size: int, first: int = 0
+    ) -> None:
+        self.window, self.overlap, self.run, self.size, self.at = window, overlap, run, size, first
+        self._rows: np.ndarray | None = None
+        self._tail: np.ndarray | None = None
 
-def _join(tail: np.ndarray | None, out: np.ndarray, overlap: int) -> np.ndarray:
-    if tail is None:
-        return out
-    weight = fade(overlap)
-    return np.concatenate([tail * (1 - weight) + out[:overlap] * weight, out[overlap:]])
+    @property
+    def lookahead(self) -> int:
+        """Rows that must have arrived after a frame's own before it is sure to be final."""
+        return self.window
+
+    def push(self, rows: np.ndarray) -> np.ndarray:
+        """Take in (n, C) rows; the (m, D) frames that became final, in order."""
+        rows = np.asarray(rows, np.float32)
+        self._rows = rows if self._rows is None else np.concatenate([self._rows, rows])
+        step, done = self.window - self.overlap, []
+        # One row more than a window: the last window of a stream is left for finish, which may find it shorter.
+        while len(self._rows) > self.window:
+            out = self._join(self.run(self._rows[: self.window], self.at))
+            done.append(out[:step])
+            self._tail, self._rows, self.at = out[step:], self._rows[step:], self.at + step
+        return np.concatenate(done) if done else np.zeros((0, self.size), np.float32)
+
+    def finish(self) -> np.ndarray:
+        """The rest, (m, D); nothing may be pushed afterwards."""
+        if self._rows is None or not len(self._rows):
+            return np.zeros((0, self.size), np.float32)
+        return self._join(self.run(self._rows, self.at))
+
+    def _join(self, out: np.ndarray) -> np.ndarray:
+        if self._tail is None:
+            return out
+        weight, overlap = fade(self.overlap), self.overlap
+        return np.concatenate([self._tail * (1 - weight) + out[:overlap] * weight, out[overlap:]])

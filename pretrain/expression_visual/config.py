@@ -1,0 +1,78 @@
+"""Configuration of the expression-visual prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from configs import InputError
+from pretrain.config import PretrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualModelConfig:
+    """Sizes of the image encoder and the U-Net over the UV map."""
+
+    resolution: int = 64  # texels along a side of the UV map
+    channels: int = 24  # of the U-Net's first level; doubled at each of the others
+    levels: int = 3
+    image_channels: int = 16  # of the image features that each texel sees
+
+    def check(self) -> None:
+        """Refuse maps that the U-Net cannot halve."""
+        if self.resolution % (1 << (self.levels - 1)):
+            raise InputError(
+                f"model.resolution {self.resolution} does not halve {self.levels - 1} times (model.levels {self.levels}); "
+                f"make it a multiple of {1 << (self.levels - 1)}"
+            )
+        if self.channels % 8:
+            raise InputError(f"model.channels is {self.channels}, expected a multiple of 8 (group normalisation)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualLossConfig:
+    """Weights of the training losses."""
+
+    l1: float = 0.8
+    d_ssim: float = 0.2
+    perceptual: float = 0.0  # needs lpips
+    lpips: str | None = None  # path of LPIPS/VGG weights; without them the perceptual loss is absent
+    alpha: float = 0.1  # agreement of the head's outline with the matte
+    offset: float = 0.05
+    scale: float = 0.05
+    face: float = 2.0  # weight of the face's pixels; hair, neck and the background beside them count 1
+    detail: float = 4.0  # weight of eyes, lips and the inside of the mouth
+
+    def check(self) -> None:
+        """Refuse a perceptual loss without its network."""
+        if self.perceptual and not self.lpips:
+            raise InputError("loss.perceptual is set and loss.lpips is not: give the path of the LPIPS weights, or set it to 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualAugmentConfig:
+    """What is varied in training, alike in source and target."""
+
+    gain: float = 0.15  # of each colour channel, standard deviation of the logarithm
+    gamma: float = 0.15
+    second: float = 0.5  # chance that further references are seen at all
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpressionVisualConfig(PretrainConfig):
+    """Keys of ``configs/pretrain/expression-visual/*.yaml``."""
+
+    size: int = 128  # px of the frames, source and target
+    references: int = 2  # frames of the source, at most
+    targets: int = 2  # frames drawn and compared for each sample
+    across: float = 0.7  # chance that targets come from another segment than the source
+    model: VisualModelConfig = field(default_factory=VisualModelConfig)
+    loss: VisualLossConfig = field(default_factory=VisualLossConfig)
+    augment: VisualAugmentConfig = field(default_factory=VisualAugmentConfig)
+
+    def check(self) -> None:
+        """Refuse sizes that the image encoder cannot halve."""
+        super().check()
+        if self.size < 32 or self.size % 8:
+            raise InputError(f"size is {self.size} px, expected a multiple of 8 from 32")
+        if self.references < 1 or self.targets < 1:
+            raise InputError(f"references is {self.references} and targets {self.targets}, expected one or more of each")

@@ -1,0 +1,96 @@
+"""Source frame to target frame of the same person, driven by the target's track, compared pixel by pixel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.expression_visual.config import ExpressionVisualConfig
+from pretrain.expression_visual.model import VisualModel
+from pretrain.expression_visual.view import POSE
+
+
+class VisualObjective(nn.Module):
+    """``forward(batch)``: predict one map a person, render all targets of the batch in one call, compare.
+
+    L1 + D-SSIM (+ perceptual when its weights are given) on the head, agreement of the outline with the matte, and
+    penalties that keep Gaussians near their texel and of its size. The background is a random colour in both images,
+    so that nothing of it can be learned.
+    """
+
+    def __init__(self, model: VisualModel) -> None:
+        super().__init__()
+        self.model = model
+        # In a list: a perceptual network that is not ours must not enter the checkpoint.
+        self._perceptual: list = []
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """batch: see :class:`pretrain.expression_visual.view.ReferenceView`; returns the loss and its parts."""
+        config = self.model.config
+        batch = vary_light(batch, config) if self.training else batch
+        sources = {name: batch[f"source_{name}"].float() for name in ("image", "matte", *POSE)}
+        maps = self.model(sources, batch["identity"].float(), batch["seen"].float()).float()
+        # Geometry and compositing need float32: half a texel is lost in bf16.
+        with torch.autocast(maps.device.type, enabled=False):
+            image, alpha, target = self.render_targets(maps, batch)
+            parts = self.losses(image, alpha, target, maps, batch)
+        weights = {name: getattr(config.loss, name) for name in parts}
+        loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+        return loss, {name: value.detach() for name, value in parts.items()}
+
+    def render_targets(self, maps: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Rendered images (B·G, S, S, 3), alphas (B·G, S, S, 1) and composited targets."""
+        from heads.gaussians import render_head
+
+        model, count = self.model, batch["target_image"].shape[1]
+        pose = {name: batch[f"target_{name}"].float().flatten(0, 1) for name in POSE}
+        identity = batch["identity"].float().repeat_interleave(count, 0)
+        gaussians = model.binding.bind(model.vertices(identity, pose), maps.repeat_interleave(count, 0))
+        behind = torch.rand(len(identity), 3, device=maps.device)
+        size = batch["target_image"].shape[-2]
+        image, alpha, _ = render_head(
+            gaussians, pose["rotation"], pose["translation"], pose["intrinsics"], size, size, background=behind
+        )
+        matte = batch["target_matte"].float().flatten(0, 1)[..., None]
+        target = batch["target_image"].float().flatten(0, 1) * matte + behind[:, None, None] * (1 - matte)
+        return image, alpha, target
+
+    def losses(
+        self, image: Tensor, alpha: Tensor, target: Tensor, maps: Tensor, batch: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The parts, by the names of their weights in the config."""
+        from heads.losses import d_ssim, l1, offset_penalty, scale_penalty
+
+        config = self.model.config.loss
+        weight = batch["target_weight"].float().flatten(0, 1)
+        near = (weight > 0).float()[..., None]
+        matte = batch["target_matte"].float().flatten(0, 1)[..., None]
+        parts = {
+            "l1": l1(image, target, weight),
+            "d_ssim": d_ssim(image, target, weight),
+            "alpha": ((alpha - matte).abs() * near).sum() / near.sum().clamp_min(1),
+            "offset": offset_penalty(maps[..., :3]),
+            "scale": scale_penalty(maps[..., 7:10], largest=2.0),
+        }
+        if config.perceptual:
+            parts["perceptual"] = self.perceptual()(image * near, target * near).mean()
+        return parts
+
+    def perceptual(self) -> nn.Module:
+        """LPIPS with the weights that the config names."""
+        if not self._perceptual:
+            from heads.losses import LPIPS
+
+            self._perceptual.append(LPIPS(self.model.config.loss.lpips).to(self.model.device))
+        return self._perceptual[0]
+
+
+def vary_light(batch: dict[str, Tensor], config: ExpressionVisualConfig) -> dict[str, Tensor]:
+    """Another white balance and gamma for each person, alike in source and target."""
+    count, device = len(batch["identity"]), batch["identity"].device
+    gain = (config.augment.gain * torch.randn(count, 1, 1, 1, 3, device=device)).exp()
+    gamma = (config.augment.gamma * torch.randn(count, 1, 1, 1, 1, device=device)).exp()
+    changed = {
+        name: (batch[name].float().clamp_min(1e-4) ** gamma * gain).clamp(0, 1) for name in ("source_image", "target_image")
+    }
+    return batch | changed

@@ -1,0 +1,51 @@
+"""Sheets of one-shot heads, to look at: holes, background leaking in, teeth, hair."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pretrain.expression_visual.evidence import Clip, heads_of, render
+from pretrain.expression_visual.prior import ExpressionVisualPrior
+
+YAW = 30.0  # degrees of the side views
+JAW = 1.5  # amount of the jaw control of the open mouth
+
+
+def side_poses(prior: ExpressionVisualPrior, clip: Clip) -> dict[str, Tensor]:
+    """The source's pose from the front, from both sides, from above, and with the jaw open: five poses."""
+    source = {name: value[:1].clone() for name, value in clip.pose.items()}
+    turns = [turn(0, 0), turn(-YAW, 0), turn(YAW, 0), turn(0, -15), turn(0, 0)]
+    pose = {name: value.repeat(len(turns), *[1] * (value.ndim - 1)) for name, value in source.items()}
+    pose["rotation"] = torch.stack(turns)
+    jaw = prior.rig.control("jaw", JAW)
+    pose["expression"][-1] += jaw["expression"].cpu()
+    return pose
+
+
+def turn(yaw: float, pitch: float) -> Tensor:
+    """Rotation (3, 3) of a head by yaw about the vertical and pitch about the ear-to-ear axis, degrees."""
+    a, b = math.radians(yaw), math.radians(pitch)
+    across = torch.tensor([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
+    nod = torch.tensor([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
+    return across @ nod
+
+
+def sheet(prior: ExpressionVisualPrior, clip: Clip) -> np.ndarray:
+    """Rows: the frame given and views of the prior's head; the copy's; real frames, and both heads at them. uint8."""
+    maps, poses = heads_of(prior, clip), side_poses(prior, clip)
+    opened, turned = (int(np.flatnonzero(mask)[0]) + 1 for mask in (clip.opened, clip.turned))
+    chosen = [opened, turned, len(clip.image) // 2]
+    real = {name: value[chosen] for name, value in clip.pose.items()}
+    rows = []
+    for name in ("prior", "copy"):
+        views = render(prior, maps[name], clip.person, poses)
+        rows.append([clip.image[0], *views, *render(prior, maps[name], clip.person, real)])
+    blank = torch.full_like(clip.image[0], 0.5)
+    seen = clip.matte[0, ..., None]
+    rows.append([clip.image[0] * seen + 0.5 * (1 - seen), *[blank] * 5, *clip.image[chosen]])
+    picture = torch.cat([torch.cat(row, 1) for row in rows], 0)
+    return (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()

@@ -1,0 +1,102 @@
+"""The expression-visual task: one frame of a person in, every other frame of that person to be drawn."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pretrain.expression_visual.config import ExpressionVisualConfig
+from pretrain.expression_visual.model import VisualModel
+from pretrain.expression_visual.objective import VisualObjective
+from pretrain.expression_visual.prior import ExpressionVisualPrior
+from pretrain.expression_visual.view import POSE, ReferenceView
+from pretrain.geometry import default_rig
+from pretrain.seeds import derive
+from pretrain.task import Evidence, Task
+
+MEAN_FRAMES = 200  # samples from which the mean head's colours are taken
+
+
+class ExpressionVisualTask(Task):
+    """See :class:`pretrain.task.Task`."""
+
+    name: ClassVar[str] = "expression-visual"
+    config_class: ClassVar[type] = ExpressionVisualConfig
+
+    def __init__(self, config: ExpressionVisualConfig, train: Any, held: Any) -> None:
+        super().__init__(config, train, held)
+        self._clips: list | None = None
+
+    def view(self, *, training: bool) -> ReferenceView:
+        """References and targets."""
+        return ReferenceView(self.config)
+
+    def objective(self) -> VisualObjective:
+        """A fresh model with its losses."""
+        return VisualObjective(VisualModel(self.config, default_rig()))
+
+    @torch.no_grad()
+    def prepare(self, objective: VisualObjective) -> None:
+        """The mean head's colours, from frames of the training people, each person alike."""
+        model, view = objective.model, self.view(training=False)
+        rng = np.random.default_rng(derive(self.config.seed, "mean head"))
+        total, weight = torch.zeros_like(model.mean_colour), torch.zeros(len(model.mean_colour), 1)
+        for key in chosen_keys(self.train, MEAN_FRAMES, rng):
+            batch = view(self.train.read(key), rng)
+            pose = {name: torch.tensor(batch[f"source_{name}"][:1]) for name in POSE}
+            image, matte = torch.tensor(batch["source_image"][:1]), torch.tensor(batch["source_matte"][:1])
+            colour, seen, _ = model.look(image, matte, torch.tensor(batch["identity"])[None], pose)
+            total += (colour * seen[..., None])[0]
+            weight += seen[0, :, None]
+        known = total.sum(0) / weight.sum().clamp_min(1e-6)
+        model.mean_colour.copy_((total + known) / (weight + 1))
+
+    def prior(self, objective: VisualObjective) -> ExpressionVisualPrior:
+        """The objective's model as users get it."""
+        return ExpressionVisualPrior(objective.model, {"prior": self.name})
+
+    def held_clips(self) -> list:
+        """Held-out clips with the frames that are compared, read once."""
+        from pretrain.expression_visual.evidence import load_clips
+
+        if self._clips is None:
+            self._clips = load_clips(self.held, self.config.size)
+        return self._clips
+
+    def validate(self, objective: VisualObjective) -> dict[str, float]:
+        """PSNR and SSIM of one-shot heads of the held-out people, and the gain over copying the texture."""
+        from pretrain.expression_visual.evidence import score, summarise
+
+        prior = self.prior(objective)
+        figures = summarise([score(prior, clip) for clip in self.held_clips()])
+        return {name: value for name, value in figures.items() if name.startswith(("psnr", "ssim", "gain"))}
+
+    def pictures(self, objective: VisualObjective) -> dict[str, np.ndarray]:
+        """One sheet of the first held-out person."""
+        from pretrain.expression_visual.pictures import sheet
+
+        prior = self.prior(objective)
+        return {f"one-shot-{clip.identity}": sheet(prior, clip) for clip in self.held_clips()[:1]}
+
+    def evidence(self, objective: VisualObjective) -> Evidence:
+        """See :mod:`pretrain.expression_visual.evidence`."""
+        from pretrain.expression_visual.evidence import collect
+
+        return collect(self.prior(objective), self.held_clips())
+
+    def weights(self, objective: VisualObjective) -> dict[str, Tensor]:
+        """The model without the training losses."""
+        return super().weights(objective.model)
+
+
+def chosen_keys(dataset: Any, most: int, rng: np.random.Generator) -> list[str]:
+    """Up to ``most`` samples, as many of each person as possible alike; looks at a bounded number of rows."""
+    people: dict[str, list[str]] = {}
+    for i in sorted(rng.choice(len(dataset), min(len(dataset), 20 * most), replace=False).tolist()):
+        row = dataset.samples[i]
+        people.setdefault(row.identity, []).append(row.key)
+    share = max(1, most // max(1, len(people)))
+    return [key for keys in people.values() for key in keys[:share]]

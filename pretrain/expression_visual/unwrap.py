@@ -1,0 +1,102 @@
+"""Pixels onto texels: where each texel of a tracked head lies in a frame, what colour is there, and whether it is seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CELL = 2.2  # px of a depth-buffer cell, in mean texel distances
+TOLERANCE = 0.16  # rig units: nearer than this in front counts as the same surface
+
+
+class TexelSurface:
+    """The texels of a UV map as points on the rig's surface.
+
+    Args:
+        rig: see ``heads.rig``; binding: a ``heads.UVGaussians`` of it, which says which texel lies on which triangle.
+    """
+
+    def __init__(self, rig: Any, binding: Any) -> None:
+        self.rig = rig
+        self.corners = rig.faces[binding.triangles]  # (N, 3)
+        self.barycentric = binding.barycentric.float()
+        self.regions = binding.regions
+
+    def to(self, device: torch.device) -> TexelSurface:
+        """Move the tables; returns itself."""
+        for name in ("corners", "barycentric", "regions"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
+
+    def points(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
+        """Vertices (B, V, 3) to texel centres and unit normals (B, N, 3), head space; normals point outwards."""
+        corners = vertices[:, self.corners]
+        centres = (corners * self.barycentric[None, :, :, None]).sum(2)
+        normals = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+        return centres, F.normalize(normals, dim=-1, eps=1e-8)
+
+
+def mirror_index(points: Tensor) -> Tensor:
+    """For texel centres (N, 3) of a symmetric head: the texel nearest to each one's mirror image, (N,)."""
+    from scipy.spatial import cKDTree
+
+    mirrored = points.numpy() * [-1.0, 1.0, 1.0]
+    return torch.from_numpy(cKDTree(points.numpy()).query(mirrored)[1])
+
+
+def project(points: Tensor, rotation: Tensor, translation: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
+    """Head-space points (B, N, 3) to pixels (B, N, 2) and depth (B, N) under B cameras."""
+    seen = points @ rotation.transpose(1, 2) + translation[:, None]
+    depth = seen[..., 2].clamp_min(1e-3)
+    pixels = seen @ intrinsics.transpose(1, 2)
+    return pixels[..., :2] / pixels[..., 2:].clamp_min(1e-3), depth
+
+
+def facing(points: Tensor, normals: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
+    """Cosine (B, N) between normals and the direction to the camera: 1 faces it, below 0 faces away."""
+    camera = -(translation[:, None] @ rotation)  # the camera's place in head space
+    return (normals * F.normalize(camera - points, dim=-1)).sum(-1)
+
+
+def unhidden(pixels: Tensor, depth: Tensor, size: int, cells: int = 48) -> Tensor:
+    """1 where no texel lies in front of a texel at its place, else 0 (B, N): a depth buffer of ``cells``² cells."""
+    cell = (pixels / size * cells).floor().clamp(0, cells - 1).long()
+    index = cell[..., 1] * cells + cell[..., 0]
+    nearest = torch.full((len(pixels), cells * cells), float("inf"), device=pixels.device)
+    nearest.scatter_reduce_(1, index, depth, "amin")
+    return (depth <= nearest.gather(1, index) + TOLERANCE).float()
+
+
+def sample_pixels(image: Tensor, pixels: Tensor) -> Tensor:
+    """Bilinear values (B, N, C) of images (B, H, W, C) at pixels (B, N, 2); outside: the border's."""
+    size = torch.tensor([image.shape[2], image.shape[1]], dtype=image.dtype, device=image.device)
+    grid = (pixels / size * 2 - 1)[:, :, None]
+    values = F.grid_sample(image.permute(0, 3, 1, 2), grid, padding_mode="border", align_corners=False)
+    return values[..., 0].transpose(1, 2)
+
+
+def inside(pixels: Tensor, size: int) -> Tensor:
+    """1 for pixels (B, N, 2) at least one px inside the frame, else 0."""
+    return ((pixels > 1) & (pixels < size - 1)).all(-1).float()
+
+
+def visibility(surface: TexelSurface, vertices: Tensor, pose: dict[str, Tensor], matte: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (B, N, 2) of the texels and how well each is seen (B, N) in 0..1.
+
+    A texel counts where it faces the camera, nothing lies before it, it is in the frame, and the matte says person.
+
+    Args:
+        pose: ``rotation`` (B, 3, 3), ``translation`` (B, 3), ``intrinsics`` (B, 3, 3) px; matte: (B, S, S).
+    """
+    points, normals = surface.points(vertices)
+    pixels, depth = project(points, pose["rotation"], pose["translation"], pose["intrinsics"])
+    size = matte.shape[1]
+    cosine = facing(points, normals, pose["rotation"], pose["translation"])
+    towards = ((cosine - 0.1) / 0.4).clamp(0, 1)
+    # A shrunken matte: at its edge pixels are a mixture with the background.
+    person = -F.max_pool2d(-matte[:, None], 3, stride=1, padding=1)
+    there = ((sample_pixels(person.permute(0, 2, 3, 1), pixels)[..., 0] - 0.5) * 2).clamp(0, 1)
+    return pixels, towards * unhidden(pixels, depth, size) * inside(pixels, size) * there

@@ -1,0 +1,60 @@
+"""References and targets of one person, with the weights under which the targets are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pretrain.expression_visual.config import ExpressionVisualConfig
+
+POSE = ("rotation", "translation", "intrinsics", "expression", "eyelids", "gaze")
+
+
+@dataclass(frozen=True)
+class ReferenceView:
+    """Callable ``(sample, rng) -> batch entries``.
+
+    With R references, G targets and S px: ``source_*`` and ``target_*`` of ``image`` (R|G, S, S, 3), ``matte``
+    (R|G, S, S), ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,);
+    ``target_weight`` (G, S, S), see :func:`pixel_weight`; ``seen`` (R,) 0 for references to be passed over.
+    """
+
+    config: ExpressionVisualConfig
+
+    def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw the frames; the same ``rng`` gives the same ones."""
+        from shards.views import PairView
+
+        config = self.config
+        extra = config.references - 1
+        pair = PairView(size=config.size, across=config.across, targets=config.targets + extra + 1)(sample, rng)
+        names = ("image", "matte", "landmarks", *POSE)
+        source = {n: np.concatenate([pair[f"source_{n}"][None], pair[f"target_{n}"][:extra]]) for n in names}
+        target = {n: pair[f"target_{n}"][extra : extra + config.targets] for n in names}
+        weight = pixel_weight(target.pop("landmarks"), target["matte"], config)
+        del source["landmarks"]
+        seen = np.ones(config.references, np.float32)
+        if rng.random() >= config.augment.second:
+            seen[1:] = 0
+        return {
+            **{f"source_{n}": v for n, v in source.items()},
+            **{f"target_{n}": v for n, v in target.items()},
+            "identity": pair["source_identity"],
+            "target_weight": weight,
+            "seen": seen,
+        }
+
+
+def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: ExpressionVisualConfig) -> np.ndarray:
+    """How much each pixel counts (G, S, S): the head, its hair and neck and the background beside it; not the clothes."""
+    from heads.masks import region_masks
+
+    size = matte.shape[1]
+    names = ("face", "eyes", "lips", "mouth_inside", "head", "hair_neck")
+    masks = region_masks(landmarks, size, size, names, matte=matte)
+    near = np.maximum(masks["head"], masks["hair_neck"])
+    detail = np.clip(masks["eyes"] + masks["lips"] + masks["mouth_inside"], 0, 1)
+    weight = near + (config.loss.face - 1) * masks["face"] + (config.loss.detail - config.loss.face) * detail
+    return np.clip(weight, 0, None).astype(np.float32)
