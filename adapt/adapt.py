@@ -319,10 +319,22 @@ def _driver(job: Job) -> Driver:
     if prior is not None:
         from adapt.voice import person_driver
 
-        job.driver = person_driver(prior, clip, job.context.priors.records["audio-expression"], seed=job.seed)
+        job.driver = person_driver(
+            prior,
+            clip,
+            context.priors.records["audio-expression"],
+            finetune=job.config.audio_finetune,
+            seconds=_finetune_seconds(job.budget),
+            seed=job.seed,
+        )
     else:
         job.driver = RidgeDriver.fit(clip.features(), clip.track["expression"])
     return job.driver
+
+
+def _finetune_seconds(budget: Budget) -> float:
+    """A twentieth of the budget, between 1 and 30 s."""
+    return min(30.0, max(1.0, (budget.seconds or 60.0) / 20))
 
 
 def _uses_prior(driver: Driver) -> bool:

@@ -21,6 +21,8 @@ from adapt.video import FPS, video_info
 from configs import InputError
 
 TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
+# Everything of a track that an audio-expression prior may have learned to predict.
+DRIVEN_BY_SOUND = ("expression", "eyelids", "gaze", "rotation", "translation")
 MASKS = ("face", "eyes", "mouth_inside", "lips", "head")
 # Fewer frames than this hold no second of speech and no change of view: nothing a user would call a clip.
 LEAST_FRAMES = 25

@@ -16,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from configs import InputError
+
 Expressions = dict[str, np.ndarray]
 
 
@@ -172,21 +174,69 @@ class LoudnessDriver:
 
 
 class PriorDriver:
-    """The audio-expression prior, sampled with the person's speaking style."""
+    """The audio-expression prior, sampled with the person's speaking style.
 
-    def __init__(self, prior: Any, style: Any = None, label: str = "", seed: int = 0) -> None:
-        self.prior, self.style, self.seed = prior, style, seed
-        self.name = f"audio-expression prior {label}".strip()
-        self.lookahead = int(getattr(prior, "lookahead", 0))
+    Args:
+        prior: ``pretrain.load_prior(...)``, its weights perhaps fine-tuned.
+        style: ``[S]``; ``None`` is the mean style.
+        changed: names of the weights that fine-tuning changed: what an avatar stores beside the style.
+        options: of the sampler: ``steps``, ``guidance``, ``temperature``.
+    """
+
+    def __init__(
+        self,
+        prior: Any,
+        style: np.ndarray | None = None,
+        *,
+        label: str = "",
+        changed: tuple[str, ...] = (),
+        seed: int = 0,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        self.prior, self.style, self.label, self.changed, self.seed = prior, style, label, changed, seed
+        self.options = options or {}
+        self.name = f"audio-expression prior {label}".strip() + (", fine-tuned on the clip" if changed else "")
+        self.lookahead = int(prior.lookahead)
 
     def stream(self) -> Stream:
         """A new stream."""
-        return _PriorStream(self.prior, self.style, self.seed)
+        return _PriorStream(self.prior, self.style, self.seed, self.options)
+
+    def with_style(self, style: np.ndarray | None) -> PriorDriver:
+        """The same voice in another style.
+
+        Raises:
+            InputError: a style of another size.
+        """
+        if style is not None and style.shape != self.prior.mean_style.shape:
+            raise InputError(
+                f"style has shape {style.shape}, the audio-expression prior expects {self.prior.mean_style.shape}"
+            )
+        return PriorDriver(
+            self.prior, style, label=self.label, changed=self.changed, seed=self.seed, options=self.options
+        )
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What an avatar keeps of it: the style and the changed weights, in half precision."""
+        state = self.prior.model.state_dict()
+        kept = {f"weights.{name}": state[name].detach().cpu().half() for name in self.changed}
+        style = self.prior.mean_style if self.style is None else self.style
+        return {**kept, "style": torch.from_numpy(np.asarray(style, np.float32))}
+
+    @classmethod
+    def from_tensors(cls, prior: Any, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> PriorDriver:
+        """The inverse of :meth:`tensors` on the prior that ``record`` names."""
+        changed = {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
+        state = prior.model.state_dict()
+        with torch.no_grad():
+            for name, value in changed.items():
+                state[name].copy_(value.to(state[name].dtype))
+        return cls(prior, tensors["style"].numpy(), label=str(record.get("version", "")), changed=tuple(changed))
 
 
 class _PriorStream:
-    def __init__(self, prior: Any, style: Any, seed: int) -> None:
-        self.live = prior.streamer(style=style, seed=seed)
+    def __init__(self, prior: Any, style: np.ndarray | None, seed: int, options: dict[str, Any]) -> None:
+        self.live = prior.streamer(style=style, seed=seed, **options)
 
     def push(self, rows: np.ndarray) -> Expressions:
         return _arrays(self.live.push(rows))

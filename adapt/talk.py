@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from adapt.avatar import BACKGROUNDS, Avatar, BodyFrames, load_avatar
+from adapt.clip import FEATURES
 from adapt.driving import Expressions
 from adapt.outputs import claim
 from adapt.poses import AnglePoses, Blinks, ClipPoses, FixedPose, GeneratedPoses, Poses
@@ -229,14 +230,14 @@ class Talker:
         background: str = "model",
         seed: int = 0,
     ) -> None:
-        from shards.audio import LogMel
+        from shards.audio import FeatureStream
 
         self.avatar, self.background = avatar, background
         self.poses = poses or ClipPoses(avatar.track["rotation"], avatar.track["translation"])
         self.blink = _blinks(avatar, blink, seed)
         self.offsets = _control_offsets(avatar, controls or {})
         self.driver = _styled(avatar, style)
-        self.logmel, self.stream = LogMel(), self.driver.stream()
+        self.sound, self.stream = FeatureStream(FEATURES), self.driver.stream()
         self.body = BodyFrames(avatar) if background == "original" else None
         self.frames = 0
         self.stages: dict[str, float] = {}
@@ -257,12 +258,12 @@ class Talker:
         """Frames ``[H, W, 3]`` float in [0, 1] that became possible with ``sound [n]``, float32 mono at 16 kHz."""
         if self._finished:
             raise ValueError("this Talker is finished; make a new one for new sound")
-        yield from self._advance(self._timed("features", self.logmel.push, np.asarray(sound, np.float32)))
+        yield from self._advance(self._timed("features", self.sound.push, np.asarray(sound, np.float32)))
 
     def finish(self) -> Iterator[np.ndarray]:
         """The last frames: the end of the sound is continued as silence."""
         self._finished = True
-        yield from self._advance(self._timed("features", self.logmel.flush))
+        yield from self._advance(self._timed("features", self.sound.finish))
 
     def _timed(self, stage: str, function: Any, *arguments: Any) -> Any:
         start = time.monotonic()

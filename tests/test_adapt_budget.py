@@ -1,0 +1,80 @@
+"""Budgets: what is understood, how stages share them, how they stop and go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from adapt.budget import Budget, Clock, graceful_stop, parse_budget
+from configs import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("60s", Budget(seconds=60.0)),
+        ("10m", Budget(seconds=600.0)),
+        ("1.5h", Budget(seconds=5400.0)),
+        ("30", Budget(seconds=30.0)),
+        (45, Budget(seconds=45.0)),
+        ("1000it", Budget(iterations=1000)),
+    ],
+)
+def test_budgets_are_times_or_steps(text, budget):
+    assert parse_budget(text) == budget
+
+
+@pytest.mark.parametrize("text", ["0", "0s", "0it", "-5s", "soon", "", "10 parsecs", "1.5it"])
+def test_what_is_no_budget_is_refused_with_a_sentence(text):
+    with pytest.raises(InputError, match="budget"):
+        parse_budget(text)
+
+
+def test_stages_share_the_iterations_as_written():
+    clock = Clock(parse_budget("100it"))
+    counts = [sum(1 for _ in clock.steps(begin, until)) for begin, until in ((0, 0.3), (0.3, 0.9), (0.9, 1))]
+    assert counts == [30, 60, 10]
+
+
+def test_progress_runs_from_zero_to_one_within_a_stage():
+    clock = Clock(parse_budget("100it"))
+    list(clock.steps(0, 0.5))
+    progress = list(clock.steps(0.5, 1.0))
+    assert progress[0] == 0.0
+    assert progress == sorted(progress)
+    assert progress[-1] == pytest.approx(0.98)
+
+
+def test_every_stage_gets_one_step_of_a_tiny_budget():
+    clock = Clock(parse_budget("1it"))
+    assert [sum(1 for _ in clock.steps(i / 3, (i + 1) / 3)) for i in range(3)] == [1, 1, 1]
+
+
+def test_a_wall_clock_budget_ends_on_time():
+    clock, start = Clock(parse_budget("0.3s")), time.monotonic()
+    for _ in clock.steps(0.0, 1.0):
+        time.sleep(0.01)
+    assert 0.2 < time.monotonic() - start < 0.6
+
+
+def test_a_resumed_run_skips_what_was_done():
+    clock = Clock(parse_budget("100it"), spent_iterations=50, spent_seconds=5.0)
+    assert list(clock.steps(0.0, 0.3)) == []
+    assert sum(1 for _ in clock.steps(0.3, 0.8)) == 30
+    assert clock.seconds >= 5.0
+
+
+def test_a_signal_ends_the_stage_after_its_step_and_the_following_ones_at_once():
+    clock = Clock(parse_budget("60s"))
+    steps = 0
+    with graceful_stop(clock):
+        for _ in clock.steps(0.0, 1.0):
+            steps += 1
+            if steps == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert list(clock.steps(0.0, 1.0)) == []
+    assert steps == 3
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
