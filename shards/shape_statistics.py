@@ -135,7 +135,7 @@ def closures(frames: np.ndarray, neutral: np.ndarray) -> np.ndarray:
 
 
 def eyelid_basis(people: list[Person], mean: np.ndarray, partner: np.ndarray) -> np.ndarray:
-    """Displacements (2, 478, 3) that close each eye: regressed on blinks, symmetric, confined to the eyes' surroundings.
+    """Displacements (2, 478, 3) that close each eye: regressed on blinks, symmetric, confined to the eyes.
 
     Scaled so that the lids of the mean face meet at a closure of one.
     """

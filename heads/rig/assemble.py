@@ -129,7 +129,7 @@ def _axis_affine(points: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _extend_expression(head: Head, basis: np.ndarray) -> np.ndarray:
-    """(K, 478, 3) -> (K, V, 3): lower teeth and mouth go with the jaw, cranium and neck with the outline next to them."""
+    """(K, 478, 3) -> (K, V, 3): lower teeth and mouth go with the jaw, cranium and neck with the outline near them."""
     full = np.zeros((len(basis), *head.vertices.shape))
     full[:, : facemesh.N_SURFACE] = basis[:, : facemesh.N_SURFACE]
     turn = _jaw_turn(head.vertices, basis)

@@ -1,7 +1,7 @@
 """Completes a FaceMesh face to a head: cranium with the ears' region, neck, eyeballs, teeth, inside of the mouth.
 
 Everything here is built once, on the symmetric mean face, and shipped. Proportions are anthropometric means in rig
-units (one eye distance, about 63 mm): skull 1.22 half breadth, 3.1 long, crown 1.83 above the eyes; eyeball radius 0.19.
+units (an eye distance, about 63 mm): skull 1.2 half breadth, 3 long, crown 1.83 above the eyes; eyeball radius 0.19.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ def _mouth(head: Head) -> None:
         y = line[1] - np.where(up > 0, upper, lower) * up
         z = line[2] - 0.16 + depth + 0.2 * across**2 * (depth < 0.3)
         rings.append(np.stack(np.broadcast_arrays(half_width * across, y, z), -1))
-    throat = rings[-1].mean(0) + [0, 0, 0.12]
+    throat = rings[-1].mean(0) + np.array([0, 0, 0.12])
     new = head.add("mouth_inside", np.concatenate([*rings, throat[None]]))
     grid = np.concatenate([np.array(facemesh.LIPS_INNER)[None], new[:-1].reshape(len(rings), n)])
     grid = np.concatenate([grid, grid[:, :1]], 1)
@@ -295,7 +295,7 @@ def _teeth(head: Head) -> None:
     ):
         width = 0.4 if part == "teeth_upper" else 0.37
         arch = np.stack([width * np.sin(u * 1.35) / np.sin(1.35), 0 * u, 0.55 * np.abs(u) ** 2.2], -1)
-        grid = np.stack([arch + [0, parting + y, front + z] for y, z in rows])
+        grid = np.stack([arch + np.array([0, parting + y, front + z]) for y, z in rows])
         new = head.add(part, grid).reshape(grid.shape[:2])
         head.connect(_grid_faces(new), part)
         head.follow[part] = np.full(new.size, float(part == "teeth_lower"))

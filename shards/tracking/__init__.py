@@ -1,0 +1,18 @@
+"""Tracking of people in videos: landmarks, head pose, rig parameters, matte and sound, as a stream."""
+
+from shards.tracking.api import VideoTrack, detect_landmarks, track_frames, track_video
+from shards.tracking.options import Refusal, TrackOptions
+from shards.tracking.overlay import overlay
+from shards.tracking.takes import Segment, Take
+
+__all__ = [
+    "Refusal",
+    "Segment",
+    "Take",
+    "TrackOptions",
+    "VideoTrack",
+    "detect_landmarks",
+    "overlay",
+    "track_frames",
+    "track_video",
+]

@@ -1,0 +1,169 @@
+"""The entries to tracking: a whole video, the person of one video, landmarks of finished frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from configs import InputError
+from heads.rig.facemesh import N_LANDMARKS
+from shards.schema import FPS, SAMPLE_RATE
+from shards.tracking.options import Refusal, TrackOptions
+from shards.tracking.scan import Scan, scan
+from shards.tracking.takes import Segment, Source, Take
+from shards.video import probe
+
+SILENCE = 1e-4  # root mean square below which sound is silence
+
+
+class VideoTrack:
+    """A scanned video: iterate for its takes; ``refusals`` and ``info`` are known before.
+
+    Takes must be iterated in order, each at most once; close it (or use ``with``) to free the temporary file.
+    """
+
+    def __init__(self, path: Path, found: Scan, options: TrackOptions, width: int, has_audio: bool) -> None:
+        self.path, self.options, self._scan = path, options, found
+        self.frames = found.frames
+        self.has_audio = has_audio
+        self.refusals: list[Refusal] = list(found.refusals)
+        self._source = Source(path, found, options, width, has_audio)
+
+    @property
+    def takes(self) -> list[Take]:
+        return [Take(k, run, self._scan, self.options, self._source) for k, run in enumerate(self._scan.runs)]
+
+    @property
+    def tracked_frames(self) -> int:
+        return sum(run.end - run.start for run in self._scan.runs)
+
+    def __iter__(self) -> Iterator[Take]:
+        try:
+            yield from self.takes
+        finally:
+            self.close()
+
+    def __enter__(self) -> VideoTrack:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._scan.close()
+
+
+def track_video(path: str | Path, options: TrackOptions | None = None) -> VideoTrack:
+    """Tracks a video: one pass now that finds faces, cuts and refusals; takes are then decoded as they are iterated.
+
+    Args:
+        path: any video that FFmpeg's libraries read.
+        options: see :class:`TrackOptions`.
+
+    Returns:
+        An iterable of :class:`Take`, each an iterable of :class:`Segment`; ``.refusals`` lists what was left out.
+
+    Raises:
+        InputError: not a readable video, or a single frame.
+    """
+    options = options or TrackOptions()
+    options.check()
+    path = Path(path)
+    info = probe(path)
+    found = scan(path, options)
+    if found.frames < 2:
+        found.close()
+        raise InputError(f"{path}: holds {found.frames} frame, expected a video of at least {options.min_seconds:g} s")
+    reason = _sound_trouble(path, info.has_audio, options, found.frames)
+    if reason:
+        found.runs.clear()
+        found.refusals = [Refusal(path.stem, 0, found.frames, reason)]
+    return VideoTrack(path, found, options, info.width, info.has_audio)
+
+
+def track_frames(
+    path: str | Path,
+    *,
+    seconds: float | None = None,
+    start: float = 0.0,
+    size: int | None = None,
+    crop_box: tuple[int, int, int, int] | None = None,
+    identity: np.ndarray | None = None,
+) -> Iterator[Segment]:
+    """Segments of the one person that a video shows, from its longest take.
+
+    Args:
+        seconds, start: which part of the video, s.
+        size: px of the frames, at most the crop's own; ``None``: 512.
+        crop_box: x0, y0, x1, y1 px of the source, as an earlier segment of the same video reports.
+        identity: (K_id,) coefficients of an earlier segment, which makes expressions comparable with it.
+
+    Raises:
+        InputError: no face, two faces, too small, too short; the sentence says which and where.
+    """
+    options = TrackOptions(
+        size=size or 512,
+        start=start,
+        seconds=seconds,
+        crop_box=None if crop_box is None else tuple(int(v) for v in crop_box),
+        identity=None if identity is None else tuple(float(v) for v in np.asarray(identity).ravel()),
+        min_seconds=min(1.0, seconds or 1.0) * 0.9,
+    )
+    video = track_video(path, options)
+    with video:
+        takes = video.takes
+        if not takes:
+            raise InputError(f"{path}: {_worst(video.refusals)}; give a video of one person's face")
+        yield from max(takes, key=len)
+
+
+def detect_landmarks(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks of consecutive finished pictures, unsmoothed; nothing is remembered between calls.
+
+    Args:
+        frames: (T, H, W, 3) uint8 RGB.
+
+    Returns:
+        landmarks (T, 478, 3) float32 px (zeros where nothing was found), found (T,) bool.
+    """
+    from shards.tracking.models import FaceLandmarks
+
+    mesh = FaceLandmarks()
+    try:
+        points = [mesh(frame) for frame in frames]
+    finally:
+        mesh.close()
+    found = np.array([p is not None for p in points], bool)
+    empty = np.zeros((N_LANDMARKS, 3), np.float32)
+    return np.stack([empty if p is None else p for p in points]) if points else empty[None][:0], found
+
+
+def _worst(refusals: list[Refusal]) -> str:
+    """The reason that cost most frames, and where."""
+    lost: dict[str, int] = {}
+    for refusal in refusals:
+        lost[refusal.reason] = lost.get(refusal.reason, 0) + refusal.end - refusal.start
+    if not lost:
+        return "no face found"
+    reason = max(lost, key=lambda key: lost[key])
+    first = next(r for r in refusals if r.reason == reason)
+    return f"{reason} (from {first.start / FPS:.1f} to {first.end / FPS:.1f} s)"
+
+
+def _sound_trouble(path: Path, has_audio: bool, options: TrackOptions, frames: int) -> str:
+    """Why the sound rules the video out, if sound is required; reads no more of it than the options ask for."""
+    if not options.require_audio:
+        return ""
+    if not has_audio:
+        return "no audio"
+    from shards.audio import stream_audio
+
+    end = round((options.start + frames / FPS) * SAMPLE_RATE)
+    power, count = 0.0, 0
+    for block in stream_audio(path):
+        power, count = power + float((block.astype(np.float64) ** 2).sum()), count + len(block)
+        if count >= end:
+            break
+    return "silent audio" if count == 0 or np.sqrt(power / count) < SILENCE else ""

@@ -1,0 +1,43 @@
+"""What the caller of tracking may choose, and what it says about parts that it refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from configs import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackOptions:
+    """How a video is tracked."""
+
+    size: int = 512  # px, of the frames that come out; never larger than the source's crop
+    start: float = 0.0  # s, where to begin
+    seconds: float | None = None  # at most so much of the video
+    min_seconds: float = 1.0  # shorter takes are refused
+    min_eye_distance: float = 24.0  # px between the eyes in the source below which a face is too small
+    max_side: int = 1920  # px, to which larger pictures are scaled for finding faces
+    smooth: bool = True
+    require_audio: bool = False  # refuse videos without sound or with silence
+    matte: bool = True
+    decoder_threads: int = 1
+    crop_box: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in the source; None: around head and shoulders
+    identity: tuple[float, ...] | None = None  # known identity coefficients; None: estimated per take
+
+    def check(self) -> None:
+        if self.size < 64 or self.size % 2:
+            raise InputError(f"size is {self.size}, expected an even number of at least 64 px")
+        if self.seconds is not None and self.seconds <= 0:
+            raise InputError(f"seconds is {self.seconds}, expected more than 0")
+        if self.min_seconds <= 0 or self.start < 0:
+            raise InputError("min_seconds must be above 0 and start not below 0")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Frames ``start`` to ``end`` (exclusive, on the 25 fps grid) that are not used, and why."""
+
+    clip: str
+    start: int
+    end: int
+    reason: str
