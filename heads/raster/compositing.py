@@ -21,7 +21,7 @@ from heads.raster.simd import (
     add_planes,
     add_to_planes,
     add_totals,
-    any_lane,
+    all_lanes,
     dot_planes,
     exp_negative,
     fma,
@@ -62,8 +62,9 @@ def _all_finished(planes):
     most = splat(planes, -1.0)
     for at in range(0, PLANE, WIDTH):
         T = load(planes, at)
-        most = select(T > most, T, most)
-    return not any_lane(most > 0.0)
+        most = select(most < T, T, most)
+    none = most <= splat(planes, 0.0)
+    return all_lanes(none)
 
 
 @inline

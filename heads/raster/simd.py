@@ -22,6 +22,7 @@ WIDTH = 8
 _FLAGS = ("contract", "reassoc", "nsz", "arcp", "afn")
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
+_LOG2E = 1.4426950408889634
 
 
 class Vec(types.Type):
@@ -320,7 +321,36 @@ sqrt = _unary("llvm.sqrt", "Square root.")
 absolute = _unary("llvm.fabs", "Absolute value.")
 ceil = _unary("llvm.ceil", "Rounded up.")
 log = _unary("llvm.log", "Natural logarithm (one call of libm per lane: keep it out of inner loops).")
-exp = _unary("llvm.exp", "Exponential (one call of libm per lane: keep it out of inner loops).")
+
+
+@intrinsic
+def exp_fast(typingctx, x):
+    """exp(x): in float32 by powers of two (relative error 2e-7, x cut to [-87, 88]); libm in float64."""
+
+    def codegen(context, builder, sig, args):
+        if x.element == types.float64:
+            return _call(builder, "llvm.exp", args[0])
+        kind = _vector_ir(x.element)
+
+        def constant(number):
+            return ir.Constant(kind, [number] * WIDTH)
+
+        value = _call(builder, "llvm.maxnum", args[0], constant(-87.0))
+        value = _call(builder, "llvm.minnum", value, constant(88.0))
+        power = _call(builder, "llvm.floor", _call(builder, "llvm.fmuladd", value, constant(_LOG2E), constant(0.5)))
+        # ln 2 in two parts, so that the remainder keeps all its bits
+        rest = _call(builder, "llvm.fmuladd", power, constant(-0.693359375), value)
+        rest = _call(builder, "llvm.fmuladd", power, constant(2.12194440e-4), rest)
+        result = constant(1.0 / 5040)
+        for coefficient in (1.0 / 720, 1.0 / 120, 1.0 / 24, 1.0 / 6, 0.5, 1.0, 1.0):
+            result = _call(builder, "llvm.fmuladd", result, rest, constant(coefficient))
+        whole = builder.fptosi(power, ir.VectorType(_I32, WIDTH))
+        bias = ir.Constant(ir.VectorType(_I32, WIDTH), [127] * WIDTH)
+        shift = ir.Constant(ir.VectorType(_I32, WIDTH), [23] * WIDTH)
+        scale = builder.bitcast(builder.shl(builder.add(whole, bias), shift), kind)
+        return builder.fmul(result, scale)
+
+    return x(x), codegen
 
 
 @intrinsic
@@ -345,6 +375,17 @@ def any_lane(typingctx, mask):
     def codegen(context, builder, sig, args):
         bits = builder.bitcast(args[0], ir.IntType(WIDTH))
         return builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(WIDTH), 0))
+
+    return types.boolean(mask), codegen
+
+
+@intrinsic
+def all_lanes(typingctx, mask):
+    """Whether all lanes of a mask hold."""
+
+    def codegen(context, builder, sig, args):
+        bits = builder.bitcast(args[0], ir.IntType(WIDTH))
+        return builder.icmp_unsigned("==", bits, ir.Constant(ir.IntType(WIDTH), (1 << WIDTH) - 1))
 
     return types.boolean(mask), codegen
 
