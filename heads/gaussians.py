@@ -1,8 +1,8 @@
 """Gaussians of heads: maps over the rig's UV atlas, bound to its triangles, and one call that renders a batch.
 
 A texel's Gaussian lives in the frame of the triangle under it: origin T at the texel's point on the triangle, axes R
-(first edge, in-plane normal to it, outward normal), unit k (root mean square edge length times sqrt(2), so that it
-never collapses with the area):  mean = k R offset + T,  scale = k exp(log-scale),  quaternion = q(R) * q.
+(first edge, in-plane normal to it, outward normal), unit k (root mean square edge length, which does not vanish with
+the area when lids or lips close):  mean = k R offset + T,  scale = k exp(log-scale),  quaternion = q(R) * q.
 """
 
 from __future__ import annotations
@@ -220,8 +220,8 @@ class UVGaussians(nn.Module):
         uv = torch.where(flat[:, None, None], torch.eye(2, dtype=uv.dtype, device=uv.device), uv)
         jacobian = torch.linalg.solve(uv, local[..., :2]).transpose(1, 2)  # triangle plane per texel
         axes, spread, _ = torch.linalg.svd(jacobian / k[0].clamp_min(1e-9)[:, None, None])
-        # A sliver stretched over many texels must not throw a beam across the face.
-        spread = torch.minimum(spread, 4 * spread[:, 1:].clamp_min(1e-6))
+        # A triangle smaller than a texel must not throw a beam across its neighbours.
+        spread = spread.clamp(1e-3, 0.5)
         angle = torch.atan2(axes[:, 1, 0], axes[:, 0, 0])
         return angle[self.triangles].float(), spread[self.triangles].float()
 
