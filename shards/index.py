@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import tarfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from shards import members
 from shards.schema import MAX_FRAMES, MAX_NAME, frame_name, is_member, split_key
 
 BLOCK = 512  # bytes of a tar header, which lies just before its member
+MAX_MEMBER = 1 << 26  # bytes; the largest honest member is a 4096 px frame
+OnSample = Callable[[str, dict[str, bytes], int], None]
 
 
 @dataclass(frozen=True)
@@ -122,65 +125,85 @@ def header_matches(header: bytes, name: str, length: int) -> bool:
 
 
 def build_index(tar: Path) -> ShardIndex:
-    """Index a tar by reading it once, member by member.
+    """Index a local tar by reading it once; raises as :func:`index_of`."""
+    with open(tar, "rb") as stream:
+        return index_of(stream, str(tar))
+
+
+def index_of(stream: Any, where: str, on_sample: OnSample | None = None) -> ShardIndex:
+    """Index a tar by reading it once from a stream; memory holds one sample.
+
+    Args:
+        on_sample: called as ``on_sample(key, members, frames)`` for every sample, with its members' bytes.
 
     Raises:
-        InputError: not a tar, truncated, a member that is no plain file, has a name outside the schema (``../x``), or
-            samples that are not contiguous.
+        InputError: not a tar, truncated, a member that is no plain file, is absurdly large or has a name outside the
+            schema (``../x``), or samples that are not contiguous. Samples before it were handed out.
     """
-    table = _Table(str(tar))
+    table = _Table(where, on_sample)
     try:
-        with tarfile.open(tar, "r:") as archive:
+        with tarfile.open(fileobj=stream, mode="r|") as archive:
             for info in archive:
-                table.add(info, archive.extractfile(info) if info.isreg() else None)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(f"{tar}: not a readable tar ({error}); fetch or build this shard again") from None
+                table.check(info)
+                table.add(info, archive.extractfile(info).read())  # type: ignore[union-attr]
+                archive.members = []  # type: ignore[assignment]  # tarfile would remember every header
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"{where}: not a readable tar ({error}); fetch or build this shard again") from None
     return table.finish()
 
 
 class _Table:
     """Collects members in file order."""
 
-    def __init__(self, where: str) -> None:
-        self.where = where
-        self.keys: list[str] = []
-        self.names: list[list[tuple[str, int, int, int]]] = []
-        self.seen: set[str] = set()
+    def __init__(self, where: str, on_sample: OnSample | None) -> None:
+        self._where, self._on_sample = where, on_sample
+        self._keys: list[str] = []
+        self._rows: list[list[tuple[str, int, int, int]]] = []
+        self._seen: set[str] = set()
+        self._members: dict[str, bytes] = {}
 
-    def add(self, info: tarfile.TarInfo, stream) -> None:
+    def check(self, info: tarfile.TarInfo) -> None:
+        """Refuse what does not belong in a shard before a byte of it is read."""
         key, _, suffix = info.name.partition(".")
-        if stream is None or not is_member(suffix) or len(info.name) > MAX_NAME:
-            raise InputError(f"{self.where}: member '{info.name}' does not belong in a shard; do not use this file")
+        if not info.isreg() or not is_member(suffix) or len(info.name) > MAX_NAME:
+            raise InputError(f"{self._where}: member '{info.name}' does not belong in a shard; do not use this file")
         split_key(key)
-        if not self.keys or self.keys[-1] != key:
-            if key in self.seen:
-                raise InputError(f"{self.where}: members of sample '{key}' are not contiguous; build this shard again")
-            self.seen.add(key)
-            self.keys.append(key)
-            self.names.append([])
-        self.names[-1].append((suffix, info.offset_data, info.size, _crc(stream)))
+        if info.size > MAX_MEMBER:
+            raise InputError(f"{self._where}: member '{info.name}' claims {info.size} bytes; do not use this file")
+
+    def add(self, info: tarfile.TarInfo, data: bytes) -> None:
+        key, _, suffix = info.name.partition(".")
+        if not self._keys or self._keys[-1] != key:
+            self._hand_out()
+            if key in self._seen:
+                raise InputError(f"{self._where}: members of sample '{key}' are not contiguous; build this shard again")
+            self._seen.add(key)
+            self._keys.append(key)
+            self._rows.append([])
+        self._rows[-1].append((suffix, info.offset_data, info.size, zlib.crc32(data)))
+        if self._on_sample is not None:
+            self._members[suffix] = data
+
+    def _hand_out(self) -> None:
+        if self._on_sample is not None and self._members:
+            self._on_sample(self._keys[-1], self._members, _length(self._rows[-1]))
+            self._members = {}
 
     def finish(self) -> ShardIndex:
-        rows = [row for sample in self.names for row in sample]
+        self._hand_out()
+        rows = [row for sample in self._rows for row in sample]
         suffixes = sorted({row[0] for row in rows})
         number = {name: i for i, name in enumerate(suffixes)}
         return ShardIndex(
-            keys=self.keys,
-            frames=np.array([_length(sample) for sample in self.names], np.int32),
-            first=np.cumsum([0, *map(len, self.names)], dtype=np.int64),
+            keys=self._keys,
+            frames=np.array([_length(sample) for sample in self._rows], np.int32),
+            first=np.cumsum([0, *map(len, self._rows)], dtype=np.int64),
             suffixes=suffixes,
             suffix=np.array([number[row[0]] for row in rows], np.uint16),
             offset=np.array([row[1] for row in rows], np.int64),
             length=np.array([row[2] for row in rows], np.int64),
             crc=np.array([row[3] for row in rows], np.uint32),
         )
-
-
-def _crc(stream) -> int:
-    crc = 0
-    while block := stream.read(1 << 20):
-        crc = zlib.crc32(block, crc)
-    return crc
 
 
 def _length(sample: Sequence[tuple[str, int, int, int]]) -> int:

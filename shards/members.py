@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -21,6 +23,17 @@ MAX_ARRAY = 1 << 28  # bytes of one array
 
 class BadMember(ValueError):
     """The bytes of a member are not what they should be; the message says why."""
+
+
+@contextmanager
+def _reading(kind: str) -> Iterator[None]:
+    """Decoders of hostile bytes fail in more ways than they document; all of them mean that the member is bad."""
+    try:
+        yield
+    except BadMember:
+        raise
+    except Exception as error:
+        raise BadMember(f"not readable as {kind} ({type(error).__name__}: {error})") from None
 
 
 def encode_jpeg(frame: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
@@ -34,42 +47,40 @@ def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0) -> np.nda
     """JPEG to (H, W, 3) uint8 RGB; the header must say ``size`` (width, height) before a pixel is decoded."""
     import simplejpeg
 
-    try:
+    with _reading("JPEG"):
         height, width, _, _ = simplejpeg.decode_jpeg_header(data)
         if (width, height) != tuple(size):
             raise BadMember(f"is {width}x{height} px, expected {size[0]}x{size[1]}")
         # libjpeg scales by 1/2, 1/4, 1/8 while decoding, at a fraction of the cost.
         smallest = {"min_height": min_side, "min_width": min_side, "min_factor": 1} if min_side else {}
         return simplejpeg.decode_jpeg(data, "RGB", **smallest)
-    except ValueError as error:
-        if isinstance(error, BadMember):
-            raise
-        raise BadMember(f"not a readable JPEG ({error})") from None
 
 
 def encode_png(matte: np.ndarray) -> bytes:
-    """(H, W) uint8 to PNG, fast rather than small."""
-    from PIL import Image
+    """(H, W) uint8 to PNG: row differences and zlib level 1, half of Pillow's time to write and to read mattes."""
+    height, width = matte.shape
+    rows = np.empty((height, width + 1), np.uint8)
+    rows[:, 0] = 2  # filter "up"
+    rows[0, 1:] = matte[0]
+    np.subtract(matte[1:], matte[:-1], out=rows[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8-bit grey
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
 
-    stream = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(matte), "L").save(stream, "png", compress_level=1)
-    return stream.getvalue()
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def decode_png(data: bytes, size: tuple[int, int]) -> np.ndarray:
     """PNG to (H, W) uint8; the header must say 8-bit grey and ``size`` (width, height)."""
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            if image.size != tuple(size) or image.mode != "L":
-                got = f"{image.size[0]}x{image.size[1]} {image.mode}"
-                raise BadMember(f"is {got}, expected {size[0]}x{size[1]} 8-bit grey")
-            return np.asarray(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        if isinstance(error, BadMember):
-            raise
-        raise BadMember(f"not a readable PNG ({error})") from None
+    with _reading("PNG"), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        if image.size != tuple(size) or image.mode != "L":
+            got = f"{image.size[0]}x{image.size[1]} {image.mode}"
+            raise BadMember(f"is {got}, expected {size[0]}x{size[1]} 8-bit grey")
+        return np.asarray(image)
 
 
 def encode_flac(audio: np.ndarray, rate: int = 16_000) -> bytes:
@@ -85,14 +96,11 @@ def decode_flac(data: bytes, expected: int, rate: int = 16_000) -> np.ndarray:
     """FLAC to (expected,) float32; the header must say ``expected`` samples, mono, ``rate`` Hz."""
     import soundfile
 
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as sound:
-            if (sound.frames, sound.channels, sound.samplerate) != (expected, 1, rate):
-                got = f"{sound.frames} samples, {sound.channels} channels, {sound.samplerate} Hz"
-                raise BadMember(f"holds {got}; expected {expected} samples, mono, {rate} Hz: audio and frames disagree")
-            audio = sound.read(dtype="float32")
-    except soundfile.LibsndfileError as error:
-        raise BadMember(f"not readable as FLAC ({error})") from None
+    with _reading("FLAC"), soundfile.SoundFile(io.BytesIO(data)) as sound:
+        if (sound.frames, sound.channels, sound.samplerate) != (expected, 1, rate):
+            got = f"{sound.frames} samples, {sound.channels} channels, {sound.samplerate} Hz"
+            raise BadMember(f"holds {got}; expected {expected} samples, mono, {rate} Hz: audio and frames disagree")
+        audio = sound.read(dtype="float32")
     if len(audio) != expected:
         raise BadMember(f"decodes to {len(audio)} samples, expected {expected}: audio and frames disagree")
     return audio
@@ -108,19 +116,17 @@ def encode_npy(value: np.ndarray) -> bytes:
 def decode_npy(data: bytes) -> np.ndarray:
     """NPY to an array; the header's shape must account for every byte, objects are refused."""
     stream = io.BytesIO(data)
-    try:
+    with _reading("NPY"):
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-    except ValueError as error:
-        raise BadMember(f"not readable as NPY ({error})") from None
-    if dtype.hasobject or fortran:
-        raise BadMember(f"holds {'objects' if dtype.hasobject else 'a column-major array'}, expected plain numbers")
-    rest = len(data) - stream.tell()
-    # numpy itself would allocate what the header claims before it reads a byte.
-    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != rest:
-        raise BadMember(f"header says {dtype} {shape}, but {rest} bytes follow")
-    return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
+        if dtype.hasobject or fortran:
+            raise BadMember(f"holds {'objects' if dtype.hasobject else 'a column-major array'}, expected plain numbers")
+        rest = len(data) - stream.tell()
+        # numpy itself would allocate what the header claims before it reads a byte.
+        if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != rest:
+            raise BadMember(f"header says {dtype} {shape}, but {rest} bytes follow")
+        return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
 
 
 def encode_npz(values: Mapping[str, np.ndarray], compress: bool = False) -> bytes:
@@ -132,11 +138,9 @@ def encode_npz(values: Mapping[str, np.ndarray], compress: bool = False) -> byte
 
 def decode_npz(data: bytes, limit: int = MAX_ARRAY) -> dict[str, np.ndarray]:
     """NPZ to arrays; refused before anything larger than ``limit`` bytes is unpacked."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            total = sum(info.file_size for info in archive.infolist())
-            if total > limit:
-                raise BadMember(f"unpacks to {total} bytes, at most {limit} are expected")
-            return {info.filename.removesuffix(".npy"): decode_npy(archive.read(info)) for info in archive.infolist()}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise BadMember(f"not readable as NPZ ({error})") from None
+    with _reading("NPZ"), zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+        total = sum(info.file_size for info in entries)
+        if total > limit:
+            raise BadMember(f"unpacks to {total} bytes, at most {limit} are expected")
+        return {info.filename.removesuffix(".npy"): decode_npy(archive.read(info)) for info in entries}

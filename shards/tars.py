@@ -6,6 +6,7 @@ Shards are plain WebDataset: ``webdataset.WebDataset("shards/*.tar")`` reads the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -34,6 +35,13 @@ class TarFile:
         """Finish the tar."""
         self._tar.close()
         self._stream.close()
+
+    def abandon(self) -> None:
+        """Close a tar that nobody will read; a full disk does not matter any more."""
+        with suppress(OSError):
+            self._tar.close()
+        with suppress(OSError):
+            self._stream.close()
 
 
 def stream_samples(url: str) -> Iterator[dict[str, Any]]:

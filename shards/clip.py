@@ -1,0 +1,303 @@
+"""One video to samples: track it as a stream, align its audio features, encode its segments, draw its thumbnails.
+
+This is what a worker does, in a process of its own or as a Ray task. It reports by yielding messages, so the same
+generator runs anywhere:
+
+    ("start", clip)                 work on a clip begins
+    ("progress", clip, fraction)    so much of the video's length is tracked
+    ("commit", entries, records)    these shards are published and hold these clips completely
+    ("fatal", sentence)             the output cannot be written; nothing further will work
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster import storage
+from configs import InputError
+from shards.audio import FeatureStream, parse_feature
+from shards.consent import ConsentRecord
+from shards.encode import encode_sample
+from shards.schema import FPS, SAMPLES_PER_FRAME, sample_key
+from shards.shardfile import ShardSet
+
+log = logging.getLogger("headstart.build")
+Message = tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A video to be built: its name in keys, where it is, and the consent record that speaks of it."""
+
+    name: str
+    path: str
+    bytes: int
+    modified: int
+    consent: ConsentRecord
+    known: bool = True  # a consent file names it
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the build report keeps of it; the path is reduced to the file's name."""
+        record = {
+            "clip": self.name,
+            "file": storage.basename(self.path),
+            "bytes": self.bytes,
+            "modified": self.modified,
+        }
+        return {**record, **self.consent.for_meta(), "identity": self.consent.identity, "in_consent_file": self.known}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """What every worker needs to know."""
+
+    out: str
+    features: tuple[str, ...] = ("logmel",)
+    size: int = 512
+    samples_per_shard: int = 32
+    tracker: str = "shards.tracking:track_video"
+    thumbnails: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """Clips for one worker, and the prefix of the shards that it writes."""
+
+    prefix: str
+    clips: tuple[Clip, ...]
+
+
+@dataclass
+class ClipRecord:
+    """What became of a clip; one entry of the build report."""
+
+    seconds: float = 0.0
+    frames: int = 0
+    segments: int = 0
+    takes: int = 0
+    tracked_fraction: float = 0.0
+    sha256: str = ""
+    quality: float = 0.0
+    jitter: dict[str, float] = field(default_factory=dict)
+    refused: list[dict[str, Any]] = field(default_factory=list)
+    thumbnail: str | None = None
+
+    def refuse(self, reason: str, start: float | None = None, end: float | None = None) -> None:
+        """Note a part (seconds) or, without times, the whole clip as refused."""
+        self.refused.append({"start": start, "end": end, "reason": reason})
+
+
+def run_task(task: Task, settings: BuildSettings) -> Iterator[Message]:
+    """Build all clips of a task into shards of their own."""
+    records: list[dict[str, Any]] = []
+    shards = None
+    try:
+        shards = ShardSet(settings.out, task.prefix, samples_per_shard=settings.samples_per_shard)
+        for clip in task.clips:
+            yield ("start", clip.name)
+            record = ClipRecord()
+            yield from _build_clip(clip, settings, shards, record)
+            shards.end_clip()
+            records.append({**clip.as_dict(), **asdict(record), "prefix": task.prefix})
+            entries = shards.take()
+            if entries:
+                yield ("commit", entries, records)
+                records = []
+        yield ("commit", shards.close(), records)
+    except storage.StorageError as error:
+        yield ("fatal", str(error))
+    finally:
+        if shards is not None:
+            shards.abort()
+
+
+def _build_clip(clip: Clip, settings: BuildSettings, shards: ShardSet, record: ClipRecord) -> Iterator[Message]:
+    """Add a clip's samples to the shards; whatever is wrong with the video ends in the record, not in an error."""
+    writer = _ClipWriter(clip, settings, shards, record)
+    try:
+        path = storage.cached(clip.path)
+        record.sha256 = storage.sha256(path)
+        writer.source_sha256 = record.sha256
+        record.seconds = duration(path)
+        for item in _tracker(settings.tracker)(path, _options(settings)):
+            if hasattr(item, "reason"):
+                record.refuse(str(item.reason), _seconds(item.start), _seconds(item.end))
+                continue
+            record.takes += 1
+            for segment in item:
+                writer.push(item, segment)
+                yield ("progress", clip.name, min(1.0, record.frames / FPS / max(record.seconds, 1e-3)))
+            writer.end_take(item)
+    except _OutputError as error:
+        raise error.args[0] from None
+    except InputError as error:
+        record.refuse(str(error))
+    except Exception as error:  # a decoder that fails on one video must not end a build of thousands
+        log.exception("clip %s", clip.name)
+        record.refuse(f"tracking failed ({type(error).__name__}: {error}); report it with this clip")
+    record.tracked_fraction = round(min(1.0, record.frames / FPS / record.seconds), 4) if record.seconds else 0.0
+    if not record.frames and not record.refused:
+        record.refuse("no usable frames were found")
+    yield from _thumbnail(clip, settings, writer, record)
+
+
+class _OutputError(Exception):
+    """Carries a storage error of the output past the handlers that are about the input."""
+
+
+class _ClipWriter:
+    """Holds the segments of a take until their feature rows are final, then encodes and adds them."""
+
+    def __init__(self, clip: Clip, settings: BuildSettings, shards: ShardSet, record: ClipRecord) -> None:
+        self.clip, self.settings, self.shards, self.record = clip, settings, shards, record
+        self.source_sha256 = ""
+        self.pictures: list[tuple[np.ndarray, np.ndarray]] = []
+        self._streams: dict[str, FeatureStream] = {}
+        self._held: deque[Any] = deque()
+
+    def push(self, take: Any, segment: Any) -> None:
+        """Take a segment in; those before it may become final."""
+        if not self._streams:
+            self._streams = {name: FeatureStream(name) for name in self.settings.features}
+            self._rows = {name: [] for name in self.settings.features}
+        audio = np.asarray(segment.audio, np.float32)
+        for name, stream in self._streams.items():
+            self._rows[name].append(stream.push(audio))
+        self._held.append(segment)
+        self._emit(take)
+
+    def end_take(self, take: Any) -> None:
+        """The last rows of a take are final: everything held goes out."""
+        for name, stream in self._streams.items():
+            self._rows[name].append(stream.finish())
+        self._emit(take)
+        self._streams = {}
+
+    def _emit(self, take: Any) -> None:
+        while self._held:
+            length = len(self._held[0].frames)
+            rows = {name: np.concatenate(parts) for name, parts in self._rows.items()}
+            if any(len(part) < length for part in rows.values()):
+                return
+            self._rows = {name: [part[length:]] for name, part in rows.items()}
+            self._add(take, self._held.popleft(), {parse_feature(n)[0]: part[:length] for n, part in rows.items()})
+
+    def _add(self, take: Any, segment: Any, features: dict[str, np.ndarray]) -> None:
+        clip, record, length = self.clip, self.record, len(segment.frames)
+        key = sample_key(clip.consent.identity, clip.name, record.segments)
+        meta = {
+            **clip.consent.for_meta(),
+            "first_frame": int(segment.first_frame),
+            "take": record.takes - 1,
+            "crop_box": [round(float(x), 3) for x in segment.crop_box],
+            "source_file": storage.basename(clip.path),
+            "source_sha256": self.source_sha256,
+            "tools": tool_versions(),
+            "rig": default_rig(),
+        }
+        encoded = encode_sample(
+            key,
+            meta,
+            frames=segment.frames,
+            matte=segment.matte,
+            track=segment.track,
+            audio=np.asarray(segment.audio, np.float32)[: length * SAMPLES_PER_FRAME],
+            features=features,
+        )
+        try:
+            self.shards.add(key, encoded)
+        except storage.StorageError as error:
+            raise _OutputError(error) from None
+        total = record.quality * record.frames + float(np.sum(segment.track["quality"]))
+        record.frames, record.segments = record.frames + length, record.segments + 1
+        record.quality = total / record.frames
+        self._keep_picture(segment)
+
+    def _keep_picture(self, segment: Any) -> None:
+        """A frame now and then for the thumbnails: pictures are thinned to every second one when there are many."""
+        self._stride = getattr(self, "_stride", 1)
+        if (self.record.segments - 1) % self._stride == 0:
+            middle = len(segment.frames) // 2
+            self.pictures.append((segment.frames[middle].copy(), segment.track["landmarks"][middle].copy()))
+        if len(self.pictures) > 2 * self.settings.thumbnails:
+            self.pictures, self._stride = self.pictures[::2], self._stride * 2
+
+
+def _thumbnail(clip: Clip, settings: BuildSettings, writer: _ClipWriter, record: ClipRecord) -> Iterator[Message]:
+    from shards.report import overlay_strip
+
+    if writer.pictures:
+        chosen = np.linspace(0, len(writer.pictures) - 1, settings.thumbnails).round().astype(int)
+        name = f"report/{clip.name}.jpg"
+        data = overlay_strip([writer.pictures[i] for i in dict.fromkeys(chosen.tolist())])
+        storage.write_bytes(storage.join(settings.out, name), data)
+        record.thumbnail = name
+    yield ("progress", clip.name, 1.0)
+
+
+def _tracker(target: str) -> Any:
+    from importlib import import_module
+
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _options(settings: BuildSettings) -> Any:
+    if settings.tracker != BuildSettings.tracker:
+        return settings
+    from shards.tracking import TrackOptions
+
+    return TrackOptions(size=settings.size)
+
+
+def _seconds(value: Any) -> float | None:
+    return None if value is None else round(float(value), 3)
+
+
+def duration(path: Path) -> float:
+    """Seconds of video as the container says; 0 where it does not say or is no video (the tracker will refuse it)."""
+    import av
+
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            return float(container.duration or 0) / 1e6
+    except (av.error.FFmpegError, OSError, ValueError):
+        return 0.0
+
+
+@lru_cache
+def tool_versions() -> dict[str, str]:
+    """Versions of what shapes a sample."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in ("headstart", "mediapipe", "av", "numpy"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+@lru_cache
+def default_rig() -> dict[str, str]:
+    """Name and sha256 of the rig whose coefficients the tracker gives."""
+    from heads.rig import load_rig
+
+    rig = load_rig("mediapipe")
+    return {"name": rig.name, "sha256": rig.sha256}
+
+
+def task_prefix(clips: Sequence[Clip]) -> str:
+    """Start of the names of a task's shards: the same for the same clips, so a repeated task overwrites its rests."""
+    text = "\n".join(f"{clip.name} {clip.bytes} {clip.modified}" for clip in clips)
+    return hashlib.sha256(text.encode()).hexdigest()[:12] + "-"

@@ -1,0 +1,75 @@
+"""The build report page: what was built, what was refused and why, with pictures to look at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cluster import storage
+from shards import members
+from shards.catalogue import Catalogue
+from shards.journal import Journal
+
+PAGE = "report.html"
+THUMBNAIL = 256  # px
+SHOWN = 2000  # clips with pictures on the page; the rest is in build.json
+
+
+def write_report(url: str, journal: Journal, catalogue: Catalogue, seconds: float) -> str:
+    """Write ``report.html`` beside ``dataset.json``; its URL."""
+    from jinja2 import Environment, PackageLoader
+
+    records = [journal.clips[name] for name in sorted(journal.clips)]
+    built = [record for record in records if record["frames"]]
+    page = Environment(loader=PackageLoader("shards", "."), autoescape=True).get_template("report.html.j2")
+    where = storage.join(url, PAGE)
+    html = page.render(
+        totals=catalogue.totals(),
+        rig=catalogue.rig,
+        features=catalogue.features,
+        clips=built[:SHOWN],
+        hidden=max(0, len(built) - SHOWN),
+        refused=[{**part, "clip": r["clip"], "file": r["file"]} for r in records for part in r["refused"]],
+        unknown=[r["clip"] for r in built if r["licence"] == "unknown"],
+        fraction=_fraction(records),
+        seconds=seconds,
+        speed=sum(r["frames"] for r in built) / 25 / seconds if seconds > 0 else 0.0,
+        when=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    )
+    storage.write_bytes(where, html.encode())
+    return where
+
+
+def _fraction(records: Sequence[dict[str, Any]]) -> float:
+    length = sum(record["seconds"] for record in records)
+    return sum(record["frames"] for record in records) / 25 / length if length else 0.0
+
+
+def overlay_strip(pictures: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
+    """Frames with their landmarks side by side, as a JPEG.
+
+    Args:
+        pictures: (H, W, 3) uint8 and (478, 3) landmarks in its px, each.
+    """
+    return members.encode_jpeg(np.concatenate([overlay(*picture) for picture in pictures], axis=1), quality=88)
+
+
+def overlay(frame: np.ndarray, landmarks: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
+    """(side, side, 3) uint8: the frame with its landmarks; lips red, eyes yellow, irises cyan, the rest green."""
+    from PIL import Image
+
+    from heads.rig import facemesh
+
+    picture = np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.BOX)).copy()
+    points = landmarks[:, :2] * (side / np.array([frame.shape[1], frame.shape[0]]))
+    colors = np.tile(np.array([60, 220, 90], np.uint8), (len(points), 1))
+    colors[list(facemesh.LIPS_INNER) + list(facemesh.LIPS_OUTER)] = (255, 70, 70)
+    colors[list(facemesh.EYE_LEFT) + list(facemesh.EYE_RIGHT)] = (255, 220, 40)
+    colors[468:478] = (60, 220, 255)
+    pixels = np.round(points).astype(int)
+    inside = ((pixels >= 0) & (pixels < side)).all(axis=1)
+    picture[pixels[inside, 1], pixels[inside, 0]] = colors[inside]
+    return picture

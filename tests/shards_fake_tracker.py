@@ -1,0 +1,73 @@
+"""A tracker for tests of the builder: a "video" is a small JSON file that says what the tracker shall find in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shards_samples import parts
+
+from configs import InputError
+
+TRACKER = "shards_fake_tracker:track"
+
+
+@dataclass
+class Refusal:
+    clip: str
+    start: float
+    end: float
+    reason: str
+
+
+@dataclass
+class Segment:
+    frames: Any
+    matte: Any
+    track: Any
+    audio: Any
+    first_frame: int
+    crop_box: tuple = (0.0, 0.0, 32.0, 32.0)
+    fps: float = 25.0
+
+
+class Take:
+    """Yields its segments; may be slow, or take the whole process down."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self._plan = plan
+
+    def __iter__(self):
+        for i in range(self._plan.get("segments", 2)):
+            time.sleep(self._plan.get("sleep", 0.0))
+            if self._plan.get("crash"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            length = self._plan.get("frames", 4)
+            value = parts(self._plan.get("seed", 0) + i, length)
+            yield Segment(value["frames"], value["matte"], value["track"], value["audio"], first_frame=i * length)
+
+
+def track(path, settings):
+    """What ``shards.tracking.track_video`` does, from a plan."""
+    try:
+        plan = json.loads(Path(path).read_text())
+    except ValueError:
+        raise InputError(f"{path}: not a video") from None
+    for take in plan.get("takes", [{}]):
+        if "refuse" in take:
+            yield Refusal(Path(path).stem, 0.0, 1.0, take["refuse"])
+        else:
+            yield Take(take)
+
+
+def write_video(folder: Path, name: str, *takes: dict[str, Any]) -> Path:
+    """A "video" with these takes (one take of two segments by default)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.mp4"
+    path.write_text(json.dumps({"takes": list(takes) or [{"seed": sum(map(ord, name))}]}))
+    return path
