@@ -156,6 +156,9 @@ def _pretrain_commands(commands: Any) -> None:
     pretrain.add_argument("--out", metavar="RUN", help="run folder or s3:// URL (default: runs/PRIOR-TIME)")
     pretrain.add_argument("--workers", type=int, default=1)
     pretrain.add_argument("--address", help="Ray cluster to join: 'auto' or host:port")
+    pretrain.add_argument(
+        "--cluster", metavar="FILE", help="YAML file or shipped name: local, single-node-8gpu, multi-node"
+    )
     pretrain.add_argument("--no-ray", action="store_true", help="run in this process")
     pretrain.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
     pretrain.add_argument("overrides", nargs="*", metavar="key=value")
@@ -192,12 +195,14 @@ def _avatar_commands(commands: Any) -> None:
     adapt.add_argument("--self-contained", action="store_true", help="store the prior's weights inside the avatar")
     adapt.add_argument("--device", default="auto")
     adapt.add_argument("--seed", type=int, default=0)
+    adapt.add_argument("--overwrite", action="store_true", help="replace what stands at --out")
 
     talk = _command(commands, "talk", _talk, "any speech through an avatar into a video")
     talk.add_argument("avatar", metavar="AVATAR")
     talk.add_argument("audio", metavar="AUDIO")
     talk.add_argument("--out", required=True, metavar="VIDEO.mp4")
-    talk.add_argument("--pose-from", metavar="VIDEO")
+    talk.add_argument("--pose-from", metavar="VIDEO", help="head motion of this clip")
+    talk.add_argument("--pose", default="clip", help="clip (the training clip's, looped), generated or still")
     for angle in ("yaw", "pitch", "roll"):
         talk.add_argument(f"--{angle}", type=float, help="degrees; holds the head still at this angle")
     talk.add_argument("--blink", default="natural", help="natural, none, or a closure from 0 to 1")
@@ -211,7 +216,10 @@ def _avatar_commands(commands: Any) -> None:
     )
     talk.add_argument("--style", help="speaking style: 'own', 'mean' or a file")
     talk.add_argument("--background", default="original", help="original, plain or rgba")
+    talk.add_argument("--prior", metavar="URI", help="audio-expression prior to speak with (default: the avatar's)")
     talk.add_argument("--device", default="auto")
+    talk.add_argument("--seed", type=int, default=0)
+    talk.add_argument("--overwrite", action="store_true")
 
     evaluate = _command(commands, "evaluate", _evaluate, "metrics.json, a report page and a side-by-side video")
     evaluate.add_argument("avatar", nargs="?", metavar="AVATAR")
@@ -223,11 +231,15 @@ def _avatar_commands(commands: Any) -> None:
     evaluate.add_argument("--against", metavar="VIDEO", help="the true video for --frames")
     evaluate.add_argument("--ablations", action="store_true", help="the table with and without each prior")
     evaluate.add_argument("--out", required=True, metavar="DIR")
+    evaluate.add_argument("--lpips", metavar="DIR", help="weights of a perceptual network; without them LPIPS is null")
+    evaluate.add_argument("--sync", metavar="URI", help="sync expert to measure with (default: the avatar's)")
     evaluate.add_argument("--device", default="auto")
+    evaluate.add_argument("--overwrite", action="store_true")
 
     export = _command(commands, "export", _export, "an avatar as a .ply of 3D Gaussians")
     export.add_argument("avatar", metavar="AVATAR")
     export.add_argument("--out", required=True, metavar="FILE.ply")
+    export.add_argument("--overwrite", action="store_true")
     export.add_argument("--frame", type=int, help="frame of the training clip (default: the neutral head)")
 
 
@@ -287,6 +299,7 @@ def _pretrain(a: argparse.Namespace) -> Any:
         a.out,
         workers=a.workers,
         address=a.address,
+        cluster=a.cluster,
         ray=not a.no_ray,
         resume=a.resume,
         overrides=a.overrides,
@@ -336,14 +349,29 @@ def _adapt(a: argparse.Namespace) -> Any:
         size=a.size,
         device=a.device,
         seed=a.seed,
+        overwrite=a.overwrite,
     )
 
 
 def _talk(a: argparse.Namespace) -> Any:
     return _load("adapt.talk:talk")(
-        a.avatar, a.audio, a.out, pose_from=a.pose_from, yaw=a.yaw, pitch=a.pitch, roll=a.roll, blink=a.blink,
-        controls=a.control, style=a.style, background=a.background, device=a.device,
-    )  # fmt: skip
+        a.avatar,
+        a.audio,
+        a.out,
+        pose_from=a.pose_from,
+        yaw=a.yaw,
+        pitch=a.pitch,
+        roll=a.roll,
+        pose=a.pose,
+        blink=a.blink,
+        controls=a.control,
+        style=a.style,
+        background=a.background,
+        prior=a.prior,
+        device=a.device,
+        seed=a.seed,
+        overwrite=a.overwrite,
+    )
 
 
 def _evaluate(a: argparse.Namespace) -> Any:
@@ -355,12 +383,15 @@ def _evaluate(a: argparse.Namespace) -> Any:
         frames=a.frames,
         against=a.against,
         ablations=a.ablations,
+        lpips=a.lpips,
+        sync=a.sync,
         device=a.device,
+        overwrite=a.overwrite,
     )
 
 
 def _export(a: argparse.Namespace) -> Any:
-    return _load("adapt.export:export")(a.avatar, a.out, frame=a.frame)
+    return _load("adapt.export:export")(a.avatar, a.out, frame=a.frame, overwrite=a.overwrite)
 
 
 def _print(result: Any, as_json: bool) -> None:
