@@ -122,9 +122,10 @@ def _kernels() -> tuple[Callable, Callable]:
 
 def _in_rows(kernel: Callable, count: int, *arrays) -> None:
     """Run ``kernel(first, last, *arrays)`` over ``count`` rows on the rasteriser's threads."""
-    pieces = min(threads.get_num_threads(), max(count // 32, 1))
+    limit = threads.get_num_threads()
+    pieces = min(limit, max(count // 32, 1))
     cuts = [count * i // pieces for i in range(pieces + 1)]
-    threads.run(kernel, [(first, last, *arrays) for first, last in itertools.pairwise(cuts)])
+    threads.run(kernel, [(first, last, *arrays) for first, last in itertools.pairwise(cuts)], limit)
 
 
 def _forward_rows(first, last, x, y, window, channels, width, out):
