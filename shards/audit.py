@@ -2,14 +2,15 @@
 
 ``verify`` reads every byte once: checksum and structure of each tar, the index against the tar, every member decoded
 and checked, audio features recomputed from the sound they claim to describe, the head's pose against the landmarks, and
-the counts in ``dataset.json``. Nothing stops at the first fault: every broken sample is named with shard, key, member and
-what to do.
+the counts in ``dataset.json``. Nothing stops at the first fault: each broken sample is named with shard, key, member,
+and what to do.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -208,12 +209,15 @@ def _check_pose(sample: Sample) -> None:
 
 
 def _check_people(catalogue: Catalogue, entry: dict[str, Any], found: Findings) -> None:
-    counted: dict[str, int] = {}
-    for key in found.keys:
-        counted[key.partition("/")[0]] = counted.get(key.partition("/")[0], 0) + 1
-    listed = {catalogue.identities[row[0]]["name"]: row[1] for row in entry["people"]}
+    counted = Counter(key.partition("/")[0] for key in found.keys)
+    listed: Counter[str] = Counter()
+    for row in entry["people"]:
+        listed[catalogue.identities[row[0]]["name"]] += row[2]
     if counted != listed:
-        found.note(f"the tar holds {counted}, dataset.json lists {listed}; verify with --repair", member="dataset.json")
+        found.note(
+            f"the tar holds {dict(counted)}, dataset.json lists {dict(listed)}; verify with --repair",
+            member="dataset.json",
+        )
 
 
 def _check_across(findings: list[Findings]) -> None:

@@ -33,7 +33,7 @@ class ShardEntry:
     """One shard as its writer reports it.
 
     Attributes:
-        people: identity → ``[samples, frames, clips, licences, consents]``.
+        people: ``[identity, sound, samples, frames, clips, licences, consents]``; ``sound``: 1, or 0 for silent clips.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ShardEntry:
     samples: int
     frames: int
     index_sha256: str
-    people: dict[str, list[Any]]
+    people: list[list[Any]]
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Catalogue:
     Attributes:
         identities: ``{"name", "licences", "consents"}``; shards refer to people by position in this list.
         shards: ``{"name", "sha256", "bytes", "samples", "frames", "index_sha256", "people": [[identity,
-            samples, frames, clips], ...]}``, sorted by name so that the order of the build does not matter.
+            sound, samples, frames, clips], ...]}``, sorted by name so that the order of the build does not matter.
     """
 
     rig: dict[str, str] | None = None
@@ -110,7 +110,7 @@ class Catalogue:
         number = {person["name"]: i for i, person in enumerate(self.identities)}
         self.shards = [shard for shard in self.shards if shard["name"] not in replaced]
         for entry in entries:
-            people = [[self._person(number, name, row), *row[:3]] for name, row in sorted(entry.people.items())]
+            people = [[self._person(number, row), *row[1:5]] for row in sorted(entry.people)]
             self.shards.append({**{k: v for k, v in vars(entry).items() if k != "people"}, "people": people})
         self._sort()
 
@@ -125,20 +125,21 @@ class Catalogue:
         frames = sum(shard["frames"] for shard in self.shards)
         return {
             "identities": len(self.identities),
-            "clips": sum(row[3] for shard in self.shards for row in shard["people"]),
+            "clips": sum(row[4] for shard in self.shards for row in shard["people"]),
             "segments": sum(shard["samples"] for shard in self.shards),
             "frames": frames,
             "hours": round(frames / FPS / 3600, 6),
             "bytes": sum(shard["bytes"] for shard in self.shards),
         }
 
-    def _person(self, number: dict[str, int], name: str, row: list[Any]) -> int:
+    def _person(self, number: dict[str, int], row: list[Any]) -> int:
+        name, licences, consents = row[0], *row[5:]
         if name not in number:
             number[name] = len(self.identities)
             self.identities.append({"name": name, "licences": [], "consents": []})
         person = self.identities[number[name]]
-        person["licences"] = sorted({*person["licences"], *row[3]})
-        person["consents"] = sorted({*person["consents"], *row[4]})
+        person["licences"] = sorted({*person["licences"], *licences})
+        person["consents"] = sorted({*person["consents"], *consents})
         return number[name]
 
     def _sort(self) -> None:
@@ -208,7 +209,7 @@ def _check_shard(shard: dict[str, Any], people: int) -> None:
     checksums = (shard["sha256"], shard["index_sha256"])
     if not _NAME.fullmatch(shard["name"]) or not all(map(_SHA.fullmatch, checksums)):
         raise ValueError(f"shard {shard['name']!r}")
-    if sum(row[1] for row in shard["people"]) != shard["samples"] or shard["bytes"] < 0:
+    if sum(row[2] for row in shard["people"]) != shard["samples"] or shard["bytes"] < 0:
         raise ValueError(f"shard {shard['name']}: counts of its people do not add up")
     for row in shard["people"]:
         if not 0 <= row[0] < people:

@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,16 +126,16 @@ def _build_clip(clip: Clip, settings: BuildSettings, shards: ShardSet, record: C
         path = storage.cached(clip.path)
         record.sha256 = storage.sha256(path)
         writer.source_sha256 = record.sha256
-        record.seconds = duration(path)
-        for item in _tracker(settings.tracker)(path, _options(settings)):
-            if hasattr(item, "reason"):
-                record.refuse(str(item.reason), _seconds(item.start), _seconds(item.end))
-                continue
-            record.takes += 1
-            for segment in item:
-                writer.push(item, segment)
-                yield ("progress", clip.name, min(1.0, record.frames / FPS / max(record.seconds, 1e-3)))
-            writer.end_take(item)
+        with _tracker(settings.tracker)(path, _options(settings)) as video:
+            record.seconds = video.frames / FPS
+            for part in video.refusals:
+                record.refuse(part.reason, part.start / FPS, part.end / FPS)
+            for take in video:
+                record.takes += 1
+                for segment in take:
+                    writer.push(segment)
+                    yield ("progress", clip.name, min(1.0, record.frames / video.frames))
+                writer.end_take()
     except _OutputError as error:
         raise error.args[0] from None
     except InputError as error:
@@ -144,7 +143,7 @@ def _build_clip(clip: Clip, settings: BuildSettings, shards: ShardSet, record: C
     except Exception as error:  # a decoder that fails on one video must not end a build of thousands
         log.exception("clip %s", clip.name)
         record.refuse(f"tracking failed ({type(error).__name__}: {error}); report it with this clip")
-    record.tracked_fraction = round(min(1.0, record.frames / FPS / record.seconds), 4) if record.seconds else 0.0
+    record.tracked_fraction = round(record.frames / FPS / record.seconds, 4) if record.seconds else 0.0
     if not record.frames and not record.refused:
         record.refuse("no usable frames were found")
     yield from _thumbnail(clip, settings, writer, record)
@@ -164,7 +163,7 @@ class _ClipWriter:
         self._streams: dict[str, FeatureStream] = {}
         self._held: deque[Any] = deque()
 
-    def push(self, take: Any, segment: Any) -> None:
+    def push(self, segment: Any) -> None:
         """Take a segment in; those before it may become final."""
         if not self._streams:
             self._streams = {name: FeatureStream(name) for name in self.settings.features}
@@ -173,25 +172,25 @@ class _ClipWriter:
         for name, stream in self._streams.items():
             self._rows[name].append(stream.push(audio))
         self._held.append(segment)
-        self._emit(take)
+        self._emit()
 
-    def end_take(self, take: Any) -> None:
+    def end_take(self) -> None:
         """The last rows of a take are final: everything held goes out."""
         for name, stream in self._streams.items():
             self._rows[name].append(stream.finish())
-        self._emit(take)
+        self._emit()
         self._streams = {}
 
-    def _emit(self, take: Any) -> None:
+    def _emit(self) -> None:
         while self._held:
             length = len(self._held[0].frames)
             rows = {name: np.concatenate(parts) for name, parts in self._rows.items()}
             if any(len(part) < length for part in rows.values()):
                 return
             self._rows = {name: [part[length:]] for name, part in rows.items()}
-            self._add(take, self._held.popleft(), {parse_feature(n)[0]: part[:length] for n, part in rows.items()})
+            self._add(self._held.popleft(), {parse_feature(n)[0]: part[:length] for n, part in rows.items()})
 
-    def _add(self, take: Any, segment: Any, features: dict[str, np.ndarray]) -> None:
+    def _add(self, segment: Any, features: dict[str, np.ndarray]) -> None:
         clip, record, length = self.clip, self.record, len(segment.frames)
         key = sample_key(clip.consent.identity, clip.name, record.segments)
         meta = {
@@ -199,6 +198,7 @@ class _ClipWriter:
             "first_frame": int(segment.first_frame),
             "take": record.takes - 1,
             "crop_box": [round(float(x), 3) for x in segment.crop_box],
+            "has_audio": bool(segment.has_audio),
             "source_file": storage.basename(clip.path),
             "source_sha256": self.source_sha256,
             "tools": tool_versions(),
@@ -257,21 +257,6 @@ def _options(settings: BuildSettings) -> Any:
     from shards.tracking import TrackOptions
 
     return TrackOptions(size=settings.size)
-
-
-def _seconds(value: Any) -> float | None:
-    return None if value is None else round(float(value), 3)
-
-
-def duration(path: Path) -> float:
-    """Seconds of video as the container says; 0 where it does not say or is no video (the tracker will refuse it)."""
-    import av
-
-    try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            return float(container.duration or 0) / 1e6
-    except (av.error.FFmpegError, OSError, ValueError):
-        return 0.0
 
 
 @lru_cache

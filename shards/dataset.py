@@ -42,8 +42,11 @@ class SampleRow:
     shard: str
 
 
+IDENTITY, SOUND, SAMPLES, FRAMES, CLIPS = range(5)  # columns of the table of people
+
+
 class ShardTable:
-    """Columns of all shards; people of shard s are the rows ``first[s]:first[s + 1]``."""
+    """Columns of all shards; people of shard s are the rows ``first[s]:first[s + 1]`` of ``people``."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         shards = catalogue.shards
@@ -54,7 +57,7 @@ class ShardTable:
         self.frames = np.array([shard["frames"] for shard in shards], np.int64)
         self.first = np.cumsum([0, *(len(shard["people"]) for shard in shards)], dtype=np.int64)
         rows = [row for shard in shards for row in shard["people"]]
-        self.people = np.array(rows, np.int64).reshape(-1, 4)  # identity, samples, frames, clips
+        self.people = np.array(rows, np.int64).reshape(-1, 5)  # columns as below
         self.shard_of = np.repeat(np.arange(len(shards)), np.diff(self.first))
 
 
@@ -83,13 +86,14 @@ class Dataset:
         self.table = ShardTable(catalogue)
         self._people = catalogue.identities
         self._allowed = np.ones(len(self._people), bool)
+        self._sound_only = False
         self._store = Store(url, self.table, cache_dir, cache_limit)
 
     def __repr__(self) -> str:
         return f"Dataset({self.url!r}, {len(self)} samples of {len(self.identities)} identities)"
 
     def __len__(self) -> int:
-        return int(self.table.people[self._allowed[self.table.people[:, 0]], 1].sum())
+        return int(self.table.people[self.chosen, SAMPLES].sum())
 
     @property
     def identities(self) -> list[str]:
@@ -109,18 +113,19 @@ class Dataset:
     @property
     def info(self) -> dict[str, Any]:
         """``identities, clips, segments, frames, hours, bytes, schema`` and what the priors record of a dataset."""
-        rows = self.table.people[self._allowed[self.table.people[:, 0]]]
-        shards = np.unique(self.table.shard_of[self._allowed[self.table.people[:, 0]]])
-        frames = int(rows[:, 2].sum())
+        rows = self.table.people[self.chosen]
+        shards = np.unique(self.table.shard_of[self.chosen])
+        frames = int(rows[:, FRAMES].sum())
         licences: dict[str, int] = {}
         for names in self.licences.values():
             for name in names:
                 licences[name] = licences.get(name, 0) + 1
         return {
             "identities": len(self.identities),
-            "clips": int(rows[:, 3].sum()),
-            "segments": int(rows[:, 1].sum()),
+            "clips": int(rows[:, CLIPS].sum()),
+            "segments": int(rows[:, SAMPLES].sum()),
             "frames": frames,
+            "frames_with_sound": int(rows[rows[:, SOUND] == 1, FRAMES].sum()),
             "hours": round(frames / FPS / 3600, 6),
             "bytes": int(self.table.bytes[shards].sum()),
             "schema": SCHEMA,
@@ -136,7 +141,7 @@ class Dataset:
     def fingerprint(self) -> str:
         """sha256 over schema, rig, features, every shard's checksum and the identities of this view."""
         hasher = hashlib.sha256()
-        head = [SCHEMA, self.rig, self.features, self.identities]
+        head = [SCHEMA, self.rig, self.features, self.identities, self._sound_only]
         hasher.update(json.dumps(head, sort_keys=True).encode())
         for name, checksum in zip(self.table.names, self.table.sha256):
             hasher.update(f"{name} {checksum}\n".encode())
@@ -171,8 +176,14 @@ class Dataset:
             siblings=partial(self._siblings, shard, number),
         )
 
+    @property
+    def chosen(self) -> np.ndarray:
+        """Which rows of the table of people belong to this view, bool."""
+        people = self.table.people
+        return self._allowed[people[:, IDENTITY]] & (people[:, SOUND] >= int(self._sound_only))
+
     def rows_of(self, shard: int) -> list[tuple[int, np.ndarray]]:
-        """Identity number → lines of a shard that belong to it, for the people in this view.
+        """``(row of the table of people, lines of the shard)`` for the people in this view.
 
         Raises:
             InputError: the index disagrees with ``dataset.json`` about who is in the shard.
@@ -180,15 +191,21 @@ class Dataset:
         index = self._store.index(shard)
         numbers = np.array([self._identity_number(key) for key in index.keys])
         first, last = self.table.first[shard], self.table.first[shard + 1]
-        found = []
-        for number, samples, *_ in self.table.people[first:last]:
-            rows = np.flatnonzero(numbers == number)
-            if len(rows) != samples:
+        chosen, found = self.chosen[first:last], []
+        for row, (number, sound, samples, *_) in enumerate(self.table.people[first:last]):
+            lines = np.flatnonzero((numbers == number) & (index.sound == sound))
+            if len(lines) != samples:
                 where = index_url(self.url, self.table.names[shard])
-                raise bad_index(where, f"{len(rows)} samples of person {number}, {self._name_of(number)} has {samples}")
-            if self._allowed[number]:
-                found.append((int(number), rows))
+                raise bad_index(where, f"{len(lines)} samples of person {number}, dataset.json says {samples}")
+            if chosen[row]:
+                found.append((int(first) + row, lines))
         return found
+
+    def with_sound(self) -> Dataset:
+        """A view of the samples whose clip had sound; identities and their positions stay as they are."""
+        view = self._copy()
+        view._sound_only = True
+        return view
 
     def subset(self, identities: Sequence[str]) -> Dataset:
         """A view of these people's samples only; shares files and caches.
@@ -201,11 +218,15 @@ class Dataset:
             if name not in set(names):
                 raise InputError(f"identity '{name}' is not in {self.url}{nearest(name, names)}")
         wanted = set(identities)
+        view = self._copy()
+        view._allowed = np.array([p["name"] in wanted for p in self._people], bool)
+        return view
+
+    def _copy(self) -> Dataset:
         view = object.__new__(Dataset)
         view.__dict__.update(self.__dict__)
         for name in ("fingerprint", "_position", "_number"):
             view.__dict__.pop(name, None)
-        view._allowed = np.array([p["name"] in wanted for p in self._people], bool)
         return view
 
     def split(self, holdout: float | int | Sequence[str]) -> tuple[Dataset, Dataset]:
@@ -264,19 +285,17 @@ class Dataset:
             raise InputError(f"{self.url}: an index lists '{key}', whom dataset.json does not know; run shards verify")
         return self._number[name]
 
-    def _name_of(self, number: int) -> str:
-        return f"dataset.json ('{self._people[number]['name']}')"
-
     def _siblings(self, shard: int, number: int) -> list[Callable[[], Sample]]:
-        rows = dict(self.rows_of(shard)).get(number, ())
-        return [partial(self.sample, shard, int(row)) for row in rows]
+        people = self.table.people
+        lines = [line for row, lines in self.rows_of(shard) if people[row, IDENTITY] == number for line in lines]
+        return [partial(self.sample, shard, int(line)) for line in sorted(lines)]
 
     def _locate(self, which: str | int) -> tuple[int, int]:
         if isinstance(which, int | np.integer):
             return self.samples.locate(int(which))
         identity, _, _ = split_key(which)
         if identity in self._number and self._allowed[self._number[identity]]:
-            here = self.table.people[:, 0] == self._number[identity]
+            here = self.table.people[:, IDENTITY] == self._number[identity]
             for shard in np.unique(self.table.shard_of[here]):
                 keys = self._store.index(int(shard)).keys
                 if which in keys:
@@ -290,10 +309,8 @@ class SampleTable(Sequence[SampleRow]):
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         table = dataset.table
-        allowed = dataset._allowed[table.people[:, 0]]
-        counts = np.bincount(
-            table.shard_of[allowed], weights=table.people[allowed, 1], minlength=len(table.names)
-        ).astype(np.int64)
+        chosen = dataset.chosen
+        counts = np.bincount(table.shard_of[chosen], table.people[chosen, SAMPLES], len(table.names)).astype(np.int64)
         self._ends = np.cumsum(counts)
 
     def __len__(self) -> int:

@@ -59,7 +59,7 @@ def forget(dataset: str, identity: str) -> dict[str, Any]:
 def _counts(catalogue: Any, identity: str) -> dict[str, int]:
     number = next((i for i, p in enumerate(catalogue.identities) if p["name"] == identity), None)
     rows = [row for shard in catalogue.shards for row in shard["people"] if row[0] == number]
-    return {"samples": sum(row[1] for row in rows), "clips": sum(row[3] for row in rows)}
+    return {"samples": sum(row[2] for row in rows), "clips": sum(row[4] for row in rows)}
 
 
 def _rewrite(url: str, catalogue: Any, identity: str) -> tuple[int, int]:

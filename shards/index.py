@@ -8,6 +8,7 @@ and the CRC-32 that the index promises.
 from __future__ import annotations
 
 import hashlib
+import json
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -33,6 +34,7 @@ class ShardIndex:
     Attributes:
         keys: sample keys, n of them.
         frames: (n,) int32, frames of each sample.
+        sound: (n,) uint8, 0 where the clip was silent and the sample's audio is only zeros.
         first: (n + 1,) int64, rows ``first[i]:first[i + 1]`` below are the members of sample i.
         suffixes: the different member names (``f000.jpg``, ...).
         suffix: (m,) uint16 into ``suffixes``.
@@ -42,6 +44,7 @@ class ShardIndex:
 
     keys: list[str]
     frames: np.ndarray
+    sound: np.ndarray
     first: np.ndarray
     suffixes: list[str]
     suffix: np.ndarray
@@ -59,6 +62,7 @@ class ShardIndex:
         values = {
             "keys": np.frombuffer("\n".join(self.keys).encode(), np.uint8),
             "frames": self.frames,
+            "sound": self.sound,
             "first": self.first,
             "suffixes": np.frombuffer("\n".join(self.suffixes).encode(), np.uint8),
             "suffix": self.suffix,
@@ -80,7 +84,7 @@ class ShardIndex:
             keys = values["keys"].tobytes().decode("ascii").split("\n") if len(values["keys"]) else []
             suffixes = values["suffixes"].tobytes().decode("ascii").split("\n") if len(values["suffixes"]) else []
             numbers = [values[name] for name in ("suffix", "offset", "length", "crc")]
-            index = cls(keys, values["frames"], values["first"], suffixes, *numbers)
+            index = cls(keys, values["frames"], values["sound"], values["first"], suffixes, *numbers)
             index._check()
         except (members.BadMember, KeyError, ValueError, IndexError) as error:
             raise bad_index(where, str(error)) from None
@@ -89,11 +93,14 @@ class ShardIndex:
     def _check(self) -> None:
         rows = len(self.suffix)
         kinds = {
-            name: getattr(self, name).dtype.kind for name in ("frames", "first", "suffix", "offset", "length", "crc")
+            name: getattr(self, name).dtype.kind
+            for name in ("frames", "sound", "first", "suffix", "offset", "length", "crc")
         }
         if any(kind not in "iu" for kind in kinds.values()):
             raise ValueError(f"its tables are of kinds {kinds}, expected whole numbers")
-        if not len(self.offset) == len(self.length) == len(self.crc) == rows or len(self.frames) != len(self.keys):
+        if not len(self.offset) == len(self.length) == len(self.crc) == rows or not len(self.frames) == len(
+            self.sound
+        ) == len(self.keys):
             raise ValueError("its tables have different lengths")
         steps = np.diff(self.first)
         if len(self.first) != len(self.keys) + 1 or self.first[0] != 0 or self.first[-1] != rows or (steps < 1).any():
@@ -161,6 +168,7 @@ class _Table:
         self._rows: list[list[tuple[str, int, int, int]]] = []
         self._seen: set[str] = set()
         self._members: dict[str, bytes] = {}
+        self._sound: list[int] = []
 
     def check(self, info: tarfile.TarInfo) -> None:
         """Refuse what does not belong in a shard before a byte of it is read."""
@@ -180,7 +188,10 @@ class _Table:
             self._seen.add(key)
             self._keys.append(key)
             self._rows.append([])
+            self._sound.append(1)
         self._rows[-1].append((suffix, info.offset_data, info.size, zlib.crc32(data)))
+        if suffix == "meta.json":
+            self._sound[-1] = int(_has_sound(data))
         if self._on_sample is not None:
             self._members[suffix] = data
 
@@ -197,6 +208,7 @@ class _Table:
         return ShardIndex(
             keys=self._keys,
             frames=np.array([_length(sample) for sample in self._rows], np.int32),
+            sound=np.array(self._sound, np.uint8),
             first=np.cumsum([0, *map(len, self._rows)], dtype=np.int64),
             suffixes=suffixes,
             suffix=np.array([number[row[0]] for row in rows], np.uint16),
@@ -204,6 +216,14 @@ class _Table:
             length=np.array([row[2] for row in rows], np.int64),
             crc=np.array([row[3] for row in rows], np.uint32),
         )
+
+
+def _has_sound(meta: bytes) -> bool:
+    try:
+        value = json.loads(meta)
+    except ValueError:
+        return True  # the sample is refused when its meta.json is read
+    return not isinstance(value, dict) or bool(value.get("has_audio", True))
 
 
 def _length(sample: Sequence[tuple[str, int, int, int]]) -> int:

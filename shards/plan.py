@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from configs import InputError, nearest
-from shards.dataset import Dataset
+from shards.dataset import IDENTITY, SAMPLES, Dataset
 
 STREAMS = 240  # divisible by most numbers of ranks, so that a rank keeps its streams
 WINDOW = 2  # shards shuffled together within a stream
@@ -36,8 +36,8 @@ class EpochPlan:
     def __init__(self, dataset: Dataset, seed: int, epoch: int, weights: Weights = None) -> None:
         self.dataset, self.seed, self.epoch = dataset, seed, epoch
         table = dataset.table
-        copies = self._copies(identity_factors(dataset, weights))
-        self._pair_copies = copies
+        copies = self._copies(identity_factors(dataset, weights)) * dataset.chosen
+        self._row_copies = copies
         counts = np.bincount(table.shard_of, weights=copies, minlength=len(table.names)).astype(np.int64)
         active = np.flatnonzero(counts)
         order = self._rng(0).permutation(active)
@@ -67,7 +67,7 @@ class EpochPlan:
 
     def _copies(self, factors: np.ndarray) -> np.ndarray:
         people = self.dataset.table.people
-        wanted = factors[people[:, 0]] * people[:, 1]
+        wanted = factors[people[:, IDENTITY]] * people[:, SAMPLES]
         # Fractions are rounded up or down by chance, anew each epoch: on average the weight is met exactly.
         chance = self._rng(1).random(len(people))
         return np.floor(wanted + np.where(wanted == np.round(wanted), 0.0, chance)).astype(np.int64)
@@ -111,16 +111,10 @@ class EpochPlan:
 
     def _draw_lines(self, shard: int) -> np.ndarray:
         """Lines of a shard, each as often as this epoch wants it; every copy count differs by at most one."""
-        table = self.dataset.table
-        first = int(table.first[shard])
-        copies = {
-            int(table.people[first + i, 0]): int(n)
-            for i, n in enumerate(self._pair_copies[first : table.first[shard + 1]])
-        }
         parts = []
-        for number, rows in self.dataset.rows_of(shard):
-            shuffled = self._rng(3, shard, number).permutation(rows)
-            parts.append(np.resize(shuffled, copies[number]) if copies[number] else rows[:0])
+        for row, lines in self.dataset.rows_of(shard):
+            shuffled = self._rng(3, shard, row).permutation(lines)
+            parts.append(np.resize(shuffled, self._row_copies[row]) if self._row_copies[row] else lines[:0])
         return np.concatenate(parts)
 
     def _rng(self, *purpose: int) -> np.random.Generator:
@@ -143,16 +137,15 @@ def identity_factors(dataset: Dataset, weights: Weights) -> np.ndarray:
     Raises:
         InputError: an unknown identity or rule, or a factor that is negative or not finite.
     """
-    people = dataset.table.people
-    allowed = dataset._allowed
-    samples = np.bincount(people[:, 0], weights=people[:, 1], minlength=len(allowed)) * allowed
+    people, chosen, allowed = dataset.table.people, dataset.chosen, dataset._allowed
+    samples = np.bincount(people[chosen, IDENTITY], people[chosen, SAMPLES], len(allowed))
     factors = allowed.astype(float)
     if weights is None:
         return factors
     if isinstance(weights, str):
         if weights != "balanced":
             raise InputError(f"identity weights '{weights}': expected 'balanced' or identity: factor pairs")
-        share = samples.sum() / max(1, int(allowed.sum()))
+        share = samples.sum() / max(1, int((samples > 0).sum()))
         return np.divide(share, samples, out=np.zeros_like(factors), where=samples > 0)
     names = dataset.identities
     numbers = np.flatnonzero(allowed)

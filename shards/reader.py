@@ -41,7 +41,8 @@ class Reader:
     """Iterates over batches: a dict of stacked tensors and ``keys``, a list of the samples' keys.
 
     Args:
-        dataset: a dataset or a view of it (:meth:`Dataset.split`).
+        dataset: a dataset or a view of it (:meth:`Dataset.split`). Views with ``needs_sound`` read only samples whose
+            clip had sound.
         view: what to read of a sample, see :mod:`shards.views`.
         batch_size: samples of a step over all ranks; rank r gets every ``world_size``-th of them.
         seed: of the order and of the views' choices.
@@ -76,6 +77,8 @@ class Reader:
         if batch_size < world_size:
             raise InputError(f"batch_size {batch_size} is less than the {world_size} ranks; every rank needs a sample")
         check_view(view, dataset)
+        if getattr(view, "needs_sound", False):
+            dataset = dataset.with_sound()  # a silent clip would teach that speech moves no lips
         self.dataset, self.view, self.batch_size = dataset, view, batch_size
         self.seed, self.rank, self.world_size, self.workers = seed, rank, world_size, workers
         self.weights, self.max_broken, self.epochs, self.prefetch = weights, max_broken, epochs, prefetch
@@ -84,7 +87,9 @@ class Reader:
         self._position = Position()
         self._plans: dict[int, EpochPlan] = {}
         if len(self.plan(0)) == 0:
-            raise InputError(f"{dataset.url}: no samples to read for {len(dataset.identities)} identities; add videos")
+            raise InputError(
+                f"{dataset.url}: no samples to read for {len(dataset.identities)} identities; add videos (with sound)"
+            )
 
     def __len__(self) -> int:
         """Steps that begin in the current epoch, rounded up."""

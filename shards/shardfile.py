@@ -42,7 +42,7 @@ class ShardFile:
         self.url, self.name = url, name
         self.samples = self.frames = 0
         self._path = scratch / f"{name}.tar"
-        self._people: dict[str, list[Any]] = {}
+        self._people: dict[tuple[str, int], list[Any]] = {}
         with _writing(url):
             self._tar = TarFile(self._path)
 
@@ -59,7 +59,8 @@ class ShardFile:
             for part in (small, *pairs):  # a frame beside its matte, and what every view needs in one piece in front
                 self._tar.write(key, part)
         meta = json.loads(encoded["meta.json"])
-        person = self._people.setdefault(split_key(key)[0], [0, 0, 0, set(), set()])
+        who = (split_key(key)[0], int(bool(meta.get("has_audio", True))))
+        person = self._people.setdefault(who, [0, 0, 0, set(), set()])
         person[0] += 1
         person[1] += length
         person[2] += new_clip
@@ -81,7 +82,7 @@ class ShardFile:
             samples=self.samples,
             frames=self.frames,
             index_sha256=digest(index),
-            people={name: [*row[:3], sorted(row[3]), sorted(row[4])] for name, row in self._people.items()},
+            people=[[*who, *row[:3], sorted(row[3]), sorted(row[4])] for who, row in sorted(self._people.items())],
         )
         os.unlink(self._path)
         return entry

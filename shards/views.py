@@ -30,6 +30,7 @@ class SequenceView:
 
     window: int = 50
     features: str = "logmel"
+    needs_sound: bool = True
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
         sample.prefetch([feature_name(self.features), "track.npz"])
@@ -89,6 +90,7 @@ class SyncView:
     window: int = 5
     features: str = "logmel"
     size: int = 256
+    needs_sound: bool = True
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
         last = max(0, sample.length - self.window)

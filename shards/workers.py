@@ -34,23 +34,21 @@ class Pool(Protocol):
 
 
 class ProcessPool:
-    """Workers are processes of this machine, one task at a time each."""
+    """Workers are processes of this machine, started when first needed and kept: they have much to import."""
 
     def __init__(self, settings: BuildSettings, workers: int) -> None:
         self._settings, self._workers = settings, workers
         self._context = multiprocessing.get_context("spawn")  # mediapipe and torch do not survive a fork
+        self._idle: list[tuple[Any, Connection]] = []
         self._running: dict[Connection, tuple[Any, Task]] = {}
 
     def idle(self) -> int:
         return self._workers - len(self._running)
 
     def submit(self, task: Task) -> None:
-        ours, theirs = self._context.Pipe()
-        threads = max(1, (os.cpu_count() or 1) // self._workers)
-        process = self._context.Process(target=_serve, args=(theirs, task, self._settings, threads), daemon=True)
-        process.start()
-        theirs.close()
-        self._running[ours] = (process, task)
+        process, connection = self._idle.pop() if self._idle else self._start()
+        connection.send(task)
+        self._running[connection] = (process, task)
 
     def next(self) -> tuple[Task, Message]:
         connection = wait(list(self._running))[0]
@@ -62,27 +60,40 @@ class ProcessPool:
             message = ("died", _how(process.exitcode))
         if message[0] in ("finished", "died"):
             del self._running[connection]  # type: ignore[arg-type]
-            connection.close()  # type: ignore[union-attr]
-            process.join()
+        if message[0] == "finished":
+            self._idle.append((process, connection))  # type: ignore[arg-type]
         return task, message
 
     def close(self) -> None:
-        for connection, (process, _) in self._running.items():
+        for process, connection in [*self._idle, *((p, c) for c, (p, _) in self._running.items())]:
             process.terminate()
             process.join()
             connection.close()
-        self._running = {}
+        self._idle, self._running = [], {}
+
+    def _start(self) -> tuple[Any, Connection]:
+        ours, theirs = self._context.Pipe()
+        threads = max(1, (os.cpu_count() or 1) // self._workers)
+        process = self._context.Process(target=_serve, args=(theirs, self._settings, threads), daemon=True)
+        process.start()
+        theirs.close()
+        return process, ours
 
 
-def _serve(connection: Connection, task: Task, settings: BuildSettings, threads: int) -> None:
+def _serve(connection: Connection, settings: BuildSettings, threads: int) -> None:
+    """A worker: tasks in, messages out, until the builder hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the builder ends its workers, whatever the terminal does
     import torch
 
     torch.set_num_threads(threads)
-    for message in run_task(task, settings):
-        connection.send(message)
-    connection.send(("finished",))
-    connection.close()
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        for message in run_task(task, settings):
+            connection.send(message)
+        connection.send(("finished",))
 
 
 def _how(code: int | None) -> str:

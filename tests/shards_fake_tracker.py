@@ -20,8 +20,8 @@ TRACKER = "shards_fake_tracker:track"
 @dataclass
 class Refusal:
     clip: str
-    start: float
-    end: float
+    start: int
+    end: int
     reason: str
 
 
@@ -33,7 +33,7 @@ class Segment:
     audio: Any
     first_frame: int
     crop_box: tuple = (0.0, 0.0, 32.0, 32.0)
-    fps: float = 25.0
+    has_audio: bool = True
 
 
 class Take:
@@ -49,7 +49,27 @@ class Take:
                 os.kill(os.getpid(), signal.SIGKILL)
             length = self._plan.get("frames", 4)
             value = parts(self._plan.get("seed", 0) + i, length)
-            yield Segment(value["frames"], value["matte"], value["track"], value["audio"], first_frame=i * length)
+            sound = self._plan.get("sound", True)
+            audio = value["audio"] if sound else value["audio"] * 0
+            yield Segment(value["frames"], value["matte"], value["track"], audio, i * length, has_audio=sound)
+
+
+class Video:
+    """What the tracker returns: takes, and what was refused."""
+
+    def __init__(self, name: str, plans: list[dict[str, Any]]) -> None:
+        self.frames = sum(plan.get("segments", 2) * plan.get("frames", 4) for plan in plans)
+        self.refusals = [Refusal(name, 0, 4, plan["refuse"]) for plan in plans if "refuse" in plan]
+        self._plans = [plan for plan in plans if "refuse" not in plan]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def __iter__(self):
+        return map(Take, self._plans)
 
 
 def track(path, settings):
@@ -58,11 +78,7 @@ def track(path, settings):
         plan = json.loads(Path(path).read_text())
     except ValueError:
         raise InputError(f"{path}: not a video") from None
-    for take in plan.get("takes", [{}]):
-        if "refuse" in take:
-            yield Refusal(Path(path).stem, 0.0, 1.0, take["refuse"])
-        else:
-            yield Take(take)
+    return Video(Path(path).stem, plan["takes"])
 
 
 def write_video(folder: Path, name: str, *takes: dict[str, Any]) -> Path:
