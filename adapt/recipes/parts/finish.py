@@ -40,7 +40,8 @@ def inpainted_region(head: Tensor, alpha: Tensor) -> Tensor:
 def train_inpainter(fit: Fit, inpainting: Inpainting, begin: float, until: float, ssim_share: float) -> None:
     """Teach the inpainter on the clip's own frames with head and body frozen."""
     model = fit.model
-    frozen = [p for p in model.parameters() if p.requires_grad]
+    own = set(map(id, inpainting.parameters()))
+    frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
     for parameter in frozen:
         parameter.requires_grad_(False)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adapt.clip import Batch
-from adapt.recipes.parts.model import Rendered, feather
+from adapt.recipes.parts.model import Rendered
 from heads.losses import d_ssim, weighted_mean
 
 
@@ -32,13 +32,11 @@ def picture_loss(image: Tensor, batch: Batch, boosts: Mapping[str, float], ssim_
 def head_target(batch: Batch) -> tuple[Tensor, Tensor]:
     """Where the head's coverage is known: target ``[B, H, W, 1]`` and how sure of it we are.
 
-    Inside the head region the person's matte is the head; outside the head is not. The border of the region crosses
-    the neck, where head and torso share the picture as they like: nothing is said there.
+    Inside the head region the person's matte is the head; where nobody is, no head is. The rest of the person is
+    torso and neck, which head and body layer share as they like: nothing is said there.
     """
     head = batch.masks["head"]
-    wide = feather(head, max(2, head.shape[2] // 32))
-    border = ((wide > 0.02) & (head < 0.98)).float()
-    return batch.matte * (head > 0.5).float(), 1 - border * (batch.matte > 0.1).float()
+    return batch.matte * head, 1 - batch.matte * (1 - head)
 
 
 def coverage_loss(rendered: Rendered, batch: Batch) -> Tensor:

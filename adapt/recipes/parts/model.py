@@ -81,7 +81,9 @@ class HeadModel(nn.Module):
     def forward(self, drive: Drive, window: Window | None = None) -> Rendered:
         """The head over its body; ``window`` renders only that part."""
         color, alpha = self.head(drive, window)
-        body = self.behind(drive)
+        # Windows are for steps that teach the head; the body learns from whole frames.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
+            body = self.behind(drive)
         if window is not None:
             body = crop(body, window)
         return Rendered(color, alpha, body, color + (1 - alpha) * body)

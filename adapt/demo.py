@@ -1,0 +1,457 @@
+"""``headstart demo``: the main job end to end on this machine, with the same functions as the single commands.
+
+Talkers (invented, or a folder of clips) → shards → three priors on a local Ray → the model registry → pulled by alias →
+people outside the corpus adapted with and without them → speech nobody adapted on → scores → one page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapt.demo_cast import Cast, Guest, invented_guests, real_cast
+from configs import InputError
+
+PRIORS = ("audio-expression", "expression-visual", "sync-expert")
+ALIAS = "demo"  # not "champion": a ten-minute prior must not become what every later command picks up
+# Seconds of one optimiser step of the tiny configurations on the reference machine (two cores, torch on one thread each
+# for model and reader), and how the minutes are shared. Another machine's speed is measured before training.
+STEP_SECONDS = {"audio-expression": 0.060, "expression-visual": 0.210, "sync-expert": 0.085}
+SHARES = {"audio-expression": 0.32, "expression-visual": 0.43, "sync-expert": 0.25}
+REFERENCE_PROBE = 0.055  # seconds of `_probe` on the reference machine
+MIN_STEPS = 40
+
+
+@dataclass
+class Story:
+    """What happened, in the order it happened: everything that the page tells."""
+
+    title: str
+    began: float = field(default_factory=time.time)
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    toy: list[str] = field(default_factory=list)
+    corpus: dict[str, Any] = field(default_factory=dict)
+    priors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    guests: list[dict[str, Any]] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, vital: bool = True) -> Iterator[None]:
+        """Times a stage; a failure in one that is not vital is told on the page and the demo goes on."""
+        began = time.time()
+        print(f"[{began - self.began:5.0f} s] {name}", file=sys.stderr, flush=True)
+        try:
+            yield
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            self.failed.append({"stage": name, "reason": reason.splitlines()[-1][:300]})
+            print(f"          failed: {reason.splitlines()[-1][:200]}", file=sys.stderr, flush=True)
+            if vital:
+                raise
+        finally:
+            self.stages.append({"name": name, "start": began - self.began, "seconds": time.time() - began})
+
+
+def demo(
+    out: str | Path = "demo",
+    videos: str | Path | None = None,
+    consent: str | Path | None = None,
+    hold_out: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    identities: int = 10,
+    seconds: float = 8.0,
+    size: int = 192,
+    minutes: float = 2.5,
+    people: int | None = None,
+    budget: str = "40s",
+    train_seconds: float = 4.0,
+    recipe: str = "headstart",
+    speech: str | Path | None = None,
+    workers: int | None = None,
+    ray: bool = True,
+) -> dict[str, Any]:
+    """The main job, end to end; what exists in ``out`` from a demo before is continued (shards) or replaced.
+
+    Args:
+        videos: folder of real clips; without it, talkers are generated.
+        consent: CSV as for ``shards build``; by default the folder's ``consent.csv``.
+        hold_out: identities kept out of the corpus; by default every fifth.
+        seed: of generated people, training and adaptation.
+        identities, seconds, size: of the generated corpus: people, length of each clip, px.
+        minutes: total time for the optimisation steps of the three priors.
+        people: how many outsiders are adapted (default: one invented, two real).
+        budget: of each adaptation; each person is adapted twice, with the priors and without.
+        train_seconds: adaptation sees the first so many seconds of a guest's clip; the rest is the test.
+        recipe: of the adaptations.
+        speech: sound file that the real guests say; by default another clip.
+        workers: processes for rendering, tracking; by default one per core.
+        ray: False trains in this process.
+
+    Returns:
+        ``out, report, video, corpus, priors, guests, failed, seconds`` (JSON-able; also in ``out/demo.json``).
+
+    Raises:
+        InputError: an argument is wrong or the output cannot be written.
+    """
+    if minutes <= 0:
+        raise InputError(f"--minutes {minutes}: training needs some time; give a positive number")
+    out, workers = _folder(out), workers or max(1, os.cpu_count() or 1)
+    story = Story("Real people" if videos else "Invented people")
+    story.machine = _machine()
+    dataset = str(out / "dataset")
+    if videos:
+        cast = real_cast(videos, consent, hold_out, people or 2, speech)
+        with story.stage(f"shards: tracking {len(cast.videos)} clips"):
+            _build(cast, dataset, workers, story)
+    else:
+        with story.stage(f"shards: {identities} talkers of {seconds:g} s at {size} px"):
+            _synthesize(identities, seconds, seed, dataset, size, workers)
+        with story.stage("filming who stays outside the corpus"):
+            guests = invented_guests(people or 1, seed, out / "guests", 2 * train_seconds, 256)
+            cast = Cast([], None, guests, [guest.identity for guest in guests])
+    with story.stage("verifying the shards"):
+        story.corpus = _corpus(dataset, cast, bool(videos))
+    steps = _plan_steps(minutes)
+    for prior in PRIORS:
+        with story.stage(f"pretraining {prior}: {steps[prior]} steps", vital=prior == "expression-visual"):
+            story.priors[prior] = _pretrain(prior, dataset, out, steps[prior], seed, ray, story.corpus)
+    with story.stage("registry: promoting and pulling by alias"):
+        uris = _promote_and_pull(story.priors)
+    for guest in cast.guests:
+        story.guests.append(_adapt_guest(guest, out, uris, recipe, budget, train_seconds, seed, story))
+    story.toy = _toy(story, seconds, size, minutes, budget, train_seconds, bool(videos))
+    return _finish(story, out, bool(videos))
+
+
+# ------------------------------------------------------------------------------------------------------------- corpus
+
+
+def _folder(out: str | Path) -> Path:
+    out = Path(out)
+    known = {"dataset", "guests", "runs", "avatars", "evaluation", "demo.json", "report.html", "talking.mp4"}
+    if out.exists() and (not out.is_dir() or any(p.name not in known for p in out.iterdir())):
+        raise InputError(f"--out {out}: exists and is not a demo's folder; choose another name")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror}); choose another") from None
+    return out
+
+
+def _synthesize(identities: int, seconds: float, seed: int, dataset: str, size: int, workers: int) -> None:
+    from shards.synthetic import synthesize
+
+    synthesize(identities, seconds, seed, dataset, size, workers=workers, progress=_counter)
+
+
+def _counter(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r          {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def _build(cast: Cast, dataset: str, workers: int, story: Story) -> None:
+    from shards.build import build
+
+    result = build([str(v) for v in cast.videos], dataset, consent=cast.consent, workers=workers, size=256)
+    for refused in result["refused"]:
+        story.failed.append({"stage": f"tracking {refused['clip']}", "reason": refused["reason"]})
+
+
+def _corpus(dataset: str, cast: Cast, real: bool) -> dict[str, Any]:
+    """Who is in it, proven intact: identity, licence, consent, seconds and a picture of everyone."""
+    from shards.audit import verify
+    from shards.dataset import open_dataset
+
+    checked = verify(dataset)
+    if not checked["ok"]:
+        first = checked["broken"][0]
+        raise InputError(
+            f"dataset {dataset}: {first['key']} is broken ({first['reason']}); delete the folder and run again"
+        )
+    opened = open_dataset(dataset)
+    people: dict[str, dict[str, Any]] = {}
+    for row in opened.samples:
+        identity = row.key.split("/")[0]
+        person = people.setdefault(identity, {"identity": identity, "frames": 0, "key": row.key})
+        person["frames"] += opened.read(row.key).length
+    for identity, person in people.items():
+        sample = opened.read(person.pop("key"))
+        person["seconds"] = round(person.pop("frames") / 25, 1)
+        person["licence"] = ", ".join(opened.licences[identity])
+        person["consent"] = ", ".join(opened.consents[identity])
+        person["picture"] = sample.frame(sample.length // 2)
+    info = {
+        k: v for k, v in opened.info.items() if k in ("identities", "clips", "segments", "frames", "hours", "bytes")
+    }
+    unknown = [p["identity"] for p in people.values() if "unknown" in (p["licence"].lower(), p["consent"].lower())]
+    return {"people": list(people.values()), "left_out": cast.left_out, "unknown": unknown, "real": real, **info}
+
+
+# ------------------------------------------------------------------------------------------------------------- priors
+
+
+def _probe() -> float:
+    """Seconds that a fixed piece of training takes here: how fast this machine is today, other load included."""
+    import torch
+
+    layers = torch.nn.Sequential(*(torch.nn.Conv2d(24, 24, 3, padding=1) for _ in range(4)))
+    batch = torch.zeros(6, 24, 64, 64)
+    times = []
+    for _ in range(6):
+        began = time.perf_counter()
+        layers(batch).square().mean().backward()
+        times.append(time.perf_counter() - began)
+    return float(np.median(times[1:]))
+
+
+def _plan_steps(minutes: float) -> dict[str, int]:
+    """Steps of each prior that fit the minutes on this machine."""
+    slower = max(0.2, _probe() / REFERENCE_PROBE)
+    return {p: max(MIN_STEPS, int(60 * minutes * SHARES[p] / (STEP_SECONDS[p] * slower))) for p in PRIORS}
+
+
+def _pretrain(prior: str, dataset: str, out: Path, steps: int, seed: int, ray: bool, corpus: dict) -> dict[str, Any]:
+    """One prior by the public function; its evidence on held-out people comes back with it."""
+    from pretrain.train import pretrain
+
+    run = str(out / "runs" / f"{prior}-{time.strftime('%Y%m%d-%H%M%S')}")
+    changes = [f"steps={steps}", f"seed={seed}", f"validate_every={max(20, steps // 3)}", f"checkpoint_every={steps}"]
+    if corpus["unknown"]:
+        changes.append("allow_unknown_licence=true")
+    result = pretrain(prior, dataset, None, run, workers=1, ray=ray, overrides=changes)
+    return {**result, **_evidence(Path(run) / "prior")}
+
+
+def _evidence(folder: Path) -> dict[str, Any]:
+    """What the prior's folder says about it: table on held-out people, notes, pictures, loss curve, record."""
+    info = json.loads((folder / "prior.json").read_text())
+    report = folder / "report.json"
+    losses = folder / "losses.txt"
+    return {
+        "folder": str(folder),
+        "rows": json.loads(report.read_text())["rows"] if report.is_file() else [],
+        "pictures": {path.stem: str(path) for path in sorted(folder.glob("*.png"))},
+        "losses": [float.fromhex(line.split()[1]) for line in losses.read_text().splitlines()]
+        if losses.is_file()
+        else [],
+        "dataset": info["dataset"],
+        "weights_bytes": (folder / "weights.safetensors").stat().st_size,
+    }
+
+
+def _promote_and_pull(priors: dict[str, dict[str, Any]]) -> str:
+    """Gives each new version the alias and pulls it back by that alias: the URIs, comma-separated."""
+    from cluster import registry
+
+    uris = []
+    for prior, result in priors.items():
+        version = result["registered"]
+        registry.promote(version["name"], version["version"], alias=ALIAS)
+        uri = f"models:/{version['name']}@{ALIAS}"
+        folder = Path(registry.resolve(uri))
+        pulled = json.loads((folder / "prior.json").read_text())["weights_sha256"]
+        if pulled != result["weights_sha256"]:
+            raise RuntimeError(
+                f"{uri} gave other weights ({pulled[:12]}) than were trained ({result['weights_sha256'][:12]})"
+            )
+        result["uri"] = uri
+        uris.append(uri)
+    return ",".join(uris)
+
+
+# --------------------------------------------------------------------------------------------------------- adaptation
+
+
+def _adapt_guest(
+    guest: Guest, out: Path, uris: str, recipe: str, budget: str, train_seconds: float, seed: int, story: Story
+) -> dict[str, Any]:
+    """One outsider: adapted with the priors and without, scored, and made to say something new."""
+    record: dict[str, Any] = {"identity": guest.identity, "licence": guest.licence, "consent": guest.consent,
+                              "words": guest.words, "variants": {}, "video": None}  # fmt: skip
+    sync = next((uri for uri in uris.split(",") if "sync-expert" in uri), None)
+    for name, prior in (("with priors", uris), ("without", "none")):
+        folder = out / "avatars" / f"{guest.identity}-{name.split()[0]}"
+        with story.stage(f"adapting {guest.identity} {name}, {budget}", vital=name == "with priors"):
+            record["variants"][name] = _adapt(guest, folder, prior, recipe, budget, train_seconds, seed)
+        if name not in record["variants"]:
+            continue
+        with story.stage(f"scoring {guest.identity} {name}", vital=False):
+            scores = _score(folder, guest, out / "evaluation" / folder.name, train_seconds, sync)
+            record["variants"][name]["scores"] = scores
+    with story.stage(f"{guest.identity} says what adaptation never heard", vital=False):
+        avatar = out / "avatars" / f"{guest.identity}-with"
+        target = out / ("talking.mp4" if not story.guests else f"guests/{guest.identity}-talking.mp4")
+        record["video"] = _speak(guest, avatar, target)
+    return record
+
+
+def _adapt(guest: Guest, folder: Path, prior: str, recipe: str, budget: str, train_seconds: float, seed: int) -> dict:
+    from adapt.adapt import adapt
+
+    length = min(train_seconds, _length(guest.video) / 2)
+    result = adapt(
+        guest.video, folder, recipe=recipe, prior=prior, seconds=length, budget=budget, seed=seed, overwrite=True
+    )
+    document = json.loads((folder / "avatar.json").read_text())
+    return {**result, "curve": document["progress"]["psnr_face"], "train_seconds": length}
+
+
+def _length(video: Path) -> float:
+    from adapt.video import video_info
+
+    return float(video_info(video)["seconds"])
+
+
+def _score(avatar: Path, guest: Guest, folder: Path, train_seconds: float, sync: str | None) -> dict[str, Any]:
+    from adapt.evaluate import evaluate
+    from cluster.registry import resolve
+
+    expert = str(resolve(sync)) if sync else None
+    result = evaluate(avatar, guest.video, folder, sync=expert, overwrite=True)
+    return {
+        key: result[key] for key in ("drives", "fps", "adapt_seconds", "frames", "size", "device", "commit", "report")
+    }
+
+
+def _speak(guest: Guest, avatar: Path, target: Path) -> dict[str, Any]:
+    """The avatar says the unheard speech; beside it the truth, where that was filmed, else the person as recorded."""
+    from adapt.talk import talk
+
+    spoken = target.with_name(f"{target.stem}-avatar.mp4")
+    result = talk(avatar, guest.speech, spoken, pose_from=guest.truth, overwrite=True)
+    _side_by_side(guest.truth or guest.video, spoken, target)
+    spoken.unlink()
+    return {**result, "video": str(target), "truth": guest.truth is not None, "speech": guest.speech.name}
+
+
+def _side_by_side(left: Path, right: Path, target: Path) -> None:
+    """Two videos in one, with the sound and the provenance of the right one, as long as the right one."""
+    from adapt.provenance import Provenance
+    from adapt.video import VideoWriter, read_frames, video_info
+
+    size = video_info(right)["width"]
+    tags = Provenance.make(avatar=right.stem, recipe="demo side by side: the right half is synthetic")
+    still, frames = None, read_frames(left, size=size)
+    with VideoWriter(target, 2 * size, size, provenance=tags, sound=right) as writer:
+        for picture in read_frames(right):
+            still = next(frames, still)  # the true video may be a frame shorter
+            writer.write(np.concatenate([still, picture], 1))
+
+
+# ------------------------------------------------------------------------------------------------------------- ending
+
+
+def _machine() -> dict[str, Any]:
+    """Hardware and versions that the figures were made with."""
+    import torch
+
+    from adapt.evaluate import commit
+    from adapt.provenance import tool_version
+
+    cores = os.cpu_count()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "processor": _processor(), "cores": cores, "memory": f"{memory:.0f} GiB" if memory else "unknown", "GPU": gpu,
+        "system": platform.platform(terse=True), "python": platform.python_version(), "torch": torch.__version__,
+        "headstart": tool_version(), "commit": commit() or "not a checkout",
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _toy(story: Story, seconds, size, minutes, budget, train_seconds, real: bool) -> list[str]:
+    """What is small about this demo, said plainly."""
+    people, hours = story.corpus["identities"], story.corpus["hours"]
+    lines = [
+        f"The corpus has {people} people and {60 * hours:.1f} minutes; the papers use hundreds of hours.",
+        f"The three priors together were given {minutes:g} minutes on {story.machine['cores']} CPU cores, in the 'tiny' size.",
+        f"Each adaptation saw {train_seconds:g} s of video for {budget}; scores are from the rest of the same clip.",
+    ]
+    if not real:
+        lines.append(
+            "The people are generated: drawn faces, a formant synthesiser's voice, exact tracks. Figures on them say that "
+            "the machinery works, not how it does on people."
+        )
+    if story.corpus["unknown"]:
+        lines.append(
+            f"Consent or licence of {len(story.corpus['unknown'])} people is unknown: these priors are for looking at on "
+            "this machine; do not publish them or what they make."
+        )
+    return lines
+
+
+def _finish(story: Story, out: Path, real: bool) -> dict[str, Any]:
+    from adapt.demo_report import write_demo_report
+
+    report = out / "report.html"
+    spoken = next((guest["video"] for guest in story.guests if guest["video"]), None)
+    result: dict[str, Any] = {
+        "out": str(out), "report": str(report), "video": spoken["video"] if spoken else None,
+        "corpus": {k: v for k, v in story.corpus.items() if k != "people"},
+        "priors": {name: {k: prior[k] for k in ("uri", "steps", "seconds", "validation", "registered")}
+                   for name, prior in story.priors.items()},
+        "guests": [_summary(guest) for guest in story.guests],
+        "toy": story.toy, "failed": story.failed, "machine": story.machine,
+        "stages": [{"name": s["name"], "seconds": round(s["seconds"], 1)} for s in story.stages],
+    }  # fmt: skip
+    with story.stage("writing the report"):
+        write_demo_report(report, story)
+    result["seconds"] = round(time.time() - story.began, 1)
+    (out / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(summary_text(result), file=sys.stderr)
+    return result
+
+
+def _summary(guest: dict[str, Any]) -> dict[str, Any]:
+    """What demo.json keeps of a guest: the scores of both variants."""
+    return {
+        "identity": guest["identity"],
+        "video": guest["video"]["video"] if guest["video"] else None,
+        "variants": {
+            name: {"iterations": v["iterations"], "seconds": v["seconds"], "driver": v["driver"],
+                   "scores": v.get("scores", {}).get("drives")}
+            for name, v in guest["variants"].items()
+        },
+    }  # fmt: skip
+
+
+def summary_text(result: dict[str, Any]) -> str:
+    """The block printed at the end: corpus, priors against nothing, files, what is toy-sized, what failed."""
+    corpus = result["corpus"]
+    lines = ["", f"demo finished in {result['seconds']:.0f} s",
+             f"  corpus    {corpus['identities']} people, {60 * corpus['hours']:.1f} min; kept out: {', '.join(corpus['left_out'])}"]  # fmt: skip
+    for name, prior in result["priors"].items():
+        version = prior["registered"]
+        lines.append(
+            f"  prior     {name}: {prior['steps']} steps in {prior['seconds']:.0f} s, version {version['version']} @{ALIAS}"
+        )
+    for guest in result["guests"]:
+        for name, variant in guest["variants"].items():
+            drives = variant["scores"] or {}
+            shown = ", ".join(f"{drive} {_figure(values.get('psnr_face'))} dB" for drive, values in drives.items())
+            lines.append(f"  {guest['identity']} {name}: face {shown or 'not scored'} after {variant['seconds']:.0f} s")
+    lines += [f"  toy-sized {line}" for line in result["toy"]]
+    lines += [f"  failed    {item['stage']}: {item['reason']}" for item in result["failed"]]
+    lines += [f"  video     {result['video']}", f"  report    {result['report']}"]
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
