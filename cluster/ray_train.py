@@ -73,13 +73,14 @@ def connect(settings: ClusterConfig) -> tuple[Any, bool]:
     Raises:
         InputError: Ray is not installed, or nobody answers at the address.
     """
-    _environment(settings)
+    already = sys.modules.get("ray")
+    if already is not None and already.is_initialized():
+        return already, False
+    _environment(settings, imported=already is not None)
     try:
         import ray
     except ImportError as error:
         raise InputError(f"several workers need Ray, which is absent ({error}); install headstart[cluster]") from None
-    if ray.is_initialized():
-        return ray, False
     try:
         if settings.address:
             ray.init(address=settings.address, logging_level="WARNING")
@@ -94,7 +95,13 @@ def connect(settings: ClusterConfig) -> tuple[Any, bool]:
     return ray, not settings.address
 
 
-def _environment(settings: ClusterConfig) -> None:
+def _environment(settings: ClusterConfig, imported: bool) -> None:
+    private = not settings.address
+    if private and imported and os.environ.get("RAY_AUTH_MODE") != "token":
+        raise InputError(
+            "Ray was imported before this launch, too late to confine it to the loopback with a token; "
+            "launch first, or call ray.init yourself and that Ray is used"
+        )
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")  # else every failure is noticed 2 s later
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(settings.start_timeout))
@@ -104,7 +111,7 @@ def _environment(settings: ClusterConfig) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # inherited by the workers, which import torch early
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if not settings.address:
+    if private:
         # Without this Ray advertises the machine's address and several of its servers listen on all interfaces.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # one machine: SIGTERM reaches the driver

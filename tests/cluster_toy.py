@@ -1,7 +1,7 @@
-"""A small deterministic training for tests of the cluster room: counter data, a toy model, a loop over Engine and Context.
+"""A small deterministic training for tests of the cluster room: counter data, a toy model, a loop.
 
-The data of sample ``i`` is a function of ``i`` alone and a step reads a fixed range of them, cut among the ranks; so what is
-read does not depend on the number of workers, as with the real reader.
+The data of sample ``i`` is a function of ``i`` alone and a step reads a fixed range of them, cut among the ranks; so what
+is read does not depend on the number of workers, as with the real reader.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WIDTH = 6
 
 
 class Toy(nn.Module):
-    """A small regressor with a token of its own, sizes that two ranks cannot halve, and a layer that is never used."""
+    """A small regressor with a token of its own and sizes that two ranks cannot halve."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def build(engine_config, steps: int = 20):
 
 
 def train_step(engine, model, step: int, batch: int) -> tuple[float, list[int]]:
-    """One optimiser step on samples [step * batch, (step + 1) * batch); returns the mean loss and this rank's indices."""
+    """One step on samples [step * batch, (step + 1) * batch); returns the mean loss and this rank's indices."""
     micro = batch // engine.config.accumulate
     losses, read = [], []
     for part in range(engine.config.accumulate):

@@ -1,4 +1,4 @@
-"""The engine: the same curve in every mode, whole-tensor checkpoints, no pickle, and no rank that believes it is alone."""
+"""The engine: the same curve in every mode, whole-tensor checkpoints, no pickle."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ CURVE = """
     resumed = [toy.train_step(again, model, step, 12)[0] for step in range({steps} // 2, {steps})]
     last = again.full_state_dict()
     if rank == 0:
-        results[name] = dict(losses=losses, resumed=resumed, digest=toy.digest(state), again=toy.digest(last), mode=engine.mode)
+        results[name] = dict(losses=losses, resumed=resumed, mode=engine.mode)
+        results[name] |= dict(digest=toy.digest(state), again=toy.digest(last))
 """
 
 
@@ -156,7 +157,13 @@ def test_a_checkpoint_of_two_workers_goes_on_in_one_process(two, plain, mode):
 def test_a_checkpoint_holds_safetensors_and_json_only(two, mode):
     _, folder = two
     names = {path.name for path in (folder / mode).iterdir()}
-    assert names == {"weights.safetensors", "optimizer.safetensors", "random.safetensors", "engine.json", "export.safetensors"}
+    assert names == {
+        "weights.safetensors",
+        "optimizer.safetensors",
+        "random.safetensors",
+        "engine.json",
+        "export.safetensors",
+    }
 
 
 def test_accumulated_micro_batches_equal_one_batch(plain):
