@@ -49,12 +49,19 @@ def _s3_options() -> dict[str, Any]:
         "retries": {"total_max_attempts": 1},
         "max_pool_connections": 32,
     }
-    if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint:
         # Stores other than Amazon's rarely have bucket host names and often refuse trailing checksums.
         config["s3"] = {"addressing_style": "path"}
         config["request_checksum_calculation"] = "when_required"
         config["response_checksum_validation"] = "when_required"
-    return {"config_kwargs": config, "use_listings_cache": False, "default_fill_cache": False}
+    # The endpoint is named though botocore would find it: fsspec keeps one filesystem per set of options.
+    return {
+        "config_kwargs": config,
+        "endpoint_url": endpoint,
+        "use_listings_cache": False,
+        "default_fill_cache": False,
+    }
 
 
 def request(url: Url, verb: str, action: Callable[[Any, str], T]) -> T:

@@ -1,7 +1,7 @@
 """A small deterministic training for tests of the cluster room: counter data, a toy model, a loop.
 
-The data of sample ``i`` is a function of ``i`` alone and a step reads a fixed range of them, cut among the ranks; so what
-is read does not depend on the number of workers, as with the real reader.
+The data of sample ``i`` is a function of ``i`` alone and a step reads a fixed range of them, cut among the ranks; so
+what is read does not depend on the number of workers, as with the real reader.
 """
 
 from __future__ import annotations
