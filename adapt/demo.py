@@ -256,7 +256,7 @@ def _promote_and_pull(priors: dict[str, dict[str, Any]]) -> str:
     from cluster import registry
 
     uris = []
-    for prior, result in priors.items():
+    for result in priors.values():
         version = result["registered"]
         registry.promote(version["name"], version["version"], alias=ALIAS)
         uri = f"models:/{version['name']}@{ALIAS}"
@@ -381,18 +381,18 @@ def _toy(story: Story, seconds, size, minutes, budget, train_seconds, real: bool
     people, hours = story.corpus["identities"], story.corpus["hours"]
     lines = [
         f"The corpus has {people} people and {60 * hours:.1f} minutes; the papers use hundreds of hours.",
-        f"The three priors together were given {minutes:g} minutes on {story.machine['cores']} CPU cores, in the 'tiny' size.",
+        f"The three priors together were given {minutes:g} minutes on {story.machine['cores']} cores, in size 'tiny'.",
         f"Each adaptation saw {train_seconds:g} s of video for {budget}; scores are from the rest of the same clip.",
     ]
     if not real:
         lines.append(
-            "The people are generated: drawn faces, a formant synthesiser's voice, exact tracks. Figures on them say that "
+            "The people are generated: drawn faces, synthesised voices, exact tracks. Figures on them say that "
             "the machinery works, not how it does on people."
         )
     if story.corpus["unknown"]:
         lines.append(
-            f"Consent or licence of {len(story.corpus['unknown'])} people is unknown: these priors are for looking at on "
-            "this machine; do not publish them or what they make."
+            f"Consent or licence of {len(story.corpus['unknown'])} people is unknown: these priors are for looking at "
+            "on this machine; do not publish them or what they make."
         )
     return lines
 
@@ -435,13 +435,15 @@ def _summary(guest: dict[str, Any]) -> dict[str, Any]:
 def summary_text(result: dict[str, Any]) -> str:
     """The block printed at the end: corpus, priors against nothing, files, what is toy-sized, what failed."""
     corpus = result["corpus"]
-    lines = ["", f"demo finished in {result['seconds']:.0f} s",
-             f"  corpus    {corpus['identities']} people, {60 * corpus['hours']:.1f} min; kept out: {', '.join(corpus['left_out'])}"]  # fmt: skip
+    left_out = ", ".join(corpus["left_out"])
+    lines = [
+        "",
+        f"demo finished in {result['seconds']:.0f} s",
+        f"  corpus    {corpus['identities']} people, {60 * corpus['hours']:.1f} min; kept out: {left_out}",
+    ]
     for name, prior in result["priors"].items():
-        version = prior["registered"]
-        lines.append(
-            f"  prior     {name}: {prior['steps']} steps in {prior['seconds']:.0f} s, version {version['version']} @{ALIAS}"
-        )
+        made = f"{prior['steps']} steps in {prior['seconds']:.0f} s, version {prior['registered']['version']} @{ALIAS}"
+        lines.append(f"  prior     {name}: {made}")
     for guest in result["guests"]:
         for name, variant in guest["variants"].items():
             drives = variant["scores"] or {}

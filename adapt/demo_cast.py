@@ -17,7 +17,7 @@ _OUTSIDE = 900  # invented people from this number on are never in a demo's corp
 
 @dataclass(frozen=True)
 class Guest:
-    """A person outside the corpus: the video to adapt from, a speech that adaptation never hears, and its true video."""
+    """A person outside the corpus: a video to adapt from, a speech that adaptation never hears, its true video."""
 
     identity: str
     video: Path
@@ -42,7 +42,7 @@ class Cast:
 
 
 def invented_guests(count: int, seed: int, folder: Path, seconds: float, size: int) -> list[Guest]:
-    """People whom the corpus of this seed does not hold, filmed twice: once to adapt from, once saying something new."""
+    """People whom this seed's corpus does not hold, filmed twice: to adapt from, and saying something new."""
     from shards.synthetic import synthetic_video
     from shards.synthetic.generate import CONSENT, LICENCE
 

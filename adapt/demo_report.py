@@ -1,4 +1,4 @@
-"""The demo's page: one HTML file with everything inside that a newcomer wants to see, and everything that went wrong."""
+"""The demo's page: one HTML file with all that a newcomer wants to see, and everything that went wrong."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _guest(guest: Mapping[str, Any]) -> dict[str, Any]:
         "identity": guest["identity"],
         "licence": guest["licence"],
         "consent": guest["consent"],
-        "curve": line_chart(curves, "seconds of adaptation", "PSNR of the face, held-out frames (dB)") if curves else "",
+        "curve": line_chart(curves, "seconds of adaptation", "PSNR of the face (dB)") if curves else "",
         "previews": [
             {"name": name, "data": _file(str(Path(variant["avatar"]) / "preview.jpg")), "kind": "jpeg"}
             for name, variant in guest["variants"].items()

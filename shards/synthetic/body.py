@@ -163,7 +163,7 @@ def cloth_texture(identity: Identity) -> np.ndarray:
 
 
 def glasses(points: np.ndarray) -> Mesh:
-    """Frames that sit on this person's nose: points (478+, 3) neutral vertices in head space. One flat texture colour."""
+    """Frames that sit on this person's nose: points (478+, 3) are neutral vertices in head space. One flat colour."""
     left, right, bridge = points[473], points[468], points[168]
     angle = np.linspace(0, 2 * np.pi, 33)[:-1]
     parts = []

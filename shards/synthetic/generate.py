@@ -95,9 +95,15 @@ def _meta(person: Talker, performance: Performance, identity_seed: int, clip: in
         "consent": CONSENT,
         "source": f"shards.synthetic identity {identity_seed} clip {clip}",
         "crop_box": [0, 0, performance.size, performance.size],
-        "synthetic": {"hair": who.hair, "beard": who.beard, "top": who.top, "glasses": who.glasses, "age": round(who.age),
-                      "words": " ".join(performance.words)},
-    }  # fmt: skip
+        "synthetic": {
+            "hair": who.hair,
+            "beard": who.beard,
+            "top": who.top,
+            "glasses": who.glasses,
+            "age": round(who.age),
+            "words": " ".join(performance.words),
+        },
+    }
 
 
 def _track(person: Talker, performance: Performance, landmarks: np.ndarray, piece: slice) -> dict[str, np.ndarray]:
@@ -139,7 +145,7 @@ def synthesize(
         progress: called with (clip parts done, all).
 
     Returns:
-        ``identities, clips, segments, frames, hours, bytes, schema, seconds`` of the dataset; seconds is the time taken.
+        ``identities, clips, segments, frames, hours, bytes, schema, seconds`` of the dataset, and the time it took.
 
     Raises:
         InputError: a number out of range, a rig without FaceMesh landmarks, an output that cannot be written.
@@ -205,7 +211,7 @@ def _check(identities: int, seconds: float, size: int, workers: int, seed: int, 
 def synthetic_video(
     identity_seed: int, seconds: float, path: str | Path, *, size: int = 512, clip: int = 0, rig: str = "mediapipe"
 ) -> dict[str, Any]:
-    """A synthetic person speaking, as an MP4 with sound; another `clip` is the same person with other speech and motion.
+    """A synthetic person speaking, as an MP4 with sound; another `clip` is the same person saying something else.
 
     Returns:
         ``video, frames, seconds, size, identity, words``.

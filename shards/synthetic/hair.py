@@ -229,8 +229,8 @@ def visible_gaussians(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Camera-space Gaussians of the strands that `depth` (H, H) of the mesh does not hide.
 
-    Returns means (N, 3), quats (N, 4) wxyz, scales (N, 3) and linear colours (N, 3), float32. Lighting after Kajiya and
-    Kay (1989): a strand is brightest across its direction, so that the highlight runs round the head.
+    Returns means (N, 3), quats (N, 4) wxyz, scales (N, 3) and linear colours (N, 3), float32. Lighting after Kajiya
+    and Kay (1989): a strand is brightest across its direction, so that the highlight runs round the head.
     """
     table = np.zeros((4, 6))
     pairs = (lights.key, lights.key_color), (lights.fill, lights.fill_color), (lights.rim, lights.rim_color)
@@ -238,7 +238,7 @@ def visible_gaussians(
         row[:3], row[3:] = direction, rgb
     table[3, :3] = 0.375 * (lights.sky + lights.ground)
     out = np.empty((len(strands.ends), 13), np.float32)
-    count = _draw(strands.ends, strands.color, strands.shade, strands.width, strands.normal, rotation, translation, table,
-                  depth, focal, out)  # fmt: skip
+    parts = strands.ends, strands.color, strands.shade, strands.width, strands.normal
+    count = _draw(*parts, rotation, translation, table, depth, focal, out)
     kept = out[:count]
     return kept[:, :3], kept[:, 3:7], kept[:, 7:10], kept[:, 10:]

@@ -12,7 +12,7 @@ from shards.synthetic.lexicon import Phone
 
 @dataclass(frozen=True)
 class Manner:
-    """How lively a person is: standard deviations of head turns in radians, blinks per minute, brow and smile levels."""
+    """How lively a person is: deviations of head turns in radians, blinks per minute, brow and smile levels."""
 
     yaw: float = 0.22
     pitch: float = 0.08
@@ -115,7 +115,7 @@ def slow(frames: int, rng: np.random.Generator, seconds: float = 1.5, fps: float
 
 
 def rotations(angles: np.ndarray) -> np.ndarray:
-    """(T, 3, 3) head → camera rotations from (T, 3) yaw, pitch, roll in radians (nose right, nose down, tilt clockwise)."""
+    """(T, 3, 3) head → camera from (T, 3) yaw, pitch, roll in radians: nose right, nose down, tilt clockwise."""
     yaw, pitch, roll = angles.T
     one, zero = np.ones_like(yaw), np.zeros_like(yaw)
 

@@ -38,7 +38,7 @@ def _gradient(image: Image.Image, rng: np.random.Generator, base: np.ndarray) ->
     draw = ImageDraw.Draw(image, "RGBA")
     edge = rng.uniform(0.15, 0.35) * 256
     draw.rectangle([0, 0, edge, 256], fill=(0, 0, 0, 40))  # a corner of the room
-    draw.rectangle([170, 40, 236, 110], fill=tuple(int(v) for v in rng.uniform(60, 220, 3)) + (180,))  # a picture
+    draw.rectangle([170, 40, 236, 110], fill=(*(int(v) for v in rng.uniform(60, 220, 3)), 180))  # a picture
     return image.filter(ImageFilter.GaussianBlur(5))
 
 

@@ -16,7 +16,7 @@ CHANNELS = 9
 
 @dataclass(frozen=True)
 class Lights:
-    """Lighting of one clip in camera axes (x right, y down, z forward); directions point from the scene to the light."""
+    """Lighting of one clip in camera axes (x right, y down, z forward); directions point towards the light."""
 
     key: np.ndarray  # (3,) unit
     key_color: np.ndarray  # (3,) linear
@@ -160,8 +160,8 @@ def shade(triangle, weights, faces, uv, texture, normals, rotations, occlusion, 
     out = np.zeros((*triangle.shape, 3), np.float32)
     extra = np.stack([occlusion, static], 1).astype(np.float32)
     eye = np.array([0.0, 0.0, -1.0])
-    _shade(triangle, weights, faces, uv, texture, normals.astype(np.float32), np.asarray(rotations, np.float32), eye, extra, lit,
-           shadow, table, out)  # fmt: skip
+    surface = triangle, weights, faces, uv, texture, normals.astype(np.float32)
+    _shade(*surface, np.asarray(rotations, np.float32), eye, extra, lit, shadow, table, out)
     return out
 
 
@@ -194,7 +194,7 @@ _CURVE_TOP, _CURVE_STEPS = 6.0, 2047
 
 
 def display(linear: np.ndarray) -> np.ndarray:
-    """Linear RGB → display RGB in [0, 1] with soft highlights (Narkowicz 2015's fit of the ACES curve), sRGB encoded."""
+    """Linear RGB → display RGB in [0, 1] with soft highlights (Narkowicz 2015's fit of ACES), sRGB encoded."""
     x = np.maximum(linear, 0) * 0.75
     curve = np.clip(x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14), 0, 1)
     return np.where(curve <= 0.0031308, curve * 12.92, 1.055 * np.power(np.maximum(curve, 1e-8), 1 / 2.4) - 0.055)

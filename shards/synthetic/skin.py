@@ -1,8 +1,8 @@
 """Faces painted from a seed: skin, lips, brows, lids, irises and teeth as one texture in the rig's UV atlas.
 
-Details are painted on a canvas that looks at the mean face from the front, in rig units, and carried over to the texels;
-what has no front (cranium, neck, ears) takes noise in three dimensions. So any rig whose first 478 vertices are the
-FaceMesh points can be painted, whatever its atlas.
+Details are painted on a canvas that looks at the mean face from the front, in rig units, and carried over to the
+texels; what has no front (cranium, neck, ears) takes noise in three dimensions. So any rig whose first 478 vertices
+are the FaceMesh points can be painted, whatever its atlas.
 """
 
 from __future__ import annotations
@@ -213,9 +213,9 @@ def _lids(painter: Painter, identity: Identity, color: np.ndarray) -> np.ndarray
         color, painter.project(np.clip(shade, 0, 1)), (0.93 - 0.12 * makeup, 0.86 - 0.14 * makeup, 0.86 - 0.10 * makeup)
     )
     lashes = painter.stroke(
-        [painter.curve(line) + (0, -0.006) for line in _UPPER_LID], 0.020 + 0.012 * identity.female, 0.006
+        [painter.curve(line) - (0, 0.006) for line in _UPPER_LID], 0.020 + 0.012 * identity.female, 0.006
     )
-    lower = painter.stroke([painter.curve(line) + (0, 0.008) for line in _LOWER_LID], 0.012, 0.007)
+    lower = painter.stroke([painter.curve(line) - (0, -0.008) for line in _LOWER_LID], 0.012, 0.007)
     color = _mix(color, np.clip(1.25 * painter.project(lashes), 0, 1), (0.22, 0.18, 0.17))
     return _mix(color, painter.project(lower) * (0.5 + 0.3 * identity.female), (0.45, 0.36, 0.34))
 
@@ -258,7 +258,12 @@ def _facial_hair(painter: Painter, identity: Identity, color: np.ndarray, rng: n
         mask = painter.polygon(outline, 0.012)
         side = np.sign(middle[0])
         inner = middle[0] - side * 0.3
-        strands += _hairs(painter, mask, 260, 0.085, lambda x, y, s=side, i=inner: (s * (0.35 + 1.3 * np.abs(x - i)), -0.75 + 0.9 * np.abs(x - i)), rng, 0.006)  # fmt: skip
+
+        def lie(x, y, side=side, inner=inner):  # upright at the nose, flat at the temple
+            outwards = np.abs(x - inner)
+            return side * (0.35 + 1.3 * outwards), -0.75 + 0.9 * outwards
+
+        strands += _hairs(painter, mask, 260, 0.085, lie, rng, 0.006)
         soft += mask
     alpha = np.clip(
         painter.project(np.clip(0.46 * soft + 0.55 * np.clip(strands, 0, 1) * (soft > 0.02), 0, 0.93)), 0, 1
@@ -300,9 +305,9 @@ def beard_mask(painter: Painter, style: str) -> np.ndarray:
         mask = np.maximum(mask, painter.polygon(goatee, 0.035))
     if style == "full":
         jaw = p[list(_JAW), :2] * (1.04, 1.0) + (0, 0.06)
-        inner = np.array([[left[0] + 0.50, 0.45], [left[0] + 0.32, left[1] - 0.12], [left[0], left[1] + 0.02],
-                          [lip_low[0], lip_low[1] + 0.1], [right[0], right[1] + 0.02], [right[0] - 0.32, right[1] - 0.12],
-                          [right[0] - 0.50, 0.45]])  # fmt: skip
+        cheek = np.array([[0.50, 0.45 - left[1]], [0.32, -0.12], [0.0, 0.02]])
+        below = np.array([[lip_low[0], lip_low[1] + 0.1]])
+        inner = np.concatenate([left[:2] + cheek, below, right[:2] + cheek[::-1] * (-1, 1)])
         mask = np.maximum(mask, painter.polygon(np.concatenate([jaw, inner]), 0.05))
     return np.clip(mask - 1.2 * lips, 0, 1)
 

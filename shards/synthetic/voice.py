@@ -22,7 +22,7 @@ _NYQUIST_GUARD = 7600.0
 
 @dataclass(frozen=True)
 class Sound:
-    """Acoustic target of a phoneme for an adult male tract: formants F1-F3 in Hz, duration in s, amplitudes in [0, 1]."""
+    """Acoustic target of a phoneme for a male tract: formants F1-F3 in Hz, duration in s, amplitudes in [0, 1]."""
 
     formants: tuple[float, float, float]
     duration: float
@@ -115,7 +115,7 @@ class Utterance:
 
 
 def compose(seconds: float, rng: np.random.Generator, style: VoiceStyle) -> Utterance:
-    """Sentences that fill `seconds`, timed: stressed vowels longer, the last word of a sentence slower, then a pause."""
+    """Sentences that fill `seconds`: stressed vowels longer, the last word of a sentence slower, then a pause."""
     phones, words, now = [], [], float(rng.uniform(0.1, 0.35))
     phones.append(Phone("SIL", 0.0, min(now, seconds)))
     while now < seconds:
