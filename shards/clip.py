@@ -138,6 +138,11 @@ def _build_clip(clip: Clip, settings: BuildSettings, shards: ShardSet, record: C
                 writer.end_take()
     except _OutputError as error:
         raise error.args[0] from None
+    except ImportError as error:
+        # The installation is incomplete, which is not the clip's fault: stop instead of refusing every clip.
+        raise storage.StorageError(
+            f"tracking needs {error.name or error}, which is absent; install headstart[track]"
+        ) from None
     except InputError as error:
         record.refuse(str(error))
     except Exception as error:  # a decoder that fails on one video must not end a build of thousands

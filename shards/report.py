@@ -14,7 +14,7 @@ from shards.catalogue import Catalogue
 from shards.journal import Journal
 
 PAGE = "report.html"
-THUMBNAIL = 256  # px
+THUMBNAIL = 320  # px
 SHOWN = 2000  # clips with pictures on the page; the rest is in build.json
 
 
@@ -58,18 +58,22 @@ def overlay_strip(pictures: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
 
 
 def overlay(frame: np.ndarray, landmarks: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
-    """(side, side, 3) uint8: the frame with its landmarks; lips red, eyes yellow, irises cyan, the rest green."""
-    from PIL import Image
+    """(side, side, 3) uint8: the frame with its landmarks; lips red, eyes yellow, irises cyan, the rest green dots."""
+    from PIL import Image, ImageDraw
 
     from heads.rig import facemesh
 
-    picture = np.asarray(Image.fromarray(frame).resize((side, side), Image.Resampling.BOX)).copy()
-    points = landmarks[:, :2] * (side / np.array([frame.shape[1], frame.shape[0]]))
-    colors = np.tile(np.array([60, 220, 90], np.uint8), (len(points), 1))
-    colors[list(facemesh.LIPS_INNER) + list(facemesh.LIPS_OUTER)] = (255, 70, 70)
-    colors[list(facemesh.EYE_LEFT) + list(facemesh.EYE_RIGHT)] = (255, 220, 40)
-    colors[468:478] = (60, 220, 255)
-    pixels = np.round(points).astype(int)
-    inside = ((pixels >= 0) & (pixels < side)).all(axis=1)
-    picture[pixels[inside, 1], pixels[inside, 0]] = colors[inside]
-    return picture
+    scale = 2 * side / max(frame.shape[:2])  # drawn at twice the size and shrunk: smooth lines
+    picture = Image.fromarray(frame).resize((2 * side, 2 * side), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    points = [(float(x), float(y)) for x, y in landmarks[:, :2] * scale]
+    for x, y in points[: facemesh.N_SURFACE]:
+        draw.ellipse((x - 1.2, y - 1.2, x + 1.2, y + 1.2), fill=(90, 255, 120))
+    loops = ((facemesh.LIPS_OUTER, (255, 60, 60)), (facemesh.LIPS_INNER, (255, 150, 150)))
+    loops += ((facemesh.EYE_LEFT, (255, 225, 40)), (facemesh.EYE_RIGHT, (255, 225, 40)))
+    for loop, color in loops:
+        draw.line([points[i] for i in (*loop, loop[0])], fill=color, width=3, joint="curve")
+    for centre, edge in ((468, 469), (473, 474)):
+        (x, y), radius = points[centre], float(np.hypot(*np.subtract(points[centre], points[edge])))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=(60, 225, 255), width=3)
+    return np.asarray(picture.resize((side, side), Image.Resampling.BOX))

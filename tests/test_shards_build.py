@@ -311,9 +311,10 @@ def test_a_full_disk_is_one_sentence_and_the_dataset_stays_valid(videos, tmp_pat
 
 
 @pytest.mark.slow
-def test_ray_tasks_build_the_same_dataset(videos, tmp_path):
+def test_ray_tasks_build_the_same_dataset(videos, tmp_path, monkeypatch):
     if importlib.util.find_spec("ray") is None:
         pytest.skip("ray is not installed")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])]))
     result = run(videos, tmp_path / "d", workers=2, address="")
     assert result["segments"] == 10
     assert verify(str(tmp_path / "d"))["ok"]
