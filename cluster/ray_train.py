@@ -6,6 +6,7 @@ rerun by hand and a rerun on another cluster are the same thing: each worker loo
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -32,6 +33,8 @@ _FORWARDED = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
 )
+STARTS = 3
+log = logging.getLogger("headstart.launch")
 _asked_to_stop = threading.Event()  # set by SIGTERM in a worker process
 
 
@@ -86,7 +89,7 @@ def connect(settings: ClusterConfig) -> tuple[Any, bool]:
             ray.init(address=settings.address, logging_level="WARNING")
         else:
             _start_private(ray, settings)
-    except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+    except Exception as error:
         where = settings.address or "this machine"
         first = str(error).strip().splitlines()[0]
         raise InputError(
@@ -120,6 +123,18 @@ def _environment(settings: ClusterConfig, imported: bool) -> None:
 
 
 def _start_private(ray: Any, settings: ClusterConfig) -> None:
+    for attempt in range(STARTS):
+        try:
+            return _start_once(ray, settings)
+        except Exception as error:
+            # Ray gives its own processes 30 s, too little for a machine that is busy just now.
+            ray.shutdown()
+            if attempt + 1 == STARTS or "timed out" not in str(error).lower():
+                raise
+            log.warning("Ray did not start in time (%s); trying again", brief(error))
+
+
+def _start_once(ray: Any, settings: ClusterConfig) -> None:
     ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, settings.workers * settings.cpus),
@@ -128,6 +143,8 @@ def _start_private(ray: Any, settings: ClusterConfig) -> None:
         object_store_memory=settings.object_store_mb * 2**20,
         logging_level="WARNING",
         _node_ip_address=process_group.LOOPBACK,
+        # Our few actors start when they are asked for; idle workers would take the cores meanwhile.
+        _system_config={"enable_worker_prestart": False, "prestart_worker_first_driver": False},
     )
 
 
@@ -186,9 +203,10 @@ def _private_trainer() -> type:
             return super()._initialize_and_run_controller(**arguments)
 
         def _create_default_callbacks(self) -> list[Any]:
-            # The cleaner looks for a dead driver in a dashboard; a private Ray has none and dies with its driver.
+            # The cleaner looks for a dead driver in a dashboard, which a private Ray has not; we use no Ray Data.
             each = super()._create_default_callbacks()
-            return [callback for callback in each if type(callback).__name__ != "PlacementGroupCleanerCallback"]
+            unwanted = ("PlacementGroupCleanerCallback", "DatasetsCallback")
+            return [callback for callback in each if type(callback).__name__ not in unwanted]
 
     return Trainer
 
@@ -353,7 +371,7 @@ def _join_group(seat: Any, loopback: bool) -> None:
 class _Watch:
     """Looks at the board now and then, so that asking at every step costs nothing."""
 
-    def __init__(self, board: Any, every: float = 0.5) -> None:
+    def __init__(self, board: Any, every: float = 1.0) -> None:
         self._board, self._every, self._stop = board, every, threading.Event()
         threading.Thread(target=self._look, daemon=True, name="stop-watch").start()
 

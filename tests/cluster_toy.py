@@ -84,14 +84,13 @@ def digest(state: dict[str, torch.Tensor]) -> str:
 
 
 def _strike(config: dict, context, step: int) -> None:
-    """Do the damage that the test asked for, once."""
+    """Do the damage that the test asked for, once: {"step", "rank", "how": a signal or "wait", "once": file}."""
     kill = config.get("kill") or {}
-    if kill.get("step") != step or kill.get("rank") != context.rank:
+    if kill.get("step") != step or kill.get("rank") != context.rank or Path(kill["once"]).exists():
         return
     mark = Path(kill["once"])
-    if mark.exists():
-        return
-    mark.write_text(json.dumps({"pid": os.getpid(), "step": step}))
+    mark.with_suffix(".tmp").write_text(json.dumps({"pid": os.getpid(), "step": step}))
+    mark.with_suffix(".tmp").rename(mark)
     if kill["how"] == "wait":  # the test does it from outside
         time.sleep(3600)
     os.kill(os.getpid(), getattr(signal, kill["how"]))
