@@ -29,7 +29,12 @@ ZERO3_AVERAGE_EVERY = 10  # gathering all weights is costly, so the average move
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss stopped being a number; carries the step and the keys of the samples that were in it."""
+    """The loss stopped being a number; carries the step and the keys of the samples that were in it.
+
+    ``retry`` is False: the same step would fail again, so the launcher does not restart the workers.
+    """
+
+    retry = False
 
     def __init__(self, step: int, rank: int, keys: list[str], value: float, what: str = "loss") -> None:
         self.step, self.keys = step, keys

@@ -19,11 +19,12 @@ def pretrain(
     data: str,
     config: str | Path | dict | None = None,
     out: str | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     address: str | None = None,
     ray: bool = True,
     resume: bool | str = False,
     overrides: Sequence[str] = (),
+    cluster: str | Path | dict | None = None,
 ) -> dict[str, Any]:
     """Train a prior and register it; returns the object that ``--json`` prints.
 
@@ -32,17 +33,18 @@ def pretrain(
         data: dataset folder or ``s3://`` URL.
         config: a YAML file, a shipped name such as ``pretrain/sync-expert/tiny``, a mapping, or None for ``tiny``.
         out: the run's folder or URL; ``runs/PRIOR-TIME`` when absent.
-        workers: training processes; address: a Ray cluster; ray: False trains in this process (one worker).
+        workers: training processes (one, or what ``cluster`` says); address: a Ray cluster; ray: False trains in this process (one worker).
         resume: False starts fresh (and refuses a folder that holds a run); True or ``"latest-or-fresh"`` continues the
             newest checkpoint of ``out`` if there is one; ``"latest"`` insists that there is one; a path or URL names it.
         overrides: ``["steps=100", "model.layers=2"]``.
+        cluster: a shipped name such as ``cluster/single-node-8gpu``, a YAML file or a mapping; see ``cluster.launch``.
 
     Raises:
         InputError: bad configuration, dataset or checkpoint.
     """
     task = task_class(prior)
     typed = load_config(task.config_class, config or f"pretrain/{prior}/tiny", overrides)
-    if not ray and workers != 1:
+    if not ray and workers not in (None, 1):
         raise InputError(f"workers={workers} without Ray: one process has one worker; leave out --no-ray or --workers")
     check_data(task, typed, data)
     run = str(out) if out else f"runs/{prior}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -57,8 +59,9 @@ def pretrain(
         address=address,
         ray=ray,
         run=run,
-        gpus_per_worker=_gpus(typed) if ray else 0,
+        gpus_per_worker=_gpus(typed) if ray and cluster is None else None,
         resume=resume is not False,
+        cluster=cluster,
     )
     return result or _read_result(run)
 
@@ -178,9 +181,8 @@ def work(job: dict[str, Any], context: Any) -> dict[str, Any] | None:
 def _tracker(job: dict[str, Any], context: Any) -> Any:
     from cluster.tracking import Tracker
 
-    return Tracker(
-        str(context.run).rstrip("/").rsplit("/", 1)[-1], {"prior": job["prior"], "data": job["data"], **job["config"]}
-    )
+    name = str(context.run).rstrip("/").rsplit("/", 1)[-1]
+    return Tracker(name, {"prior": job["prior"], "data": job["data"], **job["config"]}, run=context.run)
 
 
 def finish(trainer: Any, job: dict[str, Any], finished: bool, started: float) -> dict[str, Any]:
@@ -229,7 +231,7 @@ def publish(trainer: Any, job: dict[str, Any], result: dict[str, Any]) -> None:
         if trainer.tracker is not None:
             _track_evidence(trainer, evidence, folder)
         registered = registry.register(
-            job["prior"], folder, metrics=evidence.summary, config=info["config"], aliases=("latest",)
+            job["prior"], folder, metrics=evidence.summary, config=info["config"], run=trainer.run_url
         )
         result["registered"] = {"name": registered["name"], "version": registered["version"]}
 

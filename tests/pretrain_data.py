@@ -72,7 +72,11 @@ def picture(rig: Any, track: dict[str, np.ndarray], colour: np.ndarray) -> tuple
     mark = track["landmarks"]
     centre, radius = mark[:, :, :2].mean(1), np.ptp(mark[:, :, 1], axis=1) / 2
     matte = ((x - centre[:, 0, None, None]) ** 2 + (y - centre[:, 1, None, None]) ** 2) < radius[:, None, None] ** 2
-    mouth = (np.abs(x - mark[:, 13, 0, None, None]) < 5) & (y > mark[:, 13, 1, None, None]) & (y < mark[:, 14, 1, None, None] + 1)
+    mouth = (
+        (np.abs(x - mark[:, 13, 0, None, None]) < 5)
+        & (y > mark[:, 13, 1, None, None])
+        & (y < mark[:, 14, 1, None, None] + 1)
+    )
     image = np.where(matte[..., None], colour, 0.2) * np.where(mouth[..., None], 0.3, 1.0)
     return (image.reshape(frames, SIZE, SIZE, 3) * 255).astype(np.uint8), (matte * 255).astype(np.uint8)
 

@@ -104,7 +104,9 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched_and_names
         return batch
 
     trainer.batches.next = poisoned
-    with pytest.raises(NonFiniteLoss, match=r"step 1, rank 0.*weights were not touched.*person\d/clip\d-0000\d") as caught:
+    with pytest.raises(
+        NonFiniteLoss, match=r"step 1, rank 0.*weights were not touched.*person\d/clip\d-0000\d"
+    ) as caught:
         trainer.train_step()
     trainer.close()
     assert len(caught.value.keys) == 4
@@ -280,4 +282,6 @@ def test_a_dataset_of_another_rig_is_refused(monkeypatch):
 
     monkeypatch.setattr(rig, "load_rig", lambda *_: Other())
     with pytest.raises(InputError, match=r"tracked with the rig mediapipe.*has other/1"):
-        open_split(task_class("audio-expression"), load_config(task_class("audio-expression").config_class, SMALL), talkers())
+        open_split(
+            task_class("audio-expression"), load_config(task_class("audio-expression").config_class, SMALL), talkers()
+        )

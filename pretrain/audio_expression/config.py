@@ -75,8 +75,9 @@ class AudioExpressionConfig(PretrainConfig):
     targets: list[str] = field(default_factory=lambda: ["expression", "eyelids"])
     window: int = 48  # frames of a training window; segments have up to 50
     overlap: int = 16  # frames that two sampling windows share
-    centre: bool = True  # subtract each window's mean spectrum: takes out microphone and loudness
-    linear_context: int = 6  # frames to each side that the linear part hears; 0 leaves it out
+    centre: bool = True  # subtract the mean spectrum of the last seconds: takes out microphone and loudness
+    memory: int = 250  # frames of that mean when sampling
+    linear_context: int = 5  # frames to each side that the linear part hears; 0 leaves it out
     unreliable: list[str] = field(default_factory=list)  # clips whose sound and lips are not known to agree
     model: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -93,5 +94,7 @@ class AudioExpressionConfig(PretrainConfig):
             raise InputError("targets leaves out 'expression', which every avatar is driven by; add it")
         if not 8 <= self.window <= 50:
             raise InputError(f"window is {self.window} frames, expected 8 to 50: a segment holds at most 50")
+        if self.memory < self.window:
+            raise InputError(f"memory is {self.memory} frames, expected at least the window ({self.window})")
         if not 0 < self.overlap <= self.window // 2:
             raise InputError(f"overlap is {self.overlap}, expected 1 to half the window ({self.window // 2})")

@@ -57,10 +57,10 @@ def score(
     truth = sequence.track["expression"]
     linear = apply_ridge(ridge, sequence.features).astype(np.float32)
     guesses = {
-        "prior": prior.sample(sequence.features, steps=1, temperature=0.0)["expression"],
+        "prior": prior.expect(sequence.features)["expression"],
         "ridge": linear + mean_face,
         "mean": np.broadcast_to(mean_face, truth.shape),
-        "sampled": prior.sample(sequence.features)["expression"],
+        "sampled": prior.sample(sequence.features, mean=sequence.features.mean(0))["expression"],
     }
     lips = {name: lip_motion(rig, sequence.track["identity"], guess) for name, guess in guesses.items()}
     real = lip_motion(rig, sequence.track["identity"], truth)
@@ -85,7 +85,7 @@ def _own(
     style = prior.find_style(sequence.features[:cut], known)
     rest = sequence.track["expression"][:cut].mean(0)
     guesses = {
-        "prior": prior.sample(sequence.features, style=style, steps=1, temperature=0.0)["expression"],
+        "prior": prior.expect(sequence.features, style=style)["expression"],
         "ridge": linear - linear[:cut].mean(0) + rest,
         "mean": np.broadcast_to(rest, linear.shape),
     }

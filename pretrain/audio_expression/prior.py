@@ -14,7 +14,7 @@ from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.model import Denoiser
 from pretrain.audio_expression.targets import flatten_targets, split_targets, target_sizes
-from pretrain.audio_expression.windows import Stitcher, frame_noise
+from pretrain.audio_expression.windows import RecentMean, Stitcher, frame_noise
 
 LEAST_STD = 1e-3
 
@@ -37,9 +37,9 @@ class ExpressionModel(nn.Module):
         self.register_buffer("target_std", torch.ones(self.dims))
         self.register_buffer("alpha", diffusion.alphas(config.diffusion))
 
-    def normalise(self, features: Tensor) -> Tensor:
-        """Features [B, T, C] as the network wants them; with ``centre`` each window loses its mean spectrum."""
-        mean = features.mean(1, keepdim=True) if self.config.centre else self.feature_mean
+    def normalise(self, features: Tensor, mean: Tensor) -> Tensor:
+        """Features [B, T, C] as the network wants them; ``mean`` [B, C] is that of the last seconds (with ``centre``)."""
+        mean = mean[:, None] if self.config.centre else self.feature_mean
         return (features - mean) / self.feature_std
 
     def encode(self, targets: Tensor) -> Tensor:
@@ -107,6 +107,7 @@ class AudioExpressionPrior:
         temperature: float | None = None,
         seed: int = 0,
         first: int = 0,
+        mean: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         """Motion for (T, C) features: ``expression (T, K)`` and the other targets of the config, e.g. ``eyelids (T, 2)``.
 
@@ -115,15 +116,25 @@ class AudioExpressionPrior:
             steps, guidance, temperature: of the sampler; the config's when absent. ``steps=1, temperature=0`` gives
                 the mean of what the model thinks possible: least error, calmest motion.
             seed: of the noise, which belongs to frames: ``first`` is the first row's frame number.
+            mean: (C,) mean feature row of the recording, where it is known beforehand (``features.mean(0)`` of a whole
+                file is a little better than the running mean of the last seconds that is used without it).
 
         Raises:
             InputError: features of another size.
         """
         streamer = self.streamer(
-            style=style, steps=steps, guidance=guidance, temperature=temperature, seed=seed, first=first
+            style=style, steps=steps, guidance=guidance, temperature=temperature, seed=seed, first=first, mean=mean
         )
         parts = [streamer.push(features), streamer.finish()]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def expect(self, features: np.ndarray, *, style: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """What the model expects on average for a whole recording (T, C): one step, no noise, its own mean level.
+
+        The least error that the prior is capable of, and calmer than a face is: for measuring, not for showing.
+        """
+        features = self.check_features(features)
+        return self.sample(features, style=style, steps=1, temperature=0.0, guidance=1.0, mean=features.mean(0))
 
     def stream(self, blocks: Iterable[np.ndarray], **options: Any) -> Iterator[dict[str, np.ndarray]]:
         """The same for a stream of blocks (n, C): finished frames as they come; options as :meth:`sample`."""
@@ -141,12 +152,16 @@ class AudioExpressionPrior:
         temperature: float | None = None,
         seed: int = 0,
         first: int = 0,
+        mean: np.ndarray | None = None,
     ) -> MotionStream:
         """The push form of :meth:`stream`: ``push(rows (n, C))`` and ``finish()`` give the frames that became final."""
         style = self.mean_style if style is None else np.asarray(style, np.float32)
 
+        recent = RecentMean(self.config.memory, self.config.overlap)
+
         def run(rows: np.ndarray, at: int) -> np.ndarray:
-            return self._window(rows, at, style, steps, guidance, temperature, seed)
+            level = recent(rows) if mean is None else np.asarray(mean, np.float32)
+            return self._window(rows, level, at, style, steps, guidance, temperature, seed)
 
         return MotionStream(self, Stitcher(self.config.window, self.config.overlap, run, self.model.dims, first))
 
@@ -154,6 +169,7 @@ class AudioExpressionPrior:
     def _window(
         self,
         rows: np.ndarray,
+        mean: np.ndarray,
         at: int,
         style: np.ndarray,
         steps: int | None,
@@ -165,7 +181,7 @@ class AudioExpressionPrior:
         device = model.alpha.device
         scale = config.guidance if guidance is None else guidance
         warmth = config.temperature if temperature is None else temperature
-        features = model.normalise(torch.from_numpy(np.ascontiguousarray(rows))[None].to(device))
+        features = model.normalise(torch.tensor(rows)[None].to(device), torch.tensor(mean)[None].to(device))
         wanted = torch.from_numpy(style)[None].to(device)
         noise = frame_noise(seed, at, len(rows), model.dims)[None].to(device) * warmth
         yes, no = torch.ones(1, dtype=torch.bool, device=device), torch.zeros(1, dtype=torch.bool, device=device)
@@ -197,11 +213,14 @@ class AudioExpressionPrior:
         """Take over what :meth:`state_dict` gave."""
         self.model.load_state_dict(state)
 
-    def loss(self, features: Tensor, expression: Tensor, eyelids: Tensor | None = None, style: Tensor | None = None) -> Tensor:
+    def loss(
+        self, features: Tensor, expression: Tensor, eyelids: Tensor | None = None, style: Tensor | None = None
+    ) -> Tensor:
         """The training loss on a person's own windows, for fine-tuning; uses torch's global random state.
 
         Args:
-            features: (B, T, C); expression: (B, T, K); eyelids: (B, T, 2); style: (B, S) or (S,), the mean style when absent.
+            features: (B, T, C) of one recording; expression: (B, T, K); eyelids: (B, T, 2); style: (B, S) or (S,), the
+                mean style when absent.
         """
         from pretrain.audio_expression.task import SequenceObjective
 
@@ -215,7 +234,10 @@ class AudioExpressionPrior:
             at += size
         style = torch.zeros(self.config.model.style, device=device) if style is None else style.to(device)
         objective = SequenceObjective(self.model).train(self.model.training).to(device)
-        return objective.step(features.to(device), targets, style.expand(batch, -1), torch.ones(batch, device=device))[0]
+        features = features.to(device)
+        mean = features.mean((0, 1)).expand(batch, -1)
+        weight = torch.ones(batch, device=device)
+        return objective.step(features, mean, targets, style.expand(batch, -1), weight)[0]
 
     def find_style(
         self, features: np.ndarray, track: dict[str, np.ndarray] | np.ndarray, *, iterations: int = 60, seed: int = 0
@@ -236,7 +258,8 @@ class AudioExpressionPrior:
         device = self.model.alpha.device
         heard = torch.from_numpy(np.stack([features[s : s + window] for s in starts])).to(device)
         wanted = torch.from_numpy(np.stack([targets[s : s + window] for s in starts])).to(device)
-        return _fit_style(self.model, self.model.normalise(heard), self.model.encode(wanted), iterations, seed)
+        mean = torch.from_numpy(features.mean(0))[None].to(device)
+        return _fit_style(self.model, self.model.normalise(heard, mean), self.model.encode(wanted), iterations, seed)
 
     def _targets(self, track: dict[str, np.ndarray] | np.ndarray) -> np.ndarray:
         if isinstance(track, dict):

@@ -21,7 +21,6 @@ from pretrain.selection import speaking_people
 from pretrain.sequences import Sequence, sequences
 from pretrain.task import Evidence, Task, check_features
 
-
 PURE_NOISE = 0.33
 
 
@@ -42,14 +41,15 @@ class SequenceObjective(nn.Module):
         people = batch["person"]
         known = torch.rand(len(people), device=people.device) >= self.model.config.diffusion.style_drop
         style = self.model.denoiser.styles(people.clamp_min(0)) * (known & (people >= 0))[:, None]
-        return self.step(batch["features"].float(), batch["targets"].float(), style, batch["weight"].float())
+        sound = (batch["features"].float(), batch["mean"].float())
+        return self.step(*sound, batch["targets"].float(), style, batch["weight"].float())
 
     def step(
-        self, features: Tensor, targets: Tensor, style: Tensor, weight: Tensor
+        self, features: Tensor, mean: Tensor, targets: Tensor, style: Tensor, weight: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Noise windows [B, T, D], denoise them hearing features [B, T, C] in styles [B, S], and compare."""
         model, config = self.model, self.model.config
-        features, clean = model.normalise(features), model.encode(targets)
+        features, clean = model.normalise(features, mean), model.encode(targets)
         if self.training and config.augment.noise:
             features = features + config.augment.noise * torch.randn_like(features)
         count, device = len(clean), clean.device
@@ -154,7 +154,7 @@ class AudioExpressionTask(Task):
         """Mouth-opening correlation and lip error of the one-step mean, on the held-out people."""
         prior, rig, values = self.prior(objective), default_rig(), []
         for sequence in self.sequences(self.held):
-            guess = prior.sample(sequence.features, steps=1, temperature=0.0)["expression"]
+            guess = prior.expect(sequence.features)["expression"]
             ours = lip_motion(rig, sequence.track["identity"], guess)
             real = lip_motion(rig, sequence.track["identity"], sequence.track["expression"])
             values.append((correlation(ours.opening, real.opening), lip_error(ours.lips, real.lips)))

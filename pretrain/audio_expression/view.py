@@ -17,7 +17,7 @@ DECIBEL = 1 / 25  # one decibel in the units of shards.audio.logmel
 
 @dataclass(frozen=True)
 class WindowView:
-    """Callable ``(sample, rng) -> {"features" (W, C), "targets" (W, D), "person" (), "weight" ()}``.
+    """Callable ``(sample, rng) -> {"features" (W, C), "mean" (C,), "targets" (W, D), "person" (), "weight" ()}``.
 
     A segment that cannot be used (silent, short, untrusted) gives way to another of the same person; where there is
     none its weight is zero.
@@ -32,23 +32,43 @@ class WindowView:
         """Cut one window; the same ``rng`` gives the same window."""
         least = int(0.75 * self.config.window)
         sample, usable = audible(sample, rng, least, self.config.unreliable)
-        features, targets = sample.features(self.config.features), flatten_targets(sample.track, self.config.targets)
-        features, targets = vary(features, targets, self.config, rng)
+        rows, targets = sample.features(self.config.features), flatten_targets(sample.track, self.config.targets)
+        # The mean goes through the same variation as the rows, as one more row that the window leaves out.
+        mean = clip_mean(sample, rows, self.config, rng)
+        features, targets, mean = vary(rows, targets, mean, self.config, rng)
         person = np.int64(self.people.get(sample.identity, -1))
-        return {"features": features, "targets": targets, "person": person, "weight": np.float32(usable)}
+        return {"features": features, "mean": mean, "targets": targets, "person": person, "weight": np.float32(usable)}
 
 
-def vary(features: np.ndarray, targets: np.ndarray, config: AudioExpressionConfig, rng: np.random.Generator) -> tuple:
-    """A random window of another tempo, of the whole segment's rows; spectral variation where the features are mel."""
+def clip_mean(sample: Any, rows: np.ndarray, config: AudioExpressionConfig, rng: np.random.Generator) -> np.ndarray:
+    """Mean feature row (C,) of a few seconds of the sample's clip: of itself and of two neighbours in the shard."""
+    parts = [rows]
+    for _ in range(2):
+        other = sample.sibling(rng)
+        if other.clip == sample.clip and other.key != sample.key:
+            parts.append(other.features(config.features))
+    return np.concatenate(parts).mean(0)
+
+
+def vary(
+    features: np.ndarray, targets: np.ndarray, mean: np.ndarray, config: AudioExpressionConfig, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A random window of another tempo, of the whole segment's rows; spectral variation where the features are mel.
+
+    Returns:
+        features (W, C), targets (W, D), mean (C,).
+    """
     window, augment = config.window, config.augment
     most = (len(features) - 1) / (window - 1)
     speed = min(float(np.exp(rng.normal(0, augment.speed))), most)
     start = rng.uniform(0, max(0.0, len(features) - 1 - speed * (window - 1)))
     at = start + speed * np.arange(window)
     features, targets = resample(features, at), resample(targets, at)
+    features = np.concatenate([features, mean[None]])
     if config.features == "logmel" and features.shape[1] % MEL_BINS == 0:
         features = vary_spectrum(features, augment, rng)
-    return features.astype(np.float32), targets.astype(np.float32)
+    features = features.astype(np.float32)
+    return features[:-1], targets.astype(np.float32), features[-1]
 
 
 def resample(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -73,5 +93,6 @@ def vary_spectrum(features: np.ndarray, config: AugmentConfig, rng: np.random.Ge
     mel = mel + (DECIBEL * change).astype(np.float32)
     hidden = int(rng.integers(0, int(config.mask * MEL_BINS) + 1))
     first = int(rng.integers(0, MEL_BINS - hidden + 1))
-    mel[..., first : first + hidden] = mel.mean(0, keepdims=True)[..., first : first + hidden]
+    # A hidden band sounds like its mean, in the mean row too, so it is zero once that is subtracted.
+    mel[..., first : first + hidden] = mel[-1:, :, first : first + hidden]
     return mel.reshape(features.shape)

@@ -28,6 +28,23 @@ def fade(length: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length)).astype(np.float32)[:, None]
 
 
+class RecentMean:
+    """Mean of the last ``memory`` rows of a stream of overlapping windows: what a microphone and a room sound like.
+
+    It knows no more than what was heard so far, so a stream and a whole file give the same values.
+    """
+
+    def __init__(self, memory: int, overlap: int) -> None:
+        self.memory, self.overlap = memory, overlap
+        self._rows: np.ndarray | None = None
+
+    def __call__(self, window: np.ndarray) -> np.ndarray:
+        """Take in the next window (m, C), whose first ``overlap`` rows are known already; the mean (C,)."""
+        known = self._rows
+        self._rows = window if known is None else np.concatenate([known, window[self.overlap :]])[-self.memory :]
+        return self._rows.mean(0)
+
+
 class Stitcher:
     """Runs a window function over a stream of feature rows and cross-fades the overlaps; holds one window at most.
 

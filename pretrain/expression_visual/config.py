@@ -45,7 +45,9 @@ class VisualLossConfig:
     def check(self) -> None:
         """Refuse a perceptual loss without its network."""
         if self.perceptual and not self.lpips:
-            raise InputError("loss.perceptual is set and loss.lpips is not: give the path of the LPIPS weights, or set it to 0")
+            raise InputError(
+                "loss.perceptual is set and loss.lpips is not: give the path of the LPIPS weights, or set it to 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,4 +77,6 @@ class ExpressionVisualConfig(PretrainConfig):
         if self.size < 32 or self.size % 8:
             raise InputError(f"size is {self.size} px, expected a multiple of 8 from 32")
         if self.references < 1 or self.targets < 1:
-            raise InputError(f"references is {self.references} and targets {self.targets}, expected one or more of each")
+            raise InputError(
+                f"references is {self.references} and targets {self.targets}, expected one or more of each"
+            )

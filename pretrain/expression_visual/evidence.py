@@ -90,7 +90,9 @@ def relative_angles(rotation: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.arccos(np.clip((trace - 1) / 2, -1, 1))
 
 
-def read_pictures(dataset: Any, run: Sequence, rows: np.ndarray, size: int) -> tuple[Tensor, Tensor, tuple[float, float]]:
+def read_pictures(
+    dataset: Any, run: Sequence, rows: np.ndarray, size: int
+) -> tuple[Tensor, Tensor, tuple[float, float]]:
     """Frames (n, S, S, 3), mattes (n, S, S) in [0, 1], and the factors of x and y from stored to read pixels."""
     starts = np.cumsum([0, *(length for _, length in run.keys)])
     images, mattes, scale = [], [], (1.0, 1.0)
@@ -111,7 +113,9 @@ def _resize(picture: np.ndarray, size: int) -> Tensor:
 
 
 @torch.no_grad()
-def render(prior: ExpressionVisualPrior, maps: Tensor, person: Tensor, pose: dict[str, Tensor], grey: float = 0.5) -> Tensor:
+def render(
+    prior: ExpressionVisualPrior, maps: Tensor, person: Tensor, pose: dict[str, Tensor], grey: float = 0.5
+) -> Tensor:
     """One map (N, 14) under T poses: images (T, S, S, 3) over a grey background."""
     from heads.gaussians import render_head
 

@@ -68,7 +68,9 @@ class ImageEncoder(nn.Module):
         super().__init__()
         sizes = [4, channels, 2 * channels, 2 * channels]
         strides = (2, 2, 1)
-        self.layers = nn.ModuleList(nn.Conv2d(sizes[i], sizes[i + 1], 3, stride=strides[i], padding=1) for i in range(3))
+        self.layers = nn.ModuleList(
+            nn.Conv2d(sizes[i], sizes[i + 1], 3, stride=strides[i], padding=1) for i in range(3)
+        )
         self.norms = nn.ModuleList(nn.GroupNorm(8, size) for size in sizes[1:])
         self.out = nn.Conv2d(sizes[-1], channels, 1)
 
@@ -101,7 +103,6 @@ class VisualModel(nn.Module):
             "place": points[0] / points[0].abs().amax(0),
             "region": F.one_hot(self.surface.regions.long(), regions).float(),
             "reach": REACH,
-            "cell": self.binding.texels[:, 0].long() * config.model.resolution + self.binding.texels[:, 1].long(),
         }
         for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)
@@ -122,7 +123,9 @@ class VisualModel(nn.Module):
         rig = self.rig.to(self.device)
         return rig.vertices(identity, pose["expression"], pose["eyelids"], pose["gaze"])
 
-    def look(self, image: Tensor, matte: Tensor, identity: Tensor, pose: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def look(
+        self, image: Tensor, matte: Tensor, identity: Tensor, pose: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """One frame each of B people: texel colours (B, N, 3), how well each is seen (B, N), features (B, N, C)."""
         surface = self.surface.to(self.device)
         pixels, seen = visibility(surface, self.vertices(identity, pose), pose, matte)
@@ -153,9 +156,14 @@ class VisualModel(nn.Module):
         batch = len(texture)
         base = self.base_colour(texture, weight)
         other, other_weight = texture[:, self.mirror], weight[:, self.mirror]
-        parts = [texture * weight[..., None], weight[..., None], other * other_weight[..., None], other_weight[..., None]]
+        parts = [
+            texture * weight[..., None],
+            weight[..., None],
+            other * other_weight[..., None],
+            other_weight[..., None],
+        ]
         parts += [base, self.place.expand(batch, -1, -1), self.region.expand(batch, -1, -1), features]
-        change = self.gather(self.unet(self.scatter(torch.cat(parts, -1)))) * self.reach
+        change = self.binding.gather(self.unet(self.binding.scatter(torch.cat(parts, -1)))) * self.reach
         maps = self.neutral + self.mean_map * self.reach + change
         colour = base + maps[..., COLOUR] - self.neutral[:, COLOUR]
         return torch.cat([maps[..., : COLOUR.start], colour, maps[..., COLOUR.stop :]], -1)
@@ -168,14 +176,3 @@ class VisualModel(nn.Module):
         mirrored = known[:, self.mirror]
         fill = mirrored * texture[:, self.mirror] + (1 - mirrored) * fill
         return known * texture + (1 - known) * fill
-
-    def scatter(self, values: Tensor) -> Tensor:
-        """Texel values (B, N, C) to a UV image (B, C, H, W), zero between the charts."""
-        side = self.config.model.resolution
-        grid = values.new_zeros(len(values), side * side, values.shape[-1])
-        grid[:, self.cell] = values
-        return grid.transpose(1, 2).unflatten(2, (side, side))
-
-    def gather(self, image: Tensor) -> Tensor:
-        """The inverse of :meth:`scatter`."""
-        return image.flatten(2)[:, :, self.cell].transpose(1, 2)

@@ -91,6 +91,7 @@ def vary_light(batch: dict[str, Tensor], config: ExpressionVisualConfig) -> dict
     gain = (config.augment.gain * torch.randn(count, 1, 1, 1, 3, device=device)).exp()
     gamma = (config.augment.gamma * torch.randn(count, 1, 1, 1, 1, device=device)).exp()
     changed = {
-        name: (batch[name].float().clamp_min(1e-4) ** gamma * gain).clamp(0, 1) for name in ("source_image", "target_image")
+        name: (batch[name].float().clamp_min(1e-4) ** gamma * gain).clamp(0, 1)
+        for name in ("source_image", "target_image")
     }
     return batch | changed

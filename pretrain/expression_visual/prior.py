@@ -62,23 +62,34 @@ class ExpressionVisualPrior:
         """
         image, matte = _unit(frames, 4), _unit(mattes, 3)
         if image.shape[:3] != matte.shape:
-            raise InputError(f"frames {tuple(image.shape)} and mattes {tuple(matte.shape)} differ in number or size; give a matte a frame")
+            raise InputError(
+                f"frames {tuple(image.shape)} and mattes {tuple(matte.shape)} differ in number or size; give a matte a frame"
+            )
         references, height = len(image), image.shape[1]
         device = self.model.device
         pose = {name: self._field(tracks, name, references) for name in POSE}
-        pose["intrinsics"] = pose["intrinsics"] * torch.tensor([[self.size / image.shape[2]], [self.size / height], [1.0]], device=device)
+        pose["intrinsics"] = pose["intrinsics"] * torch.tensor(
+            [[self.size / image.shape[2]], [self.size / height], [1.0]], device=device
+        )
         identity = torch.as_tensor(np.asarray(tracks["identity"]), dtype=torch.float32, device=device).reshape(1, -1)
-        sources = {"image": _resized(image.to(device), self.size), "matte": _resized(matte[..., None].to(device), self.size)[..., 0]}
+        sources = {
+            "image": _resized(image.to(device), self.size),
+            "matte": _resized(matte[..., None].to(device), self.size)[..., 0],
+        }
         batch = {name: value[None] for name, value in (sources | pose).items()}
         return self.model(batch, identity, torch.ones(1, references, device=device))[0]
 
     def _field(self, tracks: dict[str, Any], name: str, references: int) -> Tensor:
         value = torch.as_tensor(np.asarray(tracks[name]), dtype=torch.float32, device=self.model.device)
-        shape = {"rotation": (3, 3), "intrinsics": (3, 3), "translation": (3,), "gaze": (2, 2)}.get(name, value.shape[-1:])
+        shape = {"rotation": (3, 3), "intrinsics": (3, 3), "translation": (3,), "gaze": (2, 2)}.get(
+            name, value.shape[-1:]
+        )
         if value.shape == shape:
             return value.expand(references, *shape)
         if value.shape != (references, *shape):
-            raise InputError(f"track field '{name}' has shape {tuple(value.shape)}, expected ({references}, {', '.join(map(str, shape))})")
+            raise InputError(
+                f"track field '{name}' has shape {tuple(value.shape)}, expected ({references}, {', '.join(map(str, shape))})"
+            )
         return value
 
 

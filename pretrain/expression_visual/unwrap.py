@@ -83,7 +83,9 @@ def inside(pixels: Tensor, size: int) -> Tensor:
     return ((pixels > 1) & (pixels < size - 1)).all(-1).float()
 
 
-def visibility(surface: TexelSurface, vertices: Tensor, pose: dict[str, Tensor], matte: Tensor) -> tuple[Tensor, Tensor]:
+def visibility(
+    surface: TexelSurface, vertices: Tensor, pose: dict[str, Tensor], matte: Tensor
+) -> tuple[Tensor, Tensor]:
     """Pixels (B, N, 2) of the texels and how well each is seen (B, N) in 0..1.
 
     A texel counts where it faces the camera, nothing lies before it, it is in the frame, and the matte says person.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pretrain.audio_expression.config import AugmentConfig
-from pretrain.audio_expression.view import MEL_BINS, vary_spectrum
+from pretrain.audio_expression.view import MEL_BINS, clip_mean, vary_spectrum
 from pretrain.selection import audible
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.lips import crop_lips, lip_shape
@@ -57,7 +57,7 @@ def sample_lips(sample: Any, config: SyncExpertConfig, margin: float = 1.0) -> n
 class LipRunView:
     """Callable ``(sample, rng) -> {"lips" (R, h, w, 3), "features" (R, C), "mean" (C,), "shape" (R, 3), "weight" ()}``.
 
-    R = ``config.run`` consecutive frames; ``mean`` is the segment's mean feature row. Lips carry the margin still:
+    R = ``config.run`` consecutive frames; ``mean`` is the clip's mean feature row. Lips carry the margin still:
     the objective cuts the final crop, jittered alike over a run.
     """
 
@@ -70,13 +70,15 @@ class LipRunView:
         sample, usable = audible(sample, rng, run, self.config.unreliable)
         start = int(rng.integers(max(0, sample.length - run) + 1))
         rows = np.minimum(np.arange(start, start + run), sample.length - 1)
-        features = self.vary(sample.features(self.config.features), rng)
+        features = sample.features(self.config.features)
+        mean = clip_mean(sample, features, self.config, rng)
+        features = self.vary(np.concatenate([features, mean[None]]), rng)
         shape = lip_shape(torch.tensor(sample.track["landmarks"])).numpy()
         shape = shape - shape.mean(0)
         return {
             "lips": self.cache.get(sample, self.config)[rows],
             "features": features[rows],
-            "mean": features.mean(0),
+            "mean": features[-1],
             "shape": shape[rows],
             "weight": np.float32(usable),
         }
