@@ -10,7 +10,16 @@ import numpy as np
 
 from heads.rig import facemesh
 from heads.rig.atlas import build_atlas
-from heads.rig.completion import JAW_ARC, REGIONS, TOP_ARC, Head, complete, eye_contour, eyeball_centre
+from heads.rig.completion import (
+    EYEBALL_SEGMENTS,
+    JAW_ARC,
+    REGIONS,
+    TOP_ARC,
+    Head,
+    complete,
+    eye_contour,
+    eyeball_centre,
+)
 from heads.rig.controls import control_directions
 
 FORMAT = "headstart-rig/1"
@@ -88,7 +97,9 @@ def _lid_gap(n: int) -> np.ndarray:
 def _eyeball_mask(head: Head) -> np.ndarray:
     """Which eyeball a vertex turns with: 0 none, 1 left, 2 right (V,)."""
     mask = np.zeros(len(head.vertices), np.int8)
-    mask[head.parts["eyeball_left"]], mask[head.parts["eyeball_right"]] = 1, 2
+    for label, part in ((1, "eyeball_left"), (2, "eyeball_right")):
+        # The last ring closes the eye's corners; it stays where it is when the eyeball turns.
+        mask[head.parts[part].start : head.parts[part].stop - EYEBALL_SEGMENTS] = label
     mask[list(facemesh.IRIS_LEFT)], mask[list(facemesh.IRIS_RIGHT)] = 1, 2
     return mask
 
@@ -112,8 +123,9 @@ def _extend_identity(head: Head, basis: np.ndarray) -> tuple[np.ndarray, np.ndar
         full[:, head.parts[part]] = basis[:, list(facemesh.LIPS_INNER)].mean(1, keepdims=True)
     centres = np.stack([basis[:, eye_contour(side)].mean(1) for side in ("left", "right")], 1)
     mask = _eyeball_mask(head)
-    for eye in (1, 2):
-        full[:, mask == eye] = centres[:, None, eye - 1]
+    for eye, part in enumerate(("eyeball_left", "eyeball_right")):
+        full[:, mask == eye + 1] = centres[:, None, eye]
+        full[:, head.parts[part]] = centres[:, None, eye]
     return full, centres
 
 
@@ -172,7 +184,7 @@ def _lids_over_eyeballs(head: Head, eyelids: np.ndarray, centres: np.ndarray) ->
         lids = np.where(np.linalg.norm(full[k], axis=1) > 1e-3)[0]
         closed = head.vertices[lids] + full[k, lids]
         reach = ((closed[:, :2] - centres[k, :2]) ** 2).sum(1)
-        radius = 0.215  # the eyeball's and the lid's thickness
+        radius = 0.222  # the eyeball's and the lid's thickness
         over = reach < radius**2
         front = centres[k, 2] - np.sqrt(np.maximum(radius**2 - reach, 0))
         lift = np.where(over, np.minimum(front - closed[:, 2], 0), 0)

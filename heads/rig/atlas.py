@@ -8,17 +8,21 @@ and the inside of the mouth are charts of their own in the strip below.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
-from scipy import optimize, sparse
-from scipy.linalg import solve_triangular
+from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from heads.rig import facemesh
 from heads.rig.completion import EYEBALL_RINGS, EYEBALL_SEGMENTS, REGIONS
 
 # Length of a unit of surface in the atlas, relative to the face's.
-DENSITY = {"face": 1.0, "lips": 2.0, "eye_left": 1.9, "eye_right": 1.9, "cranium": 0.4, "ear": 0.5, "neck": 0.2}
+DENSITY = {"face": 1.0, "lips": 2.3, "eye_left": 2.3, "eye_right": 2.3, "cranium": 0.28, "ear": 0.5, "neck": 0.1}
 SKIN = tuple(DENSITY)
+DESCENT_STEPS = 3000
+Energy = Callable[[np.ndarray], tuple[float, "np.ndarray | None"]]
 SKIN_BOX = (0.006, 0.006, 0.994, 0.852)  # u0, v0, u1, v1
 # Boxes of the small charts in the strip below the skin.
 BOXES = {
@@ -92,9 +96,9 @@ def _skin_chart(vertices: np.ndarray, faces: np.ndarray, regions: np.ndarray) ->
     pinned = np.searchsorted(used, ring)
     uv = np.zeros((len(used), 2))
     uv[pinned] = _rounded_rectangle(rest[ring])
-    uv = _tutte(local, pinned, uv)
     density = np.array([DENSITY.get(name, 1.0) for name in REGIONS])[regions]
     density = np.concatenate([density, np.full(len(filled) - len(faces), 1.6)])
+    uv = _tutte(local, pinned, uv)
     uv = _symmetric_dirichlet(rest[used], local, pinned, uv, density)
     result = np.zeros((len(vertices), 2))
     real = used < len(vertices)
@@ -137,66 +141,93 @@ def _rounded_rectangle(ring: np.ndarray) -> np.ndarray:
     return _into(np.stack([c / norm, s / norm], -1), SKIN_BOX)
 
 
-def _laplacian(faces: np.ndarray, n: int) -> sparse.csc_matrix:
-    i = np.concatenate([faces[:, [0, 1, 2]].ravel(), faces[:, [1, 2, 0]].ravel()])
-    j = np.concatenate([faces[:, [1, 2, 0]].ravel(), faces[:, [0, 1, 2]].ravel()])
-    adjacency = sparse.coo_matrix((np.ones(len(i)), (i, j)), (n, n)).tocsr()
-    adjacency.data[:] = 1
+def _laplacian(edges: np.ndarray, n: int) -> sparse.csc_matrix:
+    """Graph Laplacian (n, n) of edges (E, 2)."""
+    (i, j), both = edges.T, np.ones(2 * len(edges))
+    adjacency = sparse.coo_matrix((both, (np.concatenate([i, j]), np.concatenate([j, i]))), (n, n)).tocsr()
     return sparse.csc_matrix(sparse.diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency)
+
+
+def _edges_of(faces: np.ndarray) -> np.ndarray:
+    """Every undirected edge (E, 2) once."""
+    return np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0)
 
 
 def _tutte(faces: np.ndarray, pinned: np.ndarray, uv: np.ndarray) -> np.ndarray:
     """Every free vertex at the mean of its neighbours."""
-    laplacian = _laplacian(faces, len(uv))
-    free = np.setdiff1d(np.arange(len(uv)), pinned)
-    uv = uv.copy()
+    edges, free, uv = _edges_of(faces), np.setdiff1d(np.arange(len(uv)), pinned), uv.copy()
+    laplacian = _laplacian(edges, len(uv))
     uv[free] = splu(laplacian[free][:, free].tocsc()).solve(-(laplacian[free][:, pinned] @ uv[pinned]))
     return uv
 
 
 def _symmetric_dirichlet(
-    rest: np.ndarray, faces: np.ndarray, pinned: np.ndarray, uv: np.ndarray, density: np.ndarray, iterations: int = 4000
+    rest: np.ndarray, faces: np.ndarray, pinned: np.ndarray, uv: np.ndarray, density: np.ndarray
 ) -> np.ndarray:
     """Minimises sum of area * (|J|^2 + |J^-1|^2) over the free vertices, J from the wanted to the actual triangle."""
     wanted = _flattened(rest[faces]) * density[:, None, None]
     area = 0.5 * np.abs(np.linalg.det(wanted))
-    have = np.abs(signed_areas(uv[faces])).sum()
-    wanted = wanted * np.sqrt(have / area.sum())
-    area = area / area.sum()
-    inverse = np.linalg.inv(wanted)
-    free = np.setdiff1d(np.arange(len(uv)), pinned)
-    # Steps are taken in the Laplacian's square root, where the energy is much better conditioned.
-    factor = np.linalg.cholesky(_laplacian(faces, len(uv))[free][:, free].toarray() + 1e-6 * np.eye(len(free)))
+    wanted = wanted * np.sqrt(np.abs(signed_areas(uv[faces])).sum() / area.sum())
+    inverse, area = np.linalg.inv(wanted), area / area.sum()
     orientation = np.sign(np.linalg.det(_edges(uv[faces]) @ inverse).sum())
 
-    def energy(y: np.ndarray) -> tuple[float, np.ndarray]:
-        current = uv.copy()
-        current[free] = solve_triangular(factor, y.reshape(-1, 2), lower=True, trans="T")
+    def energy(current: np.ndarray) -> tuple[float, np.ndarray | None]:
         jacobian = _edges(current[faces]) @ inverse
         det = np.linalg.det(jacobian) * orientation
-        if det.min() <= 1e-6:
-            return 1e12, np.zeros_like(y)
+        if det.min() <= 1e-9:
+            return np.inf, None
         square = (jacobian**2).sum((1, 2))
-        value = (area * (square + square / det**2)).sum()
-        cofactor = np.stack([jacobian[:, 1, 1], -jacobian[:, 1, 0], -jacobian[:, 0, 1], jacobian[:, 0, 0]], -1).reshape(
-            -1, 2, 2
-        )
-        grad_j = 2 * jacobian * (1 + 1 / det**2)[:, None, None]
-        grad_j -= 2 * (square / det**3)[:, None, None] * cofactor * orientation
-        grad_e = area[:, None, None] * grad_j @ inverse.transpose(0, 2, 1)
-        grad = np.zeros_like(uv)
-        np.add.at(grad, faces[:, 1], grad_e[:, :, 0])
-        np.add.at(grad, faces[:, 2], grad_e[:, :, 1])
-        np.add.at(grad, faces[:, 0], -grad_e.sum(2))
-        return value, solve_triangular(factor, grad[free], lower=True).ravel()
+        cofactor = np.stack([jacobian[:, 1, 1], -jacobian[:, 1, 0], -jacobian[:, 0, 1], jacobian[:, 0, 0]], -1)
+        slope = 2 * jacobian * (1 + 1 / det**2)[:, None, None]
+        slope -= 2 * (square / det**3)[:, None, None] * cofactor.reshape(-1, 2, 2) * orientation
+        per_edge = area[:, None, None] * slope @ inverse.transpose(0, 2, 1)
+        gradient = np.zeros_like(current)
+        np.add.at(gradient, faces[:, 1], per_edge[:, :, 0])
+        np.add.at(gradient, faces[:, 2], per_edge[:, :, 1])
+        np.add.at(gradient, faces[:, 0], -per_edge.sum(2))
+        gradient[pinned] = 0
+        return float((area * (square + square / det**2)).sum()), gradient
 
-    result = uv.copy()
-    y = factor.T @ uv[free]
-    for _ in range(8):  # restarts get past line searches that met the barrier
-        found = optimize.minimize(energy, y.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": iterations // 8})
-        y = found.x
-    result[free] = solve_triangular(factor, y.reshape(-1, 2), lower=True, trans="T")
-    return result
+    edges, free = _edges_of(faces), np.setdiff1d(np.arange(len(uv)), pinned)
+    # The Laplacian of the wanted shape is close to the energy's Hessian: a good first metric for the descent.
+    stiffness = _laplacian(edges, len(uv))[free][:, free].tocsc()
+    return _descend(energy, uv, free, splu(stiffness))
+
+
+def _descend(energy: Energy, uv: np.ndarray, free: np.ndarray, metric: Any) -> np.ndarray:
+    """L-BFGS from a feasible start; a step that would flip a triangle has infinite energy and is halved."""
+    value, gradient = energy(uv)
+    history: list[tuple[np.ndarray, np.ndarray]] = []
+    for _ in range(DESCENT_STEPS):
+        direction = np.zeros_like(uv)
+        direction[free] = -_two_loop(gradient[free], history, metric)
+        slope, step = float((gradient * direction).sum()), 1.0
+        trial_value, trial_gradient = energy(uv + step * direction)
+        while trial_value > value + 1e-4 * step * slope and step > 1e-12:
+            step /= 2
+            trial_value, trial_gradient = energy(uv + step * direction)
+        if trial_gradient is None or value - trial_value < 1e-9 * value:
+            break
+        history = [*history[-19:], (step * direction[free], (trial_gradient - gradient)[free])]
+        uv, value, gradient = uv + step * direction, trial_value, trial_gradient
+    return uv
+
+
+def _two_loop(gradient: np.ndarray, history: list[tuple[np.ndarray, np.ndarray]], metric: Any) -> np.ndarray:
+    """The inverse Hessian's estimate times a gradient (Nocedal 1980), with ``metric`` solved in the middle."""
+    q, kept = gradient.copy(), [(s, y, (s * y).sum()) for s, y in history]
+    kept = [entry for entry in kept if entry[2] > 1e-18]
+    alphas = []
+    for s, y, sy in reversed(kept):
+        alphas.append((s * q).sum() / sy)
+        q -= alphas[-1] * y
+    solved = metric.solve(q)
+    if kept:
+        s, y, sy = kept[-1]
+        solved *= sy / max((y * metric.solve(y)).sum(), 1e-30)
+    for (s, y, sy), alpha in zip(kept, reversed(alphas), strict=True):
+        solved += (alpha - (y * solved).sum() / sy) * s
+    return solved
 
 
 def _flattened(corners: np.ndarray) -> np.ndarray:

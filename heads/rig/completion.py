@@ -125,10 +125,17 @@ def _within(triangles: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     return np.isin(triangles, vertices).all(1)
 
 
-def _grid_faces(index: np.ndarray) -> np.ndarray:
-    """Two triangles per cell of a grid of vertex indices (R, C)."""
+def _grid_faces(index: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    """Two triangles per cell of a grid of vertex indices (R, C), split along the shorter diagonal.
+
+    Splitting all cells the same way would make the mesh, and with it the atlas, twist to one side.
+    """
     a, b, c, d = index[:-1, :-1].ravel(), index[:-1, 1:].ravel(), index[1:, :-1].ravel(), index[1:, 1:].ravel()
-    return np.concatenate([np.stack([a, c, b], 1), np.stack([b, c, d], 1)])
+    length = np.linalg.norm(vertices[a] - vertices[d], axis=1), np.linalg.norm(vertices[b] - vertices[c], axis=1)
+    falling = (length[0] < length[1] - 1e-9)[:, None]
+    first = np.where(falling, np.stack([a, c, d], 1), np.stack([a, c, b], 1))
+    second = np.where(falling, np.stack([a, d, b], 1), np.stack([b, c, d], 1))
+    return np.concatenate([first, second])
 
 
 def _slerp(a: np.ndarray, b: np.ndarray, t: np.ndarray) -> np.ndarray:
@@ -172,7 +179,7 @@ def _cranium(head: Head) -> np.ndarray:
     points[1:] = _with_ears(points[1:], head.vertices)
     new = head.add("cranium", points[1:]).reshape(CRANIUM_ROWS, n)
     index = np.concatenate([np.array(TOP_ARC)[None], new])
-    faces = _grid_faces(index)[:, ::-1]
+    faces = _grid_faces(index, head.vertices)[:, ::-1]
     centre = head.vertices[faces].mean(1)
     ear = _ear_weight(centre, head.vertices) > 0.35
     head.connect(faces, np.where(ear, REGIONS.index("ear"), REGIONS.index("cranium")))
@@ -210,7 +217,7 @@ def _neck(head: Head, cranium_loop: np.ndarray) -> None:
     y = top[:, 1] * (1 - depth) + base * depth
     new = head.add("neck", np.stack(np.broadcast_arrays(x, y, z), -1)).reshape(NECK_ROWS, len(loop))
     index = np.concatenate([loop[None], new])
-    faces = _grid_faces(np.concatenate([index, index[:, :1]], 1))
+    faces = _grid_faces(np.concatenate([index, index[:, :1]], 1), head.vertices)
     head.connect(faces[:, ::-1], "neck")
 
 
@@ -243,7 +250,7 @@ def _eyeball(head: Head, side: str) -> None:
     grid = new[1:].reshape(len(EYEBALL_RINGS), EYEBALL_SEGMENTS)
     grid = np.concatenate([grid, grid[:, :1]], 1)
     fan = np.stack([np.full(EYEBALL_SEGMENTS, new[0]), grid[0, 1:], grid[0, :-1]], 1)
-    head.connect(np.concatenate([fan, _grid_faces(grid)[:, ::-1]]), f"eyeball_{side}")
+    head.connect(np.concatenate([fan, _grid_faces(grid, head.vertices)[:, ::-1]]), f"eyeball_{side}")
     head.vertices[iris] = iris_points(centre)
 
 
@@ -278,7 +285,7 @@ def _mouth(head: Head) -> None:
     grid = np.concatenate([np.array(facemesh.LIPS_INNER)[None], new[:-1].reshape(len(rings), n)])
     grid = np.concatenate([grid, grid[:, :1]], 1)
     fan = np.stack([grid[-1, :-1], np.full(n, new[-1]), grid[-1, 1:]], 1)
-    head.connect(np.concatenate([_grid_faces(grid), fan]), "mouth_inside")
+    head.connect(np.concatenate([_grid_faces(grid, head.vertices), fan]), "mouth_inside")
     share = np.clip(0.5 - 0.5 * np.tile(up, len(rings)) * 1.6, 0, 1)
     head.follow["mouth_inside"] = np.concatenate([share, [0.3]])
 
@@ -297,5 +304,5 @@ def _teeth(head: Head) -> None:
         arch = np.stack([width * np.sin(u * 1.35) / np.sin(1.35), 0 * u, 0.55 * np.abs(u) ** 2.2], -1)
         grid = np.stack([arch + np.array([0, parting + y, front + z]) for y, z in rows])
         new = head.add(part, grid).reshape(grid.shape[:2])
-        head.connect(_grid_faces(new), part)
+        head.connect(_grid_faces(new, head.vertices), part)
         head.follow[part] = np.full(new.size, float(part == "teeth_lower"))

@@ -16,6 +16,7 @@ from shards.tracking.pose import head_pose, intrinsics_for
 
 STABLE = np.array(facemesh.STABLE)
 SURFACE = facemesh.N_SURFACE
+LIP_WEIGHT, EYE_WEIGHT, DEPTH_WEIGHT = 4.0, 2.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Bases:
     eyelids: np.ndarray  # (2, 478, 3)
 
 
-def landmark_weights() -> np.ndarray:
-    """Weights (468, 3) of the error that expressions are fitted by: lips and eyes count more, depth less."""
+def landmark_weights(lips: float = LIP_WEIGHT, eyes: float = EYE_WEIGHT, depth: float = DEPTH_WEIGHT) -> np.ndarray:
+    """Weights (468, 3) of an error over landmarks: lips and eyes count more, depth less."""
     weights = np.ones(SURFACE)
-    weights[list(facemesh.LIPS_OUTER) + list(facemesh.LIPS_INNER)] = 2.0
-    weights[list(facemesh.EYE_LEFT) + list(facemesh.EYE_RIGHT)] = 1.5
-    return weights[:, None] * np.array([1.0, 1.0, 0.6])
+    weights[list(facemesh.LIPS_OUTER) + list(facemesh.LIPS_INNER)] = lips
+    weights[list(facemesh.EYE_LEFT) + list(facemesh.EYE_RIGHT)] = eyes
+    return weights[:, None] * np.array([1.0, 1.0, depth])
 
 
 def lid_gap(points: np.ndarray) -> np.ndarray:
@@ -69,7 +70,7 @@ def mouth_gap(points: np.ndarray) -> np.ndarray:
 def neutral_face(frames: np.ndarray) -> np.ndarray:
     """The median (478, 3) over frames (T, 478, 3) with the mouth nearly closed and the eyes open as usual."""
     mouth, lids = mouth_gap(frames), lid_gap(frames).mean(-1)
-    quiet = (mouth <= np.quantile(mouth, 0.35)) & (lids >= np.quantile(lids, 0.3)) & (lids <= np.quantile(lids, 0.9))
+    quiet = (mouth <= np.quantile(mouth, 0.2)) & (lids >= np.quantile(lids, 0.3)) & (lids <= np.quantile(lids, 0.9))
     if quiet.sum() < 3:
         quiet = np.ones(len(frames), bool)
     face = np.median(frames[quiet], axis=0)
@@ -154,25 +155,48 @@ def eyelid_basis(people: list[Person], mean: np.ndarray, partner: np.ndarray) ->
     return basis
 
 
-def expression_basis(
-    people: list[Person], eyelids: np.ndarray, mean: np.ndarray, partner: np.ndarray, size: int, per_person: int = 100
-) -> np.ndarray:
+@dataclass(frozen=True)
+class Moments:
+    """Second moments of one person's motion, from which the basis without that person follows at once."""
+
+    motion: np.ndarray  # (D, D) of the weighted displacements, D = 468 * 3
+    mixed: np.ndarray  # (D, 2) with the eyelids' closure
+    closure: np.ndarray  # (2, 2)
+
+    def without_lids(self, lids: np.ndarray) -> np.ndarray:
+        """(D, D) of the displacements less the eyelids' closing by ``lids`` (2, D)."""
+        cross = self.mixed @ lids
+        return self.motion - cross - cross.T + lids.T @ self.closure @ lids
+
+
+def moments(person: Person, mean: np.ndarray) -> Moments:
+    """Second moments per frame, so that every person counts the same."""
+    change = ((person.frames - person.neutral)[:, :SURFACE] * landmark_weights()).reshape(len(person.frames), -1)
+    closed = closures(person.frames, person.neutral) * (lid_gap(person.neutral) / lid_gap(mean))
+    count = len(person.frames)
+    return Moments(change.T @ change / count, change.T @ closed / count, closed.T @ closed / count)
+
+
+def expression_basis(people: list[Moments], eyelids: np.ndarray, partner: np.ndarray, size: int) -> np.ndarray:
     """Weighted PCA (size, 478, 3) of expressions without the eyelids' closing, unit variance per coefficient."""
-    rows = []
-    for person in people:
-        pick = np.unique(np.linspace(0, len(person.frames) - 1, per_person).astype(int))
-        change = person.frames[pick] - person.neutral
-        scale = lid_gap(person.neutral) / lid_gap(mean)
-        change = change - np.einsum("te,evc->tvc", closures(person.frames[pick], person.neutral) * scale, eyelids)
-        change = change / np.sqrt(len(pick))  # every person counts the same
-        rows += [change, mirrored(change, partner)]
+    from scipy.linalg import eigh
+
     weights = landmark_weights()
-    data = (np.concatenate(rows)[:, :SURFACE] * weights).reshape(-1, SURFACE * 3)
-    _, values, vectors = np.linalg.svd(data, full_matrices=False)
-    spread = values[:size] / np.sqrt(2 * len(people))
-    basis = np.zeros((size, len(mean), 3))
-    basis[:, :SURFACE] = (vectors[:size] * spread[:, None]).reshape(size, SURFACE, 3) / weights
+    lids = (eyelids[:, :SURFACE] * weights).reshape(2, -1)
+    covariance = sum(person.without_lids(lids) for person in people) / len(people)
+    covariance = (covariance + _mirrored_moments(covariance, partner)) / 2
+    top = (SURFACE * 3 - size, SURFACE * 3 - 1)
+    values, vectors = eigh(covariance, subset_by_index=top)
+    basis = np.zeros((size, len(partner), 3))
+    basis[:, :SURFACE] = (vectors * np.sqrt(values)).T[::-1].reshape(size, SURFACE, 3) / weights
     return _signed(basis)
+
+
+def _mirrored_moments(covariance: np.ndarray, partner: np.ndarray) -> np.ndarray:
+    """The second moments (D, D) of the mirrored motion."""
+    index = (partner[:SURFACE, None] * 3 + np.arange(3)).ravel()
+    sign = np.tile([-1.0, 1.0, 1.0], SURFACE)
+    return covariance[np.ix_(index, index)] * sign[:, None] * sign
 
 
 def identity_basis(people: list[Person], mean: np.ndarray, partner: np.ndarray, size: int) -> np.ndarray:
@@ -200,5 +224,5 @@ def learn(clips: list[Clip], n_identity: int = 64, n_expression: int = 32) -> Ba
     """All bases from tracked clips."""
     mean, partner, people = align(clips)
     eyelids = eyelid_basis(people, mean, partner)
-    expression = expression_basis(people, eyelids, mean, partner, n_expression)
+    expression = expression_basis([moments(person, mean) for person in people], eyelids, partner, n_expression)
     return Bases(mean, identity_basis(people, mean, partner, n_identity), expression, eyelids)
