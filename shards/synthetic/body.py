@@ -105,7 +105,7 @@ def _collar(identity: Identity, theta: np.ndarray) -> list[Mesh]:
     out = np.stack([np.sin(theta), 0 * theta, -front], -1)
     down = np.array([0.0, 1.0, 0.0])
     if identity.top == "turtleneck":
-        profile = [(0.06, 0.25), (0.09, 0.0), (0.09, -0.22), (0.05, -0.36), (-0.03, -0.34)]
+        profile = [(0.14, 0.25), (0.19, 0.0), (0.19, -0.22), (0.15, -0.36), (0.05, -0.34)]
         base = _torso_points(theta, 0 * theta, identity.shoulders)
         base = base + (-0.20 * np.maximum(front, 0))[:, None] * down
     elif identity.top == "hoodie":
@@ -135,6 +135,8 @@ def cloth_texture(identity: Identity) -> np.ndarray:
     v, u = np.meshgrid(np.linspace(0, 1, CLOTH_SIZE), np.linspace(0, 1, CLOTH_SIZE), indexing="ij")
     theta, s = (u - 0.5) * 2 * np.pi, v * 1.6
     points = _torso_points(theta, s, identity.shoulders)
+    around = np.stack([0.9 * np.sin(theta), 8 * (v - 0.94), -0.9 * np.cos(theta)], -1)
+    points = np.where((v > 0.94)[..., None], around, points)  # the collar's strip has a place of its own
     color = np.broadcast_to(identity.cloth, (*u.shape, 3)).copy()
     if identity.top == "stripes":
         color[(np.sin(points[..., 1] * 21) > 0.1) & (v < 0.94)] = identity.cloth2
@@ -154,12 +156,39 @@ def cloth_texture(identity: Identity) -> np.ndarray:
     for axis in range(3):
         shifted = points + step * np.eye(3)[axis]
         texture[..., 3 + axis] = (
-            -(fbm(shifted, (1.1, 0.7, 1.1), 3, identity.seed + 5) - folds) / step * np.where(skin, 0.0, 0.22)
+            -(fbm(shifted, (1.1, 0.7, 1.1), 3, identity.seed + 5) - folds) / step * np.where(skin, 0.0, 0.14)
         )
     texture[..., 6] = np.where(skin, 0.9, 0.25)
     texture[..., 7] = np.where(skin, 0.05, 0.012)
     texture[..., 8] = 16 / 256
     return texture
+
+
+_EYES = (
+    (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
+    (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249),
+)
+
+
+def socket_points(head: np.ndarray) -> np.ndarray:
+    """(66, 3) bags behind the lids of rig vertices `head`: seen from the side, there is flesh beside an eyeball."""
+    parts = []
+    for eye in _EYES:
+        rim = head[list(eye)]
+        middle = rim.mean(0)
+        back = middle + 0.75 * (rim - middle) + (0, 0, 0.16)
+        parts += [rim, back, middle[None] + (0, 0, 0.20)]
+    return np.concatenate(parts)
+
+
+def sockets(head: np.ndarray) -> Mesh:
+    """The bags as a mesh; texture coordinates are the caller's affair."""
+    n = len(_EYES[0])
+    i = np.arange(n)
+    j = (i + 1) % n
+    rim = np.concatenate([np.stack(t, 1) for t in ((i, j, i + n), (j, j + n, i + n), (i + n, j + n, 0 * i + 2 * n))])
+    faces = np.concatenate([rim, rim + 2 * n + 1]).astype(np.int32)
+    return Mesh(socket_points(head), faces, np.zeros((len(faces), 3, 2)))
 
 
 def glasses(points: np.ndarray) -> Mesh:

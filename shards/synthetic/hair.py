@@ -128,13 +128,18 @@ def grow(
     points, path = roots, [roots]
     step = (length / style.steps)[:, None]
     phase = rng.uniform(0, 2 * np.pi, n) * (0.15 if style.waves else 1.0) + 3 * clump[:, 3]
-    goal = np.array([0, -0.55, 2.55])
+    goal, axis = np.array([0, -0.45, 2.75]), _unit(rng.standard_normal((n, 3)))
     for k in range(style.steps):
         t = (k + 1) / style.steps
         if style.comb == "bun":
             heading = _unit(heading + 1.2 * step * _unit(goal - points))
         heading = _unit(heading + style.fall * step * np.array([0, 1.0, 0]) * (0.6 + t))
         following = points + heading * step
+        if style.comb == "bun":  # what has arrived winds round the knot
+            arrived = np.linalg.norm(points - goal, axis=1, keepdims=True) < 0.5
+            following = np.where(
+                arrived, goal + 0.34 * _unit(points - goal + 0.8 * np.cross(points - goal, axis)), following
+            )
         following = _settle(following, layer * np.minimum(1, 3 * t), scale, style.comb == "out")
         heading = _unit(0.35 * heading + 0.65 * (following - points))
         points = following

@@ -91,10 +91,14 @@ def _shade(triangle, weights, faces, uv, texture, normals, rotation, eye, extra,
                     (1 - dv) * ((1 - du) * texture[iv, iu, k] + du * texture[iv, iu + 1, k])
                     + dv * ((1 - du) * texture[iv + 1, iu, k] + du * texture[iv + 1, iu + 1, k])
                 )  # fmt: skip
-            # Normal in object space with bump, then to the camera.
-            nx = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0] + t[3]
-            ny = wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1] + t[4]
-            nz = wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2] + t[5]
+            # Normal in object space, bent by the part of the bump that lies in the surface, then to the camera.
+            nx = wa * normals[a, 0] + wb * normals[b, 0] + wc * normals[c, 0]
+            ny = wa * normals[a, 1] + wb * normals[b, 1] + wc * normals[c, 1]
+            nz = wa * normals[a, 2] + wb * normals[b, 2] + wc * normals[c, 2]
+            length = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
+            nx, ny, nz = nx * length, ny * length, nz * length
+            upright = nx * t[3] + ny * t[4] + nz * t[5]
+            nx, ny, nz = nx + t[3] - upright * nx, ny + t[4] - upright * ny, nz + t[5] - upright * nz
             length = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
             r = rotation[0] if extra[a, 1] < 0.5 else rotation[1]
             for k in range(3):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from shards.synthetic import motion
-from shards.synthetic.body import CLOTH_SIZE, Mesh, cloth_texture, glasses, torso
+from shards.synthetic.body import CLOTH_SIZE, Mesh, cloth_texture, glasses, socket_points, sockets, torso
 from shards.synthetic.hair import STYLES, grow, visible_gaussians
 from shards.synthetic.identity import Identity
 from shards.synthetic.raster import Subdivision, interpolate, rasterize_mesh, vertex_normals
@@ -101,18 +101,18 @@ class Talker:
         self.head_count = len(head_points)
         normals = vertex_normals(head_points, self.subdivision.faces)
         self._outward = -1.0 if normals[1, 2] > 0 else 1.0  # the nose tip points at the camera
-        parts: list[Mesh] = [torso(identity)]
+        parts: list[Mesh] = [torso(identity), sockets(self.neutral)]
         self.torso_count = len(parts[0].points)
         if identity.glasses:
             parts.append(glasses(self.neutral))
-        self.glasses_points = parts[1].points if identity.glasses else np.zeros((0, 3))
+        self.glasses_points = parts[2].points if identity.glasses else np.zeros((0, 3))
         self._build_texture()
         size = self.texture.shape[0]
         s = self.painter.size
         scaled = [self.subdivision.corners(uv) * (1.0, s / size)]
         scaled.append(parts[0].uv * (CLOTH_SIZE / s, CLOTH_SIZE / size) + (0, s / size))
-        if identity.glasses:
-            scaled.append(np.broadcast_to([0.9, (s + 0.5 * CLOTH_SIZE) / size], parts[1].uv.shape))
+        for part, v in zip(parts[1:], (0.25, 0.75), strict=False):  # one colour each
+            scaled.append(np.broadcast_to([0.9, (s + v * CLOTH_SIZE) / size], part.uv.shape))
         self.uv = np.concatenate(scaled).astype(np.float32)
         offsets = np.cumsum([self.head_count] + [len(p.points) for p in parts])
         shifted = [p.faces + o for p, o in zip(parts, offsets, strict=False)]
@@ -156,6 +156,8 @@ class Talker:
         rng = np.random.default_rng([self.identity.seed, 0x61A])
         frame = srgb_to_linear(np.array([(0.05, 0.05, 0.06), (0.16, 0.09, 0.05), (0.45, 0.42, 0.38)][rng.integers(3)]))
         self.texture[s:, CLOTH_SIZE:] = [*frame, 0, 0, 0, 0.1, 0.35, 80 / 256]
+        flesh = srgb_to_linear(self.identity.skin * (0.62, 0.45, 0.44))
+        self.texture[s : s + CLOTH_SIZE // 2, CLOTH_SIZE:] = [*flesh, 0, 0, 0, 0.6, 0.2, 60 / 256]
 
     def _grow_hair(self) -> None:
         identity = self.identity
@@ -284,10 +286,11 @@ class Talker:
 
     def _to_camera(self, points: np.ndarray, pose: tuple, body: tuple) -> np.ndarray:
         """Head, torso and glasses in camera space; the neck follows the head above and the body below."""
+        bags = socket_points(points) @ pose[0].T + pose[1]
         head = points @ pose[0].T + pose[1]
         head += self.neck_weight * (points @ body[0].T + body[1] - head)
         torso_points = self.torso_points @ body[0].T + body[1]
-        return np.concatenate([head, torso_points, self.glasses_points @ pose[0].T + pose[1]])
+        return np.concatenate([head, torso_points, bags, self.glasses_points @ pose[0].T + pose[1]])
 
     def _shadowed(self, head: np.ndarray) -> np.ndarray:
         """(V,) ambient light per vertex in this frame: the mouth fills with light as it opens, lids shade the eyes."""
