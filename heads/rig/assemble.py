@@ -21,8 +21,8 @@ from heads.rig.completion import (
     eyeball_centre,
 )
 from heads.rig.controls import control_directions
+from heads.rig.rig import FORMAT
 
-FORMAT = "headstart-rig/1"
 HINGE = np.array([0.0, 0.55, 0.8])  # the axis of the jaw's joints, in front of the ears
 JAW_POINTS = (152, 148, 377, 176, 400, 149, 378, 175, 199, 200, 208, 428, 171, 396)
 LOOP_FOLLOW = (0.6, 0.3, 0.12, 0.04)  # how far rows of cranium and neck go along with the face's outline

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from configs import InputError
-from heads.rig.assemble import FORMAT
-from heads.rig.rig import Rig
+from heads.rig.rig import FORMAT, Rig
 
 SHIPPED = Path(__file__).parent / "data"
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from configs import InputError
 
+FORMAT = "headstart-rig/1"
 CONTROLS = ("jaw", "blink_left", "blink_right", "brows_up", "brows_down", "smile", "pucker", "gaze_x", "gaze_y")
 
 

@@ -15,7 +15,6 @@ from shards.tracking.shape_statistics import landmark_weights, lid_gap, neutral_
 
 IDENTITY_NOISE = 0.006  # rig units that a neutral landmark may be off
 EXPRESSION_NOISE = 0.006
-FIT_WEIGHTS = (3.0, 1.5, 0.5)  # lips, eyes, depth: part of what the coefficients in stored tracks mean
 CLOSURE_LIMITS = (-0.6, 1.15)
 GAZE_LIMIT = 0.75  # radians
 
@@ -29,7 +28,7 @@ class Fitter:
         self._mean = numbers(self.rig.mean)[:N_LANDMARKS]
         self._identity = numbers(self.rig.identity)[:, :N_LANDMARKS]
         self._eyelids = numbers(self.rig.eyelids)[:, :N_LANDMARKS]
-        self._weights = landmark_weights(*FIT_WEIGHTS)
+        self._weights = landmark_weights()
         self._solve_identity = _ridge(self._identity[:, :N_SURFACE], self._weights, IDENTITY_NOISE)
         expression = numbers(self.rig.expression)[:, :N_SURFACE]
         self._solve_expression = _ridge(expression, self._weights, EXPRESSION_NOISE)
