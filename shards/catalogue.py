@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,6 +177,18 @@ def _rows(name: str, values: list[dict[str, Any]]) -> str:
     return f' "{name}": [' + ",".join(f"\n  {json.dumps(value)}" for value in values) + "\n ]"
 
 
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Make a million small objects without the garbage collector walking over them again and again: half the time."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
 def read_catalogue(url: str) -> Catalogue:
     """Read and check ``dataset.json``.
 
@@ -185,9 +199,12 @@ def read_catalogue(url: str) -> Catalogue:
     if not storage.exists(where):
         raise InputError(f"{url}: no dataset here ({FILE} is missing); build one with headstart shards build")
     try:
-        value = json.loads(storage.read_bytes(where))
+        text = storage.read_bytes(where).decode()
+        with without_collection():
+            value = json.loads(text)
     except ValueError as error:
         raise InputError(f"{where}: not readable as JSON ({error}); the file is damaged, restore it") from None
+    del text
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise InputError(f"{where}: not a headstart dataset; check the folder")
     if value.get("schema") != SCHEMA:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ import numpy as np
 from cluster import storage
 from configs import InputError
 from shards.audio import FeatureStream, parse_feature
+from shards.catalogue import FILE
 from shards.consent import ConsentRecord
 from shards.encode import encode_sample
 from shards.schema import FPS, SAMPLES_PER_FRAME, sample_key
@@ -100,6 +102,7 @@ def run_task(task: Task, settings: BuildSettings) -> Iterator[Message]:
     records: list[dict[str, Any]] = []
     shards = None
     try:
+        _check_shared(settings.out)
         shards = ShardSet(settings.out, task.prefix, samples_per_shard=settings.samples_per_shard)
         for clip in task.clips:
             yield ("start", clip.name)
@@ -123,7 +126,7 @@ def _build_clip(clip: Clip, settings: BuildSettings, shards: ShardSet, record: C
     """Add a clip's samples to the shards; whatever is wrong with the video ends in the record, not in an error."""
     writer = _ClipWriter(clip, settings, shards, record)
     try:
-        path = storage.cached(clip.path)
+        path = writer.path = storage.cached(clip.path)
         record.sha256 = storage.sha256(path)
         writer.source_sha256 = record.sha256
         with _tracker(settings.tracker)(path, _options(settings)) as video:
@@ -144,7 +147,7 @@ def _build_clip(clip: Clip, settings: BuildSettings, shards: ShardSet, record: C
             f"tracking needs {error.name or error}, which is absent; install headstart[track]"
         ) from None
     except InputError as error:
-        record.refuse(str(error))
+        record.refuse(str(error).removeprefix(f"{writer.path}: "))
     except Exception as error:  # a decoder that fails on one video must not end a build of thousands
         log.exception("clip %s", clip.name)
         record.refuse(f"tracking failed ({type(error).__name__}: {error}); report it with this clip")
@@ -152,6 +155,14 @@ def _build_clip(clip: Clip, settings: BuildSettings, shards: ShardSet, record: C
     if not record.frames and not record.refused:
         record.refuse("no usable frames were found")
     yield from _thumbnail(clip, settings, writer, record)
+
+
+def _check_shared(out: str) -> None:
+    """The builder made ``dataset.json`` before the first task: a worker that misses it writes to another disk."""
+    if not storage.exists(storage.join(out, FILE)):
+        raise storage.StorageError(
+            f"{out}: a worker does not see this folder; with several machines use a shared file system or s3://"
+        )
 
 
 class _OutputError(Exception):
@@ -163,6 +174,7 @@ class _ClipWriter:
 
     def __init__(self, clip: Clip, settings: BuildSettings, shards: ShardSet, record: ClipRecord) -> None:
         self.clip, self.settings, self.shards, self.record = clip, settings, shards, record
+        self.path: str | Path = clip.path
         self.source_sha256 = ""
         self.pictures: list[tuple[np.ndarray, np.ndarray]] = []
         self._streams: dict[str, FeatureStream] = {}

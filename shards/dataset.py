@@ -21,7 +21,7 @@ import numpy as np
 
 from cluster import storage
 from configs import InputError, nearest
-from shards.catalogue import Catalogue, index_url, read_catalogue, shard_url
+from shards.catalogue import Catalogue, index_url, read_catalogue, shard_url, without_collection
 from shards.index import BLOCK, ShardIndex, bad_index, digest, header_matches, runs
 from shards.schema import FPS, SCHEMA, BrokenSample, Sample, split_key
 
@@ -49,7 +49,10 @@ class ShardTable:
     """Columns of all shards; people of shard s are the rows ``first[s]:first[s + 1]`` of ``people``."""
 
     def __init__(self, catalogue: Catalogue) -> None:
-        shards = catalogue.shards
+        with without_collection():
+            self._fill(catalogue.shards)
+
+    def _fill(self, shards: list[dict[str, Any]]) -> None:
         self.names = [shard["name"] for shard in shards]
         self.sha256 = [shard["sha256"] for shard in shards]
         self.index_sha256 = [shard["index_sha256"] for shard in shards]

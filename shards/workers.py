@@ -9,7 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
@@ -83,17 +85,27 @@ class ProcessPool:
 def _serve(connection: Connection, settings: BuildSettings, threads: int) -> None:
     """A worker: tasks in, messages out, until the builder hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the builder ends its workers, whatever the terminal does
+    _quiet_libraries()
     import torch
 
     torch.set_num_threads(threads)
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        for message in run_task(task, settings):
-            connection.send(message)
-        connection.send(("finished",))
+    with suppress(EOFError, ConnectionError):  # the builder is gone: so is this worker's purpose
+        while True:
+            with closing(run_task(connection.recv(), settings)) as messages:
+                for message in messages:
+                    connection.send(message)
+            connection.send(("finished",))
+
+
+def _quiet_libraries() -> None:
+    """Send what C++ libraries print to nowhere, unless HEADSTART_DEBUG is set; Python's own messages stay visible."""
+    if os.environ.get("HEADSTART_DEBUG"):
+        return
+    terminal = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    sys.stderr = os.fdopen(terminal, "w", buffering=1)
 
 
 def _how(code: int | None) -> str:

@@ -1,0 +1,42 @@
+"""Building: how much faster than real time one video of 512 px becomes samples, start-up included and not."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.results import row, write
+from shards.build import build
+from shards.schema import FPS
+
+CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
+ROUNDS = 3
+
+
+def main() -> None:
+    """Write ``results/build.json``."""
+    video = CLIPS / "cnn2_a.mp4"
+    if not video.is_file():
+        raise SystemExit(f"benchmarks build: {video} is absent; put a talking video of 512 px there")
+    rows, warm = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        started = time.perf_counter()
+        whole = build([video], Path(scratch) / "worker", workers=1)
+        cold = time.perf_counter() - started
+        for turn in range(ROUNDS):  # in this process, where everything is imported after the first
+            started = time.perf_counter()
+            result = build([video], Path(scratch) / f"here{turn}", workers=0)
+            warm.append(result["frames"] / (time.perf_counter() - started))
+    case = f"one video, {whole['frames']} frames of 512 px"
+    rows.append(row(case, "a fresh worker, imports included", whole["frames"] / cold, "frames/s"))
+    best = statistics.median(warm[1:])
+    rows.append(row(case, "a running worker", best, "frames/s", f"at least {FPS} frames/s on two cores", best / FPS))
+    load = os.getloadavg()[0]
+    write("build", rows, f"median of {ROUNDS - 1} rounds; ratio is to real time; load of the machine {load:.1f}")
+
+
+if __name__ == "__main__":
+    main()

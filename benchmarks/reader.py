@@ -1,0 +1,169 @@
+"""Reading: the reader against a bare loop over the same tars, and opening a dataset of 100,000 shards."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from benchmarks.results import row, write
+from shards import Reader, SequenceView, open_dataset
+from shards.audio import logmel
+from shards.catalogue import Catalogue, write_catalogue
+from shards.schema import sample_key
+from shards.writer import DatasetWriter
+
+SIZE, FRAMES, SAMPLES, ROUNDS = 512, 50, 24, 5
+SHARDS, PEOPLE = 100_000, 20_000
+
+
+class WholeView:
+    """Every frame of a sample, decoded: what the bare loop does too."""
+
+    def __call__(self, sample, rng):
+        return {"frames": np.array(len(sample.frames()))}
+
+
+def main() -> None:
+    """Write ``results/reader.json``."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = make(Path(scratch) / "data")
+        rows = [*against_bare_loop(folder), *small_views(folder), *opening(Path(scratch) / "large")]
+    write("reader", rows, f"{SAMPLES} samples of {FRAMES} frames at {SIZE} px, one process, median of {ROUNDS} rounds")
+
+
+def make(folder: Path) -> Path:
+    """A dataset whose JPEGs have the size of those of real faces (about 60 kB)."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (FRAMES, 40, 40, 3), np.uint8)
+    frames = np.stack([_enlarged(picture) + rng.integers(0, 9, (SIZE, SIZE, 1), np.uint8) for picture in coarse])
+    jpeg = [simplejpeg.encode_jpeg(frame, quality=95, colorsubsampling="420") for frame in frames]
+    ramp = np.linspace(0, 255, SIZE).astype(np.uint8)
+    audio = (0.1 * rng.normal(size=FRAMES * 640)).astype(np.float32)
+    track = _track()
+    with DatasetWriter(folder, samples_per_shard=8) as writer:
+        for i in range(SAMPLES):
+            writer.add(
+                sample_key(f"person{i // 4}", f"clip{i // 4}", i % 4),
+                {},
+                frames_jpeg=jpeg,
+                matte=np.broadcast_to(ramp, (FRAMES, SIZE, SIZE)),
+                track=track,
+                audio=audio,
+                features={"logmel": logmel(audio)},
+            )
+    return folder
+
+
+def _enlarged(picture: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BICUBIC)) // 2
+
+
+def _track() -> dict[str, np.ndarray]:
+    shapes = {"landmarks": (FRAMES, 478, 3), "translation": (FRAMES, 3), "identity": (64,), "expression": (FRAMES, 32)}
+    shapes |= {"eyelids": (FRAMES, 2), "gaze": (FRAMES, 2, 2), "quality": (FRAMES,), "intrinsics": (3, 3)}
+    track = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    return {**track, "rotation": np.tile(np.eye(3, dtype=np.float32), (FRAMES, 1, 1))}
+
+
+def bare_loop(folder: Path) -> int:
+    """Frames of all tars, read in order and decoded with the same decoder; nothing else."""
+    frames = 0
+    for path in sorted((folder / "shards").glob("*.tar")):
+        with tarfile.open(path, "r|") as tar:
+            for member in tar:
+                data = tar.extractfile(member).read()
+                if member.name.endswith(".jpg"):
+                    simplejpeg.decode_jpeg(data, "RGB")
+                    frames += 1
+    return frames
+
+
+def read_all(folder: Path, view) -> int:
+    """Frames of one epoch through the reader."""
+    reader = Reader(open_dataset(folder), view, batch_size=4, epochs=1)
+    return sum(len(batch["keys"]) for batch in reader) * FRAMES
+
+
+def rate(action: Callable[[], int]) -> float:
+    """Frames a second."""
+    started = time.perf_counter()
+    frames = action()
+    return frames / (time.perf_counter() - started)
+
+
+def against_bare_loop(folder: Path) -> list[dict]:
+    """Rounds in turns, so that what else the machine does falls on both."""
+    assert bare_loop(folder) == read_all(folder, WholeView()) == SAMPLES * FRAMES
+    pairs = [(rate(lambda: bare_loop(folder)), rate(lambda: read_all(folder, WholeView()))) for _ in range(ROUNDS)]
+    bare, ours = (statistics.median(pair[i] for pair in pairs) for i in (0, 1))
+    ratio = statistics.median(b / a for a, b in pairs)
+    case = "all frames decoded, one epoch"
+    return [
+        row(case, "bare loop over the tars", bare, "frames/s"),
+        row(case, "Reader", ours, "frames/s", "at least 0.9 of the bare loop", ratio),
+    ]
+
+
+def small_views(folder: Path) -> list[dict]:
+    """Views that need little of a sample read little of it."""
+    rates = [rate(lambda: read_all(folder, SequenceView(window=50))) / FRAMES for _ in range(ROUNDS)]
+    return [row("sound and track of a segment, no picture", "Reader", statistics.median(rates), "samples/s")]
+
+
+def opening(folder: Path) -> list[dict]:
+    """Open a dataset of 100,000 shards in a fresh process; its index is simulated, no tar exists."""
+    simulate(folder)
+    code = (
+        "import time, resource, json; from shards.dataset import open_dataset; t = time.perf_counter(); "
+        f"d = open_dataset({str(folder)!r}); n = len(d); s = time.perf_counter() - t; "
+        "from shards.plan import EpochPlan; t = time.perf_counter(); p = EpochPlan(d, 0, 0); p.shard_at(len(p) // 2); "
+        "print(json.dumps([n, s, time.perf_counter() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))"
+    )
+    runs = [json.loads(subprocess.check_output([sys.executable, "-c", code], text=True)) for _ in range(ROUNDS)]
+    seconds, order, memory = (statistics.median(run[i] for run in runs) for i in (1, 2, 3))
+    case = f"opening {SHARDS:,} shards ({runs[0][0]:,} samples)"
+    return [
+        row(case, "open_dataset", seconds, "s", "under 2 s"),
+        row(case, "order of an epoch, any position", order, "s"),
+        row(case, "peak memory of the process", memory, "MB", "under 500 MB"),
+    ]
+
+
+def simulate(folder: Path) -> None:
+    """``dataset.json`` of a corpus of 100,000 shards, three people in each, 20,000 in all."""
+    rng = np.random.default_rng(0)
+    people = rng.integers(PEOPLE, size=(SHARDS, 3))
+    catalogue = Catalogue(features={"logmel": 160}, track={"identity": 64, "expression": 32})
+    catalogue.identities = [
+        {"name": f"person{i:05d}", "licences": ["CC BY 4.0"], "consents": ["signed"]} for i in range(PEOPLE)
+    ]
+    for i, who in enumerate(people):
+        catalogue.shards.append(
+            {
+                "name": f"{i:012x}-00000",
+                "sha256": f"{i:064x}",
+                "bytes": 96_000_000,
+                "samples": 32 * len(set(who)),
+                "frames": 1600 * len(set(who)),
+                "index_sha256": f"{i:064x}",
+                "people": [[int(number), 1, 32, 1600, 4] for number in sorted(set(who))],
+            }
+        )
+    folder.mkdir()
+    write_catalogue(str(folder), catalogue)
+
+
+if __name__ == "__main__":
+    main()
