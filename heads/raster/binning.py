@@ -11,63 +11,89 @@ import math
 import numpy as np
 
 from heads.raster.jit import inline, kernel
+from heads.raster.simd import WIDTH, ceil, floor, gather, lanes, log, prefetch, scatter, select, splat, sqrt
 
 TILE_WIDTH, TILE_HEIGHT = 32, 32
-HEADER = 7  # x, y, a, b, c, opacity, limit; then the channels
+HEADER = 11  # x, y, a, b, c, ln opacity, first and end column, first and end row, opacity; then the channels
 _LOG_255 = math.log(255.0)
+_AHEAD = 12  # Gaussians whose boxes are on their way to the cache
 _DIGIT = 11
 
 
 def record_size(channels: int) -> int:
-    """Numbers in one record: header and channels, rounded up so that records stay aligned to 16 bytes."""
-    return (HEADER + channels + 3) // 4 * 4
+    """Numbers in one record: header and channels, rounded up so that three or four channels fill a cache line."""
+    return (HEADER + channels + 7) // 8 * 8
 
 
 @inline
 def _span(centre, reach, end):
     """First and one-past-last pixel of [0, end) whose centre lies within `reach` of `centre`."""
-    first = min(max(math.ceil(centre - reach - 0.5), 0.0), float(end))
-    last = min(max(math.floor(centre + reach - 0.5) + 1.0, 0.0), float(end))
-    return int(first), int(last)
+    first, last = ceil(centre - reach - 0.5), floor(centre + reach - 0.5) + 1.0
+    first, last = select(first > 0.0, first, 0.0), select(last < end, last, end)
+    return first, select(last > first, last, first)
 
 
 @kernel
 def prepare(
-    means2d, conics, depths, opacities, colors, image, opacity_set, color_set, number, first, last, size, channels,
-    with_depth, record_stride, records, boxes, histogram,
+    means2d, conics, depths, opacities, colors, image, opacity_set, color_set, number, first, last, size, plain,
+    with_depth, stride, records, boxes, spread, histogram,
 ):  # fmt: skip
-    """Write records and boxes of Gaussians `first ... last - 1` of an image, and count the pairs of each tile."""
+    """Write records, boxes and numbers of tiles of Gaussians `first ... last - 1` of an image; count tiles' pairs.
+
+    Records of `stride` numbers hold the header, `plain` colours and the depth where `with_depth`.
+    """
     width, height = size
-    tiles_x = (width + TILE_WIDTH - 1) // TILE_WIDTH
     of, opacity_of, color_of = image * number, opacity_set * number, color_set * number
-    for n in range(first, last):
-        i = of + n
-        box = i * 4
-        A, B, C = conics[i * 3], conics[i * 3 + 1], conics[i * 3 + 2]
-        opacity = opacities[opacity_of + n]
-        boxes[box], boxes[box + 1], boxes[box + 2], boxes[box + 3] = 0, 0, 0, 0
-        if not (A > 0.0 and opacity * 255.0 >= 1.0):
-            continue
-        # exp(-s) is only needed (and only accurate) down to 1/255, so an opacity above 1 counts as 1 here.
-        limit = min(math.log(opacity * 255.0), _LOG_255)
-        x, y = means2d[i * 2], means2d[i * 2 + 1]
-        scale = 2.0 * limit / (A * C - B * B)
-        c0, c1 = _span(x, math.sqrt(scale * C), width)
-        r0, r1 = _span(y, math.sqrt(scale * A), height)
-        if c0 >= c1 or r0 >= r1:
-            continue
-        boxes[box], boxes[box + 1], boxes[box + 2], boxes[box + 3] = c0, c1, r0, r1
-        at = i * record_stride
-        records[at], records[at + 1], records[at + 5], records[at + 6] = x, y, opacity, limit
-        records[at + 2], records[at + 3], records[at + 4] = 0.5 * A, B, 0.5 * C
-        plain = channels - 1 if with_depth else channels
+    zero, one = splat(means2d, 0.0), splat(means2d, 1.0)
+    for start in range(first, last, WIDTH):
+        at = lanes(start, last - 1)
+        A, B, C = (
+            gather(conics, at, 3, of * 3),
+            gather(conics, at, 3, of * 3 + 1),
+            gather(conics, at, 3, of * 3 + 2),
+        )
+        opacity = gather(opacities, at, 1, opacity_of)
+        seen = (opacity * 255.0 >= one) & (zero < A)
+        log_opacity = log(select(seen, opacity, one))
+        x, y = gather(means2d, at, 2, of * 2), gather(means2d, at, 2, of * 2 + 1)
+        scale = 2.0 * (log_opacity + _LOG_255) / select(seen, A * C - B * B, one)
+        c0, c1 = _span(x, sqrt(scale * C), width)
+        r0, r1 = _span(y, sqrt(scale * A), height)
+        seen = seen & (c1 > c0) & (r1 > r0)
+        to = of * stride
+        header = (x, y, 0.5 * A, B, 0.5 * C, log_opacity, c0, c1, r0, r1, opacity)
+        for k in range(6):
+            scatter(records, at, stride, to + k, header[k])
+        for k in range(6, 10):
+            edge = select(seen, header[k], zero)
+            scatter(records, at, stride, to + k, edge)
+            scatter(boxes, at, 4, of * 4 + k - 6, edge)
+        scatter(records, at, stride, to + 10, opacity)
         for k in range(plain):
-            records[at + HEADER + k] = colors[(color_of + n) * plain + k]
+            scatter(records, at, stride, to + HEADER + k, gather(colors, at, plain, color_of * plain + k))
         if with_depth:
-            records[at + HEADER + plain] = depths[i]
-        for ty in range(r0 // TILE_HEIGHT, (r1 - 1) // TILE_HEIGHT + 1):
-            for tx in range(c0 // TILE_WIDTH, (c1 - 1) // TILE_WIDTH + 1):
-                histogram[ty * tiles_x + tx] += 1
+            scatter(records, at, stride, to + HEADER + plain, gather(depths, at, 1, of))
+    _count(boxes, spread, of, first, last, (width + TILE_WIDTH - 1) // TILE_WIDTH, histogram)
+
+
+@inline
+def _count(boxes, spread, of, first, last, tiles_x, histogram):
+    for i in range(of + first, of + last):
+        x0, x1, y0, y1 = _tile_range(boxes, i * 4)
+        spread[i] = (x1 - x0) * (y1 - y0)
+        for y in range(y0, y1):
+            for x in range(x0, x1):
+                histogram[y * tiles_x + x] += 1
+
+
+@inline
+def _tile_range(boxes, box):
+    """First and one-past-last tile column and row of a box; none for an empty box."""
+    if boxes[box + 1] <= boxes[box]:
+        return 0, 0, 0, 0
+    x0, x1 = boxes[box] // TILE_WIDTH, (boxes[box + 1] - 1) // TILE_WIDTH + 1
+    y0, y1 = boxes[box + 2] // TILE_HEIGHT, (boxes[box + 3] - 1) // TILE_HEIGHT + 1
+    return np.int64(x0), np.int64(x1), np.int64(y0), np.int64(y1)
 
 
 @kernel
@@ -112,23 +138,31 @@ def sort_by_depth(depth_bits, boxes, image, number, order, scratch, keys, keys_s
 
 
 @kernel
-def fill(boxes, order, counts, offsets, number, tiles_x, tiles, first, last, ids):
-    """Write the Gaussians of tiles `first ... last - 1` (over all images), each tile's nearest first, to `ids`."""
+def fill(boxes, order, counts, offsets, starts, number, tiles_x, tiles, first, last, ids, slots):
+    """Write the Gaussians of tiles `first ... last - 1` (over all images), each tile's nearest first, to `ids`.
+
+    `slots[starts[i] ...]` receives where the pairs of Gaussian i (over all images) went, for its gradient.
+    """
     cursor = offsets[first:last].copy()
     for image in range(first // tiles, (last - 1) // tiles + 1):
         low, high = max(first - image * tiles, 0), min(last - image * tiles, tiles)
         base = image * tiles - first
         for k in range(counts[image]):
+            soon = image * number + order[image * number + min(k + _AHEAD, counts[image] - 1)]
+            prefetch(boxes, soon * 4)
+            prefetch(starts, soon)
             n = order[image * number + k]
-            box = (image * number + n) * 4
-            x0, x1 = boxes[box] // TILE_WIDTH, (boxes[box + 1] - 1) // TILE_WIDTH
-            y0, y1 = boxes[box + 2] // TILE_HEIGHT, (boxes[box + 3] - 1) // TILE_HEIGHT
-            if y0 * tiles_x + x0 >= high or y1 * tiles_x + x1 < low:
+            i = image * number + n
+            x0, x1, y0, y1 = _tile_range(boxes, i * 4)
+            if y0 * tiles_x + x0 >= high or (y1 - 1) * tiles_x + x1 <= low:
                 continue
-            for y in range(y0, y1 + 1):
-                for x in range(x0, x1 + 1):
+            slot = starts[i]
+            for y in range(y0, y1):
+                for x in range(x0, x1):
                     tile = y * tiles_x + x
                     if low <= tile < high:
                         at = cursor[base + tile]
                         ids[at] = n
+                        slots[slot] = at
                         cursor[base + tile] = at + 1
+                    slot += 1

@@ -4,12 +4,14 @@ Per tile Gaussians outside, pixels inside, without branches: a Gaussian walks ov
 columns of eight pixels. The tile's planes (transmittance, channels) lie in one scratch array per thread that stays in
 the first-level cache; its rows are padded so that the last column of eight may hang over.
 
-Rules are gsplat's: alpha = min(clamp, opacity exp(-s)) is drawn where s <= ln(255 opacity), that is alpha >= 1/255;
+Rules are gsplat's: alpha = min(clamp, opacity exp(-q/2)) is drawn where it is at least 1/255;
 a pixel is finished *before* the Gaussian that would bring its transmittance to 1e-4 or below. A finished pixel
 is marked by a negative sign of its transmittance.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -18,19 +20,25 @@ from heads.raster.jit import inline, kernel
 from heads.raster.simd import (
     WIDTH,
     absolute,
-    add_planes,
     add_to_planes,
-    add_totals,
     all_lanes,
-    dot_planes,
+    dot_tuples,
     exp_negative,
     fma,
+    fma_tuples,
+    joined,
     load,
+    load_pixels,
+    load_planes,
+    prefetch,
     ramp,
     select,
     splat,
     splats,
     store,
+    store_pixels,
+    store_planes,
+    store_totals,
     zeros_like,
 )
 
@@ -38,6 +46,9 @@ _PITCH = TILE_WIDTH + WIDTH
 PLANE = _PITCH * TILE_HEIGHT
 _FINISHED = 1e-4
 _CHECK_EVERY = 64  # Gaussians between two looks whether all pixels of the tile are finished
+_AHEAD = 6  # Gaussians whose records are on their way to the cache
+_AHEAD_PAIRS = 24  # likewise for the gradients of pairs
+_LOG_255 = math.log(255.0)
 MOMENTS = 6  # gradient numbers per Gaussian before the channels: s, sx, sy, sxx, sxy, syy
 
 
@@ -68,57 +79,55 @@ def _all_finished(planes):
 
 
 @inline
-def _clip_box(boxes, at, left, top):
-    """A box relative to its tile: first column, number of columns of eight, first and last row."""
-    c0, c1 = max(boxes[at] - left, 0), min(boxes[at + 1] - left, TILE_WIDTH)
-    r0, r1 = max(boxes[at + 2] - top, 0), min(boxes[at + 3] - top, TILE_HEIGHT)
+def _clip_box(records, at, left, top):
+    """A record's box relative to its tile: first column, number of columns of eight, first and last row."""
+    c0, c1 = max(int(records[at + 6]) - left, 0), min(int(records[at + 7]) - left, TILE_WIDTH)
+    r0, r1 = max(int(records[at + 8]) - top, 0), min(int(records[at + 9]) - top, TILE_HEIGHT)
     return c0, (c1 - c0 + WIDTH - 1) // WIDTH, r0, r1
 
 
 @kernel
 def composite(
-    records, stride, boxes, ids, offsets, number, size, tiles_x, tiles, first, last, clamp, backgrounds, like, planes,
+    records, stride, ids, offsets, number, size, tiles_x, tiles, first, last, clamp, backgrounds, like, planes,
     render, alphas, ends,
 ):  # fmt: skip
     """Render tiles `first ... last - 1` (over all images) to `render` [I, H, W, D] and `alphas` [I, H, W], flat.
 
     `like`: a tuple with D entries, which makes D known to the compiler. `planes`: scratch of (1 + D) PLANE numbers.
-    `ends` [tiles]: where the tile's list ends for the backward pass. `backgrounds` [I, D] or empty.
+    `ends` [tiles]: where the tile's list ends for the backward pass. `backgrounds` [I, D].
     """
     width, height = size
-    channels = len(like)
     for job in range(first, last):
         image, tile = job // tiles, job % tiles
         left, top, inside_width, inside_height = _tile_rectangle(tile, tiles_x, width, height)
-        _reset(planes, 1 + channels, inside_width, inside_height)
-        end = offsets[job + 1]
-        for k in range(offsets[job], end):
-            if (k - offsets[job]) % _CHECK_EVERY == _CHECK_EVERY - 1 and _all_finished(planes):
+        _reset(planes, 1 + len(like), inside_width, inside_height)
+        start, end, base = offsets[job], offsets[job + 1], image * number
+        for k in range(start, end):
+            if (k - start) % _CHECK_EVERY == _CHECK_EVERY - 1 and _all_finished(planes):
                 end = k
                 break
-            n = image * number + ids[k]
-            _blend(records, n * stride, boxes, n * 4, left, top, clamp, like, planes)
+            prefetch(records, (base + ids[min(k + _AHEAD, end - 1)]) * stride)
+            _blend(records, (base + ids[k]) * stride, left, top, clamp, like, planes)
         ends[job] = end
-        _write(
-            planes, image, left, top, inside_width, inside_height, width, height, backgrounds, channels, render, alphas
-        )
+        to = (image * height + top) * width + left
+        _write(planes, to, inside_width, inside_height, width, backgrounds, image * len(like), like, render, alphas)
 
 
 @inline
-def _blend(records, at, boxes, box, left, top, clamp, like, planes):
-    """Add one Gaussian to the tile."""
-    c0, columns, r0, r1 = _clip_box(boxes, box, left, top)
+def _blend(records, at, left, top, clamp, like, planes):
+    """Add one Gaussian to the tile. With s = -ln(opacity) + quadratic form, alpha = exp(-s), seen where s <= ln 255."""
+    c0, columns, r0, r1 = _clip_box(records, at, left, top)
     a, b, c = splat(planes, records[at + 2]), splat(planes, records[at + 3]), splat(planes, records[at + 4])
-    opacity, limit = splat(planes, records[at + 5]), splat(planes, records[at + 6])
+    bias, limit = splat(planes, -records[at + 5]), splat(planes, _LOG_255)
     most, one, finished = splat(planes, clamp), splat(planes, 1.0), splat(planes, _FINISHED)
     colors = splats(records, at + HEADER, like)
     y0 = splat(planes, top + r0 + 0.5 - records[at + 1])
     for column in range(c0, c0 + columns * WIDTH, WIDTH):
         dx = ramp(planes) + splat(planes, left + column + 0.5 - records[at])
-        axx, bx, dy = a * dx * dx, b * dx, y0
+        axx, bx, dy = fma(a * dx, dx, bias), b * dx, y0
         for p in range(r0 * _PITCH + column, r1 * _PITCH + column, _PITCH):
             s = fma(dy, fma(c, dy, bx), axx)
-            alpha = opacity * exp_negative(s)
+            alpha = exp_negative(s)
             alpha = select(s <= limit, select(alpha < most, alpha, most), 0.0)
             T = load(planes, p)
             weight = T * alpha
@@ -130,94 +139,95 @@ def _blend(records, at, boxes, box, left, top, clamp, like, planes):
 
 
 @inline
-def _write(planes, image, left, top, inside_width, inside_height, width, height, backgrounds, channels, render, alphas):
-    with_background = backgrounds.size > 0
+def _write(planes, to, inside_width, inside_height, width, backgrounds, background, like, render, alphas):
+    """Copy a tile's planes to the pictures, from pixel `to` on, over the background."""
+    channels = len(like)
+    behind = splats(backgrounds, background, like)
+    one = splat(planes, 1.0)
     for row in range(inside_height):
-        to = (image * height + top + row) * width + left
-        p = row * _PITCH
-        for column in range(inside_width):
-            alphas[to + column] = 1 - abs(planes[p + column])
-        for k in range(channels):
-            q = p + (1 + k) * PLANE
+        p, pixel = row * _PITCH, to + row * width
+        # The last columns of a narrow tile take their eight pixels from further left, which is harmless.
+        for step in range(0, inside_width, WIDTH):
+            column = min(step, inside_width - WIDTH)
+            if column < 0:
+                break
+            T = absolute(load(planes, p + column))
+            store(alphas, pixel + column, one - T)
+            colors = load_planes(planes, p + column + PLANE, PLANE, like)
+            store_pixels(render, (pixel + column) * channels, fma_tuples(behind, T, colors))
+        if inside_width < WIDTH:
             for column in range(inside_width):
-                render[(to + column) * channels + k] = planes[q + column]
-            if with_background:
-                background = backgrounds[image * channels + k]
-                for column in range(inside_width):
-                    render[(to + column) * channels + k] += abs(planes[p + column]) * background
+                T = abs(planes[p + column])
+                alphas[pixel + column] = 1 - T
+                for k in range(channels):
+                    color = planes[p + column + (1 + k) * PLANE]
+                    render[(pixel + column) * channels + k] = color + T * backgrounds[background + k]
 
 
 @kernel
 def composite_backward(
-    records, stride, boxes, ids, offsets, ends, number, size, tiles_x, tiles, first, last, clamp, like, planes,
-    render, alphas, v_render, v_alphas, base, absolute_too, gradients,
+    records, stride, ids, offsets, ends, number, size, tiles_x, tiles, first, last, clamp, like, planes,
+    render, alphas, v_render, v_alphas, absolute_too, gradients,
 ):  # fmt: skip
-    """Gradient sums of tiles `first ... last - 1` into `gradients` [images, N, G], flat, image i at `base + i`.
+    """Gradient sums of the pairs of tiles `first ... last - 1` to `gradients` [pairs, G], flat.
 
     G = six moments of dL/ds (1, dx, dy, dx^2, dx dy, dy^2), D channels, and |dL/dmean2d| (2) where `absolute_too` is a
     non-empty tuple. Runs front to back: what lies behind a Gaussian is the rest of one number per pixel,
     render . v_render - T_end v_alpha, once all that lies before has been subtracted.
     """
     width, height = size
-    channels = len(like)
-    size_of = MOMENTS + channels + 2 * len(absolute_too)
+    size_of = MOMENTS + len(like) + 2 * len(absolute_too)
     for job in range(first, last):
         image, tile = job // tiles, job % tiles
-        if ends[job] == offsets[job]:
+        start, end, base = offsets[job], ends[job], image * number
+        gradients[end * size_of : offsets[job + 1] * size_of] = 0.0
+        if end == start:
             continue
         left, top, inside_width, inside_height = _tile_rectangle(tile, tiles_x, width, height)
-        _reset(planes, 2 + channels, inside_width, inside_height)
-        _read(
-            planes,
-            image,
-            left,
-            top,
-            inside_width,
-            inside_height,
-            width,
-            height,
-            channels,
-            render,
-            alphas,
-            v_render,
-            v_alphas,
-        )
-        for k in range(offsets[job], ends[job]):
-            n = image * number + ids[k]
-            to = ((base + image) * number + ids[k]) * size_of
-            _blend_backward(
-                records, n * stride, boxes, n * 4, left, top, clamp, like, absolute_too, planes, gradients, to
-            )
+        _reset(planes, 2 + len(like), inside_width, inside_height)
+        of = (image * height + top) * width + left
+        _read(planes, of, inside_width, inside_height, width, like, render, alphas, v_render, v_alphas)
+        for k in range(start, end):
+            prefetch(records, (base + ids[min(k + _AHEAD, end - 1)]) * stride)
+            at = (base + ids[k]) * stride
+            _blend_backward(records, at, left, top, clamp, like, absolute_too, planes, gradients, k * size_of)
 
 
 @inline
-def _read(
-    planes, image, left, top, inside_width, inside_height, width, height, channels, render, alphas, v_render, v_alphas
-):
+def _read(planes, of, inside_width, inside_height, width, like, render, alphas, v_render, v_alphas):
     """Plane 1: the rest; planes 2...: the gradients of the channels."""
+    channels = len(like)
+    one = splat(planes, 1.0)
     for row in range(inside_height):
-        of = (image * height + top + row) * width + left
-        p = row * _PITCH + PLANE
-        for column in range(inside_width):
-            planes[p + column] = (alphas[of + column] - 1) * v_alphas[of + column]
-        for k in range(channels):
-            q = p + (1 + k) * PLANE
+        p, pixel = row * _PITCH + PLANE, of + row * width
+        for step in range(0, inside_width, WIDTH):
+            column = min(step, inside_width - WIDTH)
+            if column < 0:
+                break
+            v = load_pixels(v_render, (pixel + column) * channels, like)
+            colors = load_pixels(render, (pixel + column) * channels, like)
+            rest = (load(alphas, pixel + column) - one) * load(v_alphas, pixel + column)
+            store(planes, p + column, rest + dot_tuples(v, colors))
+            store_planes(planes, p + column + PLANE, PLANE, v)
+        if inside_width < WIDTH:
             for column in range(inside_width):
-                v = v_render[(of + column) * channels + k]
-                planes[q + column] = v
-                planes[p + column] += v * render[(of + column) * channels + k]
+                planes[p + column] = (alphas[pixel + column] - 1) * v_alphas[pixel + column]
+                for k in range(channels):
+                    v = v_render[(pixel + column) * channels + k]
+                    planes[p + column + (1 + k) * PLANE] = v
+                    planes[p + column] += v * render[(pixel + column) * channels + k]
 
 
 @inline
-def _blend_backward(records, at, boxes, box, left, top, clamp, like, absolute_too, planes, gradients, to):
-    """Add the gradient of one Gaussian in one tile.
+def _blend_backward(records, at, left, top, clamp, like, absolute_too, planes, gradients, to):
+    """Write the gradient of one Gaussian in one tile.
 
     Sums over pixels are kept per lane as (1, dy, dy^2) only: dx is the same in a whole column, so the moments in dx
     follow at the end of it.
     """
-    c0, columns, r0, r1 = _clip_box(boxes, box, left, top)
+    c0, columns, r0, r1 = _clip_box(records, at, left, top)
     a, b, c = splat(planes, records[at + 2]), splat(planes, records[at + 3]), splat(planes, records[at + 4])
-    opacity, limit = splat(planes, records[at + 5]), splat(planes, records[at + 6])
+    bias, limit = splat(planes, -records[at + 5]), splat(planes, _LOG_255)
     most, one, finished, zero = splat(planes, clamp), splat(planes, 1.0), splat(planes, _FINISHED), splat(planes, 0.0)
     colors = splats(records, at + HEADER, like)
     y0 = splat(planes, top + r0 + 0.5 - records[at + 1])
@@ -226,24 +236,25 @@ def _blend_backward(records, at, boxes, box, left, top, clamp, like, absolute_to
     abs_x, abs_y = zero, zero
     for column in range(c0, c0 + columns * WIDTH, WIDTH):
         dx = ramp(planes) + splat(planes, left + column + 0.5 - records[at])
-        axx, bx, dy = a * dx * dx, b * dx, y0
+        axx, bx, dy = fma(a * dx, dx, bias), b * dx, y0
         n0, n1, n2 = zero, zero, zero
         for p in range(r0 * _PITCH + column, r1 * _PITCH + column, _PITCH):
             s = fma(dy, fma(c, dy, bx), axx)
-            raw = opacity * exp_negative(s)
+            raw = exp_negative(s)
             alpha = select(s <= limit, select(raw < most, raw, most), zero)
-            T = load(planes, p)
+            v = load_planes(planes, p + 2 * PLANE, PLANE, like)
+            T, rest = load(planes, p), load(planes, p + PLANE)
             weight = T * alpha
             after = T - weight
             alive = after > finished
             weight = select(alive, weight, zero)
+            value = weight * dot_tuples(v, colors)
+            rest = rest - value
             store(planes, p, select(alive, after, -absolute(T)))
-            value = dot_planes(planes, p + 2 * PLANE, PLANE, colors)
-            rest = load(planes, p + PLANE) - weight * value
             store(planes, p + PLANE, rest)
-            sums = add_planes(planes, p + 2 * PLANE, PLANE, weight, sums)
-            # -dL/ds = alpha dL/dalpha = weight value - alpha rest / (1 - alpha); a clamped alpha does not move
-            g = alpha * rest / (one - alpha) - weight * value
+            sums = fma_tuples(v, weight, sums)
+            # dL/ds = -alpha dL/dalpha = alpha rest / (1 - alpha) - weight (v . color); a clamped alpha does not move
+            g = alpha * rest / (one - alpha) - value
             g = select(alive & (raw < most), g, zero)
             n0 = n0 + g
             gy = g * dy
@@ -256,22 +267,22 @@ def _blend_backward(records, at, boxes, box, left, top, clamp, like, absolute_to
         nx = n0 * dx
         m0, mx, my = m0 + n0, mx + nx, my + n1
         mxx, mxy, myy = fma(nx, dx, mxx), fma(n1, dx, mxy), myy + n2
-    add_totals(gradients, to, (m0, mx, my, mxx, mxy, myy))
-    add_totals(gradients, to + MOMENTS, sums)
+    moments = joined((m0, mx, my, mxx, mxy, myy), sums)
     if len(absolute_too) > 0:
-        add_totals(gradients, to + MOMENTS + len(like), (abs_x, abs_y))
+        store_totals(gradients, to, joined(moments, (abs_x, abs_y)))
+    else:
+        store_totals(gradients, to, moments)
 
 
 @kernel
 def reduce_gradients(
-    records, stride, boxes, buffers, spans, gradient_size, batch, cameras, number, first, last, opacity_shared,
-    color_shared, channels, with_depth, want_absolute, v_means2d, v_conics, v_depths, v_opacities, v_colors, v_absolute,
+    records, stride, pairs, slots, starts, gradient_size, batch, cameras, number, first, last, opacity_shared,
+    color_shared, plain, with_depth, absolute_at, v_means2d, v_conics, v_depths, v_opacities, v_colors, v_absolute,
 ):  # fmt: skip
-    """Sum the bands' buffers for Gaussians `first ... last - 1` of scene `batch`, and turn moments into gradients.
+    """Sum over the pairs of Gaussians `first ... last - 1` of scene `batch`, and turn moments into gradients.
 
-    `spans` [bands, 3]: first and last image of each band, and the `base` of its part of `buffers`.
+    `absolute_at`: where |dL/dmean2d| lies among a pair's numbers, 0: nowhere.
     """
-    plain = channels - 1 if with_depth else channels
     sums = np.zeros(gradient_size + 1, records.dtype)
     zero = sums[gradient_size]
     half, two = records.dtype.type(0.5), records.dtype.type(2.0)
@@ -280,34 +291,30 @@ def reduce_gradients(
             image = batch * cameras + camera
             i = image * number + n
             sums[:] = zero
-            drawn = boxes[i * 4 + 1] > boxes[i * 4]
-            if drawn:
-                for band in range(len(spans)):
-                    if spans[band, 0] <= image <= spans[band, 1]:
-                        of = ((spans[band, 2] + image) * number + n) * gradient_size
-                        for k in range(gradient_size):
-                            sums[k] += buffers[of + k]
-            # The record of a Gaussian that was not drawn was never written.
+            ahead = slots[min(starts[i] + _AHEAD_PAIRS, len(slots) - 1)] * gradient_size if len(slots) > 0 else 0
+            prefetch(pairs, ahead)
+            prefetch(pairs, ahead + gradient_size - 1)
+            for slot in range(starts[i], starts[i + 1]):
+                of = slots[slot] * gradient_size
+                for k in range(gradient_size):
+                    sums[k] += pairs[of + k]
             at = i * stride
+            drawn = starts[i + 1] > starts[i]
+            # The header of a Gaussian that is not drawn may hold anything.
             a, b, c = (records[at + 2], records[at + 3], records[at + 4]) if drawn else (zero, zero, zero)
             v_means2d[i * 2] = -(two * a * sums[1] + b * sums[2])
             v_means2d[i * 2 + 1] = -(b * sums[1] + two * c * sums[2])
             v_conics[i * 3] = half * sums[3]
             v_conics[i * 3 + 1] = sums[4]
             v_conics[i * 3 + 2] = half * sums[5]
-            v_opacity = -sums[0] / records[at + 5] if drawn else zero
+            v_opacity = -sums[0] / records[at + 10] if drawn else zero
             o = batch * number + n if opacity_shared else i
-            if opacity_shared and camera > 0:
-                v_opacities[o] += v_opacity
-            else:
-                v_opacities[o] = v_opacity
+            v_opacities[o] = v_opacity + v_opacities[o] if opacity_shared and camera > 0 else v_opacity
             o = (batch * number + n if color_shared else i) * plain
             for k in range(plain):
-                if color_shared and camera > 0:
-                    v_colors[o + k] += sums[MOMENTS + k]
-                else:
-                    v_colors[o + k] = sums[MOMENTS + k]
-            v_depths[i] = sums[MOMENTS + plain] if with_depth else 0.0
-            if want_absolute:
-                v_absolute[i * 2] = sums[MOMENTS + channels]
-                v_absolute[i * 2 + 1] = sums[MOMENTS + channels + 1]
+                v = sums[MOMENTS + k]
+                v_colors[o + k] = v + v_colors[o + k] if color_shared and camera > 0 else v
+            v_depths[i] = sums[MOMENTS + plain] if with_depth else zero
+            if absolute_at > 0:
+                v_absolute[i * 2] = sums[absolute_at]
+                v_absolute[i * 2 + 1] = sums[absolute_at + 1]

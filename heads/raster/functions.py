@@ -1,8 +1,9 @@
 """The CPU rasteriser as two differentiable functions: `project` and `rasterize`.
 
 They are two, so that `means2d` is a node of the graph as in gsplat: strategies retain its gradient to densify.
-Work is cut into chunks of Gaussians and bands of tiles; results do not depend on the number of threads in the
-forward pass, and repeat bit by bit at a fixed number of threads in the backward pass.
+Work is cut into chunks of Gaussians and bands of tiles. Gradients are written per (tile, Gaussian) pair and summed in
+a fixed order, so pictures and gradients are the same bits for any number of threads (the gradient of the viewmats,
+a sum over chunks, only for the same number).
 """
 
 from __future__ import annotations
@@ -131,9 +132,10 @@ class _Tiling:
 
     records: np.ndarray
     stride: int
-    boxes: np.ndarray
     ids: np.ndarray
     offsets: np.ndarray
+    slots: np.ndarray
+    starts: np.ndarray
     tiles_x: int
     tiles: int
     bands: list[tuple[int, int]]
@@ -158,8 +160,9 @@ def _tile(means2d, conics, depths, opacities, colors, camera, channels, with_dep
     stride = binning.record_size(channels)
     depths_flat = _flat(depths)
     inputs = [_flat(means2d), _flat(conics), depths_flat, _flat(opacities), _flat(colors)]
-    records = np.empty(images * number * stride, depths_flat.dtype)
+    records = _flat(torch.empty(images * number * stride, dtype=depths.dtype))  # torch aligns to cache lines
     boxes = np.empty(images * number * 4, np.int32)
+    starts = np.zeros(images * number + 1, np.int64)
     limit = _worthwhile_threads(images * number)
     chunks = _chunks(images, number, limit)
     histograms = np.zeros((len(chunks), tiles), np.int32)
@@ -169,25 +172,26 @@ def _tile(means2d, conics, depths, opacities, colors, camera, channels, with_dep
         opacity_set = image // cameras if opacity_shared else image
         color_set = image // cameras if color_shared else image
         binning.prepare(
-            *inputs, image, opacity_set, color_set, number, first, last, camera.size, channels, with_depth,
-            stride, records, boxes, histograms[index],
+            *inputs, image, opacity_set, color_set, number, first, last, camera.size, colors.shape[-1],
+            with_depth, stride, records, boxes, starts[1:], histograms[index],
         )  # fmt: skip
 
     threads.run(job, [(index, *chunk) for index, chunk in enumerate(chunks)], limit)
     owner = np.array([image for image, _, _ in chunks], np.int64)
     counts = np.zeros((images, tiles), np.int64)
     np.add.at(counts, owner, histograms)
+    np.cumsum(starts, out=starts)
     offsets = np.zeros(images * tiles + 1, np.int64)
     np.cumsum(counts.reshape(-1), out=offsets[1:])
     order, drawn = _depth_order(depths_flat, boxes, images, number, limit)
-    ids = np.empty(int(offsets[-1]), np.int32)
+    ids, slots = np.empty((2, int(offsets[-1])), np.int32)
     bands = _bands(offsets, images * tiles)
 
     def fill(first: int, last: int) -> None:
-        binning.fill(boxes, order, drawn, offsets, number, tiles_x, tiles, first, last, ids)
+        binning.fill(boxes, order, drawn, offsets, starts, number, tiles_x, tiles, first, last, ids, slots)
 
     threads.run(fill, bands, len(bands))
-    return _Tiling(records, stride, boxes, ids, offsets, tiles_x, tiles, bands)
+    return _Tiling(records, stride, ids, offsets, slots, starts, tiles_x, tiles, bands)
 
 
 def _depth_order(depths, boxes, images, number, limit) -> tuple[np.ndarray, np.ndarray]:
@@ -222,15 +226,15 @@ class _Rasterize(torch.autograd.Function):
         render = means2d.new_empty(batches, cameras, camera.height, camera.width, channels)
         alphas = means2d.new_empty(batches, cameras, camera.height, camera.width, 1)
         render_flat, alphas_flat = _flat(render), _flat(alphas)
-        background = _flat(backgrounds) if backgrounds is not None else np.empty(0, render_flat.dtype)
+        background = np.zeros(images * channels, render_flat.dtype) if backgrounds is None else _flat(backgrounds)
         ends = np.empty(images * tiling.tiles, np.int64)
         like = (0,) * channels
 
         def job(first: int, last: int) -> None:
             planes = np.empty((1 + channels) * compositing.PLANE, render_flat.dtype)
             compositing.composite(
-                tiling.records, tiling.stride, tiling.boxes, tiling.ids, tiling.offsets, number, camera.size,
-                tiling.tiles_x, tiling.tiles, first, last, camera.alpha_clamp, background, like, planes,
+                tiling.records, tiling.stride, tiling.ids, tiling.offsets, number, camera.size, tiling.tiles_x,
+                tiling.tiles, first, last, camera.alpha_clamp, background, like, planes,
                 render_flat, alphas_flat, ends,
             )  # fmt: skip
 
@@ -250,19 +254,16 @@ class _Rasterize(torch.autograd.Function):
         arrays = [_flat(t) for t in (render, alphas, v_render, v_alphas)]
         absolute = (0,) * int(absgrad)
         size = compositing.MOMENTS + channels + 2 * len(absolute)
-        spans = _spans(tiling)
-        slots = sum(last - first + 1 for first, last, _ in spans.tolist())
-        buffers = np.zeros(slots * number * size, arrays[0].dtype)
+        pairs = np.empty(len(tiling.ids) * size, arrays[0].dtype)
 
-        def job(band: int, first: int, last: int) -> None:
-            planes = np.empty((2 + channels) * compositing.PLANE, buffers.dtype)
+        def job(first: int, last: int) -> None:
+            planes = np.empty((2 + channels) * compositing.PLANE, pairs.dtype)
             compositing.composite_backward(
-                tiling.records, tiling.stride, tiling.boxes, tiling.ids, tiling.offsets, ends, number, camera.size,
-                tiling.tiles_x, tiling.tiles, first, last, camera.alpha_clamp, like, planes, *arrays,
-                spans[band, 2], absolute, buffers,
+                tiling.records, tiling.stride, tiling.ids, tiling.offsets, ends, number, camera.size, tiling.tiles_x,
+                tiling.tiles, first, last, camera.alpha_clamp, like, planes, *arrays, absolute, pairs,
             )  # fmt: skip
 
-        threads.run(job, [(band, *ends_) for band, ends_ in enumerate(tiling.bands)], len(tiling.bands))
+        threads.run(job, tiling.bands, len(tiling.bands))
         shape = (batches, cameras, number)
         outputs = [torch.empty_like(means2d), means2d.new_empty(*shape, 3), means2d.new_empty(shape)]
         outputs += [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (opacities, colors)]
@@ -272,8 +273,9 @@ class _Rasterize(torch.autograd.Function):
 
         def reduce(batch: int, first: int, last: int) -> None:
             compositing.reduce_gradients(
-                tiling.records, tiling.stride, tiling.boxes, buffers, spans, size, batch, cameras, number, first, last,
-                opacities.dim() == 2, colors.dim() == 3, channels, with_depth, absgrad, *flat,
+                tiling.records, tiling.stride, pairs, tiling.slots, tiling.starts, size, batch, cameras, number, first,
+                last, opacities.dim() == 2, colors.dim() == 3, colors.shape[-1], with_depth,
+                compositing.MOMENTS + channels if absgrad else 0, *flat,
             )  # fmt: skip
 
         threads.run(reduce, _chunks(batches, number, limit), limit)
@@ -283,16 +285,6 @@ class _Rasterize(torch.autograd.Function):
         if backgrounds is not None and ctx.needs_input_grad[5]:
             v_backgrounds = ((1 - alphas) * v_render).sum((-3, -2))
         return *outputs[:5], v_backgrounds, None, None, None
-
-
-def _spans(tiling: _Tiling) -> np.ndarray:
-    """[bands, 3]: first and last image, and where image 0 would start in the common buffer of gradients."""
-    rows, used = [], 0
-    for first, last in tiling.bands:
-        a, b = first // tiling.tiles, (last - 1) // tiling.tiles
-        rows.append((a, b, used - a))
-        used += b - a + 1
-    return np.array(rows, np.int64).reshape(-1, 3)
 
 
 def rasterize(

@@ -14,6 +14,7 @@ import operator
 
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import llvm_version_info
 from numba.core import cgutils, types
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
@@ -320,6 +321,7 @@ def _unary(name: str, doc: str):
 sqrt = _unary("llvm.sqrt", "Square root.")
 absolute = _unary("llvm.fabs", "Absolute value.")
 ceil = _unary("llvm.ceil", "Rounded up.")
+floor = _unary("llvm.floor", "Rounded down.")
 log = _unary("llvm.log", "Natural logarithm (one call of libm per lane: keep it out of inner loops).")
 
 
@@ -438,40 +440,6 @@ def add_to_planes(typingctx, planes, at, stride, weight, colors):
     return types.void(planes, at, stride, weight, colors), codegen
 
 
-@intrinsic
-def dot_planes(typingctx, planes, at, stride, colors):
-    """Sum over channels k of `planes[at + k * stride] * colors[k]`."""
-
-    def codegen(context, builder, sig, args):
-        align = sig.args[0].dtype.bitwidth // 8
-        values = _elements(builder, args[3], len(colors))
-        result = None
-        for value, pointer in zip(values, _planes(context, builder, sig, args, len(colors))):
-            other = builder.load(pointer, align=align)
-            if result is None:
-                result = builder.fmul(value, other)
-            else:
-                result = _call(builder, "llvm.fmuladd", value, other, result)
-        return result
-
-    return Vec(planes.dtype)(planes, at, stride, colors), codegen
-
-
-@intrinsic
-def add_planes(typingctx, planes, at, stride, weight, sums):
-    """Tuple of `sums[k] + weight * planes[at + k * stride]`."""
-
-    def codegen(context, builder, sig, args):
-        align = sig.args[0].dtype.bitwidth // 8
-        values = _elements(builder, args[4], len(sums))
-        result = []
-        for value, pointer in zip(values, _planes(context, builder, sig, args, len(sums))):
-            result.append(_call(builder, "llvm.fmuladd", args[3], builder.load(pointer, align=align), value))
-        return _tuple_of(context, builder, sums, result)
-
-    return sums(planes, at, stride, weight, sums), codegen
-
-
 def _total(builder, value):
     width = WIDTH
     while width > 1:
@@ -495,18 +463,178 @@ def total(typingctx, x):
     return x.element(x), codegen
 
 
+def _totals_of_eight(builder, values):
+    """One vector with the sums of eight vectors: neighbours are folded into each other, 8 -> 4 -> 2 -> 1.
+
+    The first two folds stay within quarters of four lanes, which AVX shuffles in one instruction.
+    """
+    fold = ([0, 2, 8, 10, 4, 6, 12, 14], [1, 3, 9, 11, 5, 7, 13, 15])
+    halves = ([0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
+    for orders in (fold, fold, halves):
+        masks = [ir.Constant(ir.VectorType(_I32, WIDTH), order) for order in orders]
+        values = [
+            builder.fadd(builder.shuffle_vector(a, b, masks[0]), builder.shuffle_vector(a, b, masks[1]))
+            for a, b in zip(values[::2], values[1::2])
+        ]
+    return values[0]
+
+
 @intrinsic
-def add_totals(typingctx, array, index, sums):
-    """`array[index + k] += total(sums[k])` for a tuple of vectors."""
+def store_totals(typingctx, array, index, sums):
+    """`array[index + k] = total(sums[k])` for a tuple of vectors."""
 
     def codegen(context, builder, sig, args):
         at = context.cast(builder, args[1], sig.args[1], types.int64)
-        for k, value in enumerate(_elements(builder, args[2], len(sums))):
+        values = _elements(builder, args[2], len(sums))
+        whole = len(values) // WIDTH * WIDTH
+        for k in range(0, whole, WIDTH):
+            step = builder.add(at, ir.Constant(_I64, k))
+            pointer = _vector_pointer(context, builder, sig.args[0], args[0], step)
+            packed = _totals_of_eight(builder, values[k : k + WIDTH])
+            builder.store(packed, pointer, align=sig.args[0].dtype.bitwidth // 8)
+        for k in range(whole, len(values)):
             pointer = _pointer(context, builder, sig.args[0], args[0], builder.add(at, ir.Constant(_I64, k)))
-            builder.store(builder.fadd(builder.load(pointer), _total(builder, value)), pointer)
+            builder.store(_total(builder, values[k]), pointer)
         return context.get_dummy_value()
 
     return types.void(array, index, sums), codegen
+
+
+@intrinsic
+def joined(typingctx, first, second):
+    """One tuple of the vectors of two tuples."""
+    result = types.UniTuple(first.dtype, len(first) + len(second))
+
+    def codegen(context, builder, sig, args):
+        values = _elements(builder, args[0], len(first)) + _elements(builder, args[1], len(second))
+        return _tuple_of(context, builder, result, values)
+
+    return result(first, second), codegen
+
+
+@intrinsic
+def store_pixels(typingctx, array, index, values):
+    """Write eight pixels of `len(values)` channels, interleaved, to `array[index : index + 8 * channels]`."""
+
+    def codegen(context, builder, sig, args):
+        at = context.cast(builder, args[1], sig.args[1], types.int64)
+        channels, element = len(values), sig.args[0].dtype
+        pixels = _interleaved(builder, _elements(builder, args[2], channels))
+        pointer = _pointer(context, builder, sig.args[0], args[0], at)
+        pointer = builder.bitcast(pointer, pixels.type.as_pointer())
+        builder.store(pixels, pointer, align=element.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, index, values), codegen
+
+
+def _interleaved(builder, values):
+    """All lanes of the first pixel, then of the second, ... as one long vector."""
+    joined_values, count = values[0], 1
+    for value in values[1:]:
+        # Widen the next channel to the length of what is joined already, as a shuffle takes equal lengths.
+        length = WIDTH * count
+        widen = ir.Constant(ir.VectorType(_I32, length), [k if k < WIDTH else 0 for k in range(length)])
+        value = builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), widen)
+        order = list(range(length)) + list(range(length, length + WIDTH))
+        joined_values = builder.shuffle_vector(
+            joined_values, value, ir.Constant(ir.VectorType(_I32, len(order)), order)
+        )
+        count += 1
+    order = [channel * WIDTH + lane for lane in range(WIDTH) for channel in range(count)]
+    undefined = ir.Constant(joined_values.type, ir.Undefined)
+    return builder.shuffle_vector(joined_values, undefined, ir.Constant(ir.VectorType(_I32, len(order)), order))
+
+
+@intrinsic
+def load_pixels(typingctx, array, index, like):
+    """Tuple of `len(like)` vectors: eight pixels of interleaved channels from `array[index]` on."""
+    result = types.UniTuple(Vec(array.dtype), len(like))
+
+    def codegen(context, builder, sig, args):
+        at = context.cast(builder, args[1], sig.args[1], types.int64)
+        channels, element = len(like), sig.args[0].dtype
+        kind = ir.VectorType(_element_ir(element), WIDTH * channels)
+        pointer = builder.bitcast(_pointer(context, builder, sig.args[0], args[0], at), kind.as_pointer())
+        pixels = builder.load(pointer, align=element.bitwidth // 8)
+        values = []
+        for channel in range(channels):
+            order = [lane * channels + channel for lane in range(WIDTH)]
+            mask = ir.Constant(ir.VectorType(_I32, WIDTH), order)
+            values.append(builder.shuffle_vector(pixels, ir.Constant(kind, ir.Undefined), mask))
+        return _tuple_of(context, builder, result, values)
+
+    return result(array, index, like), codegen
+
+
+@intrinsic
+def load_planes(typingctx, planes, at, stride, like):
+    """Tuple of the vectors `planes[at + k * stride]` for k below `len(like)`."""
+    result = types.UniTuple(Vec(planes.dtype), len(like))
+
+    def codegen(context, builder, sig, args):
+        align = sig.args[0].dtype.bitwidth // 8
+        pointers = _planes(context, builder, sig, args, len(like))
+        return _tuple_of(context, builder, result, [builder.load(pointer, align=align) for pointer in pointers])
+
+    return result(planes, at, stride, like), codegen
+
+
+@intrinsic
+def store_planes(typingctx, planes, at, stride, values):
+    """`planes[at + k * stride] = values[k]` for each vector k."""
+
+    def codegen(context, builder, sig, args):
+        align = sig.args[0].dtype.bitwidth // 8
+        vectors = _elements(builder, args[3], len(values))
+        for value, pointer in zip(vectors, _planes(context, builder, sig, args, len(values))):
+            builder.store(value, pointer, align=align)
+        return context.get_dummy_value()
+
+    return types.void(planes, at, stride, values), codegen
+
+
+@intrinsic
+def fma_tuples(typingctx, x, weight, z):
+    """Tuple of `x[k] * weight + z[k]` for a vector weight."""
+
+    def codegen(context, builder, sig, args):
+        pairs = zip(_elements(builder, args[0], len(x)), _elements(builder, args[2], len(x)))
+        values = [_call(builder, "llvm.fmuladd", a, args[1], b) for a, b in pairs]
+        return _tuple_of(context, builder, x, values)
+
+    return x(x, weight, z), codegen
+
+
+@intrinsic
+def dot_tuples(typingctx, x, y):
+    """Sum over k of `x[k] * y[k]`."""
+
+    def codegen(context, builder, sig, args):
+        values = list(zip(_elements(builder, args[0], len(x)), _elements(builder, args[1], len(x))))
+        result = builder.fmul(*values[0])
+        for a, b in values[1:]:
+            result = _call(builder, "llvm.fmuladd", a, b, result)
+        return result
+
+    return x.dtype(x, y), codegen
+
+
+@intrinsic
+def prefetch(typingctx, array, index):
+    """Ask for `array[index]` to be in the cache soon."""
+
+    def codegen(context, builder, sig, args):
+        at = context.cast(builder, args[1], sig.args[1], types.int64)
+        byte = ir.IntType(8).as_pointer()
+        pointer = builder.bitcast(_pointer(context, builder, sig.args[0], args[0], at), byte)
+        name = "llvm.prefetch.p0" if llvm_version_info[0] >= 15 else "llvm.prefetch.p0i8"
+        kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        builder.call(function, [pointer, *(ir.Constant(_I32, n) for n in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, index), codegen
 
 
 @intrinsic
@@ -538,10 +666,14 @@ def exp_negative(typingctx, s):
     def codegen(context, builder, sig, args):
         if s.element == types.float64:
             return _call(builder, "llvm.exp", builder.fneg(args[0]))
-        value = ir.Constant(_vector_ir(s.element), [_EXP_ROOT[-1]] * WIDTH)
-        for coefficient in _EXP_ROOT[-2::-1]:
-            constant = ir.Constant(_vector_ir(s.element), [coefficient] * WIDTH)
-            value = _call(builder, "llvm.fmuladd", value, args[0], constant)
+        c = [ir.Constant(_vector_ir(s.element), [coefficient] * WIDTH) for coefficient in _EXP_ROOT]
+        x = args[0]
+        # Pairs first (Estrin): a third shorter chain than Horner's for one more multiplication.
+        square = builder.fmul(x, x)
+        high = _call(builder, "llvm.fmuladd", c[5], x, c[4])
+        middle = _call(builder, "llvm.fmuladd", c[3], x, c[2])
+        low = _call(builder, "llvm.fmuladd", c[1], x, c[0])
+        value = _call(builder, "llvm.fmuladd", _call(builder, "llvm.fmuladd", high, square, middle), square, low)
         for _ in range(3):
             value = builder.fmul(value, value)
         return value
