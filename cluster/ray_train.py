@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import secrets
 import signal
 import sys
@@ -53,7 +54,7 @@ def fit(target: str, config: dict[str, Any], run: str, settings: ClusterConfig) 
                 "config": config,
                 "run": run,
                 "threads": settings.cpus,
-                "loopback": owned,
+                "machine": platform.node(),
                 "path": sys.path,
             }
             outcome = _wait(_trainer(job, board, settings, scratch), asked, board)
@@ -298,7 +299,7 @@ def work(payload: dict[str, Any]) -> Any:
     import ray
 
     job, board = payload["job"], payload["board"]
-    if job["loopback"]:  # the same machine: what the driver can import, its workers can
+    if job["machine"] == platform.node():  # what the driver can import, workers beside it can
         sys.path.extend(entry for entry in job["path"] if entry not in sys.path)
     error = ray.get(board.read.remote())[1]
     if error is not None:
@@ -336,7 +337,7 @@ def _join(job: dict[str, Any], board: Any) -> Context:
     torch.set_num_threads(max(1, job["threads"]))
     rank, world = seat.get_world_rank(), seat.get_world_size()
     if world > 1:
-        _join_group(seat, job["loopback"])
+        _join_group(seat)
     return Context(
         job["run"],
         rank=rank,
@@ -346,14 +347,14 @@ def _join(job: dict[str, Any], board: Any) -> Context:
     )
 
 
-def _join_group(seat: Any, loopback: bool) -> None:
+def _join_group(seat: Any) -> None:
     import ray
     import torch
     from ray.train.collective import broadcast_from_rank_zero
 
     rank, listener, meeting = seat.get_world_rank(), None, None
     if rank == 0:
-        host = process_group.LOOPBACK if loopback else ray.util.get_node_ip_address()
+        host = ray.util.get_node_ip_address()  # 127.0.0.1 in a private Ray
         listener = process_group.listen(host)
         meeting = (host, listener.getsockname()[1])
     host, port = broadcast_from_rank_zero(meeting)

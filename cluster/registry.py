@@ -272,17 +272,22 @@ def _write_mlmodel(folder: Path, info: dict[str, Any], run_id: str) -> None:
 
 
 def _signature(serving: dict[str, Any]) -> Any:
-    """``{"inputs": [{"name", "dtype", "shape"}], "outputs": [...]}`` as MLflow says it; None where nothing is said."""
+    """``{"inputs": [{"name", "dtype", "shape"}], "outputs": [...], "params": [...]}`` as MLflow says it, or None."""
     if not serving.get("inputs"):
         return None
     import numpy as np
     from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
     def schema(entries: list[dict[str, Any]]) -> Any:
         return Schema([TensorSpec(np.dtype(e["dtype"]), tuple(e["shape"]), name=e["name"]) for e in entries])
 
-    return ModelSignature(inputs=schema(serving["inputs"]), outputs=schema(serving.get("outputs", [])))
+    params = [ParamSpec(e["name"], e["dtype"], e["default"]) for e in serving.get("params", [])]
+    return ModelSignature(
+        inputs=schema(serving["inputs"]),
+        outputs=schema(serving["outputs"]) if serving.get("outputs") else None,
+        params=ParamSchema(params) if params else None,
+    )
 
 
 def _create_version(client: Any, run_id: str, info: dict[str, Any], job: dict[str, Any], manifest: str) -> int:
