@@ -46,14 +46,15 @@ class Batch:
     track: dict[str, torch.Tensor]
 
     def crop(self, window: tuple[int, int, int, int]) -> Batch:
-        """Pictures cut to (top, left, height, width); tracks stay those of the whole frame."""
+        """Pictures cut to (top, left, height, width), landmarks moved along; poses stay those of the whole frame."""
         top, left, height, width = window
 
         def cut(images: torch.Tensor) -> torch.Tensor:
             return images[:, top : top + height, left : left + width]
 
         masks = {name: cut(mask) for name, mask in self.masks.items()}
-        return Batch(self.index, cut(self.image), cut(self.matte), masks, self.track)
+        landmarks = self.track["landmarks"] - self.track["landmarks"].new_tensor([left, top, 0])
+        return Batch(self.index, cut(self.image), cut(self.matte), masks, {**self.track, "landmarks": landmarks})
 
 
 class Clip:

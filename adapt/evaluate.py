@@ -122,12 +122,9 @@ class Tools:
 def _open_lpips(weights: str | None) -> Callable[[np.ndarray, np.ndarray], float] | str:
     if weights is None:
         return "no weights given: pass the backbone's and LPIPS's own files (lpips=BACKBONE,LINEAR)"
-    from heads.losses import LPIPS
+    from adapt.recipes.parts.losses import lpips_of
 
-    paths = weights.split(",")
-    if len(paths) != 2:
-        raise InputError(f"lpips '{weights}': expected two files, BACKBONE,LINEAR")
-    network = LPIPS(*paths)
+    network = lpips_of(weights)
 
     def distance(a: np.ndarray, b: np.ndarray) -> float:
         with torch.no_grad():
@@ -222,7 +219,7 @@ def _drive_scores(
     if drive is None:
         return _absent(reason), {"name": name, "fps": 0.0, "curves": {}, "eyes": {}, "picked": [], "video": None}
     scorer = Scorer(tools.detect, tools.lpips, tools.sync, len(clip))
-    kept, spent = [], 0.0
+    spent = 0.0
     path = folder / f"{name}.mp4"
     with VideoWriter(path, 2 * clip.size, clip.size, provenance=avatar.provenance(name), crf=20) as writer:
         for rows in _batches(len(clip)):
@@ -233,12 +230,10 @@ def _drive_scores(
             masks = {key: mask for key, mask in clip.masks(rows).items() if key in MASKS}
             masks["head"] = masks["head"] * np.maximum(clip.mattes(rows), masks["face"])
             scorer.add(pictures, reals, clip.track["landmarks"][rows], masks)
-            if not isinstance(tools.sync, str):
-                kept.append((pictures * 255 + 0.5).astype(np.uint8))
             for real, picture in zip(reals, pictures):
                 writer.write(np.concatenate([real, (picture * 255 + 0.5).astype(np.uint8)], 1))
     features = clip.features() if clip.has_sound else "the clip has no sound"
-    scores = scorer.result(features, np.concatenate(kept) if kept else None)
+    scores = scorer.result(features)
     if name == "track" and avatar.model.hears:
         scores["note"] = "this recipe is driven by sound: the track drive gives it the test sound, eyelids and pose"
     page = {
@@ -302,7 +297,7 @@ def _evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) 
     if not against.is_file():
         raise InputError(f"{against}: no such file")
     scorer = Scorer(tools.detect, tools.lpips, tools.sync, max(1, min(ours["frames"], size["frames"])))
-    count, path, kept = 0, folder / "external.mp4", []
+    count, path = 0, folder / "external.mp4"
     provenance = Provenance.make(avatar=f"frames of {frames.name}", recipe="external")
     with VideoWriter(path, 2 * size["width"], size["height"], provenance=provenance, crf=20) as writer:
         for pictures, reals in _pairs(frames, against):
@@ -313,13 +308,11 @@ def _evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) 
                 )
             scorer.add(pictures.astype(np.float32) / 255.0, reals, landmarks, _face_masks(landmarks, reals.shape))
             count += len(pictures)
-            if not isinstance(tools.sync, str):
-                kept.append(pictures)
             for picture, real in zip(pictures, reals):
                 writer.write(np.concatenate([real, picture], 1))
     if not count:
         raise InputError(f"{frames}: holds no frames to score")
-    scores = scorer.result(_external_features(against, count), np.concatenate(kept) if kept else None)
+    scores = scorer.result(_external_features(against, count))
     return {
         "drives": {"external": scores},
         "fps": None,

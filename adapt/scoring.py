@@ -50,6 +50,7 @@ class Scorer:
     _found: list[np.ndarray] = field(default_factory=list)
     _valid: list[np.ndarray] = field(default_factory=list)
     _real: list[np.ndarray] = field(default_factory=list)
+    _lips: list[Any] = field(default_factory=list)
     _count: int = 0
 
     def add(self, pictures: np.ndarray, reals: np.ndarray, landmarks: np.ndarray, masks: dict[str, np.ndarray]) -> None:
@@ -58,15 +59,20 @@ class Scorer:
         Args:
             pictures: rendered ``[T, H, W, 3]`` float in [0, 1].
             reals: the real frames, uint8.
-            landmarks: of the real frames ``[T, 478, 3]`` px.
+            landmarks: as tracked in the real frames ``[T, 478, 3]`` px.
             masks: ``face``, ``head``, ``mouth_inside``, each ``[T, H, W]``.
         """
         self.width = pictures.shape[2]
         pictures = as_uint8(pictures)  # what a viewer gets
         found, valid = self.detect(pictures)
+        # The real frames go through the same detector: its noise must not count as a difference.
+        real, seen = self.detect(reals)
+        real = np.where(seen[:, None, None], real, landmarks)
         self._found.append(found.astype(np.float32))
         self._valid.append(valid)
-        self._real.append(landmarks.astype(np.float32))
+        self._real.append(real.astype(np.float32))
+        if not isinstance(self.sync, str):
+            self._lips.append(self.sync.frame_features(pictures, np.where(valid[:, None, None], found, landmarks)))
         for i in range(len(pictures)):
             frame_masks = {name: mask[i] for name, mask in masks.items()}
             self._score(pictures[i], reals[i], landmarks[i], frame_masks)
@@ -122,12 +128,11 @@ class Scorer:
     def _tracks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return np.concatenate(self._found), np.concatenate(self._real), np.concatenate(self._valid)
 
-    def result(self, features: np.ndarray | str, frames: np.ndarray | None = None) -> dict[str, Any]:
+    def result(self, features: np.ndarray | str) -> dict[str, Any]:
         """Everything that DESIGN 9 lists; a measure that cannot be computed is ``None`` with its reason.
 
         Args:
             features: audio features ``[T, C]`` of the frames for the sync expert, or why there are none.
-            frames: the rendered frames ``[T, H, W, 3]`` uint8, for the sync expert only.
         """
         names = ("psnr", "psnr_face", "psnr_head", "psnr_mouth", "ssim", "ssim_face", "lpips", "flip", "seam")
         means = self.means.means()
@@ -137,7 +142,7 @@ class Scorer:
         if scores["psnr_mouth"] is None:
             self.reasons["psnr_mouth"] = "the mouth is closed in every test frame"
         self._landmark_scores(scores)
-        self._sync_scores(scores, features, frames)
+        self._sync_scores(scores, features)
         scores["null_reasons"] = {k: self.reasons.get(k, "not finite") for k, v in scores.items() if v is None}
         return scores
 
@@ -159,16 +164,18 @@ class Scorer:
             why = "needs three frames in a row with a face found in each"
             self.reasons.update({"jitter_head": why, "jitter_lips": why})
 
-    def _sync_scores(self, scores: dict[str, Any], features: np.ndarray | str, frames: np.ndarray | None) -> None:
+    def _sync_scores(self, scores: dict[str, Any], features: np.ndarray | str) -> None:
         scores.update({"sync_c": None, "sync_d": None})
         reason = self.sync if isinstance(self.sync, str) else features if isinstance(features, str) else None
-        found, _, valid = self._tracks()
-        if reason is None and (frames is None or not valid.all()):
+        _, _, valid = self._tracks()
+        if reason is None and not valid.all():
             reason = "needs a face in every rendered frame"
-        if reason is None and len(found) < 25:
+        if reason is None and len(valid) < 25:
             reason = "needs a second of video or more"
         if reason is not None:
             self.reasons.update({"sync_c": reason, "sync_d": reason})
             return
-        confidence, distance, offset = self.sync.confidence(frames, found, features)
+        import torch
+
+        confidence, distance, offset = self.sync.confidence_of(torch.cat(self._lips), features)
         scores["sync_c"], scores["sync_d"], scores["sync_offset"] = float(confidence), float(distance), int(offset)

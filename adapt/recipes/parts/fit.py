@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,10 +21,47 @@ from adapt.recipes.parts.drive import DRIVEN, Drive, drive_of, feature_windows
 from adapt.recipes.parts.model import HeadModel, Rendered, head_window
 from adapt.recipes.parts.tracks import TrackRefinement
 
+if TYPE_CHECKING:
+    from heads.gaussians import FreeGaussians
+
 Loss = Callable[[Rendered, Batch], Tensor]
 SAVE_EVERY = 15.0
 MEASURE_EVERY = 6.0
 MEASURED_FRAMES = 3
+
+
+class Optimizers:
+    """One Adam for parameters of fixed size and, beside it, those of a cloud whose parameters come and go."""
+
+    def __init__(self, groups: list[dict], device: torch.device, cloud: FreeGaussians | None) -> None:
+        self.main = None
+        if groups:
+            fused = device.type in ("cpu", "cuda")
+            self.main = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-12, fused=fused)
+        self.cloud = cloud.optimizers() if cloud is not None else {}
+
+    def _all(self) -> list[torch.optim.Optimizer]:
+        return ([self.main] if self.main is not None else []) + list(self.cloud.values())
+
+    @property
+    def param_groups(self) -> list[dict]:
+        """Groups of all of them."""
+        return [group for optimizer in self._all() for group in optimizer.param_groups]
+
+    def state_of(self, parameter: Tensor) -> dict:
+        """Adam's moments of a parameter, a live dictionary."""
+        for optimizer in self._all():
+            if any(parameter is p for group in optimizer.param_groups for p in group["params"]):
+                return optimizer.state[parameter]
+        raise KeyError("no optimiser holds this parameter")
+
+    def zero_grad(self) -> None:
+        for optimizer in self._all():
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        for optimizer in self._all():
+            optimizer.step()
 
 
 @dataclass
@@ -46,7 +84,7 @@ class Fit:
     report: Callable[[dict], None] | None = None
     features: Tensor | None = None
     history: list[tuple[float, float]] = field(default_factory=list)
-    optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
+    optimizers: dict[str, Optimizers] = field(default_factory=dict)
     restored: dict[str, Tensor] = field(default_factory=dict)
     _last_save: float = 0.0
     _last_measure: float = 0.0
@@ -111,6 +149,7 @@ class Fit:
         after: Callable[[float], None] | None = None,
         floor: float = 0.05,
         whole_every: int = 4,
+        cloud: FreeGaussians | None = None,
     ) -> None:
         """Optimise parameter groups between two fractions of the budget.
 
@@ -120,10 +159,12 @@ class Fit:
             sample: progress -> frame numbers; one uniformly random frame by default.
             after: called with the progress after each step (densification, schedules).
             floor: learning rates fall along a cosine over the whole budget, to this share of their start.
-            whole_every: every so many steps the whole frame is rendered, else the window that holds the head.
+            whole_every: every so many steps the whole frame is rendered, else the window that holds the head;
+                0: never.
+            cloud: free Gaussians to optimise as well, with their own optimisers, so that they can be densified.
         """
         groups = [group for group in groups if group["params"]]
-        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-12, fused=self.device.type in ("cpu", "cuda"))
+        optimizer: Any = Optimizers(groups, self.device, cloud)
         rates = [group["lr"] for group in optimizer.param_groups]
         self.optimizers = {name: optimizer}
         self._restore(name, optimizer)
@@ -131,22 +172,18 @@ class Fit:
         for progress in self.clock.steps(begin, until):
             for group, rate in zip(optimizer.param_groups, rates):
                 group["lr"] = rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * self.clock.fraction)))
-            whole = whole_every <= 1 or self.clock.iterations % whole_every == 0
+            whole = bool(whole_every) and self.clock.iterations % whole_every == 0
             self._step(optimizer, draw(progress), loss, whole)
             if after is not None:
                 after(progress)
             self._between(name)
         self.optimizers = {}
 
-    def _step(self, optimizer: torch.optim.Optimizer, frames: np.ndarray, loss: Loss, whole: bool) -> None:
+    def _step(self, optimizer: Optimizers, frames: np.ndarray, loss: Loss, whole: bool) -> None:
         batch = self.clip.batch(frames, self.device)
         drive = self.drive(batch)
-        window = (
-            None
-            if whole or len(frames) > 1
-            else head_window(batch.track["landmarks"][0].cpu().numpy(), self.model.size)
-        )
-        optimizer.zero_grad(set_to_none=True)
+        window = None if whole else head_window(batch.track["landmarks"].cpu().numpy(), self.model.size)
+        optimizer.zero_grad()
         value = loss(self.model(drive, window), batch if window is None else batch.crop(window))
         if not torch.isfinite(value):
             # A broken frame (black, all motion blur) must not end the run, nor reach the weights.
@@ -201,11 +238,11 @@ class Fit:
         for stage, optimizer in self.optimizers.items():
             for g, group in enumerate(optimizer.param_groups):
                 for p, parameter in enumerate(group["params"]):
-                    for key, value in optimizer.state.get(parameter, {}).items():
+                    for key, value in optimizer.state_of(parameter).items():
                         tensors[f"{stage}/{g}/{p}/{key}"] = torch.as_tensor(value).detach().cpu()
         return tensors
 
-    def _restore(self, stage: str, optimizer: torch.optim.Optimizer) -> None:
+    def _restore(self, stage: str, optimizer: Optimizers) -> None:
         for key, value in self.restored.items():
             if not key.startswith(f"{stage}/"):
                 continue
@@ -213,4 +250,4 @@ class Fit:
             parameter = optimizer.param_groups[int(g)]["params"][int(p)]
             if name == "step" or value.shape == parameter.shape:
                 target = value.to(torch.float32) if name == "step" else value.to(parameter.device, parameter.dtype)
-                optimizer.state[parameter][name] = target.clone()
+                optimizer.state_of(parameter)[name] = target.clone()

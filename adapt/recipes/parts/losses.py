@@ -9,7 +9,8 @@ from torch import Tensor
 
 from adapt.clip import Batch
 from adapt.recipes.parts.model import Rendered
-from heads.losses import d_ssim, weighted_mean
+from configs import InputError
+from heads.losses import LPIPS, d_ssim, weighted_mean
 
 
 def pixel_weights(batch: Batch, boosts: Mapping[str, float]) -> Tensor:
@@ -43,3 +44,17 @@ def coverage_loss(rendered: Rendered, batch: Batch) -> Tensor:
     """L1 between the head's coverage and :func:`head_target`."""
     target, sure = head_target(batch)
     return weighted_mean((rendered.alpha - target).abs(), sure)
+
+
+def lpips_of(weights: str) -> LPIPS | None:
+    """The perceptual loss of ``BACKBONE,LINEAR`` weight files; ``None`` where no weights are given.
+
+    Raises:
+        InputError: not two files, or files that are no such weights.
+    """
+    if not weights:
+        return None
+    paths = weights.split(",")
+    if len(paths) != 2:
+        raise InputError(f"lpips is '{weights}', expected two weight files: BACKBONE,LINEAR")
+    return LPIPS(*paths)

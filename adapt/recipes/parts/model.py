@@ -39,9 +39,9 @@ class HeadModel(nn.Module):
     Args:
         size: side of the frames, px.
         intrinsics: ``[3, 3]`` of such a frame.
-        backdrop: body and background.
 
     Attributes:
+        backdrop: body and background; subclasses have it.
         hears: whether the head needs audio features beside the tracked expression.
         inpainting: the body inpainter, once it is trained.
     """
@@ -59,9 +59,11 @@ class HeadModel(nn.Module):
     def refiner(self, module: nn.Module | None) -> None:
         self._refiner = () if module is None else (module,)
 
-    def __init__(self, size: int, intrinsics: Tensor, backdrop: Backdrop) -> None:
+    backdrop: Backdrop
+
+    def __init__(self, size: int, intrinsics: Tensor) -> None:
         super().__init__()
-        self.size, self.backdrop = size, backdrop
+        self.size = size
         self.inpainting: nn.Module | None = None
         self.register_buffer("intrinsics", intrinsics.float().clone())
 
@@ -75,8 +77,12 @@ class HeadModel(nn.Module):
 
     def behind(self, drive: Drive) -> Tensor:
         """Body and background ``[B, H, W, 3]``."""
-        conditions = drive.condition.unflatten(-1, (3, -1))[..., :POSE].flatten(-2)
-        return torch.stack([self.backdrop(condition) for condition in conditions])
+        return torch.stack([self.backdrop(condition) for condition in self.pose_condition(drive)])
+
+    @staticmethod
+    def pose_condition(drive: Drive) -> Tensor:
+        """What the backdrop listens to, ``[B, 18]``: the head's pose in the frame and around it."""
+        return drive.condition.unflatten(-1, (3, -1))[..., :POSE].flatten(-2)
 
     def forward(self, drive: Drive, window: Window | None = None) -> Rendered:
         """The head over its body; ``window`` renders only that part."""
@@ -99,8 +105,9 @@ class HeadModel(nn.Module):
 
 
 def head_window(landmarks: np.ndarray, size: int) -> Window:
-    """The part of a frame that holds the head of landmarks ``[478, 2+]`` px, sides multiples of 16."""
-    (x0, y0), (x1, y1) = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
+    """The part of frames that holds the head of landmarks ``[B, 478, 2+]`` px, sides multiples of 16."""
+    points = landmarks[..., :2].reshape(-1, 2)
+    (x0, y0), (x1, y1) = points.min(0), points.max(0)
     wide, high = x1 - x0, y1 - y0
     spans = ((y0 - 0.45 * high, y1 + 0.2 * high), (x0 - 0.25 * wide, x1 + 0.25 * wide))
     out = []
@@ -131,7 +138,10 @@ def over_original(rendered: Rendered, original: Tensor, head: Tensor) -> Tensor:
 
 def feather(mask: Tensor, radius: int) -> Tensor:
     """Blur a mask ``[B, H, W, 1]`` outwards by ``radius`` px: its inside stays 1."""
-    flat = mask.permute(0, 3, 1, 2)
-    grown = functional.max_pool2d(flat, 2 * radius + 1, 1, radius)
-    soft = functional.avg_pool2d(grown, 2 * radius + 1, 1, radius, count_include_pad=False)
+    flat, side = mask.permute(0, 3, 1, 2), 2 * radius + 1
+    # Boxes are separable: two passes of a line cost a tenth of a square.
+    grown = functional.max_pool2d(flat, (1, side), 1, (0, radius))
+    grown = functional.max_pool2d(grown, (side, 1), 1, (radius, 0))
+    soft = functional.avg_pool2d(grown, (1, side), 1, (0, radius), count_include_pad=False)
+    soft = functional.avg_pool2d(soft, (side, 1), 1, (radius, 0), count_include_pad=False)
     return torch.maximum(soft, flat).permute(0, 2, 3, 1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from adapt.recipes.parts.drive import Drive
 from adapt.recipes.parts.model import HeadModel, Window
+from heads.backdrop import Backdrop
 from heads.motion import CrossModalMotion, Motion
 from heads.talking_head import HeadConfig, TalkingHead
 
@@ -38,9 +39,8 @@ class RiggedHead(HeadModel):
         maps: Tensor | None = None,
         residual: bool = True,
     ) -> None:
-        talking = TalkingHead(rig, identity, size, size, parts, maps)
-        super().__init__(size, intrinsics, talking.backdrop)
-        self.talking, self.rig = talking, rig
+        super().__init__(size, intrinsics)
+        self.talking, self.rig = TalkingHead(rig, identity, size, size, parts, maps), rig
         self.motion = nn.ModuleDict()
         if residual:
             self._add_motion()
@@ -50,10 +50,17 @@ class RiggedHead(HeadModel):
         for name, members in (("eyes", EYE_REGIONS), ("mouth", MOUTH_REGIONS)):
             inside = torch.isin(region, torch.tensor([names[member] for member in members]))
             self.register_buffer(f"{name}_texels", inside.nonzero()[:, 0], persistent=False)
-            self.motion[name] = CrossModalMotion({"expression": self.rig.n_expression, "eyes": 6})
+            self.motion[name] = CrossModalMotion(
+                {"expression": self.rig.n_expression, "eyes": 6}, bound=2.0, base=16, finest=96
+            )
         with torch.no_grad():
             # Fields are indexed by where a Gaussian lies on the resting head.
             self.register_buffer("rest_means", self.gaussians(None).means[0])
+
+    @property
+    def backdrop(self) -> Backdrop:
+        """Body and background, which belong to the talking head."""
+        return self.talking.backdrop
 
     @property
     def resolution(self) -> int:

@@ -10,12 +10,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from adapt.recipes.parts.context import Context, auto_resolution
+from adapt.recipes.parts.drive import DRIVEN
 from adapt.recipes.parts.rigged import RiggedHead
 from heads.talking_head import HeadConfig
 
 COLOR = slice(10, 13)
 
 
+# Frames that the visual prior sees: more views, more of the head.
+REFERENCES = 4
 # Head space looks along z: what lies deeper than the ears (about one eye distance) is hidden in a frontal view.
 VISIBLE_DEPTH = 1.2
 
@@ -24,7 +27,7 @@ def build_rigged(context: Context, parts: HeadConfig, *, residual: bool) -> Rigg
     """A rigged head for the clip, its map from the prior where one is given and switched on."""
     config = context.config
     prior = context.priors.get("expression-visual") if config.visual_prior else None
-    resolution = config.resolution or (prior.resolution if prior is not None else auto_resolution(context.clip.size))
+    resolution = config.resolution or auto_resolution(context.clip.size)
     model = RiggedHead(
         context.clip.size,
         context.intrinsics,
@@ -53,12 +56,13 @@ def set_maps(model: RiggedHead, maps: Tensor) -> None:
 
 
 def prior_maps(prior, context: Context, frame: int) -> Tensor:
-    """What the expression-visual prior makes of one frame: ``[N, 14]``."""
+    """What the expression-visual prior makes of up to four frames: the frontal one and others spread over the clip."""
     clip = context.clip
-    track = {name: rows[frame : frame + 1] for name, rows in clip.track.items()}
+    spread = np.linspace(0, len(clip) - 1, REFERENCES).astype(int).tolist()
+    frames = list(dict.fromkeys([frame, *spread]))[:REFERENCES]
+    track = {name: clip.track[name][frames] for name in DRIVEN}
     track["intrinsics"], track["identity"] = clip.intrinsics, np.array(clip.identity)
-    maps = prior.predict(clip.frames([frame]), clip.mattes([frame]), track)
-    return torch.as_tensor(maps).reshape(-1, 14).float().cpu()
+    return prior.predict(clip.frames(frames), clip.mattes(frames), track).float().cpu()
 
 
 def from_prior(predicted: Tensor, resolution: int, model: RiggedHead, texture: Tensor) -> Tensor:
@@ -98,25 +102,26 @@ def texture_known(texture: Tensor) -> Tensor:
 
 
 def texture_maps(model: RiggedHead, context: Context, frame: int) -> Tensor:
-    """Neutral Gaussians with the colours of the pixels that they project to in one frame.
+    """Neutral Gaussians with the colours of the pixels that they project to in one frame."""
+    maps = model.talking.maps().detach().clone()
+    one = context.drive().to("cpu").pick([frame])
+    maps[:, COLOR] = frame_colors(context, model.gaussians(one).means[0], frame)
+    return maps
 
-    Texels that face away, or fall off the head, take the mean colour of what is head but not face (hair).
+
+def frame_colors(context: Context, points: Tensor, frame: int) -> Tensor:
+    """Colours ``[N, 3]`` that points of head space ``[N, 3]`` have in one frame of the clip.
+
+    Points that face away, or fall off the head, take the mean colour of what is head but not face (hair).
     """
     batch = context.clip.batch([frame])
     one = context.drive().to("cpu").pick([frame])
-    maps = model.talking.maps().detach().clone()
-    means = model.gaussians(one).means[0]
-    points = means @ one.rotation[0].T + one.translation[0]
-    pixel = points @ model.intrinsics.T
-    pixel = pixel[:, :2] / pixel[:, 2:]
-    grid = (pixel / model.size * 2 - 1)[None, None]
+    camera = (points @ one.rotation[0].T + one.translation[0]) @ context.intrinsics.T
+    grid = (camera[:, :2] / camera[:, 2:] / context.clip.size * 2 - 1)[None, None]
     layers = torch.cat([batch.image, batch.matte * batch.masks["head"]], -1).permute(0, 3, 1, 2)
     found = functional.grid_sample(layers, grid, mode="bilinear", align_corners=False)[0, :, 0].T
     head = (batch.matte * batch.masks["head"])[0, ..., 0] > 0.5
     hair = head & (batch.masks["face"][0, ..., 0] < 0.5)
-    mean = (
-        batch.image[0][hair if bool(hair.any()) else head].mean(0) if bool(head.any()) else batch.image.mean((0, 1, 2))
-    )
-    seen = (found[:, 3:] > 0.5) & (means[:, 2:] < VISIBLE_DEPTH)
-    maps[:, COLOR] = torch.where(seen, found[:, :3], mean)
-    return maps
+    region = hair if bool(hair.any()) else head if bool(head.any()) else torch.ones_like(head)
+    seen = (found[:, 3:] > 0.5) & (points[:, 2:] < VISIBLE_DEPTH)
+    return torch.where(seen, found[:, :3], batch.image[0][region].mean(0))
