@@ -129,11 +129,13 @@ def _shards_commands(commands: Any) -> None:
     synthesize.add_argument("--workers", type=int, default=1)
     synthesize.add_argument("--out", required=True, metavar="DATASET")
 
-    for name, handler, text in (
-        ("info", _shards_info, "counts, hours, identities"),
-        ("verify", _shards_verify, "every checksum, schema, length, and the agreement of audio, frames and track"),
-    ):
-        _command(shards, name, handler, text).add_argument("dataset", metavar="DATASET")
+    info = _command(shards, "info", _shards_info, "counts, hours, identities")
+    info.add_argument("dataset", metavar="DATASET")
+    verify = _command(
+        shards, "verify", _shards_verify, "every checksum, schema, length, and the agreement of audio, frames and track"
+    )
+    verify.add_argument("dataset", metavar="DATASET")
+    verify.add_argument("--repair", action="store_true", help="drop what is broken and write the index anew")
     forget = _command(shards, "forget", _shards_forget, "withdraw a person: rewrites the shards that hold them")
     forget.add_argument("dataset", metavar="DATASET")
     forget.add_argument("--identity", required=True, metavar="ID")
@@ -280,7 +282,7 @@ def _shards_info(a: argparse.Namespace) -> Any:
 
 
 def _shards_verify(a: argparse.Namespace) -> Any:
-    return _load("shards.audit:verify")(a.dataset)
+    return _load("shards.audit:verify")(a.dataset, repair=a.repair)
 
 
 def _shards_forget(a: argparse.Namespace) -> Any:
