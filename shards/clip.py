@@ -139,6 +139,7 @@ def _build_clip(clip: Clip, settings: BuildSettings, shards: ShardSet, record: C
                     writer.push(segment)
                     yield ("progress", clip.name, min(1.0, record.frames / video.frames))
                 writer.end_take()
+                record.jitter = dict(getattr(take, "jitter", None) or record.jitter)
     except _OutputError as error:
         raise error.args[0] from None
     except ImportError as error:
