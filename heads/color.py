@@ -17,15 +17,18 @@ class ConditionNet(nn.Module):
     Inputs beyond ``reach`` (in units of their own scale, see :meth:`calibrate`) are held there, so that a pose or an
     expression far from all training frames bends the colours no further than the farthest one seen.
 
+    In training, ``noise`` (standard deviations) is added to the inputs: with fewer frames than inputs the network
+    would otherwise learn the frames by heart.
+
     Args:
         conditions: size of the condition vector.
         rank: number of coefficients.
         hidden: width of the MLP; 0 leaves the linear part alone.
     """
 
-    def __init__(self, conditions: int, rank: int, hidden: int = 32, reach: float = 3.0) -> None:
+    def __init__(self, conditions: int, rank: int, hidden: int = 32, reach: float = 3.0, noise: float = 0.0) -> None:
         super().__init__()
-        self.reach = reach
+        self.reach, self.noise = reach, noise
         self.register_buffer("center", torch.zeros(conditions))
         self.register_buffer("scale", torch.ones(conditions))
         self.linear = nn.Linear(conditions, rank, bias=False)
@@ -40,6 +43,8 @@ class ConditionNet(nn.Module):
     def forward(self, condition: Tensor) -> Tensor:
         """Coefficients ``[..., rank]`` of conditions ``[..., C]``; non-finite inputs count as the mean."""
         x = torch.nan_to_num((condition - self.center) / self.scale, nan=0.0).clamp(-self.reach, self.reach)
+        if self.noise and self.training and torch.is_grad_enabled():
+            x = x + self.noise * torch.randn_like(x)
         return self.linear(x) if self.mlp is None else self.linear(x) + self.mlp(x)
 
 

@@ -61,7 +61,7 @@ class FitConfig:
         ssim: share of D-SSIM in the picture loss.
         coarse: share of the progress spent at half resolution.
         refine: whether every training frame gets its own pose and expression residual.
-        refine_from: progress at which track residuals start to move.
+        refine_from: progress at which they start to move; refine_penalty: what ties them to zero.
         face_weight, detail_weight: extra loss weight of the face, and of eyes, lips and inside of the mouth.
         rate: factor on all learning rates.
         final_rate: factor reached at the end of the cosine schedule.
@@ -74,6 +74,7 @@ class FitConfig:
     coarse: float = 0.1
     refine: bool = True
     refine_from: float = 0.1
+    refine_penalty: float = 0.01
     face_weight: float = 1.0
     detail_weight: float = 2.0
     rate: float = 1.0
@@ -97,7 +98,7 @@ RATES = {
     "opacities": 0.05,
     "identity": 0.002,
     "color": 0.002,
-    "offset": 0.002,
+    "offset": 0.0005,
     "correction": 0.002,
     "backdrop.background": 0.01,
     "backdrop.body": 0.01,
@@ -120,7 +121,7 @@ class Fitting:
         self._check()
         self.device = head.offsets.device
         self.drive = head.drive(clip.track)
-        self.refinement = torch.zeros(len(clip), POSE + head.rig.n_expression + 6, device=self.device)
+        self.refinement = nn.Parameter(torch.zeros(len(clip), POSE + head.rig.n_expression + 6, device=self.device))
         self.optimizer = self._optimizer()
         self.iteration = 0
         self._order: list[int] = []
@@ -145,6 +146,7 @@ class Fitting:
             key = max((k for k in RATES if name == k or name.startswith(k + ".")), key=len)
             groups.setdefault(key, []).append(parameter)
         rows = [{"params": p, "lr": RATES[k], "base": RATES[k], "name": k} for k, p in groups.items()]
+        rows.append({"params": [self.refinement], "lr": 0.02, "base": 0.02, "name": "refinement"})
         return torch.optim.Adam(rows, betas=(0.9, 0.99), eps=1e-12, fused=True)
 
     def _start_backdrop(self) -> None:
@@ -178,10 +180,31 @@ class Fitting:
             losses["extra"] = extra(rendered, index)
         total = sum(losses.values())
         self.optimizer.zero_grad(set_to_none=True)
+        self.iteration += 1
+        if not torch.isfinite(total):
+            # A broken frame (black, all motion blur) must not end the run, nor reach the weights.
+            return {"loss": float(total.detach()), "skipped": 1.0}
         total.backward()
         self.optimizer.step()
-        self.iteration += 1
         return {name: float(value.detach()) for name, value in losses.items()} | {"loss": float(total.detach())}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs beside the head's own state: optimiser, refinements, place in the frame order."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "refinement": self.refinement.detach().clone(),
+            "iteration": self.iteration,
+            "order": list(self._order),
+            "random": self._random.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken, on the same clip."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            self.refinement.copy_(state["refinement"])
+        self.iteration, self._order = int(state["iteration"]), list(state["order"])
+        self._random.bit_generator.state = state["random"]
 
     def _next_frame(self) -> int:
         if not self._order:
@@ -200,7 +223,10 @@ class Fitting:
         return size, None if whole else self._head_window(index, size)
 
     def _refinement(self, index: int, progress: float) -> Tensor | None:
-        return None
+        """The frame's own residual, tied to zero by a penalty, from ``refine_from`` on."""
+        if not self.config.refine or progress < self.config.refine_from:
+            return None
+        return self.refinement[index] * self.head.correction_scale()
 
     def _head_window(self, index: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """The part of the frame that holds the head, sides rounded up to 16 px."""
@@ -218,6 +244,8 @@ class Fitting:
         losses = {"l1": (1 - share) * weighted_mean((rendered.image - target).abs(), weight)}
         if share:
             losses["d_ssim"] = share * d_ssim(rendered.image, target, weight)
+        if self.config.refine:
+            losses["refinement"] = self.config.refine_penalty * self.refinement[index].square().mean()
         losses["offset"] = 0.01 * offset_penalty(self.head.offsets, self.config.offset_limit)
         losses["scale"] = 0.01 * scale_penalty(self.head.log_scales, largest=2.0)
         return losses

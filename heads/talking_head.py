@@ -3,7 +3,8 @@
 This is what every recipe optimises and what an avatar stores. Everything that is learned beyond the plain rigged
 Gaussians is a residual that starts at zero:
 
-* colours and local offsets per Gaussian, low rank in the frame's condition (:class:`heads.color.LowRankResidual`);
+* colours per Gaussian and offsets per vertex (the person's own corrective blendshapes), low rank in the frame's
+  condition (:class:`heads.color.LowRankResidual`);
 * a correction of the track (pose, expression, eyelids, gaze), a function of the tracked values alone, so that an
   unseen frame or another speech is corrected as the training frames were;
 * a body layer that follows the head over a still background (:class:`heads.backdrop.Backdrop`).
@@ -40,7 +41,10 @@ class HeadConfig:
 
     Attributes:
         resolution: side of the UV map; the number of Gaussians follows (about 0.8 of its square).
-        color_rank, offset_rank: basis vectors per Gaussian of the colour and of the offset residual; 0 leaves it out.
+        color_rank, offset_rank: basis vectors per Gaussian of the colour residual and per vertex of the offset
+            residual; 0 leaves it out.
+        noise: of the conditions while training, in standard deviations: keeps the residuals from learning frames by
+            heart.
         correction_rank: of the track correction; 0 leaves it out.
         hidden: width of the small condition networks.
         body: whether a body layer and a background are learned.
@@ -52,6 +56,7 @@ class HeadConfig:
     offset_rank: int = 8
     correction_rank: int = 16
     hidden: int = 32
+    noise: float = 0.3
     body: bool = True
     body_grid: int = 9
 
@@ -103,7 +108,7 @@ class TalkingHead(nn.Module):
         size = POSE + rig.n_expression + 6
         condition, cfg = 3 * size, self.config
         self.color = self._residual(cfg.color_rank, self.uv.n, 3, condition)
-        self.offset = self._residual(cfg.offset_rank, self.uv.n, 3, condition)
+        self.offset = self._residual(cfg.offset_rank, rig.n_vertices, 3, condition)
         self.correction = self._residual(cfg.correction_rank, 1, size, condition)
         grid = (cfg.body_grid, cfg.body_grid)
         self.backdrop = Backdrop(height, width, 3 * POSE, grid) if cfg.body else None
@@ -111,7 +116,11 @@ class TalkingHead(nn.Module):
         self.register_buffer("spread", torch.ones(size))
 
     def _residual(self, rank: int, n: int, channels: int, condition: int) -> LowRankResidual | None:
-        return LowRankResidual(n, channels, condition, rank, self.config.hidden) if rank else None
+        if not rank:
+            return None
+        residual = LowRankResidual(n, channels, condition, rank, self.config.hidden)
+        residual.net.noise = self.config.noise
+        return residual
 
     def _set_maps(self, maps: Tensor) -> None:
         if maps.shape != (self.uv.n, 14):
@@ -168,7 +177,7 @@ class TalkingHead(nn.Module):
         """
         change = refinement
         if self.correction is not None:
-            learned = self.correction(drive.condition[index])[0] * self._correction_scale()
+            learned = self.correction(drive.condition[index])[0] * self.correction_scale()
             change = learned if change is None else change + learned
         parts = {name: getattr(drive, name)[index : index + 1] for name in ("rotation", "translation", "expression")}
         parts |= {"eyelids": drive.eyelids[index : index + 1], "gaze": drive.gaze[index : index + 1]}
@@ -182,8 +191,8 @@ class TalkingHead(nn.Module):
         parts["gaze"] = parts["gaze"] + change[k + 2 :].view(1, 2, 2)
         return parts
 
-    def _correction_scale(self) -> Tensor:
-        """Typical size of tracking errors, so that one step of the optimiser means the same everywhere."""
+    def correction_scale(self) -> Tensor:
+        """Typical size ``(6 + K + 6,)`` of tracking errors, so that an optimiser's step means the same for all."""
         scale = torch.full_like(self.center, 0.1)
         scale[:3], scale[3:5], scale[5], scale[-6:] = 0.005, 0.01, 0.05, 0.05
         return scale
@@ -193,9 +202,10 @@ class TalkingHead(nn.Module):
         parts = self.corrected(drive, index, refinement)
         vertices = self.rig.vertices(self.identity[None], parts["expression"], parts["eyelids"], parts["gaze"])
         condition = drive.condition[index]
-        offsets = self.offsets if self.offset is None else self.offsets + self.offset(condition)
+        if self.offset is not None:
+            vertices = vertices + self.offset(condition)
         colors = self.colors if self.color is None else self.colors + self.color(condition)
-        maps = torch.cat([offsets, self.quats, self.log_scales, colors, self.opacities], dim=-1)
+        maps = torch.cat([self.offsets, self.quats, self.log_scales, colors, self.opacities], dim=-1)
         return self.uv.bind(vertices, maps[None]), parts
 
     def render(
@@ -256,7 +266,7 @@ class TalkingHead(nn.Module):
 
 
 def moved(gaussians: Gaussians, delta: Motion) -> Gaussians:
-    """Gaussians with residual motion added: means, log-scales and quaternions; ``delta`` without a batch or with one."""
+    """Gaussians with residual motion added to means, log-scales and quaternions; ``delta`` with or without a batch."""
     quats = gaussians.quats if delta.quats is None else nn.functional.normalize(gaussians.quats, dim=-1) + delta.quats
     scales = gaussians.scales if delta.scales is None else gaussians.scales * delta.scales.exp()
     means = gaussians.means + delta.means
