@@ -96,6 +96,22 @@ def _strike(config: dict, context, step: int) -> None:
     os.kill(os.getpid(), getattr(signal, kill["how"]))
 
 
+def listeners(config: dict, context) -> dict | None:
+    """Where the launch's processes listen, and their command lines, while two workers are joined by a process group."""
+    import psutil
+    import torch.distributed as dist
+
+    dist.all_reduce(torch.ones(4))
+    if context.rank != 0:
+        dist.barrier()
+        return None
+    driver = psutil.Process(config["driver"])
+    family = {p.pid: " ".join(p.cmdline()) for p in [driver, *driver.children(recursive=True)]}
+    sockets = [c for c in psutil.net_connections("inet") if c.status == "LISTEN" and c.pid in family]
+    dist.barrier()
+    return {"addresses": sorted({c.laddr.ip for c in sockets}), "count": len(sockets), "lines": list(family.values())}
+
+
 def train(config: dict, context) -> dict | None:
     """What each worker runs: ``steps`` steps with a checkpoint every ``every``; returns the figures on rank 0."""
     from cluster.checkpoint import fetch_checkpoint, save_checkpoint

@@ -110,6 +110,20 @@ def test_an_error_that_no_restart_cures_is_raised_at_once_as_one_sentence(ray_he
         )
 
 
+# ------------------------------------------------------------------------------------------------ security
+
+
+def test_every_process_of_a_launch_listens_on_the_loopback_alone_and_shows_no_token(ray_here, tmp_path):
+    found = launch(
+        "cluster_toy:listeners", {"driver": os.getpid()}, run=str(tmp_path / "run"), cluster=ClusterConfig(workers=2)
+    )
+    assert found["count"] > 5
+    assert set(found["addresses"]) <= {"127.0.0.1", "::1"}
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert len(os.environ["RAY_AUTH_TOKEN"]) >= 32
+    assert not [line for line in found["lines"] if os.environ["RAY_AUTH_TOKEN"] in line]
+
+
 # ------------------------------------------------------------------------------------------------ the driver
 
 DRIVER = """
