@@ -53,6 +53,8 @@ def write_prior(folder: str | Path, task: Any, objective: torch.nn.Module, metri
         objective: the module whose weights are kept (the moving average).
         metrics: figures of the evidence on held-out people.
     """
+    from pretrain import serving
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(task.weights(objective), folder / "weights.safetensors")
@@ -67,6 +69,7 @@ def write_prior(folder: str | Path, task: Any, objective: torch.nn.Module, metri
         "code_version": code_version(),
         "weights_sha256": file_sha256(folder / "weights.safetensors"),
     }
+    info["serving"] = serving.describe(info)
     (folder / "prior.json").write_text(json.dumps(info, indent=1, default=str))
     return info
 

@@ -1,7 +1,7 @@
 """A registered prior for a plain MLflow user: ``mlflow.pyfunc.load_model("models:/NAME@champion").predict({...})``.
 
 The registry's ``MLmodel`` names this module; MLflow calls :func:`_load_pyfunc` with the prior's folder. Inputs and
-outputs are dictionaries of NumPy arrays whose first axis is frames; :func:`describe` is the signature that MLflow shows.
+outputs are dictionaries of NumPy arrays whose first axis is frames; :func:`describe` is the signature shown.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def describe(info: dict[str, Any]) -> dict[str, Any]:
     """The ``serving`` entry of a ``prior.json``: the module to load with, inputs and outputs of ``predict``.
 
     Shapes use -1 for any length. ``audio-expression``: features (T, C) at 25 fps → expression (T, K) and the config's
-    other targets. ``sync-expert``: frames (T, H, W, 3) uint8, landmarks (T, 478, 3) px, features (T, C) → sync_c, sync_d,
-    offset. ``expression-visual``: R frames of one person with mattes and tracks → maps (N, 14) for ``heads.UVGaussians``.
+    other targets. ``sync-expert``: frames (T, H, W, 3) uint8, landmarks (T, 478, 3) px, features (T, C) → sync_c,
+    sync_d, offset. ``expression-visual``: R frames of one person, mattes and tracks → maps (N, 14) of UV Gaussians.
     """
     prior = info["prior"]
     columns = int((info.get("features") or {}).get("size", -1))

@@ -113,7 +113,9 @@ def open_split(task: type, config: Any, data: str) -> tuple[Any, Any]:
     """
     from shards.dataset import open_dataset
 
-    dataset = task.usable(open_dataset(data), config)
+    whole = open_dataset(data)
+    holdout = config.holdout if isinstance(config.holdout, float) else list(whole.subset(config.holdout).identities)
+    dataset = task.usable(whole, config)
     if len(dataset.identities) < 2:
         raise InputError(
             f"dataset {data}: {len(dataset.identities)} usable person(s) for {task.name}; a prior needs two or more, "
@@ -121,7 +123,9 @@ def open_split(task: type, config: Any, data: str) -> tuple[Any, Any]:
         )
     refuse_unknown_licence(dataset, data, config.allow_unknown_licence)
     refuse_other_rig(dataset, data)
-    train, held = dataset.split(config.holdout)
+    if not isinstance(holdout, float):  # people named to be kept out whom this prior cannot use anyway
+        holdout = [name for name in holdout if name in dataset.identities]
+    train, held = dataset.split(holdout)
     if not train.identities or not held.identities:
         raise InputError(
             f"dataset {data}: holdout {config.holdout} leaves {len(train.identities)} people to train on and "
