@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def _own_arrays(path: Path) -> dict[str, np.ndarray] | None:
             if str(file["format"]) != FORMAT:
                 raise InputError(f"rig '{path}': format {file['format']}, expected {FORMAT}; learn it again")
             return {key: file[key] for key in file.files}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"rig '{path}': not a readable npz file ({error})") from None

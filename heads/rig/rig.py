@@ -47,7 +47,7 @@ class Rig:
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self.name = str(arrays["name"])
-        self.sha256 = _digest(arrays)
+        self.sha256 = digest(arrays)
         self.regions = {str(name): k for k, name in enumerate(arrays["region_names"])}
         self.n_landmarks = int(arrays.get("n_landmarks", 478))
         floats = ("mean", "identity", "expression", "eyelids", "eyeball_centres", "eyeball_identity", "face_uvs")
@@ -202,10 +202,11 @@ def _gaze_rotation(gaze: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """sha256 over the names, shapes and bytes of all arrays."""
+    sha = hashlib.sha256()
     for key in sorted(arrays):
         value = np.ascontiguousarray(arrays[key])
-        digest.update(f"{key}:{value.dtype.kind}:{value.shape};".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
+        sha.update(f"{key}:{value.dtype.kind}:{value.shape};".encode())
+        sha.update(value.tobytes())
+    return sha.hexdigest()
