@@ -270,6 +270,16 @@ class Dataset:
             )
         return self.features[name]
 
+    @property
+    def remote(self) -> bool:
+        """Whether it lies in an object store."""
+        return self._store.remote
+
+    @property
+    def direct(self) -> bool:
+        """Whether members are read by requests to a store, not from files of this machine."""
+        return self._store.remote and self._store.cache_dir is None
+
     def close(self) -> None:
         """Close files held open."""
         self._store.close()
@@ -444,6 +454,9 @@ class Store:
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}; run headstart shards verify") from None
         with self._lock:
+            if shard in self._files:  # another thread was faster
+                os.close(descriptor)
+                return self._files[shard]
             self._files[shard] = descriptor
             while len(self._files) > FILES_HELD:
                 os.close(self._files.popitem(last=False)[1])

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from cluster import storage
 from configs import InputError
 from shards import tars
 from shards.dataset import Dataset
@@ -25,7 +27,8 @@ from shards.views import check_view
 log = logging.getLogger("headstart.reader")
 
 View = Callable[[Sample, np.random.Generator], dict[str, Any]]
-BROKEN = "__broken__"
+BROKEN, AFTER, ERROR = "__broken__", "__after__", "__error__"  # what a batch carries from a worker besides data
+REMOTE_READS = 8  # samples under way at once
 
 
 @dataclass(frozen=True)
@@ -98,9 +101,10 @@ class Reader:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         steps = tars.pipeline(self._steps, self._batches)
         for batch in tars.loader(steps, self.workers, self.prefetch):
-            after = batch.pop("__after__")
+            if ERROR in batch:
+                raise storage.StorageError(batch[ERROR])
             self._count(batch.pop(BROKEN))
-            self._position = Position(*after)
+            self._position = Position(*batch.pop(AFTER))
             if batch:
                 yield batch
 
@@ -155,34 +159,55 @@ class Reader:
             position, turn = after, turn + 1
 
     def _batches(self, steps: Iterator[tuple[list[tuple[int, int]], Position]]) -> Iterator[dict[str, Any]]:
-        """Read, decode and stack."""
-        for samples, after in steps:
-            broken: list[dict[str, str]] = []
-            read = [item for where in samples if (item := self._read(*where, broken)) is not None]
-            if samples and not read:
-                read = self._substitute(*samples[-1], broken)
-            batch = collate(read)
-            batch["__after__"] = (after.epoch, after.step, after.offset)
-            batch[BROKEN] = broken
-            yield batch
+        """Read, decode and stack; from a bucket several samples at a time, since each waits for the network."""
+        with ThreadPoolExecutor(REMOTE_READS if self.dataset.direct else 1) as pool:
+            for samples, after in steps:
+                broken: list[dict[str, str]] = []
+                try:
+                    batch = self._batch(samples, broken, pool.map if self.dataset.direct else map)
+                except storage.StorageError as error:
+                    yield {ERROR: str(error)}  # as text: a worker's exception would arrive with its traceback inside
+                    return
+                yield {**batch, AFTER: (after.epoch, after.step, after.offset), BROKEN: broken}
 
-    def _read(self, epoch: int, offset: int, broken: list[dict[str, str]]) -> dict[str, Any] | None:
+    def _batch(self, samples: list[tuple[int, int]], broken: list[dict[str, str]], run: Callable) -> dict[str, Any]:
+        opened = [self._open(*where, broken) for where in samples]
+        read = [item for item in run(lambda entry: self._view(entry, broken), opened) if item is not None]
+        if samples and not read:
+            read = self._substitute(*samples[-1], broken)
+        return collate(read)
+
+    def _open(self, epoch: int, offset: int, broken: list[dict[str, str]]) -> tuple[Sample, int, int] | None:
         plan = self.plan(epoch)
         try:
-            sample = self.dataset.sample(*plan.locate(offset))
-            return {"keys": sample.key, **self.view(sample, np.random.default_rng([self.seed, epoch, 4, offset]))}
-        except BrokenSample as error:
-            broken.append(error.as_dict())
+            return self.dataset.sample(*plan.locate(offset)), epoch, offset
         except InputError as error:
-            shard = self.dataset.table.names[plan.shard_at(offset)]
-            broken.append({"shard": shard, "key": "", "member": "", "reason": str(error)})
+            self._note(error, self.dataset.table.names[plan.shard_at(offset)], broken)
         return None
+
+    def _view(self, opened: tuple[Sample, int, int] | None, broken: list[dict[str, str]]) -> dict[str, Any] | None:
+        if opened is None:
+            return None
+        sample, epoch, offset = opened
+        try:
+            return {"keys": sample.key, **self.view(sample, np.random.default_rng([self.seed, epoch, 4, offset]))}
+        except InputError as error:
+            self._note(error, sample.shard, broken, sample.key)
+        return None
+
+    def _note(self, error: InputError, shard: str, broken: list[dict[str, str]], key: str = "") -> None:
+        """A broken sample is noted; a store that does not answer is no damage of the data and ends the run."""
+        away = isinstance(error, storage.StorageError) and not isinstance(error.__cause__, FileNotFoundError)
+        if away and self.dataset.remote:
+            raise error
+        known = error.as_dict() if isinstance(error, BrokenSample) else {}
+        broken.append({"shard": shard, "key": key, "member": "", "reason": str(error), **known})
 
     def _substitute(self, epoch: int, offset: int, broken: list[dict[str, str]]) -> list[dict[str, Any]]:
         """When a rank's whole share is broken: the next sample that is not, so that no rank is left without a batch."""
         length = len(self.plan(epoch))
         for further in range(1, min(length, self.max_broken + 2)):
-            item = self._read(epoch, (offset + further) % length, broken)
+            item = self._view(self._open(epoch, (offset + further) % length, broken), broken)
             if item is not None:
                 return [item]
         return []

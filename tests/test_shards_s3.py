@@ -124,6 +124,18 @@ def test_a_store_that_is_down_is_one_sentence(s3, monkeypatch):
         open_dataset(URL)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_store_that_goes_away_in_mid_epoch_is_one_sentence_and_no_broken_sample(s3, monkeypatch, workers):
+    monkeypatch.setenv("HEADSTART_STORAGE_RETRIES", "2")
+    reader = Reader(open_dataset(URL), VIEW, batch_size=4, workers=workers, max_broken=0)
+    batches = iter(reader)
+    next(batches)
+    s3.plan = lambda method, path, number: "503"
+    with pytest.raises(InputError, match=r"^cannot read s3://bucket/data/\S+: [^\n]*$"):
+        list(batches)
+    assert reader.n_broken == 0
+
+
 def test_a_bucket_without_a_dataset_says_so(s3):
     with pytest.raises(InputError, match="no dataset here"):
         open_dataset(f"s3://{BUCKET}/nothing")
