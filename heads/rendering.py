@@ -104,7 +104,14 @@ def rasterization(
     if backgrounds is not None:
         backgrounds = _merged(backgrounds, 2)
     render, alphas = _render_channels(
-        engine, (means2d, conics, depths, shown), colors, backgrounds, camera, render_mode, absgrad, channel_chunk
+        engine,
+        (means2d, conics, depths, radii, shown),
+        colors,
+        backgrounds,
+        camera,
+        render_mode,
+        absgrad,
+        channel_chunk,
     )
     shown = shown if compensate else shown[:, None].expand(-1, cameras, -1)
     meta = {

@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from heads.raster.jit import inline, kernel
-from heads.raster.simd import WIDTH, ceil, floor, gather, lanes, log, prefetch, scatter, select, splat, sqrt
+from heads.raster.simd import WIDTH, ceil, floor, gather, gather_as, lanes, log, prefetch, scatter, select, splat, sqrt
 
 TILE_WIDTH, TILE_HEIGHT = 32, 32
 HEADER = 11  # x, y, a, b, c, ln opacity, first and end column, first and end row, opacity; then the channels
@@ -35,7 +35,7 @@ def _span(centre, reach, end):
 
 @kernel
 def prepare(
-    means2d, conics, depths, opacities, colors, image, opacity_set, color_set, number, first, last, size, plain,
+    means2d, conics, depths, radii, opacities, colors, image, opacity_set, color_set, number, first, last, size, plain,
     with_depth, stride, records, boxes, spread, histogram,
 ):  # fmt: skip
     """Write records, boxes and numbers of tiles of Gaussians `first ... last - 1` of an image; count tiles' pairs.
@@ -56,9 +56,12 @@ def prepare(
         seen = (opacity * 255.0 >= one) & (zero < A)
         log_opacity = log(select(seen, opacity, one))
         x, y = gather(means2d, at, 2, of * 2), gather(means2d, at, 2, of * 2 + 1)
-        scale = 2.0 * (log_opacity + _LOG_255) / select(seen, A * C - B * B, one)
-        c0, c1 = _span(x, sqrt(scale * C), width)
-        r0, r1 = _span(y, sqrt(scale * A), height)
+        det = A * C - B * B
+        # The determinant of a needle is lost in rounding; its (slightly wider) radius is not.
+        sound = det > 1e-4 * (A * C)
+        scale = 2.002 * (log_opacity + _LOG_255) / select(sound, det, one)
+        c0, c1 = _span(x, select(sound, sqrt(scale * C), gather_as(radii, at, 2, of * 2, means2d)), width)
+        r0, r1 = _span(y, select(sound, sqrt(scale * A), gather_as(radii, at, 2, of * 2 + 1, means2d)), height)
         seen = seen & (c1 > c0) & (r1 > r0)
         to = of * stride
         header = (x, y, 0.5 * A, B, 0.5 * C, log_opacity, c0, c1, r0, r1, opacity)

@@ -151,7 +151,7 @@ def _bands(offsets: np.ndarray, jobs: int) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in pairwise(cuts) if b > a]
 
 
-def _tile(means2d, conics, depths, opacities, colors, camera, channels, with_depth) -> _Tiling:
+def _tile(means2d, conics, depths, radii, opacities, colors, camera, channels, with_depth) -> _Tiling:
     """Records, depth order and pair lists of all images."""
     batches, cameras, number = depths.shape
     images = batches * cameras
@@ -159,7 +159,7 @@ def _tile(means2d, conics, depths, opacities, colors, camera, channels, with_dep
     tiles = tiles_x * -(-camera.height // binning.TILE_HEIGHT)
     stride = binning.record_size(channels)
     depths_flat = _flat(depths)
-    inputs = [_flat(means2d), _flat(conics), depths_flat, _flat(opacities), _flat(colors)]
+    inputs = [_flat(means2d), _flat(conics), depths_flat, _flat(radii), _flat(opacities), _flat(colors)]
     records = _flat(torch.empty(images * number * stride, dtype=depths.dtype))  # torch aligns to cache lines
     boxes = np.empty(images * number * 4, np.int32)
     starts = np.zeros(images * number + 1, np.int64)
@@ -218,11 +218,11 @@ def _depth_order(depths, boxes, images, number, limit) -> tuple[np.ndarray, np.n
 
 class _Rasterize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, means2d, conics, depths, opacities, colors, backgrounds, camera, with_depth, absgrad):
+    def forward(ctx, means2d, conics, depths, radii, opacities, colors, backgrounds, camera, with_depth, absgrad):
         batches, cameras, number = depths.shape
         channels = colors.shape[-1] + int(with_depth)
         images = batches * cameras
-        tiling = _tile(means2d, conics, depths, opacities, colors, camera, channels, with_depth)
+        tiling = _tile(means2d, conics, depths, radii, opacities, colors, camera, channels, with_depth)
         render = means2d.new_empty(batches, cameras, camera.height, camera.width, channels)
         alphas = means2d.new_empty(batches, cameras, camera.height, camera.width, 1)
         render_flat, alphas_flat = _flat(render), _flat(alphas)
@@ -282,15 +282,16 @@ class _Rasterize(torch.autograd.Function):
         if absgrad:
             means2d.absgrad = outputs[5]
         v_backgrounds = None
-        if backgrounds is not None and ctx.needs_input_grad[5]:
+        if backgrounds is not None and ctx.needs_input_grad[6]:
             v_backgrounds = ((1 - alphas) * v_render).sum((-3, -2))
-        return *outputs[:5], v_backgrounds, None, None, None
+        return *outputs[:3], None, *outputs[3:5], v_backgrounds, None, None, None
 
 
 def rasterize(
     means2d: Tensor,
     conics: Tensor,
     depths: Tensor,
+    radii: Tensor,
     opacities: Tensor,
     colors: Tensor,
     backgrounds: Tensor | None,
@@ -315,7 +316,7 @@ def rasterize(
             empty = backgrounds.new_zeros(*backgrounds.shape[:-1], missing)
             backgrounds = torch.cat([backgrounds[..., :keep], empty, backgrounds[..., keep:]], -1)
     render, alphas = _Rasterize.apply(
-        means2d, conics, depths, opacities, colors, backgrounds, camera, with_depth, absgrad
+        means2d, conics, depths, radii, opacities, colors, backgrounds, camera, with_depth, absgrad
     )
     if padded > channels:
         plain = channels - int(with_depth)

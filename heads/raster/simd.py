@@ -232,6 +232,23 @@ def _each_address(context, builder, sig, args):
 
 
 @intrinsic
+def gather_as(typingctx, array, at, stride, offset, like):
+    """`array[at * stride + offset]` for the eight indices `at`, in the element type of the array `like`."""
+    element = like.dtype
+
+    def codegen(context, builder, sig, args):
+        result = ir.Constant(_vector_ir(element), ir.Undefined)
+        for lane, pointer in _each_address(context, builder, sig, args):
+            number = builder.load(pointer)
+            if isinstance(array.dtype, types.Integer):
+                number = builder.sitofp(number, _element_ir(element))
+            result = builder.insert_element(result, number, ir.Constant(_I32, lane))
+        return result
+
+    return Vec(element)(array, at, stride, offset, like), codegen
+
+
+@intrinsic
 def gather(typingctx, array, at, stride, offset):
     """`array[at * stride + offset]` for the eight indices `at`, of a contiguous 1-D float array."""
 

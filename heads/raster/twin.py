@@ -75,14 +75,12 @@ def project(means, quats, scales, opacities, viewmats, Ks, camera, compensate=Fa
 
 
 @torch.no_grad()
-def _pairs(means2d, conics, depths, opacities, camera) -> tuple[Tensor, Tensor, Tensor]:
+def _pairs(means2d, conics, depths, radii, opacities, camera) -> tuple[Tensor, Tensor, Tensor]:
     """(Gaussian [P] sorted by tile and depth, first pair and number of pairs per tile) over all images."""
     images, number = depths.shape
     tiles_x, tiles_y = -(-camera.width // _TILE), -(-camera.height // _TILE)
-    limit = torch.log((opacities * 255).clamp(1e-12, 255))
     seen = (conics[..., 0] > 0) & (opacities * 255 >= 1)
-    scale = 2 * limit / (conics[..., 0] * conics[..., 2] - conics[..., 1] ** 2).clamp_min(1e-30)
-    reach = (scale.clamp_min(0)[..., None] * conics[..., [2, 0]]).sqrt()
+    reach = radii.to(means2d.dtype)
     low = torch.floor((means2d - reach - 0.5) / _TILE).clamp_min(0)
     grid = means2d.new_tensor([tiles_x, tiles_y])
     high = torch.minimum(torch.floor((means2d + reach + 0.5) / _TILE) + 1, grid)
@@ -122,7 +120,7 @@ def _composite_tiles(tiles, starts, counts, owner, flat, camera) -> tuple[Tensor
     return weights.transpose(1, 2) @ colors[which], weights.sum(1)
 
 
-def rasterize(means2d, conics, depths, opacities, colors, backgrounds, camera, with_depth=False, absgrad=False):
+def rasterize(means2d, conics, depths, radii, opacities, colors, backgrounds, camera, with_depth=False, absgrad=False):
     """As `heads.raster.functions.rasterize`; `absgrad` needs the kernels and is not offered here."""
     batches, cameras, number = depths.shape
     images, dim = batches * cameras, colors.shape[-1]
@@ -133,7 +131,9 @@ def rasterize(means2d, conics, depths, opacities, colors, backgrounds, camera, w
         dim += 1
     means2d, conics = means2d.reshape(images, number, 2), conics.reshape(images, number, 3)
     opacities, colors = opacities.reshape(images, number), colors.reshape(images, number, dim)
-    owner, starts, counts = _pairs(means2d, conics, depths.reshape(images, number), opacities, camera)
+    owner, starts, counts = _pairs(
+        means2d, conics, depths.reshape(images, number), radii.reshape(images, number, 2), opacities, camera
+    )
     flat = (means2d.reshape(-1, 2), conics.reshape(-1, 3), opacities.reshape(-1), colors.reshape(-1, dim))
     tiles_x, tiles_y = -(-camera.width // _TILE), -(-camera.height // _TILE)
     busy = torch.argsort(counts, descending=True)[: int((counts > 0).sum())]
