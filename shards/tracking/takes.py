@@ -67,6 +67,7 @@ class Take:
         self.number, self.start, self.end = number, run.start, run.end
         self._scan, self._options, self._source = found, options, source
         self._fitter = fitter or default_fitter()
+        self._accelerations = np.zeros((2, 2))  # sums of squares and counts, before and after smoothing
 
     def __len__(self) -> int:
         return self.end - self.start
@@ -120,6 +121,13 @@ class Take:
             points.append(noise_level(local))
         return np.median(poses, axis=0), np.median(points, axis=0)
 
+    @property
+    def jitter(self) -> dict[str, float]:
+        """Root mean square acceleration of the stable landmarks, px per frame squared, once the take was iterated."""
+        squares, counts = self._accelerations.T
+        before, after = np.sqrt(squares / np.maximum(counts, 1))
+        return {"before": float(before), "after": float(after)}
+
     def _posed(self, landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         shape = self._fitter.neutral(self.identity_coefficients)
         return head_pose(landmarks, self.intrinsics, shape, np.array(STABLE))
@@ -130,8 +138,10 @@ class Take:
             end = min(start + CHUNK, self.end)
             low, high = max(self.start, start - MARGIN), min(self.end, end + MARGIN)
             raw, seen = self._scan.landmarks(low, high)
-            chunk = self._track(self.crop.landmarks(raw), seen)
+            raw = self.crop.landmarks(raw)
+            chunk = self._track(raw, seen)
             inside = slice(start - low, end - low)
+            self._accelerations += [_acceleration(raw[inside]), _acceleration(chunk["landmarks"][inside])]
             fixed = ("intrinsics", "identity")
             yield {k: v if k in fixed else np.ascontiguousarray(v[inside]) for k, v in chunk.items()}
 
@@ -288,6 +298,13 @@ def _reprojected(
     pixels = project(camera, intrinsics)
     pixels[..., 2] = (camera[..., 2] / translation[:, None, 2] - 1) * intrinsics[0, 0]
     return pixels
+
+
+def _acceleration(landmarks: np.ndarray) -> tuple[float, int]:
+    """Sum of squared accelerations (px per frame squared) of the stable landmarks, and their number."""
+    points = landmarks[:, list(STABLE), :2].astype(np.float64)
+    second = points[2:] - 2 * points[1:-1] + points[:-2]
+    return float((second**2).sum()), second[..., 0].size
 
 
 def _quality(

@@ -1,0 +1,104 @@
+"""Region masks: coverage, antialiasing, what belongs to what."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from configs import InputError
+from heads.masks import fill_polygons, region_masks
+from heads.rig import load_rig
+
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def landmarks():
+    """The mean head's landmarks, (2, 478, 3) px: mouth shut, and open."""
+    rig = load_rig()
+    expression = torch.stack([torch.zeros(rig.n_expression), rig.control("jaw")["expression"]])
+    points = rig.vertices(torch.zeros(1, rig.n_identity), expression)[:, :478].numpy()
+    return points * 26 + np.array([SIZE / 2, SIZE / 2 - 8, 0])
+
+
+def polygon_area(points):
+    x, y = points[..., 0], points[..., 1]
+    return 0.5 * np.abs((x * np.roll(y, -1, -1) - y * np.roll(x, -1, -1)).sum(-1))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_polygon_covers_its_area_wherever_it_lies(seed):
+    rng = np.random.default_rng(seed)
+    angle = np.sort(rng.uniform(0, 2 * np.pi, 9))
+    polygon = 20 * np.stack([np.cos(angle), np.sin(angle)], -1) * rng.uniform(0.4, 1, (9, 1)) + rng.uniform(28, 36, 2)
+    mask = fill_polygons(polygon[None], 64, 64)[0]
+    assert mask.sum() == pytest.approx(polygon_area(polygon), rel=0.01)
+    assert 0 <= mask.min() <= mask.max() <= 1 + 1e-6
+
+
+def test_a_square_of_half_pixels_has_half_covered_edges():
+    square = np.array([[[1.5, 1.5], [3.5, 1.5], [3.5, 3.5], [1.5, 3.5]]])
+    expected = np.outer([0, 0.5, 1, 0.5, 0], [0, 0.5, 1, 0.5, 0])
+    assert np.allclose(fill_polygons(square, 5, 5)[0], expected)
+
+
+def test_polygons_beyond_the_picture_are_cut_off():
+    big = np.array([[[-50.0, -50], [100, -50], [100, 100], [-50, 100]]])
+    assert np.allclose(fill_polygons(big, 8, 6), 1)
+    away = big + 1000
+    assert fill_polygons(away, 8, 6).max() == 0
+    assert fill_polygons(np.full((1, 4, 2), np.nan), 8, 6).max() == 0
+
+
+def test_a_polygon_moves_smoothly_with_its_corners():
+    square = np.array([[[10.0, 10], [20, 10], [20, 20], [10, 20]]])
+    masks = np.concatenate([fill_polygons(square + np.array([shift, 0.0]), 32, 32) for shift in np.linspace(0, 1, 9)])
+    assert np.abs(np.diff(masks, axis=0)).max() <= 0.126
+
+
+def test_regions_lie_inside_each_other_as_a_face_does(landmarks):
+    masks = region_masks(landmarks, SIZE, SIZE)
+    assert set(masks) == {"face", "eyes", "lips", "mouth_inside", "head"}
+    for mask in masks.values():
+        assert mask.shape == (2, SIZE, SIZE)
+        assert mask.dtype == np.float32
+        assert 0 <= mask.min() <= mask.max() <= 1 + 1e-6
+    for inner in ("eyes", "lips", "mouth_inside"):
+        assert (masks[inner] * (1 - masks["face"])).max() < 1e-5
+    assert (masks["face"] * (1 - masks["head"])).max() < 1e-5
+    assert (masks["lips"] * masks["mouth_inside"]).max() < 0.6  # only shared border pixels
+    assert masks["head"].sum() > 1.5 * masks["face"].sum()
+
+
+def test_an_opening_mouth_shows_its_inside_and_keeps_its_lips(landmarks):
+    masks = region_masks(landmarks, SIZE, SIZE)
+    shut, wide = masks["mouth_inside"].sum((1, 2))
+    assert wide > 2 * shut
+    assert masks["lips"][1].sum() == pytest.approx(masks["lips"][0].sum(), rel=0.5)
+
+
+def test_hair_and_neck_are_the_person_without_the_face(landmarks):
+    tall = SIZE + 60
+    matte = np.full((2, tall, SIZE), 255, np.uint8)
+    matte[:, :, : SIZE // 2] = 0
+    masks = region_masks(landmarks, tall, SIZE, ("face", "hair_neck"), matte=matte)
+    assert (masks["hair_neck"] * masks["face"]).max() < 0.3
+    assert masks["hair_neck"][:, :, : SIZE // 2].max() == 0
+    assert masks["hair_neck"][:, 4, SIZE // 2 :].min() > 0.9  # hair above the face
+    assert masks["hair_neck"][:, -1].max() < 0.1  # not the chest
+
+
+def test_torch_in_torch_out(landmarks):
+    masks = region_masks(torch.from_numpy(landmarks), SIZE, SIZE, ("lips",))
+    assert isinstance(masks["lips"], torch.Tensor)
+    assert np.array_equal(masks["lips"].numpy(), region_masks(landmarks, SIZE, SIZE, ("lips",))["lips"])
+
+
+def test_wrong_input_is_named(landmarks):
+    with pytest.raises(InputError, match="unknown region 'beard'"):
+        region_masks(landmarks, 8, 8, ("beard",))
+    with pytest.raises(InputError, match=r"shape \(3, 68, 2\)"):
+        region_masks(np.zeros((3, 68, 2)), 8, 8)
+    with pytest.raises(InputError, match="hair_neck needs a matte"):
+        region_masks(landmarks, 8, 8, ("hair_neck",))
