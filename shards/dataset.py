@@ -431,7 +431,9 @@ class Store:
                 at = int(index.offset[member]) - start
                 header, piece = data[at - BLOCK : at], data[at : at + int(index.length[member])]
                 name = wanted[member]
-                reason = _damage(header, piece, f"{key}.{name}", int(index.length[member]), int(index.crc[member]))
+                reason = _damage(
+                    header, piece, f"{key}.{name}".encode(), int(index.length[member]), int(index.crc[member])
+                )
                 if reason:
                     raise BrokenSample(key, name, reason, self.table.names[shard])
                 result[name] = piece
@@ -469,7 +471,7 @@ class Store:
                 os.close(self._files.popitem()[1])
 
 
-def _damage(header: bytes, piece: bytes, name: str, length: int, crc: int) -> str | None:
+def _damage(header: bytes, piece: bytes, name: bytes, length: int, crc: int) -> str | None:
     if len(piece) != length:
         return f"{len(piece)} of {length} bytes are there: the tar is truncated; fetch or build it again"
     if not header_matches(header, name, length):

@@ -43,8 +43,13 @@ def encode_jpeg(frame: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=quality, colorsubsampling="420")
 
 
-def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0) -> np.ndarray:
-    """JPEG to (H, W, 3) uint8 RGB; the header must say ``size`` (width, height) before a pixel is decoded."""
+def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0, out: np.ndarray | None = None) -> np.ndarray:
+    """JPEG to (H, W, 3) uint8 RGB; the header must say ``size`` (width, height) before a pixel is decoded.
+
+    Args:
+        min_side: decode at the smallest of 1/2, 1/4, 1/8 that is not below so many px.
+        out: contiguous array of the full size to decode into.
+    """
     import simplejpeg
 
     with _reading("JPEG"):
@@ -53,7 +58,7 @@ def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0) -> np.nda
             raise BadMember(f"is {width}x{height} px, expected {size[0]}x{size[1]}")
         # libjpeg scales by 1/2, 1/4, 1/8 while decoding, at a fraction of the cost.
         smallest = {"min_height": min_side, "min_width": min_side, "min_factor": 1} if min_side else {}
-        return simplejpeg.decode_jpeg(data, "RGB", **smallest)
+        return simplejpeg.decode_jpeg(data, "RGB", **smallest, **({} if out is None else {"buffer": out}))
 
 
 def encode_png(matte: np.ndarray) -> bytes:

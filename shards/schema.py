@@ -316,7 +316,14 @@ class Sample:
         """(N, H, W, 3) uint8 RGB of the frames asked for (all without ``indices``); only these are read and decoded."""
         chosen = [self._index(i) for i in (range(self.length) if indices is None else indices)]
         self.prefetch(["meta.json", *map(frame_name, chosen)])
-        return np.stack([self.frame(i, min_side) for i in chosen])
+        if min_side or not chosen:
+            return np.stack([self.frame(i, min_side) for i in chosen]) if chosen else np.zeros((0, 0, 0, 3), np.uint8)
+        width, height = self.size
+        pictures = np.empty((len(chosen), height, width, 3), np.uint8)  # decoded in place: a copy costs a third more
+        for place, index in zip(pictures, chosen):
+            name = frame_name(index)
+            self._try(name, lambda data, out=place: members.decode_jpeg(data, self.size, out=out), self.raw(name))
+        return pictures
 
     def matte(self, index: int) -> np.ndarray:
         """(H, W) uint8 alpha of the person in one frame."""

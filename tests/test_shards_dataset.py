@@ -180,6 +180,20 @@ def test_a_tar_with_foreign_members_is_refused(tar):
         index_of(tar, "x.tar")
 
 
+def test_a_header_is_recognised_as_tarfile_does():
+    from shards.index import header_matches
+
+    info = tarfile.TarInfo("a/b-00000.f000.jpg")
+    info.size = 70_001
+    good = info.tobuf(tarfile.USTAR_FORMAT)
+    assert header_matches(good, b"a/b-00000.f000.jpg", 70_001)
+    assert not header_matches(good, b"a/b-00000.f001.jpg", 70_001)
+    assert not header_matches(good, b"a/b-00000.f000.jpg", 70_002)
+    assert not header_matches(good[:-1], b"a/b-00000.f000.jpg", 70_001)
+    for at, byte in ((124, b"9"), (156, b"2"), (350, b"x")):
+        assert not header_matches(good[:at] + byte + good[at + 1 :], b"a/b-00000.f000.jpg", 70_001)
+
+
 def test_a_tar_header_that_claims_gigabytes_is_refused_before_reading(tmp_path):
     info = tarfile.TarInfo("a/b-00000.f000.jpg")
     info.size = 10 * 2**30
