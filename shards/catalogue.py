@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import gc
 import json
 import re
@@ -11,13 +12,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster import storage
-from configs import InputError
+from configs import InputError, nearest
 from shards.schema import FPS, SCHEMA
 
 FORMAT = "headstart-dataset"
 FILE = "dataset.json"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _SHA = re.compile(r"[0-9a-f]{64}")
+
+
+def known_people(name: str, names: list[str]) -> str:
+    """The end of a sentence about an unknown person: the nearest name, or all of them when they are few."""
+    if len(names) > 12 and not difflib.get_close_matches(name, names, n=1):
+        return f"; headstart shards info counts {len(names)} people"
+    return nearest(name, names)
 
 
 def shard_url(url: str, name: str) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from cluster import storage
 from configs import InputError, nearest
-from shards.catalogue import Catalogue, index_url, read_catalogue, shard_url, without_collection
+from shards.catalogue import Catalogue, index_url, known_people, read_catalogue, shard_url, without_collection
 from shards.index import BLOCK, ShardIndex, bad_index, digest, header_matches, runs
 from shards.schema import FPS, SCHEMA, BrokenSample, Sample, split_key
 
@@ -219,7 +219,7 @@ class Dataset:
         names = self.identities
         for name in identities:
             if name not in set(names):
-                raise InputError(f"identity '{name}' is not in {self.url}{nearest(name, names)}")
+                raise InputError(f"identity '{name}' is not in {self.url}{known_people(name, names)}")
         wanted = set(identities)
         view = self._copy()
         view._allowed = np.array([p["name"] in wanted for p in self._people], bool)

@@ -11,8 +11,8 @@ import time
 from typing import Any
 
 from cluster import storage
-from configs import InputError, nearest
-from shards.catalogue import read_catalogue, write_catalogue
+from configs import InputError
+from shards.catalogue import known_people, read_catalogue, write_catalogue
 from shards.dataset import Dataset
 from shards.journal import Journal
 from shards.lock import locked
@@ -41,7 +41,7 @@ def forget(dataset: str, identity: str) -> dict[str, Any]:
         names = [person["name"] for person in catalogue.identities]
         withdrawn = withdrawn_people(url)
         if identity not in names and not withdrawn.covers(identity):
-            raise InputError(f"{url}: no identity '{identity}'{nearest(identity, names)}")
+            raise InputError(f"{url}: no identity '{identity}'{known_people(identity, names)}")
         counts = _counts(catalogue, identity)
         if not withdrawn.covers(identity):
             entry = {"person": name_hash(identity), "date": time.strftime("%Y-%m-%d", time.gmtime()), **counts}

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from configs import InputError, nearest
+from configs import InputError
+from shards.catalogue import known_people
 from shards.dataset import IDENTITY, SAMPLES, Dataset
 
 STREAMS = 240  # divisible by most numbers of ranks, so that a rank keeps its streams
@@ -151,7 +152,7 @@ def identity_factors(dataset: Dataset, weights: Weights) -> np.ndarray:
     numbers = np.flatnonzero(allowed)
     for name, factor in weights.items():
         if name not in names:
-            raise InputError(f"identity weights: '{name}' is not in {dataset.url}{nearest(name, names)}")
+            raise InputError(f"identity weights: '{name}' is not in {dataset.url}{known_people(name, names)}")
         if not np.isfinite(factor) or factor < 0:
             raise InputError(f"identity weights: '{name}' has factor {factor}, expected 0 or more")
         factors[numbers[names.index(name)]] = factor
