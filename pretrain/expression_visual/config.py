@@ -38,7 +38,7 @@ class VisualLossConfig:
     lpips: str | None = None  # path of LPIPS/VGG weights; without them the perceptual loss is absent
     alpha: float = 0.1  # agreement of the head's outline with the matte
     offset: float = 0.05
-    scale: float = 0.05
+    scale: float = 0.2
     face: float = 2.0  # weight of the face's pixels; hair, neck and the background beside them count 1
     detail: float = 4.0  # weight of eyes, lips and the inside of the mouth
 

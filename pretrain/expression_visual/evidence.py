@@ -21,7 +21,7 @@ FAR = 0.25  # share of them that counts as far from the source, in head angle or
 NOTES = [
     "PSNR in dB and SSIM of the face (landmark outline) against the real frame, 'head' with hair, neck and outline over grey;",
     "copy: the source frame's texture on the person's tracked mesh. The source is the clip's most frontal frame with a closed",
-    "mouth. turned: the quarter of the frames farthest from it in head angle; open: the quarter with the widest mouth;",
+    "mouth and open eyes. turned: the quarter of the frames farthest from it in head angle; open: the quarter with the widest mouth;",
     "mouth: PSNR within the inner lips and around of those frames.",
 ]
 
@@ -58,7 +58,9 @@ def load_clip(dataset: Any, run: Sequence, size: int, targets: int) -> Clip:
     track = run.track
     opening = lip_motion(default_rig(), track["identity"], track["expression"]).opening
     angle = angles_to_frontal(track["rotation"])
-    source = int(np.argmin(angle / max(angle.std(), 1e-3) + 1.5 * (opening - opening.min()) / max(opening.std(), 1e-6)))
+    mouth = 1.5 * (opening - opening.min()) / max(opening.std(), 1e-6)
+    lids = 10 * np.clip(track["eyelids"].max(1) - 0.2, 0, None)
+    source = int(np.argmin(angle / max(angle.std(), 1e-3) + mouth + lids))
     others = np.unique(np.linspace(0, len(run) - 1, targets).round().astype(int))
     rows = np.concatenate([[source], others[others != source]])
     image, matte, scale = read_pictures(dataset, run, rows, size)

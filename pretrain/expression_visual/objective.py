@@ -10,6 +10,9 @@ from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.view import POSE
 
 
+GROWTH = 0.7  # log of how much larger than its texel a Gaussian may become without penalty: twice
+
+
 class VisualObjective(nn.Module):
     """``forward(batch)``: predict one map a person, render all targets of the batch in one call, compare.
 
@@ -59,7 +62,7 @@ class VisualObjective(nn.Module):
         self, image: Tensor, alpha: Tensor, target: Tensor, maps: Tensor, batch: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """The parts, by the names of their weights in the config."""
-        from heads.losses import d_ssim, l1, offset_penalty, scale_penalty
+        from heads.losses import d_ssim, l1, offset_penalty
 
         config = self.model.config.loss
         weight = batch["target_weight"].float().flatten(0, 1)
@@ -70,7 +73,7 @@ class VisualObjective(nn.Module):
             "d_ssim": d_ssim(image, target, weight),
             "alpha": ((alpha - matte).abs() * near).sum() / near.sum().clamp_min(1),
             "offset": offset_penalty(maps[..., :3]),
-            "scale": scale_penalty(maps[..., 7:10], largest=2.0),
+            "scale": (maps[..., 7:10] - self.model.neutral[:, 7:10] - GROWTH).clamp_min(0).square().mean(),
         }
         if config.perceptual:
             parts["perceptual"] = self.perceptual()(image * near, target * near).mean()

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CELL = 2.2  # px of a depth-buffer cell, in mean texel distances
 TOLERANCE = 0.16  # rig units: nearer than this in front counts as the same surface
+# Teeth and eyeballs lie just behind lips and lids: here the same surface is a thin one.
+INNER = ("mouth_inside", "teeth_upper", "teeth_lower", "eyeball_left", "eyeball_right")
+INNER_TOLERANCE = 0.02
 
 
 class TexelSurface:
@@ -23,11 +25,13 @@ class TexelSurface:
         self.rig = rig
         self.corners = rig.faces[binding.triangles]  # (N, 3)
         self.barycentric = binding.barycentric.float()
-        self.regions = binding.regions
+        self.regions, self.binding = binding.regions, binding
+        inner = torch.tensor([rig.regions[name] for name in INNER if name in rig.regions])
+        self.tolerance = torch.where(torch.isin(self.regions, inner), INNER_TOLERANCE, TOLERANCE)
 
     def to(self, device: torch.device) -> TexelSurface:
         """Move the tables; returns itself."""
-        for name in ("corners", "barycentric", "regions"):
+        for name in ("corners", "barycentric", "regions", "tolerance"):
             setattr(self, name, getattr(self, name).to(device))
         return self
 
@@ -37,6 +41,14 @@ class TexelSurface:
         centres = (corners * self.barycentric[None, :, :, None]).sum(2)
         normals = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
         return centres, F.normalize(normals, dim=-1, eps=1e-8)
+
+    def without_specks(self, seen: Tensor) -> Tensor:
+        """Weights (B, N) without specks of seen texels among hidden ones: a morphological opening of the map."""
+        # Beyond a chart's edge everything counts as seen, so that charts do not shrink.
+        image = self.binding.scatter(seen[..., None], fill=1.0)
+        eroded = -F.max_pool2d(-image, 3, stride=1, padding=1)
+        opened = F.max_pool2d(eroded, 3, stride=1, padding=1)
+        return torch.minimum(self.binding.gather(opened)[..., 0], seen)
 
 
 def mirror_index(points: Tensor) -> Tensor:
@@ -61,13 +73,15 @@ def facing(points: Tensor, normals: Tensor, rotation: Tensor, translation: Tenso
     return (normals * F.normalize(camera - points, dim=-1)).sum(-1)
 
 
-def unhidden(pixels: Tensor, depth: Tensor, size: int, cells: int = 48) -> Tensor:
-    """1 where no texel lies in front of a texel at its place, else 0 (B, N): a depth buffer of ``cells``² cells."""
+def unhidden(
+    pixels: Tensor, depth: Tensor, size: int, tolerance: Tensor | float = TOLERANCE, cells: int = 48
+) -> Tensor:
+    """1 where nothing lies more than ``tolerance`` before a texel, else 0 (B, N): a depth buffer of ``cells``² cells."""
     cell = (pixels / size * cells).floor().clamp(0, cells - 1).long()
     index = cell[..., 1] * cells + cell[..., 0]
     nearest = torch.full((len(pixels), cells * cells), float("inf"), device=pixels.device)
     nearest.scatter_reduce_(1, index, depth, "amin")
-    return (depth <= nearest.gather(1, index) + TOLERANCE).float()
+    return (depth <= nearest.gather(1, index) + tolerance).float()
 
 
 def sample_pixels(image: Tensor, pixels: Tensor) -> Tensor:
@@ -101,4 +115,5 @@ def visibility(
     # A shrunken matte: at its edge pixels are a mixture with the background.
     person = -F.max_pool2d(-matte[:, None], 3, stride=1, padding=1)
     there = ((sample_pixels(person.permute(0, 2, 3, 1), pixels)[..., 0] - 0.5) * 2).clamp(0, 1)
-    return pixels, towards * unhidden(pixels, depth, size) * inside(pixels, size) * there
+    seen = towards * unhidden(pixels, depth, size, surface.tolerance) * inside(pixels, size) * there
+    return pixels, surface.without_specks(seen)

@@ -54,7 +54,25 @@ def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: ExpressionVis
     size = matte.shape[1]
     names = ("face", "eyes", "lips", "mouth_inside", "head", "hair_neck")
     masks = region_masks(landmarks, size, size, names, matte=matte)
-    near = np.maximum(masks["head"], masks["hair_neck"])
+    near = np.maximum(masks["head"], masks["hair_neck"]) * (1 - beside_neck(landmarks, size))
     detail = np.clip(masks["eyes"] + masks["lips"] + masks["mouth_inside"], 0, 1)
     weight = near + (config.loss.face - 1) * masks["face"] + (config.loss.detail - config.loss.face) * detail
     return np.clip(weight, 0, None).astype(np.float32)
+
+
+# FaceMesh: top of the forehead, chin, and the face's outline at the height of the ears.
+FOREHEAD, CHIN, SIDES = 10, 152, [234, 454]
+
+
+def beside_neck(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """1 below the jaw and beside the neck, where shoulders and clothes are, else 0 (G, S, S), soft at the edges."""
+    top, chin = landmarks[:, FOREHEAD, :2], landmarks[:, CHIN, :2]
+    tall = np.maximum(np.linalg.norm(chin - top, axis=-1), 1e-3)[:, None, None]
+    down = ((chin - top) / tall[:, 0])[:, None, None]
+    y, x = np.mgrid[:size, :size] + 0.5
+    offset = np.stack([x, y], -1)[None] - chin[:, None, None]
+    along = (offset * down).sum(-1) / tall
+    across = np.abs(offset[..., 0] * down[..., 1] - offset[..., 1] * down[..., 0]) / tall
+    broad = np.linalg.norm(np.diff(landmarks[:, SIDES, :2], axis=1)[:, 0], axis=-1)[:, None, None] / tall
+    below, beside = np.clip((along + 0.12) / 0.05, 0, 1), np.clip((across - 0.42 * broad) / 0.05, 0, 1)
+    return (below * beside).astype(np.float32)
