@@ -40,10 +40,8 @@ class VideoTrack:
         return sum(run.end - run.start for run in self._scan.runs)
 
     def __iter__(self) -> Iterator[Take]:
-        try:
-            yield from self.takes
-        finally:
-            self.close()
+        yield from self.takes
+        self.close()
 
     def __enter__(self) -> VideoTrack:
         return self
