@@ -25,7 +25,7 @@ VIEWS = {
 SCENARIOS = {
     "quiet": Fleet(ranks=RANKS, slow_nodes=0.0, hours_between_failures=1e9),
     "stragglers": Fleet(ranks=RANKS, slow_nodes=0.02, slow_factor=1.3, hours_between_failures=1e9),
-    "machines lost every 30 min each": Fleet(ranks=RANKS, hours_between_failures=0.5, hours_to_replace=0.02),
+    "machines lost every 12 min each": Fleet(ranks=RANKS, hours_between_failures=0.2, hours_to_replace=0.02),
 }
 
 

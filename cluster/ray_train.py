@@ -125,14 +125,24 @@ def _environment(settings: ClusterConfig, imported: bool) -> None:
 
 def _start_private(ray: Any, settings: ClusterConfig) -> None:
     for attempt in range(STARTS):
+        before = _children()
         try:
             return _start_once(ray, settings)
         except Exception as error:
-            # Ray gives its own processes 30 s, too little for a machine that is busy just now.
+            # Ray gives its own processes 30 s, too little for a machine that is busy just now, and leaves them running.
             ray.shutdown()
+            for process in _children() - before:
+                process.kill()
             if attempt + 1 == STARTS or "timed out" not in str(error).lower():
                 raise
             log.warning("Ray did not start in time (%s); trying again", brief(error))
+
+
+def _children() -> set[Any]:
+    """Processes below this one; Ray has psutil among its own requirements."""
+    import psutil
+
+    return set(psutil.Process().children(recursive=True))
 
 
 def _start_once(ray: Any, settings: ClusterConfig) -> None:

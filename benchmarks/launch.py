@@ -1,0 +1,125 @@
+"""What starting costs, and what a second worker gives on two cores.
+
+The training is real (a convolutional network of 1 M parameters under the engine, gradients exchanged by gloo), the data
+made up. One worker and two share the same global batch; each worker has one thread, so two cores are two workers.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+
+from benchmarks.results import row, write
+
+STEPS, WARMUP, BATCH, SIZE = 24, 4, 16, 64
+
+
+def noop(config: dict, context: object) -> dict:
+    """A training function that does nothing."""
+    return {"world": context.world_size}
+
+
+def train(config: dict, context: object) -> dict | None:
+    """Steps a second after a warm-up."""
+    import torch
+    from torch import nn
+
+    from cluster.engine import Engine, EngineConfig
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    engine = Engine(EngineConfig(**config["engine"]))
+    widths = [3, 64, 128, 256]
+    layers = [layer for a, b in pairwise(widths) for layer in (nn.Conv2d(a, b, 3, stride=2, padding=1), nn.SiLU())]
+    model = nn.Sequential(*layers, nn.Conv2d(256, 256, 3, padding=1), nn.SiLU(), nn.Flatten(), nn.LazyLinear(8))
+    model(torch.zeros(1, 3, SIZE, SIZE))
+    model = engine.prepare(model, torch.optim.AdamW(model.parameters(), lr=1e-3))
+    share = BATCH // engine.world_size
+    batch = torch.rand(share, 3, SIZE, SIZE, device=engine.device)
+    for step in range(STEPS + WARMUP):
+        if step == WARMUP:
+            engine.barrier()
+            started = time.perf_counter()
+        engine.backward(model(batch).square().mean())
+        engine.clip_and_step()
+    engine.barrier()
+    return {"steps_per_second": STEPS / (time.perf_counter() - started), "world": engine.world_size}
+
+
+def main() -> None:
+    """Write ``results/launch.json``."""
+    rows = [_help(), *_starts(), *_throughput()]
+    load = os.getloadavg()[0]
+    write(
+        "launch",
+        rows,
+        f"load average {load:.1f} on {os.cpu_count()} cores when it ended; 1 or less means a quiet machine",
+    )
+
+
+def _help() -> dict:
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "headstart", "--help"], stdout=subprocess.DEVNULL, check=True)
+        times.append(time.perf_counter() - started)
+    return row("headstart --help", "fresh process, best of 5", min(times), "s", "well under 1 s", min(times))
+
+
+def _launch(target: str, config: dict, **options: object) -> tuple[dict, float]:
+    """(result, seconds) of a launch in a fresh process, as a user starts one."""
+    script = (
+        "import json, sys, tempfile, time; from cluster.launch import launch\n"
+        "if __name__ == '__main__':\n"
+        "    a = json.loads(sys.argv[1]); t = time.perf_counter()\n"
+        "    r = launch(a['target'], a['config'], run=tempfile.mkdtemp(), **a['options'])\n"
+        "    print(json.dumps([r, time.perf_counter() - t]))\n"
+    )
+    import json
+
+    arguments = json.dumps({"target": target, "config": config, "options": options})
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"PYTHONPATH": os.getcwd(), "TMPDIR": folder, "RAY_TMPDIR": "/tmp"}
+        done = subprocess.run(
+            [sys.executable, "-c", script, arguments], capture_output=True, text=True, env=environment, check=False
+        )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    result, seconds = json.loads(done.stdout.strip().splitlines()[-1])
+    return result, seconds
+
+
+def _starts() -> list[dict]:
+    case = "a launch that does nothing"
+    _, here = _launch("benchmarks.launch:noop", {}, ray=False)
+    _, one = _launch("benchmarks.launch:noop", {}, workers=1)
+    _, two = _launch("benchmarks.launch:noop", {}, workers=2)
+    return [
+        row(case, "in this process (--no-ray)", here, "s"),
+        row(case, "private Ray, 1 worker", one, "s"),
+        row(case, "private Ray, 2 workers", two, "s", "1 worker", two / one),
+    ]
+
+
+def _throughput() -> list[dict]:
+    case = f"training, global batch {BATCH} at {SIZE} px, one thread a worker"
+    rows, peer = [], None
+    for variant, workers, mode in (
+        ("1 worker", 1, "plain"),
+        ("2 workers, ddp", 2, "ddp"),
+        ("2 workers, zero2", 2, "zero2"),
+    ):
+        cluster = {"workers": workers, "cpus_per_worker": 1}
+        result, _ = _launch("benchmarks.launch:train", {"engine": {"mode": mode, "device": "cpu"}}, cluster=cluster)
+        speed = result["steps_per_second"]
+        peer = peer or speed
+        rows.append(row(case, variant, speed, "steps/s", "1 worker; 1.7 or more wanted for ddp", speed / peer))
+    return rows
+
+
+if __name__ == "__main__":
+    main()
