@@ -110,7 +110,7 @@ def quaternions(R: Tensor) -> Tensor:
 def quaternion_product(p: Tensor, q: Tensor) -> Tensor:
     """Hamilton product of quaternions wxyz [..., 4]: first turn by q, then by p."""
     pw, pv, qw, qv = p[..., :1], p[..., 1:], q[..., :1], q[..., 1:]
-    vector = pw * qv + qw * pv + torch.linalg.cross(pv.expand_as(qv), qv)
+    vector = pw * qv + qw * pv + torch.linalg.cross(pv, qv)
     return torch.cat([pw * qw - (pv * qv).sum(-1, True), vector], -1)
 
 

@@ -186,7 +186,7 @@ def test_the_thread_limit_comes_from_the_call_the_environment_or_torch(monkeypat
     assert get_num_threads() == 5
     set_num_threads(None)
     monkeypatch.setenv("HEADSTART_THREADS", "many")
-    with pytest.raises(InputError, match="HEADSTART_THREADS.*got 'many'"):
+    with pytest.raises(InputError, match=r"HEADSTART_THREADS.*got 'many'"):
         get_num_threads()
     with pytest.raises(InputError, match="got 0"):
         set_num_threads(0)
