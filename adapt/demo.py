@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -111,6 +112,7 @@ def demo(
     story = Story("Real people" if videos else "Invented people")
     story.machine = _machine()
     dataset = str(out / "dataset")
+    _forget_other(out, {"videos": str(videos), "seconds": seconds, "size": size, "seed": seed, "train": train_seconds})
     if videos:
         cast = real_cast(videos, consent, hold_out, people or 2, speech)
         with story.stage(f"shards: tracking {len(cast.videos)} clips"):
@@ -140,7 +142,17 @@ def demo(
 
 def _folder(out: str | Path) -> Path:
     out = Path(out)
-    known = {"dataset", "guests", "runs", "avatars", "evaluation", "demo.json", "report.html", "talking.mp4"}
+    known = {
+        "dataset",
+        "guests",
+        "runs",
+        "avatars",
+        "evaluation",
+        "demo.json",
+        "settings.json",
+        "report.html",
+        "talking.mp4",
+    }
     if out.exists() and (not out.is_dir() or any(p.name not in known for p in out.iterdir())):
         raise InputError(f"--out {out}: exists and is not a demo's folder; choose another name")
     try:
@@ -148,6 +160,18 @@ def _folder(out: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"--out {out}: cannot be made ({error.strerror}); choose another") from None
     return out
+
+
+def _forget_other(out: Path, settings: dict[str, Any]) -> None:
+    """Drops the shards of a demo with other settings or another rig: continuing them would mix what does not belong."""
+    from heads.rig import load_rig
+
+    now = {**settings, "rig": load_rig().sha256}
+    note = out / "settings.json"
+    if note.is_file() and json.loads(note.read_text()) != now:
+        for name in ("dataset", "guests"):
+            shutil.rmtree(out / name, ignore_errors=True)
+    note.write_text(json.dumps(now, indent=2) + "\n")
 
 
 def _synthesize(identities: int, seconds: float, seed: int, dataset: str, size: int, workers: int) -> None:

@@ -42,19 +42,21 @@ class Cast:
 
 
 def invented_guests(count: int, seed: int, folder: Path, seconds: float, size: int) -> list[Guest]:
-    """People whom this seed's corpus does not hold, filmed twice: to adapt from, and saying something new."""
-    from shards.synthetic import synthetic_video
-    from shards.synthetic.generate import CONSENT, LICENCE
+    """People whom this seed's corpus does not hold, filmed twice: to adapt from, and saying something new.
+
+    Films that are there from a run before are kept.
+    """
+    from shards.synthetic.generate import CONSENT, LICENCE, make_talker, synthetic_video
 
     guests = []
-    for person in range(seed * 1000 + _OUTSIDE, seed * 1000 + _OUTSIDE + count):
-        first = synthetic_video(person, seconds, folder / f"guest-{person:04d}.mp4", size=size, clip=0)
-        second = synthetic_video(person, seconds, folder / f"guest-{person:04d}-unheard.mp4", size=size, clip=1)
-        truth = Path(second["video"])
-        words = " ".join(second["words"])
-        guests.append(
-            Guest(first["identity"], Path(first["video"]), truth, truth, licence=LICENCE, consent=CONSENT, words=words)
-        )
+    for number in range(seed * 1000 + _OUTSIDE, seed * 1000 + _OUTSIDE + count):
+        person = make_talker(number)
+        films = [folder / f"guest-{number:04d}.mp4", folder / f"guest-{number:04d}-unheard.mp4"]
+        for clip, film in enumerate(films):
+            if not film.is_file():
+                synthetic_video(number, seconds, film, size=size, clip=clip)
+        words = " ".join(person.perform(seconds, 1, size).words)
+        guests.append(Guest(person.identity.name, films[0], films[1], films[1], LICENCE, CONSENT, words))
     return guests
 
 

@@ -78,7 +78,7 @@ def fields(config: Config) -> dict[str, torch.nn.Module]:
 
 def build(context: Context) -> BranchHead:
     """Clouds on the tracked head by region, coloured by the frontal frame."""
-    from heads.gaussians import FreeGaussians
+    from heads.free_gaussians import FreeGaussians
     from shards.audio import FEATURES
 
     config = context.config

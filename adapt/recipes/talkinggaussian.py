@@ -69,7 +69,7 @@ def fields(config: Config) -> dict[str, torch.nn.Module]:
 
 def build(context: Context) -> BranchHead:
     """Clouds on the tracked head, coloured by the frontal frame."""
-    from heads.gaussians import FreeGaussians
+    from heads.free_gaussians import FreeGaussians
     from shards.audio import FEATURES
 
     config = context.config
@@ -106,7 +106,7 @@ def empty_branches(
     motion: dict[str, torch.nn.Module], document: dict[str, Any], tensors: dict[str, Tensor], rig: Any
 ) -> BranchHead:
     """The same for any recipe of branches."""
-    from heads.gaussians import FreeGaussians
+    from heads.free_gaussians import FreeGaussians
 
     counts = document["model"]["gaussians"]
     model = BranchHead(
@@ -114,7 +114,7 @@ def empty_branches(
         tensors["intrinsics"],
         rig=rig,
         identity=tensors["identity"],
-        clouds={name: FreeGaussians.empty(counts[name]) for name in motion},
+        clouds={name: FreeGaussians(torch.zeros(counts[name], 3), scale=1.0) for name in motion},
         fields=motion,
         audio_features=document["features"]["size"],
     )

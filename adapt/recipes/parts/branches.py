@@ -22,7 +22,8 @@ from heads.audio_net import AudioEncoder
 from heads.backdrop import Backdrop
 from heads.compose import over
 from heads.conditions import POSE
-from heads.gaussians import FreeGaussians, Gaussians, render_head
+from heads.free_gaussians import PARTS, Densifier, FreeGaussians
+from heads.gaussians import Gaussians, render_head
 from heads.motion import Motion
 from heads.talking_head import moved
 
@@ -85,7 +86,11 @@ class BranchHead(HeadModel):
         cloud = self.clouds[name].gaussians()
         if condition is None:
             return cloud
-        return moved(cloud, self.motion(name, condition, cloud.means[0]))
+        count = len(condition["audio"])
+        shared = cloud.replace(
+            **{part: getattr(cloud, part).expand(count, *getattr(cloud, part).shape[1:]) for part in PARTS}
+        )
+        return moved(shared, self.motion(name, condition, cloud.means[0]))
 
     def gaussians(self, drive: Drive | None) -> Gaussians:
         """All branches in one scene."""
@@ -136,6 +141,8 @@ class BranchHead(HeadModel):
         ]
 
 
+# A CPU renders this many in a few milliseconds; papers end with 20 to 60 thousand.
+MOST_GAUSSIANS = 40_000
 # Adam's rates per parameter of a cloud (Kerbl et al. 2023, means for scenes of this size).
 RATES = {"means": 2e-3, "scales": 5e-3, "quats": 1e-3, "opacities": 5e-2, "colors": 5e-3}
 
@@ -180,24 +187,42 @@ def train_static(
         extra: groups that learn at the same time (the backdrop).
         beside: branches that are rendered with it and learn, but are not densified.
     """
-    cloud, step = model.clouds[branch], iter(range(1 << 30))
     model.active, model.still = beside or (branch,), True
-    extra = extra + model.cloud_groups(tuple(name for name in beside if name != branch))
     if not densify:
-        fit.stage(f"static {branch}", begin, until, extra, loss, cloud=cloud)
+        groups = extra + model.cloud_groups(model.active)
+        fit.stage(f"static {branch}", begin, until, groups, loss)
         return
+    densifier = _densifier(model.clouds[branch])
 
     def watched(rendered: Any, batch: Any) -> Tensor:
-        cloud.before_backward(model.metas[branch])
+        densifier.before_backward(model.metas[branch])
         return loss(rendered, batch)
 
     def densified(progress: float) -> None:
-        # Nothing is split or pruned at the end of the stage, so that what remains can settle.
-        if progress < 0.8:
-            optimizers = fit.optimizers[f"static {branch}"].cloud
-            cloud.after_backward(next(step), model.metas[branch], optimizers)
+        # Nothing is split or pruned at the end of the stage, so that what remains can settle; nor beyond the limit.
+        if progress > 0.8 or densifier.cloud.n > MOST_GAUSSIANS:
+            densifier.strategy.refine_stop_iter = 0
+        densifier.after_backward(model.metas[branch])
 
-    fit.stage(f"static {branch}", begin, until, extra, watched, cloud=cloud, after=densified)
+    groups = extra + model.cloud_groups(tuple(name for name in beside if name != branch))
+    fit.stage(f"static {branch}", begin, until, groups, watched, after=densified, densifier=densifier)
+
+
+def _densifier(cloud: FreeGaussians) -> Densifier:
+    """gsplat's default strategy on a schedule for budgets of minutes: early, often, and without opacity resets."""
+    rates = {name: rate for name, rate in RATES.items() if name != "means"}
+    never = 1 << 30
+    return Densifier(
+        cloud,
+        scene_scale=1.0,
+        rates={**rates, "means": RATES["means"]},
+        refine_start_iter=50,
+        refine_every=50,
+        refine_stop_iter=never,
+        reset_every=never,
+        grow_grad2d=4e-4,
+        verbose=False,
+    )
 
 
 class IncrementalSampling:

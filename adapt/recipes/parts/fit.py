@@ -22,7 +22,7 @@ from adapt.recipes.parts.model import HeadModel, Rendered, head_window
 from adapt.recipes.parts.tracks import TrackRefinement
 
 if TYPE_CHECKING:
-    from heads.gaussians import FreeGaussians
+    from heads.free_gaussians import Densifier
 
 Loss = Callable[[Rendered, Batch], Tensor]
 SAVE_EVERY = 15.0
@@ -31,17 +31,18 @@ MEASURED_FRAMES = 3
 
 
 class Optimizers:
-    """One Adam for parameters of fixed size and, beside it, those of a cloud whose parameters come and go."""
+    """One Adam for parameters of fixed size and, beside it, those of a densifier, whose parameters come and go."""
 
-    def __init__(self, groups: list[dict], device: torch.device, cloud: FreeGaussians | None) -> None:
+    def __init__(self, groups: list[dict], device: torch.device, densifier: Densifier | None) -> None:
         self.main = None
         if groups:
             fused = device.type in ("cpu", "cuda")
             self.main = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-12, fused=fused)
-        self.cloud = cloud.optimizers() if cloud is not None else {}
+        self.densifier = densifier
 
     def _all(self) -> list[torch.optim.Optimizer]:
-        return ([self.main] if self.main is not None else []) + list(self.cloud.values())
+        own = [] if self.densifier is None else list(self.densifier.optimizers.values())
+        return ([self.main] if self.main is not None else []) + own
 
     @property
     def param_groups(self) -> list[dict]:
@@ -60,8 +61,9 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        for optimizer in self._all():
-            optimizer.step()
+        # The densifier steps its own after it has looked at the gradients.
+        if self.main is not None:
+            self.main.step()
 
 
 @dataclass
@@ -149,7 +151,7 @@ class Fit:
         after: Callable[[float], None] | None = None,
         floor: float = 0.05,
         whole_every: int = 4,
-        cloud: FreeGaussians | None = None,
+        densifier: Densifier | None = None,
     ) -> None:
         """Optimise parameter groups between two fractions of the budget.
 
@@ -161,10 +163,10 @@ class Fit:
             floor: learning rates fall along a cosine over the whole budget, to this share of their start.
             whole_every: every so many steps the whole frame is rendered, else the window that holds the head;
                 0: never.
-            cloud: free Gaussians to optimise as well, with their own optimisers, so that they can be densified.
+            densifier: of a cloud of free Gaussians to optimise as well; it steps in ``after``.
         """
         groups = [group for group in groups if group["params"]]
-        optimizer: Any = Optimizers(groups, self.device, cloud)
+        optimizer: Any = Optimizers(groups, self.device, densifier)
         rates = [group["lr"] for group in optimizer.param_groups]
         self.optimizers = {name: optimizer}
         self._restore(name, optimizer)

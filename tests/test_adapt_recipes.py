@@ -1,0 +1,211 @@
+"""Adaptation itself: every recipe, budgets, resuming, killing, refusing."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from adapt_fixture import SIZE, make_world
+
+import adapt.adapt
+from adapt import folder
+from adapt.adapt import adapt as make_avatar
+from adapt.avatar import load_avatar
+from adapt.recipes import RECIPES
+from configs import InputError
+
+QUICK = {"prior": "none", "size": SIZE}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def _truth(world, monkeypatch):
+    monkeypatch.setattr("shards.tracking.track_frames", world.segments)
+
+
+@pytest.fixture(scope="module")
+def avatar(world, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shards.tracking.track_frames", world.segments)
+        out = tmp_path_factory.mktemp("avatar") / "ada"
+        result = make_avatar(world.video, out, budget="60it", **QUICK)
+    return out, result
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_makes_an_avatar_that_opens_and_renders_the_same_again(world, tmp_path, recipe):
+    result = make_avatar(world.video, tmp_path / "ada", recipe=recipe, budget="10it", **QUICK)
+    assert result["recipe"] == recipe
+    assert result["iterations"] >= 10
+    first, second = load_avatar(tmp_path / "ada", "cpu"), load_avatar(tmp_path / "ada", "cpu")
+    drive = first.tracked_drive([3, 20])
+    if first.model.hears:
+        drive = drive.with_(features=_windows(first, 2))
+    images = [opened.render(drive) for opened in (first, second)]
+    assert images[0].shape == (2, SIZE, SIZE, 3)
+    assert np.array_equal(*images)
+    assert images[0].std() > 0.05
+
+
+def _windows(avatar, count):
+    import torch
+
+    from adapt.recipes.parts.drive import AUDIO_CONTEXT
+
+    return torch.zeros(count, 2 * AUDIO_CONTEXT + 1, avatar.document["features"]["size"])
+
+
+def test_the_result_and_the_document_say_what_the_design_asks(avatar):
+    out, result = avatar
+    assert {"avatar", "recipe", "prior", "iterations", "seconds", "metrics"} <= result.keys()
+    document = json.loads((out / "avatar.json").read_text())
+    needed = {"schema", "recipe", "prior", "rig", "features", "size", "created", "provenance", "metrics"}
+    assert needed <= document.keys()
+    assert document["prior"] is None
+    assert document["progress"]["complete"]
+    assert not (out / folder.STATE).exists()
+    assert sum(record["bytes"] for record in document["files"].values()) < 20e6
+
+
+def test_optimising_brings_the_face_nearer_to_unseen_frames(avatar):
+    curve = json.loads((avatar[0] / "avatar.json").read_text())["progress"]["psnr_face"]
+    untrained = 20.0
+    assert curve[-1][1] > untrained
+
+
+def test_training_takes_the_first_ten_elevenths_unless_told_otherwise(avatar, world, tmp_path):
+    assert avatar[1]["frames"] == len(world.frames) * 10 // 11
+    result = make_avatar(world.video, tmp_path / "short", seconds=1.0, budget="2it", **QUICK)
+    assert result["frames"] == 25
+
+
+def test_one_frame_is_enough_to_begin_with(world, tmp_path):
+    assert make_avatar(world.video, tmp_path / "one", seconds=0.04, budget="3it", **QUICK)["frames"] == 1
+
+
+def test_parts_can_be_switched_off(world, tmp_path):
+    off = ["color_mlp=false", "residual_motion=false", "offsets=false", "track_correction=false", "inpainter=false"]
+    small = make_avatar(world.video, tmp_path / "small", budget="2it", set=off, **QUICK)
+    opened = load_avatar(tmp_path / "small", "cpu")
+    assert opened.model.talking.color is None
+    assert opened.model.inpainting is None
+    assert small["iterations"] >= 2
+
+
+def test_the_same_seed_gives_the_same_avatar_bit_for_bit(world, tmp_path):
+    for name in ("a", "b"):
+        make_avatar(world.video, tmp_path / name, budget="5it", seed=3, **QUICK)
+    hashes = [folder.read_document(tmp_path / n)["files"][folder.WEIGHTS]["sha256"] for n in ("a", "b")]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_stopped_run_leaves_a_good_avatar_and_resume_goes_on(world, tmp_path):
+    out = tmp_path / "ada"
+    threading.Timer(3.0, lambda: signal.raise_signal(signal.SIGTERM)).start()
+    begun = make_avatar(world.video, out, budget="100000it", **QUICK)
+    assert not begun["complete"]
+    assert load_avatar(out, "cpu").render(load_avatar(out, "cpu").tracked_drive([0])).shape == (1, SIZE, SIZE, 3)
+    total = begun["iterations"] + 20
+    resumed = make_avatar(world.video, out, budget=f"{total}it", resume=True, **QUICK)
+    assert resumed["complete"]
+    assert resumed["iterations"] >= total
+    assert not (out / folder.STATE).exists()
+
+
+def test_the_avatar_on_disk_is_good_from_the_first_seconds_on(world, tmp_path, monkeypatch):
+    seen = []
+
+    def run(fit, context):
+        seen.append(load_avatar(tmp_path / "ada", "cpu").document["progress"]["complete"])
+        raise KeyboardInterrupt
+
+    module = adapt.adapt.recipe_module("headstart")
+    monkeypatch.setattr(module, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        make_avatar(world.video, tmp_path / "ada", budget="5it", **QUICK)
+    assert seen == [False]
+    folder.verify_folder(tmp_path / "ada")
+
+
+def test_a_wall_clock_budget_is_kept(world, tmp_path):
+    begin = time.monotonic()
+    result = make_avatar(world.video, tmp_path / "ada", budget="6s", **QUICK)
+    assert result["iterations"] > 0
+    # Generous: other work on the machine may starve the last save.
+    assert time.monotonic() - begin < 20
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"budget": "0s"}, "budget"),
+        ({"recipe": "headstrat"}, "did you mean 'headstart'"),
+        ({"set": ["colour_mlp=false"]}, "color_mlp"),
+        ({"seconds": -1.0}, "seconds"),
+        ({"size": 100}, "multiple of 16"),
+        ({"device": "cuda:9"}, "CUDA"),
+        ({"prior": "/nowhere/at/all"}, "nowhere"),
+        ({"video": "/nowhere.mp4"}, "no such file"),
+    ],
+)
+def test_bad_input_is_refused_with_a_sentence_and_leaves_nothing(world, tmp_path, change, says):
+    arguments = {"video": world.video, "budget": "2it", **QUICK, **change}
+    video = arguments.pop("video")
+    with pytest.raises(InputError, match=says):
+        make_avatar(video, tmp_path / "out" / "ada", **arguments)
+    assert not (tmp_path / "out" / "ada").exists()
+
+
+def test_an_output_that_exists_is_not_touched(world, tmp_path):
+    (tmp_path / "ada").mkdir()
+    with pytest.raises(InputError, match="exists"):
+        make_avatar(world.video, tmp_path / "ada", budget="2it", **QUICK)
+
+
+def test_ten_frames_are_too_few(tmp_path):
+    from adapt.video import VideoWriter
+
+    with VideoWriter(tmp_path / "short.mp4", 64, 64) as writer:
+        for _ in range(10):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(InputError, match="10 frames are too few"):
+        make_avatar(tmp_path / "short.mp4", tmp_path / "ada", budget="2it", prior="none")
+
+
+def test_resuming_another_video_or_recipe_is_refused(avatar, world, tmp_path):
+    with pytest.raises(InputError, match="recipe headstart, not ggtalker"):
+        make_avatar(world.video, avatar[0], recipe="ggtalker", budget="99it", resume=True, **QUICK)
+    with pytest.raises(InputError, match="complete"):
+        make_avatar(world.video, avatar[0], budget="60it", resume=True, **QUICK)
+
+
+def test_an_avatar_of_another_rig_is_refused(avatar, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(avatar[0], copy)
+    document = json.loads((copy / "avatar.json").read_text())
+    document["rig"]["sha256"] = "0" * 64
+    (copy / "avatar.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="was made for rig"):
+        load_avatar(copy, "cpu")
+
+
+def test_a_recipes_configuration_is_complete_and_commented():
+    from configs import load_config, resolve_config
+    from configs.loading import to_dict
+
+    for name in RECIPES:
+        module = adapt.adapt.recipe_module(name)
+        text = resolve_config(f"adapt/{name}").read_text()
+        shipped = load_config(module.Config, f"adapt/{name}")
+        assert to_dict(shipped) == to_dict(module.Config())
+        assert all(f"{key}:" in text for key in to_dict(shipped))
