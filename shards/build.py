@@ -23,7 +23,7 @@ from configs import InputError
 from shards.audio import feature_size, parse_feature
 from shards.catalogue import FILE, Catalogue, ShardEntry, read_catalogue, write_catalogue
 from shards.clip import BuildSettings, Clip, ClipRecord, Task, default_rig, task_prefix
-from shards.consent import read_consent, record_for, unknown_record
+from shards.consent import read_consent, unknown_record
 from shards.journal import Journal
 from shards.lock import LOCK, locked
 from shards.report import write_report
@@ -109,14 +109,14 @@ def find_clips(videos: Sequence[str | Path], consent: str | Path | None = None) 
     Raises:
         InputError: nothing there, a folder without videos, or a wrong consent file.
     """
-    records = read_consent(str(consent)) if consent is not None else []
+    rows = read_consent(str(consent)) if consent is not None else None
     paths = list(dict.fromkeys(path for video in videos for path in _expand(str(video))))
     if not paths:
         raise InputError("no videos were given; name files or folders")
     names = _names(paths)
     clips = []
     for path in paths:
-        found = record_for(records, storage.basename(path))
+        found = rows.find(storage.basename(path)) if rows is not None else None
         bytes_, modified = _stat(path)
         record = found or unknown_record(names[path])
         clips.append(
@@ -194,6 +194,8 @@ class _Builder:
         """Do what is not done yet."""
         _sweep(self.url, self.catalogue)
         todo = self._todo(clips)
+        if todo:
+            self.catalogue.adopt_rig(default_rig())  # another rig than the dataset's is refused before any work
         queue = deque(_tasks(todo, workers))
         progress = _Progress(todo)
         pool = open_pool(self.settings, workers, address)
@@ -249,6 +251,9 @@ class _Builder:
             elif record["bytes"] != clip.bytes or not (record["modified"] == clip.modified or _same(record, clip)):
                 reason = "the file differs from the one that was built under this name; give it another name"
                 self._changed.append({"clip": clip.name, "start": None, "end": None, "reason": reason})
+            elif clip.known and (was := _recorded(record)) != (now := _recorded(clip.as_dict())):
+                reason = f"was built as {was}, the consent file now says {now}; forget the person and build again"
+                self._changed.append({"clip": clip.name, "start": None, "end": None, "reason": reason})
         return todo
 
     def _handle(self, task: Task, message: tuple[Any, ...], queue: deque[Task], progress: _Progress) -> None:
@@ -280,7 +285,6 @@ class _Builder:
         begun = time.monotonic()
         if entries:
             self.catalogue.add(entries)
-            self.catalogue.adopt_rig(default_rig())
             self.catalogue.features = dict(self.sizes)
             self.catalogue.track = _track_sizes(self.url, entries[0]) or self.catalogue.track
         self.journal.write()
@@ -290,18 +294,27 @@ class _Builder:
         self._last = time.monotonic() + 20 * (time.monotonic() - begun)
 
     def _after_death(self, task: Task, clip: str, why: str) -> list[Task]:
-        """The clips of a task whose worker died, again; alone, and without the one that keeps killing workers."""
+        """What is left of a task whose worker died: the suspect alone, unless it killed too many, and the others."""
         self._deaths[clip] = self._deaths.get(clip, 0) + 1
+        if not clip and self._deaths[clip] > ATTEMPTS:
+            raise InputError(f"workers end before they begin ({why}); run headstart doctor")
         rest = [c for c in task.clips if c.name not in self.journal.clips]
-        for culprit in [c for c in rest if c.name == clip and self._deaths[clip] >= ATTEMPTS]:
-            self._refuse(culprit, f"the tracker crashed on it {ATTEMPTS} times ({why})")
-            rest.remove(culprit)
-        return [Task(prefix=task_prefix([c]), clips=(c,)) for c in rest]
+        suspects = [c for c in rest if c.name == clip]
+        groups = [suspects, [c for c in rest if c.name != clip]]
+        if self._deaths[clip] >= ATTEMPTS:
+            for culprit in suspects:
+                self._refuse(culprit, f"the tracker crashed on it {ATTEMPTS} times ({why})")
+            groups = groups[1:]
+        return [Task(prefix=task_prefix(group), clips=tuple(group)) for group in groups if group]
 
     def _refuse(self, clip: Clip, reason: str) -> None:
         record = ClipRecord()
         record.refuse(reason)
         self._take([], [{**clip.as_dict(), **asdict(record)}])
+
+
+def _recorded(record: dict[str, Any]) -> str:
+    return f"{record['identity']}, licence {record['licence']}, consent {record['consent']}"
 
 
 def _nothing(clips: list[Clip], records: list[dict[str, Any]]) -> str:

@@ -36,7 +36,26 @@ class ConsentRecord:
         return {name: value for name, value in asdict(self).items() if name not in ("clip", "identity")}
 
 
-def read_consent(path: str) -> list[ConsentRecord]:
+class ConsentFile:
+    """The rows of a consent file, found by clip name."""
+
+    def __init__(self, records: Sequence[ConsentRecord]) -> None:
+        self._exact = {record.clip: record for record in records}
+        self._patterns = [record for record in records if any(sign in record.clip for sign in "*?[")]
+
+    def __len__(self) -> int:
+        return len(self._exact)
+
+    def find(self, name: str) -> ConsentRecord | None:
+        """The row that speaks of the clip called ``name`` (its file's name, with or without ending), or None."""
+        stem = name.rpartition(".")[0] or name
+        exact = self._exact.get(name) or self._exact.get(stem)
+        if exact is not None:
+            return exact
+        return next((r for r in self._patterns if fnmatchcase(stem, r.clip) or fnmatchcase(name, r.clip)), None)
+
+
+def read_consent(path: str) -> ConsentFile:
     """Read a consent file.
 
     Raises:
@@ -45,25 +64,24 @@ def read_consent(path: str) -> list[ConsentRecord]:
     try:
         text = storage.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8 CSV"
-        ) from None
+        what = f"{error.reason} at byte {error.start}"
+        raise InputError(f"{path}: not UTF-8 text ({what}); save it as UTF-8 CSV") from None
     rows = list(csv.reader(io.StringIO(text)))
     header = tuple(name.strip() for name in rows[0]) if rows else ()
     if header != COLUMNS:
         raise InputError(
             f"{path}: row 1 has the columns '{','.join(header)}', expected '{','.join(COLUMNS)}'; correct the header"
         )
-    records, seen = [], {}
+    records: dict[str, tuple[int, ConsentRecord]] = {}
     for line, row in enumerate(rows[1:], 2):
         if not any(cell.strip() for cell in row):
             continue
         record = _record(path, line, [cell.strip() for cell in row])
-        if record.clip in seen:
-            raise InputError(f"{path}: rows {seen[record.clip]} and {line} both name clip '{record.clip}'; keep one")
-        seen[record.clip] = line
-        records.append(record)
-    return records
+        if record.clip in records:
+            first = records[record.clip][0]
+            raise InputError(f"{path}: rows {first} and {line} both name clip '{record.clip}'; keep one")
+        records[record.clip] = (line, record)
+    return ConsentFile([record for _, record in records.values()])
 
 
 def _record(path: str, line: int, row: Sequence[str]) -> ConsentRecord:
@@ -79,15 +97,6 @@ def _record(path: str, line: int, row: Sequence[str]) -> ConsentRecord:
         consent=consent or UNKNOWN,
         source=source,
     )
-
-
-def record_for(records: Sequence[ConsentRecord], name: str) -> ConsentRecord | None:
-    """The row that speaks of the clip called ``name`` (its file's name, with or without ending), or None."""
-    stem = name.rsplit(".", 1)[0] if "." in name else name
-    exact = next((record for record in records if record.clip in (name, stem)), None)
-    if exact is not None:
-        return exact
-    return next((r for r in records if fnmatchcase(stem, r.clip) or fnmatchcase(name, r.clip)), None)
 
 
 def unknown_record(clip: str) -> ConsentRecord:

@@ -16,7 +16,9 @@ from cluster import storage
 from configs import InputError
 from shards.catalogue import FILE, Catalogue, ShardEntry, read_catalogue, write_catalogue
 from shards.encode import encode_sample
+from shards.schema import split_key
 from shards.shardfile import SAMPLES_PER_SHARD, ShardSet
+from shards.withdrawn import withdrawn_people
 
 
 class DatasetWriter:
@@ -42,6 +44,7 @@ class DatasetWriter:
             write_catalogue(self.url, self._catalogue)  # an output that cannot be written is found now, not in an hour
         self._catalogue.adopt_rig(rig_record(rig))
         self._keys: set[str] | None = None
+        self._withdrawn = withdrawn_people(self.url)
         number = len(self._catalogue.shards)
         while f"part{number:05d}-00000" in self._catalogue.names():
             number += 1
@@ -62,6 +65,8 @@ class DatasetWriter:
         """
         if self.has(key):
             raise InputError(f"sample '{key}' is in {self.url} already; choose another clip name or another folder")
+        if self._withdrawn.covers(split_key(key)[0]):
+            raise InputError(f"sample '{key}': this person was withdrawn from {self.url}; leave them out")
         encoded = encode_sample(key, {**self._catalogue.rig_entry(), **meta}, **parts)
         track, features = parts["track"], parts["features"]
         self._catalogue.adopt_sizes(

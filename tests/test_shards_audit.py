@@ -193,6 +193,12 @@ def test_samples_of_others_are_the_same_bytes_after_forgetting(copy):
     assert {key: after.read(key).raw("f001.jpg") for key in before} == before
 
 
+def test_a_withdrawn_person_cannot_be_written_again(copy):
+    forget(str(copy), "bob")
+    with DatasetWriter(copy, rig=RIG) as writer, pytest.raises(InputError, match="was withdrawn"):
+        writer.add(sample_key("bob", "bob_again", 0), {}, **parts(0))
+
+
 def test_forgetting_twice_is_fine_and_an_unknown_person_is_refused(copy):
     forget(str(copy), "bob")
     assert forget(str(copy), "bob")["samples"] == 0

@@ -19,7 +19,7 @@ from configs import InputError
 from shards import Reader, SequenceView, open_dataset
 from shards.audit import verify
 from shards.build import build, find_clips
-from shards.consent import read_consent, record_for
+from shards.consent import read_consent
 from shards.forget import forget
 
 HEADER = "clip,identity,licence,consent,source\n"
@@ -207,10 +207,10 @@ def test_a_wrong_consent_file_is_refused_before_any_work(videos, tmp_path, text,
 
 def test_exact_names_win_over_patterns(tmp_path):
     (tmp_path / "c.csv").write_text(HEADER + "news_*,anchor,a,,\nnews_7,guest,b,,\n")
-    records = read_consent(str(tmp_path / "c.csv"))
-    assert record_for(records, "news_7.mp4").identity == "guest"
-    assert record_for(records, "news_8.mp4").identity == "anchor"
-    assert record_for(records, "x.mp4") is None
+    rows = read_consent(str(tmp_path / "c.csv"))
+    assert rows.find("news_7.mp4").identity == "guest"
+    assert rows.find("news_8.mp4").identity == "anchor"
+    assert rows.find("x.mp4") is None
 
 
 def test_the_shared_consent_file_names_every_shared_clip(clips):
@@ -245,6 +245,25 @@ def test_a_changed_file_under_an_old_name_is_reported(videos, tmp_path):
     assert result["refused"][0]["clip"] == "bob"
     assert "another name" in result["refused"][0]["reason"]
     assert result["segments"] == 10
+
+
+def test_a_consent_file_that_now_says_otherwise_is_reported(videos, tmp_path):
+    run(videos, tmp_path / "d")
+    (tmp_path / "c.csv").write_text(HEADER + "bob,robert,owned,yes,phone\n")
+    (entry,) = run(videos, tmp_path / "d", consent=tmp_path / "c.csv")["refused"]
+    assert entry["clip"] == "bob"
+    assert "was built as bob, licence unknown" in entry["reason"]
+    assert "now says robert, licence owned" in entry["reason"]
+
+
+def test_another_rig_than_the_datasets_is_refused_before_any_work(videos, tmp_path, monkeypatch):
+    import shards.build as module
+
+    run(videos, tmp_path / "d")
+    write_video(videos, "eve")
+    monkeypatch.setattr(module, "default_rig", lambda: {"name": "other/1", "sha256": "f" * 64})
+    with pytest.raises(InputError, match="now it is other/1"):
+        run(videos, tmp_path / "d")
 
 
 def test_a_touched_file_is_still_the_same_one(videos, tmp_path):
