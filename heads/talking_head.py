@@ -52,11 +52,11 @@ class HeadConfig:
     """
 
     resolution: int = 128
-    color_rank: int = 8
-    offset_rank: int = 8
+    color_rank: int = 16
+    offset_rank: int = 24
     correction_rank: int = 16
     hidden: int = 32
-    noise: float = 0.3
+    noise: float = 0.1
     body: bool = True
     body_grid: int = 9
 
