@@ -222,7 +222,7 @@ def _shipped_atlas() -> dict[str, np.ndarray] | None:
         rig = load_rig()
     except InputError:
         return None
-    return {"faces": rig.faces.numpy(), "face_uvs": rig.face_uvs.numpy()}
+    return {key: getattr(rig, key).numpy() for key in ("faces", "face_regions", "face_uvs")}
 
 
 def _tracker() -> str:

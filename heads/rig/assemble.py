@@ -44,15 +44,16 @@ def assemble(
         triangles: (F, 3) of the face's surface.
         identity, expression: (K, 478, 3) displacements per unit coefficient.
         eyelids: (2, 478, 3) displacements that close the left and the right eye of the mean face.
-        atlas: a rig file's arrays whose UV atlas to keep (its topology is the same), so that maps learned on one rig
-            fit the other; ``None`` builds an atlas, which takes a minute.
+        atlas: ``faces``, ``face_regions`` and ``face_uvs`` of a rig to keep, so that maps learned on one rig fit the
+            other; ``None`` builds an atlas, which takes some ten seconds.
     """
     head = complete(mean, triangles)
     faces, regions = np.concatenate(head.faces), np.concatenate(head.labels)
-    if atlas is not None and np.array_equal(atlas["faces"], faces):
-        face_uvs = atlas["face_uvs"]
-    else:
+    if atlas is None:
         face_uvs = build_atlas(head.vertices, faces, regions, head.parts)
+    else:
+        # The same vertices joined the same way; only which diagonal splits a cell of the cranium could differ.
+        faces, regions, face_uvs = atlas["faces"], atlas["face_regions"], atlas["face_uvs"]
     centres = np.stack([eyeball_centre(mean, side) for side in ("left", "right")])
     full_identity, centre_identity = _extend_identity(head, identity)
     directions = control_directions(expression)
