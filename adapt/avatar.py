@@ -290,7 +290,7 @@ class BodyFrames:
         from adapt.video import read_frames_from
 
         first = max(0, index - self.keep // 2)
-        self.held = {number: frame for number, frame in read_frames_from(self.path, first, self.keep, fps=self.fps)}
+        self.held = dict(read_frames_from(self.path, first, self.keep, fps=self.fps))
         if index not in self.held:
             raise InputError(f"avatar '{self.avatar.name}': {BODY} ends before frame {index}; adapt again")
 

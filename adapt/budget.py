@@ -102,6 +102,7 @@ class Clock:
         A stage always gets one step, so that every part of an avatar exists however small the budget is; only a
         stage that a resumed run had already finished gets none.
         """
+        until = min(until, 1.0)  # shares add up to one only within rounding
         first = not self.stopped and not (self.resumed and self.fraction >= until)
         while first or self.fraction < until:
             first = False

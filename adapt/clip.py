@@ -221,7 +221,7 @@ def split_frames(video: str | Path, seconds: float | None = None) -> tuple[int, 
         InputError: unreadable, shorter than a second, or ``seconds`` not positive.
     """
     info = video_info(video)
-    total = int(round(info["seconds"] * FPS)) or info["frames"]
+    total = round(info["seconds"] * FPS) or info["frames"]
     if total < LEAST_FRAMES:
         raise InputError(
             f"{video}: {total} frames are too few; give a clip of at least {LEAST_FRAMES} frames (one second)"

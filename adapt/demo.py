@@ -41,6 +41,7 @@ class Story:
     began: float = field(default_factory=time.time)
     stages: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)  # clips that tracking would not take, and why
     toy: list[str] = field(default_factory=list)
     corpus: dict[str, Any] = field(default_factory=dict)
     priors: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -127,10 +128,11 @@ def demo(
         story.corpus = _corpus(dataset, cast, bool(videos))
     steps = _plan_steps(minutes)
     for prior in PRIORS:
-        with story.stage(f"pretraining {prior}: {steps[prior]} steps", vital=prior == "expression-visual"):
+        with story.stage(f"pretraining {prior}: {steps[prior]} steps", vital=False):
             story.priors[prior] = _pretrain(prior, dataset, out, steps[prior], seed, ray, story.corpus)
-    with story.stage("registry: promoting and pulling by alias"):
-        uris = _promote_and_pull(story.priors)
+    uris = "none"
+    with story.stage("registry: promoting and pulling by alias", vital=False):
+        uris = _promote_and_pull(story.priors) or "none"
     for guest in cast.guests:
         story.guests.append(_adapt_guest(guest, out, uris, recipe, budget, train_seconds, seed, story))
     story.toy = _toy(story, seconds, size, minutes, budget, train_seconds, bool(videos))
@@ -190,7 +192,7 @@ def _build(cast: Cast, dataset: str, workers: int, story: Story) -> None:
 
     result = build([str(v) for v in cast.videos], dataset, consent=cast.consent, workers=workers, size=256)
     for refused in result["refused"]:
-        story.failed.append({"stage": f"tracking {refused['clip']}", "reason": refused["reason"]})
+        story.refused.append({"clip": str(refused["clip"]), "reason": str(refused["reason"])})
 
 
 def _corpus(dataset: str, cast: Cast, real: bool) -> dict[str, Any]:
@@ -307,15 +309,16 @@ def _adapt_guest(
     sync = next((uri for uri in uris.split(",") if "sync-expert" in uri), None)
     for name, prior in (("with priors", uris), ("without", "none")):
         folder = out / "avatars" / f"{guest.identity}-{name.split()[0]}"
-        with story.stage(f"adapting {guest.identity} {name}, {budget}", vital=name == "with priors"):
+        with story.stage(f"adapting {guest.identity} {name}, {budget}", vital=False):
             record["variants"][name] = _adapt(guest, folder, prior, recipe, budget, train_seconds, seed)
         if name not in record["variants"]:
             continue
         with story.stage(f"scoring {guest.identity} {name}", vital=False):
-            scores = _score(folder, guest, out / "evaluation" / folder.name, train_seconds, sync)
-            record["variants"][name]["scores"] = scores
+            record["variants"][name]["scores"] = _score(folder, guest, out / "evaluation" / folder.name, sync)
+    if not record["variants"]:
+        return record
     with story.stage(f"{guest.identity} says what adaptation never heard", vital=False):
-        avatar = out / "avatars" / f"{guest.identity}-with"
+        avatar = next(iter(record["variants"].values()))["avatar"]
         target = out / ("talking.mp4" if not story.guests else f"guests/{guest.identity}-talking.mp4")
         record["video"] = _speak(guest, avatar, target)
     return record
@@ -338,7 +341,7 @@ def _length(video: Path) -> float:
     return float(video_info(video)["seconds"])
 
 
-def _score(avatar: Path, guest: Guest, folder: Path, train_seconds: float, sync: str | None) -> dict[str, Any]:
+def _score(avatar: Path, guest: Guest, folder: Path, sync: str | None) -> dict[str, Any]:
     from adapt.evaluate import evaluate
     from cluster.registry import resolve
 
@@ -349,7 +352,7 @@ def _score(avatar: Path, guest: Guest, folder: Path, train_seconds: float, sync:
     }
 
 
-def _speak(guest: Guest, avatar: Path, target: Path) -> dict[str, Any]:
+def _speak(guest: Guest, avatar: str, target: Path) -> dict[str, Any]:
     """The avatar says the unheard speech; beside it the truth, where that was filmed, else the person as recorded."""
     from adapt.talk import talk
 
@@ -429,10 +432,10 @@ def _finish(story: Story, out: Path, real: bool) -> dict[str, Any]:
     result: dict[str, Any] = {
         "out": str(out), "report": str(report), "video": spoken["video"] if spoken else None,
         "corpus": {k: v for k, v in story.corpus.items() if k != "people"},
-        "priors": {name: {k: prior[k] for k in ("uri", "steps", "seconds", "validation", "registered")}
+        "priors": {name: {k: prior.get(k) for k in ("uri", "steps", "seconds", "validation", "registered")}
                    for name, prior in story.priors.items()},
         "guests": [_summary(guest) for guest in story.guests],
-        "toy": story.toy, "failed": story.failed, "machine": story.machine,
+        "toy": story.toy, "failed": story.failed, "refused": story.refused, "machine": story.machine,
         "stages": [{"name": s["name"], "seconds": round(s["seconds"], 1)} for s in story.stages],
     }  # fmt: skip
     with story.stage("writing the report"):
@@ -474,6 +477,8 @@ def summary_text(result: dict[str, Any]) -> str:
             shown = ", ".join(f"{drive} {_figure(values.get('psnr_face'))} dB" for drive, values in drives.items())
             lines.append(f"  {guest['identity']} {name}: face {shown or 'not scored'} after {variant['seconds']:.0f} s")
     lines += [f"  toy-sized {line}" for line in result["toy"]]
+    if result["refused"]:
+        lines.append(f"  refused   {len(result['refused'])} clips or parts; reasons are on the page")
     lines += [f"  failed    {item['stage']}: {item['reason']}" for item in result["failed"]]
     lines += [f"  video     {result['video']}", f"  report    {result['report']}"]
     return "\n".join(lines)

@@ -67,9 +67,10 @@ class WindowStream:
         if ready <= 0:
             return {}
         windows = np.lib.stride_tricks.sliding_window_view(self.rows, 2 * self.context + 1, 0)[:ready]
-        result = self.apply(windows.transpose(0, 2, 1))
+        # Window by window: a matrix product over more rows rounds differently, and streams must repeat bit for bit.
+        parts = [self.apply(windows[i : i + 1].transpose(0, 2, 1)) for i in range(ready)]
         self.rows = self.rows[ready:]
-        return result
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class RidgeDriver:
@@ -196,7 +197,7 @@ class PriorDriver:
         self.prior, self.style, self.label, self.changed, self.seed = prior, style, label, changed, seed
         self.options = options or {}
         self.name = f"audio-expression prior {label}".strip() + (", fine-tuned on the clip" if changed else "")
-        self.lookahead = int(prior.lookahead)
+        self.lookahead = int(prior.streamer(style=style).lookahead)
 
     def stream(self) -> Stream:
         """A new stream."""

@@ -194,7 +194,7 @@ def test_range(avatar: Avatar, video: str | Path, start: float | None) -> tuple[
         InputError: nothing is left to test on.
     """
     info = video_info(video)
-    total = int(round(info["seconds"] * FPS))
+    total = round(info["seconds"] * FPS)
     trained = avatar.document["clip"]["frames"] if _same_video(avatar, video) else 0
     first = trained if start is None else round(start * FPS)
     if first < 0 or total - first < 3:

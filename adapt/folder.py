@@ -1,4 +1,4 @@
-"""The avatar folder on disk: ``avatar.json``, ``weights.safetensors``, a thumbnail, the body's frames; every file hashed.
+"""The avatar folder on disk: ``avatar.json``, ``weights.safetensors``, thumbnail, body frames; every file hashed.
 
 Saving is atomic: a new folder is built beside the old one and the two are exchanged, so that whoever kills the
 process finds the last good avatar whole.

@@ -102,8 +102,8 @@ def check_rig(uri: str, info: dict[str, Any], rig: Any) -> None:
     theirs = info["rig"]
     if theirs.get("sha256") != rig.sha256:
         raise InputError(
-            f"prior '{uri}' was trained for rig {theirs.get('name')} ({str(theirs.get('sha256'))[:12]}), but the rig here "
-            f"is {rig.name} ({rig.sha256[:12]}); use a prior of this rig or --prior none"
+            f"prior '{uri}' was trained for rig {theirs.get('name')} ({str(theirs.get('sha256'))[:12]}), but the rig "
+            f"here is {rig.name} ({rig.sha256[:12]}); use a prior of this rig or --prior none"
         )
 
 

@@ -45,7 +45,13 @@ def test_psnr_over_an_empty_mask_is_absent_not_perfect():
 def test_ssim_equals_scikit_image(pictures):
     structural = pytest.importorskip("skimage.metrics").structural_similarity
     _, full = structural(
-        *pictures, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, full=True
+        *pictures,
+        channel_axis=2,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=1,
+        full=True,
     )
     assert np.abs(full.mean(-1) - metrics.ssim_map(*pictures)).max() < 1e-5
 

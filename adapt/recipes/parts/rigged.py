@@ -1,4 +1,4 @@
-"""The rigged head of ``headstart`` and ``ggtalker``: :class:`heads.talking_head.TalkingHead` behind the common interface.
+"""The rigged head of ``headstart`` and ``ggtalker``: ``heads.talking_head.TalkingHead`` as every model is driven.
 
 ``headstart`` adds residual motion of eyes and mouth (FG-3DGS's high-frequency branches) on top of the rig.
 """

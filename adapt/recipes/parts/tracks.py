@@ -13,7 +13,7 @@ from heads.conditions import POSE
 
 
 class TrackRefinement(nn.Module):
-    """Residuals ``[6 + K + 6]`` (rotation vector, translation, expression, eyelids, gaze) for the frames of one clip."""
+    """Residuals ``[6 + K + 6]`` (rotation vector, translation, expression, eyelids, gaze) for a clip's frames."""
 
     def __init__(self, frames: int, n_expression: int) -> None:
         super().__init__()

@@ -1,0 +1,134 @@
+"""Evaluation: metrics.json and the page, for avatars and for any method's video."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from adapt_fixture import SIZE, make_world
+
+from adapt.adapt import adapt as make_avatar
+from adapt.evaluate import evaluate
+from adapt.report import MEASURES, contact_sheet, curve_svg, error_colors
+from adapt.video import VideoWriter, video_info
+from configs import InputError
+
+NAMES = {"psnr", "psnr_face", "ssim", "ssim_face", "lpips", "flip", "lmd", "aue_u", "aue_l", "sync_c", "sync_d"}
+NAMES |= {"jitter_head", "jitter_lips", "seam", "null_reasons"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def _truth(world, monkeypatch):
+    monkeypatch.setattr("shards.tracking.track_frames", world.segments)
+    monkeypatch.setattr("shards.tracking.detect_landmarks", world.detect)
+
+
+@pytest.fixture(scope="module")
+def scored(world, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shards.tracking.track_frames", world.segments)
+        patch.setattr("shards.tracking.detect_landmarks", world.detect)
+        folder = tmp_path_factory.mktemp("scored")
+        make_avatar(world.video, folder / "ada", budget="60it", prior="none", size=SIZE)
+        evaluate(folder / "ada", world.video, folder / "scores")
+    return folder
+
+
+def test_the_record_has_both_drives_and_all_that_the_design_lists(scored):
+    record = json.loads((scored / "scores" / "metrics.json").read_text())
+    assert set(record["drives"]) == {"track", "audio"}
+    for drive in record["drives"].values():
+        assert drive.keys() >= NAMES
+        absent = {name for name in NAMES - {"null_reasons"} if drive[name] is None}
+        assert absent == drive["null_reasons"].keys() & NAMES
+        assert all(drive["null_reasons"].values())
+    assert record.keys() >= {"fps", "adapt_seconds", "frames", "size", "device", "commit"}
+    assert record["frames"] == 6
+    assert record["drives"]["track"]["lpips"] is None
+    assert "weights" in record["drives"]["track"]["null_reasons"]["lpips"]
+
+
+def test_the_face_is_measured_on_frames_that_training_never_saw(scored, world):
+    record = json.loads((scored / "scores" / "metrics.json").read_text())
+    assert record["test"]["first_frame"] == 60
+    assert record["drives"]["track"]["psnr_face"] > 20
+    assert "own body layer" in record["whole_frame"]
+
+
+def test_the_page_needs_nothing_beside_it(scored):
+    page = (scored / "scores" / "report.html").read_text()
+    assert page.count("data:video/mp4;base64,") == 2
+    assert "<polyline" in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "real, rendered, error" in page
+
+
+def test_the_side_by_side_video_is_twice_as_wide_and_says_what_it_is(scored):
+    info = video_info(scored / "scores" / "track.mp4")
+    assert (info["width"], info["height"]) == (2 * SIZE, SIZE)
+    assert info["provenance"]["synthetic"]
+
+
+def test_a_video_against_itself_is_perfect(world, tmp_path):
+    evaluate(out=tmp_path / "scores", frames=world.video, against=world.video)
+    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())["drives"]["external"]
+    assert scores["psnr"] == pytest.approx(100.0)
+    assert scores["ssim"] == pytest.approx(1.0)
+    assert scores["lmd"] == scores["aue_l"] == scores["seam"] == 0.0
+    assert scores["jitter_head"] == pytest.approx(1.0)
+
+
+def test_a_darker_video_scores_what_its_error_says(world, tmp_path):
+    with VideoWriter(tmp_path / "dark.mp4", SIZE, SIZE, crf=10) as writer:
+        for frame in world.frames:
+            writer.write(np.clip(frame.astype(int) - 26, 0, 255).astype(np.uint8))
+    evaluate(out=tmp_path / "scores", frames=tmp_path / "dark.mp4", against=world.video)
+    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())["drives"]["external"]
+    assert scores["psnr_face"] == pytest.approx(-20 * np.log10(26 / 255), abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"frames": "a.mp4"}, "belong together"),
+        ({"avatar": "ada", "frames": "a.mp4", "against": "b.mp4"}, "not both"),
+        ({"avatar": "ada"}, "needs an avatar and a video"),
+        ({"frames": "a.mp4", "against": "b.mp4", "ablations": True}, "ablations"),
+        ({"frames": "/nowhere.mp4", "against": "/nowhere.mp4"}, "no such file"),
+    ],
+)
+def test_contradicting_inputs_are_refused_and_leave_nothing(tmp_path, arguments, says):
+    with pytest.raises(InputError, match=says):
+        evaluate(out=tmp_path / "scores", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_left_to_test_on_is_refused(scored, world, tmp_path):
+    with pytest.raises(InputError, match="too few to test"):
+        evaluate(scored / "ada", world.video, tmp_path / "scores", start=99.0)
+
+
+def test_videos_of_different_sizes_are_refused(world, tmp_path):
+    with VideoWriter(tmp_path / "small.mp4", 64, 64) as writer:
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(InputError, match="same size"):
+        evaluate(out=tmp_path / "scores", frames=tmp_path / "small.mp4", against=world.video)
+
+
+def test_every_measure_of_the_page_has_a_label_and_a_direction():
+    assert all(label and better for label, _, _, better, _ in MEASURES.values())
+    assert MEASURES.keys() >= NAMES - {"null_reasons"}
+
+
+def test_pictures_of_the_page():
+    assert error_colors(np.array([[0.0, 0.25]])).tolist() == [[[0, 0, 0], [1, 1, 1]]]
+    tiles = [[np.zeros((4, 6, 3), np.uint8)] * 3] * 2
+    assert contact_sheet(tiles, gap=2).shape == (10, 22, 3)
+    assert curve_svg({"real": np.arange(5.0), "rendered": np.ones(5)}).count("<polyline") == 2
