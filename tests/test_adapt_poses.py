@@ -57,8 +57,6 @@ def test_given_angles_are_kept(clip):
 def test_a_list_of_angles_is_followed_to_and_fro(clip):
     poses = AnglePoses(*clip, [[0, 0, 0], [10, 0, 0], [20, 0, 0]]).at(np.arange(5))
     yaws = np.degrees(rotation_to_euler(poses.rotation))
-        rotation_to_euler(AnglePoses(*clip, [[0, 0, 0], [10, 0, 0], [20, 0, 0]]).at(np.arange(5)).rotation)
-    )
     assert np.allclose(yaws[:, 0], [0, 10, 20, 10, 0], atol=1e-3)
 
 

@@ -228,5 +228,5 @@ def test_a_head_exports_as_gaussians_that_standard_viewers_read(avatar, tmp_path
     assert not np.array_equal(columns["x"], read_ply(tmp_path / "frame.ply")["x"])
     with pytest.raises(InputError, match="frames 0 to"):
         export(avatar, tmp_path / "none.ply", frame=9999)
-    with pytest.raises(InputError, match="ends in .ply"):
+    with pytest.raises(InputError, match=r"ends in \.ply"):
         export(avatar, tmp_path / "head.obj")
