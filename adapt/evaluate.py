@@ -157,19 +157,7 @@ def _evaluate_avatar(
 ) -> dict[str, Any]:
     opened = load_avatar(avatar, device)
     first, count = test_range(opened, video, start)
-    trained = opened.document["clip"]
-    with track_clip(
-        video,
-        start=first,
-        frames=count,
-        size=opened.size,
-        crop_box=tuple(trained["crop_box"]),
-        identity=np.array(trained["identity"], np.float32),
-    ) as clip:
-        drives, page = {}, []
-        for name in ("track", "audio"):
-            drives[name], part = _drive_scores(opened, clip, name, folder, tools)
-            page.append(part)
+    drives, page = _scored(opened, video, first, count, folder, tools)
     return {
         "drives": drives,
         "fps": round(page[0]["fps"], 2),
@@ -185,6 +173,31 @@ def _evaluate_avatar(
         "test": {"video": Path(str(video)).name, "first_frame": first, "frames": count},
         "_page": {"title": f"{opened.name}: {opened.document['recipe']}", "parts": page},
     }
+
+
+def score_avatar(avatar: Avatar, video: str | Path, first: int, folder: Path, tools: Tools) -> dict[str, Any]:
+    """Both drives' scores of an avatar on a video's frames from ``first`` on; ``folder`` takes the videos."""
+    count = round(video_info(video)["seconds"] * FPS) - first
+    return _scored(avatar, video, first, count, folder, tools)[0]
+
+
+def _scored(
+    avatar: Avatar, video: str | Path, first: int, count: int, folder: Path, tools: Tools
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    trained = avatar.document["clip"]
+    with track_clip(
+        video,
+        start=first,
+        frames=count,
+        size=avatar.size,
+        crop_box=tuple(trained["crop_box"]),
+        identity=np.array(trained["identity"], np.float32),
+    ) as clip:
+        drives, page = {}, []
+        for name in ("track", "audio"):
+            drives[name], part = _drive_scores(avatar, clip, name, folder, tools)
+            page.append(part)
+    return drives, page
 
 
 def test_range(avatar: Avatar, video: str | Path, start: float | None) -> tuple[int, int]:

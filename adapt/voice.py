@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from adapt.clip import DRIVEN_BY_SOUND, Clip
-from adapt.driving import PriorDriver, drive
+from adapt.driving import PriorDriver
 from configs import InputError
 
 HELD_SHARE = 0.2
@@ -42,75 +42,67 @@ def person_driver(
     features = clip.features()
     track = {name: clip.track[name] for name in DRIVEN_BY_SOUND}
     style = prior.find_style(features, track, seed=seed)
-    # The mean of what the model thinks possible: lips that agree with the sound matter more than lively ones.
-    options = {"steps": 1, "temperature": 0.0}
     changed: tuple[str, ...] = ()
     if finetune and len(features) >= 100:
         changed = _finetune(prior, style, features, track, seconds, seed)
     label = str(record.get("version", ""))
-    return PriorDriver(prior, style, label=label, changed=changed, seed=seed, options=options)
+    return PriorDriver(prior, style, label=label, changed=changed, seed=seed)
 
 
 def _finetune(
     prior: Any, style: np.ndarray, features: np.ndarray, track: dict[str, np.ndarray], seconds: float, seed: int
 ) -> tuple[str, ...]:
     """Train all but the audio encoder; returns the names of the weights that changed (none, if that was best)."""
-    from pretrain.audio_expression.targets import flatten_targets
-
-    model, end = prior.model, time.monotonic() + seconds
-    cut = int(len(features) * (1 - HELD_SHARE))
-    names = [name for name, _ in model.named_parameters() if "audio." not in name and "styles." not in name]
-    before = copy.deepcopy(model.state_dict())
-    best, best_error, patience = None, _error(prior, style, features[cut:], track["expression"][cut:]), PATIENCE
-    trained = [parameter for name, parameter in model.named_parameters() if name in set(names)]
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in set(names))
-    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.0)
-    targets = flatten_targets({name: rows[:cut] for name, rows in track.items()}, model.config.targets)
+    end, cut = time.monotonic() + seconds, int(len(features) * (1 - HELD_SHARE))
+    # What listens and what was solved in closed form stay; only the transformer that imagines the face moves.
+    encoder = set(map(id, prior.audio_encoder.parameters()))
+    trained = {n: p for n, p in prior.model.named_parameters() if id(p) not in encoder and "styles." not in n}
+    for parameter in prior.model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in trained.values():
+        parameter.requires_grad_(True)
+    before, best = copy.deepcopy(prior.state_dict()), None
+    best_error, patience = _error(prior, style, features[cut:], track["expression"][cut:]), PATIENCE
+    optimizer = torch.optim.AdamW(list(trained.values()), lr=RATE, weight_decay=0.0)
     rng, step = np.random.default_rng(seed), 0
     while time.monotonic() < end and patience:
-        _step(model, optimizer, style, features[:cut], targets, rng)
+        _step(prior, optimizer, style, features[:cut], track, rng)
         step += 1
         if step % CHECK_EVERY == 0:
             error = _error(prior, style, features[cut:], track["expression"][cut:])
+            patience = PATIENCE if error < best_error else patience - 1
             if error < best_error:
-                best, best_error, patience = copy.deepcopy(model.state_dict()), error, PATIENCE
-            else:
-                patience -= 1
-    model.load_state_dict(before if best is None else best)
-    model.eval()
-    for parameter in model.parameters():
+                best, best_error = copy.deepcopy(prior.state_dict()), error
+    prior.load_state_dict(before if best is None else best)
+    for parameter in prior.model.parameters():
         parameter.requires_grad_(False)
-    return () if best is None else tuple(names)
+    return () if best is None else tuple(trained)
 
 
 def _step(
-    model: Any, optimizer: torch.optim.Optimizer, style: np.ndarray, features: np.ndarray, targets: np.ndarray, rng: Any
+    prior: Any,
+    optimizer: torch.optim.Optimizer,
+    style: np.ndarray,
+    features: np.ndarray,
+    track: dict[str, np.ndarray],
+    rng: np.random.Generator,
+    count: int = 8,
 ) -> None:
-    """One denoising step on random windows, as in pretraining; half of them at pure noise, where talking starts."""
-    from pretrain.audio_expression import diffusion
+    """One step of the prior's own training loss on random windows of the clip."""
+    window = min(prior.config.window, len(features))
+    starts = rng.integers(0, len(features) - window + 1, count)
 
-    device = model.alpha.device
-    window = min(model.config.window, len(features))
-    starts = rng.integers(0, len(features) - window + 1, 8)
-    heard = torch.from_numpy(np.stack([features[s : s + window] for s in starts])).float().to(device)
-    clean = model.encode(torch.from_numpy(np.stack([targets[s : s + window] for s in starts])).to(device))
-    last = len(model.alpha) - 1
-    t = torch.from_numpy(np.where(rng.random(8) < 0.5, last, rng.integers(0, last + 1, 8))).to(device)
-    noise = torch.from_numpy(rng.standard_normal(clean.shape).astype(np.float32)).to(device)
-    noise[t == last] = 0
-    noisy = diffusion.add_noise(model.config.diffusion, clean, noise, t)
-    wanted = torch.from_numpy(style)[None].expand(8, -1).to(device)
-    yes = torch.ones(8, dtype=torch.bool, device=device)
-    guess = model.predict(noisy, t, model.normalise(heard), wanted, yes)
-    difference = torch.nn.functional.huber_loss(guess.diff(dim=1), clean.diff(dim=1))
-    loss = (guess - clean).square().mean() + difference
+    def windows(rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.stack([rows[s : s + window] for s in starts])).float()
+
+    wanted = torch.from_numpy(style)
+    loss = prior.loss(windows(features), windows(track["expression"]), windows(track["eyelids"]), wanted)
     optimizer.zero_grad()
     loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
     optimizer.step()
 
 
 def _error(prior: Any, style: np.ndarray, features: np.ndarray, expression: np.ndarray) -> float:
-    driver = PriorDriver(prior, style, options={"steps": 1, "temperature": 0.0})
-    return float(((drive(driver, features)["expression"] - expression) ** 2).mean())
+    return float(((prior.expect(features, style=style)["expression"] - expression) ** 2).mean())
