@@ -30,9 +30,9 @@ class FaceLandmarks:
         """Landmarks (478, 3) px of the face in a picture (H, W, 3) uint8 RGB, z relative in px; ``None``: no face."""
         with contextlib.nullcontext() if self._warm else _quiet():
             found = self._mesh.process(np.ascontiguousarray(picture)).multi_face_landmarks
-        self._warm = True
         if not found:
             return None
+        self._warm = True  # the landmarks' network is loaded, with its remarks, when the first face is there
         points = np.array([(p.x, p.y, p.z) for p in found[0].landmark], np.float32)
         height, width = picture.shape[:2]
         return points * np.array([width, height, width], np.float32)
