@@ -88,7 +88,7 @@ def _add(priors: Priors, uri: str, folder: Path, rig: Any, device: str) -> None:
         "name": kind,
         "version": _version(uri, info),
         "sha256": info["weights_sha256"],
-        "uri": uri,
+        "uri": uri if uri.startswith(("models:/", "runs:/")) else str(folder.resolve()),
         "features": info.get("features"),
     }
 
