@@ -100,7 +100,7 @@ def read_span(url: Url, start: int, end: int) -> bytes:
         try:
             data = call_with_deadline(fs, "_cat_file", end - start, path, *((None,) if is_s3(url) else ()), start, end)
         except Exception as error:
-            if "InvalidRange" in str(error) or "not satisfiable" in str(error):
+            if _status(error) == 416 or "not satisfiable" in str(error):
                 return b""  # wholly past the end, as for a local file
             raise
         if len(data) < end - start and start + len(data) < (total := fs.size(path)):
@@ -125,7 +125,14 @@ def names(fs: Any, path: str) -> list[str]:
 def remove_tree(fs: Any, path: str) -> None:
     """Remove every key below a prefix; none is fine."""
     with suppress(FileNotFoundError):
-        fs.rm(path, recursive=True)
+        # Key by key: the bulk request needs an MD5 header on Swift and older Ceph that botocore no longer sends.
+        parallel(fs.rm_file, fs.find(path))
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status behind an error, however deep s3fs wrapped it."""
+    response = getattr(error, "response", None) or getattr(error.__cause__, "response", None) or {}
+    return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
 
 
 def multipart(url: Url, total: int, read: Callable[[int, int], bytes]) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 BUCKET = "bucket"
 Fault = str | None
@@ -73,8 +74,8 @@ class FaultyS3:
             _hang_up(handler)
             return
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        headers = {k: v for k, v in handler.headers.items() if k.lower() != "host"} | {"Host": f"127.0.0.1:{port}"}
-        connection.request(handler.command, handler.path, body=body, headers=headers)
+        # The Host header stays: a real store checks the signature over it.
+        connection.request(handler.command, handler.path, body=body, headers=dict(handler.headers.items()))
         answer = connection.getresponse()
         data = answer.read()
         connection.close()
@@ -109,23 +110,34 @@ def _hang_up(handler: BaseHTTPRequestHandler) -> None:
     handler.close_connection = True
 
 
-@contextlib.contextmanager
-def s3_server() -> Iterator[FaultyS3]:
-    """A fresh S3 with one bucket; the environment points at it, with quick retries."""
+def _moto() -> object:
     import logging
 
-    import boto3
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    _, port = moto.get_host_and_port()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    return server
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[FaultyS3]:
+    """An S3 with one bucket; the environment points at it, with quick retries.
+
+    moto unless ``HEADSTART_TEST_S3`` names a real store on this machine (``make test-s3``), with
+    ``HEADSTART_TEST_S3_KEY`` and ``HEADSTART_TEST_S3_SECRET``.
+    """
+    import boto3
+
+    real = os.environ.get("HEADSTART_TEST_S3")
+    moto = None if real else _moto()
+    port = urlsplit(real).port if real else moto.get_host_and_port()[1]
     proxy = FaultyS3(port)
     settings = {
         "AWS_ENDPOINT_URL": proxy.url,
-        "AWS_ACCESS_KEY_ID": "tester",
-        "AWS_SECRET_ACCESS_KEY": "hush-hush",
+        "AWS_ACCESS_KEY_ID": os.environ.get("HEADSTART_TEST_S3_KEY", "tester"),
+        "AWS_SECRET_ACCESS_KEY": os.environ.get("HEADSTART_TEST_S3_SECRET", "hush-hush"),
         "AWS_DEFAULT_REGION": "us-east-1",
         "HEADSTART_STORAGE_BACKOFF": "0.01",
     }
@@ -136,6 +148,7 @@ def s3_server() -> Iterator[FaultyS3]:
         yield proxy
     finally:
         proxy.server.shutdown()
-        moto.stop()
+        if moto is not None:
+            moto.stop()
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
