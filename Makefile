@@ -33,6 +33,10 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# Against a real object store: Debian's OpenStack Swift with its S3 API, started on the loopback.
+test-s3: setup
+	tests/real_s3/swift.sh $$(mktemp -d) $(BIN)/python -m pytest tests/test_storage.py
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
