@@ -21,16 +21,11 @@ from typing import Any
 import numpy as np
 
 from adapt.demo_cast import Cast, Guest, invented_guests, real_cast
+from adapt.demo_speed import plan_steps
 from configs import InputError
 
 PRIORS = ("audio-expression", "expression-visual", "sync-expert")
 ALIAS = "demo"  # not "champion": a ten-minute prior must not become what every later command picks up
-# Seconds of one optimiser step of the tiny configurations on the reference machine (two cores, torch on one thread each
-# for model and reader), and how the minutes are shared. Another machine's speed is measured before training.
-STEP_SECONDS = {"audio-expression": 0.060, "expression-visual": 0.210, "sync-expert": 0.085}
-SHARES = {"audio-expression": 0.32, "expression-visual": 0.43, "sync-expert": 0.25}
-REFERENCE_PROBE = 0.055  # seconds of `_probe` on the reference machine
-MIN_STEPS = 40
 
 
 @dataclass
@@ -126,10 +121,12 @@ def demo(
             cast = Cast([], None, guests, [guest.identity for guest in guests])
     with story.stage("verifying the shards"):
         story.corpus = _corpus(dataset, cast, bool(videos))
-    steps = _plan_steps(minutes)
+    allowed = ["allow_unknown_licence=true"] if story.corpus["unknown"] else []
+    with story.stage("measuring this machine's speed"):
+        steps = plan_steps(dataset, minutes, allowed)
     for prior in PRIORS:
         with story.stage(f"pretraining {prior}: {steps[prior]} steps", vital=False):
-            story.priors[prior] = _pretrain(prior, dataset, out, steps[prior], seed, ray, story.corpus)
+            story.priors[prior] = _pretrain(prior, dataset, out, steps[prior], seed, ray, allowed)
     uris = "none"
     with story.stage("registry: promoting and pulling by alias", vital=False):
         uris = _promote_and_pull(story.priors) or "none"
@@ -228,34 +225,13 @@ def _corpus(dataset: str, cast: Cast, real: bool) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------- priors
 
 
-def _probe() -> float:
-    """Seconds that a fixed piece of training takes here: how fast this machine is today, other load included."""
-    import torch
-
-    layers = torch.nn.Sequential(*(torch.nn.Conv2d(24, 24, 3, padding=1) for _ in range(4)))
-    batch = torch.zeros(6, 24, 64, 64)
-    times = []
-    for _ in range(6):
-        began = time.perf_counter()
-        layers(batch).square().mean().backward()
-        times.append(time.perf_counter() - began)
-    return float(np.median(times[1:]))
-
-
-def _plan_steps(minutes: float) -> dict[str, int]:
-    """Steps of each prior that fit the minutes on this machine."""
-    slower = max(0.2, _probe() / REFERENCE_PROBE)
-    return {p: max(MIN_STEPS, int(60 * minutes * SHARES[p] / (STEP_SECONDS[p] * slower))) for p in PRIORS}
-
-
-def _pretrain(prior: str, dataset: str, out: Path, steps: int, seed: int, ray: bool, corpus: dict) -> dict[str, Any]:
+def _pretrain(prior: str, dataset: str, out: Path, steps: int, seed: int, ray: bool, allowed: list) -> dict[str, Any]:
     """One prior by the public function; its evidence on held-out people comes back with it."""
     from pretrain.train import pretrain
 
     run = str(out / "runs" / f"{prior}-{time.strftime('%Y%m%d-%H%M%S')}")
     changes = [f"steps={steps}", f"seed={seed}", f"validate_every={max(20, steps // 3)}", f"checkpoint_every={steps}"]
-    if corpus["unknown"]:
-        changes.append("allow_unknown_licence=true")
+    changes += allowed
     result = pretrain(prior, dataset, None, run, workers=1, ray=ray, overrides=changes)
     return {**result, **_evidence(Path(run) / "prior")}
 

@@ -21,13 +21,27 @@ TELLS = {
     "expression-visual": "what a head looks like from one frame: Gaussians from a picture",
     "sync-expert": "whether these lips and this sound belong together",
 }
-# Of the tables that each prior proves itself with, the columns that compare it with its absence.
-HIGHLIGHTS = {
-    "audio-expression": ("r prior", "r ridge", "lip error prior", "lip error ridge", "lip error mean"),
-    "expression-visual": ("face", "copy", "open", "mouth"),
-    "sync-expert": (),
+# Of what each prior proves about itself, what says most: (name in its summary, what it is called here, what it is).
+HEADLINES = {
+    "audio-expression": (
+        ("r_prior", "lip opening, correlation", "the prior"),
+        ("r_ridge", "lip opening, correlation", "ridge regression"),
+        ("own_lip_error_prior", "lip error, eye distances", "the prior, style found"),
+        ("own_lip_error_ridge", "lip error, eye distances", "ridge regression"),
+        ("own_lip_error_mean", "lip error, eye distances", "a still face"),
+    ),
+    "expression-visual": (
+        ("psnr_prior", "PSNR of the face, dB", "the prior"),
+        ("psnr_copy", "PSNR of the face, dB", "texture copy"),
+        ("head_prior", "PSNR of the head, dB", "the prior"),
+        ("head_copy", "PSNR of the head, dB", "texture copy"),
+    ),
+    "sync-expert": (
+        ("auc_window", "AUC, one window", "0.5 is chance"),
+        ("auc_second", "AUC, one second", "0.5 is chance"),
+        ("offset_accuracy", "clips whose offset is found", "1 is all"),
+    ),
 }
-MAX_COLUMNS = 8
 
 
 def write_demo_report(path: str | Path, story: Story) -> None:
@@ -75,14 +89,23 @@ def _prior(name: str, prior: Mapping[str, Any]) -> dict[str, Any]:
             "weights": prior["weights_sha256"][:12],
         },
         "curve": line_chart({"training loss": smooth(prior["losses"])}, "step", "loss") if prior["losses"] else "",
+        "headlines": headlines(name, prior["validation"]),
         "columns": columns,
         "rows": rows,
-        "notes": prior.get("notes", []),
         "pictures": [
             {"name": key.replace("_", " ").replace("-", " "), "data": _file(value), "kind": "png"}
             for key, value in prior["pictures"].items()
         ],
     }
+
+
+def headlines(name: str, summary: Mapping[str, float]) -> list[dict[str, str]]:
+    """The figures of a prior's summary that a newcomer should see first; those it has, formatted."""
+    found = [(summary[key], what, who) for key, what, who in HEADLINES[name] if key in summary]
+    return [
+        {"value": f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}", "what": what, "who": who}
+        for value, what, who in found
+    ]
 
 
 def _file(path: str) -> str:
@@ -214,7 +237,7 @@ def line_chart(
     def place(x: Any, y: Any) -> tuple[Any, Any]:
         return left + (x - x0) / (x1 - x0) * (right - left), bottom - (y - y0) / (y1 - y0) * (bottom - top)
 
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(y_label)}">']
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(y_label)}">']
     for value in _ticks(y0, y1):
         _, y = place(x0, value)
         parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')

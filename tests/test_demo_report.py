@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapt.demo import Story, _folder, _plan_steps, _side_by_side, demo, summary_text
+from adapt.demo import PRIORS, Story, _folder, _side_by_side, demo, summary_text
 from adapt.demo_cast import Guest, real_cast
-from adapt.demo_report import best_of, comparison, line_chart, smooth, table, write_demo_report
+from adapt.demo_report import HEADLINES, best_of, comparison, line_chart, smooth, table, write_demo_report
+from adapt.demo_speed import FEWEST, MOST, SHARES, steps_that_fit
 from configs import InputError
 from shards.synthetic.mp4 import write_mp4
 
@@ -51,7 +52,8 @@ def story(tmp_path) -> Story:
         "rows": [{"identity": "bob", "face": 27.25, "copy": 24.0}, {"identity": "cid", "face": 25.25, "copy": None}],
         "pictures": {"one_shot": str(tmp_path / "heads.png")}, "losses": list(np.linspace(2, 1, 80)), "steps": 80,
         "seconds": 12.0, "samples_per_second": 9.0, "peak_memory_mb": 900.0, "weights_bytes": 2_000_000,
-        "weights_sha256": "f" * 64, "registered": {"name": "expression-visual", "version": 3},
+        "weights_sha256": "f" * 64, "validation": {"psnr_prior": 27.251, "psnr_copy": 24.0},
+        "registered": {"name": "expression-visual", "version": 3},
         "uri": "models:/expression-visual@demo", "dataset": {"identities": ["a"], "held_out": ["bob"]},
     }  # fmt: skip
     variants = {}
@@ -95,8 +97,8 @@ def test_the_page_needs_nothing_beside_it(story, tmp_path):
 def test_the_page_tells_who_what_and_what_failed(story, tmp_path):
     write_demo_report(tmp_path / "report.html", story)
     page = (tmp_path / "report.html").read_text()
-    for told in ("bob", "CC0-1.0", "guest-1", "models:/expression-visual@demo", "27.250", "29.50 dB", "no weights",
-                 "a blue boat", "Two people are not many.", "a stage that fails", "unknown", "abc1234"):  # fmt: skip
+    for told in ("bob", "CC0-1.0", "guest-1", "models:/expression-visual@demo", "27.25", "texture copy", "29.50 dB",
+                 "no weights", "a blue boat", "Two people are not many.", "a stage that fails", "unknown", "abc1234"):  # fmt: skip
         assert told in page, told
     assert "&lt;b&gt;ann&lt;/b&gt;" in page
     assert "the &lt;disk&gt; is full" in page
@@ -227,9 +229,12 @@ def test_wrong_hold_outs_and_outputs_are_sentences(tmp_path):
     assert _folder(tmp_path / "new").is_dir()
 
 
-def test_more_minutes_are_more_steps():
-    few, many = _plan_steps(0.5), _plan_steps(50)
-    assert all(many[prior] > few[prior] for prior in few)
+def test_the_steps_of_a_prior_fit_its_time_and_stay_sensible():
+    assert steps_that_fit(60.0, 0.2) == 300
+    assert steps_that_fit(1.0, 10.0) == FEWEST
+    assert steps_that_fit(1e6, 1e-9) == MOST
+    assert sum(SHARES.values()) == pytest.approx(1.0)
+    assert set(SHARES) == set(PRIORS) == set(HEADLINES)
 
 
 def test_side_by_side_is_as_long_as_the_avatar_and_keeps_its_sound(tmp_path):
@@ -243,7 +248,8 @@ def test_side_by_side_is_as_long_as_the_avatar_and_keeps_its_sound(tmp_path):
 
 def test_the_summary_names_people_priors_scores_and_failures(story):
     result = {
-        "corpus": story.corpus, "seconds": 99.0, "failed": story.failed, "toy": story.toy, "video": "v", "report": "r",
+        "corpus": story.corpus, "seconds": 99.0, "failed": story.failed, "refused": [], "toy": story.toy,
+        "video": "v", "report": "r",
         "priors": {"expression-visual": story.priors["expression-visual"]},
         "guests": [{"identity": "guest-1", "variants": {"none": {"seconds": 20.0, "scores": scores(27.5)["drives"]}}}],
     }  # fmt: skip
