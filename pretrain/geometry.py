@@ -11,6 +11,7 @@ import torch
 
 # FaceMesh landmarks of the inner lips; the rig's first 478 vertices are these landmarks.
 INNER_UPPER, INNER_LOWER = (13, 82, 312), (14, 87, 317)
+CORNERS = (61, 291)
 LIPS = (
     *(61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409),
     *(78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415),
@@ -65,6 +66,22 @@ def component_importance(rig: Any, scale: np.ndarray, lips: float) -> np.ndarray
     of_lips, of_all = energy[:, list(LIPS)].mean(1), energy.mean(1)
     mixed = lips * of_lips / of_lips.mean().clamp_min(1e-12) + (1 - lips) * of_all / of_all.mean().clamp_min(1e-12)
     return (mixed / mixed.mean()).numpy()
+
+
+@torch.no_grad()
+def mouth_directions(rig: Any, scale: np.ndarray) -> np.ndarray:
+    """What each expression component does to the mouth at its spread ``scale`` (K,): (K, 2) opening and width, rig units.
+
+    Exact for rigs that are linear in expression, the first order for others.
+    """
+    count = len(scale)
+    identity = torch.zeros(count + 1, rig.n_identity)
+    moves = torch.cat([torch.zeros(1, count), torch.diag(torch.from_numpy(np.asarray(scale, np.float32)))])
+    vertices = rig.vertices(identity, moves)
+    opening = (vertices[:, list(INNER_LOWER), 1] - vertices[:, list(INNER_UPPER), 1]).mean(1)
+    width = (vertices[:, CORNERS[1]] - vertices[:, CORNERS[0]]).norm(dim=-1)
+    measured = torch.stack([opening, width], 1)
+    return (measured[1:] - measured[:1]).numpy()
 
 
 def lip_error(a: np.ndarray, b: np.ndarray) -> float:

@@ -7,14 +7,17 @@ import pytest
 import torch
 
 from configs import InputError, load_config
+from heads.rig import load_rig
 from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.config import AudioExpressionConfig, DiffusionConfig
 from pretrain.audio_expression.model import Denoiser
 from pretrain.audio_expression.prior import AudioExpressionPrior, ExpressionModel
 from pretrain.audio_expression.targets import flatten_targets, split_targets
+from pretrain.audio_expression.task import SequenceObjective
 from pretrain.audio_expression.view import vary
 from pretrain.audio_expression.windows import RecentMean, Stitcher, fade, frame_noise
 from pretrain.baselines import RidgeFit, apply_ridge, area_under_curve, correlation, principal_columns
+from pretrain.geometry import component_importance, lip_motion, mouth_directions
 
 SIZE, K = 12, 5
 CONFIG = load_config(
@@ -164,6 +167,49 @@ def test_a_style_found_from_a_clip_explains_it_better_than_the_mean_style():
     assert all(p.requires_grad for p in prior.parameters()), "the search leaves the network trainable"
 
 
+def test_styles_begin_as_the_resting_faces_of_their_people():
+    torch.manual_seed(0)
+    model = Denoiser(SIZE, K, 4, 0, CONFIG.model)
+    resting = torch.randn(4, K)
+    model.set_resting(resting - resting.mean(0))
+    with torch.no_grad():
+        assert torch.allclose(model.rest(model.styles.weight), resting - resting.mean(0), atol=1e-4)
+        wanted = torch.randn(K)
+        found = model.rest(model.resting_style(wanted, certainty=1e4))
+        assert torch.allclose(found, wanted, atol=0.05)
+        assert model.resting_style(wanted, certainty=1e-3).norm() < 0.05, "an uncertain face has the mean style"
+
+
+def test_noise_is_smooth_in_time_and_of_unit_size():
+    taps = diffusion.smoothing(1.5)
+    noise = diffusion.smooth_noise(torch.randn(4, 2000 + len(taps) - 1, 3), taps)
+    assert noise.shape == (4, 2000, 3)
+    assert abs(float(noise.std()) - 1) < 0.03
+    assert float(noise.diff(dim=1).std()) < 0.75
+    assert float(torch.randn(4, 2000, 3).diff(dim=1).std()) > 1.3
+
+
+def test_the_mouth_loss_sees_motion_and_not_the_resting_face():
+    torch.manual_seed(0)
+    objective = SequenceObjective(ExpressionModel(CONFIG, SIZE, K, 3))
+    objective.mouth[0, 0] = 1.0
+    clean = torch.randn(2, 16, K + 2)
+    arguments = (clean, torch.zeros(2, 6), torch.ones(2))
+    assert objective.losses(clean + 3.0, *arguments)[1]["mouth"] < 1e-8
+    wave = torch.sin(torch.arange(16.0))[None, :, None] * torch.eye(K + 2)[0]
+    assert objective.losses(clean + wave, *arguments)[1]["mouth"] > 0.1
+
+
+def test_opening_the_jaw_opens_the_measured_mouth():
+    rig = load_rig()
+    directions = mouth_directions(rig, np.ones(rig.n_expression))
+    jaw = rig.control("jaw", 1.0)["expression"].numpy()
+    assert jaw @ directions[:, 0] > 0.05
+    motion = lip_motion(rig, np.zeros(rig.n_identity, np.float32), np.stack([0 * jaw, jaw]))
+    assert motion.opening[1] - motion.opening[0] == pytest.approx(jaw @ directions[:, 0], rel=0.05)
+    assert (component_importance(rig, np.ones(rig.n_expression), 0.7) > 0).all()
+
+
 def test_features_of_another_name_or_size_are_refused_in_a_sentence():
     prior = random_prior()
     with pytest.raises(InputError, match=r"expects \(frames, 12\) of 'logmel'"):
@@ -216,7 +262,7 @@ def test_the_fine_tuning_loss_falls_when_the_clip_is_learned():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3])
     assert {id(p) for p in prior.audio_encoder.parameters()} < {id(p) for p in prior.parameters()}
 

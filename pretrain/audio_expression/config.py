@@ -40,9 +40,10 @@ class DiffusionConfig:
     sampler: Literal["ddim", "dpm++"] = "ddim"
     sample_steps: int = 8
     guidance: float = 1.0  # classifier-free guidance; 1 is the conditional model alone
+    smooth: float = 1.5  # frames over which the noise is smooth: faces do not tremble, so neither does the noise
     temperature: float = 0.5  # scale of the starting noise: 0 gives the calmest motion, 1 the model's own spread
     condition_drop: float = 0.1  # share of training windows that hear nothing
-    style_drop: float = 0.25  # share that speak in the mean style
+    style_drop: float = 0.3  # share that speak in the mean style, with the mean resting face
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class SequenceLossConfig:
 
     frame: float = 1.0  # L2 on the targets
     difference: float = 1.0  # Huber on frame-to-frame differences
+    mouth: float = 2.0  # L2 on opening and width of the mouth, without each window's mean
     lips: float = 0.7  # share of a component's weight that comes from how far it moves the lips
     style: float = 1e-3  # L2 on the style vectors: keeps the mean style at the origin
 
@@ -64,7 +66,7 @@ class AugmentConfig:
     warp: float = 0.1  # relative shift of the frequency axis (another vocal tract)
     speed: float = 0.12  # relative change of tempo, of sound and face together
     mask: float = 0.15  # share of mel bins hidden, in one band
-    noise: float = 0.2  # standard deviations of noise on the normalised features
+    noise: float = 0.4  # standard deviations of noise on the normalised features
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,28 @@ def alphas(config: DiffusionConfig) -> Tensor:
     return _betas(config).alphas_cumprod.float()
 
 
+def smoothing(frames: float) -> Tensor:
+    """Filter taps [2R+1] of unit energy: white noise through them has unit variance and is smooth over ``frames``.
+
+    A tenth of the noise stays white, so that the model also learns to calm a trembling input.
+    """
+    if frames <= 0:
+        return torch.ones(1)
+    radius = int(3 * frames + 0.5)
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / frames) ** 2)
+    taps = taps / taps.sum()
+    taps[radius] += 0.05
+    return taps / taps.norm()
+
+
+def smooth_noise(white: Tensor, taps: Tensor) -> Tensor:
+    """White noise (B, T + 2R, D) through the taps [2R+1]: (B, T, D)."""
+    rows = white.transpose(1, 2)
+    batch, size = rows.shape[:2]
+    filtered = torch.nn.functional.conv1d(rows.reshape(batch * size, 1, -1), taps.to(rows)[None, None])
+    return filtered.reshape(batch, size, -1).transpose(1, 2)
+
+
 def add_noise(config: DiffusionConfig, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """The forward process at times ``t`` [B] (Ho et al. 2020, eq. 4)."""
     return _betas(config).add_noise(clean, noise, t)

@@ -73,6 +73,7 @@ class Denoiser(nn.Module):
         nn.init.normal_(self.styles.weight, std=0.1)
         self.rest = nn.Linear(config.style, targets, bias=False)
         self.gain = nn.Linear(config.style, targets, bias=False)
+        self.register_buffer("resting", torch.zeros(identities, targets))  # each training person's mean targets
         self.input = nn.Linear(2 * targets, width)
         self.listen = nn.Linear(width, width)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
@@ -87,6 +88,29 @@ class Denoiser(nn.Module):
             nn.init.zeros_(module.weight)
         nn.init.zeros_(self.output.bias)
         self.register_buffer("spread", torch.ones(targets))
+
+    @torch.no_grad()
+    def set_resting(self, resting: Tensor) -> None:
+        """Begin with styles that say how each person's face rests: [people, D] mean targets in normalised units.
+
+        Columns of ``rest`` are the directions in which people differ (with a floor, so that nobody is unreachable), at
+        the size by which they do: a style is then about a standard normal vector.
+        """
+        self.resting.copy_(resting)
+        covariance = resting.T @ resting / len(resting)
+        covariance = covariance + 0.1 * covariance.diagonal().mean() * torch.eye(len(covariance))
+        values, vectors = torch.linalg.eigh(covariance)
+        count = min(self.rest.in_features, len(values))
+        scale = values.flip(0)[:count].clamp_min(1e-8).sqrt()
+        directions = vectors.flip(1)[:, :count]
+        self.rest.weight[:, :count] = directions * scale
+        self.styles.weight[:, :count] = resting @ directions / scale
+
+    def resting_style(self, resting: Tensor, certainty: float) -> Tensor:
+        """The likeliest style [S] of a face that rests at [D], known to a variance of ``1 / certainty``."""
+        weight = self.rest.weight
+        system = weight.T @ weight * certainty + torch.eye(weight.shape[1], device=weight.device)
+        return torch.linalg.solve(system, weight.T @ resting * certainty)
 
     def mean(self, features: Tensor, style: Tensor, heard: Tensor) -> Tensor:
         """The linear guess [B, T, D] in normalised units: regression scaled by the style, plus its resting face."""

@@ -17,6 +17,7 @@ from pretrain.audio_expression.targets import flatten_targets, split_targets, ta
 from pretrain.audio_expression.windows import RecentMean, Stitcher, frame_noise
 
 LEAST_STD = 1e-3
+CERTAINTY = 20.0  # of a clip's mean as its resting face, in unit-sized targets
 
 
 class ExpressionModel(nn.Module):
@@ -36,6 +37,7 @@ class ExpressionModel(nn.Module):
         self.register_buffer("target_mean", torch.zeros(self.dims))
         self.register_buffer("target_std", torch.ones(self.dims))
         self.register_buffer("alpha", diffusion.alphas(config.diffusion))
+        self.register_buffer("taps", diffusion.smoothing(config.diffusion.smooth), persistent=False)
 
     def normalise(self, features: Tensor, mean: Tensor) -> Tensor:
         """Features [B, T, C] as the network wants them; ``mean`` [B, C] is that of the last seconds (with ``centre``)."""
@@ -183,7 +185,9 @@ class AudioExpressionPrior:
         warmth = config.temperature if temperature is None else temperature
         features = model.normalise(torch.tensor(rows)[None].to(device), torch.tensor(mean)[None].to(device))
         wanted = torch.from_numpy(style)[None].to(device)
-        noise = frame_noise(seed, at, len(rows), model.dims)[None].to(device) * warmth
+        reach = len(model.taps) // 2
+        white = frame_noise(seed, at - reach, len(rows) + 2 * reach, model.dims)[None].to(device)
+        noise = diffusion.smooth_noise(white, model.taps) * warmth
         yes, no = torch.ones(1, dtype=torch.bool, device=device), torch.zeros(1, dtype=torch.bool, device=device)
 
         def predict(noisy: Tensor, t: Tensor) -> Tensor:
@@ -237,10 +241,10 @@ class AudioExpressionPrior:
         features = features.to(device)
         mean = features.mean((0, 1)).expand(batch, -1)
         weight = torch.ones(batch, device=device)
-        return objective.step(features, mean, targets, style.expand(batch, -1), weight)[0]
+        return objective.step(features, mean, self.model.encode(targets), style.expand(batch, -1), weight)[0]
 
     def find_style(
-        self, features: np.ndarray, track: dict[str, np.ndarray] | np.ndarray, *, iterations: int = 60, seed: int = 0
+        self, features: np.ndarray, track: dict[str, np.ndarray] | np.ndarray, *, iterations: int = 40, seed: int = 0
     ) -> np.ndarray:
         """The style (S,) under which the model explains a person's clip best; the network stays as it is.
 
@@ -297,11 +301,13 @@ class MotionStream:
 
 
 def _fit_style(model: ExpressionModel, features: Tensor, clean: Tensor, iterations: int, seed: int) -> np.ndarray:
-    """Adam on the style alone; most weight on high noise, where the style has to explain what the audio does not."""
+    """The resting face in closed form, then Adam on the style alone at high noise, where style must explain the rest."""
     device = clean.device
     generator = torch.Generator().manual_seed(derive_style(seed))
-    style = torch.zeros(1, model.config.model.style, device=device, requires_grad=True)
-    optimizer = torch.optim.Adam([style], lr=0.1)
+    with torch.no_grad():
+        first = model.denoiser.resting_style(clean.mean((0, 1)), CERTAINTY)
+    style = first[None].clone().requires_grad_()
+    optimizer = torch.optim.Adam([style], lr=0.02)
     steps, batch = len(model.alpha), min(8, len(clean))
     frozen = [p for p in model.parameters() if p.requires_grad]
     for parameter in frozen:
@@ -315,7 +321,7 @@ def _fit_style(model: ExpressionModel, features: Tensor, clean: Tensor, iteratio
                 noisy = diffusion.add_noise(model.config.diffusion, clean[pick], noise, t)
                 heard = torch.ones(batch, dtype=torch.bool, device=device)
                 guess = model.predict(noisy, t, features[pick], style.expand(batch, -1), heard)
-                loss = (guess - clean[pick]).square().mean() + 1e-3 * style.square().mean()
+                loss = (guess - clean[pick]).square().mean() + 0.05 * (style - first).square().mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

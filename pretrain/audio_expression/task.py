@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.prior import LEAST_STD, AudioExpressionPrior, ExpressionModel
-from pretrain.audio_expression.targets import flatten_targets
+from pretrain.audio_expression.targets import flatten_targets, target_sizes
 from pretrain.audio_expression.view import WindowView
 from pretrain.baselines import RidgeFit, correlation, principal_columns
-from pretrain.geometry import component_importance, default_rig, lip_error, lip_motion
+from pretrain.geometry import component_importance, default_rig, lip_error, lip_motion, mouth_directions
 from pretrain.selection import speaking_people
 from pretrain.sequences import Sequence, sequences
 from pretrain.task import Evidence, Task, check_features
@@ -35,21 +35,24 @@ class SequenceObjective(nn.Module):
         super().__init__()
         self.model = model
         self.register_buffer("importance", torch.ones(model.dims))
+        self.register_buffer("mouth", torch.zeros(model.dims, 2))
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """batch: ``features`` [B, T, C], ``targets`` [B, T, D], ``person`` [B], ``weight`` [B]; returns the loss and its parts."""
-        people = batch["person"]
+        people, denoiser = batch["person"].clamp_min(0), self.model.denoiser
         known = torch.rand(len(people), device=people.device) >= self.model.config.diffusion.style_drop
-        style = self.model.denoiser.styles(people.clamp_min(0)) * (known & (people >= 0))[:, None]
-        sound = (batch["features"].float(), batch["mean"].float())
-        return self.step(*sound, batch["targets"].float(), style, batch["weight"].float())
+        style = denoiser.styles(people) * known[:, None]
+        # In the mean style everybody has the mean resting face, or the sound would have to tell who speaks.
+        resting = denoiser.resting[people] * ~known[:, None]
+        clean = self.model.encode(batch["targets"].float()) - resting[:, None]
+        return self.step(batch["features"].float(), batch["mean"].float(), clean, style, batch["weight"].float())
 
     def step(
-        self, features: Tensor, mean: Tensor, targets: Tensor, style: Tensor, weight: Tensor
+        self, features: Tensor, mean: Tensor, clean: Tensor, style: Tensor, weight: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Noise windows [B, T, D], denoise them hearing features [B, T, C] in styles [B, S], and compare."""
+        """Noise unit-sized windows [B, T, D], denoise them hearing features [B, T, C] in styles [B, S], and compare."""
         model, config = self.model, self.model.config
-        features, clean = model.normalise(features, mean), model.encode(targets)
+        features = model.normalise(features, mean)
         if self.training and config.augment.noise:
             features = features + config.augment.noise * torch.randn_like(features)
         count, device = len(clean), clean.device
@@ -60,7 +63,8 @@ class SequenceObjective(nn.Module):
         t = torch.where(torch.rand(count, device=device) < PURE_NOISE, last, t)
         # Calm sampling scales its noise down, so the model must know windows with less of it.
         warmth = torch.where(torch.rand(count, device=device) < 0.5, torch.rand(count, device=device), 1.0)
-        noise = torch.randn_like(clean) * warmth[:, None, None]
+        white = torch.randn(count, clean.shape[1] + len(model.taps) - 1, clean.shape[2], device=device)
+        noise = diffusion.smooth_noise(white, model.taps) * warmth[:, None, None]
         noisy = diffusion.add_noise(config.diffusion, clean, noise, t)
         return self.losses(model.predict(noisy, t, features, style, heard), clean, style, weight)
 
@@ -71,9 +75,13 @@ class SequenceObjective(nn.Module):
         frame = ((guess - clean).square().mean(1) * self.importance * weight).sum(0).mean()
         moves = F.huber_loss(guess.diff(dim=1), clean.diff(dim=1), reduction="none").mean(1)
         difference = (moves * self.importance * weight).sum(0).mean()
+        # How the mouth moves within a window: what sound tells, without the resting face, which it does not.
+        error = (guess - clean) @ self.mouth
+        mouth = ((error - error.mean(1, keepdim=True)).square().mean(1) * weight).sum(0).mean()
         size = style.square().mean()
-        loss = config.frame * frame + config.difference * difference + config.style * size
-        return loss, {"frame": frame.detach(), "difference": difference.detach(), "style": size.detach()}
+        parts = {"frame": frame, "difference": difference, "mouth": mouth, "style": size}
+        loss = torch.stack([getattr(config, name) * value for name, value in parts.items()]).sum()
+        return loss, {name: value.detach() for name, value in parts.items()}
 
 
 class AudioExpressionTask(Task):
@@ -124,16 +132,30 @@ class AudioExpressionTask(Task):
         model.target_mean.copy_(torch.from_numpy(moved.mean()))
         model.target_std.copy_(torch.from_numpy(moved.std()).clamp_min(LEAST_STD))
         self._weigh(objective)
+        model.denoiser.set_resting(torch.from_numpy(self._resting(model)))
         if model.denoiser.linear is not None:
             self._fit_linear(model)
 
+    def _resting(self, model: ExpressionModel) -> np.ndarray:
+        """Mean targets of each training person (people, D), unit-sized; zero for people who were not heard."""
+        moments = {name: Moments() for name in self.people}
+        for run in self.sequences(self.train):
+            targets = torch.from_numpy(flatten_targets(run.track, self.config.targets))
+            moments[run.identity].add(model.encode(targets).numpy())
+        empty = np.zeros(model.dims, np.float32)
+        return np.stack([moments[name].mean() if moments[name].count else empty for name in self.people])
+
     def _weigh(self, objective: SequenceObjective) -> None:
-        scale = objective.model.target_std[: self.n_expression].numpy()
-        if self.config.targets[0] != "expression":
-            return
-        weight = component_importance(default_rig(), scale, self.config.loss.lips)
+        sizes = target_sizes(self.config.targets, self.n_expression)
+        at = sum(sizes[name] for name in self.config.targets[: self.config.targets.index("expression")])
+        here = slice(at, at + self.n_expression)
+        scale, rig = objective.model.target_std[here].numpy(), default_rig()
+        weight = component_importance(rig, scale, self.config.loss.lips)
         # Small components still count a little, or they would drift freely.
-        objective.importance[: self.n_expression] = torch.from_numpy(np.maximum(weight, 0.05))
+        objective.importance[here] = torch.from_numpy(np.maximum(weight, 0.05))
+        directions = mouth_directions(rig, scale)
+        spread = np.sqrt((directions**2).sum(0, keepdims=True))  # of components that vary by themselves
+        objective.mouth[here] = torch.from_numpy((directions / spread).astype(np.float32))
 
     def _fit_linear(self, model: ExpressionModel) -> None:
         std, centre = model.feature_std.numpy(), self.config.centre

@@ -9,7 +9,6 @@ from pretrain.expression_visual.config import ExpressionVisualConfig
 from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.view import POSE
 
-
 GROWTH = 0.7  # log of how much larger than its texel a Gaussian may become without penalty: twice
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ class LipEncoder(nn.Module):
         super().__init__()
         model = config.model
         sizes = [3, model.channels, 2 * model.channels, 4 * model.channels, 4 * model.channels]
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(sizes, sizes[1:]))
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(sizes))
         self.norms = nn.ModuleList(nn.GroupNorm(4, size) for size in sizes[1:])
         cells = -(-model.height // 16) * -(-model.breadth // 16)
         self.frame = nn.Linear(sizes[-1] * cells, model.width)
