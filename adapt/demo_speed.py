@@ -6,7 +6,7 @@ import tempfile
 import time
 from typing import Any
 
-WARM_UP, TIMED = 2, 4
+WARM_UP, TIMED = 1, 3
 # How the minutes are shared: pictures take the longest to show anything.
 SHARES = {"audio-expression": 0.30, "expression-visual": 0.48, "sync-expert": 0.22}
 FEWEST, MOST = 30, 5000
@@ -34,7 +34,7 @@ def _measured(prior: str, dataset: str, overrides: list[str]) -> float:
 
 
 def measure(job: dict[str, Any], context: Any) -> dict[str, float]:
-    """Median seconds of a training step; nothing is kept. What `cluster.launch` calls."""
+    """Seconds of a training step (the middle of three); nothing is kept. What `cluster.launch` calls."""
     from configs import load_config
     from pretrain.loop import Trainer
     from pretrain.priors import task_class
