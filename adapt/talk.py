@@ -243,6 +243,7 @@ class Talker:
         self.stages: dict[str, float] = {}
         self._track: dict[str, np.ndarray] = {}
         self._source = np.zeros(0, np.int64)
+        self._held = np.zeros(0, np.float32)
         self._moved = 0
         self._rows: np.ndarray | None = None
         self._finished = False
@@ -258,12 +259,25 @@ class Talker:
         """Frames ``[H, W, 3]`` float in [0, 1] that became possible with ``sound [n]``, float32 mono at 16 kHz."""
         if self._finished:
             raise ValueError("this Talker is finished; make a new one for new sound")
-        yield from self._advance(self._timed("features", self.sound.push, np.asarray(sound, np.float32)))
+        yield from self._advance(self._timed("features", self._features, np.asarray(sound, np.float32)))
 
     def finish(self) -> Iterator[np.ndarray]:
         """The last frames: the end of the sound is continued as silence."""
         self._finished = True
-        yield from self._advance(self._timed("features", self.sound.finish))
+        yield from self._advance(self._timed("features", self._last_features))
+
+    def _features(self, sound: np.ndarray) -> np.ndarray:
+        """Feature rows that became complete. Sound goes in by whole frames, because a product over more rows rounds
+        differently, and a stream must repeat bit for bit however its sound is cut."""
+        self._held = np.concatenate([self._held, sound])
+        whole = len(self._held) // SAMPLES * SAMPLES
+        rows = [self.sound.push(self._held[i : i + SAMPLES]) for i in range(0, whole, SAMPLES)]
+        self._held = self._held[whole:]
+        return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+
+    def _last_features(self) -> np.ndarray:
+        rows = self.sound.push(self._held), self.sound.finish()
+        return np.concatenate([part for part in rows if len(part)] or [np.zeros((0, 0), np.float32)])
 
     def _timed(self, stage: str, function: Any, *arguments: Any) -> Any:
         start = time.monotonic()

@@ -2,7 +2,7 @@
 
     python -m benchmarks adapt [--video CLIP] [--prior URI] [--budget 60s]
 
-Without a clip a generated talker is used. Frames per second are those of ``talk`` on one avatar at 256 and 512 px; memory
+Without a clip a generated talker is used. Frames per second are those of ``talk`` at 256 and 512 px; memory
 is the process's high-water mark after 1 and 60 minutes of sound pushed through a stream that renders every frame of the
 first minute and, for the hour, features, expressions and poses of all frames.
 """

@@ -56,7 +56,7 @@ class Config:
 
 def parts_of(config: Config) -> HeadConfig:
     """Map and colour MLP; no residual offsets and no learned correction, which the paper does not have."""
-    return HeadConfig(color_rank=8 if config.color_mlp else 0, offset_rank=0, correction_rank=0)
+    return HeadConfig(color_rank=HeadConfig().color_rank if config.color_mlp else 0, offset_rank=0, correction_rank=0)
 
 
 def build(context: Context) -> RiggedHead:

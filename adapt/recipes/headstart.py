@@ -70,10 +70,11 @@ def check_size(size: int) -> None:
 
 def parts_of(config: Any) -> HeadConfig:
     """The parts of the rigged head that a configuration switches on."""
+    usual = HeadConfig()
     return HeadConfig(
-        color_rank=8 if config.color_mlp else 0,
-        offset_rank=8 if config.offsets else 0,
-        correction_rank=16 if config.track_correction else 0,
+        color_rank=usual.color_rank if config.color_mlp else 0,
+        offset_rank=usual.offset_rank if config.offsets else 0,
+        correction_rank=usual.correction_rank if config.track_correction else 0,
     )
 
 

@@ -30,7 +30,7 @@ class TrackRefinement(nn.Module):
 
     def penalty(self, index: Tensor) -> Tensor:
         """Keeps corrections small: they explain the tracker's error, not the missing parts of the model."""
-        return 1e-3 * self.rows[index].square().mean()
+        return 1e-2 * self.rows[index].square().mean()
 
     def groups(self, scale: float = 1.0) -> list[dict]:
         """Adam group."""
