@@ -37,6 +37,36 @@ class Driver(Protocol):
     def stream(self) -> Stream: ...
 
 
+class Bounds:
+    """Keeps driven expressions near those that the person's clip showed.
+
+    A driver may err far (a weak prior, a foreign voice), and a head is only known near its training frames: beyond,
+    its learned corrections extrapolate and the face falls apart. Each component stays within the clip's range and a
+    margin, and the whole vector no farther from the clip's mean than the farthest frame and a quarter.
+
+    Args:
+        expression: ``[T, K]`` of the training clip, in deviations of the rig's basis.
+    """
+
+    def __init__(self, expression: np.ndarray) -> None:
+        # A short clip shows little of what a face can do: it leaves more room.
+        margin = 0.5 + 1.5 * float(np.exp(-len(expression) / 50.0))
+        self.low, self.high = expression.min(0) - margin, expression.max(0) + margin
+        self.mean = expression.mean(0)
+        self.scale = np.sqrt(expression.var(0) + 0.25)
+        self.farthest = max(4.0, 1.25 * float(self._distance(expression).max()))
+
+    def _distance(self, expression: np.ndarray) -> np.ndarray:
+        return np.linalg.norm((expression - self.mean) / self.scale, axis=1)
+
+    def __call__(self, expression: np.ndarray) -> np.ndarray:
+        """Bounded expressions ``[T, K]`` float32; what is not a number becomes the clip's mean."""
+        expression = np.where(np.isfinite(expression), expression, self.mean)
+        expression = np.clip(expression, self.low, self.high)
+        shrink = np.minimum(1.0, self.farthest / np.maximum(self._distance(expression), 1e-9))
+        return (self.mean + (expression - self.mean) * shrink[:, None]).astype(np.float32)
+
+
 class WindowStream:
     """Applies a function of windows of ``2 * context + 1`` rows; the first and last rows are repeated past the ends."""
 

@@ -25,6 +25,7 @@ import torch
 from adapt import metrics, report
 from adapt.avatar import Avatar, load_avatar
 from adapt.clip import Clip, track_clip
+from adapt.driving import Bounds
 from adapt.driving import drive as drive_by_sound
 from adapt.outputs import claim
 from adapt.provenance import Provenance
@@ -282,7 +283,7 @@ def audio_drive(avatar: Avatar, clip: Clip) -> tuple[Drive | None, str]:
         return None, "the test part of the clip has no sound"
     moved = drive_by_sound(avatar.driver, clip.features())
     track = {name: clip.track[name].copy() for name in DRIVEN}
-    track["expression"] = moved["expression"][: len(clip)]
+    track["expression"] = Bounds(avatar.track["expression"])(moved["expression"][: len(clip)])
     return _with_sound(avatar, clip, drive_of(track, avatar.device))
 
 

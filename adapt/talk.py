@@ -16,7 +16,7 @@ import torch
 
 from adapt.avatar import BACKGROUNDS, Avatar, BodyFrames, load_avatar
 from adapt.clip import FEATURES
-from adapt.driving import Expressions
+from adapt.driving import Bounds, Expressions
 from adapt.outputs import claim
 from adapt.poses import AnglePoses, Blinks, ClipPoses, FixedPose, GeneratedPoses, Poses
 from adapt.recipes.parts.drive import AUDIO_CONTEXT, DRIVEN, TRACK_CONTEXT, Drive, drive_of
@@ -236,7 +236,7 @@ class Talker:
         self.poses = poses or ClipPoses(avatar.track["rotation"], avatar.track["translation"])
         self.blink = _blinks(avatar, blink, seed)
         self.offsets = _control_offsets(avatar, controls or {})
-        self.driver = _styled(avatar, style)
+        self.driver, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
         self.sound, self.stream = FeatureStream(FEATURES), self.driver.stream()
         self.body = BodyFrames(avatar) if background == "original" else None
         self.frames = 0
@@ -310,7 +310,7 @@ class Talker:
         rows = {
             "rotation": poses.rotation,
             "translation": poses.translation,
-            "expression": part["expression"] + expression,
+            "expression": self.bounds(part["expression"]) + expression,
             "eyelids": np.clip(lids, 0, 1),
             "gaze": self.avatar.track["gaze"][poses.source] + gaze,
         }

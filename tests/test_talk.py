@@ -9,7 +9,7 @@ from adapt_fixture import SIZE, make_world
 
 from adapt.adapt import adapt as make_avatar
 from adapt.avatar import load_avatar
-from adapt.driving import LoudnessDriver, RidgeDriver, drive
+from adapt.driving import Bounds, LoudnessDriver, RidgeDriver, drive
 from adapt.export import export, read_ply
 from adapt.poses import rotation_to_euler
 from adapt.talk import Talker, parse_controls, talk
@@ -202,6 +202,41 @@ def test_a_regression_learns_a_linear_voice_and_streams_as_it_drives():
     parts = [stream.push(features[i : i + 7]) for i in range(0, 300, 7)] + [stream.finish()]
     streamed = np.concatenate([part["expression"] for part in parts if part])
     assert np.allclose(streamed, found, atol=1e-5)
+
+
+def test_a_driver_that_errs_far_cannot_move_the_face_beyond_what_the_clip_showed():
+    rng = np.random.default_rng(0)
+    seen = rng.standard_normal((200, 32)).astype(np.float32)
+    bounds = Bounds(seen)
+    assert np.allclose(bounds(seen), seen, atol=1e-5)
+    wild = bounds(50 * rng.standard_normal((40, 32)))
+    reach = np.linalg.norm((seen - seen.mean(0)) / np.sqrt(seen.var(0) + 0.25), axis=1).max()
+    assert np.linalg.norm((wild - bounds.mean) / bounds.scale, axis=1).max() <= 1.25 * reach + 1e-3
+    assert (wild <= seen.max(0) + 0.6).all()
+    assert (wild >= seen.min(0) - 0.6).all()
+    assert np.array_equal(bounds(np.full((1, 32), np.nan)), seen.mean(0)[None])
+
+
+def test_an_exploding_voice_keeps_the_face_in_its_place(avatar):
+    class Exploding:
+        name, lookahead = "exploding", 0
+
+        def stream(self):
+            return self
+
+        def push(self, rows):
+            return {"expression": np.full((len(rows), 32), 80.0, np.float32)}
+
+        def finish(self):
+            return {}
+
+    opened = load_avatar(avatar, "cpu")
+    calm = _stream(opened, np.zeros(640 * 4, np.float32), [], blink="none")
+    opened.driver = Exploding()
+    wild = _stream(opened, np.zeros(640 * 4, np.float32), [], blink="none")
+    # The corners are background in both: a face that filled the frame would cover them.
+    assert np.abs(wild[:, :8, :8] - calm[:, :8, :8]).max() < 0.1
+    assert np.abs(wild - calm).mean() < 0.1
 
 
 def test_without_a_voice_the_jaw_follows_the_loudness():
