@@ -13,7 +13,7 @@ import numpy as np
 from heads.raster.jit import inline, kernel
 from heads.raster.simd import WIDTH, ceil, floor, gather, gather_as, lanes, log, prefetch, scatter, select, splat, sqrt
 
-TILE_WIDTH, TILE_HEIGHT = 32, 32
+TILE_WIDTH, TILE_HEIGHT = 64, 32
 HEADER = 11  # x, y, a, b, c, ln opacity, first and end column, first and end row, opacity; then the channels
 _LOG_255 = math.log(255.0)
 _AHEAD = 12  # Gaussians whose boxes are on their way to the cache
