@@ -1,0 +1,80 @@
+"""The audio-expression prior as a person's voice: style, fine-tuning, storing, streaming."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from adapt.driving import PriorDriver, drive
+from adapt.voice import person_driver
+from configs import InputError, load_config
+
+
+def _prior(features="logmel"):
+    """A small untrained prior: random, but of the real architecture."""
+    from pretrain.audio_expression import AudioExpressionPrior
+    from pretrain.audio_expression.config import AudioExpressionConfig
+    from pretrain.audio_expression.prior import ExpressionModel
+
+    torch.manual_seed(0)
+    config = load_config(AudioExpressionConfig, "pretrain/audio-expression/tiny")
+    prior = AudioExpressionPrior(ExpressionModel(config, 160, 32, 2), {"prior": "audio-expression"}, ["a", "b"])
+    prior.features_name = features
+    return prior
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """A clip whose mouth follows the loudness of its sound."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((150, 160)).astype(np.float32)
+    jaw = features[:, :40].mean(1, keepdims=True) * 5
+    expression = np.tile(jaw, (1, 32)).astype(np.float32)
+    track = {
+        "expression": expression,
+        "eyelids": np.zeros((150, 2), np.float32),
+        "gaze": np.zeros((150, 2, 2), np.float32),
+        "rotation": np.tile(np.eye(3, dtype=np.float32), (150, 1, 1)),
+        "translation": np.zeros((150, 3), np.float32),
+    }
+    return SimpleNamespace(track=track, features=lambda: features)
+
+
+def test_a_voice_streams_what_it_drives_and_comes_back_from_its_tensors(clip):
+    driver = person_driver(_prior(), clip, {"version": "7"}, seconds=2.0)
+    features = clip.features()
+    whole = drive(driver, features)["expression"]
+    stream = driver.stream()
+    parts = [stream.push(features[i : i + 11]) for i in range(0, 150, 11)] + [stream.finish()]
+    assert np.allclose(np.concatenate([p["expression"] for p in parts if len(p["expression"])]), whole, atol=1e-4)
+    again = PriorDriver.from_tensors(_prior(), driver.tensors(), {"version": "7"})
+    assert np.abs(drive(again, features)["expression"] - whole).max() < 0.1
+    assert "audio-expression prior 7" in driver.name
+
+
+def test_fine_tuning_keeps_the_encoder_and_never_makes_the_held_back_seconds_worse(clip):
+    prior = _prior()
+    encoder = {k: v.clone() for k, v in prior.audio_encoder.state_dict().items()}
+    driver = person_driver(prior, clip, {}, seconds=4.0)
+    assert all(torch.equal(v, encoder[k]) for k, v in prior.audio_encoder.state_dict().items())
+    untuned = _prior()
+    style = driver.style
+
+    def error(which):
+        found = which.expect(clip.features()[120:], style=style)["expression"]
+        return float(((found - clip.track["expression"][120:]) ** 2).mean())
+
+    assert error(prior) <= error(untuned) + 1e-6
+
+
+def test_a_prior_that_hears_something_else_is_refused(clip):
+    with pytest.raises(InputError, match="hears 'hubert'"):
+        person_driver(_prior("hubert"), clip, {})
+
+
+def test_a_style_of_another_size_is_refused():
+    with pytest.raises(InputError, match="style has shape"):
+        PriorDriver(_prior()).with_style(np.zeros(3, np.float32))
