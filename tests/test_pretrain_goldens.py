@@ -38,8 +38,16 @@ RUNS = {
 
 
 def machine() -> str:
-    """What bits depend on: another version of torch or another vector width rounds differently."""
-    return f"# torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+    """What bits depend on: another version of torch, vector width or processor rounds differently."""
+    return f"# torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {processor()}"
+
+
+def processor() -> str:
+    """Family and model of the processor, as the kernel names them."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    wanted = ("vendor_id", "cpu family", "model", "stepping")
+    first = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    return " ".join(first.get(key, "?") for key in wanted)
 
 
 def losses(prior: str) -> list[float]:

@@ -112,7 +112,8 @@ def test_logmel_rows_are_centred_on_their_frame():
 def test_a_louder_file_does_not_change_the_rows_of_a_quiet_part():
     rng = np.random.default_rng(0)
     quiet = 0.01 * rng.normal(size=16_000).astype(np.float32)
-    assert np.array_equal(logmel(np.concatenate([quiet, 30 * quiet]))[:24], logmel(quiet)[:24])
+    # Matrix products of another size round differently; a normalisation over the file would move rows by far more.
+    assert np.allclose(logmel(np.concatenate([quiet, 30 * quiet]))[:24], logmel(quiet)[:24], atol=1e-4)
 
 
 @pytest.mark.parametrize("sizes", [[1], [160, 7, 2000], [640], [100_000]])
