@@ -21,7 +21,7 @@ from heads.raster.camera import Camera
 from heads.raster.simd import WIDTH
 
 _MIN_CHUNK = 4096  # Gaussians below which a second thread costs more than it saves
-_MIN_PAIRS = 25_000  # (Gaussian, tile of 8x16) pairs, likewise
+_MIN_PAIRS = 5000  # (Gaussian, tile) pairs, likewise
 _CHANNELS = (1, 3, 4, 8, 16, 32)  # compiled numbers of channels; others are padded up
 MAX_CHANNELS = _CHANNELS[-1]
 
@@ -145,7 +145,7 @@ def _bands(offsets: np.ndarray, jobs: int) -> list[tuple[int, int]]:
     """Contiguous tile ranges of about equal work: their pairs, plus a constant per tile."""
     work = offsets + 4 * np.arange(len(offsets))
     pairs = int(offsets[-1])
-    parts = threads.get_num_threads() if pairs * 2 >= _MIN_PAIRS or jobs > 4096 else 1
+    parts = threads.get_num_threads() if pairs >= _MIN_PAIRS or jobs > 1024 else 1
     cuts = np.searchsorted(work, np.linspace(0, work[-1], parts + 1))
     cuts[0], cuts[-1] = 0, jobs
     return [(int(a), int(b)) for a, b in pairwise(cuts) if b > a]
