@@ -110,8 +110,10 @@ class Trainer:
 
     def __init__(self, task: Task, run_url: str, context: Any, tracker: Any = None) -> None:
         from cluster.engine import Engine
+        from cluster.observe import Meter
         from shards.reader import Reader
 
+        self.meter = Meter()
         self.task, self.config, self.run_url, self.context, self.tracker = task, task.config, run_url, context, tracker
         config = self.config
         torch.manual_seed(derive(config.seed, "weights"))
@@ -151,6 +153,7 @@ class Trainer:
         if checkpoint is not None:
             self._load(checkpoint)
         self.batches = Prefetcher(self.reader, self.config.prefetch)
+        self._incoming = self.meter.data(iter(lambda: self.batches.next(), None))
 
     def save(self) -> str:
         """Write the complete state; returns the checkpoint's URL. Collective: every rank calls it."""
@@ -216,13 +219,15 @@ class Trainer:
         keys: list[str] = []
         for micro in range(self.config.engine.accumulate):
             started = time.perf_counter()
-            batch = self.batches.next()
+            batch = next(self._incoming)
             self._wait += time.perf_counter() - started
             keys = list(batch.get("keys", ()))
             torch.manual_seed(derive(self.config.seed, "step", self.step, micro, self.engine.rank))
-            loss, metrics = self.model({k: self._to_device(v) for k, v in batch.items()})
+            with self.meter.computing():
+                loss, metrics = self.model({k: self._to_device(v) for k, v in batch.items()})
             self._refuse(loss.detach(), keys, "loss")
-            self.engine.backward(loss)
+            with self.meter.computing():
+                self.engine.backward(loss)
             parts.append({"loss": loss.detach(), **metrics})
             self._session_samples += len(keys) * self.engine.world_size
             self.samples += len(keys) * self.engine.world_size
@@ -263,7 +268,7 @@ class Trainer:
             self._busy += time.perf_counter() - started
             started = time.perf_counter()
             if self.step % config.log_every == 0 or self.step == config.steps:
-                self._log({**metrics, "lr": self._scheduler.get_last_lr()[0], **self.speed()})
+                self._log({**metrics, "lr": self._scheduler.get_last_lr()[0], **self.speed(), **self._rank_times()})
             if self.engine.any(bool(self.context.should_stop())):
                 if saved_at != self.step:
                     self._report(self.save(), metrics)
@@ -302,6 +307,17 @@ class Trainer:
             "wait_share": self._wait / busy,
             "peak_memory_mb": peak,
         }
+
+    def _rank_times(self) -> dict[str, float]:
+        """Where the ranks' time went since the last call; a slow or starved rank is named. Collective."""
+        from cluster.observe import describe, metrics
+
+        table = self.meter.table(self.engine)
+        self.meter.reset()
+        trouble = describe(table)
+        if trouble and self.engine.is_main and self.engine.world_size > 1:
+            print(trouble, file=sys.stderr)
+        return metrics(table)
 
     def close(self) -> None:
         """Stop the reading thread."""
