@@ -33,7 +33,8 @@ def pretrain(
         data: dataset folder or ``s3://`` URL.
         config: a YAML file, a shipped name such as ``pretrain/sync-expert/tiny``, a mapping, or None for ``tiny``.
         out: the run's folder or URL; ``runs/PRIOR-TIME`` when absent.
-        workers: training processes (one, or what ``cluster`` says); address: a Ray cluster; ray: False trains in this process (one worker).
+        workers: training processes (one, or what ``cluster`` says); address: a Ray cluster.
+        ray: False trains in this process (one worker).
         resume: False starts fresh (and refuses a folder that holds a run); True or ``"latest-or-fresh"`` continues the
             newest checkpoint of ``out`` if there is one; ``"latest"`` insists that there is one; a path or URL names it.
         overrides: ``["steps=100", "model.layers=2"]``.
@@ -254,8 +255,10 @@ def _write_report(folder: Path, evidence: Any, info: dict, result: dict, losses:
     head = [
         f"# {info['prior']}: evidence on people it never saw",
         "",
-        f"Trained on {len(info['dataset']['identities'])} people, {info['dataset']['hours']:.3f} h; held out {len(held)}: {', '.join(held)}.",
-        f"{result['steps']} steps, {result['samples_per_second']:.1f} samples/s, code {info['code_version']}, device {device_name()}.",
+        f"Trained on {len(info['dataset']['identities'])} people, {info['dataset']['hours']:.3f} h; "
+        f"held out {len(held)}: {', '.join(held)}.",
+        f"{result['steps']} steps, {result['samples_per_second']:.1f} samples/s, "
+        f"code {info['code_version']}, device {device_name()}.",
         "",
     ]
     for name, picture in evidence.pictures.items():
@@ -293,7 +296,8 @@ def end_of_run(result: dict[str, Any]) -> str:
     """The block printed when a run ends."""
     lines = [
         f"{result['prior']}: {'finished' if result['finished'] else 'stopped as asked, state saved'} at step {result['steps']}",
-        f"  samples      {result['samples']} at {result['samples_per_second']:.1f}/s, {100 * result['wait_share']:.1f} % of the time waiting for data",
+        f"  samples      {result['samples']} at {result['samples_per_second']:.1f}/s, "
+        f"{100 * result['wait_share']:.1f} % of the time waiting for data",
         f"  time         {result['seconds']:.1f} s",
         f"  memory       {result['peak_memory_mb']:.0f} MB at the peak",
         f"  checkpoint   {result['checkpoint']}",

@@ -34,7 +34,16 @@ def face(size: int = 128) -> torch.Tensor:
     """Landmarks (478, 3) px of a schematic face: eye corners, mouth corners and lips where they belong."""
     points = torch.full((478, 3), size / 2.0)
     points[:, 2] = 0
-    places = {33: (40, 45), 263: (88, 45), 61: (52, 85), 291: (76, 85), 13: (64, 82), 14: (64, 88), 0: (64, 78), 17: (64, 93)}
+    places = {
+        33: (40, 45),
+        263: (88, 45),
+        61: (52, 85),
+        291: (76, 85),
+        13: (64, 82),
+        14: (64, 88),
+        0: (64, 78),
+        17: (64, 93),
+    }
     for index, place in places.items():
         points[index, :2] = torch.tensor(place) * size / 128
     return points

@@ -21,7 +21,7 @@ FAR = 0.25  # share of them that counts as far from the source, in head angle or
 NOTES = [
     "PSNR in dB and SSIM of the face (landmark outline) against the real frame, 'head' with hair, neck and outline over grey;",
     "copy: the source frame's texture on the person's tracked mesh. The source is the clip's most frontal frame with a closed",
-    "mouth and open eyes. turned: the quarter of the frames farthest from it in head angle; open: the quarter with the widest mouth;",
+    "mouth and open eyes. turned: the quarter of the frames farthest from it in head angle; open: the quarter of widest mouth;",
     "mouth: PSNR within the inner lips and around of those frames.",
 ]
 
