@@ -92,9 +92,9 @@ def rasteriser_rows() -> list[dict[str, Any]]:
         forward, both = passes(arguments, "torch")
         twin_forward = least_ms(forward, 10)
         twin_both = least_ms(both, 10) if number <= TWIN_LIMIT else None
-        rows.append(row(f"{case}, forward", "PyTorch twin", twin_forward, "ms"))
+        rows.append(row(f"{case}, forward", "PyTorch twin, 1 thread", twin_forward, "ms"))
         if twin_both is not None:
-            rows.append(row(f"{case}, forward + backward", "PyTorch twin", twin_both, "ms"))
+            rows.append(row(f"{case}, forward + backward", "PyTorch twin, 1 thread", twin_both, "ms"))
         for threads in (1, 2):
             set_num_threads(threads)
             forward, both = passes(arguments, "cpu")
@@ -140,8 +140,8 @@ def projection_rows() -> list[dict[str, Any]]:
     case = f"{number // 1000}k projections, forward + backward"
     reference, value = least_ms(theirs, 10), least_ms(ours, 40)
     return [
-        row(case, "gsplat's PyTorch reference", reference, "ms"),
-        row(case, "our kernels", value, "ms", "gsplat's reference", value / reference),
+        row(case, "gsplat's PyTorch reference, 1 thread", reference, "ms"),
+        row(case, "our kernels, 1 thread", value, "ms", "gsplat's reference", value / reference),
     ]
 
 
@@ -155,7 +155,7 @@ def binding_rows() -> list[dict[str, Any]]:
     vertices = uv._mean[None].clone().requires_grad_(True)
     maps = uv.neutral()[None].clone().requires_grad_(True)
     rows, reference = [], None
-    for variant, bind in (("PyTorch twin", uv.bind_torch), ("our kernels", uv.bind)):
+    for variant, bind in (("PyTorch twin, 1 thread", uv.bind_torch), ("our kernels, 1 thread", uv.bind)):
 
         def step(bind: Callable = bind) -> None:
             g = bind(vertices, maps)
@@ -165,7 +165,16 @@ def binding_rows() -> list[dict[str, Any]]:
         value = least_ms(step, 20)
         ratio = None if reference is None else value / reference
         case = f"{uv.n // 1000}k UV Gaussians bound, forward + backward"
-        rows.append(row(case, variant, value, "ms", "" if ratio is None else "twin", ratio))
+        rows.append(
+            row(
+                case,
+                variant,
+                value,
+                "ms",
+                "" if ratio is None else "twin",
+                ratio,
+            )
+        )
         reference = reference or value
     return rows + _adam_rows(maps)
 
@@ -247,7 +256,13 @@ def gpu_rows() -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, print the table and write `results/raster.json`."""
+    import torch
+
+    before = torch.get_num_threads()
+    # PyTorch's own threads wait for each other by spinning: on a shared machine one is faster and fairer to compare.
+    torch.set_num_threads(1)
     rows = rasteriser_rows() + projection_rows() + binding_rows() + memory_rows() + gpu_rows()
+    torch.set_num_threads(before)
     load = (
         f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the end"
         if hasattr(os, "getloadavg")

@@ -101,6 +101,22 @@ def probes() -> list[Probe]:
     return [probe_cuda(), probe_gsplat(), probe_tinycudann(), probe_cpu()]
 
 
+def rendering_check() -> dict[str, object]:
+    """One line for `doctor`: the backend that will render here and what the others lack.
+
+    Not ok only where a GPU is present that rendering will not use, or where only the slow twin is left.
+    """
+    device = "cuda" if probe_cuda().ok else "cpu"
+    backend = default_backend(device)
+    found = {"cpu": probe_cpu(), "gsplat": probe_gsplat()}
+    others = "; ".join(f"{name}: {probe.detail}" for name, probe in found.items() if name != backend and not probe.ok)
+    used = found[backend].detail if backend in found else "the PyTorch twin, slow"
+    lacking = found["gsplat"] if device == "cuda" else found["cpu"]
+    detail = f"{backend} ({used})" + (f"; {others}" if others else "")
+    ok = backend != "torch"
+    return {"name": "rendering", "ok": ok, "detail": detail, "fix": "" if ok else lacking.fix}
+
+
 def default_backend(device_type: str) -> str:
     """The rendering backend for tensors on a device: gsplat on CUDA, our kernels on the CPU, else the PyTorch twin."""
     if device_type == "cuda" and probe_gsplat().ok:

@@ -228,6 +228,9 @@ def _with_gsplat(means, quats, scales, opacities, colors, viewmats, Ks, width, h
         raise InputError(
             f"rasterization: backend 'gsplat' is not usable: {probe_gsplat().detail}; {probe_gsplat().fix}"
         )
+    if means.dtype != torch.float32 or means.device.type != "cuda":
+        found = f"{means.dtype} on {means.device}"
+        raise InputError(f"rasterization: backend 'gsplat' renders float32 tensors on a CUDA device, got {found}")
     if alpha_clamp != _GSPLAT_ALPHA_CLAMP:
         raise InputError(f"rasterization: gsplat clamps alpha at {_GSPLAT_ALPHA_CLAMP}, got alpha_clamp={alpha_clamp}")
     import gsplat
