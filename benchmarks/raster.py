@@ -42,7 +42,7 @@ def scene(number: int, size: int, device: str = "cpu") -> list[Any]:
     return [t.to(device) for t in tensors] + [size, size]
 
 
-def least_ms(function: Callable[[], Any], repeats: int, budget_s: float = 3.0) -> float:
+def least_ms(function: Callable[[], Any], repeats: int, budget_s: float = 1.5) -> float:
     """Least time of one call in milliseconds, after one call to warm up."""
     function()
     best, start = math.inf, time.perf_counter()
