@@ -211,6 +211,19 @@ def test_nearer_gaussians_hide_farther_ones_whatever_their_order():
         assert picture[0, 4, 4, 1] > 0.99 > 0.01 > picture[0, 4, 4, 0]
 
 
+def test_a_tile_that_is_finished_early_keeps_its_gradients_right():
+    arguments = list(scene(400, (20, 20), seed=13))
+    arguments[2] = arguments[2] + 1.0  # each covers the picture: all pixels are opaque after a few dozen
+    arguments[3] = arguments[3] * 0 + 0.6
+    ours, twin = (with_gradients(arguments, backend) for backend in ("cpu", "torch"))
+    assert (ours[1] > 0.999).all()
+    assert (ours[0] - twin[0]).abs().max() < 1e-11
+    hidden = (ours[3][4] == 0).all(-1)
+    assert hidden.sum() > 200, "nothing was hidden, so nothing was left out"
+    for name, a, b in zip(NAMES, ours[3], twin[3]):
+        assert relative(a, b) < 1e-9, name
+
+
 def test_viewmats_and_means_are_two_sides_of_one_motion():
     arguments = list(scene(80, (40, 36), seed=9))
     turn = small_rotations(torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64))
