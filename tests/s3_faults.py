@@ -112,12 +112,17 @@ def _hang_up(handler: BaseHTTPRequestHandler) -> None:
 
 def _moto() -> object:
     import logging
+    import urllib.request
 
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    # moto keeps its buckets for the whole process: without this a test file meets the objects of the one before it.
+    urllib.request.urlopen(
+        urllib.request.Request("http://{}:{}/moto-api/reset".format(*server.get_host_and_port()), method="POST")
+    ).close()
     return server
 
 
