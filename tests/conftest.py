@@ -9,6 +9,9 @@ import pytest
 
 # Before torch, ray or mlflow are imported: tests never write to the user's home and never phone out.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Matrix products round by the number of BLAS threads: one, here and in every child, so that bits can be compared.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
