@@ -7,7 +7,6 @@ process finds the last good avatar whole.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 
+from cluster.storage import sha256 as file_sha256
 from configs import InputError
 
 SCHEMA = 1
@@ -25,15 +25,6 @@ WEIGHTS = "weights.safetensors"
 # Optimiser state, kept while an adaptation is under way: needed by --resume, not by whoever opens the avatar.
 STATE = "state.safetensors"
 REQUIRED = ("schema", "recipe", "prior", "rig", "features", "size", "created", "provenance", "metrics", "files")
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hex SHA-256 of a file, read in blocks."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def write_folder(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import subprocess
@@ -13,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from cluster.storage import sha256 as file_sha256
 from configs import InputError, load_config, nearest, to_dict
 
 SCHEMA = 1
@@ -146,15 +146,6 @@ def dataset_record(train: Any, held: Any) -> dict[str, Any]:
         "hours": train.info["hours"],
         "licences": sorted({name for names in train.licences.values() for name in names}),
     }
-
-
-def file_sha256(path: str | Path) -> str:
-    """The hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def code_version() -> str:

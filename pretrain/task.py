@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -34,6 +34,29 @@ class Evidence:
         lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
         lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in self.rows]
         return "\n".join(lines) + "\n\n" + "\n".join(self.notes) + "\n"
+
+
+def people_means(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> dict[str, float]:
+    """Mean of each column of an evidence table over people; a person's clips are averaged first, so nobody counts twice.
+
+    Args:
+        columns: by default every column of figures, that is all but ``identity, clip, frames``. Missing
+            figures (``None`` or NaN) are left out; a column that nobody has a figure for is NaN.
+
+    Returns:
+        column to mean, and ``people``: how many there are.
+    """
+    people: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        people.setdefault(row["identity"], []).append(row)
+    if columns is None:
+        columns = [name for name in (rows[0] if rows else {}) if name not in ("identity", "clip", "frames")]
+    result = {}
+    for name in columns if rows else ():
+        values = [[v for row in clips if (v := row[name]) is not None and v == v] for clips in people.values()]
+        means = [np.mean(theirs) for theirs in values if theirs]
+        result[name] = float(np.mean(means)) if means else float("nan")
+    return result | {"people": float(len(people))}
 
 
 def _cell(value: Any) -> str:

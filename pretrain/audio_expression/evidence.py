@@ -11,7 +11,7 @@ from pretrain.audio_expression.prior import AudioExpressionPrior
 from pretrain.baselines import RidgeFit, apply_ridge, correlation, principal_columns
 from pretrain.geometry import LipMotion, default_rig, lip_error, lip_motion
 from pretrain.sequences import Sequence
-from pretrain.task import Evidence
+from pretrain.task import Evidence, people_means
 
 Runs = Callable[[], Iterable[Sequence]]
 LEAST_FRAMES = 60  # a correlation of fewer frames says nothing
@@ -101,14 +101,5 @@ def _speed(motion: LipMotion) -> float:
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Means over people (a person's clips are averaged first), named for the registry."""
-    people: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        people.setdefault(row["identity"], []).append(row)
-    names = [name for name in (rows[0] if rows else {}) if name not in ("identity", "clip", "frames")]
-    result = {}
-    for name in names:
-        values = [np.mean([row[name] for row in clips]) for clips in people.values()]
-        result[name.replace(" ", "_").replace("/", "_per_")] = float(np.mean(values))
-    result["people"] = float(len(people))
-    return result
+    """Means over people, named for the registry."""
+    return {name.replace(" ", "_").replace("/", "_per_"): mean for name, mean in people_means(rows).items()}

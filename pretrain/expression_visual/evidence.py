@@ -14,7 +14,7 @@ from pretrain.expression_visual.prior import ExpressionVisualPrior
 from pretrain.expression_visual.view import POSE
 from pretrain.geometry import lip_motion
 from pretrain.sequences import Sequence, sequences
-from pretrain.task import Evidence
+from pretrain.task import Evidence, people_means
 
 TARGETS = 24  # frames of a clip that are compared
 FAR = 0.25  # share of them that counts as far from the source, in head angle or in mouth opening
@@ -184,18 +184,10 @@ def ssim_under(image: Tensor, target: Tensor, mask: Tensor) -> float:
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Means over people, and the gains over the copy."""
-    people: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        people.setdefault(row["identity"], []).append(row)
-    names = [name for name in (rows[0] if rows else {}) if name not in ("identity", "clip", "frames")]
-    result = {}
-    for name in names:
-        values = [np.mean([row[name] for row in clips]) for clips in people.values()]
-        result[name.lower().replace(" ", "_")] = float(np.mean(values))
+    result = {name.lower().replace(" ", "_"): mean for name, mean in people_means(rows).items()}
     for name in ("psnr", "ssim", "head", "turned", "open", "mouth"):
         if f"{name}_prior" in result:
             result[f"gain_{name}"] = result[f"{name}_prior"] - result[f"{name}_copy"]
-    result["people"] = float(len(people))
     return result
 
 

@@ -13,6 +13,7 @@ from pretrain.sequences import sequences
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.prior import OFFSETS, SyncExpert
 from pretrain.sync_expert.view import sample_lips
+from pretrain.task import people_means
 
 FAR = 5  # frames: from this offset on, a sound counts as wrong
 SECOND = 25
@@ -79,9 +80,6 @@ def moving_mean(distances: np.ndarray, length: int) -> np.ndarray:
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Means over people."""
-    people: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        people.setdefault(row["identity"], []).append(row)
     names = {
         "AUC 5": "auc_window",
         "AUC 25": "auc_second",
@@ -89,12 +87,4 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
         "Sync-C": "sync_c",
         "Sync-D": "sync_d",
     }
-    result = {}
-    for column, name in names.items():
-        values = [
-            np.mean([v for row in clips if (v := row[column]) is not None] or [np.nan]) for clips in people.values()
-        ]
-        if values:
-            result[name] = float(np.nanmean(values))
-    result["people"] = float(len(people))
-    return result
+    return {names.get(column, column): mean for column, mean in people_means(rows, list(names)).items()}
