@@ -11,6 +11,7 @@ import os
 import platform
 import secrets
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -87,9 +88,12 @@ def connect(settings: ClusterConfig) -> tuple[Any, bool]:
         raise InputError(f"several workers need Ray, which is absent ({error}); install headstart[cluster]") from None
     try:
         if settings.address:
+            _check_reachable(settings.address)
             ray.init(address=settings.address, logging_level="WARNING")
         else:
             _start_private(ray, settings)
+    except InputError:
+        raise
     except Exception as error:
         where = settings.address or "this machine"
         first = str(error).strip().splitlines()[0]
@@ -97,6 +101,24 @@ def connect(settings: ClusterConfig) -> tuple[Any, bool]:
             f"no Ray at {where} ({type(error).__name__}: {first}); check the address and RAY_AUTH_TOKEN"
         ) from error
     return ray, not settings.address
+
+
+def _check_reachable(address: str) -> None:
+    """One connection before Ray's own, which goes on trying for minutes and logs every attempt.
+
+    Raises:
+        InputError: nobody listens there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" and the like: Ray looks for itself, and is quick about it
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise InputError(
+            f"address '{address}': nobody answers ({why}); start one with 'ray start --head', or correct the address"
+        ) from None
 
 
 def _environment(settings: ClusterConfig, imported: bool) -> None:

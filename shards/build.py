@@ -357,8 +357,9 @@ def _tidy_when_nothing_came_of_it(url: str):
     try:
         yield
     except InputError:
+        begun = storage.exists(storage.join(url, FILE))
         with suppress(InputError):
-            if new and not read_catalogue(url).shards:
+            if new and not (begun and read_catalogue(url).shards):
                 for name in (FILE, "build.json", "report", "shards", "index"):
                     storage.remove(storage.join(url, name))
                 if not storage.is_remote(url):

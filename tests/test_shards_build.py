@@ -290,6 +290,12 @@ def test_a_single_file_that_is_no_video_is_one_sentence_and_leaves_nothing(tmp_p
     assert not (tmp_path / "d").exists()
 
 
+def test_an_unknown_feature_is_refused_and_nothing_is_left(videos, tmp_path):
+    with pytest.raises(InputError, match="'mfcc': expected logmel"):
+        run(videos, tmp_path / "d", features=("mfcc",))
+    assert not (tmp_path / "d").exists()
+
+
 def test_settings_that_differ_from_the_dataset_are_refused(videos, tmp_path):
     run(videos, tmp_path / "d")
     with pytest.raises(InputError, match="was built with size 512, now it is 256"):
