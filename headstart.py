@@ -9,11 +9,16 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 __version__ = "0.1.0"
+
+# Before torch is imported: its OpenMP threads otherwise spin at every barrier, and a step that shares a core with any
+# other process takes three to fifteen times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Public name -> where it lives. Nothing is imported before it is asked for.
 _PUBLIC = {
@@ -62,6 +67,17 @@ Handler = Callable[[argparse.Namespace], Any]
 
 class _Parser(argparse.ArgumentParser):
     """argparse that points at --help instead of printing a page for a misspelt option."""
+
+    takes_overrides = False  # key=value may stand anywhere on the line
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """argparse's own loses positional arguments that stand behind an option."""
+        found, rest = super().parse_known_args(args, namespace)
+        if self.takes_overrides:
+            loose = [text for text in rest if "=" in text and not text.startswith("-")]
+            found.overrides = [*found.overrides, *loose]
+            rest = [text for text in rest if text not in loose]
+        return found, rest
 
     def error(self, message: str) -> Any:
         self.exit(2, f"{self.prog}: {message}; '{self.prog} --help' lists what it takes\n")
@@ -164,6 +180,7 @@ def _pretrain_commands(commands: Any) -> None:
     pretrain.add_argument("--no-ray", action="store_true", help="run in this process")
     pretrain.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
     pretrain.add_argument("overrides", nargs="*", metavar="key=value")
+    pretrain.takes_overrides = True
 
 
 def _priors_commands(commands: Any) -> None:

@@ -26,6 +26,23 @@ def test_a_wrong_command_line_points_at_help_and_exits_with_2(capsys, arguments)
     assert "--help" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words", ["sync-expert steps=4 seed=1 --data D", "sync-expert --data D steps=4 --no-ray seed=1"]
+)
+def test_keys_of_a_training_may_stand_anywhere_on_the_line(monkeypatch, words):
+    monkeypatch.setattr(headstart, "_load", lambda target: lambda *positional, **named: {"got": named["overrides"]})
+    printed: list[dict] = []
+    monkeypatch.setattr(headstart, "_print", lambda result, as_json: printed.append(result))
+    assert headstart.main(["pretrain", *words.split()]) == 0
+    assert printed == [{"got": ["steps=4", "seed=1"]}]
+
+
+def test_a_misspelt_option_of_a_training_is_no_key(capsys):
+    with pytest.raises(SystemExit):
+        headstart.main(["pretrain", "sync-expert", "--data", "D", "--step=4"])
+    assert "unrecognized arguments: --step=4" in capsys.readouterr().err
+
+
 def test_json_is_one_object_on_the_last_line(capsys):
     headstart.main(["doctor", "--json"])
     result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
