@@ -25,6 +25,7 @@ from adapt.demo_speed import plan_steps
 from configs import InputError
 
 PRIORS = ("audio-expression", "expression-visual", "sync-expert")
+FEWEST_PEOPLE = 2  # one to train on, one to prove it on
 ALIAS = "demo"  # not "champion": a ten-minute prior must not become what every later command picks up
 
 
@@ -53,9 +54,9 @@ class Story:
         except Exception as error:
             reason = str(error) or type(error).__name__
             self.failed.append({"stage": name, "reason": reason.splitlines()[-1][:300]})
-            print(f"          failed: {reason.splitlines()[-1][:200]}", file=sys.stderr, flush=True)
             if vital:
                 raise
+            print(f"          failed: {reason.splitlines()[-1][:200]}", file=sys.stderr, flush=True)
         finally:
             self.stages.append({"name": name, "start": began - self.began, "seconds": time.time() - began})
 
@@ -102,15 +103,14 @@ def demo(
     Raises:
         InputError: an argument is wrong or the output cannot be written.
     """
-    if minutes <= 0:
-        raise InputError(f"--minutes {minutes}: training needs some time; give a positive number")
+    _check(minutes, identities, people, budget, recipe, seed)
+    cast = real_cast(videos, consent, hold_out, people or 2, speech) if videos else None
     out, workers = _folder(out), workers or max(1, os.cpu_count() or 1)
     story = Story("Real people" if videos else "Invented people")
     story.machine = _machine()
     dataset = str(out / "dataset")
     _forget_other(out, {"videos": str(videos), "seconds": seconds, "size": size, "seed": seed, "train": train_seconds})
-    if videos:
-        cast = real_cast(videos, consent, hold_out, people or 2, speech)
+    if cast is not None:
         with story.stage(f"shards: tracking {len(cast.videos)} clips"):
             _build(cast, dataset, workers, story)
     else:
@@ -134,6 +134,29 @@ def demo(
         story.guests.append(_adapt_guest(guest, out, uris, recipe, budget, train_seconds, seed, story))
     story.toy = _toy(story, seconds, size, minutes, budget, train_seconds, bool(videos))
     return _finish(story, out, bool(videos))
+
+
+def _check(minutes: float, identities: int, people: int | None, budget: str, recipe: str, seed: int) -> None:
+    """Refuses now what a stage would refuse minutes later.
+
+    Raises:
+        InputError: which option, and what it takes.
+    """
+    from adapt.budget import parse_budget
+    from adapt.recipes import recipe as find_recipe
+
+    if not minutes > 0:
+        raise InputError(f"--minutes {minutes}: training needs some time; give a positive number")
+    if not FEWEST_PEOPLE <= identities <= 1000:
+        raise InputError(
+            f"--identities {identities}: expected {FEWEST_PEOPLE} to 1000; priors are proved on people left out"
+        )
+    if people is not None and people < 1:
+        raise InputError(f"--people {people}: somebody must be adapted; give 1 or more")
+    if seed < 0:
+        raise InputError(f"--seed {seed}: expected 0 or more")
+    parse_budget(budget)
+    find_recipe(recipe)
 
 
 # ------------------------------------------------------------------------------------------------------------- corpus
