@@ -233,8 +233,8 @@ def test_wrong_hold_outs_and_outputs_are_sentences(tmp_path):
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="not a demo's folder"):
         demo(tmp_path / "mine")
-    wrong = [({"minutes": 0}, "--minutes 0"), ({"identities": 1}, "--identities 1"), ({"people": 0}, "--people 0"), ({"seed": -1}, "--seed -1"),
-             ({"budget": "soon"}, "budget 'soon'"), ({"recipe": "ggtaker"}, "did you mean 'ggtalker'"),
+    wrong = [({"minutes": 0}, "--minutes 0"), ({"identities": 1}, "--identities 1"), ({"people": 0}, "--people 0"),
+             ({"seed": -1}, "--seed -1"), ({"budget": "soon"}, "budget 'soon'"), ({"recipe": "ggtaker"}, "did you mean 'ggtalker'"),
              ({"videos": tmp_path / "gone"}, "no such file or folder")]  # fmt: skip
     for options, words in wrong:
         with pytest.raises(InputError, match=words):
