@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
+NO_PEER = "none known"
 
 
 def device() -> str:
@@ -26,15 +27,20 @@ def device() -> str:
 
 
 def commit() -> str:
-    """The commit of this checkout, marked ``+`` where files differ from it."""
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--abbrev=10"], capture_output=True, text=True, cwd=FOLDER.parent
-    )
-    return run.stdout.strip() or "unknown"
+    """The commit of this checkout, marked ``+`` where other files than results differ from it."""
+    head = _git("rev-parse", "--short=10", "HEAD")
+    # Results themselves are tracked: the first one written must not mark all that follow.
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+    return f"{head}{'+' if changed else ''}" if head else "unknown"
+
+
+def _git(*arguments: str) -> str:
+    run = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=FOLDER.parent.parent, check=False)
+    return run.stdout.strip()
 
 
 def row(
-    case: str, variant: str, value: float, unit: str, against: str = "", ratio: float | None = None
+    case: str, variant: str, value: float, unit: str, against: str = NO_PEER, ratio: float | None = None
 ) -> dict[str, Any]:
     """One line of a result.
 
@@ -42,10 +48,11 @@ def row(
         case: what was done, such as ``60k Gaussians at 512x512, forward and backward``.
         variant: by what, such as ``numba, 2 threads``.
         value: the figure, in ``unit``.
-        against: the limit or peer that it is held against.
+        against: the limit or peer that it is held against; "none known" is an answer.
         ratio: this figure over the peer's, measured in the same run.
     """
-    return {"case": case, "variant": variant, "value": value, "unit": unit, "against": against, "ratio": ratio}
+    peer = against or NO_PEER
+    return {"case": case, "variant": variant, "value": value, "unit": unit, "against": peer, "ratio": ratio}
 
 
 def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "") -> Path:
@@ -76,6 +83,6 @@ def _lines(record: dict[str, Any]) -> str:
     for r in record["rows"]:
         ratio = "" if r["ratio"] is None else f"{r['ratio']:.2f}x"
         lines.append(
-            f"  {r['case']:<52} {r['variant']:<34} {r['value']:>12.4g} {r['unit']:<12} {ratio:>8}  {r['against']}"
+            f"  {r['case']:<52} {r['variant']:<34} {r['value']:>12.4g} {r['unit']:<12} {ratio:>8}  {r['against'] or NO_PEER}"
         )
     return "\n".join(lines)
