@@ -252,6 +252,7 @@ def _avatar_commands(commands: Any) -> None:
     evaluate.add_argument("--out", required=True, metavar="DIR")
     evaluate.add_argument("--lpips", metavar="DIR", help="weights of a perceptual network; without them LPIPS is null")
     evaluate.add_argument("--sync", metavar="URI", help="sync expert to measure with (default: the avatar's)")
+    evaluate.add_argument("--syncnet", metavar="FILE", help="weights of the original SyncNet, for its Sync-C and Sync-D")
     evaluate.add_argument("--device", default="auto")
     evaluate.add_argument("--overwrite", action="store_true")
 
@@ -275,7 +276,8 @@ def _demo(a: argparse.Namespace) -> Any:
 
 
 def _doctor(a: argparse.Namespace) -> Any:
-    return _load("cluster.doctor:doctor")()
+    result, rendering = _load("cluster.doctor:doctor")(), _load("heads.backends:rendering_check")()
+    return {"ok": result["ok"] and rendering["ok"], "checks": [*result["checks"], rendering]}
 
 
 def _shards_build(a: argparse.Namespace) -> Any:
@@ -404,6 +406,7 @@ def _evaluate(a: argparse.Namespace) -> Any:
         ablations=a.ablations,
         lpips=a.lpips,
         sync=a.sync,
+        syncnet=a.syncnet,
         device=a.device,
         overwrite=a.overwrite,
     )

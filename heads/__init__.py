@@ -12,7 +12,6 @@ _NAMES = {
     "rasterization": "heads.rendering",
     "set_num_threads": "heads.raster.threads",
     "get_num_threads": "heads.raster.threads",
-    "probes": "heads.backends",
     "Rig": "heads.rig",
     "load_rig": "heads.rig",
     "Gaussians": "heads.gaussians",

@@ -96,11 +96,6 @@ def probe_cpu() -> Probe:
     return Probe("cpu", True, detail)
 
 
-def probes() -> list[Probe]:
-    """All probes of this room, for `doctor`."""
-    return [probe_cuda(), probe_gsplat(), probe_tinycudann(), probe_cpu()]
-
-
 def rendering_check() -> dict[str, object]:
     """One line for `doctor`: the backend that will render here and what the others lack.
 

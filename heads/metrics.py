@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 
@@ -32,8 +31,3 @@ def mean_psnr(images: Tensor, targets: Tensor, masks: Tensor | None = None) -> f
     rows = [psnr(images[t], targets[t], None if masks is None else masks[t]) for t in range(len(images))]
     rows = [row for row in rows if not math.isnan(row)]
     return sum(rows) / len(rows) if rows else math.nan
-
-
-def to_float(frames: Tensor) -> Tensor:
-    """uint8 frames as float32 in [0, 1]; float frames unchanged."""
-    return frames.float() / 255 if frames.dtype == torch.uint8 else frames

@@ -54,3 +54,9 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch):
     monkeypatch.setattr(headstart, "_load", lambda target: (_ for _ in ()).throw(RuntimeError("broken")))
     with pytest.raises(RuntimeError, match="broken"):
         headstart.main(["doctor"])
+
+
+def test_the_doctor_says_which_backend_will_render():
+    checks = {check["name"]: check for check in headstart._doctor(None)["checks"]}
+    assert {"python", "torch", "rendering"} <= set(checks)
+    assert checks["rendering"]["detail"].startswith(("cpu", "gsplat", "torch"))

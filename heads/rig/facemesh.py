@@ -17,15 +17,10 @@ OVAL = (
     152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109,
 )  # fmt: skip
 CHIN, FOREHEAD = 152, 10
-LOBE_LEFT, LOBE_RIGHT = 361, 132
 
 # Each lip loop: from the person's right corner along the upper side to the left corner, and back below.
 LIPS_OUTER = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
 LIPS_INNER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
-LIPS_INNER_UPPER, LIPS_INNER_LOWER = (
-    (191, 80, 81, 82, 13, 312, 311, 310, 415),
-    (95, 88, 178, 87, 14, 317, 402, 318, 324),
-)
 
 # Each eye: the upper lid from the outer to the inner corner, then the lower lid back.
 EYE_LEFT = (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249)

@@ -24,7 +24,6 @@ CUT_DIFFERENCE, CUT_RATIO = 18.0, 4.0  # grey levels of mean change, and how muc
 CENSUS_EVERY = 12  # frames between counts of all faces
 RIVAL = 0.35  # area over the main face's from which another face makes two people
 LONGEST_GAP = 3  # frames without a face that are bridged
-RECORD = N_LANDMARKS * 3
 
 
 @dataclass
