@@ -30,7 +30,7 @@ from adapt.driving import drive as drive_by_sound
 from adapt.outputs import claim
 from adapt.provenance import Provenance
 from adapt.recipes.parts.drive import DRIVEN, Drive, drive_of, feature_windows
-from adapt.scoring import Scorer
+from adapt.scoring import NO_SYNCNET, Scorer
 from adapt.video import FPS, VideoWriter, read_frames, video_info
 from configs import InputError
 
@@ -49,6 +49,7 @@ def evaluate(
     ablations: bool = False,
     lpips: str | None = None,
     sync: str | Path | None = None,
+    syncnet: str | Path | None = None,
     device: str = "auto",
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def evaluate(
         ablations: adapt again without each prior and part (same budget) and add the table of their scores.
         lpips: ``backbone.pth,linear.pth``: weights for LPIPS; without them it is null.
         sync: a sync-expert prior for Sync-C and Sync-D; by default the registry's champion, where there is one.
+        syncnet: weights of the original SyncNet (``syncnet_v2.model``), for its own Sync-C and Sync-D beside ours.
 
     Returns:
         what ``metrics.json`` says, and ``report``: the page's path.
@@ -81,7 +83,7 @@ def evaluate(
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:
-        tools = Tools.make(lpips, sync, avatar)
+        tools = Tools.make(lpips, sync, avatar, syncnet)
         if external:
             result = _evaluate_external(Path(str(frames)), Path(str(against)), partial, tools)
         else:
@@ -102,14 +104,21 @@ def evaluate(
 
 @dataclass
 class Tools:
-    """What scoring needs beside pictures: landmark detector, LPIPS, sync expert (or why they are absent)."""
+    """What scoring needs beside pictures: landmark detector, LPIPS, sync experts (or why they are absent)."""
 
     detect: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
     lpips: Callable[[np.ndarray, np.ndarray], float] | str
     sync: Any | str
+    syncnet: Any | str = NO_SYNCNET
 
     @classmethod
-    def make(cls, lpips: str | None, sync: str | Path | None, avatar: str | Path | None) -> Tools:
+    def make(
+        cls,
+        lpips: str | None,
+        sync: str | Path | None,
+        avatar: str | Path | None,
+        syncnet: str | Path | None = None,
+    ) -> Tools:
         """Open what there is.
 
         Raises:
@@ -117,7 +126,7 @@ class Tools:
         """
         from shards.tracking import detect_landmarks
 
-        return cls(detect_landmarks, _open_lpips(lpips), _open_sync(sync))
+        return cls(detect_landmarks, _open_lpips(lpips), _open_sync(sync), _open_syncnet(syncnet))
 
 
 def _open_lpips(weights: str | None) -> Callable[[np.ndarray, np.ndarray], float] | str:
@@ -148,6 +157,14 @@ def _open_sync(uri: str | Path | None) -> Any | str:
     if expert.info["prior"] != "sync-expert":
         raise InputError(f"sync '{uri}': is a {expert.info['prior']} prior, expected a sync-expert")
     return expert
+
+
+def _open_syncnet(weights: str | Path | None) -> Any | str:
+    if weights is None:
+        return NO_SYNCNET
+    from pretrain.sync_expert.syncnet import SyncNet
+
+    return SyncNet.open(weights)
 
 
 # --- an avatar ------------------------------------------------------------------------------------------------------
@@ -232,7 +249,7 @@ def _drive_scores(
     drive, reason = (track_drive if name == "track" else audio_drive)(avatar, clip)
     if drive is None:
         return _absent(reason), {"name": name, "fps": 0.0, "curves": {}, "eyes": {}, "picked": [], "video": None}
-    scorer = Scorer(tools.detect, tools.lpips, tools.sync, len(clip))
+    scorer = Scorer(tools.detect, tools.lpips, tools.sync, len(clip), syncnet=tools.syncnet)
     spent = 0.0
     path = folder / f"{name}.mp4"
     with VideoWriter(path, 2 * clip.size, clip.size, provenance=avatar.provenance(name), crf=20) as writer:
@@ -247,7 +264,8 @@ def _drive_scores(
             for real, picture in zip(reals, pictures):
                 writer.write(np.concatenate([real, (picture * 255 + 0.5).astype(np.uint8)], 1))
     features = clip.features() if clip.has_sound else "the clip has no sound"
-    scores = scorer.result(features)
+    sound = clip.audio if clip.has_sound else features
+    scores = scorer.result(features, sound)
     if name == "track" and avatar.model.hears:
         scores["note"] = "this recipe is driven by sound: the track drive gives it the test sound, eyelids and pose"
     page = {
@@ -310,7 +328,8 @@ def _evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) 
         )
     if not against.is_file():
         raise InputError(f"{against}: no such file")
-    scorer = Scorer(tools.detect, tools.lpips, tools.sync, max(1, min(ours["frames"], size["frames"])))
+    expected = max(1, min(ours["frames"], size["frames"]))
+    scorer = Scorer(tools.detect, tools.lpips, tools.sync, expected, syncnet=tools.syncnet)
     count, path = 0, folder / "external.mp4"
     provenance = Provenance.make(avatar=f"frames of {frames.name}", recipe="external")
     with VideoWriter(path, 2 * size["width"], size["height"], provenance=provenance, crf=20) as writer:
@@ -326,7 +345,7 @@ def _evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) 
                 writer.write(np.concatenate([real, picture], 1))
     if not count:
         raise InputError(f"{frames}: holds no frames to score")
-    scores = scorer.result(_external_features(against, count))
+    scores = scorer.result(*_external_sound(against, count))
     return {
         "drives": {"external": scores},
         "fps": None,
@@ -371,13 +390,15 @@ def _face_masks(landmarks: np.ndarray, shape: tuple[int, ...]) -> dict[str, np.n
     return region_masks(landmarks, shape[1], shape[2], MASKS)
 
 
-def _external_features(video: Path, count: int) -> np.ndarray | str:
+def _external_sound(video: Path, count: int) -> tuple[np.ndarray, np.ndarray] | tuple[str, str]:
+    """Log-mel rows and sound of the first ``count`` frames, or why there are none."""
     from shards.audio import extract_features, read_audio
 
     if not video_info(video)["audio"]:
-        return "the true video has no sound"
-    rows = extract_features("logmel", read_audio(video))
-    return np.pad(rows, ((0, max(0, count - len(rows))), (0, 0)), mode="edge")[:count]
+        return ("the true video has no sound",) * 2
+    sound = read_audio(video)
+    rows = extract_features("logmel", sound)
+    return np.pad(rows, ((0, max(0, count - len(rows))), (0, 0)), mode="edge")[:count], sound[: count * 640]
 
 
 # --- results --------------------------------------------------------------------------------------------------------

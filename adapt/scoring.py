@@ -14,6 +14,7 @@ from adapt.video import as_uint8
 # Frames of FLIP's psychophysical filters cost ten times the rest; every fourth gives the same mean to 1 %.
 FLIP_EVERY = 4
 KEPT_PICTURES = 6
+NO_SYNCNET = "no weights given: pass the original SyncNet's file (syncnet=FILE)"
 
 Detector = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -37,12 +38,14 @@ class Scorer:
         lpips: a function of two pictures, or the reason why there is none.
         sync: the sync expert, or the reason why there is none.
         expected: number of frames, to spread the kept pictures over.
+        syncnet: the original SyncNet, or the reason why there is none.
     """
 
     detect: Detector
     lpips: Callable[[np.ndarray, np.ndarray], float] | str
     sync: Any | str
     expected: int
+    syncnet: Any | str = NO_SYNCNET
     means: metrics.FrameScores = field(default_factory=metrics.FrameScores)
     reasons: dict[str, str] = field(default_factory=dict)
     picked: list[Picked] = field(default_factory=list)
@@ -51,6 +54,7 @@ class Scorer:
     _valid: list[np.ndarray] = field(default_factory=list)
     _real: list[np.ndarray] = field(default_factory=list)
     _lips: list[Any] = field(default_factory=list)
+    _faces: Any = None
     _count: int = 0
 
     def add(self, pictures: np.ndarray, reals: np.ndarray, landmarks: np.ndarray, masks: dict[str, np.ndarray]) -> None:
@@ -73,6 +77,9 @@ class Scorer:
         self._real.append(real.astype(np.float32))
         if not isinstance(self.sync, str):
             self._lips.append(self.sync.frame_features(pictures, np.where(valid[:, None, None], found, landmarks)))
+        if not isinstance(self.syncnet, str):
+            self._faces = self._faces or self.syncnet.face_windows()
+            self._faces.add(pictures, np.where(valid[:, None, None], found, landmarks))
         for i in range(len(pictures)):
             frame_masks = {name: mask[i] for name, mask in masks.items()}
             self._score(pictures[i], reals[i], landmarks[i], frame_masks)
@@ -128,11 +135,12 @@ class Scorer:
     def _tracks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return np.concatenate(self._found), np.concatenate(self._real), np.concatenate(self._valid)
 
-    def result(self, features: np.ndarray | str) -> dict[str, Any]:
+    def result(self, features: np.ndarray | str, sound: np.ndarray | str = "no sound") -> dict[str, Any]:
         """Everything that DESIGN 9 lists; a measure that cannot be computed is ``None`` with its reason.
 
         Args:
             features: audio features ``[T, C]`` of the frames for the sync expert, or why there are none.
+            sound: the frames' sound ``[N]`` at 16 kHz for the original SyncNet, or why there is none.
         """
         names = ("psnr", "psnr_face", "psnr_head", "psnr_mouth", "ssim", "ssim_face", "lpips", "flip", "seam")
         means = self.means.means()
@@ -143,6 +151,7 @@ class Scorer:
             self.reasons["psnr_mouth"] = "the mouth is closed in every test frame"
         self._landmark_scores(scores)
         self._sync_scores(scores, features)
+        self._syncnet_scores(scores, sound)
         scores["null_reasons"] = {k: self.reasons.get(k, "not finite") for k, v in scores.items() if v is None}
         return scores
 
@@ -165,17 +174,31 @@ class Scorer:
             self.reasons.update({"jitter_head": why, "jitter_lips": why})
 
     def _sync_scores(self, scores: dict[str, Any], features: np.ndarray | str) -> None:
+        import torch
+
         scores.update({"sync_c": None, "sync_d": None})
-        reason = self.sync if isinstance(self.sync, str) else features if isinstance(features, str) else None
-        _, _, valid = self._tracks()
-        if reason is None and not valid.all():
-            reason = "needs a face in every rendered frame"
-        if reason is None and len(valid) < 25:
-            reason = "needs a second of video or more"
+        reason = self._sync_reason(self.sync, features)
         if reason is not None:
             self.reasons.update({"sync_c": reason, "sync_d": reason})
             return
-        import torch
-
         confidence, distance, offset = self.sync.confidence_of(torch.cat(self._lips), features)
         scores["sync_c"], scores["sync_d"], scores["sync_offset"] = float(confidence), float(distance), int(offset)
+
+    def _syncnet_scores(self, scores: dict[str, Any], sound: np.ndarray | str) -> None:
+        scores.update({"syncnet_c": None, "syncnet_d": None})
+        reason = self._sync_reason(self.syncnet, sound)
+        if reason is not None:
+            self.reasons.update({"syncnet_c": reason, "syncnet_d": reason})
+            return
+        confidence, distance, offset = self.syncnet.confidence_of(self._faces.finish(), sound)
+        scores.update({"syncnet_c": confidence, "syncnet_d": distance, "syncnet_offset": offset})
+
+    def _sync_reason(self, expert: Any | str, heard: np.ndarray | str) -> str | None:
+        """Why this expert cannot judge these frames and this sound."""
+        for reason in (expert, heard):
+            if isinstance(reason, str):
+                return reason
+        _, _, valid = self._tracks()
+        if not valid.all():
+            return "needs a face in every rendered frame"
+        return "needs a second of video or more" if len(valid) < 25 else None
