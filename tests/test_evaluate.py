@@ -16,7 +16,7 @@ from adapt.video import VideoWriter, video_info
 from configs import InputError
 
 NAMES = {"psnr", "psnr_face", "ssim", "ssim_face", "lpips", "flip", "lmd", "aue_u", "aue_l", "sync_c", "sync_d"}
-NAMES |= {"jitter_head", "jitter_lips", "seam", "null_reasons"}
+NAMES |= {"jitter_head", "jitter_lips", "seam", "null_reasons", "syncnet_c", "syncnet_d"}
 
 
 @pytest.fixture(scope="module")
