@@ -36,17 +36,23 @@ def open_priors(spec: str | Path | None, rig: Any, device: str = "cpu") -> Prior
         InputError: nothing there, two of one kind, or a prior of another rig.
     """
     priors = Priors()
-    if spec is None:
-        for kind in KINDS:
-            uri = f"models:/{kind}@champion"
-            folder = champion(uri)
-            if folder is not None:
-                _add(priors, uri, folder, rig, device)
-    elif str(spec) != "none":
-        for uri in str(spec).split(","):
-            for folder in _folders(uri.strip()):
-                _add(priors, uri.strip(), folder, rig, device)
+    for uri, folder in find_priors(spec):
+        _add(priors, uri, folder, rig, device)
     return priors
+
+
+def find_priors(spec: str | Path | None) -> list[tuple[str, Path]]:
+    """``(URI, folder)`` of every prior that ``--prior`` names, without opening them; arguments as :func:`open_priors`.
+
+    Raises:
+        InputError: one of them is not there.
+    """
+    if spec is None:
+        found = [(uri := f"models:/{kind}@champion", champion(uri)) for kind in KINDS]
+        return [(uri, folder) for uri, folder in found if folder is not None]
+    if str(spec) == "none":
+        return []
+    return [(uri.strip(), folder) for uri in str(spec).split(",") for folder in _folders(uri.strip())]
 
 
 def champion(uri: str) -> Path | None:
