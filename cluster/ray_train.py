@@ -23,6 +23,7 @@ from cluster import process_group
 from cluster.context import Context, check_shared, stop_signals
 from cluster.errors import StorageError
 from cluster.launch import ClusterConfig, find_target
+from cluster.mlflow_client import is_secret, without_password
 from cluster.retry import brief
 from configs import InputError
 
@@ -246,7 +247,8 @@ def _private_trainer() -> type:
 
 def _forwarded() -> dict[str, str]:
     """Settings for the workers' machines; not credentials, for Ray stores and shows a runtime environment."""
-    return {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED) and "TOKEN" not in name}
+    settings = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
+    return {name: without_password(value) for name, value in settings.items() if not is_secret(name)}
 
 
 def _wait(trainer: Any, asked: threading.Event, board: Any) -> Any:
