@@ -94,6 +94,20 @@ def test_a_darker_video_scores_what_its_error_says(world, tmp_path):
     assert scores["psnr_face"] == pytest.approx(-20 * np.log10(26 / 255), abs=1.0)
 
 
+def test_the_original_syncnet_hears_the_true_videos_sound(world, tmp_path, monkeypatch):
+    from pretrain.sync_expert import syncnet
+    from tests.test_pretrain_syncnet import Bright
+
+    opened = []
+    monkeypatch.setattr(syncnet.SyncNet, "open", lambda path: opened.append(path) or Bright())
+    evaluate(out=tmp_path / "scores", frames=world.video, against=world.video, syncnet="syncnet_v2.model")
+    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())["drives"]["external"]
+    assert opened == ["syncnet_v2.model"]
+    assert scores["syncnet_d"] > 0
+    assert -15 <= scores["syncnet_offset"] <= 15
+    assert "Sync-D, SyncNet" in (tmp_path / "scores" / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -102,6 +116,7 @@ def test_a_darker_video_scores_what_its_error_says(world, tmp_path):
         ({"avatar": "ada"}, "needs an avatar and a video"),
         ({"frames": "a.mp4", "against": "b.mp4", "ablations": True}, "ablations"),
         ({"frames": "/nowhere.mp4", "against": "/nowhere.mp4"}, "no such file"),
+        ({"frames": "a.mp4", "against": "b.mp4", "syncnet": "/nowhere.model"}, "nowhere.model': no such file"),
     ],
 )
 def test_contradicting_inputs_are_refused_and_leave_nothing(tmp_path, arguments, says):
