@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -32,14 +32,22 @@ def speaking_people(dataset: Any, unreliable: Collection[str] = ()) -> list[str]
     return sorted(heard)
 
 
-def audible(sample: Any, rng: np.random.Generator, frames: int, unreliable: Collection[str] = ()) -> tuple[Any, bool]:
+def audible(
+    sample: Any,
+    rng: np.random.Generator,
+    frames: int,
+    unreliable: Collection[str] = (),
+    heard: Callable[[Any], bool] = has_sound,
+) -> tuple[Any, bool]:
     """The sample itself, or a sibling, that has sound, a trusted clip and at least ``frames`` frames.
+
+    ``heard`` tells whether a sample has sound; by default its sound is decoded.
 
     Returns:
         the sample and whether it is usable; when no sibling is, the last one tried and False.
     """
     for _ in range(TRIES):
-        if sample.length >= frames and sample.clip not in unreliable and has_sound(sample):
+        if sample.length >= frames and sample.clip not in unreliable and heard(sample):
             return sample, True
         sample = sample.sibling(rng)
     return sample, False

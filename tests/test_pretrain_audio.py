@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -13,11 +15,12 @@ from pretrain.audio_expression.config import AudioExpressionConfig, DiffusionCon
 from pretrain.audio_expression.model import Denoiser
 from pretrain.audio_expression.prior import AudioExpressionPrior, ExpressionModel
 from pretrain.audio_expression.targets import flatten_targets, split_targets
-from pretrain.audio_expression.task import SequenceObjective
-from pretrain.audio_expression.view import vary
+from pretrain.audio_expression.task import AudioExpressionTask, SequenceObjective
+from pretrain.audio_expression.view import WindowView, vary
 from pretrain.audio_expression.windows import RecentMean, Stitcher, fade, frame_noise
 from pretrain.baselines import RidgeFit, apply_ridge, area_under_curve, correlation, principal_columns
 from pretrain.geometry import component_importance, lip_motion, mouth_directions
+from pretrain.sequences import Sequence
 
 SIZE, K = 12, 5
 CONFIG = load_config(
@@ -165,6 +168,55 @@ def test_a_style_found_from_a_clip_explains_it_better_than_the_mean_style():
     ]
     assert error[1] < 0.7 * error[0]
     assert all(p.requires_grad for p in prior.parameters()), "the search leaves the network trainable"
+
+
+def test_speech_in_a_clip_is_not_mistaken_for_the_face_at_rest():
+    prior = random_prior()
+    with torch.no_grad():
+        prior.model.denoiser.rest.weight.copy_(torch.eye(K + 2, 6))
+    features = sound(64)
+    said = prior.expect(features)
+    track = {"expression": said["expression"], "eyelids": said["eyelids"]}
+    # The clip is what the mean style says to this sound, so nothing is left to be a resting face.
+    style = prior.find_style(features, track, iterations=0)
+    shouting = {"expression": said["expression"] + 0.5, "eyelids": said["eyelids"]}
+    other = prior.find_style(features, shouting, iterations=0)
+    assert np.linalg.norm(style) < 0.5 * np.linalg.norm(other)
+
+
+def test_a_long_clip_does_not_pull_the_mean_face(monkeypatch):
+    config = load_config(AudioExpressionConfig, {"linear_context": 0, "targets": ["expression"]})
+    task = AudioExpressionTask.__new__(AudioExpressionTask)
+    task.config, task.size, task.n_expression, task.people, task.train = config, SIZE, 32, ["ann", "bob"], None
+    runs = [
+        Sequence(identity=name, clip=name, features=sound(n), track={"expression": np.full((n, 32), v, np.float32)})
+        for name, n, v in (("ann", 90, 1.0), ("bob", 10, 0.0))
+    ]
+    monkeypatch.setattr(task, "sequences", lambda dataset: iter(runs))
+    objective = task.objective()
+    task.prepare(objective)
+    assert torch.allclose(objective.model.target_mean, torch.full((32,), 0.5))
+
+
+def test_a_window_of_a_remembered_segment_is_the_same():
+    reads = []
+
+    class Segment:
+        key, clip, identity, length = "a/b-00000", "b", "a", 50
+        audio = np.ones(32000, np.float32)
+        track: ClassVar = {"expression": sound(50)[:, :K], "eyelids": np.zeros((50, 2), np.float32)}
+
+        def features(self, name):
+            reads.append(name)
+            return sound(50)
+
+        def sibling(self, rng):
+            return self
+
+    view = WindowView(CONFIG, {"a": 0})
+    first, again = (view(Segment(), np.random.default_rng(5)) for _ in range(2))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert len(reads) == 1
 
 
 def test_styles_begin_as_the_resting_faces_of_their_people():

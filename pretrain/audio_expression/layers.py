@@ -31,9 +31,9 @@ class RelativeBias(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention from [B, T, W] to a memory [B, extra + S, W]."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
@@ -42,8 +42,8 @@ class Attention(nn.Module):
         """Attend; ``bias`` [heads, T, extra + S] is added to the scores."""
         query = self._split(self.query(x))
         key, value = (self._split(part) for part in self.key_value(memory).chunk(2, dim=-1))
-        rate = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype), dropout_p=rate)
+        # No dropout of attention weights: it would draw as many random numbers as all other layers together.
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class EncoderLayer(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norm_a, self.norm_f = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention, self.feed = Attention(width, heads, dropout), feed_forward(width, dropout)
+        self.attention, self.feed = Attention(width, heads), feed_forward(width, dropout)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class DenoiserLayer(nn.Module):
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.films = nn.ModuleList(FiLM(width, width) for _ in range(3))
-        self.own, self.cross = Attention(width, heads, dropout), Attention(width, heads, dropout)
+        self.own, self.cross = Attention(width, heads), Attention(width, heads)
         self.feed, self.drop = feed_forward(width, dropout), nn.Dropout(dropout)
 
     def forward(

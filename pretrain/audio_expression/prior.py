@@ -305,7 +305,7 @@ def _fit_style(model: ExpressionModel, features: Tensor, clean: Tensor, iteratio
     device = clean.device
     generator = torch.Generator().manual_seed(derive_style(seed))
     with torch.no_grad():
-        first = model.denoiser.resting_style(clean.mean((0, 1)), CERTAINTY)
+        first = model.denoiser.resting_style((clean - _motion(model, features)).mean((0, 1)), CERTAINTY)
     style = first[None].clone().requires_grad_()
     optimizer = torch.optim.Adam([style], lr=0.02)
     steps, batch = len(model.alpha), min(8, len(clean))
@@ -329,6 +329,15 @@ def _fit_style(model: ExpressionModel, features: Tensor, clean: Tensor, iteratio
         for parameter in frozen:
             parameter.requires_grad_(True)
     return style.detach()[0].cpu().numpy()
+
+
+def _motion(model: ExpressionModel, features: Tensor) -> Tensor:
+    """What the mean style expects for normalised features [B, T, C], unit-sized: speech, not the face at rest."""
+    count, device = len(features), features.device
+    t = torch.full((count,), len(model.alpha) - 1, device=device)
+    noisy = torch.zeros(*features.shape[:2], model.dims, device=device)
+    style = torch.zeros(count, model.config.model.style, device=device)
+    return model.predict(noisy, t, features, style, torch.ones(count, dtype=torch.bool, device=device))
 
 
 def derive_style(seed: int) -> int:

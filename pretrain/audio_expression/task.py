@@ -121,15 +121,17 @@ class AudioExpressionTask(Task):
 
     def prepare(self, objective: SequenceObjective) -> None:
         """Statistics, the importance of each component and the ridge regression, from the training people alone."""
-        heard, moved = Moments(), Moments()
+        heard, moved, rests = Moments(), Moments(), Moments()
         for sequence in self.sequences(self.train):
             targets = flatten_targets(sequence.track, self.config.targets)
             heard.add(sequence.features - sequence.features.mean(0) if self.config.centre else sequence.features)
             moved.add(targets)
+            rests.add(targets.mean(0, keepdims=True))
         model = objective.model
         model.feature_mean.copy_(torch.from_numpy(heard.mean()))
         model.feature_std.copy_(torch.from_numpy(heard.std()).clamp_min(LEAST_STD))
-        model.target_mean.copy_(torch.from_numpy(moved.mean()))
+        # A clip counts once however long it is: a stranger's face is not likelier to rest as that of a long clip.
+        model.target_mean.copy_(torch.from_numpy(rests.mean()))
         model.target_std.copy_(torch.from_numpy(moved.std()).clamp_min(LEAST_STD))
         self._weigh(objective)
         model.denoiser.set_resting(torch.from_numpy(self._resting(model)))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from pretrain.audio_expression.config import AudioExpressionConfig, AugmentConfig
 from pretrain.audio_expression.targets import flatten_targets
-from pretrain.selection import audible
+from pretrain.selection import audible, has_sound
 
 MEL_BINS = 40
 DECIBEL = 1 / 25  # one decibel in the units of shards.audio.logmel
+REMEMBERED = (
+    1500  # segments whose rows stay decoded (40 kB of log-mel each): decoding them costs more than a small model's step
+)
 
 
 @dataclass(frozen=True)
@@ -27,26 +31,52 @@ class WindowView:
 
     config: AudioExpressionConfig
     people: dict[str, int]
+    memory: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Cut one window; the same ``rng`` gives the same window."""
         least = int(0.75 * self.config.window)
-        sample, usable = audible(sample, rng, least, self.config.unreliable)
-        rows, targets = sample.features(self.config.features), flatten_targets(sample.track, self.config.targets)
+        sample, usable = audible(sample, rng, least, self.config.unreliable, self._heard)
+        rows, targets = self._rows(sample), self._targets(sample)
         # The mean goes through the same variation as the rows, as one more row that the window leaves out.
-        mean = clip_mean(sample, rows, self.config, rng)
+        mean = clip_mean(sample, rows, self.config, rng, self._rows)
         features, targets, mean = vary(rows, targets, mean, self.config, rng)
         person = np.int64(self.people.get(sample.identity, -1))
         return {"features": features, "mean": mean, "targets": targets, "person": person, "weight": np.float32(usable)}
 
+    def _heard(self, sample: Any) -> bool:
+        return self._remember("heard", sample, has_sound)
 
-def clip_mean(sample: Any, rows: np.ndarray, config: AudioExpressionConfig, rng: np.random.Generator) -> np.ndarray:
+    def _rows(self, sample: Any) -> np.ndarray:
+        return self._remember("rows", sample, lambda s: s.features(self.config.features))
+
+    def _targets(self, sample: Any) -> np.ndarray:
+        return self._remember("targets", sample, lambda s: flatten_targets(s.track, self.config.targets))
+
+    def _remember(self, what: str, sample: Any, decode: Callable[[Any], Any]) -> Any:
+        """What ``decode`` gives for a sample, kept until memory is full; never thrown out, as every epoch asks again."""
+        key = (what, sample.key)
+        if key in self.memory:
+            return self.memory[key]
+        value = decode(sample)
+        if len(self.memory) < 3 * REMEMBERED:
+            self.memory[key] = value
+        return value
+
+
+def clip_mean(
+    sample: Any,
+    rows: np.ndarray,
+    config: Any,
+    rng: np.random.Generator,
+    read: Callable[[Any], np.ndarray] | None = None,
+) -> np.ndarray:
     """Mean feature row (C,) of a few seconds of the sample's clip: of itself and of two neighbours in the shard."""
     parts = [rows]
     for _ in range(2):
         other = sample.sibling(rng)
         if other.clip == sample.clip and other.key != sample.key:
-            parts.append(other.features(config.features))
+            parts.append(read(other) if read else other.features(config.features))
     return np.concatenate(parts).mean(0)
 
 
