@@ -103,12 +103,19 @@ class WindowStream:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+# Candidates for the penalty of a ridge regression; the largest leaves nothing but the mean.
+PENALTIES = 10.0 ** np.arange(1.0, 7.5, 0.5)
+# Frames that penalties are chosen on: a minute says enough, and the cost grows with the cube.
+CHOOSING_FRAMES = 1500
+
+
 class RidgeDriver:
     """Ridge regression from log-mel rows within ±0.2 s to the expression, fitted on the person's own clip.
 
     It needs no prior and learns from seconds, but knows only the sounds of that clip: a baseline, named as such in
-    every result. The penalty is chosen on held-back blocks of the clip. Regression shrinks towards the mean, so lips
-    would move too little; ``gain`` restores half of the lost spread (on a logarithmic scale).
+    every result. Each component of the expression has its own penalty, chosen on held-back blocks of the clip: what
+    sound does not tell (a head that turns shows in some components) stays at the person's mean, what it does is not
+    held back for its sake.
     """
 
     name = "ridge regression on the person's own clip (no audio-expression prior)"
@@ -130,14 +137,12 @@ class RidgeDriver:
         windows = cls._windows((features - mean) / spread)
         bias = expression.mean(0)
         target = expression - bias
-        penalty = min(10.0 ** np.arange(1, 7), key=lambda p: cls._held_back_error(windows, target, p))
-        weight = _ridge(windows, target, penalty)
-        fitted = np.maximum((windows @ weight).std(0), 1e-6)
-        gain = np.clip(np.sqrt(target.std(0) / fitted), 1.0, 1.6)
+        errors = cls._held_back_errors(windows[:CHOOSING_FRAMES], target[:CHOOSING_FRAMES])
+        weight = _ridge(windows, target, PENALTIES[errors.argmin(0)])
         return cls(
             mean.astype(np.float32),
             spread.astype(np.float32),
-            (weight * gain).astype(np.float32),
+            weight.astype(np.float32),
             bias.astype(np.float32),
         )
 
@@ -148,13 +153,16 @@ class RidgeDriver:
         return np.ascontiguousarray(windows.transpose(0, 2, 1)).reshape(len(rows), -1)
 
     @staticmethod
-    def _held_back_error(windows: np.ndarray, target: np.ndarray, penalty: float, blocks: int = 4) -> float:
+    def _held_back_errors(windows: np.ndarray, target: np.ndarray, blocks: int = 4) -> np.ndarray:
+        """Squared error ``[P, K]`` of each penalty and component on held-back blocks."""
         fold = np.arange(len(windows)) * blocks // len(windows)
-        error = 0.0
+        errors = np.zeros((len(PENALTIES), target.shape[1]))
         for block in range(blocks):
-            weight = _ridge(windows[fold != block], target[fold != block], penalty)
-            error += float(((windows[fold == block] @ weight - target[fold == block]) ** 2).sum())
-        return error
+            learn, test = _Spectrum(windows[fold != block], target[fold != block]), fold == block
+            seen = learn.project(windows[test])
+            for i, penalty in enumerate(PENALTIES):
+                errors[i] += ((seen @ learn.solved(np.full(target.shape[1], penalty)) - target[test]) ** 2).sum(0)
+        return errors
 
     def stream(self) -> Stream:
         """A new stream."""
@@ -175,14 +183,30 @@ class RidgeDriver:
         return cls(*(tensors[name].numpy() for name in ("mean", "spread", "weight", "bias")))
 
 
-def _ridge(rows: np.ndarray, target: np.ndarray, penalty: float) -> np.ndarray:
-    """``argmin ||rows w - target||² + penalty ||w||²``, in whichever of the two spaces is smaller."""
-    rows = rows.astype(np.float64)
-    if len(rows) < rows.shape[1]:
-        gram = rows @ rows.T + penalty * np.eye(len(rows))
-        return rows.T @ np.linalg.solve(gram, target)
-    gram = rows.T @ rows + penalty * np.eye(rows.shape[1])
-    return np.linalg.solve(gram, rows.T @ target)
+class _Spectrum:
+    """Rows ``[T, D]`` and targets ``[T, K]`` in the eigenbasis of the smaller Gram matrix: any penalty costs little."""
+
+    def __init__(self, rows: np.ndarray, target: np.ndarray) -> None:
+        rows = rows.astype(np.float64)
+        self.dual = len(rows) < rows.shape[1]
+        self.values, vectors = np.linalg.eigh(rows @ rows.T if self.dual else rows.T @ rows)
+        # Row space: weights are ``basis @ solved(penalty)``.
+        self.basis = rows.T @ vectors if self.dual else vectors
+        self.aims = vectors.T @ target if self.dual else vectors.T @ (rows.T @ target)
+
+    def project(self, rows: np.ndarray) -> np.ndarray:
+        """Coordinates ``[T, M]`` of rows, to be multiplied by :meth:`solved`."""
+        return rows.astype(np.float64) @ self.basis
+
+    def solved(self, penalties: np.ndarray) -> np.ndarray:
+        """Coefficients ``[M, K]`` for one penalty per target column."""
+        return self.aims / (np.maximum(self.values, 0.0)[:, None] + penalties)
+
+
+def _ridge(rows: np.ndarray, target: np.ndarray, penalties: np.ndarray) -> np.ndarray:
+    """``argmin ||rows w - target||² + penalty ||w||²`` with a penalty per column of the target."""
+    spectrum = _Spectrum(rows, target)
+    return spectrum.basis @ spectrum.solved(penalties)
 
 
 class LoudnessDriver:
@@ -217,6 +241,8 @@ class PriorDriver:
         style: ``[S]``; ``None`` is the mean style.
         changed: names of the weights that fine-tuning changed: what an avatar stores beside the style.
         options: of the sampler: ``steps``, ``guidance``, ``temperature``; ``SAMPLER`` by default.
+        calibration: ``[3, K]`` of the expression, ``(gain, centre, rest)``: what the prior says becomes
+            ``rest + gain * (expression - centre)``, this person's amplitude around this person's mean; ``None``: as is.
     """
 
     def __init__(
@@ -228,7 +254,9 @@ class PriorDriver:
         changed: tuple[str, ...] = (),
         seed: int = 0,
         options: dict[str, Any] | None = None,
+        calibration: np.ndarray | None = None,
     ) -> None:
+        self.calibration = calibration
         self.prior, self.style, self.label, self.changed, self.seed = prior, style, label, changed, seed
         self.options = SAMPLER if options is None else options
         self.name = f"audio-expression prior {label}".strip() + (", fine-tuned on the clip" if changed else "")
@@ -236,7 +264,7 @@ class PriorDriver:
 
     def stream(self) -> Stream:
         """A new stream."""
-        return _PriorStream(self.prior, self.style, self.seed, self.options)
+        return _PriorStream(self.prior, self.style, self.seed, self.options, self.calibration)
 
     def with_style(self, style: np.ndarray | None) -> PriorDriver:
         """The same voice in another style.
@@ -248,15 +276,23 @@ class PriorDriver:
             raise InputError(
                 f"style has shape {style.shape}, the audio-expression prior expects {self.prior.mean_style.shape}"
             )
-        return PriorDriver(
-            self.prior, style, label=self.label, changed=self.changed, seed=self.seed, options=self.options
-        )
+        return self._with(style=style)
+
+    def calibrated(self, calibration: np.ndarray) -> PriorDriver:
+        """The same voice with this amplitude."""
+        return self._with(calibration=calibration)
+
+    def _with(self, **changes: Any) -> PriorDriver:
+        kept = {name: getattr(self, name) for name in ("style", "label", "changed", "seed", "options", "calibration")}
+        return PriorDriver(self.prior, **{**kept, **changes})
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What an avatar keeps of it: the style and the changed weights, in half precision."""
         state = self.prior.model.state_dict()
         kept = {f"weights.{name}": state[name].detach().cpu().half() for name in self.changed}
         style = self.prior.mean_style if self.style is None else self.style
+        if self.calibration is not None:
+            kept["calibration"] = torch.from_numpy(np.asarray(self.calibration, np.float32))
         return {**kept, "style": torch.from_numpy(np.asarray(style, np.float32))}
 
     @classmethod
@@ -267,18 +303,33 @@ class PriorDriver:
         with torch.no_grad():
             for name, value in changed.items():
                 state[name].copy_(value.to(state[name].dtype))
-        return cls(prior, tensors["style"].numpy(), label=str(record.get("version", "")), changed=tuple(changed))
+        calibration = tensors["calibration"].float().numpy() if "calibration" in tensors else None
+        return cls(
+            prior,
+            tensors["style"].numpy(),
+            label=str(record.get("version", "")),
+            changed=tuple(changed),
+            calibration=calibration,
+        )
 
 
 class _PriorStream:
-    def __init__(self, prior: Any, style: np.ndarray | None, seed: int, options: dict[str, Any]) -> None:
-        self.live = prior.streamer(style=style, seed=seed, **options)
+    def __init__(
+        self, prior: Any, style: np.ndarray | None, seed: int, options: dict[str, Any], calibration: np.ndarray | None
+    ) -> None:
+        self.live, self.calibration = prior.streamer(style=style, seed=seed, **options), calibration
 
     def push(self, rows: np.ndarray) -> Expressions:
-        return _arrays(self.live.push(rows))
+        return self._calibrated(_arrays(self.live.push(rows)))
 
     def finish(self) -> Expressions:
-        return _arrays(self.live.finish())
+        return self._calibrated(_arrays(self.live.finish()))
+
+    def _calibrated(self, found: Expressions) -> Expressions:
+        if self.calibration is not None and "expression" in found:
+            gain, centre, rest = self.calibration
+            found["expression"] = (rest + gain * (found["expression"] - centre)).astype(np.float32)
+        return found
 
 
 def _arrays(values: dict[str, Any] | None) -> Expressions:

@@ -2,34 +2,70 @@
 
 Source: GGTalker (2025), section 3.3: the audio encoder stays frozen, the rest learns at a low rate, and the best
 weights on held-back seconds of the clip are kept (early stop); with little sound the prior itself may be the best.
+
+A prior that does not know this voice opens the mouth too wide or to the wrong sounds. So its amplitude is calibrated:
+each component is shrunk by the regression of what was tracked on what the prior says, around the person's own mean,
+which is never worse than that mean in square error on the frames it is estimated on. And where a plain regression on
+the clip tells the lips of its last seconds better, that speaks instead, and the avatar says so.
 """
 
 from __future__ import annotations
 
 import copy
 import time
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 
 from adapt.clip import DRIVEN_BY_SOUND, Clip
-from adapt.driving import PriorDriver
+from adapt.driving import Driver, PriorDriver, RidgeDriver, drive
 from configs import InputError
 
 HELD_SHARE = 0.2
 RATE = 1e-4
 CHECK_EVERY = 20
 PATIENCE = 3
+MOST_GAIN = 1.2
+# Frames' worth of trust in one gain for all components, against each component's own.
+COMMON_FRAMES = 100.0
+# With fewer frames, neither amplitude nor choice can be told from chance.
+CHOICE_FRAMES = 100
 
 
 def person_driver(
     prior: Any, clip: Clip, record: dict[str, Any], *, finetune: bool = True, seconds: float = 8.0, seed: int = 0
-) -> PriorDriver:
-    """A driver with the clip's speaking style, fine-tuned where that helps on the clip's last seconds.
+) -> Driver:
+    """What speaks for this person: the prior's voice, or a regression on the clip where that is nearer to its end.
 
     Args:
         seconds: wall-clock limit of the fine-tuning; the style search comes before it.
+
+    Raises:
+        InputError: the prior hears other features than the clip was given.
+    """
+    voice = person_voice(prior, clip, record, finetune=finetune, seconds=seconds, seed=seed)
+    features, expression = clip.features(), clip.track["expression"]
+    cut = int(len(features) * (1 - HELD_SHARE))
+    if len(features) < CHOICE_FRAMES:
+        return voice
+    said = drive(voice.calibrated(_as_is(expression)), features)["expression"]
+    ours = _applied(calibration(said[:cut], expression[:cut]), said[cut:])
+    ridge = drive(RidgeDriver.fit(features[:cut], expression[:cut]), features)["expression"][cut:]
+    if lip_error(ridge, expression[cut:]) >= lip_error(ours, expression[cut:]):
+        return voice
+    driver = RidgeDriver.fit(features, expression)
+    driver.name = (
+        "ridge regression on the person's own clip (nearer to its last seconds than the audio-expression prior)"
+    )
+    return driver
+
+
+def person_voice(
+    prior: Any, clip: Clip, record: dict[str, Any], *, finetune: bool = True, seconds: float = 8.0, seed: int = 0
+) -> PriorDriver:
+    """The prior in the clip's speaking style, fine-tuned where that helps on the clip's last seconds, calibrated.
 
     Raises:
         InputError: the prior hears other features than the clip was given.
@@ -43,10 +79,66 @@ def person_driver(
     track = {name: clip.track[name] for name in DRIVEN_BY_SOUND}
     style = prior.find_style(features, track, seed=seed)
     changed: tuple[str, ...] = ()
-    if finetune and len(features) >= 100:
+    if finetune and len(features) >= CHOICE_FRAMES:
         changed = _finetune(prior, style, features, track, seconds, seed)
-    label = str(record.get("version", ""))
-    return PriorDriver(prior, style, label=label, changed=changed, seed=seed)
+    voice = PriorDriver(prior, style, label=str(record.get("version", "")), changed=changed, seed=seed)
+    # Weights that were fitted on the first part flatter themselves there.
+    first = int(len(features) * (1 - HELD_SHARE)) if changed else 0
+    said = drive(voice, features)["expression"]
+    return voice.calibrated(calibration(said[first:], track["expression"][first:], track["expression"]))
+
+
+def calibration(said: np.ndarray, true: np.ndarray, rest: np.ndarray | None = None) -> np.ndarray:
+    """``[3, K]``: gain, centre and rest of a voice, from what it says ``[T, K]`` and what was tracked ``[T, K]``.
+
+    Args:
+        rest: frames whose mean is the person's resting face; those of ``true`` by default.
+    """
+    centre, mean = said.mean(0), true.mean(0)
+    p, t = said - centre, true - mean
+    weight = lip_weights(true.shape[1])
+    power, shared = (p * p).sum(0), (p * t).sum(0)
+    common = float((weight * shared).sum() / max(float((weight * power).sum()), 1e-9))
+    prior_power = COMMON_FRAMES * power / max(len(p), 1)
+    gain = (shared + prior_power * max(common, 0.0)) / np.maximum(power + prior_power, 1e-9)
+    rest_mean = mean if rest is None else rest.mean(0)
+    return np.stack([np.clip(gain, 0.0, MOST_GAIN), centre, rest_mean]).astype(np.float32)
+
+
+def _as_is(expression: np.ndarray) -> np.ndarray:
+    zero = np.zeros(expression.shape[1], np.float32)
+    return np.stack([zero + 1, zero, zero])
+
+
+def _applied(values: np.ndarray, said: np.ndarray) -> np.ndarray:
+    gain, centre, rest = values
+    return rest + gain * (said - centre)
+
+
+@lru_cache(maxsize=2)
+def _lip_basis(components: int) -> np.ndarray:
+    """Lip displacements ``[K, L * 2]`` (rig units, their own mean taken out) of each expression component."""
+    from adapt.metrics import LIPS
+    from heads.rig import load_rig
+
+    rig = load_rig("mediapipe")
+    basis = torch.cat([torch.zeros(1, components), torch.eye(components)])
+    with torch.no_grad():
+        points = rig.vertices(torch.zeros(1, rig.n_identity).expand(len(basis), -1), basis)[:, list(LIPS), :2]
+    moved = points[1:] - points[:1]
+    return (moved - moved.mean(1, keepdim=True)).flatten(1).numpy()
+
+
+def lip_weights(components: int) -> np.ndarray:
+    """How much each expression component moves the lips, ``[K]`` of mean 1."""
+    energy = (_lip_basis(components) ** 2).sum(1)
+    return energy / energy.mean()
+
+
+def lip_error(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean distance of the lips' landmarks of two expression sequences ``[T, K]``, as LMD: rig units, means removed."""
+    apart = (a - b) @ _lip_basis(a.shape[1])
+    return float(np.linalg.norm(apart.reshape(len(apart), -1, 2), axis=-1).mean())
 
 
 def _finetune(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from adapt.driving import PriorDriver, drive
-from adapt.voice import person_driver
+from adapt.driving import PriorDriver, RidgeDriver, drive
+from adapt.voice import calibration, lip_error, person_driver, person_voice
 from configs import InputError, load_config
 
 
@@ -44,7 +44,7 @@ def clip():
 
 
 def test_a_voice_streams_what_it_drives_and_comes_back_from_its_tensors(clip):
-    driver = person_driver(_prior(), clip, {"version": "7"}, seconds=2.0)
+    driver = person_voice(_prior(), clip, {"version": "7"}, seconds=2.0)
     features = clip.features()
     whole = drive(driver, features)["expression"]
     stream = driver.stream()
@@ -58,7 +58,7 @@ def test_a_voice_streams_what_it_drives_and_comes_back_from_its_tensors(clip):
 def test_fine_tuning_keeps_the_encoder_and_never_makes_the_held_back_seconds_worse(clip):
     prior = _prior()
     encoder = {k: v.clone() for k, v in prior.audio_encoder.state_dict().items()}
-    driver = person_driver(prior, clip, {}, seconds=4.0)
+    driver = person_voice(prior, clip, {}, seconds=4.0)
     assert all(torch.equal(v, encoder[k]) for k, v in prior.audio_encoder.state_dict().items())
     untuned = _prior()
     style = driver.style
@@ -73,6 +73,22 @@ def test_fine_tuning_keeps_the_encoder_and_never_makes_the_held_back_seconds_wor
 def test_a_prior_that_hears_something_else_is_refused(clip):
     with pytest.raises(InputError, match="hears 'hubert'"):
         person_driver(_prior("hubert"), clip, {})
+
+
+def test_a_regression_on_the_clip_speaks_where_it_is_nearer_to_the_truth_than_the_prior(clip):
+    driver = person_driver(_prior(), clip, {}, finetune=False)
+    assert isinstance(driver, RidgeDriver)
+    assert "nearer" in driver.name
+
+
+def test_a_calibrated_voice_is_no_farther_from_the_truth_than_the_persons_mean():
+    rng = np.random.default_rng(0)
+    true = rng.standard_normal((200, 32)).astype(np.float32)
+    for said in (3 * true + 5, rng.standard_normal((200, 32)) * 4, -true):
+        gain, centre, rest = calibration(said, true)
+        assert lip_error(rest + gain * (said - centre), true) <= 1.02 * lip_error(np.tile(rest, (200, 1)), true)
+    gain, _, _ = calibration(3 * true + 5, true)
+    assert np.allclose(gain, 1 / 3, atol=1e-3)
 
 
 def test_a_style_of_another_size_is_refused():
