@@ -22,7 +22,8 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@$(BIN)/python -c 'import importlib.metadata as m; v = m.version("torch").split("+")[0]; assert v == "2.13.0"' 2>/dev/null \
 		|| $(BIN)/pip install --quiet -c $(CONSTRAINTS) torch==2.13.0
 	@$(BIN)/pip install --quiet -c $(CONSTRAINTS) uv
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c $(CONSTRAINTS) -e '.[dev]' \
+	@# Compiled now, because the demo and the tests start many processes, and each would compile what it imports.
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c $(CONSTRAINTS) -e '.[dev]' \
 		|| $(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[dev]'
 	@touch $(STAMP)
 	@echo "environment ready in $(VENV)"
