@@ -42,6 +42,8 @@ BODY_FRAMES = 1500
 HELD_FRAMES = 8
 # Tracked frames that a recipe wants before it builds its model: a second shows the face, its light and the body.
 FIRST_FRAMES = 25
+# More steps than these teach a handful of frames by heart, and an unseen view gets worse.
+FEWEST_STEPS, STEPS_PER_FRAME = 300, 40
 
 
 @dataclass
@@ -82,6 +84,7 @@ def adapt(
     device: str = "auto",
     seed: int = 0,
     overwrite: bool = False,
+    clip: Clip | None = None,
 ) -> dict[str, Any]:
     """Make an avatar of the person in a video.
 
@@ -96,6 +99,8 @@ def adapt(
         resume: go on with the unfinished avatar in ``out`` (the budget is the total, earlier time included).
         set: ``key=value`` changes of the recipe's configuration, such as ``color_mlp=false``.
         self_contained: copy the priors that talking needs into the folder.
+        clip: frames of the video that are tracked already, all of which are trained on (instead of ``seconds``); its
+            size counts. It stays open.
         size: side of the frames, px; by default 512 on a GPU and 256 on a CPU, or the source's if smaller.
 
     Returns:
@@ -104,14 +109,16 @@ def adapt(
     Raises:
         InputError: the video, an option or a prior is wrong; nothing is left half-written.
     """
-    job = _job(video, out, recipe, budget, seconds, set, size, device, seed, self_contained, resume, overwrite)
+    given = clip
+    job = _job(video, out, recipe, budget, seconds, set, size, device, seed, self_contained, resume, overwrite, given)
     clock = _clock(job)
     from heads.rig import load_rig
 
     rig = load_rig("mediapipe")
     if prior is not None:
         find_priors(prior)  # a misspelt one is told now: the tracker's first pass cannot be stopped
-    clip = track_clip(job.video, frames=job.frames, size=job.config.size, background=True)
+    if given is None:
+        clip = track_clip(job.video, frames=job.frames, size=job.config.size, background=True)
     try:
         priors = open_priors(prior, rig, str(job.device))
         clip.wait(None if job.budget.iterations is not None else min(job.frames, FIRST_FRAMES))
@@ -121,15 +128,19 @@ def adapt(
             job.module.run(job.fit, job.context)
             return _finish(job)
     finally:
-        clip.close()
+        if given is None:
+            clip.close()
 
 
-def _job(video, out, recipe, budget, seconds, changes, size, device, seed, self_contained, resume, overwrite) -> Job:
+def _job(
+    video, out, recipe, budget, seconds, changes, size, device, seed, self_contained, resume, overwrite, clip
+) -> Job:
+    size = clip.size if clip is not None else size
     module, parsed, place = recipe_module(recipe), parse_budget(budget), pick_device(device)
     config = load_config(module.Config, f"adapt/{recipe}", list(changes) + ([f"size={size}"] if size else []))
     if not Path(str(video)).is_file():
         raise InputError(f"{video}: no such file; give the path of a video")
-    frames, total = split_frames(video, seconds)
+    frames, total = split_frames(video, seconds) if clip is None else (len(clip), len(clip))
     before = None
     if resume and Path(str(out)).exists():
         before = folder.verify_folder(out)
@@ -182,7 +193,11 @@ def _clock(job: Job) -> Clock:
     # The end wants time for measuring, encoding the body's frames and hashing.
     reserve = 2.0 + 0.006 * min(job.frames, BODY_FRAMES) * (job.config.size / 256) ** 2
     return Clock(
-        job.budget, spent_seconds=progress["seconds"], spent_iterations=progress["iterations"], reserve=reserve
+        job.budget,
+        spent_seconds=progress["seconds"],
+        spent_iterations=progress["iterations"],
+        reserve=reserve,
+        most=FEWEST_STEPS + STEPS_PER_FRAME * job.frames,
     )
 
 
@@ -198,6 +213,8 @@ def _prepare(job: Job, clip: Clip, rig: Any, priors: Priors, clock: Clock) -> No
         for parameter in model.parameters():
             parameter.requires_grad_(True)
         restored = folder.read_state(job.out)
+        if "anchor" in restored:
+            model.start = restored["anchor"].to(job.device)
     else:
         model = job.module.build(context)
     job.context = context

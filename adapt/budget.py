@@ -57,12 +57,19 @@ class Clock:
         budget: the whole.
         spent_seconds, spent_iterations: already used by the run that is resumed.
         reserve: seconds kept free at the end for saving and the last measurements.
+        most: steps after which a wall-clock budget counts as spent: a few frames are soon learned, and then by heart.
     """
 
     def __init__(
-        self, budget: Budget, *, spent_seconds: float = 0.0, spent_iterations: int = 0, reserve: float = 0.0
+        self,
+        budget: Budget,
+        *,
+        spent_seconds: float = 0.0,
+        spent_iterations: int = 0,
+        reserve: float = 0.0,
+        most: int | None = None,
     ) -> None:
-        self.budget, self.reserve = budget, reserve
+        self.budget, self.reserve, self.most = budget, reserve, most
         self.iterations = spent_iterations
         self._before, self._start = spent_seconds, time.monotonic()
         self.resumed = bool(spent_iterations)
@@ -81,7 +88,7 @@ class Clock:
         if self.budget.iterations is not None:
             return min(1.0, self.iterations / self.budget.iterations)
         usable = max(self.budget.seconds * 0.5, self.budget.seconds - self.reserve)
-        return min(1.0, self.seconds / usable)
+        return min(1.0, max(self.seconds / usable, self.iterations / self.most if self.most else 0.0))
 
     @property
     def seconds_left(self) -> float | None:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,18 @@ class Batch:
         masks = {name: cut(mask) for name, mask in self.masks.items()}
         landmarks = self.track["landmarks"] - self.track["landmarks"].new_tensor([left, top, 0])
         return Batch(self.index, cut(self.image), cut(self.matte), masks, {**self.track, "landmarks": landmarks})
+
+    def shrunk(self, factor: int) -> Batch:
+        """Pictures averaged over squares of ``factor`` px, landmarks moved along; poses stay those of the whole frame."""
+        if factor == 1:
+            return self
+
+        def small(images: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.avg_pool2d(images.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
+
+        masks = {name: small(mask) for name, mask in self.masks.items()}
+        landmarks = self.track["landmarks"] / factor
+        return Batch(self.index, small(self.image), small(self.matte), masks, {**self.track, "landmarks": landmarks})
 
 
 class Clip:
@@ -194,6 +207,30 @@ class Clip:
             masks={name: put(mask)[..., None] for name, mask in self.masks(indices).items()},
             track={name: put(rows[indices]) for name, rows in self.track.items()},
         )
+
+    def stretch(self, first: int, count: int) -> Clip:
+        """Some consecutive frames as a clip of its own (a copy), with their sound and the whole clip's camera and shape.
+
+        Raises:
+            InputError: frames that are not there.
+        """
+        if first < 0 or count < 1 or first + count > len(self):
+            raise InputError(f"frames {first} to {first + count - 1} of a clip that has frames 0 to {len(self) - 1}")
+        from shards.schema import SAMPLES_PER_FRAME as samples
+
+        rows = np.arange(first, first + count)
+        track = {name: self.track[name][rows] for name in TRACK_FIELDS}
+        part = SimpleNamespace(
+            frames=self.frames(rows),
+            matte=self._gather("matte", rows),
+            track={**track, "intrinsics": self.intrinsics, "identity": self.identity},
+            audio=self.audio[first * samples : (first + count) * samples],
+            crop_box=self.crop_box,
+        )
+        clip = Clip(self.size)
+        clip.append(part)
+        clip.expected, clip.done = count, True
+        return clip
 
     def features(self) -> np.ndarray:
         """Log-mel rows ``[T, C]`` of the frames that are there."""

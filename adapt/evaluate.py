@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,19 +203,37 @@ def score_avatar(avatar: Avatar, video: str | Path, first: int, folder: Path, to
 def _scored(
     avatar: Avatar, video: str | Path, first: int, count: int, folder: Path, tools: Tools
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    with track_test(avatar, video, first, count) as clip:
+        return score_clip(avatar, clip, tools, folder)
+
+
+def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Clip:
+    """Test frames tracked with the training frames' crop and shape."""
     trained = avatar.document["clip"]
-    with track_clip(
+    return track_clip(
         video,
         start=first,
         frames=count,
         size=avatar.size,
         crop_box=tuple(trained["crop_box"]),
         identity=np.array(trained["identity"], np.float32),
-    ) as clip:
-        drives, page = {}, []
-        for name in ("track", "audio"):
-            drives[name], part = _drive_scores(avatar, clip, name, folder, tools)
-            page.append(part)
+    )
+
+
+def score_clip(
+    avatar: Avatar, clip: Clip, tools: Tools, folder: Path | None = None, pictures: int | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Both drives' scores on tracked test frames, and what the page shows of each.
+
+    Args:
+        folder: takes the side-by-side videos; none are written without.
+        pictures: at most so many frames, evenly spread, for the measures of single pictures; landmarks and lips are
+            looked at in all of them.
+    """
+    drives, page = {}, []
+    for name in ("track", "audio"):
+        drives[name], part = _drive_scores(avatar, clip, name, folder, tools, pictures)
+        page.append(part)
     return drives, page
 
 
@@ -243,25 +262,26 @@ def _same_video(avatar: Avatar, video: str | Path) -> bool:
 
 
 def _drive_scores(
-    avatar: Avatar, clip: Clip, name: str, folder: Path, tools: Tools
+    avatar: Avatar, clip: Clip, name: str, folder: Path | None, tools: Tools, pictures: int | None = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Render the clip's frames under a drive, score them and write the side-by-side video."""
     drive, reason = (track_drive if name == "track" else audio_drive)(avatar, clip)
     if drive is None:
         return _absent(reason), {"name": name, "fps": 0.0, "curves": {}, "eyes": {}, "picked": [], "video": None}
-    scorer = Scorer(tools.detect, tools.lpips, tools.sync, len(clip), syncnet=tools.syncnet)
+    every = 1 if pictures is None else -(-len(clip) // pictures)
+    scorer = Scorer(tools.detect, tools.lpips, tools.sync, len(clip), every, syncnet=tools.syncnet)
     spent = 0.0
-    path = folder / f"{name}.mp4"
-    with VideoWriter(path, 2 * clip.size, clip.size, provenance=avatar.provenance(name), crf=20) as writer:
+    path = None if folder is None else folder / f"{name}.mp4"
+    with _writer(path, avatar, clip.size, name) as writer:
         for rows in _batches(len(clip)):
             begin = time.monotonic()
-            pictures = avatar.render(drive.pick(rows))
+            rendered = avatar.render(drive.pick(rows))
             spent += time.monotonic() - begin
             reals = clip.frames(rows)
             masks = {key: mask for key, mask in clip.masks(rows).items() if key in MASKS}
             masks["head"] = masks["head"] * np.maximum(clip.mattes(rows), masks["face"])
-            scorer.add(pictures, reals, clip.track["landmarks"][rows], masks)
-            for real, picture in zip(reals, pictures):
+            scorer.add(rendered, reals, clip.track["landmarks"][rows], masks)
+            for real, picture in zip(reals, rendered) if writer is not None else ():
                 writer.write(np.concatenate([real, (picture * 255 + 0.5).astype(np.uint8)], 1))
     features = clip.features() if clip.has_sound else "the clip has no sound"
     sound = clip.audio if clip.has_sound else features
@@ -277,6 +297,12 @@ def _drive_scores(
         "video": path,
     }
     return scores, page
+
+
+def _writer(path: Path | None, avatar: Avatar, size: int, name: str) -> AbstractContextManager[VideoWriter | None]:
+    if path is None:
+        return nullcontext()
+    return VideoWriter(path, 2 * size, size, provenance=avatar.provenance(name), crf=20)
 
 
 def _batches(count: int) -> Iterator[np.ndarray]:

@@ -39,12 +39,14 @@ class Scorer:
         sync: the sync expert, or the reason why there is none.
         expected: number of frames, to spread the kept pictures over.
         syncnet: the original SyncNet, or the reason why there is none.
+        every: measure single pictures (PSNR, SSIM, seam, FLIP, LPIPS) in every so many frames only.
     """
 
     detect: Detector
     lpips: Callable[[np.ndarray, np.ndarray], float] | str
     sync: Any | str
     expected: int
+    every: int = 1
     syncnet: Any | str = NO_SYNCNET
     means: metrics.FrameScores = field(default_factory=metrics.FrameScores)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -81,8 +83,10 @@ class Scorer:
             self._faces = self._faces or self.syncnet.face_windows()
             self._faces.add(pictures, np.where(valid[:, None, None], found, landmarks))
         for i in range(len(pictures)):
-            frame_masks = {name: mask[i] for name, mask in masks.items()}
-            self._score(pictures[i], reals[i], landmarks[i], frame_masks)
+            if self._count % self.every == 0:
+                frame_masks = {name: mask[i] for name, mask in masks.items()}
+                self._score(pictures[i], reals[i], landmarks[i], frame_masks)
+            self._count += 1
 
     def _score(
         self, picture: np.ndarray, real: np.ndarray, landmarks: np.ndarray, masks: dict[str, np.ndarray]
@@ -100,14 +104,13 @@ class Scorer:
         # A closed mouth has a few anti-aliased pixels of "inside", which measure the lips' edge instead.
         if masks["mouth_inside"].sum() > 2e-4 * picture.shape[0] * picture.shape[1]:
             values["psnr_mouth"] = metrics.psnr(a, b, masks["mouth_inside"])
-        if self._count % FLIP_EVERY == 0:
+        if self._count // self.every % FLIP_EVERY == 0:
             self._flip(a, b, masks["head"], values)
         if not isinstance(self.lpips, str):
             values["lpips"] = self.lpips(a, b)
         self.means.add(**values)
         if self._count % max(1, self.expected // KEPT_PICTURES) == 0 and len(self.picked) < KEPT_PICTURES:
             self.picked.append(Picked(self._count, picture, real, landmarks))
-        self._count += 1
 
     def _flip(self, a: np.ndarray, b: np.ndarray, head: np.ndarray, values: dict[str, float]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...]``: run the benchmarks and print one table of everything under ``results/``.
+"""``python -m benchmarks [NAME ... [OPTIONS]]``: run the benchmarks and print one table of all ``results/``.
 
 A benchmark is a module of this folder with ``main() -> None`` that writes ``benchmarks/results/NAME.json`` through
 :func:`benchmarks.results.write`.
@@ -23,7 +23,13 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules([str(HERE)]) if module.name not in HELPERS)
 
 
-def main(wanted: list[str]) -> int:
+def main(arguments: list[str]) -> int:
+    # What follows a name are that benchmark's own options.
+    cut = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    wanted, options = arguments[:cut], arguments[cut:]
+    if options and len(wanted) != 1:
+        print("benchmarks: options belong to one benchmark; name it before them", file=sys.stderr)
+        return 2
     unknown = set(wanted) - set(names())
     if unknown:
         print(f"benchmarks: no {', '.join(sorted(unknown))}; known: {', '.join(names())}", file=sys.stderr)
@@ -31,6 +37,7 @@ def main(wanted: list[str]) -> int:
     failed = []
     for name in wanted or names():
         print(f"== {name}", flush=True)
+        sys.argv = [f"benchmarks {name}", *options]
         try:
             importlib.import_module(f"benchmarks.{name}").main()
         except Exception:

@@ -55,21 +55,33 @@ def row(
     return {"case": case, "variant": variant, "value": value, "unit": unit, "against": peer, "ratio": ratio}
 
 
-def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "") -> Path:
-    """Write ``results/NAME.json`` with device, commit and command, print it, and return its path."""
+def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "", *, options: str = "", echo: bool = True) -> Path:
+    """Write ``results/NAME.json`` with device, commit and command, print it, and return its path.
+
+    Args:
+        options: of the command, as given.
+        echo: whether to print.
+    """
     FOLDER.mkdir(exist_ok=True)
     record = {
         "benchmark": name,
         "device": device(),
         "commit": commit(),
-        "command": f"python -m benchmarks {name}",
+        "command": f"python -m benchmarks {name} {options}".strip(),
         "notes": notes,
         "rows": list(rows),
     }
     path = FOLDER / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n")
-    print(_lines(record))
+    if echo:
+        print(_lines(record))
     return path
+
+
+def stored(name: str) -> list[dict[str, Any]]:
+    """The rows of ``results/NAME.json``; none where it is absent."""
+    path = FOLDER / f"{name}.json"
+    return json.loads(path.read_text())["rows"] if path.is_file() else []
 
 
 def table() -> str:

@@ -34,6 +34,11 @@ from heads.gaussians import Gaussians, UVGaussians, render_head
 from heads.motion import Motion
 from heads.rig import Rig
 
+FEW_FRAMES = 25.0
+# Of a talking person, per part of a frame's vector: rotation (radians), translation (rig units), expression
+# (deviations), eyelids (closure), gaze (radians).
+USUAL_SPREAD = (0.1, 0.15, 0.7, 0.3, 0.15)
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
@@ -149,17 +154,22 @@ class TalkingHead(nn.Module):
         for residual in (self.color, self.offset, self.correction):
             if residual is not None:
                 residual.net.calibrate(drive.condition)
-                self._soften(residual.net.scale)
+                self._soften(residual.net.scale, len(drive))
         if self.backdrop is not None:
             self.backdrop.calibrate(self._pose_condition(drive.condition))
 
-    def _soften(self, scale: Tensor) -> None:
-        """Entries that hardly move carry tracking noise: do not blow them up to unit size."""
-        size = len(self.center)
-        for first, last in ((0, 3), (3, 6), (6, size - 6), (size - 6, size - 4), (size - 4, size)):
+    def _soften(self, scale: Tensor, frames: int) -> None:
+        """Entries that hardly move carry tracking noise: do not blow them up to unit size.
+
+        A few frames say little about what is usual: they are trusted against what is usual for people, or a pose that
+        a second of video did not show would count as tens of deviations and the residuals would be anything there.
+        """
+        size, few = len(self.center), FEW_FRAMES / (FEW_FRAMES + frames)
+        parts = ((0, 3), (3, 6), (6, size - 6), (size - 6, size - 4), (size - 4, size))
+        for (first, last), usual in zip(parts, USUAL_SPREAD):
             for block in range(3):
                 part = scale[block * size + first : block * size + last]
-                part.copy_((part.square() + 0.1 * part.square().mean()).sqrt())
+                part.copy_((part.square() + 0.1 * part.square().mean() + (few * usual) ** 2).sqrt())
 
     def drive(self, track: Mapping[str, Any]) -> Drive:
         """Per-frame inputs from a track; see :func:`heads.conditions.make_drive`."""

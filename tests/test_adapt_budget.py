@@ -60,6 +60,10 @@ def test_a_wall_clock_budget_ends_on_time():
     assert 0.2 < time.monotonic() - start < 0.6
 
 
+def test_few_frames_end_a_long_budget_early():
+    assert sum(1 for _ in Clock(parse_budget("1h"), most=40).steps(0.0, 1.0)) == 40
+
+
 def test_a_resumed_run_skips_what_was_done():
     clock = Clock(parse_budget("100it"), spent_iterations=50, spent_seconds=5.0)
     assert list(clock.steps(0.0, 0.3)) == []

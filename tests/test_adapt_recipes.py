@@ -9,13 +9,16 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from adapt_fixture import SIZE, make_world
 
 import adapt.adapt
 from adapt import folder
 from adapt.adapt import adapt as make_avatar
 from adapt.avatar import load_avatar
+from adapt.clip import track_clip
 from adapt.recipes import RECIPES
+from adapt.recipes.headstart import Config, anchor_share
 from configs import InputError
 
 QUICK = {"prior": "none", "size": SIZE}
@@ -56,8 +59,6 @@ def test_every_recipe_makes_an_avatar_that_opens_and_renders_the_same_again(worl
 
 
 def _windows(avatar, count):
-    import torch
-
     from adapt.recipes.parts.drive import AUDIO_CONTEXT
 
     return torch.zeros(count, 2 * AUDIO_CONTEXT + 1, avatar.document["features"]["size"])
@@ -89,6 +90,50 @@ def test_training_takes_the_first_ten_elevenths_unless_told_otherwise(avatar, wo
 
 def test_one_frame_is_enough_to_begin_with(world, tmp_path):
     assert make_avatar(world.video, tmp_path / "one", seconds=0.04, budget="3it", **QUICK)["frames"] == 1
+
+
+def test_frames_tracked_beforehand_are_all_that_is_trained_on_and_stay_open(world, tmp_path):
+    with track_clip(world.video, size=SIZE) as whole, whole.stretch(20, 1) as part:
+        assert np.array_equal(part.frames([0]), whole.frames([20]))
+        assert np.array_equal(part.track["rotation"][0], whole.track["rotation"][20])
+        assert len(part.audio) == 640
+        result = make_avatar(world.video, tmp_path / "one", budget="3it", prior="none", clip=part)
+        assert result["frames"] == len(part) == 1
+        assert part.frames([0]).shape == (1, SIZE, SIZE, 3)
+        with pytest.raises(InputError, match="has frames 0 to 65"):
+            whole.stretch(60, 10)
+
+
+def test_texels_that_nothing_shows_stay_where_the_map_began_and_shown_ones_move(world):
+    model = _rigged(world)
+    model.start = model.talking.maps().detach().clone()
+    assert float(model.drift().detach()) == 0.0
+    with torch.no_grad():
+        model.talking.colors.add_(0.1)
+    model.drift().backward()
+    assert (model.talking.colors.grad > 0).all()
+    # A texel that fills two pixels of a 256 px picture feels them more than the anchor at a tenth off, even in one frame.
+    anchor = Config().anchor * anchor_share(1)
+    assert anchor * float(model.talking.colors.grad.max()) < 0.5 * 0.8 * 2 / (3 * 256 * 256)
+
+
+def _rigged(world):
+    from adapt.recipes.parts.rigged import RiggedHead
+    from heads.rig import load_rig
+    from heads.talking_head import HeadConfig
+
+    intrinsics, identity = (torch.from_numpy(world.track[name]) for name in ("intrinsics", "identity"))
+    parts = HeadConfig(resolution=128)
+    return RiggedHead(SIZE, intrinsics, rig=load_rig("mediapipe"), identity=identity, parts=parts, residual=False)
+
+
+def test_a_pose_that_a_single_frame_did_not_show_is_not_tens_of_deviations_away(world):
+    head = _rigged(world).talking
+    rows = {name: rows if name in ("intrinsics", "identity") else rows[:1] for name, rows in world.track.items()}
+    head.calibrate(rows)
+    net = head.color.net
+    away = (head.drive(world.track).condition - net.center) / net.scale
+    assert float(away[:, :3].abs().max()) < 6.0
 
 
 def test_parts_can_be_switched_off(world, tmp_path):

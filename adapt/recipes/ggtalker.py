@@ -43,6 +43,7 @@ class Config:
     rate: float = 1.0
     ssim: float = 0.2
     coverage: float = 0.05
+    anchor: float = 0.0
     boost_face: float = 1.0
     boost_eyes: float = 1.0
     boost_mouth: float = 1.0
@@ -85,7 +86,7 @@ def run(fit: Fit, context: Context) -> None:
         color=config.color_share if config.color_mlp else 0.0,
         inpainter=config.inpainter_share if config.inpainter else 0.0,
     )
-    loss = loss_of(config, model)
+    loss = loss_of(config, model, context.frames)
     groups = model.groups(config.rate, leave=("color", "identity"))
     fit.stage("map", 0.0, ends["map"], groups, loss)
     calibrate(fit, context)

@@ -21,7 +21,7 @@ from adapt.recipes.parts.model import Rendered
 from adapt.recipes.parts.rigged import RiggedHead
 from adapt.recipes.parts.start import build_rigged
 from configs import InputError
-from heads.talking_head import HeadConfig
+from heads.talking_head import FEW_FRAMES, HeadConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Config:
     audio_finetune: bool = True
     color_mlp: bool = True
     offsets: bool = True
-    residual_motion: bool = True
+    residual_motion: bool = False
     track_correction: bool = True
     track_refinement: bool = True
     inpainter: bool = True
@@ -46,10 +46,11 @@ class Config:
     fit_share: float = 0.85
     inpainter_share: float = 0.1
     alignment_share: float = 0.05
-    refine_from: float = 0.15
+    refine_from: float = 0.12
     rate: float = 1.0
     ssim: float = 0.2
-    coverage: float = 0.05
+    coverage: float = 0.01
+    anchor: float = 0.005
     boost_face: float = 1.0
     boost_eyes: float = 2.0
     boost_mouth: float = 2.0
@@ -100,8 +101,9 @@ def empty(config: Config, document: dict[str, Any], tensors: dict[str, Tensor], 
     )
 
 
-def loss_of(config: Any, model: RiggedHead):
-    """Pixels + silhouette + penalties, as a function of (rendered, batch)."""
+def loss_of(config: Any, model: RiggedHead, frames: int):
+    """Pixels + silhouette + penalties, as a function of (rendered, batch), for a clip of so many frames."""
+    anchor = config.anchor * anchor_share(frames)
     boosts = {
         "face": config.boost_face,
         "eyes": config.boost_eyes,
@@ -111,6 +113,8 @@ def loss_of(config: Any, model: RiggedHead):
 
     def loss(rendered: Rendered, batch: Batch) -> Tensor:
         value = picture_loss(rendered.image, batch, boosts, config.ssim) + model.penalty()
+        if anchor:
+            value = value + anchor * model.drift()
         if config.coverage:
             value = value + config.coverage * coverage_loss(rendered, batch)
         if model.refiner is not None:
@@ -118,6 +122,24 @@ def loss_of(config: Any, model: RiggedHead):
         return value
 
     return loss
+
+
+def anchor_share(frames: int) -> float:
+    """How much of the anchor a clip gets: all of it for a frame, half for a second, a twentieth for twenty."""
+    return FEW_FRAMES / (FEW_FRAMES + frames)
+
+
+# What follows pose and expression, and the shape: a second of video does not tell them from the tracker's noise.
+FOLLOWING = ("color", "offset", "correction", "identity")
+
+
+def groups_of(model: RiggedHead, rate: float, frames: int) -> list[dict]:
+    """Adam groups for a clip of so many frames: up to a second the map and the body alone, all from four seconds on."""
+    share = min(1.0, max(0.0, (frames - FEW_FRAMES) / (3 * FEW_FRAMES)))
+    follow = (
+        [group for group in model.groups(rate * share) if group["name"].split(".")[1] in FOLLOWING] if share else []
+    )
+    return model.groups(rate, leave=FOLLOWING) + follow
 
 
 def run(fit: Fit, context: Context) -> None:
@@ -129,14 +151,26 @@ def run(fit: Fit, context: Context) -> None:
         inpainter=config.inpainter_share if config.inpainter else 0.0,
         alignment=config.alignment_share if expert is not None else 0.0,
     )
-    loss = loss_of(config, model)
-    first = ends["fit"] * config.refine_from
-    groups = model.groups(config.rate) + model.motion_groups(config.rate)
-    fit.stage("coarse", 0.0, first, groups, loss)
-    calibrate(fit, context)
-    if config.track_refinement:
-        groups = groups + fit.start_refinement(context.rig.n_expression, context.frames).groups()
-    fit.stage("fit", first, ends["fit"], groups, loss)
+    loss = loss_of(config, model, context.frames)
+    groups = groups_of(model, config.rate, context.frames) + model.motion_groups(config.rate)
+    refinement = None
+    if config.track_refinement and context.frames > FEW_FRAMES:
+        refinement = fit.start_refinement(context.rig.n_expression, context.frames)
+        groups += refinement.groups()
+    model.refiner, first = None, ends["fit"] * config.refine_from
+    # A quarter of the pixels for the first steps, while colours and places are far off and the clip is being tracked.
+    fit.shrink = 2 if fit.clock.fraction < first and context.clip.size >= 128 else 1
+
+    coarse = True
+
+    def after(progress: float) -> None:
+        nonlocal coarse
+        if coarse and fit.clock.fraction >= first:
+            coarse, fit.shrink, model.refiner = False, 1, refinement
+            calibrate(fit, context)
+
+    fit.stage("fit", 0.0, ends["fit"], groups, loss, after=after, anneal=(0.0, ends["fit"]))
+    fit.shrink = 1
     model.refiner = None
     if config.inpainter:
         train_inpainter(fit, fit.inpainting(), ends["fit"], ends["inpainter"], config.ssim)
@@ -147,9 +181,12 @@ def run(fit: Fit, context: Context) -> None:
 
 
 def calibrate(fit: Fit, context: Context) -> None:
-    """Once more frames are tracked: what is usual in this clip, for the networks that listen to poses."""
-    if not fit.clock.resumed:
-        fit.model.talking.calibrate(context.tracked())
+    """Once more frames are tracked: what is usual in this clip, and the body and background that they show."""
+    if fit.clock.resumed:
+        return
+    fit.model.talking.calibrate(context.tracked())
+    if len(context.clip) > 1.5 * context.pictured:
+        context.start_backdrop(fit.model.backdrop)
 
 
 def mouth_groups(model: RiggedHead, scale: float) -> list[dict]:

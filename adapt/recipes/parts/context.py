@@ -21,6 +21,7 @@ class Context:
     Attributes:
         clip: its training frames, perhaps still growing; rig: on ``device``.
         frames: how many training frames there will be.
+        pictured: how many there were when the backdrop was begun.
         config: the recipe's ``Config``; priors: what ``--prior`` opened.
     """
 
@@ -31,6 +32,7 @@ class Context:
     priors: Priors
     device: torch.device
     seed: int = 0
+    pictured: int = 0
 
     @property
     def intrinsics(self) -> Tensor:
@@ -51,9 +53,9 @@ class Context:
         return drive_of(self.tracked(), self.device)
 
     def start_backdrop(self, backdrop: Any) -> None:
-        """Body and background from up to 16 of the frames tracked so far."""
-        clip = self.clip
-        some = np.unique(np.linspace(0, len(clip) - 1, 16).astype(int))
+        """Body and background from up to 40 of the frames tracked so far."""
+        clip, self.pictured = self.clip, len(self.clip)
+        some = np.unique(np.linspace(0, self.pictured - 1, 40).astype(int))
         mattes = (clip.mattes(some) * 255).astype(np.uint8)
         heads = torch.from_numpy(clip.masks(some)["head"])
         backdrop.initialise(clip.frames(some), mattes, heads, range(len(some)))

@@ -70,7 +70,7 @@ def train_inpainter(fit: Fit, inpainting: Inpainting, begin: float, until: float
 
     groups = [{"params": list(inpainting.parameters()), "lr": 2e-3, "name": "inpainter"}]
     try:
-        fit.stage("inpainter", begin, until, groups, loss)
+        fit.stage("inpainter", begin, until, groups, loss, anneal=(begin, until))
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)

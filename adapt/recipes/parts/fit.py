@@ -73,6 +73,7 @@ class Fit:
     Attributes:
         clip: the training frames; held: frames of it that no step sees, for the progress line.
         save: called now and then, between steps, to put the present avatar on disk.
+        shrink: steps see frames at one so-manieth of the size; only for models that can render so.
         report: called with a line's content: stage, iterations, seconds left, PSNR of the held-out frames.
     """
 
@@ -85,12 +86,14 @@ class Fit:
     save: Callable[[Fit], None] | None = None
     report: Callable[[dict], None] | None = None
     features: Tensor | None = None
+    shrink: int = 1
     history: list[tuple[float, float]] = field(default_factory=list)
     optimizers: dict[str, Optimizers] = field(default_factory=dict)
     restored: dict[str, Tensor] = field(default_factory=dict)
     _last_save: float = 0.0
     _last_measure: float = 0.0
     _driven: Drive | None = None
+    _order: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng((self.seed, self.clock.iterations))
@@ -151,6 +154,7 @@ class Fit:
         after: Callable[[float], None] | None = None,
         floor: float = 0.05,
         whole_every: int = 4,
+        anneal: tuple[float, float] = (0.0, 1.0),
         densifier: Densifier | None = None,
     ) -> None:
         """Optimise parameter groups between two fractions of the budget.
@@ -158,9 +162,10 @@ class Fit:
         Args:
             groups: Adam groups with ``lr`` (at the stage's start) and ``name``.
             loss: scalar of a rendered batch and the real one.
-            sample: progress -> frame numbers; one uniformly random frame by default.
+            sample: progress -> frame numbers; by default one frame, all frames in random order before any comes again.
             after: called with the progress after each step (densification, schedules).
-            floor: learning rates fall along a cosine over the whole budget, to this share of their start.
+            floor: learning rates fall along a cosine to this share of their start,
+            anneal: between these fractions of the budget: the whole by default.
             whole_every: every so many steps the whole frame is rendered, else the window that holds the head;
                 0: never.
             densifier: of a cloud of free Gaussians to optimise as well; it steps in ``after``.
@@ -170,10 +175,11 @@ class Fit:
         rates = [group["lr"] for group in optimizer.param_groups]
         self.optimizers = {name: optimizer}
         self._restore(name, optimizer)
-        draw = sample or (lambda progress: self.rng.choice(self.available(), 1))
+        draw = sample or self._next_frame
         for progress in self.clock.steps(begin, until):
+            spent = min(1.0, max(0.0, (self.clock.fraction - anneal[0]) / max(1e-9, anneal[1] - anneal[0])))
             for group, rate in zip(optimizer.param_groups, rates):
-                group["lr"] = rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * self.clock.fraction)))
+                group["lr"] = rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * spent)))
             whole = bool(whole_every) and self.clock.iterations % whole_every == 0
             self._step(optimizer, draw(progress), loss, whole)
             if after is not None:
@@ -181,12 +187,20 @@ class Fit:
             self._between(name)
         self.optimizers = {}
 
+    def _next_frame(self, progress: float) -> np.ndarray:
+        """The next frame of a random order of those that are there."""
+        if not self._order:
+            self._order = self.rng.permutation(self.available()).tolist()
+        return np.array([self._order.pop()])
+
     def _step(self, optimizer: Optimizers, frames: np.ndarray, loss: Loss, whole: bool) -> None:
         batch = self.clip.batch(frames, self.device)
-        drive = self.drive(batch)
-        window = None if whole else head_window(batch.track["landmarks"].cpu().numpy(), self.model.size)
+        drive, batch = self.drive(batch), batch.shrunk(self.shrink)
+        window = None
+        if not whole:
+            window = head_window(batch.track["landmarks"].cpu().numpy(), self.model.size // self.shrink)
         optimizer.zero_grad()
-        value = loss(self.model(drive, window), batch if window is None else batch.crop(window))
+        value = loss(self.model(drive, window, self.shrink), batch if window is None else batch.crop(window))
         if not torch.isfinite(value):
             # A broken frame (black, all motion blur) must not end the run, nor reach the weights.
             return
@@ -237,6 +251,9 @@ class Fit:
         tensors = {}
         if self.model.refiner is not None:
             tensors = {f"refine/{key}": value for key, value in self.model.refiner.state_dict().items()}
+        start = getattr(self.model, "start", None)
+        if start is not None:
+            tensors["anchor"] = start.detach().cpu()
         for stage, optimizer in self.optimizers.items():
             for g, group in enumerate(optimizer.param_groups):
                 for p, parameter in enumerate(group["params"]):

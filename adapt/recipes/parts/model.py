@@ -76,21 +76,27 @@ class HeadModel(nn.Module):
         """The head's Gaussians in head space (:class:`heads.gaussians.Gaussians`), at rest for ``None``."""
         raise NotImplementedError
 
-    def behind(self, drive: Drive) -> Tensor:
-        """Body and background ``[B, H, W, 3]``."""
-        return torch.stack([self.backdrop(condition) for condition in self.pose_condition(drive)])
+    def behind(self, drive: Drive, shrink: int = 1) -> Tensor:
+        """Body and background ``[B, H, W, 3]``, at one ``shrink``-th of the size."""
+        size = self.size // shrink
+        return torch.stack([self.backdrop(condition, size, size) for condition in self.pose_condition(drive)])
 
     @staticmethod
     def pose_condition(drive: Drive) -> Tensor:
         """What the backdrop listens to, ``[B, 18]``: the head's pose in the frame and around it."""
         return drive.condition.unflatten(-1, (3, -1))[..., :POSE].flatten(-2)
 
-    def forward(self, drive: Drive, window: Window | None = None) -> Rendered:
-        """The head over its body; ``window`` renders only that part."""
-        color, alpha = self.head(drive, window)
+    def forward(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> Rendered:
+        """The head over its body.
+
+        Args:
+            window: render only this part (of the shrunk frame).
+            shrink: render at one ``shrink``-th of the size, for models that can.
+        """
+        color, alpha = self.head(drive, window) if shrink == 1 else self.head(drive, window, shrink)
         # Windows are for steps that teach the head; the body learns from whole frames.
         with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
-            body = self.behind(drive)
+            body = self.behind(drive, shrink)
         if window is not None:
             body = crop(body, window)
         return Rendered(color, alpha, body, color + (1 - alpha) * body)

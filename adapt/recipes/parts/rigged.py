@@ -18,6 +18,10 @@ EYE_REGIONS = ("eye_left", "eye_right", "eyeball_left", "eyeball_right")
 MOUTH_REGIONS = ("lips", "mouth_inside", "teeth_upper", "teeth_lower")
 
 
+# Offsets (triangle sizes), quaternion, log-scales, colours, opacity (logit): what a fit changes of a good start.
+USUAL_DRIFT = (0.5,) * 3 + (0.3,) * 4 + (0.4,) * 3 + (0.15,) * 3 + (1.5,)
+
+
 class RiggedHead(HeadModel):
     """One person's head on a rig.
 
@@ -42,6 +46,8 @@ class RiggedHead(HeadModel):
         super().__init__(size, intrinsics)
         self.talking, self.rig = TalkingHead(rig, identity, size, size, parts, maps), rig
         self.motion = nn.ModuleDict()
+        # Where the map began, for the anchor; no part of the avatar.
+        self.register_buffer("start", None, persistent=False)
         if residual:
             self._add_motion()
 
@@ -80,14 +86,15 @@ class RiggedHead(HeadModel):
             )
         return Motion(means)
 
-    def head(self, drive: Drive, window: Window | None = None) -> tuple[Tensor, Tensor]:
+    def head(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
         """Premultiplied colour and alpha; see :class:`HeadModel`."""
         driven, delta = self._driven(drive), self.delta(drive)
+        size = (self.size // shrink, self.size // shrink)
         parts = []
         for i in range(len(drive)):
             moved = None if delta is None else Motion(delta.means[i : i + 1])
             refinement = self.refinement(drive, i)
-            parts.append(self.talking.render(driven, i, None, None, window, refinement, moved))
+            parts.append(self.talking.render(driven, i, size, None, window, refinement, moved))
         return torch.stack([part.head for part in parts]), torch.stack([part.alpha for part in parts])
 
     def refinement(self, drive: Drive, i: int) -> Tensor | None:
@@ -142,6 +149,16 @@ class RiggedHead(HeadModel):
             if not any(key == part or key.startswith(part + ".") for part in leave):
                 groups.setdefault(key, []).append(parameter)
         return [{"params": p, "lr": RATES[k] * scale, "name": f"head.{k}"} for k, p in groups.items()]
+
+    def drift(self) -> Tensor:
+        """How far the map went from where it started, mean of squares in units of what each part usually moves.
+
+        Texels that the clip shows have pixels' gradients a hundred times stronger than this one's; those that it does
+        not show have none but this, and keep what the prior knows about them.
+        """
+        if self.start is None:
+            return self.talking.offsets.new_zeros(())
+        return ((self.talking.maps() - self.start) / self.start.new_tensor(USUAL_DRIFT)).square().mean(0).sum()
 
     def penalty(self) -> Tensor:
         """Offsets near their triangle and scales of its size."""

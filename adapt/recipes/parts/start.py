@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from adapt.metrics import lip_gap
+from adapt.poses import rotation_to_euler
 from adapt.recipes.parts.context import Context, auto_resolution
 from adapt.recipes.parts.drive import DRIVEN
 from adapt.recipes.parts.rigged import RiggedHead
@@ -17,8 +19,8 @@ from heads.talking_head import HeadConfig
 COLOR = slice(10, 13)
 
 
-# Frames that the visual prior sees: more views, more of the head.
-REFERENCES = 4
+# Lip gap in eye distances from which on a frame shows the inside of the mouth.
+OPEN_GAP = 0.06
 # Head space looks along z: what lies deeper than the ears (about one eye distance) is hidden in a frontal view.
 VISIBLE_DEPTH = 1.2
 
@@ -42,7 +44,8 @@ def build_rigged(context: Context, parts: HeadConfig, *, residual: bool) -> Rigg
     with torch.no_grad():
         maps = texture_maps(model, context, frame)
         if prior is not None:
-            maps = from_prior(prior_maps(prior, context, frame), prior.resolution, model, maps)
+            known = texture_known(maps) & ~hidden_mouth(model, context)
+            maps = from_prior(prior_maps(prior, context, frame), prior.resolution, model, maps, known)
         set_maps(model, maps)
     return model.to(context.device)
 
@@ -53,23 +56,28 @@ def set_maps(model: RiggedHead, maps: Tensor) -> None:
     parameters = (head.offsets, head.quats, head.log_scales, head.colors, head.opacities)
     for part, parameter in zip(maps.split([3, 4, 3, 3, 1], 1), parameters):
         parameter.copy_(part)
+    model.start = maps.clone()
 
 
 def prior_maps(prior, context: Context, frame: int) -> Tensor:
-    """What the expression-visual prior makes of up to four frames: the frontal one and others spread over the clip."""
+    """What the expression-visual prior makes of up to four frames: the frontal one and those that show what it hides.
+
+    These are the widest open mouth, and the head turned farthest to either side.
+    """
     clip = context.clip
-    spread = np.linspace(0, len(clip) - 1, REFERENCES).astype(int).tolist()
-    frames = list(dict.fromkeys([frame, *spread]))[:REFERENCES]
+    yaw = rotation_to_euler(clip.track["rotation"])[:, 0]
+    others = (lip_gap(clip.track["landmarks"]).argmax(), yaw.argmin(), yaw.argmax())
+    frames = list(dict.fromkeys([frame, *map(int, others)]))
     track = {name: clip.track[name][frames] for name in DRIVEN}
     track["intrinsics"], track["identity"] = clip.intrinsics, np.array(clip.identity)
     return prior.predict(clip.frames(frames), clip.mattes(frames), track).float().cpu()
 
 
-def from_prior(predicted: Tensor, resolution: int, model: RiggedHead, texture: Tensor) -> Tensor:
+def from_prior(predicted: Tensor, resolution: int, model: RiggedHead, texture: Tensor, known: Tensor) -> Tensor:
     """The prior's map on the model's texels.
 
     At another resolution each texel takes its nearest source texel, its scales shrunk by the ratio; the frame's own
-    texture, which is finer, then keeps its colours where it was seen.
+    texture, which is finer, then keeps its colours where it is ``known [N]``.
     """
     if resolution == model.resolution:
         return predicted
@@ -86,7 +94,19 @@ def from_prior(predicted: Tensor, resolution: int, model: RiggedHead, texture: T
     nearest = torch.cat([torch.cdist(rows, place).argmin(1) for rows in target.split(4096)])
     maps = predicted[nearest].clone()
     maps[:, 7:10] -= float(np.log(model.resolution / resolution))
-    return torch.where(texture_known(texture)[:, None] & _colour_columns(), texture, maps)
+    return torch.where(known[:, None] & _colour_columns(), texture, maps)
+
+
+def mouth_texels(model: RiggedHead) -> Tensor:
+    """Texels ``[N]`` of the inside of the mouth."""
+    inside = [model.rig.regions[name] for name in ("mouth_inside", "teeth_upper", "teeth_lower")]
+    return torch.isin(model.talking.uv.regions.cpu(), torch.tensor(inside))
+
+
+def hidden_mouth(model: RiggedHead, context: Context) -> Tensor:
+    """Texels ``[N]`` of the inside of a mouth that no frame so far opens: the pixels there are the lips'."""
+    shown = float(lip_gap(context.clip.track["landmarks"]).max()) > OPEN_GAP
+    return mouth_texels(model) & (not shown)
 
 
 def _colour_columns() -> Tensor:
@@ -102,10 +122,16 @@ def texture_known(texture: Tensor) -> Tensor:
 
 
 def texture_maps(model: RiggedHead, context: Context, frame: int) -> Tensor:
-    """Neutral Gaussians with the colours of the pixels that they project to in one frame."""
+    """Neutral Gaussians with the colours of the pixels that they project to in one frame.
+
+    The inside of the mouth takes those of the frame that opens it widest.
+    """
     maps = model.talking.maps().detach().clone()
-    one = context.drive().to("cpu").pick([frame])
-    maps[:, COLOR] = frame_colors(context, model.gaussians(one).means[0], frame)
+    everywhere = torch.ones(len(maps), dtype=torch.bool)
+    widest = int(lip_gap(context.clip.track["landmarks"]).argmax())
+    for texels, seen_in in ((everywhere, frame), (mouth_texels(model), widest)):
+        one = context.drive().to("cpu").pick([seen_in])
+        maps[texels, COLOR] = frame_colors(context, model.gaussians(one).means[0], seen_in)[texels]
     return maps
 
 

@@ -34,4 +34,4 @@ class TrackRefinement(nn.Module):
 
     def groups(self, scale: float = 1.0) -> list[dict]:
         """Adam group."""
-        return [{"params": [self.rows], "lr": 0.05 * scale, "name": "tracks"}]
+        return [{"params": [self.rows], "lr": 0.02 * scale, "name": "tracks"}]

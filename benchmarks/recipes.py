@@ -1,0 +1,161 @@
+"""Adaptation: the four recipes on real people within one budget, scored on both drives.
+
+    python -m benchmarks recipes --clips ../shared/clips --people cnn2_a french_a --prior URI,URI --budget 60s
+
+Every person's clip is adapted to on its first 10/11 and tested on the rest (``headstart evaluate``'s protocol and
+measures; at most 40 evenly spread frames for the measures of single pictures, all frames for lips, landmarks and
+jitter). All pixels that count are the avatar's own, the body too. People whom the priors were trained on have no place
+here. A row that is stored is not made again: delete it, or the file, to measure anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapt.recipes import RECIPES
+from benchmarks.results import row, stored, write
+
+PEOPLE = ("cnn2_a", "french_a", "stock_sweaterman", "aoc", "katiehill")
+CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
+MEASURES = {
+    "psnr_face": ("PSNR face", "dB"),
+    "psnr": ("PSNR whole frame", "dB"),
+    "psnr_head": ("PSNR head", "dB"),
+    "psnr_mouth": ("PSNR mouth interior", "dB"),
+    "ssim_face": ("SSIM face", ""),
+    "lmd": ("LMD", "px at 512"),
+    "aue_l": ("AUE-L", ""),
+    "jitter_lips": ("jitter lips", ""),
+    "seam": ("seam", "8-bit steps"),
+    "sync_c": ("Sync-C (ours)", ""),
+    "sync_d": ("Sync-D (ours)", ""),
+}
+PICTURES = 40
+
+
+def main() -> None:
+    """Measure what is not stored yet and write ``results/recipes.json`` after every avatar."""
+    options = _parse()
+    for name in options.people:
+        if not (options.clips / f"{name}.mp4").is_file():
+            raise FileNotFoundError(f"{options.clips / name}.mp4: give the folder of the clips with --clips")
+    rows = [r for r in stored(options.name) if not r["case"].startswith("mean of ")]
+    for person in options.people:
+        for recipe in options.recipes:
+            case = f"{person}, {recipe}, {options.size}x{options.size}, {options.budget}"
+            if any(r["case"] == case for r in rows):
+                print(f"{case}: stored", file=sys.stderr)
+                continue
+            rows += measure(person, recipe, case, options)
+            _write(rows, options, echo=False)
+    _write(rows, options, echo=True)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=Path, default=CLIPS, help="folder of NAME.mp4")
+    parser.add_argument("--people", nargs="+", default=list(PEOPLE))
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
+    parser.add_argument("--budget", default="60s", help="of every adaptation: wall clock (60s) or steps (900it)")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--prior", default="none", help="what the avatars stand on, a sync expert included")
+    parser.add_argument("--sync", help="sync-expert prior that scores; default: the one in --prior")
+    parser.add_argument("--set", nargs="*", default=[], help="key=value for every recipe")
+    parser.add_argument("--keep", type=Path, help="keep avatars and pictures (real | rendered | error) here")
+    parser.add_argument("--name", default="recipes", help="of the result file")
+    return parser.parse_args()
+
+
+def measure(person: str, recipe: str, case: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Adapt once and score both drives: one row a figure."""
+    from adapt.adapt import adapt
+    from adapt.avatar import load_avatar
+    from adapt.evaluate import score_clip, test_range, track_test
+
+    video = options.clips / f"{person}.mp4"
+    with tempfile.TemporaryDirectory(prefix="headstart-recipes-") as temporary:
+        folder = (options.keep or Path(temporary)) / f"{person}-{recipe}"
+        result = adapt(
+            video,
+            folder,
+            recipe=recipe,
+            prior=options.prior,
+            budget=options.budget,
+            size=options.size,
+            set=options.set,
+            overwrite=True,
+        )
+        avatar = load_avatar(folder)
+        with track_test(avatar, video, *test_range(avatar, video, None)) as clip:
+            drives, page = score_clip(avatar, clip, _tools(options, avatar), pictures=PICTURES)
+    if options.keep:
+        for part in page:
+            save_strip(part["picked"], options.keep / f"{person}-{recipe}-{part['name']}.png")
+    rows = [
+        row(case, "adaptation", result["seconds"], "s", f"prior {_short(result['prior'])}"),
+        row(case, "steps", result["iterations"], "steps"),
+    ]
+    for drive, scores in drives.items():
+        for key, (label, unit) in MEASURES.items():
+            if scores.get(key) is not None:
+                rows.append(row(case, f"{label}, {drive}", float(scores[key]), unit))
+    print(case, {k: round(drives["track"][k], 2) for k in ("psnr_face", "psnr", "lmd")}, file=sys.stderr)
+    return rows
+
+
+def _tools(options: argparse.Namespace, avatar: Any) -> Any:
+    """What scores are made with; the sync expert is the given one, or that of the priors."""
+    from adapt.evaluate import Tools
+
+    record = avatar.document["priors"].get("sync-expert")
+    tools = Tools.make(None, options.sync or (record["uri"] if record else None), None)
+    return tools
+
+
+def _short(prior: dict[str, Any] | None) -> str:
+    return "none" if prior is None else f"{prior['name']} {prior['version']}"
+
+
+def save_strip(picked: list[Any], path: Path) -> None:
+    """A picture for people to look at: a row a frame, real | rendered | four times the difference."""
+    from PIL import Image
+
+    lines = []
+    for frame in picked:
+        error = np.abs(frame.picture.astype(np.int16) - frame.real).clip(0, 63).astype(np.uint8) * 4
+        lines.append(np.concatenate([frame.real, frame.picture, error], 1))
+    if lines:
+        Image.fromarray(np.concatenate(lines)).save(path)
+
+
+def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean of each figure over the people, for every (recipe, size, budget)."""
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for r in rows:
+        rest = r["case"].split(", ", 1)[1]
+        groups.setdefault((rest, r["variant"], r["unit"]), []).append(r["value"])
+    return [
+        row(f"mean of {len(v)}, {rest}", variant, float(np.mean(v)), unit)
+        for (rest, variant, unit), v in groups.items()
+    ]
+
+
+def _write(rows: list[dict[str, Any]], options: argparse.Namespace, echo: bool) -> None:
+    notes = (
+        "unseen last 1/11 of each clip; drives: 'track' = tracked expression and pose of the test frames, 'audio' = "
+        "expression from the test sound, pose of the test frames; PSNR in dB, mean over frames; body and background are "
+        f"the avatar's own; prior {options.prior}"
+    )
+    # Another call of this script adds rows to those that are there: means are over all of them.
+    write(options.name, rows + means(rows), notes, options=shlex.join(sys.argv[1:]), echo=echo)
+
+
+if __name__ == "__main__":
+    main()
