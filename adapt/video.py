@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from adapt.provenance import Provenance, parse_tags
 from configs import InputError
 
+Self = TypeVar("Self", bound="_Output")
 FPS = 25
 # AAC at more than 48 kHz or with more than two channels is refused by many players.
 MAX_RATE = 48_000
@@ -41,7 +42,8 @@ def open_media(path: str | Path) -> Any:
 
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file; give the path of a video or audio file")
+        why = "is a folder" if path.is_dir() else "no such file"
+        raise InputError(f"{path}: {why}; give the path of a video or audio file")
     try:
         return av.open(str(path))
     except (av.error.FFmpegError, ValueError) as error:
@@ -174,7 +176,26 @@ def sound_format(path: str | Path) -> tuple[int, str]:
         return rate, "mono" if stream.channels == 1 else "stereo"
 
 
-class VideoWriter:
+class _Output:
+    """A file or folder that appears when all went well: what a ``with`` block does at its end."""
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class VideoWriter(_Output):
     """H.264 (yuv420p) and AAC into MP4, written beside the target and renamed when closed.
 
     Args:
@@ -248,15 +269,6 @@ class VideoWriter:
             self.container.close()
         self.partial.unlink(missing_ok=True)
 
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
-
 
 class _SoundTrack:
     """The AAC stream of a :class:`VideoWriter`: sound is decoded only as far as the pictures have come."""
@@ -300,7 +312,7 @@ class _SoundTrack:
         self.container.mux(self.stream.encode(None))
 
 
-class FrameFolderWriter:
+class FrameFolderWriter(_Output):
     """RGBA frames ``000000.png``, ..., with ``provenance.json`` and the sound; renamed into place when closed."""
 
     def __init__(self, path: str | Path, *, provenance: Provenance, sound: str | Path | None = None) -> None:
@@ -342,12 +354,3 @@ class FrameFolderWriter:
         import shutil
 
         shutil.rmtree(self.partial, ignore_errors=True)
-
-    def __enter__(self) -> FrameFolderWriter:
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abort()
