@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from configs import InputError, load_config
+from configs import InputError, load_config, to_dict
 from heads.rig import load_rig
 from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.config import AudioExpressionConfig, DiffusionConfig
@@ -140,6 +140,15 @@ def test_guidance_goes_on_in_the_direction_from_deaf_to_hearing():
     deaf, once, twice = (prior.sample(features, steps=1, guidance=g)["expression"] for g in (0.0, 1.0, 2.0))
     assert np.allclose(twice - once, once - deaf, atol=1e-4)
     assert not np.allclose(deaf, once)
+
+
+def test_caution_calms_what_is_expected_and_nothing_else():
+    calm = load_config(AudioExpressionConfig, {**to_dict(CONFIG), "diffusion": {"sample_steps": 3, "caution": 0.5}})
+    bold, calm, features = random_prior(), random_prior(calm), sound(12)
+    assert np.array_equal(bold.sample(features)["expression"], calm.sample(features)["expression"])
+    deaf = bold.sample(features, steps=1, temperature=0.0, guidance=0.0, mean=features.mean(0))["expression"]
+    full, half = (prior.expect(features)["expression"] for prior in (bold, calm))
+    assert np.allclose(half - deaf, 0.5 * (full - deaf), atol=1e-5)
 
 
 def test_deaf_means_that_the_sound_does_not_matter():

@@ -40,6 +40,9 @@ class DiffusionConfig:
     sampler: Literal["ddim", "dpm++"] = "ddim"
     sample_steps: int = 8
     guidance: float = 1.0  # classifier-free guidance; 1 is the conditional model alone
+    caution: float = (
+        1.0  # guidance of the one-step mean; below 1 it moves a stranger's lips less, as it knows them less
+    )
     smooth: float = 1.5  # frames over which the noise is smooth: faces do not tremble, so neither does the noise
     temperature: float = 0.5  # scale of the starting noise: 0 gives the calmest motion, 1 the model's own spread
     condition_drop: float = 0.1  # share of training windows that hear nothing

@@ -133,10 +133,11 @@ class AudioExpressionPrior:
     def expect(self, features: np.ndarray, *, style: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """What the model expects on average for a whole recording (T, C): one step, no noise, its own mean level.
 
-        The least error that the prior is capable of, and calmer than a face is: for measuring, not for showing.
+        The least error that the prior is capable of, and calmer than a face is: for measuring, not for showing. What
+        sound adds counts as much as ``diffusion.caution`` says, since a network is surer of its training people.
         """
-        features = self.check_features(features)
-        return self.sample(features, style=style, steps=1, temperature=0.0, guidance=1.0, mean=features.mean(0))
+        features, caution = self.check_features(features), self.config.diffusion.caution
+        return self.sample(features, style=style, steps=1, temperature=0.0, guidance=caution, mean=features.mean(0))
 
     def stream(self, blocks: Iterable[np.ndarray], **options: Any) -> Iterator[dict[str, np.ndarray]]:
         """The same for a stream of blocks (n, C): finished frames as they come; options as :meth:`sample`."""
