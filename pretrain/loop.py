@@ -137,6 +137,7 @@ class Trainer:
             rank=self.engine.rank,
             world_size=self.engine.world_size,
             workers=config.reader_workers,
+            weights=task.identity_weights,
             max_broken=config.max_broken,
         )
         self.batches: Prefetcher | None = None

@@ -73,11 +73,13 @@ class Task:
         train, held: two views of one dataset that share no person.
 
     Attributes:
-        name: as on the command line; ``config_class``: what the YAML fills; ``seen_keys``: batch entries of the model.
+        name: as on the command line; ``config_class``: what the YAML fills; ``seen_keys``: batch entries of the model;
+        ``identity_weights``: how often each person is read, see :class:`shards.plan.EpochPlan`.
     """
 
     name: ClassVar[str]
     config_class: ClassVar[type]
+    identity_weights: ClassVar[Any] = None
 
     def __init__(self, config: Any, train: Any, held: Any) -> None:
         self.config, self.train, self.held = config, train, held

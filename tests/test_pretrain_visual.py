@@ -17,7 +17,8 @@ from pretrain.expression_visual.evidence import angles_to_frontal, psnr, relativ
 from pretrain.expression_visual.model import COLOUR, VisualModel
 from pretrain.expression_visual.objective import VisualObjective
 from pretrain.expression_visual.prior import ExpressionVisualPrior
-from pretrain.expression_visual.unwrap import TexelSurface, facing, mirror_index, project, unhidden, visibility
+from pretrain.expression_visual.task import ExpressionVisualTask
+from pretrain.expression_visual.unwrap import TexelSurface, facing, mirror_index, project, unhidden, visibility, within
 from pretrain.expression_visual.view import ReferenceView, pixel_weight
 from tests.pretrain_data import talkers
 
@@ -108,6 +109,66 @@ def test_the_mirror_of_the_left_eye_is_the_right_one():
     left = binding.regions == rig.regions["eye_left"]
     assert (binding.regions[mirror[left]] == rig.regions["eye_right"]).float().mean() > 0.8
     assert torch.allclose(points[mirror, 0], -points[:, 0], atol=0.25)
+
+
+def test_a_polygon_holds_what_lies_between_its_edges():
+    loop = torch.tensor([[[0.0, 0.0], [8.0, 0.0], [8.0, 4.0], [4.0, 1.0], [0.0, 4.0]]])
+    pixels = torch.tensor([[[1.0, 1.0], [4.0, 2.0], [7.5, 3.0], [9.0, 1.0]]])
+    assert within(pixels, loop).tolist() == [[1, 0, 1, 0]]
+
+
+def test_an_eyeball_is_seen_through_open_lids_and_not_through_closed_ones():
+    pose = frontal(2)
+    pose["eyelids"][1] = 1.0
+    pose["intrinsics"][:, :2] *= 4  # a large eye: its opening is several px high
+    _, seen = visibility(
+        model().surface, model().vertices(person().expand(2, -1), pose), pose, torch.ones(2, 4 * S, 4 * S)
+    )
+    assert seen[0, region("eyeball_left")].mean() > 0.1
+    assert seen[1, region("eyeball_left")].max() == 0
+
+
+def test_no_hole_shows_in_the_neck_and_the_cranium_of_an_untrained_head():
+    from heads.gaussians import render_head
+
+    rig, yaws = load_rig(), (0.0, 0.6, 1.5, 3.1)
+    pose = {name: torch.cat([frontal(yaw=yaw)[name] for yaw in yaws]) for name in frontal()}
+    vertices = model().vertices(person().expand(len(yaws), -1), pose)
+    gaussians = model().binding.bind(vertices, model().neutral[None].expand(len(yaws), -1, -1))
+    camera = (pose["rotation"], pose["translation"], pose["intrinsics"])
+    alpha = render_head(gaussians, *camera, S, S)[1][..., 0]
+    used = rig.faces[torch.isin(rig.face_regions, torch.tensor([rig.regions["neck"], rig.regions["cranium"]]))].unique()
+    corners, _ = project(vertices[:, used], *camera)
+    rows = alpha[
+        torch.arange(len(yaws))[:, None], corners[..., 1].long().clamp(0, S - 1), corners[..., 0].long().clamp(0, S - 1)
+    ]
+    low, high = corners.amin(1, keepdim=True), corners.amax(1, keepdim=True)
+    inner = ((corners > low + 6) & (corners < high - 6) & (corners < S - 6)).all(-1)
+    assert inner.sum() > 100
+    assert rows[inner].min() > 0.7
+
+
+def test_hair_that_was_not_seen_differs_from_the_mean_as_seen_hair_does():
+    count = len(model().place)
+    cranium = region("cranium")
+    texture, weight = torch.full((1, count, 3), 0.8), torch.zeros(1, count)
+    points = model().surface.points(load_rig().mean[None])[0][0]
+    weight[0, points[:, 2] < 0.6] = 1
+    texture[0, cranium] = 0.1
+    base = model().base_colour(texture, weight)[0]
+    back = cranium & (points[:, 2] > 1.2)
+    assert back.sum() > 10
+    assert base[back].mean() < 0.3, "not as bright as the face"
+
+
+def test_the_mean_head_learns_faster_and_is_not_drawn_to_zero():
+    task = ExpressionVisualTask(CONFIG, None, None)
+    objective = VisualObjective(VisualModel(CONFIG, load_rig()))
+    groups = task.groups(objective)
+    (mean,) = (group for group in groups if group["params"] == [objective.model.mean_map])
+    assert mean["lr"] == pytest.approx(CONFIG.mean_rate * CONFIG.optimiser.lr)
+    assert mean["weight_decay"] == 0
+    assert sum(len(group["params"]) for group in groups) == len(list(objective.parameters()))
 
 
 def sources(image: torch.Tensor, matte: torch.Tensor, pose: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -13,16 +13,18 @@ class VisualModelConfig:
     """Sizes of the image encoder and the U-Net over the UV map."""
 
     resolution: int = 64  # texels along a side of the UV map
-    channels: int = 24  # of the U-Net's first level; doubled at each of the others
+    patch: int = 2  # texels along a side of a cell of the U-Net's first level
+    channels: int = 32  # of the U-Net's first level; doubled at each of the others
     levels: int = 3
     image_channels: int = 16  # of the image features that each texel sees
 
     def check(self) -> None:
         """Refuse maps that the U-Net cannot halve."""
-        if self.resolution % (1 << (self.levels - 1)):
+        cell = self.patch << (self.levels - 1)
+        if self.patch < 1 or self.resolution % cell:
             raise InputError(
-                f"model.resolution {self.resolution} does not halve {self.levels - 1} times (model.levels {self.levels}); "
-                f"make it a multiple of {1 << (self.levels - 1)}"
+                f"model.resolution {self.resolution} does not divide into cells of {self.patch} texels (model.patch) that "
+                f"halve {self.levels - 1} times (model.levels {self.levels}); make it a multiple of {max(cell, 1)}"
             )
         if self.channels % 8:
             raise InputError(f"model.channels is {self.channels}, expected a multiple of 8 (group normalisation)")
@@ -66,6 +68,7 @@ class ExpressionVisualConfig(PretrainConfig):
     size: int = 128  # px of the frames, source and target
     references: int = 2  # frames of the source, at most
     targets: int = 2  # frames drawn and compared for each sample
+    mean_rate: float = 10.0  # how much faster the mean head's texels learn than the networks
     across: float = 0.7  # chance that targets come from another segment than the source
     model: VisualModelConfig = field(default_factory=VisualModelConfig)
     loss: VisualLossConfig = field(default_factory=VisualLossConfig)

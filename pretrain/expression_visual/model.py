@@ -13,6 +13,11 @@ from pretrain.expression_visual.unwrap import TexelSurface, mirror_index, sample
 
 CHANNELS = 14  # offset 3, quaternion 4, log-scale 3, colour 3, opacity 1
 COLOUR = slice(10, 13)
+# Regions whose Gaussians take the size of what they stand for; the face's texels are dense and keep their footprint.
+SPREAD_OVER = ("cranium", "ear", "neck", "eyeball_left", "eyeball_right", "mouth_inside", "teeth_upper", "teeth_lower")
+SPREAD = 0.6  # standard deviation over the width of the surface that a texel stands for
+DEPTH = 0.3  # least thickness of such a Gaussian over its width
+CELLS = 6  # points along an edge of a triangle by which the surface is sampled
 # How far the U-Net's unit output moves each channel: geometry gently, colour more.
 REACH = torch.tensor([0.3] * 3 + [0.1] * 4 + [0.3] * 3 + [0.3] * 3 + [1.0])
 
@@ -37,56 +42,158 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """A U-Net (Ronneberger et al. 2015) with a summary of the whole face added at its bottom."""
+    """A U-Net (Ronneberger et al. 2015) over patches of texels, with a summary of the whole face added at its bottom.
+
+    What the texture shows bypasses it, so its first level may be coarser than the map: ``patch`` x ``patch`` texels are
+    one cell of ``channels`` values, which costs a fraction of convolutions at the map's size. Ways across are added.
+    """
 
     def __init__(self, before: int, after: int, config: VisualModelConfig) -> None:
         super().__init__()
+        self.patch = config.patch
+        cells = config.patch**2
         sizes = [config.channels << i for i in range(config.levels)]
-        self.down = nn.ModuleList(Block(a, b) for a, b in zip([before, *sizes], sizes, strict=False))
+        self.stem = nn.Conv2d(before * cells, sizes[0], 1)
+        self.down = nn.ModuleList(Block(a, b) for a, b in zip([sizes[0], *sizes], sizes, strict=False))
         self.whole = nn.Linear(sizes[-1], sizes[-1])
-        self.up = nn.ModuleList(Block(sizes[i + 1] + sizes[i], sizes[i]) for i in reversed(range(config.levels - 1)))
-        self.out = nn.Conv2d(sizes[0], after, 1)
+        self.narrow = nn.ModuleList(nn.Conv2d(sizes[i + 1], sizes[i], 1) for i in reversed(range(config.levels - 1)))
+        self.up = nn.ModuleList(Block(sizes[i], sizes[i]) for i in reversed(range(config.levels - 1)))
+        self.out = nn.Conv2d(sizes[0], after * cells, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H, W); zero at birth."""
-        kept = []
+        kept, x = [], self.stem(F.pixel_unshuffle(x, self.patch))
         for i, block in enumerate(self.down):
             x = block(F.avg_pool2d(x, 2) if i else x)
             kept.append(x)
         x = x + self.whole(x.mean((2, 3)))[:, :, None, None]
-        for block, skip in zip(self.up, reversed(kept[:-1]), strict=True):
-            x = block(torch.cat([F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False), skip], 1))
-        return self.out(x)
+        for narrow, block, skip in zip(self.narrow, self.up, reversed(kept[:-1]), strict=True):
+            x = block(F.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False) + skip)
+        return F.pixel_shuffle(self.out(x), self.patch)
 
 
 class ImageEncoder(nn.Module):
-    """Pixel-aligned features at a quarter of the frame's size."""
+    """Pixel-aligned features at a quarter of the frame's size: patches of 4 x 4 pixels and their neighbours."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        sizes = [4, channels, 2 * channels, 2 * channels]
-        strides = (2, 2, 1)
-        self.layers = nn.ModuleList(
-            nn.Conv2d(sizes[i], sizes[i + 1], 3, stride=strides[i], padding=1) for i in range(3)
-        )
-        self.norms = nn.ModuleList(nn.GroupNorm(8, size) for size in sizes[1:])
-        self.out = nn.Conv2d(sizes[-1], channels, 1)
+        self.stem = nn.Conv2d(4, 2 * channels, 4, stride=4)
+        self.block = Block(2 * channels, 2 * channels)
+        self.out = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(self, image: Tensor, matte: Tensor) -> Tensor:
         """image (B, S, S, 3), matte (B, S, S) to (B, S/4, S/4, C)."""
         x = torch.cat([image * matte[..., None], matte[..., None]], -1).permute(0, 3, 1, 2)
-        for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.silu(norm(layer(x)))
-        return self.out(x).permute(0, 2, 3, 1)
+        return self.out(self.block(self.stem(x))).permute(0, 2, 3, 1)
+
+
+# Texels of one kind tell about each other first: skin, hair, neck with clothes, and what lies inside.
+KINDS = (
+    ("face", "lips", "eye_left", "eye_right", "ear"),
+    ("cranium",),
+    ("neck",),
+    ("mouth_inside", "teeth_upper", "teeth_lower", "eyeball_left", "eyeball_right"),
+)
+ANCHORS = 192
+APART = 0.01  # what texels of another kind weigh: they tell where nothing of the same kind was seen
+NEAR = 0.15  # rig units: texels nearer than this tell alike much
+
+
+class Spread:
+    """Inverse-distance weights (Shepard 1968) over the mean head, by way of a few anchors so that large maps stay cheap."""
+
+    @staticmethod
+    def tables(points: Tensor, regions: Tensor, names: dict[str, int]) -> dict[str, Tensor]:
+        """``to_anchors`` (A, N), to be divided by its sum over what is known, and ``from_anchors`` (N, A), rows sum to 1."""
+        kinds = torch.zeros_like(regions)
+        for kind, members in enumerate(KINDS):
+            labels = torch.tensor([names[name] for name in members if name in names])
+            kinds = torch.where(torch.isin(regions, labels), kind, kinds)
+        anchors = farthest(points, min(ANCHORS, len(points)))
+        square = torch.cdist(points[anchors], points).square() + NEAR**2
+        apart = torch.where(kinds[anchors, None] != kinds[None], APART, 1.0)
+        near = square.pow(-3) * apart
+        return {"to_anchors": square.pow(-2) * apart, "from_anchors": (near / near.sum(0)).T.contiguous()}
+
+
+def farthest(points: Tensor, count: int) -> Tensor:
+    """Indices (count,) of points (N, 3), each the farthest from those before it."""
+    chosen, distance = [0], (points - points[0]).square().sum(-1)
+    while len(chosen) < count:
+        chosen.append(int(distance.argmax()))
+        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(-1))
+    return torch.tensor(chosen)
+
+
+def covering(neutral: Tensor, binding: Any, rig: Any) -> Tensor:
+    """The neutral map (N, 14) with each Gaussian beyond the face spread over the surface that is nearest to its texel.
+
+    At low resolution the atlas has triangles of the neck, the cranium and the eyeballs without any texel, and texels
+    whose footprint is held to a triangle smaller than they are: gaps. Here every point of a region of the mean head
+    belongs to the region's nearest texel, and a Gaussian takes the mean and the spread of what belongs to it.
+    """
+    from heads.gaussians import quaternions, triangle_frames
+
+    mean, faces = rig.mean.cpu(), rig.faces.cpu().long()
+    frames, units = (x[0] for x in triangle_frames(mean[None], faces))
+    texels = (mean[faces[binding.triangles]] * binding.barycentric.cpu()[..., None]).sum(1)
+    grown = neutral.clone()
+    for name in SPREAD_OVER:
+        of = torch.where(binding.regions == rig.regions.get(name, -1))[0]
+        surface = torch.where(rig.face_regions.cpu() == rig.regions.get(name, -1))[0]
+        if len(of) < 4 or not len(surface):
+            continue
+        centre, spread, axes, owns = _cells(texels[of], *_sampled(mean[faces[surface]]))
+        to, k = frames[binding.triangles[of]], units[binding.triangles[of]][:, None]
+        least = (neutral[of, 7:9].mean(-1, keepdim=True).exp() * k).clamp_min(1e-6)
+        spread = torch.maximum(spread * SPREAD, least * torch.tensor([0.8, 0.8, DEPTH]))
+        cells = grown[of]
+        cells[:, :3] = (to.transpose(1, 2) @ (centre - texels[of])[..., None])[..., 0] / k
+        cells[:, 3:7] = quaternions(to.transpose(1, 2) @ axes)
+        cells[:, 7:10] = (spread / k).log()
+        grown[of] = torch.where(owns[:, None], cells, grown[of])
+    return grown
+
+
+def _sampled(corners: Tensor) -> tuple[Tensor, Tensor]:
+    """Points (P, 3) spread over triangles (F, 3, 3), and the area (P, 1) that each stands for, up to a factor."""
+    steps = range(CELLS)
+    grid = [((i + 1 / 3) / CELLS, (j + 1 / 3) / CELLS) for i in steps for j in steps if i + j < CELLS]
+    weights = torch.tensor([[1 - u - v, u, v] for u, v in grid])
+    area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+    return (weights @ corners).flatten(0, 1), area.repeat_interleave(len(weights))[:, None]
+
+
+def _cells(texels: Tensor, points: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What is nearest to each texel (N, 3) of weighted points (P, 3), (P, 1).
+
+    Returns:
+        centres (N, 3), widths (N, 3) along the axes from broad to flat, axes (N, 3, 3) as columns of a rotation, and
+        whether there were points enough to say (N,).
+    """
+    from scipy.spatial import cKDTree
+
+    count = len(texels)
+    owner = torch.from_numpy(cKDTree(texels.numpy()).query(points.numpy())[1])
+    total = torch.zeros(count, 1).index_add(0, owner, mass).clamp_min(1e-12)
+    centre = torch.zeros(count, 3).index_add(0, owner, mass * points) / total
+    off = points - centre[owner]
+    square = torch.zeros(count, 3, 3).index_add(0, owner, mass[..., None] * off[:, :, None] * off[:, None])
+    variance, axes = torch.linalg.eigh(square / total[..., None])
+    variance, axes = variance.flip(-1).clamp_min(0), axes.flip(-1)
+    axes = axes * torch.linalg.det(axes).sign()[:, None, None]
+    # A square of width w has the variance w^2 / 12 along each side.
+    return centre, (12 * variance).sqrt(), axes, torch.bincount(owner, minlength=count) >= 3
 
 
 class VisualModel(nn.Module):
     """The prior's network; its head is ``heads.UVGaussians`` on the default rig.
 
     With an untrained U-Net the map is: the frame's texture where it was seen, the mirrored side where only that was,
-    the mean head in the person's tone elsewhere. Training learns what to change in that, and the mean head itself.
+    the mean head elsewhere, shifted by how the person's nearest seen texels differ from it (hair by hair, neck by neck).
+    Training learns what to change in that, and the mean head itself.
     """
 
     def __init__(self, config: ExpressionVisualConfig, rig: Any) -> None:
@@ -103,10 +210,12 @@ class VisualModel(nn.Module):
             "place": points[0] / points[0].abs().amax(0),
             "region": F.one_hot(self.surface.regions.long(), regions).float(),
             "reach": REACH,
+            **Spread.tables(points[0], self.surface.regions, rig.regions),
         }
         for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)
-        self.register_buffer("neutral", self.binding.neutral(torch.full((3,), 0.5)).float(), persistent=False)
+        neutral = self.binding.neutral(torch.full((3,), 0.5)).float()
+        self.register_buffer("neutral", covering(neutral, self.binding, rig), persistent=False)
         self.mean_map = nn.Parameter(torch.zeros(count, CHANNELS))  # what the mean head adds to the neutral map
         self.register_buffer("mean_colour", torch.full((count, 3), 0.5))
         image = config.model.image_channels
@@ -171,8 +280,14 @@ class VisualModel(nn.Module):
     def base_colour(self, texture: Tensor, weight: Tensor) -> Tensor:
         """The texture where seen, else the mirrored side's, else the mean head in this person's tone: (B, N, 3)."""
         known = weight[..., None]
-        tone = ((texture - self.mean_colour) * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp_min(1e-6)
-        fill = self.mean_colour + tone
         mirrored = known[:, self.mirror]
+        fill = self.mean_colour + self.spread(texture - self.mean_colour, known)
         fill = mirrored * texture[:, self.mirror] + (1 - mirrored) * fill
         return known * texture + (1 - known) * fill
+
+    def spread(self, values: Tensor, known: Tensor) -> Tensor:
+        """Values (B, N, 3), known to (B, N, 1) in 0..1 there and on the mirrored side, spread over all texels (B, N, 3)."""
+        both = torch.cat([values * known, known], -1)
+        both = both + 0.5 * both[:, self.mirror]
+        held = self.to_anchors @ both
+        return self.from_anchors @ (held[..., :3] / held[..., 3:].clamp_min(1e-6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from pretrain.geometry import default_rig
 from pretrain.seeds import derive
 from pretrain.task import Evidence, Task
 
-MEAN_FRAMES = 200  # samples from which the mean head's colours are taken
+MEAN_FRAMES = 100  # samples from which the mean head's colours are taken
 
 
 class ExpressionVisualTask(Task):
@@ -25,6 +26,7 @@ class ExpressionVisualTask(Task):
 
     name: ClassVar[str] = "expression-visual"
     config_class: ClassVar[type] = ExpressionVisualConfig
+    identity_weights: ClassVar[Any] = "balanced"  # many faces matter more than many frames of one
 
     def __init__(self, config: ExpressionVisualConfig, train: Any, held: Any) -> None:
         super().__init__(config, train, held)
@@ -41,7 +43,7 @@ class ExpressionVisualTask(Task):
     @torch.no_grad()
     def prepare(self, objective: VisualObjective) -> None:
         """The mean head's colours, from frames of the training people, each person alike."""
-        model, view = objective.model, self.view(training=False)
+        model, view = objective.model, ReferenceView(replace(self.config, references=1, targets=1))
         rng = np.random.default_rng(derive(self.config.seed, "mean head"))
         total, weight = torch.zeros_like(model.mean_colour), torch.zeros(len(model.mean_colour), 1)
         for key in chosen_keys(self.train, MEAN_FRAMES, rng):
@@ -51,8 +53,21 @@ class ExpressionVisualTask(Task):
             colour, seen, _ = model.look(image, matte, torch.tensor(batch["identity"])[None], pose)
             total += (colour * seen[..., None])[0]
             weight += seen[0, :, None]
-        known = total.sum(0) / weight.sum().clamp_min(1e-6)
-        model.mean_colour.copy_((total + known) / (weight + 1))
+        seen = total / weight.clamp_min(1e-6)
+        sure = weight / (weight + 1)
+        model.mean_colour.copy_(sure * seen + (1 - sure) * model.spread(seen[None], sure[None])[0])
+
+    def groups(self, objective: VisualObjective) -> list[dict[str, Any]]:
+        """As for every prior, and the mean head by itself: each texel learns alone, so it may move faster."""
+        mean = objective.model.mean_map
+        decay = [p for p in objective.parameters() if p.requires_grad and p.ndim > 1 and p is not mean]
+        rest = [p for p in objective.parameters() if p.requires_grad and p.ndim <= 1]
+        rate = self.config.optimiser.lr * self.config.mean_rate
+        return [
+            {"params": decay},
+            {"params": rest, "weight_decay": 0.0},
+            {"params": [mean], "weight_decay": 0.0, "lr": rate},
+        ]
 
     def prior(self, objective: VisualObjective) -> ExpressionVisualPrior:
         """The objective's model as users get it."""

@@ -8,10 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from heads.rig import facemesh
+
 TOLERANCE = 0.16  # rig units: nearer than this in front counts as the same surface
-# Teeth and eyeballs lie just behind lips and lids: here the same surface is a thin one.
-INNER = ("mouth_inside", "teeth_upper", "teeth_lower", "eyeball_left", "eyeball_right")
-INNER_TOLERANCE = 0.02
+INNER_TOLERANCE = 0.1  # the same behind lips and lids, where only what lies inside can hide it
+MARGIN = 1.0  # px above and below that must lie in the opening too: nearer, pixels are mixed with lips and lids
+# Eyeballs, teeth and the inside of the mouth are seen through an opening: the loop of landmarks round it.
+OPENINGS = {
+    "eyeball_left": facemesh.EYE_LEFT,
+    "eyeball_right": facemesh.EYE_RIGHT,
+    "mouth_inside": facemesh.LIPS_INNER,
+    "teeth_upper": facemesh.LIPS_INNER,
+    "teeth_lower": facemesh.LIPS_INNER,
+}
 
 
 class TexelSurface:
@@ -26,13 +35,21 @@ class TexelSurface:
         self.corners = rig.faces[binding.triangles]  # (N, 3)
         self.barycentric = binding.barycentric.float()
         self.regions, self.binding = binding.regions, binding
-        inner = torch.tensor([rig.regions[name] for name in INNER if name in rig.regions])
-        self.tolerance = torch.where(torch.isin(self.regions, inner), INNER_TOLERANCE, TOLERANCE)
+        loops: dict[tuple[int, ...], list[int]] = {}
+        for name, loop in OPENINGS.items():
+            loops.setdefault(tuple(loop), []).append(rig.regions.get(name, -1))
+        self.openings = [
+            (torch.tensor(loop), torch.where(torch.isin(self.regions, torch.tensor(labels)))[0])
+            for loop, labels in loops.items()
+        ]
+        self.inner = torch.cat([texels for _, texels in self.openings])
+        self.outer = torch.where(~torch.isin(torch.arange(len(self.regions)), self.inner))[0]
 
     def to(self, device: torch.device) -> TexelSurface:
         """Move the tables; returns itself."""
-        for name in ("corners", "barycentric", "regions", "tolerance"):
+        for name in ("corners", "barycentric", "regions", "inner", "outer"):
             setattr(self, name, getattr(self, name).to(device))
+        self.openings = [(loop.to(device), texels.to(device)) for loop, texels in self.openings]
         return self
 
     def points(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,15 +90,23 @@ def facing(points: Tensor, normals: Tensor, rotation: Tensor, translation: Tenso
     return (normals * F.normalize(camera - points, dim=-1)).sum(-1)
 
 
-def unhidden(
-    pixels: Tensor, depth: Tensor, size: int, tolerance: Tensor | float = TOLERANCE, cells: int = 48
-) -> Tensor:
+def unhidden(pixels: Tensor, depth: Tensor, size: int, tolerance: float = TOLERANCE, cells: int = 48) -> Tensor:
     """1 where nothing lies more than ``tolerance`` before a texel, else 0 (B, N): a depth buffer of ``cells``² cells."""
     cell = (pixels / size * cells).floor().clamp(0, cells - 1).long()
     index = cell[..., 1] * cells + cell[..., 0]
     nearest = torch.full((len(pixels), cells * cells), float("inf"), device=pixels.device)
     nearest.scatter_reduce_(1, index, depth, "amin")
     return (depth <= nearest.gather(1, index) + tolerance).float()
+
+
+def within(pixels: Tensor, loop: Tensor) -> Tensor:
+    """1 for pixels (B, N, 2) inside the closed polygon (B, L, 2) of the same picture, else 0 (B, N): even-odd rule."""
+    x, y = pixels[..., None, 0], pixels[..., None, 1]
+    ax, ay = loop[:, None, :, 0], loop[:, None, :, 1]
+    bx, by = ax.roll(-1, -1), ay.roll(-1, -1)
+    rise = torch.where(by == ay, 1.0, by - ay)
+    crosses = ((ay <= y) != (by <= y)) & (ax + (y - ay) / rise * (bx - ax) > x)
+    return (crosses.sum(-1) % 2).float()
 
 
 def sample_pixels(image: Tensor, pixels: Tensor) -> Tensor:
@@ -102,18 +127,29 @@ def visibility(
 ) -> tuple[Tensor, Tensor]:
     """Pixels (B, N, 2) of the texels and how well each is seen (B, N) in 0..1.
 
-    A texel counts where it faces the camera, nothing lies before it, it is in the frame, and the matte says person.
+    A texel counts where it faces the camera, nothing lies before it, it is in the frame, and the matte says person;
+    eyeballs, teeth and the inside of the mouth where they lie within the eye's or the mouth's opening.
 
     Args:
         pose: ``rotation`` (B, 3, 3), ``translation`` (B, 3), ``intrinsics`` (B, 3, 3) px; matte: (B, S, S).
     """
     points, normals = surface.points(vertices)
-    pixels, depth = project(points, pose["rotation"], pose["translation"], pose["intrinsics"])
+    camera = (pose["rotation"], pose["translation"], pose["intrinsics"])
+    pixels, depth = project(points, *camera)
     size = matte.shape[1]
     cosine = facing(points, normals, pose["rotation"], pose["translation"])
     towards = ((cosine - 0.1) / 0.4).clamp(0, 1)
     # A shrunken matte: at its edge pixels are a mixture with the background.
     person = -F.max_pool2d(-matte[:, None], 3, stride=1, padding=1)
     there = ((sample_pixels(person.permute(0, 2, 3, 1), pixels)[..., 0] - 0.5) * 2).clamp(0, 1)
-    seen = towards * unhidden(pixels, depth, size, surface.tolerance) * inside(pixels, size) * there
-    return pixels, surface.without_specks(seen)
+    free = torch.empty_like(depth)
+    for part, tolerance in ((surface.outer, TOLERANCE), (surface.inner, INNER_TOLERANCE)):
+        free[:, part] = unhidden(pixels[:, part], depth[:, part], size, tolerance)
+    for loop, texels in surface.openings:
+        outline = project(vertices[:, loop], *camera)[0]
+        for shift in (-MARGIN, MARGIN):
+            free[:, texels] *= within(pixels[:, texels] + pixels.new_tensor([0.0, shift]), outline)
+    seen = towards * free * inside(pixels, size) * there
+    clean = surface.without_specks(seen)
+    clean[:, surface.inner] = seen[:, surface.inner]  # an opening is narrow, and its outline is exact
+    return pixels, clean

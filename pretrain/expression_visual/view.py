@@ -29,8 +29,10 @@ class ReferenceView:
 
         config = self.config
         extra = config.references - 1
-        pair = PairView(size=config.size, across=config.across, targets=config.targets + extra + 1)(sample, rng)
+        pair = PairView(size=config.size, across=config.across, targets=config.targets + extra)(sample, rng)
         names = ("image", "matte", "landmarks", *POSE)
+        if config.targets + extra == 1:  # a lone target comes without an axis
+            pair |= {f"target_{n}": pair[f"target_{n}"][None] for n in names}
         source = {n: np.concatenate([pair[f"source_{n}"][None], pair[f"target_{n}"][:extra]]) for n in names}
         target = {n: pair[f"target_{n}"][extra : extra + config.targets] for n in names}
         weight = pixel_weight(target.pop("landmarks"), target["matte"], config)
@@ -69,10 +71,10 @@ def beside_neck(landmarks: np.ndarray, size: int) -> np.ndarray:
     top, chin = landmarks[:, FOREHEAD, :2], landmarks[:, CHIN, :2]
     tall = np.maximum(np.linalg.norm(chin - top, axis=-1), 1e-3)[:, None, None]
     down = ((chin - top) / tall[:, 0])[:, None, None]
-    y, x = np.mgrid[:size, :size] + 0.5
-    offset = np.stack([x, y], -1)[None] - chin[:, None, None]
-    along = (offset * down).sum(-1) / tall
-    across = np.abs(offset[..., 0] * down[..., 1] - offset[..., 1] * down[..., 0]) / tall
+    centres = np.arange(size, dtype=np.float32) + 0.5
+    x, y = centres[None, None] - chin[:, :1, None], centres[None, :, None] - chin[:, 1:, None]
+    along = (x * down[..., 0] + y * down[..., 1]) / tall
+    across = np.abs(x * down[..., 1] - y * down[..., 0]) / tall
     broad = np.linalg.norm(np.diff(landmarks[:, SIDES, :2], axis=1)[:, 0], axis=-1)[:, None, None] / tall
     below, beside = np.clip((along + 0.12) / 0.05, 0, 1), np.clip((across - 0.42 * broad) / 0.05, 0, 1)
     return (below * beside).astype(np.float32)
