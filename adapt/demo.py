@@ -34,6 +34,7 @@ class Story:
     """What happened, in the order it happened: everything that the page tells."""
 
     title: str
+    ray: bool = True
     began: float = field(default_factory=time.time)
     stages: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
@@ -106,7 +107,7 @@ def demo(
     _check(minutes, identities, people, budget, recipe, seed)
     cast = real_cast(videos, consent, hold_out, people or 2, speech) if videos else None
     out, workers = _folder(out), workers or max(1, os.cpu_count() or 1)
-    story = Story("Real people" if videos else "Invented people")
+    story = Story("Real people" if videos else "Invented people", ray)
     story.machine = _machine()
     dataset = str(out / "dataset")
     _forget_other(out, {"videos": str(videos), "seconds": seconds, "size": size, "seed": seed, "train": train_seconds})
