@@ -252,7 +252,9 @@ def _avatar_commands(commands: Any) -> None:
     evaluate.add_argument("--out", required=True, metavar="DIR")
     evaluate.add_argument("--lpips", metavar="DIR", help="weights of a perceptual network; without them LPIPS is null")
     evaluate.add_argument("--sync", metavar="URI", help="sync expert to measure with (default: the avatar's)")
-    evaluate.add_argument("--syncnet", metavar="FILE", help="weights of the original SyncNet, for its Sync-C and Sync-D")
+    evaluate.add_argument(
+        "--syncnet", metavar="FILE", help="weights of the original SyncNet, for its Sync-C and Sync-D"
+    )
     evaluate.add_argument("--device", default="auto")
     evaluate.add_argument("--overwrite", action="store_true")
 
