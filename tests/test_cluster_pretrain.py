@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -19,8 +23,6 @@ CONFIG = {**SMALL, "steps": 4, "checkpoint_every": 2}
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A registry of this file alone."""
-    import os
-
     before, folder = os.environ.get("HEADSTART_HOME"), tmp_path_factory.mktemp("home")
     os.environ["HEADSTART_HOME"] = str(folder)
     yield folder
@@ -51,25 +53,52 @@ def test_pretraining_from_s3_to_s3_through_faults_gives_the_weights_of_a_local_r
         assert storage.sha256(pulled / "weights.safetensors") == result["weights_sha256"]
 
 
-def test_the_registered_prior_is_served_by_plain_mlflow_with_its_signature(home, on_disk):
-    import mlflow
-    from mlflow.exceptions import MlflowException
+def test_no_secret_is_in_a_run_a_registry_or_a_log(home, on_disk, tmp_path, monkeypatch, capfd):
+    secret = "squeamish-ossifrage"
+    for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN", "HF_TOKEN"):
+        monkeypatch.setenv(name, secret)
+    pretrain(PRIOR, talkers(), {**CONFIG, "steps": 2}, str(tmp_path / "run"), ray=False)
+    printed = capfd.readouterr()
+    written = [path for root in (tmp_path, home) for path in root.rglob("*") if path.is_file()]
+    assert {"weights.safetensors", "mlflow.db"} <= {path.name for path in written}
+    assert not [path for path in written if secret.encode() in path.read_bytes()]
+    assert secret not in printed.out + printed.err
 
+
+SERVED = """
+import mlflow, numpy as np, sys
+from mlflow.exceptions import MlflowException
+served = mlflow.pyfunc.load_model(f"models:/{sys.argv[1]}@champion")
+assert served.metadata.signature.inputs.input_names() == ["features"]
+features = np.load("features.npy")
+np.save("expression.npy", served.predict({"features": features})["expression"])
+try:
+    served.predict({"features": features[:, :7]})
+except MlflowException:
+    print("refused")
+"""
+
+
+def test_a_clean_process_with_plain_mlflow_pulls_the_prior_by_alias_and_says_what_we_say(home, on_disk, tmp_path):
     from cluster import mlflow_client
     from pretrain import load_prior
 
-    uri = f"models:/{PRIOR}/{on_disk['registered']['version']}"
-    mlflow.set_tracking_uri(mlflow_client.tracking_uri())
-    try:
-        served = mlflow.pyfunc.load_model(uri)
-    finally:
-        mlflow.set_tracking_uri(None)
-    assert served.metadata.signature.inputs.input_names() == ["features"]
     features = np.random.default_rng(0).normal(size=(60, 160)).astype(np.float32)
-    motion = served.predict({"features": features})
-    np.testing.assert_array_equal(motion["expression"], load_prior(uri).sample(features)["expression"])
-    with pytest.raises(MlflowException):
-        served.predict({"features": features[:, :7]})
+    np.save(tmp_path / "features.npy", features)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HEADSTART")}
+    environment |= {"MLFLOW_TRACKING_URI": mlflow_client.tracking_uri()}
+    done = subprocess.run(
+        [sys.executable, "-c", SERVED, PRIOR],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().splitlines()[-1] == "refused"
+    ours = load_prior(f"models:/{PRIOR}@champion").sample(features)["expression"]
+    np.testing.assert_array_equal(np.load(tmp_path / "expression.npy"), ours)
 
 
 def test_one_training_is_one_run_and_its_version_belongs_to_it(home, on_disk):
