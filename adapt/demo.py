@@ -72,10 +72,10 @@ def demo(
     identities: int = 8,
     seconds: float = 6.0,
     size: int = 192,
-    minutes: float = 1.8,
+    minutes: float | None = None,
     people: int | None = None,
     budget: str = "40s",
-    train_seconds: float = 4.0,
+    train_seconds: float | None = None,
     recipe: str = "headstart",
     speech: str | Path | None = None,
     workers: int | None = None,
@@ -89,10 +89,11 @@ def demo(
         hold_out: identities kept out of the corpus; by default every fifth.
         seed: of generated people, training and adaptation.
         identities, seconds, size: of the generated corpus: people, length of each clip, px.
-        minutes: total time for the optimisation steps of the three priors.
+        minutes: total time for the optimisation steps of the three priors; by default 1.8, for real clips 10.
         people: how many outsiders are adapted (default: one invented, two real).
         budget: of each adaptation; each person is adapted twice, with the priors and without.
-        train_seconds: adaptation sees the first so many seconds of a guest's clip; the rest is the test.
+        train_seconds: adaptation sees the first so many seconds of a guest's clip, at most half of it, and the rest is
+            the test; by default 4, of real clips 10.
         recipe: of the adaptations.
         speech: sound file that the real guests say; by default another clip.
         workers: processes for rendering, tracking; by default one per core.
@@ -104,6 +105,8 @@ def demo(
     Raises:
         InputError: an argument is wrong or the output cannot be written.
     """
+    minutes = (10.0 if videos else 1.8) if minutes is None else minutes
+    train_seconds = (10.0 if videos else 4.0) if train_seconds is None else train_seconds
     _check(minutes, identities, people, budget, recipe, seed)
     cast = real_cast(videos, consent, hold_out, people or 2, speech) if videos else None
     out, workers = _folder(out), workers or max(1, os.cpu_count() or 1)
@@ -409,7 +412,8 @@ def _toy(story: Story, seconds, size, minutes, budget, train_seconds, real: bool
     lines = [
         f"The corpus has {people} people and {60 * hours:.1f} minutes; the papers use hundreds of hours.",
         f"The three priors together were given {minutes:g} minutes on {story.machine['cores']} cores, in size 'tiny'.",
-        f"Each adaptation saw {train_seconds:g} s of video for {budget}; scores are from the rest of the same clip.",
+        f"Each adaptation saw {train_seconds:g} s of video (at most half the clip) for {budget}; "
+        "scores are from the rest of the same clip.",
     ]
     if not real:
         lines.append(
