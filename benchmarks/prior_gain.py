@@ -191,7 +191,7 @@ def _write(rows: list[dict[str, Any]], options: argparse.Namespace, echo: bool) 
         "trained on the narrowest frames of a clip, tested on the widest (benchmarks/prior_gain.py says how they are "
         f"chosen); PSNR in dB, mean over frames, own track; recipe headstart; prior {options.prior}"
     )
-    write(options.name, rows + means(rows), notes, options=shlex.join(sys.argv[1:]), echo=echo)
+    write(options.name, rows + means(rows), notes, command=shlex.join(["prior_gain", *sys.argv[1:]]), echo=echo)
 
 
 if __name__ == "__main__":

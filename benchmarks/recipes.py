@@ -154,7 +154,7 @@ def _write(rows: list[dict[str, Any]], options: argparse.Namespace, echo: bool) 
         f"the avatar's own; prior {options.prior}"
     )
     # Another call of this script adds rows to those that are there: means are over all of them.
-    write(options.name, rows + means(rows), notes, options=shlex.join(sys.argv[1:]), echo=echo)
+    write(options.name, rows + means(rows), notes, command=shlex.join(["recipes", *sys.argv[1:]]), echo=echo)
 
 
 if __name__ == "__main__":

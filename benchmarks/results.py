@@ -55,11 +55,11 @@ def row(
     return {"case": case, "variant": variant, "value": value, "unit": unit, "against": peer, "ratio": ratio}
 
 
-def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "", *, options: str = "", echo: bool = True) -> Path:
+def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "", *, command: str = "", echo: bool = True) -> Path:
     """Write ``results/NAME.json`` with device, commit and command, print it, and return its path.
 
     Args:
-        options: of the command, as given.
+        command: what follows ``python -m benchmarks``, where that is more than the name.
         echo: whether to print.
     """
     FOLDER.mkdir(exist_ok=True)
@@ -67,7 +67,7 @@ def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "", *, options
         "benchmark": name,
         "device": device(),
         "commit": commit(),
-        "command": f"python -m benchmarks {name} {options}".strip(),
+        "command": f"python -m benchmarks {command or name}",
         "notes": notes,
         "rows": list(rows),
     }

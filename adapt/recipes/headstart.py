@@ -125,8 +125,8 @@ def loss_of(config: Any, model: RiggedHead, frames: int):
 
 
 def anchor_share(frames: int) -> float:
-    """How much of the anchor a clip gets: all of it for a frame, half for a second, a twentieth for twenty."""
-    return FEW_FRAMES / (FEW_FRAMES + frames)
+    """How much of the anchor a clip gets: all of it for a frame, a quarter for a second, next to nothing for ten."""
+    return (FEW_FRAMES / (FEW_FRAMES + frames)) ** 2
 
 
 # What follows pose and expression, and the shape: a second of video does not tell them from the tracker's noise.
