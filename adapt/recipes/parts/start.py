@@ -20,7 +20,7 @@ COLOR = slice(10, 13)
 
 
 # Lip gap in eye distances from which on a frame shows the inside of the mouth.
-OPEN_GAP = 0.06
+OPEN_GAP = 0.2
 # Head space looks along z: what lies deeper than the ears (about one eye distance) is hidden in a frontal view.
 VISIBLE_DEPTH = 1.2
 
