@@ -34,6 +34,7 @@ from adapt.provenance import Provenance, now, tool_version
 from adapt.recipes import recipe as recipe_module
 from adapt.recipes.parts.context import Context
 from adapt.recipes.parts.fit import Fit
+from cluster.staging import staged
 from configs import InputError, load_config
 
 PREVIEW = "preview.jpg"
@@ -69,6 +70,7 @@ class Job:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
+@staged(reads=("video",), writes="out")
 def adapt(
     video: str | Path,
     out: str | Path,
@@ -90,7 +92,7 @@ def adapt(
 
     Args:
         video: one person, one take, their face in view; sound if the avatar is to learn how they speak.
-        out: the avatar's folder.
+        out: the avatar's folder, or its ``s3://`` URL: uploaded whole at the end, and when a run is interrupted.
         recipe: ``headstart``, ``ggtalker``, ``talkinggaussian`` or ``fg3dgs``.
         prior: prior folders or registry URIs (see :func:`adapt.priors.open_priors`), ``"none"``, or ``None`` for the
             registry's champions.
@@ -139,7 +141,8 @@ def _job(
     module, parsed, place = recipe_module(recipe), parse_budget(budget), pick_device(device)
     config = load_config(module.Config, f"adapt/{recipe}", list(changes) + ([f"size={size}"] if size else []))
     if not Path(str(video)).is_file():
-        raise InputError(f"{video}: no such file; give the path of a video")
+        why = "is a folder, expected a video file" if Path(str(video)).is_dir() else "no such file"
+        raise InputError(f"{video}: {why}; give the path of a video")
     frames, total = split_frames(video, seconds) if clip is None else (len(clip), len(clip))
     before = None
     if resume and Path(str(out)).exists():

@@ -22,6 +22,8 @@ from adapt.provenance import Provenance
 from adapt.recipes import recipe as recipe_module
 from adapt.recipes.parts.drive import Drive, drive_of
 from adapt.recipes.parts.model import HeadModel, over_original
+from cluster.errors import is_remote
+from cluster.staging import Stage
 from configs import InputError, load_config, to_dict
 
 BODY = "body.mp4"
@@ -183,16 +185,25 @@ def load_avatar(path: str | Path, device: str = "auto", *, prior: str | Path | N
     """Open an avatar folder, every file checked against its hash.
 
     Args:
-        path: the folder.
+        path: the folder, or the ``s3://`` URL of a published one, which is copied for as long as the avatar is in use.
         device: ``auto``, ``cpu``, ``cuda``.
         prior: where its audio-expression prior is now, if not where it was when the avatar was made.
 
     Raises:
         InputError: missing or altered files, another rig, a prior that is gone or another one, no such device.
     """
+    place = pick_device(device)
+    if not is_remote(path):
+        return _load_folder(Path(str(path)), place, prior)
+    with Stage() as stage:
+        avatar = _load_folder(stage.fetch(path), place, prior)
+        stage.hold_for(avatar)
+    return avatar
+
+
+def _load_folder(path: Path, place: torch.device, prior: str | Path | None) -> Avatar:
     from heads.rig import load_rig
 
-    path, place = Path(str(path)), pick_device(device)
     document, tensors = folder.read_folder(path)
     rig = load_rig(document["rig"].get("source", "mediapipe"))
     if rig.sha256 != document["rig"]["sha256"]:

@@ -22,6 +22,7 @@ import numpy as np
 
 from adapt.demo_cast import Cast, Guest, invented_guests, real_cast
 from adapt.demo_speed import plan_steps
+from cluster.errors import is_remote
 from configs import InputError
 
 PRIORS = ("audio-expression", "expression-visual", "sync-expert")
@@ -166,8 +167,8 @@ def _check(minutes: float, identities: int, people: int | None, budget: str, rec
 # ------------------------------------------------------------------------------------------------------------- corpus
 
 
-def _folder(out: str | Path) -> Path:
-    out = Path(out)
+def _folder(given: str | Path) -> Path:
+    out = Path(given)
     known = {
         "dataset",
         "guests",
@@ -179,6 +180,8 @@ def _folder(out: str | Path) -> Path:
         "report.html",
         "talking.mp4",
     }
+    if is_remote(given):
+        raise InputError(f"--out {given}: a demo is made on this machine; give a local folder")
     if out.exists() and (not out.is_dir() or any(p.name not in known for p in out.iterdir())):
         raise InputError(f"--out {out}: exists and is not a demo's folder; choose another name")
     try:

@@ -33,12 +33,14 @@ from adapt.provenance import Provenance
 from adapt.recipes.parts.drive import DRIVEN, Drive, drive_of, feature_windows
 from adapt.scoring import NO_SYNCNET, Scorer
 from adapt.video import FPS, VideoWriter, read_frames, video_info
+from cluster.staging import staged
 from configs import InputError
 
 BATCH = 8
 MASKS = ("face", "head", "mouth_inside")
 
 
+@staged(reads=("avatar", "video", "frames", "against"), writes="out")
 def evaluate(
     avatar: str | Path | None = None,
     video: str | Path | None = None,
@@ -57,7 +59,8 @@ def evaluate(
     """Score an avatar on unseen frames of its person, or any video against the true one.
 
     Args:
-        avatar, video: an avatar and the clip that it was made from (or another of the same person and framing).
+        avatar, video: an avatar and the clip that it was made from (or another of the same person and framing);
+            these, ``out``, ``frames`` and ``against`` may be ``s3://`` URLs.
         start: test from this second on; by default from where training ended.
         frames, against: instead of an avatar: a video of any method, and the true one, frame for frame.
         ablations: adapt again without each prior and part (same budget) and add the table of their scores.

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from cluster.staging import staged
+
 # Degree-0 spherical harmonic: viewers show 0.5 + C0 * f_dc.
 SH_C0 = 0.28209479177387814
 MEAN_EYE_DISTANCE = 0.063  # metres in one rig unit
@@ -70,14 +72,15 @@ def read_ply(path: str | Path) -> dict[str, np.ndarray]:
     return {name: rows[:, i] for i, name in enumerate(names)}
 
 
+@staged(reads=("avatar",), writes="out")
 def export(
     avatar: str | Path, out: str | Path, *, frame: int | None = None, device: str = "cpu", overwrite: bool = False
 ) -> dict[str, Any]:
     """Write one moment of an avatar's head as ``.ply``.
 
     Args:
-        avatar: the avatar's folder.
-        out: the ``.ply`` to make.
+        avatar: the avatar's folder or ``s3://`` URL.
+        out: the ``.ply`` to make, a path or an ``s3://`` URL.
         frame: a frame of the clip that the avatar was adapted to; ``None`` is the neutral head.
         overwrite: replace an existing file.
 

@@ -21,6 +21,7 @@ from adapt.outputs import claim
 from adapt.poses import AnglePoses, Blinks, ClipPoses, FixedPose, GeneratedPoses, Poses
 from adapt.recipes.parts.drive import AUDIO_CONTEXT, DRIVEN, TRACK_CONTEXT, Drive, drive_of
 from adapt.video import FPS, FrameFolderWriter, VideoWriter
+from cluster.staging import staged
 from configs import InputError
 
 RATE = 16_000
@@ -31,6 +32,7 @@ BATCH = 4
 SILENT = 1e-4
 
 
+@staged(reads=("avatar", "audio", "pose_from", "style"), writes="out")
 def talk(
     avatar: str | Path,
     audio: str | Path,
@@ -53,7 +55,7 @@ def talk(
     """Let an avatar speak a sound file.
 
     Args:
-        avatar: its folder.
+        avatar: its folder; this, ``audio``, ``out``, ``pose_from`` and ``style`` may be ``s3://`` URLs.
         audio: WAV, FLAC, MP3 or a video; any sample rate, channels and length.
         out: an ``.mp4`` (H.264 + AAC); for ``background="rgba"`` a folder of PNG frames with the sound beside them.
         pose_from: a video (or another avatar) whose head poses to follow, to and fro.
