@@ -15,7 +15,7 @@ from PIL import Image
 from adapt.demo import PRIORS, Story, _folder, _side_by_side, demo, summary_text
 from adapt.demo_cast import Guest, real_cast
 from adapt.demo_report import HEADLINES, best_of, comparison, line_chart, smooth, table, write_demo_report
-from adapt.demo_speed import FEWEST, MOST, SHARES, steps_that_fit
+from adapt.demo_speed import FEWEST, SHARES, steps_that_fit
 from configs import InputError
 from shards.synthetic.mp4 import write_mp4
 
@@ -244,9 +244,9 @@ def test_wrong_hold_outs_and_outputs_are_sentences(tmp_path):
 
 
 def test_the_steps_of_a_prior_fit_its_time_and_stay_sensible():
-    assert steps_that_fit(60.0, 0.2) == 300
-    assert steps_that_fit(1.0, 10.0) == FEWEST
-    assert steps_that_fit(1e6, 1e-9) == MOST
+    assert steps_that_fit(60.0, 0.2, 1000) == 300
+    assert steps_that_fit(1.0, 10.0, 1000) == FEWEST
+    assert steps_that_fit(1e6, 1e-9, 200) == 200
     assert sum(SHARES.values()) == pytest.approx(1.0)
     assert set(SHARES) == set(PRIORS) == set(HEADLINES)
 
