@@ -263,6 +263,8 @@ def _pretrain(prior: str, dataset: str, out: Path, steps: int, seed: int, ray: b
     changes = [f"steps={steps}", f"seed={seed}", f"validate_every={max(20, steps // 3)}", f"checkpoint_every={steps}"]
     changes += allowed
     result = pretrain(prior, dataset, None, run, workers=1, ray=ray, overrides=changes)
+    if not result["finished"]:
+        raise KeyboardInterrupt  # asked to end: the training has saved its state, and the demo ends with it
     return {**result, **_evidence(Path(run) / "prior")}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adapt.demo import PRIORS, Story, _folder, _side_by_side, demo, summary_text
+from adapt.demo import PRIORS, Story, _folder, _pretrain, _side_by_side, demo, summary_text
 from adapt.demo_cast import Guest, real_cast
 from adapt.demo_report import HEADLINES, best_of, comparison, line_chart, smooth, table, write_demo_report
 from adapt.demo_speed import FEWEST, SHARES, steps_that_fit
@@ -275,3 +275,11 @@ def test_the_summary_names_people_priors_scores_and_failures(story):
 def test_a_guest_knows_what_is_unknown():
     guest = Guest("x", Path("a.mp4"), Path("b.wav"))
     assert (guest.licence, guest.consent, guest.truth) == ("unknown", "unknown", None)
+
+
+def test_a_training_that_was_asked_to_end_ends_the_demo(monkeypatch, tmp_path):
+    monkeypatch.setattr("pretrain.train.pretrain", lambda *_, **__: {"finished": False})
+    story = Story("Invented people")
+    with pytest.raises(KeyboardInterrupt), story.stage("pretraining", vital=False):
+        _pretrain("sync-expert", "data", tmp_path, 30, 0, False, [])
+    assert not story.failed
