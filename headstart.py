@@ -201,7 +201,7 @@ def _priors_commands(commands: Any) -> None:
 def _avatar_commands(commands: Any) -> None:
     adapt = _command(commands, "adapt", _adapt, "one person's clip into an avatar")
     adapt.add_argument("video", metavar="VIDEO")
-    adapt.add_argument("--out", required=True, metavar="AVATAR")
+    adapt.add_argument("--out", required=True, metavar="AVATAR", help="folder or s3:// URL")
     adapt.add_argument("--recipe", default="headstart", help="headstart | ggtalker | talkinggaussian | fg3dgs")
     adapt.add_argument(
         "--prior", metavar="URI|none", help="folder, models:/NAME@alias, or 'none' (default: champions when registered)"
@@ -219,7 +219,7 @@ def _avatar_commands(commands: Any) -> None:
     talk = _command(commands, "talk", _talk, "any speech through an avatar into a video")
     talk.add_argument("avatar", metavar="AVATAR")
     talk.add_argument("audio", metavar="AUDIO")
-    talk.add_argument("--out", required=True, metavar="VIDEO.mp4")
+    talk.add_argument("--out", required=True, metavar="VIDEO.mp4", help="path or s3:// URL")
     talk.add_argument("--pose-from", metavar="VIDEO", help="head motion of this clip")
     talk.add_argument("--pose", default="clip", help="clip (the training clip's, looped), generated or still")
     for angle in ("yaw", "pitch", "roll"):
@@ -249,7 +249,7 @@ def _avatar_commands(commands: Any) -> None:
     evaluate.add_argument("--frames", metavar="VIDEO", help="score this video of any method; needs --against")
     evaluate.add_argument("--against", metavar="VIDEO", help="the true video for --frames")
     evaluate.add_argument("--ablations", action="store_true", help="the table with and without each prior")
-    evaluate.add_argument("--out", required=True, metavar="DIR")
+    evaluate.add_argument("--out", required=True, metavar="DIR", help="folder or s3:// URL")
     evaluate.add_argument("--lpips", metavar="DIR", help="weights of a perceptual network; without them LPIPS is null")
     evaluate.add_argument("--sync", metavar="URI", help="sync expert to measure with (default: the avatar's)")
     evaluate.add_argument(
@@ -260,7 +260,7 @@ def _avatar_commands(commands: Any) -> None:
 
     export = _command(commands, "export", _export, "an avatar as a .ply of 3D Gaussians")
     export.add_argument("avatar", metavar="AVATAR")
-    export.add_argument("--out", required=True, metavar="FILE.ply")
+    export.add_argument("--out", required=True, metavar="FILE.ply", help="path or s3:// URL")
     export.add_argument("--overwrite", action="store_true")
     export.add_argument("--frame", type=int, help="frame of the training clip (default: the neutral head)")
 

@@ -84,7 +84,7 @@ class Stage:
         if error is not None or not self._held:
             shutil.rmtree(self.folder, ignore_errors=True)
         if isinstance(error, InputError) and (text := self.told(str(error))) != str(error):
-            raise type(error)(text) from error
+            raise InputError(text) from error
 
     def hold_for(self, owner: Any) -> None:
         """Keep the stand-ins for as long as ``owner`` lives instead."""
@@ -96,7 +96,7 @@ class Stage:
         folder = self.folder / uuid.uuid4().hex[:8]
         folder.mkdir()
         path = folder / storage.basename(url)
-        self._urls[str(path)] = str(url)
+        self._urls[str(path)] = str(url).rstrip("/")
         return path
 
     def fetch(self, url: Any) -> Any:
@@ -110,7 +110,7 @@ class Stage:
         kind = request(url, "read", lambda fs, path: fs.info(path)["type"])
         if kind != "file":
             return storage.download_tree(url, self.stand_in(url))
-        path = storage.cached(url, self.folder)
+        path = storage.cached(url, self.folder, limit_bytes=2**62)
         self._urls[str(path)] = str(url)
         return path
 
@@ -153,7 +153,9 @@ def check_output(url: Url, *, may_exist: bool) -> bool:
         StorageError: the store does not answer, has no such bucket or refuses.
     """
     if "/" not in str(url).split("://", 1)[1].strip("/"):
-        raise InputError(f"output '{url}': names a whole bucket; give a name inside it, such as {url}/NAME")
+        raise InputError(
+            f"output '{url}': names a whole bucket; give a name inside it, such as {str(url).rstrip('/')}/NAME"
+        )
     there = storage.exists(url)
     if there and not may_exist:
         raise InputError(f"output '{url}' exists; choose another name, remove it or pass --overwrite")

@@ -113,7 +113,7 @@ def test_an_export_of_a_bucket_s_avatar_has_the_bytes_of_the_disk_s(made, s3, tm
 def test_an_evaluation_in_a_bucket_has_its_record_page_and_video(made, s3, world, tmp_path, monkeypatch):
     monkeypatch.setattr("adapt.evaluate._open_sync", lambda uri: "not asked for")
     out = f"s3://{BUCKET}/{tmp_path.name}/scores"
-    assert evaluate(ADA, world.video, out, device="cpu")["report"] == f"{out}/report.html"
+    assert evaluate(f"{ADA}/", world.video, f"{out}/", device="cpu")["report"] == f"{out}/report.html"
     assert storage.is_committed(out)
     assert {"metrics.json", "report.html", "track.mp4"} <= set(storage.listdir(out))
     assert storage.read_json(f"{out}/metrics.json")["drives"]["track"]["psnr_face"] > 10
