@@ -234,7 +234,10 @@ def _avatar_commands(commands: Any) -> None:
         help="jaw, smile, brows_up, gaze_x, ...",
     )
     talk.add_argument("--style", help="speaking style: 'own', 'mean' or a file")
-    talk.add_argument("--background", default="original", help="original, plain or rgba")
+    talk.add_argument(
+        "--background",
+        help="original (default with the clip's own poses), model (default with others), plain or rgba",
+    )
     talk.add_argument("--prior", metavar="URI", help="audio-expression prior to speak with (default: the avatar's)")
     talk.add_argument("--device", default="auto")
     talk.add_argument("--seed", type=int, default=0)

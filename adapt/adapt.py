@@ -337,7 +337,8 @@ def _driver(job: Job) -> Driver:
         return job.driver
     if not clip.done or not clip.has_sound or len(clip) < 25:
         return loudness_driver(context.rig, clip.track["expression"])
-    prior = context.priors.get("audio-expression") if getattr(job.config, "audio_prior", True) else None
+    # Recipes without this switch listen to the sound themselves.
+    prior = context.priors.get("audio-expression") if getattr(job.config, "audio_prior", False) else None
     if prior is not None:
         from adapt.voice import person_driver
 

@@ -46,7 +46,7 @@ def talk(
     blink: str | float = "natural",
     controls: Iterable[str] | Mapping[str, float] | None = None,
     style: str | Path | None = None,
-    background: str = "original",
+    background: str | None = None,
     device: str = "auto",
     prior: str | Path | None = None,
     seed: int = 0,
@@ -64,8 +64,9 @@ def talk(
         blink: ``natural``, ``none``, ``clip`` (as in the training clip) or a fixed closure from 0 to 1.
         controls: ``["smile=0.4", "gaze_x=-0.5"]`` or a mapping: the rig's named controls.
         style: ``own``, ``mean``, or an ``.npy`` file with a style vector, where an audio-expression prior drives.
-        background: ``original`` (the clip's body and background through the inpainter), ``model`` (the avatar's own
-            body layer), ``plain`` or ``rgba``.
+        background: ``original`` (the clip's body and background through the inpainter; the default where the poses are
+            the clip's own, frame for frame), ``model`` (the avatar's own body layer, which follows any pose; the default
+            elsewhere), ``plain`` or ``rgba``.
         prior: where the avatar's audio-expression prior is now, if it moved.
 
     Returns:
@@ -77,9 +78,11 @@ def talk(
     """
     from shards.audio import stream_audio
 
-    out = claim(out, suffix=None if background == "rgba" else ".mp4", overwrite=overwrite)
+    own_poses = pose == "clip" and pose_from is None and yaw is None and pitch is None and roll is None
+    background = background or ("original" if own_poses else "model")
     if background not in BACKGROUNDS:
         raise InputError(f"background '{background}': expected one of {', '.join(BACKGROUNDS)}")
+    out = claim(out, suffix=None if background == "rgba" else ".mp4", overwrite=overwrite)
     check_sound(audio)
     opened = load_avatar(avatar, device, prior=prior)
     talker = Talker(

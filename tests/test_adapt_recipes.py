@@ -88,6 +88,13 @@ def test_training_takes_the_first_ten_elevenths_unless_told_otherwise(avatar, wo
     assert result["frames"] == 25
 
 
+@pytest.mark.parametrize("recipe", ["talkinggaussian", "fg3dgs"])
+def test_a_recipe_that_listens_itself_takes_no_audio_prior(world, tmp_path, monkeypatch, recipe):
+    monkeypatch.setattr("adapt.priors.Priors.get", lambda priors, kind: object() if "audio" in kind else None)
+    make_avatar(world.video, tmp_path / "ada", recipe=recipe, budget="3it", **QUICK)
+    assert "prior" not in load_avatar(tmp_path / "ada", "cpu").driver.name.split("(")[0]
+
+
 def test_one_frame_is_enough_to_begin_with(world, tmp_path):
     assert make_avatar(world.video, tmp_path / "one", seconds=0.04, budget="3it", **QUICK)["frames"] == 1
 

@@ -89,10 +89,15 @@ def test_the_result_says_who_drove_and_the_file_that_it_is_synthetic(avatar, spe
     result = talk(avatar, speech, tmp_path / "out.mp4")
     assert {"video", "frames", "fps", "driver", "delay_seconds"} <= result.keys()
     assert "ridge" in result["driver"]
+    assert result["background"] == "original"
     statement = video_info(tmp_path / "out.mp4")["provenance"]
     assert statement["synthetic"]
     assert statement["avatar"] == "ada"
     assert len(statement["avatar_sha256"]) == 64
+
+
+def test_poses_that_are_not_the_clips_own_move_the_avatars_own_body(avatar, speech, tmp_path):
+    assert talk(avatar, speech, tmp_path / "out.mp4", yaw=10.0)["background"] == "model"
 
 
 def test_the_stream_is_never_later_than_it_says(avatar):
