@@ -12,6 +12,7 @@ from adapt.poses import (
     FixedPose,
     GeneratedPoses,
     euler_to_rotation,
+    neck_pivot,
     ping_pong,
     rotation_to_euler,
 )
@@ -88,3 +89,12 @@ def test_blinks_in_blocks_are_the_blinks_at_once():
     blinks = Blinks(seed=5)
     whole = blinks.at(np.arange(300))
     assert np.array_equal(whole, np.concatenate([blinks.at(np.arange(i, i + 4)) for i in range(0, 300, 4)]))
+
+
+def test_a_head_turns_about_the_neck_that_its_clip_shows(clip):
+    rotation, neck = clip[0], np.array([0.1, 3.0, 0.5])
+    rotation = euler_to_rotation(*(4 * rotation_to_euler(rotation)).T)
+    translation = np.array([0.3, 0.2, 20.0]) - rotation @ neck
+    assert np.allclose(neck_pivot(rotation, translation), neck, atol=0.5)
+    poses = FixedPose(rotation, translation, yaw=30.0, pitch=10.0).at(np.arange(1))
+    assert np.allclose(poses.rotation[0] @ neck + poses.translation[0], [0.3, 0.2, 20.0], atol=0.2)
