@@ -62,7 +62,7 @@ def test_a_flipped_byte_is_found(copy, member):
     result = verify(str(copy))
     assert not result["ok"]
     named = [e for e in result["broken"] if e["key"]]
-    assert all((e["key"], e["member"]) == ("bob/bob_clip0-00001", member) for e in named)
+    assert all((e["key"], e["member"]) == ("bob/bob_clip0-00001", member) for e in named), named
     assert any("sha256" in entry["reason"] for entry in result["broken"])
 
 
