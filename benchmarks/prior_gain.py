@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.recipes import CLIPS, PEOPLE
+from benchmarks.recipes import CLIPS, PEOPLE, means
 from benchmarks.results import row, stored, write
 
 STRETCHES = {"1 frame": 1, "1 s": 25, "5 s": 125}
@@ -171,19 +171,6 @@ def _save(pictures: list[dict[int, np.ndarray]], clip: Any, frames: dict[str, np
         for i in some
     ]
     Image.fromarray(np.concatenate(lines)).save(path)
-
-
-def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean of each figure over the people, for every (trained, size, budget)."""
-    groups: dict[tuple[str, str, str], list[float]] = {}
-    for r in rows:
-        if np.isfinite(r["value"]):
-            rest = r["case"].split(", ", 1)[1]
-            groups.setdefault((rest, r["variant"], r["unit"]), []).append(r["value"])
-    return [
-        row(f"mean of {len(v)}, {rest}", variant, float(np.mean(v)), unit)
-        for (rest, variant, unit), v in groups.items()
-    ]
 
 
 def _write(rows: list[dict[str, Any]], options: argparse.Namespace, echo: bool) -> None:

@@ -136,11 +136,12 @@ def save_strip(picked: list[Any], path: Path) -> None:
 
 
 def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean of each figure over the people, for every (recipe, size, budget)."""
+    """Mean of each finite figure over the people, for every case that differs in the person alone."""
     groups: dict[tuple[str, str, str], list[float]] = {}
     for r in rows:
-        rest = r["case"].split(", ", 1)[1]
-        groups.setdefault((rest, r["variant"], r["unit"]), []).append(r["value"])
+        if np.isfinite(r["value"]):
+            rest = r["case"].split(", ", 1)[1]
+            groups.setdefault((rest, r["variant"], r["unit"]), []).append(r["value"])
     return [
         row(f"mean of {len(v)}, {rest}", variant, float(np.mean(v)), unit)
         for (rest, variant, unit), v in groups.items()
