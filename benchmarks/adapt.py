@@ -29,6 +29,8 @@ TARGETS = (28.0, 30.0, 32.0)
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and write ``results/adapt.json``."""
+    import torch
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--video", help="a real clip; default: a generated talker")
     parser.add_argument("--prior", default="none", help="what the 'with prior' rows stand on")
@@ -40,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = _adaptations(video, options, Path(folder))
         rows += [r for size in options.sizes for r in _talking(video, size, options.prior, Path(folder))]
         rows += _memory(Path(folder) / f"talker-{options.sizes[0]}")
-    notes = f"clip {video.name}, budget {options.budget}, prior {options.prior}"
+    notes = f"clip {video.name}, budget {options.budget}, prior {options.prior}; {torch.get_num_threads()} thread(s)"
     write("adapt", rows, notes, command=shlex.join(["adapt", *sys.argv[1:]]))
 
 
