@@ -285,8 +285,9 @@ def _write(rows: list[dict[str, Any]], options: argparse.Namespace, echo: bool) 
         f"avatars of {options.budget} at {SIZE}x{SIZE} on prior {options.prior}; faces found again in rendered frames; "
         "Sync-C (higher is better) and Sync-D (lower) in the sync expert's own distances"
     )
-    words = [word for i, word in enumerate(sys.argv[1:]) if "--keep" not in (word, sys.argv[i])]
-    write(options.name, rows + means(rows), notes, command=shlex.join(["voices", *words]), echo=echo)
+    words = [word for i, word in enumerate(sys.argv[1:]) if not {"--keep", "--name"} & {word, sys.argv[i]}]
+    averaged = [r for r in rows if r["variant"] not in ("frames", "offset of the sound")]
+    write(options.name, rows + means(averaged), notes, command=shlex.join(["voices", *words]), echo=echo)
 
 
 if __name__ == "__main__":
