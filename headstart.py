@@ -253,8 +253,8 @@ def _avatar_commands(commands: Any) -> None:
     evaluate.add_argument("--against", metavar="VIDEO", help="the true video for --frames")
     evaluate.add_argument("--ablations", action="store_true", help="the table with and without each prior")
     evaluate.add_argument("--out", required=True, metavar="DIR", help="folder or s3:// URL")
-    evaluate.add_argument("--lpips", metavar="DIR", help="weights of a perceptual network; without them LPIPS is null")
-    evaluate.add_argument("--sync", metavar="URI", help="sync expert to measure with (default: the avatar's)")
+    evaluate.add_argument("--lpips", metavar="BACKBONE,LINEAR", help="weight files of LPIPS; without them it is null")
+    evaluate.add_argument("--sync", metavar="URI", help="sync expert to measure with (default: the champion)")
     evaluate.add_argument(
         "--syncnet", metavar="FILE", help="weights of the original SyncNet, for its Sync-C and Sync-D"
     )
