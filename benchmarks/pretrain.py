@@ -1,12 +1,15 @@
 """Pretraining: samples a second of each prior and size, the loop against the bare step, memory, cost of data.
 
-Runs on synthetic talkers; ``python -m benchmarks pretrain`` takes some minutes on two cores. Every prior and size has a
+    python -m benchmarks pretrain [--data DATASET]
+
+Runs on synthetic talkers, made first where no dataset is given; takes some minutes on two cores. Every prior and size has a
 process of its own, so that its memory is its own. Without a GPU ``base`` is measured by a few steps of ``tiny``'s batch
 in float32, which tells what a sample costs; it is no way to train it.
 """
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import statistics
 import tempfile
@@ -137,14 +140,24 @@ def main() -> None:
     """Measure what this machine can run."""
     import torch
 
+    from shards.dataset import open_dataset
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", metavar="DATASET", help="a dataset with log-mel; default: synthetic talkers")
+    given = parser.parse_args().data
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        data = dataset(folder)
+        data = given or dataset(folder)
         for prior in PRIORS:
             for size in ("tiny", "base"):
                 rows += alone(measure, prior, size, data, folder)
         rows += cost_of_data(data, rows)
-    write("pretrain", rows, f"torch threads: {torch.get_num_threads()}; segments of 50 frames are the samples")
+        info = open_dataset(data).info
+    notes = (
+        f"torch threads: {torch.get_num_threads()}; a sample is a segment of at most 50 frames; "
+        f"{info['identities']} people, {info['segments']} segments, {60 * info['hours']:.1f} min"
+    )
+    write("pretrain", rows, notes, command="pretrain" + (" --data DATASET" if given else ""))
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
