@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import row, write
+from benchmarks.results import peak_memory, row, write
 from configs import load_config
 
 PRIORS = ("audio-expression", "expression-visual", "sync-expert")
@@ -89,7 +89,8 @@ def measure(prior: str, size: str, data: str, folder: str) -> list[dict[str, Any
     started = time.perf_counter()
     reading = per_second(built.train_step, batch, steps * rounds)
     waiting = built._wait / (time.perf_counter() - started)
-    peak = built.speed()["peak_memory_mb"]
+    on_gpu = built.engine.device.type == "cuda"
+    peak = built.speed()["peak_memory_mb"] if on_gpu else peak_memory()
     built.close()
     bare, loop = statistics.median(bares), statistics.median(loops)
     ratio = statistics.median(a / b for a, b in zip(loops, bares))
@@ -99,7 +100,7 @@ def measure(prior: str, size: str, data: str, folder: str) -> list[dict[str, Any
         row(case, "the loop, a batch in memory", loop, "samples/s", "bare step, at least 0.9", ratio),
         row(case, "bare forward and backward", bare, "samples/s", "the peer: what no loop can do without"),
         row(case, "share of the time waiting for data", waiting, "", "0"),
-        row(case, "peak memory", peak, "MB", "of the GPU" if built.engine.device.type == "cuda" else "of the process"),
+        row(case, "peak memory", peak, "MB", "of the GPU" if on_gpu else "of the process"),
     ]
 
 

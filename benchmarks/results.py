@@ -39,6 +39,16 @@ def _git(*arguments: str) -> str:
     return run.stdout.strip()
 
 
+def peak_memory() -> float:
+    """This process's own high-water mark, MB. Not ``ru_maxrss`` where it can be helped: a child inherits its parent's."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def row(
     case: str, variant: str, value: float, unit: str, against: str = NO_PEER, ratio: float | None = None
 ) -> dict[str, Any]:
