@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import pretrain, prior_gain, recipes, voices
-from benchmarks.results import row
+from benchmarks.results import peak_memory, row
 
 
 @pytest.fixture
@@ -135,3 +135,8 @@ def test_the_loop_is_measured_beside_the_bare_step(tmp_path, monkeypatch):
     assert loop["ratio"] == pytest.approx(loop["value"] / bare["value"])
     cost = {r["variant"]: r["value"] for r in pretrain.cost_of_data(talkers(), rows)}
     assert cost["one pass, per hour of speech"] > cost["one pass, per identity"] > 0
+
+
+def test_the_peak_memory_of_a_process_is_not_its_parents():
+    held = np.ones(40_000_000, np.float32)  # 160 MB in this process
+    assert pretrain.alone(peak_memory) < peak_memory() - held.nbytes / 2**20 / 2
