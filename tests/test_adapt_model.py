@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from adapt.recipes.parts.model import feather
+from adapt.recipes.parts.drive import Drive
+from adapt.recipes.parts.model import HeadModel, feather
+from heads.backdrop import Backdrop
+from heads.conditions import POSE
 
 
 def pooled(mask: torch.Tensor, radius: int) -> torch.Tensor:
@@ -33,3 +36,28 @@ def test_beyond_the_rim_a_feathered_mask_is_exactly_zero_and_inside_exactly_one(
     assert (soft[:12] == 0).all()
     assert (soft[:, 48:] == 0).all()
     assert 0 < soft[30, 45] < 1
+
+
+class Headless(HeadModel):
+    """Nothing in front of a body that follows the pose."""
+
+    def __init__(self) -> None:
+        super().__init__(32, torch.eye(3))
+        self.backdrop = Backdrop(32, 32, 3 * POSE)
+        for parameter in self.backdrop.parameters():
+            torch.nn.init.normal_(parameter, std=0.02 if parameter is self.backdrop.bend.weight else 1.0)
+
+    def head(self, drive, window=None, shrink=1):
+        height, width = window[2:] if window else (self.size // shrink,) * 2
+        return torch.zeros(len(drive), height, width, 3), torch.zeros(len(drive), height, width, 1)
+
+
+@pytest.mark.parametrize("shrink", [1, 2])
+def test_a_window_shows_that_part_of_the_frame_and_teaches_the_body_nothing(shrink):
+    torch.manual_seed(0)
+    model, zero = Headless(), torch.zeros(2, 1)
+    drive = Drive(zero, zero, zero, zero, zero, torch.randn(2, 3 * (POSE + 4)))
+    whole, part = model(drive, None, shrink), model(drive, (3, 5, 8, 6), shrink)
+    torch.testing.assert_close(part.image, whole.image[:, 3:11, 5:11])
+    assert whole.image.requires_grad
+    assert not part.image.requires_grad

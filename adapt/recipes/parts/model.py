@@ -76,10 +76,10 @@ class HeadModel(nn.Module):
         """The head's Gaussians in head space (:class:`heads.gaussians.Gaussians`), at rest for ``None``."""
         raise NotImplementedError
 
-    def behind(self, drive: Drive, shrink: int = 1) -> Tensor:
-        """Body and background ``[B, H, W, 3]``, at one ``shrink``-th of the size."""
+    def behind(self, drive: Drive, shrink: int = 1, window: Window | None = None) -> Tensor:
+        """Body and background ``[B, H, W, 3]``, at one ``shrink``-th of the size, or a window of them."""
         size = self.size // shrink
-        return torch.stack([self.backdrop(condition, size, size) for condition in self.pose_condition(drive)])
+        return torch.stack([self.backdrop(condition, size, size, window) for condition in self.pose_condition(drive)])
 
     @staticmethod
     def pose_condition(drive: Drive) -> Tensor:
@@ -96,9 +96,7 @@ class HeadModel(nn.Module):
         color, alpha = self.head(drive, window) if shrink == 1 else self.head(drive, window, shrink)
         # Windows are for steps that teach the head; the body learns from whole frames.
         with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
-            body = self.behind(drive, shrink)
-        if window is not None:
-            body = crop(body, window)
+            body = self.behind(drive, shrink, window)
         return Rendered(color, alpha, body, color + (1 - alpha) * body)
 
     def view(self, window: Window | None) -> tuple[Tensor, int, int]:
@@ -122,12 +120,6 @@ def head_window(landmarks: np.ndarray, size: int) -> Window:
         length = min(-(-int(top - low) // 16) * 16, size)
         out.append((min(max(int((low + top - length) / 2), 0), size - length), length))
     return out[0][0], out[1][0], out[0][1], out[1][1]
-
-
-def crop(images: Tensor, window: Window) -> Tensor:
-    """A window of images ``[B, H, W, C]``."""
-    top, left, height, width = window
-    return images[:, top : top + height, left : left + width]
 
 
 def over_original(rendered: Rendered, original: Tensor, head: Tensor) -> Tensor:
