@@ -74,7 +74,7 @@ def _row(
     uris = [record["uri"] for kind, record in document["priors"].items() if kind not in without]
     kept = [f"{key}={_text(value)}" for key, value in document["config"].items() if value != ""]
     with tempfile.TemporaryDirectory(prefix="headstart-ablation-") as folder:
-        adapt(
+        made = adapt(
             video,
             Path(folder) / "avatar",
             recipe=document["recipe"],
@@ -85,6 +85,9 @@ def _row(
             device=device,
             seed=document["seed"],
         )
+        if not made["complete"]:
+            # Ctrl-C or SIGTERM ended this stage early: a row of fewer steps would be no comparison.
+            raise KeyboardInterrupt
         opened = load_avatar(Path(folder) / "avatar", device)
         drives = score_avatar(opened, video, first, Path(folder), tools)
     return _rows(name, "all frames" if seconds is None else f"first {seconds:g} s", drives)

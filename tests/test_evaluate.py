@@ -147,3 +147,38 @@ def test_pictures_of_the_page():
     tiles = [[np.zeros((4, 6, 3), np.uint8)] * 3] * 2
     assert contact_sheet(tiles, gap=2).shape == (10, 22, 3)
     assert curve_svg({"real": np.arange(5.0), "rendered": np.ones(5)}).count("<polyline") == 2
+
+
+def _ablations(scored, world, monkeypatch, complete=True):
+    """Rows of the table and what each was adapted with; nothing is trained."""
+    from adapt import ablations
+
+    calls, drives = [], {"audio": {"psnr_face": 30.0}}
+
+    def adapted(video, out, **options):
+        calls.append(options)
+        return {"complete": complete}
+
+    opened = ablations.load_avatar(scored / "ada", "cpu")
+    monkeypatch.setattr("adapt.adapt.adapt", adapted)
+    monkeypatch.setattr("adapt.evaluate.score_avatar", lambda *_: drives)
+    monkeypatch.setattr(ablations, "load_avatar", lambda *_: opened)
+    result = {"drives": drives, "test": {"first_frame": 60}}
+    rows = ablations.run_ablations(scored / "ada", world.video, result, start=None, device="cpu", tools=None)
+    return rows, calls
+
+
+def test_every_ablation_has_the_avatars_budget_and_seed_and_one_part_less(scored, world, monkeypatch):
+    rows, calls = _ablations(scored, world, monkeypatch)
+    assert {(c["budget"], c["seed"], c["prior"]) for c in calls} == {("60it", 0, "none")}
+    whole = {r["setting"]: c["set"][-1] for r, c in zip(rows[1:], calls) if r["trained on"] == "all frames"}
+    assert whole["no colour MLP"] == "color_mlp=false"
+    assert "no visual prior" not in whole  # this avatar has none
+    assert {c["seconds"] for c in calls} == {60 / 25, 1.0}
+    assert rows[0]["setting"] == "full"
+    assert rows[0]["lmd"] == "–"
+
+
+def test_an_interrupted_ablation_ends_the_evaluation_instead_of_giving_a_row(scored, world, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        _ablations(scored, world, monkeypatch, complete=False)
