@@ -37,10 +37,11 @@ class RidgeFit:
         else:
             self.people[person] = [gram, cross, energy, np.array(len(x), np.float64)]
 
-    def solve(self, folds: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    def solve(self, folds: int = 5, importance: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Filters (D, C, 2·context+1) and the share of each target's variance that they leave unexplained (D,).
 
-        The strength of the penalty is the one with the least error on people left out, for all targets together.
+        The strength of the penalty is the one with the least error on people left out, for all targets together:
+        of their square errors weighted by ``importance`` (D,), or of their shares of unexplained variance without it.
         """
         names = sorted(self.people)
         total = [sum(parts) for parts in zip(*(self.people[name] for name in names))]
@@ -51,7 +52,8 @@ class RidgeFit:
             rest = [whole - part for whole, part in zip(total, held)]
             errors += np.stack([_error(w, held) for w in _solutions(rest[0], rest[1], rest[3])])
         shares = errors / np.maximum(total[2], 1e-12)
-        best = int(np.argmin(shares.mean(1))) if groups else len(RIDGES) // 2
+        wanted = shares.mean(1) if importance is None else errors @ importance
+        best = int(np.argmin(wanted)) if groups else len(RIDGES) // 2
         weight = _solutions(total[0], total[1], total[3], [RIDGES[best]])[0]
         rows = weight.T.reshape(total[1].shape[1], 2 * self.context + 1, -1)
         rows = (rows if self.projection is None else rows @ self.projection.T).transpose(0, 2, 1)

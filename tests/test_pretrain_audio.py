@@ -17,7 +17,7 @@ from pretrain.audio_expression.prior import AudioExpressionPrior, ExpressionMode
 from pretrain.audio_expression.targets import flatten_targets, split_targets
 from pretrain.audio_expression.task import AudioExpressionTask, SequenceObjective
 from pretrain.audio_expression.view import WindowView, vary
-from pretrain.audio_expression.windows import RecentMean, Stitcher, fade, frame_noise
+from pretrain.audio_expression.windows import RecentMean, Stitcher, fade, frame_noise, level_of
 from pretrain.baselines import RidgeFit, apply_ridge, area_under_curve, correlation, principal_columns
 from pretrain.geometry import component_importance, lip_motion, mouth_directions
 from pretrain.sequences import Sequence
@@ -142,13 +142,68 @@ def test_guidance_goes_on_in_the_direction_from_deaf_to_hearing():
     assert not np.allclose(deaf, once)
 
 
-def test_caution_calms_what_is_expected_and_nothing_else():
-    calm = load_config(AudioExpressionConfig, {**to_dict(CONFIG), "diffusion": {"sample_steps": 3, "caution": 0.5}})
-    bold, calm, features = random_prior(), random_prior(calm), sound(12)
+def changed(**values) -> AudioExpressionConfig:
+    return load_config(AudioExpressionConfig, {**to_dict(CONFIG), **values})
+
+
+def test_caution_shrinks_what_the_network_adds_to_the_regression_and_nothing_else():
+    calm = random_prior(changed(diffusion={"sample_steps": 3, "caution": 0.5}))
+    bold, features = random_prior(), sound(12)
     assert np.array_equal(bold.sample(features)["expression"], calm.sample(features)["expression"])
-    deaf = bold.sample(features, steps=1, temperature=0.0, guidance=0.0, mean=features.mean(0))["expression"]
+    linear = bold.sample(features, steps=1, temperature=0.0, mean=features.mean(0), trust=0.0)["expression"]
+    expected = apply_ridge(bold.model.denoiser.linear.weight.numpy(), features)[:, :K]
+    assert np.allclose(linear, expected, atol=2e-3), "without the network it is the regression"
     full, half = (prior.expect(features)["expression"] for prior in (bold, calm))
-    assert np.allclose(half - deaf, 0.5 * (full - deaf), atol=1e-5)
+    assert not np.allclose(full, linear, atol=0.05)
+    assert np.allclose(half - linear, 0.5 * (full - linear), atol=1e-5)
+
+
+def test_a_voice_twice_as_lively_moves_the_face_alike_when_its_spread_is_taken_out():
+    prior, features = random_prior(changed(scale=True)), 20 * sound(60)
+    stretched = 2 * features + np.linspace(-1, 2, SIZE, dtype=np.float32)
+    said, same = prior.expect(features)["expression"], prior.expect(stretched)["expression"]
+    assert np.allclose(said, same, atol=0.05 * said.std())
+    calm = random_prior()
+    assert not np.allclose(calm.expect(features)["expression"], calm.expect(stretched)["expression"], atol=0.5)
+    whisper = prior.expect(1e-3 * sound(60))["expression"]
+    assert (whisper - whisper.mean(0)).std() < 0.1 * (said - said.mean(0)).std(), "a silent room does not speak"
+
+
+@pytest.mark.parametrize("block", [1, 16])
+def test_a_stream_with_its_spread_taken_out_gives_what_the_whole_gives(block):
+    prior, features = random_prior(changed(scale=True)), sound(75)
+    parts = joined(prior.stream([features[i : i + block] for i in range(0, 75, block)]))
+    assert np.array_equal(prior.sample(features)["expression"], parts)
+    assert len(prior.find_style(features, np.zeros((75, K), np.float32), iterations=2)) == 6
+
+
+def test_a_level_of_another_shape_is_refused_with_what_to_give():
+    features = sound(20)
+    with pytest.raises(InputError, match=r"shape \(12,\).* expects \(2, 12\); give prior.level"):
+        random_prior(changed(scale=True)).sample(features, mean=features.mean(0))
+    with pytest.raises(InputError, match="scale is true and centre is false"):
+        changed(scale=True, centre=False)
+
+
+def test_a_training_window_is_levelled_as_a_recording_is():
+    class Segment:
+        key, clip, identity, length = "a/b-00000", "b", "a", 50
+        audio = np.ones(32000, np.float32)
+        track: ClassVar = {"expression": sound(50)[:, :K], "eyelids": np.zeros((50, 2), np.float32)}
+
+        def features(self, name):
+            return 5 * sound(50)
+
+        def sibling(self, rng):
+            return self
+
+    config = changed(scale=True, window=50, memory=50, augment={"speed": 0, "noise": 0})
+    window = WindowView(config, {"a": 0})(Segment(), np.random.default_rng(0))
+    model = ExpressionModel(config, SIZE, K, 1)
+    ours = model.normalise(*(torch.from_numpy(window[name])[None] for name in ("features", "mean")))
+    rows = Segment().features("logmel")
+    theirs = model.normalise(torch.from_numpy(rows)[None], torch.from_numpy(level_of(rows, True))[None])
+    assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 def test_deaf_means_that_the_sound_does_not_matter():
@@ -373,6 +428,18 @@ def test_the_ridge_regression_admits_that_noise_explains_nothing():
     for person in "abcde":
         fit.add(person, rng.normal(size=(60, SIZE)), rng.normal(size=(60, 2)))
     assert (fit.solve()[1] > 0.95).all()
+
+
+def test_the_penalty_suits_the_targets_that_count():
+    rng = np.random.default_rng(0)
+    law = rng.normal(size=(2, SIZE, 1))
+    fit = RidgeFit(context=0)
+    for person in "abcde":
+        x = rng.normal(size=(40, SIZE))
+        y = apply_ridge(law, x) + np.array([0.01, 100.0]) * rng.normal(size=(40, 2))
+        fit.add(person, x, y)
+    first, second = (np.abs(fit.solve(importance=np.eye(2)[i])[0][0] - law[0]).mean() for i in (0, 1))
+    assert first < 0.02 < second, "the noisy target wants a strong penalty, the clean one none"
 
 
 def test_a_projection_onto_the_columns_that_vary_changes_nothing_when_it_keeps_them_all():

@@ -29,6 +29,7 @@ RUNS = {
         "window": 24,
         "overlap": 8,
         "linear_context": 2,
+        "scale": True,
         "model": {"width": 16, "layers": 2, "audio_layers": 1, "heads": 2, "style": 8},
     },
     "sync-expert": {"steps": 4, "run": 12, "model": {"channels": 8, "width": 32, "embedding": 16}},

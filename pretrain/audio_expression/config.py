@@ -40,9 +40,7 @@ class DiffusionConfig:
     sampler: Literal["ddim", "dpm++"] = "ddim"
     sample_steps: int = 8
     guidance: float = 1.0  # classifier-free guidance; 1 is the conditional model alone
-    caution: float = (
-        1.0  # guidance of the one-step mean; below 1 it moves a stranger's lips less, as it knows them less
-    )
+    caution: float = 1.0  # share of the network's correction in the one-step mean; the regression counts in full
     smooth: float = 1.5  # frames over which the noise is smooth: faces do not tremble, so neither does the noise
     temperature: float = 0.5  # scale of the starting noise: 0 gives the calmest motion, 1 the model's own spread
     condition_drop: float = 0.1  # share of training windows that hear nothing
@@ -81,7 +79,10 @@ class AudioExpressionConfig(PretrainConfig):
     window: int = 48  # frames of a training window; segments have up to 50
     overlap: int = 16  # frames that two sampling windows share
     centre: bool = True  # subtract the mean spectrum of the last seconds: takes out microphone and loudness
-    memory: int = 250  # frames of that mean when sampling
+    scale: bool = (
+        False  # divide by the spread of the last seconds as well: takes out the room and how lively a voice is
+    )
+    memory: int = 250  # frames of that mean and spread when sampling
     linear_context: int = 5  # frames to each side that the linear part hears; 0 leaves it out
     unreliable: list[str] = field(default_factory=list)  # clips whose sound and lips are not known to agree
     model: DenoiserConfig = field(default_factory=DenoiserConfig)
@@ -99,6 +100,8 @@ class AudioExpressionConfig(PretrainConfig):
             raise InputError("targets leaves out 'expression', which every avatar is driven by; add it")
         if not 8 <= self.window <= 50:
             raise InputError(f"window is {self.window} frames, expected 8 to 50: a segment holds at most 50")
+        if self.scale and not self.centre:
+            raise InputError("scale is true and centre is false; a spread is taken around the mean, so set centre=true")
         if self.memory < self.window:
             raise InputError(f"memory is {self.memory} frames, expected at least the window ({self.window})")
         if not 0 < self.overlap <= self.window // 2:

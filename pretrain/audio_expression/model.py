@@ -121,15 +121,25 @@ class Denoiser(nn.Module):
         return self.linear(features) * loudness + rest
 
     def forward(
-        self, noisy: Tensor, t: Tensor, alpha: Tensor, features: Tensor, style: Tensor, heard: Tensor
+        self,
+        noisy: Tensor,
+        t: Tensor,
+        alpha: Tensor,
+        features: Tensor,
+        style: Tensor,
+        heard: Tensor,
+        trust: float = 1.0,
     ) -> Tensor:
-        """noisy [B, T, D], t [B] and alpha = ᾱ_t [B], normalised features [B, T, C], style [B, S], heard [B] to x0 [B, T, D]."""
+        """noisy [B, T, D], t [B] and alpha = ᾱ_t [B], normalised features [B, T, C], style [B, S], heard [B] to x0 [B, T, D].
+
+        ``trust``: share of the network's correction that counts.
+        """
         mean = self.mean(features, style, heard)
         alpha = alpha[:, None, None]
         gain = alpha.sqrt() * self.spread / (alpha * self.spread + 1 - alpha)
         guess = mean + gain * (noisy - alpha.sqrt() * mean)
         share = (1 - alpha.sqrt() * gain).clamp_min(1e-6).sqrt()
-        return guess + share * self.network(noisy, mean, t, features, style, heard)
+        return guess + trust * share * self.network(noisy, mean, t, features, style, heard)
 
     def network(self, noisy: Tensor, mean: Tensor, t: Tensor, features: Tensor, style: Tensor, heard: Tensor) -> Tensor:
         """The transformer's correction [B, T, D]."""

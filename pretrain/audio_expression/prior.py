@@ -14,7 +14,7 @@ from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.model import Denoiser
 from pretrain.audio_expression.targets import flatten_targets, split_targets, target_sizes
-from pretrain.audio_expression.windows import RecentMean, Stitcher, frame_noise
+from pretrain.audio_expression.windows import RecentMean, Stitcher, frame_noise, level_of
 
 LEAST_STD = 1e-3
 CERTAINTY = 20.0  # of a clip's mean as its resting face, in unit-sized targets
@@ -40,9 +40,13 @@ class ExpressionModel(nn.Module):
         self.register_buffer("taps", diffusion.smoothing(config.diffusion.smooth), persistent=False)
 
     def normalise(self, features: Tensor, mean: Tensor) -> Tensor:
-        """Features [B, T, C] as the network wants them; ``mean`` [B, C] is that of the last seconds (with ``centre``)."""
-        mean = mean[:, None] if self.config.centre else self.feature_mean
-        return (features - mean) / self.feature_std
+        """Features [B, T, C] as the network wants them.
+
+        ``mean`` [B, C] is that of the last seconds (with ``centre``); with ``scale`` it is mean and spread [B, 2, C].
+        """
+        if self.config.scale:
+            return (features - mean[:, :1]) / (mean[:, 1:] * self.feature_std)
+        return (features - (mean[:, None] if self.config.centre else self.feature_mean)) / self.feature_std
 
     def encode(self, targets: Tensor) -> Tensor:
         """Targets [B, T, D] in rig units to unit-sized ones."""
@@ -52,9 +56,11 @@ class ExpressionModel(nn.Module):
         """The inverse of :meth:`encode`."""
         return x * self.target_std + self.target_mean
 
-    def predict(self, noisy: Tensor, t: Tensor, features: Tensor, style: Tensor, heard: Tensor) -> Tensor:
-        """Clean unit-sized targets from noisy ones; ``features`` already normalised."""
-        return self.denoiser(noisy, t, self.alpha[t], features, style, heard)
+    def predict(
+        self, noisy: Tensor, t: Tensor, features: Tensor, style: Tensor, heard: Tensor, trust: float = 1.0
+    ) -> Tensor:
+        """Clean unit-sized targets from noisy ones; ``features`` already normalised; ``trust`` as in the denoiser."""
+        return self.denoiser(noisy, t, self.alpha[t], features, style, heard, trust)
 
 
 class AudioExpressionPrior:
@@ -110,6 +116,7 @@ class AudioExpressionPrior:
         seed: int = 0,
         first: int = 0,
         mean: np.ndarray | None = None,
+        trust: float = 1.0,
     ) -> dict[str, np.ndarray]:
         """Motion for (T, C) features: ``expression (T, K)`` and the other targets of the config, e.g. ``eyelids (T, 2)``.
 
@@ -118,14 +125,22 @@ class AudioExpressionPrior:
             steps, guidance, temperature: of the sampler; the config's when absent. ``steps=1, temperature=0`` gives
                 the mean of what the model thinks possible: least error, calmest motion.
             seed: of the noise, which belongs to frames: ``first`` is the first row's frame number.
-            mean: (C,) mean feature row of the recording, where it is known beforehand (``features.mean(0)`` of a whole
-                file is a little better than the running mean of the last seconds that is used without it).
+            mean: level of the recording where it is known beforehand: ``level(features)`` of a whole file is a little
+                better than that of the last seconds, which is used without it.
+            trust: share of what the network adds to the regression.
 
         Raises:
-            InputError: features of another size.
+            InputError: features or a level of another size.
         """
         streamer = self.streamer(
-            style=style, steps=steps, guidance=guidance, temperature=temperature, seed=seed, first=first, mean=mean
+            style=style,
+            steps=steps,
+            guidance=guidance,
+            temperature=temperature,
+            seed=seed,
+            first=first,
+            mean=mean,
+            trust=trust,
         )
         parts = [streamer.push(features), streamer.finish()]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -134,10 +149,26 @@ class AudioExpressionPrior:
         """What the model expects on average for a whole recording (T, C): one step, no noise, its own mean level.
 
         The least error that the prior is capable of, and calmer than a face is: for measuring, not for showing. What
-        sound adds counts as much as ``diffusion.caution`` says, since a network is surer of its training people.
+        the network adds to the regression counts as much as ``diffusion.caution`` says: it is surer of its training
+        people than of a stranger.
         """
-        features, caution = self.check_features(features), self.config.diffusion.caution
-        return self.sample(features, style=style, steps=1, temperature=0.0, guidance=caution, mean=features.mean(0))
+        features, level = self.check_features(features), self.level(features)
+        trust = self.config.diffusion.caution
+        return self.sample(features, style=style, steps=1, temperature=0.0, guidance=1.0, mean=level, trust=trust)
+
+    def level(self, features: np.ndarray) -> np.ndarray:
+        """What a whole recording (T, C) sounds like, as ``sample(mean=...)`` takes it: (C,), or (2, C) with ``scale``."""
+        return level_of(self.check_features(features), self.config.scale)
+
+    def _check_level(self, level: np.ndarray) -> np.ndarray:
+        level = np.asarray(level, np.float32)
+        wanted = (2, self.features_size) if self.config.scale else (self.features_size,)
+        if level.shape != wanted:
+            raise InputError(
+                f"mean has shape {level.shape}, this audio-expression prior expects {wanted}; "
+                "give prior.level(features) of the whole recording"
+            )
+        return level
 
     def stream(self, blocks: Iterable[np.ndarray], **options: Any) -> Iterator[dict[str, np.ndarray]]:
         """The same for a stream of blocks (n, C): finished frames as they come; options as :meth:`sample`."""
@@ -156,15 +187,16 @@ class AudioExpressionPrior:
         seed: int = 0,
         first: int = 0,
         mean: np.ndarray | None = None,
+        trust: float = 1.0,
     ) -> MotionStream:
         """The push form of :meth:`stream`: ``push(rows (n, C))`` and ``finish()`` give the frames that became final."""
         style = self.mean_style if style is None else np.asarray(style, np.float32)
-
-        recent = RecentMean(self.config.memory, self.config.overlap)
+        recent = RecentMean(self.config.memory, self.config.overlap, self.config.scale)
+        known = None if mean is None else self._check_level(mean)
 
         def run(rows: np.ndarray, at: int) -> np.ndarray:
-            level = recent(rows) if mean is None else np.asarray(mean, np.float32)
-            return self._window(rows, level, at, style, steps, guidance, temperature, seed)
+            level = recent(rows) if known is None else known
+            return self._window(rows, level, at, style, steps, guidance, temperature, seed, trust)
 
         return MotionStream(self, Stitcher(self.config.window, self.config.overlap, run, self.model.dims, first))
 
@@ -179,6 +211,7 @@ class AudioExpressionPrior:
         guidance: float | None,
         temperature: float | None,
         seed: int,
+        trust: float,
     ) -> np.ndarray:
         model, config = self.model, self.config.diffusion
         device = model.alpha.device
@@ -192,10 +225,10 @@ class AudioExpressionPrior:
         yes, no = torch.ones(1, dtype=torch.bool, device=device), torch.zeros(1, dtype=torch.bool, device=device)
 
         def predict(noisy: Tensor, t: Tensor) -> Tensor:
-            heard = model.predict(noisy, t, features, wanted, yes)
+            heard = model.predict(noisy, t, features, wanted, yes, trust)
             if scale == 1.0:
                 return heard
-            deaf = model.predict(noisy, t, features, wanted, no)
+            deaf = model.predict(noisy, t, features, wanted, no, trust)
             return deaf + scale * (heard - deaf)
 
         clean = diffusion.denoise(config, noise, config.sample_steps if steps is None else steps, predict)
@@ -240,7 +273,8 @@ class AudioExpressionPrior:
         style = torch.zeros(self.config.model.style, device=device) if style is None else style.to(device)
         objective = SequenceObjective(self.model).train(self.model.training).to(device)
         features = features.to(device)
-        mean = features.mean((0, 1)).expand(batch, -1)
+        level = torch.from_numpy(self.level(features.detach().flatten(0, 1).cpu().numpy())).to(device)
+        mean = level.expand(batch, *level.shape)
         weight = torch.ones(batch, device=device)
         return objective.step(features, mean, self.model.encode(targets), style.expand(batch, -1), weight)[0]
 
@@ -263,7 +297,7 @@ class AudioExpressionPrior:
         device = self.model.alpha.device
         heard = torch.from_numpy(np.stack([features[s : s + window] for s in starts])).to(device)
         wanted = torch.from_numpy(np.stack([targets[s : s + window] for s in starts])).to(device)
-        mean = torch.from_numpy(features.mean(0))[None].to(device)
+        mean = torch.from_numpy(self.level(features))[None].to(device)
         return _fit_style(self.model, self.model.normalise(heard, mean), self.model.encode(wanted), iterations, seed)
 
     def _targets(self, track: dict[str, np.ndarray] | np.ndarray) -> np.ndarray:

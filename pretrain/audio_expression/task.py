@@ -15,6 +15,7 @@ from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.prior import LEAST_STD, AudioExpressionPrior, ExpressionModel
 from pretrain.audio_expression.targets import flatten_targets, target_sizes
 from pretrain.audio_expression.view import WindowView
+from pretrain.audio_expression.windows import levelled
 from pretrain.baselines import RidgeFit, correlation, principal_columns
 from pretrain.geometry import component_importance, default_rig, lip_error, lip_motion, mouth_directions
 from pretrain.selection import speaking_people
@@ -124,7 +125,8 @@ class AudioExpressionTask(Task):
         heard, moved, rests = Moments(), Moments(), Moments()
         for sequence in self.sequences(self.train):
             targets = flatten_targets(sequence.track, self.config.targets)
-            heard.add(sequence.features - sequence.features.mean(0) if self.config.centre else sequence.features)
+            features = levelled(sequence.features, self.config.scale)
+            heard.add(features - features.mean(0) if self.config.centre else features)
             moved.add(targets)
             rests.add(targets.mean(0, keepdims=True))
         model = objective.model
@@ -136,7 +138,7 @@ class AudioExpressionTask(Task):
         self._weigh(objective)
         model.denoiser.set_resting(torch.from_numpy(self._resting(model)))
         if model.denoiser.linear is not None:
-            self._fit_linear(model)
+            self._fit_linear(model, objective.importance.numpy())
 
     def _resting(self, model: ExpressionModel) -> np.ndarray:
         """Mean targets of each training person (people, D), unit-sized; zero for people who were not heard."""
@@ -159,14 +161,18 @@ class AudioExpressionTask(Task):
         spread = np.sqrt((directions**2).sum(0, keepdims=True))  # of components that vary by themselves
         objective.mouth[here] = torch.from_numpy((directions / spread).astype(np.float32))
 
-    def _fit_linear(self, model: ExpressionModel) -> None:
+    def _fit_linear(self, model: ExpressionModel, importance: np.ndarray) -> None:
         std, centre = model.feature_std.numpy(), self.config.centre
-        columns = principal_columns((run.features / std for run in self.sequences(self.train)), centre=centre)
+
+        def heard(run: Sequence) -> np.ndarray:
+            return levelled(run.features, self.config.scale) / std
+
+        columns = principal_columns((heard(run) for run in self.sequences(self.train)), centre=centre)
         fit = RidgeFit(context=self.config.linear_context, centre=centre, projection=columns)
         for run in self.sequences(self.train):
             targets = model.encode(torch.from_numpy(flatten_targets(run.track, self.config.targets))).numpy()
-            fit.add(run.identity, run.features / std, targets)
-        weight, unexplained = fit.solve()
+            fit.add(run.identity, heard(run), targets)
+        weight, unexplained = fit.solve(importance=importance)
         model.denoiser.linear.weight.copy_(torch.from_numpy(weight))
         model.denoiser.spread.copy_(torch.from_numpy(unexplained).clamp(0.1, 1.0))
 
@@ -195,7 +201,7 @@ class AudioExpressionTask(Task):
         def held() -> Iterator[Sequence]:
             return self.sequences(self.held)
 
-        return collect(self.prior(objective), train, held, self.config.linear_context or 6)
+        return collect(self.prior(objective), train, held, self.config.linear_context or 5)
 
     def weights(self, objective: SequenceObjective) -> dict[str, Tensor]:
         """The model without the training losses."""

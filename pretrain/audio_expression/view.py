@@ -10,6 +10,7 @@ import numpy as np
 
 from pretrain.audio_expression.config import AudioExpressionConfig, AugmentConfig
 from pretrain.audio_expression.targets import flatten_targets
+from pretrain.audio_expression.windows import level_of
 from pretrain.selection import audible, has_sound
 
 MEL_BINS = 40
@@ -22,6 +23,8 @@ REMEMBERED = (
 @dataclass(frozen=True)
 class WindowView:
     """Callable ``(sample, rng) -> {"features" (W, C), "mean" (C,), "targets" (W, D), "person" (), "weight" ()}``.
+
+    With ``scale`` features come divided by their recording's spread, and ``mean`` is (2, C): their mean, and ones.
 
     A segment that cannot be used (silent, short, untrusted) gives way to another of the same person; where there is
     none its weight is zero.
@@ -39,8 +42,10 @@ class WindowView:
         sample, usable = audible(sample, rng, least, self.config.unreliable, self._heard)
         rows, targets = self._rows(sample), self._targets(sample)
         # The mean goes through the same variation as the rows, as one more row that the window leaves out.
-        mean = clip_mean(sample, rows, self.config, rng, self._rows)
-        features, targets, mean = vary(rows, targets, mean, self.config, rng)
+        around = clip_rows(sample, rows, self.config, rng, self._rows)
+        spread = level_of(around, True)[1] if self.config.scale else np.float32(1)
+        features, targets, mean = vary(rows / spread, targets, around.mean(0) / spread, self.config, rng)
+        mean = np.stack([mean, np.ones_like(mean)]) if self.config.scale else mean
         person = np.int64(self.people.get(sample.identity, -1))
         return {"features": features, "mean": mean, "targets": targets, "person": person, "weight": np.float32(usable)}
 
@@ -71,13 +76,24 @@ def clip_mean(
     rng: np.random.Generator,
     read: Callable[[Any], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Mean feature row (C,) of a few seconds of the sample's clip: of itself and of two neighbours in the shard."""
+    """Mean feature row (C,) of :func:`clip_rows`."""
+    return clip_rows(sample, rows, config, rng, read).mean(0)
+
+
+def clip_rows(
+    sample: Any,
+    rows: np.ndarray,
+    config: Any,
+    rng: np.random.Generator,
+    read: Callable[[Any], np.ndarray] | None = None,
+) -> np.ndarray:
+    """Feature rows (T, C) of a few seconds of the sample's clip: of itself and of two neighbours in the shard."""
     parts = [rows]
     for _ in range(2):
         other = sample.sibling(rng)
         if other.clip == sample.clip and other.key != sample.key:
             parts.append(read(other) if read else other.features(config.features))
-    return np.concatenate(parts).mean(0)
+    return np.concatenate(parts)
 
 
 def vary(

@@ -28,21 +28,35 @@ def fade(length: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(np.pi * (np.arange(length) + 0.5) / length)).astype(np.float32)[:, None]
 
 
+LEAST_SPREAD = 0.2  # added to a column's spread, in units of log-mel (5 dB): noise in a silent room stays small
+
+
+def level_of(rows: np.ndarray, scale: bool) -> np.ndarray:
+    """What a recording (T, C) sounds like apart from what is said: mean (C,); with ``scale`` mean and spread (2, C)."""
+    mean = rows.mean(0)
+    return np.stack([mean, rows.std(0) + LEAST_SPREAD]) if scale else mean
+
+
+def levelled(rows: np.ndarray, scale: bool) -> np.ndarray:
+    """Rows (T, C) of a whole recording divided by their spread; as they are without ``scale``."""
+    return rows / level_of(rows, True)[1] if scale else rows
+
+
 class RecentMean:
-    """Mean of the last ``memory`` rows of a stream of overlapping windows: what a microphone and a room sound like.
+    """Level of the last ``memory`` rows of a stream of overlapping windows: what a microphone and a room sound like.
 
     It knows no more than what was heard so far, so a stream and a whole file give the same values.
     """
 
-    def __init__(self, memory: int, overlap: int) -> None:
-        self.memory, self.overlap = memory, overlap
+    def __init__(self, memory: int, overlap: int, scale: bool = False) -> None:
+        self.memory, self.overlap, self.scale = memory, overlap, scale
         self._rows: np.ndarray | None = None
 
     def __call__(self, window: np.ndarray) -> np.ndarray:
-        """Take in the next window (m, C), whose first ``overlap`` rows are known already; the mean (C,)."""
+        """Take in the next window (m, C), whose first ``overlap`` rows are known already; see :func:`level_of`."""
         known = self._rows
         self._rows = window if known is None else np.concatenate([known, window[self.overlap :]])[-self.memory :]
-        return self._rows.mean(0)
+        return level_of(self._rows, self.scale)
 
 
 class Stitcher:
