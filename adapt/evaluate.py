@@ -472,7 +472,7 @@ def _write(folder: Path, result: dict[str, Any]) -> None:
         facts=_facts(record),
         sheets=sheets,
         curves=curves,
-        ablations=result.get("ablations", []),
+        ablations=report.ablation_rows(result.get("ablations", [])),
         footer="Frames marked 'rendered' are synthetic.",
     )
 
@@ -489,11 +489,13 @@ def _finite(value: Any) -> Any:
 
 
 def _reasons(drives: dict[str, Any]) -> dict[str, str]:
+    """Why measures are absent, by their labels; the drive is named where they differ."""
     found: dict[str, str] = {}
     for name, drive in drives.items():
         for measure, why in drive["null_reasons"].items():
             label = report.MEASURES.get(measure, (measure,))[0]
-            found[f"{label} ({name})"] = why
+            everywhere = all(other["null_reasons"].get(measure) == why for other in drives.values())
+            found[label if everywhere else f"{label} ({name})"] = why
     return found
 
 

@@ -67,6 +67,18 @@ def table_rows(drives: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def ablation_rows(ablations: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The table of ablations as it is shown: measures by their labels, with their decimals, units left out."""
+
+    def shown(name: str, value: Any) -> str:
+        return f"{value:.{MEASURES[name][2]}f}" if name in MEASURES and not isinstance(value, str) else str(value)
+
+    return [
+        {MEASURES[name][0] if name in MEASURES else name: shown(name, value) for name, value in row.items()}
+        for row in ablations
+    ]
+
+
 def png(picture: np.ndarray) -> str:
     """A picture as base64 PNG."""
     return _encode(picture, "PNG")

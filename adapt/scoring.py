@@ -109,7 +109,8 @@ class Scorer:
         if not isinstance(self.lpips, str):
             values["lpips"] = self.lpips(a, b)
         self.means.add(**values)
-        if self._count % max(1, self.expected // KEPT_PICTURES) == 0 and len(self.picked) < KEPT_PICTURES:
+        # Rounded up, so that the last of them come from the end.
+        if self._count % max(1, -(-self.expected // KEPT_PICTURES)) == 0 and len(self.picked) < KEPT_PICTURES:
             self.picked.append(Picked(self._count, picture, real, landmarks))
 
     def _flip(self, a: np.ndarray, b: np.ndarray, head: np.ndarray, values: dict[str, float]) -> None:

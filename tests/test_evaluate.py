@@ -182,3 +182,15 @@ def test_every_ablation_has_the_avatars_budget_and_seed_and_one_part_less(scored
 def test_an_interrupted_ablation_ends_the_evaluation_instead_of_giving_a_row(scored, world, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         _ablations(scored, world, monkeypatch, complete=False)
+
+
+def test_the_page_names_measures_in_the_table_of_ablations_and_says_each_absence_once():
+    from adapt.evaluate import _reasons
+    from adapt.report import ablation_rows
+
+    row = {"setting": "full", "drive": "track", "psnr_face": 31.734, "sync_c": "–"}
+    assert ablation_rows([row]) == [{"setting": "full", "drive": "track", "PSNR, face": "31.73", "Sync-C": "–"}]
+    drives = {"track": {"null_reasons": {"lpips": "no weights"}}, "audio": {"null_reasons": {"lpips": "no weights"}}}
+    assert _reasons(drives) == {"LPIPS": "no weights"}
+    drives["audio"]["null_reasons"] = {"lpips": "no weights", "lmd": "no face"}
+    assert _reasons(drives) == {"LPIPS": "no weights", "LMD (audio)": "no face"}
