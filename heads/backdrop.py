@@ -2,7 +2,8 @@
 
 The body (torso, shoulders, hair that falls on them) is one RGBA picture, bent by a smooth displacement field that is
 linear in the pose: near the neck it learns to follow the head, at the shoulders a little, elsewhere not at all. That
-costs one bilinear lookup per pixel, and stays as sharp as the clip.
+costs one bilinear lookup per pixel, and stays as sharp as the clip. The field is found by registering frames of the clip
+and regressing the body's motion on the pose; optimising it on top of that only learns the training frames by heart.
 """
 
 from __future__ import annotations
@@ -13,6 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from heads.registration import predicted_by, register
+
+REGISTERED = 64  # px: longer side of the frames in which the body's motion is found
+# Of the regression of that motion on poses. A body drifts from where the pose alone would put it: trust it a little less.
+RIDGE = 0.2
 
 
 class Backdrop(nn.Module):
@@ -49,8 +56,10 @@ class Backdrop(nn.Module):
 
     def displacement(self, condition: Tensor) -> Tensor:
         """Control displacements ``[1, 2, gh, gw]`` in fractions of the picture (x, y) for one condition ``[C]``."""
-        x = torch.nan_to_num((condition - self.center) / self.scale).clamp(-self.reach, self.reach)
-        return self.bend(x).view(1, 2, *self.grid)
+        return self.bend(self._normalised(condition)).view(1, 2, *self.grid)
+
+    def _normalised(self, condition: Tensor) -> Tensor:
+        return torch.nan_to_num((condition - self.center) / self.scale).clamp(-self.reach, self.reach)
 
     def forward(
         self,
@@ -75,30 +84,65 @@ class Backdrop(nn.Module):
         return (body[:, :3] * alpha + background * (1 - alpha))[0].permute(1, 2, 0)
 
     @torch.no_grad()
-    def initialise(self, frames: Sequence, mattes: Sequence, head_masks: Tensor, indices: Sequence[int]) -> None:
+    def initialise(
+        self,
+        frames: Sequence,
+        mattes: Sequence,
+        head_masks: Tensor,
+        indices: Sequence[int],
+        conditions: Tensor | None = None,
+    ) -> None:
         """Start from the clip: background and body are the mean colours seen where nothing stands before them.
 
         Args:
             frames, mattes: per frame uint8 ``(H, W, 3)`` and ``(H, W)`` of the pictures' size or larger.
             head_masks: ``[len(indices), H, W]`` where the head's own Gaussians will draw.
             indices: the frames to use.
+            conditions: ``[len(indices), C]`` their pose conditions, after :meth:`calibrate`: the body then starts to
+                follow the pose as it does in these frames.
         """
         height, width = self.size
-        sums = torch.zeros(2, 3, height, width)
-        weights = torch.zeros(2, 1, height, width)
-        for row, index in enumerate(indices):
-            frame = _picture(frames[index], height, width)
-            matte = _picture(np.asarray(mattes[index])[..., None], height, width)
-            head = _resized(head_masks[row][None, None].float(), height, width)[0]
-            for layer, share in enumerate(((1 - matte) ** 4, matte * (1 - head))):
-                sums[layer] += share * frame
-                weights[layer] += share
-        fill = sums.sum(dim=(0, 2, 3)) / weights.sum().clamp_min(1e-6)
-        for layer, target in enumerate((self.background, self.body)):
-            known = weights[layer] / len(indices)
-            mean = sums[layer] / weights[layer].clamp_min(1e-6)
-            target[0] = _completed(mean, known, fill)
-        self.body_alpha[0] = torch.logit((weights[1] / max(len(indices), 1)).clamp(0.02, 0.98))
+        pictures = torch.stack([_picture(frames[i], height, width) for i in indices])
+        mattes = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices])
+        heads = _resized(head_masks[:, None].float(), height, width)
+        body = mattes * (1 - heads)
+        if conditions is not None and len(indices) > 1:
+            self._follow(pictures, body, conditions)
+        layers = [(self.background, pictures, (1 - mattes) ** 4)]
+        layers.append((self.body, *self._unbent(pictures, body, conditions)))
+        fill = sum((picture * weight).sum(dim=(0, 2, 3)) for _, picture, weight in layers)
+        fill = fill / sum(weight.sum() for _, _, weight in layers).clamp_min(1e-6)
+        for target, picture, weight in layers:
+            seen = weight.mean(0)
+            target[0] = _completed((picture * weight).mean(0) / seen.clamp_min(1e-6), seen, fill)
+        self.body_alpha[0] = torch.logit(layers[1][2].mean(0).clamp(0.02, 0.98))
+
+    def _follow(self, pictures: Tensor, body: Tensor, conditions: Tensor) -> None:
+        """Set the displacement field to what the pose says of the body's place in these frames."""
+        size = [max(8, round(side * min(1.0, REGISTERED / max(self.size)))) for side in self.size]
+        small = [_resized(x, *size)[:, 0] for x in (pictures.mean(1, keepdim=True), body)]
+        x = self._normalised(conditions)
+        motion = register(*small, first=int(x.square().sum(1).argmin()))
+        weights = predicted_by(x, motion, RIDGE + 1 / len(x))
+        rows, columns = self.grid
+        y, x = torch.linspace(-1, 1, rows), torch.linspace(-1, 1, columns)
+        y, x = torch.meshgrid(y, x, indexing="ij")
+        basis = torch.stack([torch.ones_like(x), x, y], -1).to(weights)
+        # A pixel of the frame shows the body where it was before it moved, in fractions of the picture.
+        self.bend.weight.copy_(-0.5 * torch.einsum("rck,dkn->drcn", basis, weights).flatten(0, 2))
+
+    def _unbent(self, pictures: Tensor, body: Tensor, conditions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The frames and their bodies moved back to where the body layer keeps them."""
+        if conditions is None:
+            return pictures, body
+        both = torch.cat([pictures, body], 1)
+        moved = []
+        for one, condition in zip(both, conditions):
+            flow = F.interpolate(self.displacement(condition), self.size, mode="bilinear", align_corners=True)
+            grid = (_identity_grid(*self.size, flow) - 2 * flow).permute(0, 2, 3, 1)
+            moved.append(F.grid_sample(one[None], grid, padding_mode="border", align_corners=False)[0])
+        both = torch.stack(moved)
+        return both[:, :3], both[:, 3:]
 
 
 def _completed(mean: Tensor, known: Tensor, fill: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ RATES = {
     "backdrop.background": 0.01,
     "backdrop.body": 0.01,
     "backdrop.body_alpha": 0.05,
-    "backdrop.bend": 0.0005,
+    "backdrop.bend": 0.0,  # found by registration; steps would fit it to the training frames alone
 }
 """Adam's rate per part of the head, at the start of the schedule."""
 
@@ -150,10 +150,11 @@ class Fitting:
         return torch.optim.Adam(rows, betas=(0.9, 0.99), eps=1e-12, fused=True)
 
     def _start_backdrop(self) -> None:
-        indices = np.unique(np.linspace(0, len(self.clip) - 1, 40).astype(int)).tolist()
+        indices = np.unique(np.linspace(0, len(self.clip) - 1, 60).astype(int)).tolist()
         landmarks = torch.as_tensor(np.asarray(self.clip.track["landmarks"])[indices])
         masks = region_masks(landmarks, self.head.height, self.head.width, ("head",))["head"]
-        self.head.backdrop.initialise(self.clip.frames, self.clip.mattes, masks, indices)
+        poses = self.head.pose_condition(self.drive.condition[indices])
+        self.head.backdrop.initialise(self.clip.frames, self.clip.mattes, masks, indices, poses)
 
     def step(
         self,

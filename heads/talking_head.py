@@ -156,7 +156,7 @@ class TalkingHead(nn.Module):
                 residual.net.calibrate(drive.condition)
                 self._soften(residual.net.scale, len(drive))
         if self.backdrop is not None:
-            self.backdrop.calibrate(self._pose_condition(drive.condition))
+            self.backdrop.calibrate(self.pose_condition(drive.condition))
 
     def _soften(self, scale: Tensor, frames: int) -> None:
         """Entries that hardly move carry tracking noise: do not blow them up to unit size.
@@ -175,7 +175,9 @@ class TalkingHead(nn.Module):
         """Per-frame inputs from a track; see :func:`heads.conditions.make_drive`."""
         return make_drive(track, self.offsets.device)
 
-    def _pose_condition(self, condition: Tensor) -> Tensor:
+    @staticmethod
+    def pose_condition(condition: Tensor) -> Tensor:
+        """What the backdrop listens to of conditions ``[..., C]``: the head's pose in the frame and around it."""
         blocks = condition.unflatten(-1, (3, -1))[..., :POSE]
         return blocks.flatten(-2)
 
@@ -268,7 +270,7 @@ class TalkingHead(nn.Module):
             if self.backdrop is None:
                 return None
             with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
-                return self.backdrop(self._pose_condition(condition), *size, window)
+                return self.backdrop(self.pose_condition(condition), *size, window)
         if background is None or background.dim() == 1 or window is None:
             return background
         top, left, rows, columns = window

@@ -7,6 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from heads.backdrop import Backdrop
 from heads.conditions import make_drive, neighbourhood, rotation_matrix, rotation_vector
+from heads.registration import planes, register
 
 
 def track(frames=6, expressions=5):
@@ -100,6 +101,46 @@ def test_the_backdrop_starts_from_what_the_clip_shows():
     assert (picture[:15] - 50).abs().max() < 4
     assert (picture[17:, :10] - 200).abs().max() < 8
     assert (backdrop.body[0, :, 18:22, 14:18] * 255 - 200).abs().max() < 8
+
+
+def test_the_body_starts_to_follow_the_pose_as_it_does_in_the_clip():
+    # Stripes and a gradient, moved by up to four px with the first of two conditions; nothing is optimised.
+    x = np.arange(96) / 8
+    rows = np.arange(64)[:, None] / 64
+
+    def frame(shift: float) -> np.ndarray:
+        value = 120 + 60 * np.sin(x - shift / 8) + 40 * rows * np.cos(0.7 * (x - shift / 8))
+        return np.repeat(value[:, 16:80, None], 3, -1).astype(np.uint8)
+
+    poses = torch.tensor([[t, 0.1 * (-1) ** k] for k, t in enumerate(np.linspace(-2, 2, 12))], dtype=torch.float32)
+    frames = np.stack([frame(2 * float(pose[0])) for pose in poses])
+    mattes, head = np.full((12, 64, 64), 255, np.uint8), torch.zeros(12, 64, 64)
+    unseen = torch.tensor([1.3, 0.0])
+    errors = []
+    for conditions in (None, poses):
+        backdrop = Backdrop(64, 64, conditions=2)
+        backdrop.calibrate(poses)
+        backdrop.initialise(frames, mattes, head, range(12), conditions)
+        shown = backdrop(unseen).detach().numpy() * 255
+        errors.append(np.abs(shown - frame(2.6))[:, 8:-8].mean())
+    assert errors[1] < 0.3 * errors[0], errors
+
+
+def test_registration_finds_where_a_region_went_and_leaves_blank_frames_alone():
+    grid, _ = planes(48, 64, torch.zeros(()))
+
+    def textured(p: torch.Tensor) -> torch.Tensor:
+        return 0.5 + 0.2 * torch.sin(9 * p[..., 0]) * torch.cos(7 * p[..., 1]) + 0.1 * torch.sin(4 * p.sum(-1))
+
+    # The frame shows at p + u(p) what the common picture shows at p.
+    true = torch.tensor([[0.05, 0.02, 0.0], [-0.04, 0.0, 0.03]])
+    linear = torch.eye(2) + true[:, 1:]
+    moved = (grid - true[:, 0]) @ torch.linalg.inv(linear).T
+    frames = torch.stack([textured(grid), textured(moved), torch.full((48, 64), 0.5)])
+    found = register(frames, torch.ones_like(frames), first=0, rounds=1)
+    torch.testing.assert_close(found[1], true, atol=4e-3, rtol=0)
+    assert found[0].abs().max() < 1e-4
+    assert found[2].abs().max() < 1e-4
 
 
 def test_a_smaller_picture_is_the_same_view():

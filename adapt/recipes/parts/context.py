@@ -12,6 +12,7 @@ from torch import Tensor
 from adapt.clip import Clip
 from adapt.priors import Priors
 from adapt.recipes.parts.drive import DRIVEN, Drive, drive_of
+from adapt.recipes.parts.model import HeadModel
 
 
 @dataclass
@@ -53,12 +54,13 @@ class Context:
         return drive_of(self.tracked(), self.device)
 
     def start_backdrop(self, backdrop: Any) -> None:
-        """Body and background from up to 40 of the frames tracked so far."""
+        """Body and background from up to 60 of the frames tracked so far."""
         clip, self.pictured = self.clip, len(self.clip)
-        some = np.unique(np.linspace(0, self.pictured - 1, 40).astype(int))
+        some = np.unique(np.linspace(0, self.pictured - 1, 60).astype(int))
         mattes = (clip.mattes(some) * 255).astype(np.uint8)
         heads = torch.from_numpy(clip.masks(some)["head"])
-        backdrop.initialise(clip.frames(some), mattes, heads, range(len(some)))
+        poses = HeadModel.pose_condition(self.drive().pick(some)).to(backdrop.center.device)
+        backdrop.initialise(clip.frames(some), mattes, heads, range(len(some)), poses)
 
     def frontal_frame(self) -> int:
         """The frame that sees most of the face: nearest to no yaw and pitch, among those tracked so far."""
