@@ -7,7 +7,7 @@ Images are float32 RGB in [0, 1], (H, W, 3); intrinsics and landmarks are in px 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,16 +58,21 @@ class PairView:
     Attributes:
         across: probability that the target comes from another segment of the same person in the same shard.
         targets: how many targets; with more than one, target arrays get a leading axis.
+        wide: probability that a target is one of the quarter of frames with the widest open mouth or, as likely, with
+            the head turned farthest from the source's: rare in speech, and what the source shows least.
     """
 
     size: int = 256
     across: float = 0.5
     targets: int = 1
+    wide: float = 0.0
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
         other = sample.sibling(rng) if rng.random() < self.across else sample
         source = int(rng.integers(sample.length))
         targets = rng.choice(other.length, self.targets, replace=self.targets > other.length)
+        if self.wide:
+            targets = self._widened(targets, sample.track["rotation"][source], other.track, rng)
         batch: dict[str, Any] = {"identity_index": sample.identity_index}
         for name, value in _picture(sample, source, self.size).items():
             batch[f"source_{name}"] = value
@@ -76,6 +81,25 @@ class PairView:
             stacked = np.stack([picture[name] for picture in pictures])
             batch[f"target_{name}"] = stacked if self.targets > 1 else stacked[0]
         return batch
+
+    def _widened(
+        self, targets: np.ndarray, rotation: np.ndarray, track: Mapping[str, np.ndarray], rng: np.random.Generator
+    ) -> np.ndarray:
+        """Each of the frames, or with the probability ``wide`` one of the widest in its stead."""
+        turned = -np.einsum("tij,ij->t", track["rotation"], rotation)  # falls with the cosine of the angle between
+        widest = [
+            np.argsort(measure)[-max(1, len(measure) // 4) :] for measure in (mouth_gap(track["landmarks"]), turned)
+        ]
+        chosen = [
+            rng.choice(widest[int(rng.random() < 0.5)]) if rng.random() < self.wide else target for target in targets
+        ]
+        return np.array(chosen)
+
+
+def mouth_gap(landmarks: np.ndarray) -> np.ndarray:
+    """Distance (T,) of the inner lips' middles in landmarks (T, 478, 3), over that of the outer eye corners."""
+    gap, eyes = (np.linalg.norm(landmarks[:, a, :2] - landmarks[:, b, :2], axis=-1) for a, b in ((13, 14), (33, 263)))
+    return gap / np.maximum(eyes, 1e-6)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -153,6 +153,29 @@ def test_a_pair_view_reads_only_the_members_it_uses(dataset, monkeypatch):
     assert not any(name.startswith("audio") for name in asked)
 
 
+def test_a_wide_pair_draws_the_widest_mouths_and_the_farthest_turned_heads():
+    from shards import views
+
+    count, shown = 40, []
+    turned = np.radians(np.arange(count))  # farthest from frame 0: the last ones
+    rotation = np.tile(np.eye(3, dtype=np.float32), (count, 1, 1))
+    rotation[:, 0, 0] = rotation[:, 2, 2] = np.cos(turned)
+    rotation[:, 0, 2], rotation[:, 2, 0] = np.sin(turned), -np.sin(turned)
+    landmarks = np.zeros((count, 478, 3), np.float32)
+    landmarks[:, 263, 0] = 100
+    landmarks[:, 14, 1] = np.arange(count)[::-1]  # widest open: the first ones
+    track = {"rotation": rotation, "landmarks": landmarks}
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        shown += PairView(wide=1.0)._widened(np.array([20, 21]), rotation[0], track, rng).tolist()
+    assert set(shown) <= {*range(10), *range(30, 40)}
+    assert {*range(10)} & set(shown)
+    assert {*range(30, 40)} & set(shown)
+    assert views.mouth_gap(landmarks)[0] == pytest.approx(0.39)
+    few = [PairView(wide=0.25)._widened(np.array([20]), rotation[0], track, rng)[0] for _ in range(200)]
+    assert 0.65 < np.mean(np.array(few) == 20) < 0.85
+
+
 def test_views_return_what_they_promise(dataset):
     sample = dataset.read("cyd/cyd_clip0-00001")
     rng = np.random.default_rng(0)

@@ -42,7 +42,8 @@ class VisualLossConfig:
     offset: float = 0.05
     scale: float = 0.2
     face: float = 2.0  # weight of the face's pixels; hair, neck and the background beside them count 1
-    detail: float = 4.0  # weight of eyes, lips and the inside of the mouth
+    detail: float = 4.0  # weight of eyes and lips
+    inside: float = 12.0  # weight of the inside of the mouth: few pixels, and only in some frames
 
     def check(self) -> None:
         """Refuse a perceptual loss without its network."""
@@ -70,6 +71,7 @@ class ExpressionVisualConfig(PretrainConfig):
     targets: int = 2  # frames drawn and compared for each sample
     mean_rate: float = 10.0  # how much faster the mean head's texels learn than the networks
     across: float = 0.7  # chance that targets come from another segment than the source
+    wide: float = 0.5  # chance that a target is one of the widest open mouths or farthest turned heads
     model: VisualModelConfig = field(default_factory=VisualModelConfig)
     loss: VisualLossConfig = field(default_factory=VisualLossConfig)
     augment: VisualAugmentConfig = field(default_factory=VisualAugmentConfig)

@@ -29,7 +29,9 @@ class ReferenceView:
 
         config = self.config
         extra = config.references - 1
-        pair = PairView(size=config.size, across=config.across, targets=config.targets + extra)(sample, rng)
+        pair = PairView(size=config.size, across=config.across, targets=config.targets + extra, wide=config.wide)(
+            sample, rng
+        )
         names = ("image", "matte", "landmarks", *POSE)
         if config.targets + extra == 1:  # a lone target comes without an axis
             pair |= {f"target_{n}": pair[f"target_{n}"][None] for n in names}
@@ -59,6 +61,7 @@ def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: ExpressionVis
     near = np.maximum(masks["head"], masks["hair_neck"]) * (1 - beside_neck(landmarks, size))
     detail = np.clip(masks["eyes"] + masks["lips"] + masks["mouth_inside"], 0, 1)
     weight = near + (config.loss.face - 1) * masks["face"] + (config.loss.detail - config.loss.face) * detail
+    weight += (config.loss.inside - config.loss.detail) * masks["mouth_inside"]
     return np.clip(weight, 0, None).astype(np.float32)
 
 
