@@ -134,8 +134,8 @@ FOLLOWING = ("color", "offset", "correction", "identity")
 
 
 def groups_of(model: RiggedHead, rate: float, frames: int) -> list[dict]:
-    """Adam groups for a clip of so many frames: up to a second the map and the body alone, all from four seconds on."""
-    share = min(1.0, max(0.0, (frames - FEW_FRAMES) / (3 * FEW_FRAMES)))
+    """Adam groups for a clip of so many frames: up to a second the map and the body alone, all in full from ten on."""
+    share = min(1.0, max(0.0, (frames - FEW_FRAMES) / (9 * FEW_FRAMES)))
     follow = (
         [group for group in model.groups(rate * share) if group["name"].split(".")[1] in FOLLOWING] if share else []
     )
