@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import ClassVar
 
 import numpy as np
@@ -455,3 +456,23 @@ def test_scores_know_their_ends():
     assert correlation(np.ones(9), np.arange(9.0)) == 0
     assert area_under_curve(np.array([3.0, 4.0]), np.array([1.0, 2.0])) == 1
     assert area_under_curve(np.array([1.0]), np.array([1.0])) == 0.5
+
+
+def test_a_trained_prior_opens_expects_and_finds_a_style_without_the_samplers(monkeypatch):
+    made = random_prior()
+    info = {"config": {}, "dataset": {"identities": ["ann", "bob", "cyd"]}, "features": {"size": SIZE}}
+    monkeypatch.setattr("pretrain.priors.restored_config", lambda info: CONFIG)
+    monkeypatch.setitem(sys.modules, "diffusers", None)  # importing it now fails
+    opened = AudioExpressionPrior.restore(info, made.model.state_dict(), torch.device("cpu"))
+    features = sound(40)
+    np.testing.assert_array_equal(opened.expect(features)["expression"], made.expect(features)["expression"])
+    opened.find_style(features, np.zeros((40, K), np.float32), iterations=2)
+
+
+def test_noise_is_added_as_the_schedule_says():
+    from diffusers import DDPMScheduler
+
+    reference = DDPMScheduler(num_train_timesteps=100, beta_schedule="squaredcos_cap_v2")
+    clean, noise, t = torch.randn(3, 7, 5), torch.randn(3, 7, 5), torch.tensor([0, 50, 99])
+    got = diffusion.add_noise(reference.alphas_cumprod, clean, noise, t)
+    torch.testing.assert_close(got, reference.add_noise(clean, noise, t))

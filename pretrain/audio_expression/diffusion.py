@@ -1,9 +1,11 @@
-"""Noise schedules and samplers, all from ``diffusers``; the one module that touches it."""
+"""Noise schedules and samplers, all from ``diffusers``; the one module that touches it.
+
+Loading it takes seconds, so only what begins a training or samples does: a trained prior carries its schedule.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,21 +14,12 @@ from torch import Tensor
 from pretrain.audio_expression.config import DiffusionConfig
 
 
-@lru_cache(maxsize=8)
-def _betas(config: DiffusionConfig) -> Any:
-    from diffusers import DDPMScheduler
-
-    return DDPMScheduler(
-        num_train_timesteps=config.train_steps,
-        beta_schedule=config.schedule,
-        prediction_type="sample",
-        clip_sample=False,
-    )
-
-
 def alphas(config: DiffusionConfig) -> Tensor:
     """ᾱ of every training time, [train_steps] float32."""
-    return _betas(config).alphas_cumprod.float()
+    from diffusers import DDPMScheduler
+
+    schedule = DDPMScheduler(num_train_timesteps=config.train_steps, beta_schedule=config.schedule)
+    return schedule.alphas_cumprod.float()
 
 
 def smoothing(frames: float) -> Tensor:
@@ -51,9 +44,10 @@ def smooth_noise(white: Tensor, taps: Tensor) -> Tensor:
     return filtered.reshape(batch, size, -1).transpose(1, 2)
 
 
-def add_noise(config: DiffusionConfig, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """The forward process at times ``t`` [B] (Ho et al. 2020, eq. 4)."""
-    return _betas(config).add_noise(clean, noise, t)
+def add_noise(alpha: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """The forward process at times ``t`` [B] of a schedule ``alpha`` [train_steps] (Ho et al. 2020, eq. 4)."""
+    kept = alpha[t].view(-1, *[1] * (clean.ndim - 1))
+    return kept**0.5 * clean + (1 - kept) ** 0.5 * noise
 
 
 def _sampler(config: DiffusionConfig) -> Any:

@@ -25,9 +25,17 @@ class ExpressionModel(nn.Module):
 
     Args:
         size: C, columns of the audio features; n_expression: K of the rig; identities: rows of the style table.
+        alpha: the schedule (train_steps,) where it is known already.
     """
 
-    def __init__(self, config: AudioExpressionConfig, size: int, n_expression: int, identities: int) -> None:
+    def __init__(
+        self,
+        config: AudioExpressionConfig,
+        size: int,
+        n_expression: int,
+        identities: int,
+        alpha: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.config, self.size, self.n_expression = config, size, n_expression
         self.dims = sum(target_sizes(config.targets, n_expression).values())
@@ -36,7 +44,7 @@ class ExpressionModel(nn.Module):
         self.register_buffer("feature_std", torch.ones(size))
         self.register_buffer("target_mean", torch.zeros(self.dims))
         self.register_buffer("target_std", torch.ones(self.dims))
-        self.register_buffer("alpha", diffusion.alphas(config.diffusion))
+        self.register_buffer("alpha", diffusion.alphas(config.diffusion) if alpha is None else alpha.clone())
         self.register_buffer("taps", diffusion.smoothing(config.diffusion.smooth), persistent=False)
 
     def normalise(self, features: Tensor, mean: Tensor) -> Tensor:
@@ -86,7 +94,8 @@ class AudioExpressionPrior:
         config, people = restored_config(info), list(info["dataset"]["identities"])
         rest = sum(target_sizes(config.targets, 0).values())
         n_expression = tensors["target_mean"].numel() - rest
-        model = ExpressionModel(config, int(info["features"]["size"]), n_expression, len(people))
+        size = int(info["features"]["size"])
+        model = ExpressionModel(config, size, n_expression, len(people), tensors.get("alpha"))
         model.load_state_dict(tensors)
         return cls(model.to(device), info, people)
 
@@ -353,7 +362,7 @@ def _fit_style(model: ExpressionModel, features: Tensor, clean: Tensor, iteratio
                 pick = torch.randperm(len(clean), generator=generator)[:batch].to(device)
                 t = torch.randint(steps // 2, steps, (batch,), generator=generator).to(device)
                 noise = torch.randn(clean[pick].shape, generator=generator).to(device)
-                noisy = diffusion.add_noise(model.config.diffusion, clean[pick], noise, t)
+                noisy = diffusion.add_noise(model.alpha, clean[pick], noise, t)
                 heard = torch.ones(batch, dtype=torch.bool, device=device)
                 guess = model.predict(noisy, t, features[pick], style.expand(batch, -1), heard)
                 loss = (guess - clean[pick]).square().mean() + 0.05 * (style - first).square().mean()

@@ -66,7 +66,7 @@ class SequenceObjective(nn.Module):
         warmth = torch.where(torch.rand(count, device=device) < 0.5, torch.rand(count, device=device), 1.0)
         white = torch.randn(count, clean.shape[1] + len(model.taps) - 1, clean.shape[2], device=device)
         noise = diffusion.smooth_noise(white, model.taps) * warmth[:, None, None]
-        noisy = diffusion.add_noise(config.diffusion, clean, noise, t)
+        noisy = diffusion.add_noise(model.alpha, clean, noise, t)
         return self.losses(model.predict(noisy, t, features, style, heard), clean, style, weight)
 
     def losses(self, guess: Tensor, clean: Tensor, style: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
