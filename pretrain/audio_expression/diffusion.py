@@ -66,6 +66,8 @@ def _sampler(config: DiffusionConfig) -> Any:
 
 def denoise(config: DiffusionConfig, noise: Tensor, steps: int, predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Run the sampler from ``noise`` [B, T, D]; ``predict(noisy, t [B])`` gives x0. Deterministic (eta 0)."""
+    if steps == 1:  # from pure noise straight to x0: what is predicted is the answer, whatever the sampler
+        return predict(noise, torch.full((len(noise),), config.train_steps - 1, device=noise.device))
     scheduler = _sampler(config)
     scheduler.set_timesteps(steps, device=noise.device)
     x = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))
