@@ -230,6 +230,7 @@ def _prepare(job: Job, clip: Clip, rig: Any, priors: Priors, clock: Clock) -> No
         seed=job.seed,
         save=lambda fit: _save(job),
         report=_progress_line,
+        tracked=None if job.before else lambda: context.complete_backdrop(model),
         restored=restored,
     )
 

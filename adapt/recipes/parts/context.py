@@ -62,6 +62,12 @@ class Context:
         poses = HeadModel.pose_condition(self.drive().pick(some)).to(backdrop.center.device)
         backdrop.initialise(clip.frames(some), mattes, heads, range(len(some)), poses)
 
+    def complete_backdrop(self, model: HeadModel) -> None:
+        """Body and background anew, once the whole clip is tracked: how a body moves takes all of its poses to know."""
+        if len(self.clip) > 1.2 * self.pictured:
+            model.backdrop.calibrate(model.pose_condition(self.drive()))
+            self.start_backdrop(model.backdrop)
+
     def frontal_frame(self) -> int:
         """The frame that sees most of the face: nearest to no yaw and pitch, among those tracked so far."""
         from adapt.poses import rotation_to_euler

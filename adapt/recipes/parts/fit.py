@@ -75,6 +75,7 @@ class Fit:
         save: called now and then, between steps, to put the present avatar on disk.
         shrink: steps see frames at one so-manieth of the size; only for models that can render so.
         report: called with a line's content: stage, iterations, seconds left, PSNR of the held-out frames.
+        tracked: called once, between steps, when the whole clip is tracked.
     """
 
     model: HeadModel
@@ -85,6 +86,7 @@ class Fit:
     seed: int = 0
     save: Callable[[Fit], None] | None = None
     report: Callable[[dict], None] | None = None
+    tracked: Callable[[], None] | None = None
     features: Tensor | None = None
     shrink: int = 1
     history: list[tuple[float, float]] = field(default_factory=list)
@@ -210,6 +212,9 @@ class Fit:
     # --- between steps ------------------------------------------------------------------------------------------
 
     def _between(self, stage: str) -> None:
+        if self.tracked is not None and self.clip.done:
+            self.tracked()
+            self.tracked = None
         now = time.monotonic()
         if now - self._last_measure > MEASURE_EVERY:
             self.measure(stage)
