@@ -61,3 +61,21 @@ def test_a_window_shows_that_part_of_the_frame_and_teaches_the_body_nothing(shri
     torch.testing.assert_close(part.image, whole.image[:, 3:11, 5:11])
     assert whole.image.requires_grad
     assert not part.image.requires_grad
+
+
+def test_the_body_starts_anew_when_a_clip_has_grown_since_and_only_then(monkeypatch):
+    from types import SimpleNamespace
+
+    from adapt.recipes.parts.context import Context
+
+    begun = []
+    context = Context(list(range(100)), None, 100, None, None, torch.device("cpu"), pictured=25)
+    monkeypatch.setattr(Context, "drive", lambda self: "drive")
+    monkeypatch.setattr(Context, "start_backdrop", lambda self, backdrop: begun.append(backdrop))
+    backdrop = SimpleNamespace(calibrate=lambda conditions: begun.append(conditions))
+    model = SimpleNamespace(backdrop=backdrop, pose_condition=lambda drive: f"poses of {drive}")
+    context.complete_backdrop(model)
+    assert begun == ["poses of drive", backdrop]
+    context.pictured = 90
+    context.complete_backdrop(model)
+    assert len(begun) == 2
