@@ -69,17 +69,6 @@ class WindowView:
         return value
 
 
-def clip_mean(
-    sample: Any,
-    rows: np.ndarray,
-    config: Any,
-    rng: np.random.Generator,
-    read: Callable[[Any], np.ndarray] | None = None,
-) -> np.ndarray:
-    """Mean feature row (C,) of :func:`clip_rows`."""
-    return clip_rows(sample, rows, config, rng, read).mean(0)
-
-
 def clip_rows(
     sample: Any,
     rows: np.ndarray,

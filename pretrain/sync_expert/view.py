@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pretrain.audio_expression.config import AugmentConfig
-from pretrain.audio_expression.view import MEL_BINS, clip_mean, vary_spectrum
+from pretrain.audio_expression.view import MEL_BINS, clip_rows, vary_spectrum
 from pretrain.selection import audible
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.lips import crop_lips, lip_shape
@@ -71,7 +71,7 @@ class LipRunView:
         start = int(rng.integers(max(0, sample.length - run) + 1))
         rows = np.minimum(np.arange(start, start + run), sample.length - 1)
         features = sample.features(self.config.features)
-        mean = clip_mean(sample, features, self.config, rng)
+        mean = clip_rows(sample, features, self.config, rng).mean(0)
         features = self.vary(np.concatenate([features, mean[None]]), rng)
         shape = lip_shape(torch.tensor(sample.track["landmarks"])).numpy()
         shape = shape - shape.mean(0)
