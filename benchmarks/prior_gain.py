@@ -167,7 +167,7 @@ def _save(pictures: list[dict[int, np.ndarray]], clip: Any, frames: dict[str, np
     path.parent.mkdir(parents=True, exist_ok=True)
     some = [int(rows[k]) for rows in frames.values() for k in (0, len(rows) // 2)]
     lines = [
-        np.concatenate([clip.frames([i])[0], *((shown[i].clip(0, 1) * 255).astype(np.uint8) for shown in pictures)], 1)
+        np.concatenate([clip.frames([i])[0], *((shown[i] * 255).astype(np.uint8) for shown in pictures)], 1)
         for i in some
     ]
     Image.fromarray(np.concatenate(lines)).save(path)
