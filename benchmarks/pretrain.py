@@ -10,7 +10,6 @@ in float32, which tells what a sample costs; it is no way to train it.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import statistics
 import tempfile
 import time
@@ -18,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results import peak_memory, row, write
+from benchmarks.results import alone, peak_memory, row, write
 from configs import load_config
 
 PRIORS = ("audio-expression", "expression-visual", "sync-expert")
@@ -159,12 +158,6 @@ def main() -> None:
         f"{info['identities']} people, {info['segments']} segments, {60 * info['hours']:.1f} min"
     )
     write("pretrain", rows, notes, command="pretrain" + (" --data DATASET" if given else ""))
-
-
-def alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)`` in a new process: its peak memory is that of nothing else."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
 
 
 if __name__ == "__main__":

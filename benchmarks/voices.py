@@ -227,6 +227,7 @@ def heard(avatar: Any, sound: np.ndarray, expert: Any) -> tuple[np.ndarray, Any]
 
 def figures(case: str, voice: Voice, landmarks: np.ndarray, lips: Any, expert: Any) -> list[dict[str, Any]]:
     """Rows about one spoken voice; the last one compares with the real speaker, where there is one."""
+    from pretrain.baselines import correlation
     from shards.audio import extract_features
 
     count = min(len(landmarks), len(voice.sound) * FPS // RATE)
@@ -247,12 +248,6 @@ def figures(case: str, voice: Voice, landmarks: np.ndarray, lips: Any, expert: A
         r = correlation(opening, voice.opening[:count])
         rows.append(row(case, "correlation of the mouth's opening", r, "", "the real speaker's, same frames"))
     return rows
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Pearson's r; 0 where one of them does not move."""
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
 
 
 def lip_speed(landmarks: np.ndarray) -> float:

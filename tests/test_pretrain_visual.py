@@ -310,3 +310,9 @@ def test_scores_measure_what_they_say():
     turn = frontal(yaw=0.3)["rotation"].numpy()
     assert float(angles_to_frontal(turn)[0]) == pytest.approx(0.3, abs=1e-4)
     assert float(relative_angles(turn, frontal(yaw=-0.2)["rotation"][0].numpy())[0]) == pytest.approx(0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["across", "wide"])
+def test_a_chance_beyond_one_is_refused(name):
+    with pytest.raises(InputError, match=f"{name} is 2, expected a chance between 0 and 1"):
+        load_config(ExpressionVisualConfig, {name: 2})

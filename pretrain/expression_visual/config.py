@@ -81,6 +81,9 @@ class ExpressionVisualConfig(PretrainConfig):
         super().check()
         if self.size < 32 or self.size % 8:
             raise InputError(f"size is {self.size} px, expected a multiple of 8 from 32")
+        for name in ("across", "wide"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name):g}, expected a chance between 0 and 1")
         if self.references < 1 or self.targets < 1:
             raise InputError(
                 f"references is {self.references} and targets {self.targets}, expected one or more of each"

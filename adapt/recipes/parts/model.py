@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from adapt.recipes.parts.drive import Drive
 from heads.backdrop import Backdrop
-from heads.conditions import POSE
+from heads.talking_head import TalkingHead
 
 Window = tuple[int, int, int, int]
 """Part of a frame: top, left, height, width in px."""
@@ -84,7 +84,7 @@ class HeadModel(nn.Module):
     @staticmethod
     def pose_condition(drive: Drive) -> Tensor:
         """What the backdrop listens to, ``[B, 18]``: the head's pose in the frame and around it."""
-        return drive.condition.unflatten(-1, (3, -1))[..., :POSE].flatten(-2)
+        return TalkingHead.pose_condition(drive.condition)
 
     def forward(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> Rendered:
         """The head over its body.
