@@ -49,6 +49,15 @@ class Backdrop(nn.Module):
     def size(self) -> tuple[int, int]:
         return self.background.shape[-2], self.background.shape[-1]
 
+    @property
+    def adam_eps(self) -> float:
+        """Adam's epsilon for the pictures: a tenth of what a pixel in full view gets of a mean over the frame.
+
+        With the usual one a pixel behind the head, which no frame shows, would go as far on a thousandth of a gradient
+        as one in view on a whole one, and be a coloured speck as soon as the head turns away.
+        """
+        return 0.1 / (self.size[0] * self.size[1])
+
     def calibrate(self, conditions: Tensor) -> None:
         """Set centre and scale from the training frames' pose conditions ``[T, C]``."""
         self.center.copy_(conditions.mean(dim=0))

@@ -146,6 +146,9 @@ class Fitting:
             key = max((k for k in RATES if name == k or name.startswith(k + ".")), key=len)
             groups.setdefault(key, []).append(parameter)
         rows = [{"params": p, "lr": RATES[k], "base": RATES[k], "name": k} for k, p in groups.items()]
+        for row in rows:
+            if row["name"].startswith("backdrop."):
+                row["eps"] = self.head.backdrop.adam_eps
         rows.append({"params": [self.refinement], "lr": 0.02, "base": 0.02, "name": "refinement"})
         return torch.optim.Adam(rows, betas=(0.9, 0.99), eps=1e-12, fused=True)
 

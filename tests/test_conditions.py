@@ -103,6 +103,20 @@ def test_the_backdrop_starts_from_what_the_clip_shows():
     assert (backdrop.body[0, :, 18:22, 14:18] * 255 - 200).abs().max() < 8
 
 
+def test_what_the_head_hides_learns_next_to_nothing_from_what_shines_through():
+    torch.manual_seed(0)
+    backdrop = Backdrop(16, 16, 6)
+    optimizer = torch.optim.Adam([backdrop.background], lr=0.01, eps=backdrop.adam_eps)
+    through = torch.ones(16, 16)
+    through[:, :8] = 1e-3
+    for _ in range(30):
+        optimizer.zero_grad()
+        (through * (backdrop.background - torch.rand(1, 3, 16, 16)).abs()).mean().backward()
+        optimizer.step()
+    moved = (backdrop.background.detach() - 0.5).abs()[0].mean(0)
+    assert moved[:, :8].max() < 0.005 < 0.02 < moved[:, 8:].mean()
+
+
 def test_the_body_starts_to_follow_the_pose_as_it_does_in_the_clip():
     # Stripes and a gradient, moved by up to four px with the first of two conditions; nothing is optimised.
     x = np.arange(96) / 8

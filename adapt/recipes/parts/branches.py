@@ -135,8 +135,9 @@ class BranchHead(HeadModel):
         """Groups of body and background."""
         from heads.fitting import RATES as SHARED
 
+        rates = {name: _rate(SHARED, f"backdrop.{name}") * scale for name, _ in self.backdrop.named_parameters()}
         return [
-            {"params": [parameter], "lr": _rate(SHARED, f"backdrop.{name}") * scale, "name": f"backdrop.{name}"}
+            {"params": [parameter], "lr": rates[name], "eps": self.backdrop.adam_eps, "name": f"backdrop.{name}"}
             for name, parameter in self.backdrop.named_parameters()
         ]
 

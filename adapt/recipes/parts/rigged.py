@@ -148,7 +148,11 @@ class RiggedHead(HeadModel):
             key = max((k for k in RATES if name == k or name.startswith(k + ".")), key=len)
             if not any(key == part or key.startswith(part + ".") for part in leave):
                 groups.setdefault(key, []).append(parameter)
-        return [{"params": p, "lr": RATES[k] * scale, "name": f"head.{k}"} for k, p in groups.items()]
+        rows = [{"params": p, "lr": RATES[k] * scale, "name": f"head.{k}"} for k, p in groups.items()]
+        for row in rows:
+            if row["name"].startswith("head.backdrop."):
+                row["eps"] = self.backdrop.adam_eps
+        return rows
 
     def drift(self) -> Tensor:
         """How far the map went from where it started, mean of squares in units of what each part usually moves.
