@@ -41,6 +41,8 @@ PREVIEW = "preview.jpg"
 # An avatar is a few MB: a minute of its clip is enough of a body to speak over.
 BODY_FRAMES = 1500
 HELD_FRAMES = 8
+# Seconds that the end wants for measuring, writing and hashing, and for encoding a frame of the body (256 px).
+ENDING, ENCODING = 2.0, 0.006
 # Tracked frames that a recipe wants before it builds its model: a second shows the face, its light and the body.
 FIRST_FRAMES = 25
 # More steps than these teach a handful of frames by heart, and an unseen view gets worse.
@@ -67,6 +69,7 @@ class Job:
     fit: Fit | None = None
     driver: Driver | None = None
     body: bytes | None = None
+    whole_body: bool = False
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
@@ -193,8 +196,7 @@ def _resumed(
 
 def _clock(job: Job) -> Clock:
     progress = job.before["progress"] if job.before else {"seconds": 0.0, "iterations": 0}
-    # The end wants time for measuring, encoding the body's frames and hashing.
-    reserve = 2.0 + 0.006 * min(job.frames, BODY_FRAMES) * (job.config.size / 256) ** 2
+    reserve = ENDING + ENCODING * min(job.frames, BODY_FRAMES) * (job.config.size / 256) ** 2
     return Clock(
         job.budget,
         spent_seconds=progress["seconds"],
@@ -256,12 +258,15 @@ def _progress_line(state: dict[str, Any]) -> None:
 def _save(job: Job, complete: bool = False) -> dict[str, Any]:
     """Put the present avatar on disk, whole, in place of the one before."""
     clip, fit = job.context.clip, job.fit
+    done = clip.done
     count = min(len(clip), BODY_FRAMES)
     track = {name: rows[:count] for name, rows in clip.track.items() if name != "quality"}
     document = _document(job, count, complete)
     provenance = Provenance.make(avatar=job.out.name, recipe=job.recipe)
-    if job.body is None or not clip.done or complete:
-        job.body = body_video(clip, count, provenance) if clip.done or job.body is None else job.body
+    if job.body is None or (done and not job.whole_body):
+        job.body, job.whole_body = body_video(clip, count, provenance), done
+        if done:
+            fit.clock.reserve = ENDING
     real, image = _look(job)
     files: dict[str, Any] = {
         BODY: job.body,
