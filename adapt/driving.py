@@ -233,6 +233,10 @@ class LoudnessDriver:
 SAMPLER = {"steps": 1, "temperature": 0.0, "guidance": 1.3}
 
 
+# Two that err apart move less on average than either: so much farther from the resting face goes what they agree on.
+EMPHASIS = 1.3
+
+
 class PriorDriver:
     """The audio-expression prior, sampled with the person's speaking style.
 
@@ -243,6 +247,7 @@ class PriorDriver:
         options: of the sampler: ``steps``, ``guidance``, ``temperature``; ``SAMPLER`` by default.
         calibration: ``[3, K]`` of the expression, ``(gain, centre, rest)``: what the prior says becomes
             ``rest + gain * (expression - centre)``, this person's amplitude around this person's mean; ``None``: as is.
+        regression: of the person's own clip: what the prior says and what it says are averaged, see ``EMPHASIS``.
     """
 
     def __init__(
@@ -255,16 +260,21 @@ class PriorDriver:
         seed: int = 0,
         options: dict[str, Any] | None = None,
         calibration: np.ndarray | None = None,
+        regression: RidgeDriver | None = None,
     ) -> None:
-        self.calibration = calibration
+        self.calibration, self.regression = calibration, regression
         self.prior, self.style, self.label, self.changed, self.seed = prior, style, label, changed, seed
         self.options = SAMPLER if options is None else options
         self.name = f"audio-expression prior {label}".strip() + (", fine-tuned on the clip" if changed else "")
         self.lookahead = int(prior.streamer(style=style).lookahead)
+        if regression is not None:
+            self.name += ", averaged with a ridge regression on the clip"
+            self.lookahead = max(self.lookahead, regression.lookahead)
 
     def stream(self) -> Stream:
         """A new stream."""
-        return _PriorStream(self.prior, self.style, self.seed, self.options, self.calibration)
+        said = _PriorStream(self.prior, self.style, self.seed, self.options, self.calibration)
+        return said if self.regression is None else _MeanStream(said, self.regression)
 
     def with_style(self, style: np.ndarray | None) -> PriorDriver:
         """The same voice in another style.
@@ -282,8 +292,13 @@ class PriorDriver:
         """The same voice with this amplitude."""
         return self._with(calibration=calibration)
 
+    def averaged(self, regression: RidgeDriver) -> PriorDriver:
+        """The same voice, averaged with a regression."""
+        return self._with(regression=regression)
+
     def _with(self, **changes: Any) -> PriorDriver:
-        kept = {name: getattr(self, name) for name in ("style", "label", "changed", "seed", "options", "calibration")}
+        names = ("style", "label", "changed", "seed", "options", "calibration", "regression")
+        kept = {name: getattr(self, name) for name in names}
         return PriorDriver(self.prior, **{**kept, **changes})
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -293,6 +308,8 @@ class PriorDriver:
         style = self.prior.mean_style if self.style is None else self.style
         if self.calibration is not None:
             kept["calibration"] = torch.from_numpy(np.asarray(self.calibration, np.float32))
+        if self.regression is not None:
+            kept |= {f"regression.{name}": value for name, value in self.regression.tensors().items()}
         return {**kept, "style": torch.from_numpy(np.asarray(style, np.float32))}
 
     @classmethod
@@ -304,12 +321,14 @@ class PriorDriver:
             for name, value in changed.items():
                 state[name].copy_(value.to(state[name].dtype))
         calibration = tensors["calibration"].float().numpy() if "calibration" in tensors else None
+        told = {k.removeprefix("regression."): v.float() for k, v in tensors.items() if k.startswith("regression.")}
         return cls(
             prior,
             tensors["style"].numpy(),
             label=str(record.get("version", "")),
             changed=tuple(changed),
             calibration=calibration,
+            regression=RidgeDriver.from_tensors(told) if told else None,
         )
 
 
@@ -330,6 +349,39 @@ class _PriorStream:
             gain, centre, rest = self.calibration
             found["expression"] = (rest + gain * (found["expression"] - centre)).astype(np.float32)
         return found
+
+
+class _MeanStream:
+    """A prior's stream and a regression's, averaged frame by frame; eyes are the prior's."""
+
+    def __init__(self, said: _PriorStream, regression: RidgeDriver) -> None:
+        self.said, self.told, self.rest = said, regression.stream(), regression.bias
+        self.waiting: tuple[Expressions, Expressions] = ({}, {})
+
+    def push(self, rows: np.ndarray) -> Expressions:
+        """Expressions of the frames that both know."""
+        return self._both(self.said.push(rows), self.told.push(rows))
+
+    def finish(self) -> Expressions:
+        """Expressions of the last frames."""
+        return self._both(self.said.finish(), self.told.finish())
+
+    def _both(self, said: Expressions, told: Expressions) -> Expressions:
+        said, told = (_joined(old, new) for old, new in zip(self.waiting, (said, told), strict=True))
+        ready = min(len(part.get("expression", ())) for part in (said, told))
+        self.waiting = tuple({name: rows[ready:] for name, rows in part.items()} for part in (said, told))
+        if not ready:
+            return {}
+        found = {name: rows[:ready] for name, rows in said.items()}
+        mean = (found["expression"] + told["expression"][:ready]) / 2
+        found["expression"] = (self.rest + EMPHASIS * (mean - self.rest)).astype(np.float32)
+        return found
+
+
+def _joined(old: Expressions, new: Expressions) -> Expressions:
+    if not old or not new:
+        return old or new
+    return {name: np.concatenate([old[name], rows]) for name, rows in new.items()}
 
 
 def _arrays(values: dict[str, Any] | None) -> Expressions:

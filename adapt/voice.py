@@ -5,8 +5,8 @@ weights on held-back seconds of the clip are kept (early stop); with little soun
 
 A prior that does not know this voice opens the mouth too wide or to the wrong sounds. So its amplitude is calibrated:
 each component is shrunk by the regression of what was tracked on what the prior says, around the person's own mean,
-which is never worse than that mean in square error on the frames it is estimated on. And where a plain regression on
-the clip tells the lips of its last seconds better, that speaks instead, and the avatar says so.
+which is never worse than that mean in square error on the frames it is estimated on. And as it knows many voices and
+not this one, and a ridge regression on the clip this one alone, the avatar speaks by the mean of both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from adapt.clip import DRIVEN_BY_SOUND, Clip
-from adapt.driving import Driver, PriorDriver, RidgeDriver, drive
+from adapt.driving import PriorDriver, RidgeDriver, drive
 from configs import InputError
 
 HELD_SHARE = 0.2
@@ -36,8 +36,8 @@ CHOICE_FRAMES = 100
 
 def person_driver(
     prior: Any, clip: Clip, record: dict[str, Any], *, finetune: bool = True, seconds: float = 8.0, seed: int = 0
-) -> Driver:
-    """What speaks for this person: the prior's voice, or a regression on the clip where that is nearer to its end.
+) -> PriorDriver:
+    """What speaks for this person: the mean of the prior's voice and, from a few seconds of clip on, a regression on it.
 
     Args:
         seconds: wall-clock limit of the fine-tuning; the style search comes before it.
@@ -47,19 +47,9 @@ def person_driver(
     """
     voice = person_voice(prior, clip, record, finetune=finetune, seconds=seconds, seed=seed)
     features, expression = clip.features(), clip.track["expression"]
-    cut = int(len(features) * (1 - HELD_SHARE))
     if len(features) < CHOICE_FRAMES:
         return voice
-    said = drive(voice.calibrated(_as_is(expression)), features)["expression"]
-    ours = _applied(calibration(said[:cut], expression[:cut]), said[cut:])
-    ridge = drive(RidgeDriver.fit(features[:cut], expression[:cut]), features)["expression"][cut:]
-    if lip_error(ridge, expression[cut:]) >= lip_error(ours, expression[cut:]):
-        return voice
-    driver = RidgeDriver.fit(features, expression)
-    driver.name = (
-        "ridge regression on the person's own clip (nearer to its last seconds than the audio-expression prior)"
-    )
-    return driver
+    return voice.averaged(RidgeDriver.fit(features, expression))
 
 
 def person_voice(
@@ -105,16 +95,6 @@ def calibration(said: np.ndarray, true: np.ndarray, rest: np.ndarray | None = No
     return np.stack([np.clip(gain, 0.0, MOST_GAIN), centre, rest_mean]).astype(np.float32)
 
 
-def _as_is(expression: np.ndarray) -> np.ndarray:
-    zero = np.zeros(expression.shape[1], np.float32)
-    return np.stack([zero + 1, zero, zero])
-
-
-def _applied(values: np.ndarray, said: np.ndarray) -> np.ndarray:
-    gain, centre, rest = values
-    return rest + gain * (said - centre)
-
-
 @lru_cache(maxsize=2)
 def _lip_basis(components: int) -> np.ndarray:
     """Lip displacements ``[K, L * 2]`` (rig units, their own mean taken out) of each expression component."""
@@ -133,12 +113,6 @@ def lip_weights(components: int) -> np.ndarray:
     """How much each expression component moves the lips, ``[K]`` of mean 1."""
     energy = (_lip_basis(components) ** 2).sum(1)
     return energy / energy.mean()
-
-
-def lip_error(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean distance of the lips' landmarks of two expression sequences ``[T, K]``, as LMD: rig units, means removed."""
-    apart = (a - b) @ _lip_basis(a.shape[1])
-    return float(np.linalg.norm(apart.reshape(len(apart), -1, 2), axis=-1).mean())
 
 
 def _finetune(

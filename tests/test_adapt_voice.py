@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from adapt.driving import PriorDriver, RidgeDriver, drive
-from adapt.voice import calibration, lip_error, person_driver, person_voice
+from adapt.driving import EMPHASIS, PriorDriver, RidgeDriver, drive
+from adapt.voice import calibration, lip_weights, person_driver, person_voice
 from configs import InputError, load_config
 
 
@@ -75,10 +75,33 @@ def test_a_prior_that_hears_something_else_is_refused(clip):
         person_driver(_prior("hubert"), clip, {})
 
 
-def test_a_regression_on_the_clip_speaks_where_it_is_nearer_to_the_truth_than_the_prior(clip):
-    driver = person_driver(_prior(), clip, {}, finetune=False)
-    assert isinstance(driver, RidgeDriver)
-    assert "nearer" in driver.name
+def test_the_prior_is_averaged_with_a_regression_on_the_clip_and_streams_and_is_kept_so(clip):
+    driver = person_driver(_prior(), clip, {"version": "7"}, finetune=False)
+    features = clip.features()
+    voice = person_voice(_prior(), clip, {"version": "7"}, finetune=False)
+    ridge = RidgeDriver.fit(features, clip.track["expression"])
+    mean = (drive(voice, features)["expression"] + drive(ridge, features)["expression"]) / 2
+    whole = drive(driver, features)
+    assert np.allclose(whole["expression"], ridge.bias + EMPHASIS * (mean - ridge.bias), atol=1e-5)
+    assert np.array_equal(whole["eyelids"], drive(voice, features)["eyelids"])
+    stream = driver.stream()
+    parts = [stream.push(features[i : i + 7]) for i in range(0, 150, 7)] + [stream.finish()]
+    assert np.allclose(np.concatenate([p["expression"] for p in parts if p]), whole["expression"], atol=1e-4)
+    again = PriorDriver.from_tensors(_prior(), driver.tensors(), {"version": "7"})
+    assert np.abs(drive(again, features)["expression"] - whole["expression"]).max() < 0.1
+    assert "averaged with a ridge regression" in again.name
+    assert driver.with_style(None).regression is driver.regression
+
+
+def test_a_clip_too_short_for_a_regression_is_spoken_for_by_the_prior_alone(clip):
+    short = SimpleNamespace(
+        track={name: rows[:60] for name, rows in clip.track.items()}, features=lambda: clip.features()[:60]
+    )
+    assert person_driver(_prior(), short, {}, finetune=False).regression is None
+
+
+def _lip_error(a, b):
+    return float((((a - b) ** 2) @ lip_weights(a.shape[1])).mean())
 
 
 def test_a_calibrated_voice_is_no_farther_from_the_truth_than_the_persons_mean():
@@ -86,7 +109,7 @@ def test_a_calibrated_voice_is_no_farther_from_the_truth_than_the_persons_mean()
     true = rng.standard_normal((200, 32)).astype(np.float32)
     for said in (3 * true + 5, rng.standard_normal((200, 32)) * 4, -true):
         gain, centre, rest = calibration(said, true)
-        assert lip_error(rest + gain * (said - centre), true) <= 1.02 * lip_error(np.tile(rest, (200, 1)), true)
+        assert _lip_error(rest + gain * (said - centre), true) <= 1.02 * _lip_error(np.tile(rest, (200, 1)), true)
     gain, _, _ = calibration(3 * true + 5, true)
     assert np.allclose(gain, 1 / 3, atol=1e-3)
 
