@@ -119,9 +119,12 @@ def test_texels_that_nothing_shows_stay_where_the_map_began_and_shown_ones_move(
         model.talking.colors.add_(0.1)
     model.drift().backward()
     assert (model.talking.colors.grad > 0).all()
-    # A texel that fills two pixels of a 256 px picture feels them more than the anchor at a tenth off, even in one frame.
-    anchor = Config().anchor * anchor_share(1)
-    assert anchor * float(model.talking.colors.grad.max()) < 0.5 * 0.8 * 2 / (3 * 256 * 256)
+    # A texel that fills two pixels of a 256 px picture feels them more than the anchor: at a hundredth off in one frame,
+    # at a tenth off in five seconds.
+    felt = 0.5 * 0.8 * 2 / (3 * 256 * 256)
+    anchor = Config().anchor * float(model.talking.colors.grad.max())
+    assert 0.1 * anchor * anchor_share(1) < felt
+    assert anchor * anchor_share(125) < felt
 
 
 def _rigged(world):

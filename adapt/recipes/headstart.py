@@ -50,7 +50,7 @@ class Config:
     rate: float = 1.0
     ssim: float = 0.2
     coverage: float = 0.01
-    anchor: float = 0.005
+    anchor: float = 0.05
     boost_face: float = 1.0
     boost_eyes: float = 2.0
     boost_mouth: float = 2.0
