@@ -29,7 +29,7 @@ from adapt.budget import Budget, Clock, graceful_stop, parse_budget
 from adapt.clip import Clip, split_frames, track_clip
 from adapt.driving import Driver, RidgeDriver
 from adapt.outputs import claim
-from adapt.priors import Priors, find_priors, open_priors
+from adapt.priors import Priors, open_priors
 from adapt.provenance import Provenance, now, tool_version
 from adapt.recipes import recipe as recipe_module
 from adapt.recipes.parts.context import Context
@@ -120,8 +120,6 @@ def adapt(
     from heads.rig import load_rig
 
     rig = load_rig("mediapipe")
-    if prior is not None:
-        find_priors(prior)  # a misspelt one is told now: the tracker's first pass cannot be stopped
     if given is None:
         clip = track_clip(job.video, frames=job.frames, size=job.config.size, background=True)
     try:

@@ -86,13 +86,13 @@ class Clip:
         self.audio: np.ndarray = np.zeros(0, np.float32)
         self.expected = 0
         self.done = False
+        self.stopped = False
         self._parts: list[dict[str, np.ndarray]] = []
         self._starts: list[int] = []
         self._folder = Path(tempfile.mkdtemp(prefix="headstart-clip-"))
         self._lock = threading.Condition()
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self._stop = False
 
     def __len__(self) -> int:
         return 0 if not self.track else len(self.track["rotation"])
@@ -105,7 +105,7 @@ class Clip:
 
     def close(self) -> None:
         """Stop reading and remove the temporary files."""
-        self._stop = True
+        self.stopped = True
         if self._thread is not None:
             self._thread.join()
         self._parts.clear()
@@ -144,7 +144,7 @@ class Clip:
             try:
                 for segment in segments:
                     self.append(segment)
-                    if self._stop:
+                    if self.stopped:
                         break
             except BaseException as error:
                 self._error = error
@@ -302,6 +302,7 @@ def track_clip(
         size=size,
         crop_box=crop_box,
         identity=identity,
+        stop=lambda: clip.stopped,
     )
     clip.read_in_background(iter(segments))
     if not background:

@@ -1,6 +1,8 @@
-"""Which priors an adaptation is given: a name that is not there is told before any work."""
+"""Which priors an adaptation is given: a name that is not there is told at once."""
 
 from __future__ import annotations
+
+import time
 
 import numpy as np
 import pytest
@@ -11,15 +13,22 @@ from configs import InputError
 from shards.synthetic.mp4 import write_mp4
 
 
-def test_a_prior_that_is_not_there_is_told_before_the_tracker_starts(tmp_path, monkeypatch):
-    def tracker(*arguments, **options):
-        raise AssertionError("the tracker was started")
+def test_a_prior_that_is_not_there_ends_the_tracker_at_once(tmp_path, monkeypatch):
+    stopped = []
 
-    monkeypatch.setattr(adapt.adapt, "track_clip", tracker)
+    def tracker(path, *, stop, **options):
+        give_up = time.monotonic() + 60
+        while not stop() and time.monotonic() < give_up:
+            time.sleep(0.01)
+        stopped.append(stop())
+        yield from ()
+
+    monkeypatch.setattr("shards.tracking.track_frames", tracker)
     film = tmp_path / "me.mp4"
     write_mp4(film, (np.zeros((32, 32, 3), np.uint8) for _ in range(60)), np.zeros(38400, np.float32))
     with pytest.raises(InputError, match="prior '/nowhere'"):
         adapt.adapt.adapt(film, tmp_path / "me", prior="/nowhere")
+    assert stopped == [True]
     assert not (tmp_path / "me").exists()
 
 

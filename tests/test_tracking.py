@@ -315,6 +315,12 @@ def test_takes_are_summed_up_before_and_after_they_are_read(portrait_video):
     assert 0 < take.jitter["after"] < take.jitter["before"]
 
 
+def test_the_first_pass_ends_when_it_is_told_to(portrait_video):
+    answers = iter([False] * 4 + [True])
+    with track_video(portrait_video, stop=lambda: next(answers)) as video:
+        assert video.frames == 5
+
+
 def test_cuts_split_and_parts_without_a_face_are_refused(face, tmp_path):
     empty = np.random.default_rng(0).integers(60, 90, (320, 320, 3), np.uint8)
     pictures = [

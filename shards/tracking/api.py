@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,12 +53,15 @@ class VideoTrack:
         self._scan.close()
 
 
-def track_video(path: str | Path, options: TrackOptions | None = None) -> VideoTrack:
+def track_video(
+    path: str | Path, options: TrackOptions | None = None, stop: Callable[[], bool] | None = None
+) -> VideoTrack:
     """Tracks a video: one pass now that finds faces, cuts and refusals; takes are then decoded as they are iterated.
 
     Args:
         path: any video that FFmpeg's libraries read.
         options: see :class:`TrackOptions`.
+        stop: asked after each frame of the first pass; when it says so, the rest of the video is left out.
 
     Returns:
         An iterable of :class:`Take`, each an iterable of :class:`Segment`; ``.refusals`` lists what was left out.
@@ -70,7 +73,7 @@ def track_video(path: str | Path, options: TrackOptions | None = None) -> VideoT
     options.check()
     path = Path(path)
     info = probe(path)
-    found = scan(path, options)
+    found = scan(path, options, stop)
     if found.frames < 2:
         found.close()
         raise InputError(f"{path}: holds {found.frames} frame, expected a video of at least {options.min_seconds:g} s")
@@ -89,6 +92,7 @@ def track_frames(
     size: int | None = None,
     crop_box: tuple[int, int, int, int] | None = None,
     identity: np.ndarray | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Iterator[Segment]:
     """Segments of the one person that a video shows, from its longest take.
 
@@ -97,6 +101,7 @@ def track_frames(
         size: px of the frames, at most the crop's own; ``None``: 512.
         crop_box: x0, y0, x1, y1 px of the source, as an earlier segment of the same video reports.
         identity: (K_id,) coefficients of an earlier segment, which makes expressions comparable with it.
+        stop: asked after each frame of the first pass, for callers that may lose interest.
 
     Raises:
         InputError: no face, two faces, too small, too short; the sentence says which and where.
@@ -109,7 +114,7 @@ def track_frames(
         identity=None if identity is None else tuple(float(v) for v in np.asarray(identity).ravel()),
         min_seconds=min(1.0, seconds or 1.0) * 0.9,
     )
-    video = track_video(path, options)
+    video = track_video(path, options, stop)
     with video:
         takes = video.takes
         if not takes:

@@ -7,7 +7,7 @@ not grow with the video: landmarks go to disk, and only runs and refusals are ke
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,11 @@ class Scan:
             self.spool.close()
 
 
-def scan(path: Path, options: TrackOptions) -> Scan:
+def scan(path: Path, options: TrackOptions, stop: Callable[[], bool] | None = None) -> Scan:
     """Runs the first pass.
+
+    Args:
+        stop: asked after each frame; when it says so, the rest of the video is left out.
 
     Raises:
         InputError: the file is no readable video.
@@ -70,6 +73,8 @@ def scan(path: Path, options: TrackOptions) -> Scan:
         watch = _Watch(found, options)
         for picture in _pictures(path, options):
             watch.see(picture)
+            if stop is not None and stop():
+                break
         watch.finish()
         spool.flush()
     except BaseException:
