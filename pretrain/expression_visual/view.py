@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from pretrain.expression_visual.config import ExpressionVisualConfig
-from pretrain.geometry import default_rig, mirror_signs
 
 POSE = ("rotation", "translation", "intrinsics", "expression", "eyelids", "gaze")
 
@@ -43,39 +42,13 @@ class ReferenceView:
         seen = np.ones(config.references, np.float32)
         if rng.random() >= config.augment.second:
             seen[1:] = 0
-        identity = pair["source_identity"]
-        if config.augment.mirror and rng.random() < config.augment.mirror:
-            signs = mirror_signs(default_rig())
-            source, target = mirrored(source, signs["expression"]), mirrored(target, signs["expression"])
-            weight, identity = weight[:, :, ::-1].copy(), identity * signs["identity"]
         return {
             **{f"source_{n}": v for n, v in source.items()},
             **{f"target_{n}": v for n, v in target.items()},
-            "identity": identity,
+            "identity": pair["source_identity"],
             "target_weight": weight,
             "seen": seen,
         }
-
-
-def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.ndarray]:
-    """Frames ``image, matte`` and :data:`POSE` (n, ...) as a mirror shows them: another person under another light.
-
-    Args:
-        signs: of the expression (K,), see :func:`pretrain.geometry.mirror_signs`.
-    """
-    flip = np.array([-1, 1, 1], np.float32)
-    intrinsics = frames["intrinsics"].copy()
-    intrinsics[:, 0, 2] = frames["image"].shape[2] - intrinsics[:, 0, 2]
-    return {
-        "image": frames["image"][:, :, ::-1].copy(),
-        "matte": frames["matte"][:, :, ::-1].copy(),
-        "rotation": frames["rotation"] * flip[:, None] * flip,
-        "translation": frames["translation"] * flip,
-        "intrinsics": intrinsics,
-        "expression": frames["expression"] * signs,
-        "eyelids": frames["eyelids"][:, ::-1].copy(),
-        "gaze": frames["gaze"][:, ::-1] * flip[:2],
-    }
 
 
 def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: ExpressionVisualConfig) -> np.ndarray:
