@@ -51,12 +51,12 @@ class Backdrop(nn.Module):
 
     @property
     def adam_eps(self) -> float:
-        """Adam's epsilon for the pictures: a tenth of what a pixel in full view gets of a mean over the frame.
+        """Adam's epsilon for the pictures: a few hundredths of what a pixel in full view gets of a mean over the frame.
 
         With the usual one a pixel behind the head, which no frame shows, would go as far on a thousandth of a gradient
         as one in view on a whole one, and be a coloured speck as soon as the head turns away.
         """
-        return 0.1 / (self.size[0] * self.size[1])
+        return 0.03 / (self.size[0] * self.size[1])
 
     def calibrate(self, conditions: Tensor) -> None:
         """Set centre and scale from the training frames' pose conditions ``[T, C]``."""
