@@ -10,7 +10,7 @@ where the driver knows about them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,7 +100,7 @@ class WindowStream:
         # Window by window: a matrix product over more rows rounds differently, and streams must repeat bit for bit.
         parts = [self.apply(windows[i : i + 1].transpose(0, 2, 1)) for i in range(ready)]
         self.rows = self.rows[ready:]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return _joined(parts)
 
 
 # Candidates for the penalty of a ridge regression; the largest leaves nothing but the mean.
@@ -367,7 +367,7 @@ class _MeanStream:
         return self._both(self.said.finish(), self.told.finish())
 
     def _both(self, said: Expressions, told: Expressions) -> Expressions:
-        said, told = (_joined(old, new) for old, new in zip(self.waiting, (said, told), strict=True))
+        said, told = map(_joined, zip(self.waiting, (said, told), strict=True))
         ready = min(len(part.get("expression", ())) for part in (said, told))
         self.waiting = tuple({name: rows[ready:] for name, rows in part.items()} for part in (said, told))
         if not ready:
@@ -378,10 +378,10 @@ class _MeanStream:
         return found
 
 
-def _joined(old: Expressions, new: Expressions) -> Expressions:
-    if not old or not new:
-        return old or new
-    return {name: np.concatenate([old[name], rows]) for name, rows in new.items()}
+def _joined(parts: Iterable[Expressions]) -> Expressions:
+    """Parts of a sequence one after the other; those without frames may be empty."""
+    parts = [part for part in parts if part]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
 
 def _arrays(values: dict[str, Any] | None) -> Expressions:
@@ -392,6 +392,4 @@ def _arrays(values: dict[str, Any] | None) -> Expressions:
 def drive(driver: Driver, features: np.ndarray) -> Expressions:
     """Expressions of a whole sequence ``features [T, C]``: the stream fed at once."""
     stream = driver.stream()
-    parts = [stream.push(features), stream.finish()]
-    parts = [part for part in parts if part]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+    return _joined([stream.push(features), stream.finish()])

@@ -97,8 +97,8 @@ def calibration(said: np.ndarray, true: np.ndarray, rest: np.ndarray | None = No
 
 
 @lru_cache(maxsize=2)
-def _lip_basis(components: int) -> np.ndarray:
-    """Lip displacements ``[K, L * 2]`` (rig units, their own mean taken out) of each expression component."""
+def lip_weights(components: int) -> np.ndarray:
+    """How much each expression component moves the lips apart (their own mean taken out), ``[K]`` of mean 1."""
     from adapt.metrics import LIPS
     from heads.rig import load_rig
 
@@ -107,12 +107,7 @@ def _lip_basis(components: int) -> np.ndarray:
     with torch.no_grad():
         points = rig.vertices(torch.zeros(1, rig.n_identity).expand(len(basis), -1), basis)[:, list(LIPS), :2]
     moved = points[1:] - points[:1]
-    return (moved - moved.mean(1, keepdim=True)).flatten(1).numpy()
-
-
-def lip_weights(components: int) -> np.ndarray:
-    """How much each expression component moves the lips, ``[K]`` of mean 1."""
-    energy = (_lip_basis(components) ** 2).sum(1)
+    energy = ((moved - moved.mean(1, keepdim=True)).flatten(1).numpy() ** 2).sum(1)
     return energy / energy.mean()
 
 

@@ -108,6 +108,19 @@ RATES = {
 """Adam's rate per part of the head, at the start of the schedule."""
 
 
+def parameter_groups(head: TalkingHead) -> list[dict[str, Any]]:
+    """Adam groups of all that a head learns, ``params, lr, name`` by the keys of :data:`RATES` (and the backdrop's ``eps``)."""
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in head.named_parameters():
+        key = max((k for k in RATES if name == k or name.startswith(k + ".")), key=len)
+        groups.setdefault(key, []).append(parameter)
+    rows: list[dict[str, Any]] = [{"params": p, "lr": RATES[k], "name": k} for k, p in groups.items()]
+    for row in rows:
+        if row["name"].startswith("backdrop."):
+            row["eps"] = head.backdrop.adam_eps
+    return rows
+
+
 class Fitting:
     """Optimiser state of one head on one clip.
 
@@ -141,14 +154,7 @@ class Fitting:
             raise InputError(f"fit: {len(self.clip)} frames but {rows} rows of track; cut both to the same length")
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        groups: dict[str, list[nn.Parameter]] = {}
-        for name, parameter in self.head.named_parameters():
-            key = max((k for k in RATES if name == k or name.startswith(k + ".")), key=len)
-            groups.setdefault(key, []).append(parameter)
-        rows = [{"params": p, "lr": RATES[k], "base": RATES[k], "name": k} for k, p in groups.items()]
-        for row in rows:
-            if row["name"].startswith("backdrop."):
-                row["eps"] = self.head.backdrop.adam_eps
+        rows = [{**row, "base": row["lr"]} for row in parameter_groups(self.head)]
         rows.append({"params": [self.refinement], "lr": 0.02, "base": 0.02, "name": "refinement"})
         return torch.optim.Adam(rows, betas=(0.9, 0.99), eps=1e-12, fused=True)
 

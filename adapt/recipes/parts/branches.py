@@ -135,10 +135,10 @@ class BranchHead(HeadModel):
         """Groups of body and background."""
         from heads.fitting import RATES as SHARED
 
-        rates = {name: _rate(SHARED, f"backdrop.{name}") * scale for name, _ in self.backdrop.named_parameters()}
+        eps, named = self.backdrop.adam_eps, {f"backdrop.{name}": p for name, p in self.backdrop.named_parameters()}
         return [
-            {"params": [parameter], "lr": rates[name], "eps": self.backdrop.adam_eps, "name": f"backdrop.{name}"}
-            for name, parameter in self.backdrop.named_parameters()
+            {"params": [parameter], "lr": _rate(SHARED, name) * scale, "eps": eps, "name": name}
+            for name, parameter in named.items()
         ]
 
 

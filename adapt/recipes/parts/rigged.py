@@ -141,23 +141,18 @@ class RiggedHead(HeadModel):
         Args:
             leave: parts to leave as they are, by the beginning of their names (``color``, ``correction``, ...).
         """
-        from heads.fitting import RATES
+        from heads.fitting import parameter_groups
 
-        groups: dict[str, list[nn.Parameter]] = {}
-        for name, parameter in self.talking.named_parameters():
-            key = max((k for k in RATES if name == k or name.startswith(k + ".")), key=len)
-            if not any(key == part or key.startswith(part + ".") for part in leave):
-                groups.setdefault(key, []).append(parameter)
-        rows = [{"params": p, "lr": RATES[k] * scale, "name": f"head.{k}"} for k, p in groups.items()]
-        for row in rows:
-            if row["name"].startswith("head.backdrop."):
-                row["eps"] = self.backdrop.adam_eps
-        return rows
+        return [
+            {**row, "lr": row["lr"] * scale, "name": f"head.{row['name']}"}
+            for row in parameter_groups(self.talking)
+            if not any(row["name"] == part or row["name"].startswith(part + ".") for part in leave)
+        ]
 
     def drift(self) -> Tensor:
         """How far the map went from where it started, mean of squares in units of what each part usually moves.
 
-        Texels that the clip shows have pixels' gradients a hundred times stronger than this one's; those that it does
+        Texels that the clip shows have pixels' gradients stronger than this one's; those that it does
         not show have none but this, and keep what the prior knows about them.
         """
         if self.start is None:
