@@ -264,3 +264,11 @@ def test_a_recipes_configuration_is_complete_and_commented():
         shipped = load_config(module.Config, f"adapt/{name}")
         assert to_dict(shipped) == to_dict(module.Config())
         assert all(f"{key}:" in text for key in to_dict(shipped))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("change", ["rate=-1", "rate=nan", "rate=inf"])
+def test_a_number_that_nothing_can_be_trained_with_is_refused(world, tmp_path, recipe, change):
+    with pytest.raises(InputError, match=r"rate is (-1|nan|inf), expected a number from 0 on"):
+        make_avatar(world.video, tmp_path / "ada", recipe=recipe, budget="2it", set=[change], **QUICK)
+    assert not (tmp_path / "ada").exists()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from adapt.clip import Batch
-from adapt.recipes.headstart import check_size, shares_to_ends
+from adapt.recipes.headstart import check_numbers, shares_to_ends
 from adapt.recipes.parts.branches import AUDIO_SIZE, EYES, MOUTH, BranchHead, seed_cloud, train_static
 from adapt.recipes.parts.context import Context
 from adapt.recipes.parts.finish import align_with_sound
@@ -56,7 +56,7 @@ class Config:
 
     def check(self) -> None:
         """Raise :class:`InputError` for impossible values."""
-        check_size(self.size)
+        check_numbers(self)
 
 
 def fields(config: Config) -> dict[str, torch.nn.Module]:

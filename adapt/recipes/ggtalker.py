@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from adapt.recipes.headstart import calibrate, check_size, loss_of, shape_of, shares_to_ends
+from adapt.recipes.headstart import calibrate, check_numbers, loss_of, shape_of, shares_to_ends
 from adapt.recipes.parts.context import Context
 from adapt.recipes.parts.finish import train_inpainter
 from adapt.recipes.parts.fit import Fit
@@ -50,7 +50,7 @@ class Config:
 
     def check(self) -> None:
         """Raise :class:`InputError` for impossible values."""
-        check_size(self.size)
+        check_numbers(self)
         if self.map_share <= 0:
             raise InputError(f"map_share is {self.map_share:g}, expected a fraction of the budget above 0")
 

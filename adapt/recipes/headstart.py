@@ -7,6 +7,7 @@ alignment; from both an audio-expression prior, fine-tuned with an early stop.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,15 +59,18 @@ class Config:
 
     def check(self) -> None:
         """Raise :class:`InputError` for impossible values."""
-        check_size(self.size)
+        check_numbers(self)
         if self.fit_share <= 0:
             raise InputError(f"fit_share is {self.fit_share:g}, expected a fraction of the budget above 0")
 
 
-def check_size(size: int) -> None:
-    """Raise :class:`InputError` for a size that no recipe can train at."""
-    if size and (size < 64 or size % 16):
-        raise InputError(f"size is {size}, expected a multiple of 16 from 64 on, or 0 to choose")
+def check_numbers(config: Any) -> None:
+    """Raise :class:`InputError` for a negative or unbounded number, or a size, that no recipe can train with."""
+    for name, value in vars(config).items():
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise InputError(f"{name} is {value:g}, expected a number from 0 on")
+    if config.size and (config.size < 64 or config.size % 16):
+        raise InputError(f"size is {config.size}, expected a multiple of 16 from 64 on, or 0 to choose")
 
 
 def parts_of(config: Any) -> HeadConfig:
