@@ -42,10 +42,14 @@ class ConditionNet(nn.Module):
 
     def forward(self, condition: Tensor) -> Tensor:
         """Coefficients ``[..., rank]`` of conditions ``[..., C]``; non-finite inputs count as the mean."""
-        x = torch.nan_to_num((condition - self.center) / self.scale, nan=0.0).clamp(-self.reach, self.reach)
+        x = self.normalised(condition)
         if self.noise and self.training and torch.is_grad_enabled():
             x = x + self.noise * torch.randn_like(x)
         return self.linear(x) if self.mlp is None else self.linear(x) + self.mlp(x)
+
+    def normalised(self, condition: Tensor) -> Tensor:
+        """Conditions ``[..., C]`` in units of their own scale, held within ``reach``; non-finite ones are the mean."""
+        return torch.nan_to_num((condition - self.center) / self.scale, nan=0.0).clamp(-self.reach, self.reach)
 
 
 class LowRankResidual(nn.Module):

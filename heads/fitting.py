@@ -100,6 +100,8 @@ RATES = {
     "color": 0.0005,
     "offset": 0.0001,
     "correction": 0.002,
+    "following.code": 0.015,
+    "following.basis": 0.002,
     "backdrop.background": 0.01,
     "backdrop.body": 0.01,
     "backdrop.body_alpha": 0.05,
@@ -112,6 +114,8 @@ def parameter_groups(head: TalkingHead) -> list[dict[str, Any]]:
     """Adam groups of all that a head learns, ``params, lr, name`` by the keys of :data:`RATES` (and the backdrop's ``eps``)."""
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in head.named_parameters():
+        if not parameter.requires_grad:
+            continue
         key = max((k for k in RATES if name == k or name.startswith(k + ".")), key=len)
         groups.setdefault(key, []).append(parameter)
     rows: list[dict[str, Any]] = [{"params": p, "lr": RATES[k], "name": k} for k, p in groups.items()]

@@ -5,6 +5,7 @@ Gaussians is a residual that starts at zero:
 
 * colours per Gaussian and offsets per vertex (the person's own corrective blendshapes), low rank in the frame's
   condition (:class:`heads.color.LowRankResidual`);
+* where a prior gives it, what follows pose and expression in all people alike (:class:`heads.following.Following`);
 * a correction of the track (pose, expression, eyelids, gaze), a function of the tracked values alone, so that an
   unseen frame or another speech is corrected as the training frames were;
 * a body layer that follows the head over a still background (:class:`heads.backdrop.Backdrop`).
@@ -30,6 +31,7 @@ from configs import InputError
 from heads.backdrop import Backdrop
 from heads.color import LowRankResidual
 from heads.conditions import POSE, Drive, frame_vectors, make_drive, rotation_matrix
+from heads.following import Following
 from heads.gaussians import Gaussians, UVGaussians, render_head
 from heads.motion import Motion
 from heads.rig import Rig
@@ -116,6 +118,7 @@ class TalkingHead(nn.Module):
         self.offset = self._residual(cfg.offset_rank, rig.n_vertices, 3, condition)
         self.correction = self._residual(cfg.correction_rank, 1, size, condition)
         grid = (cfg.body_grid, cfg.body_grid)
+        self.following: Following | None = None
         self.backdrop = Backdrop(height, width, 3 * POSE, grid) if cfg.body else None
         self.register_buffer("center", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
@@ -143,6 +146,11 @@ class TalkingHead(nn.Module):
     def maps(self) -> Tensor:
         """The UV Gaussians ``(N, 14)`` without residuals."""
         return torch.cat([self.offsets, self.quats, self.log_scales, self.colors, self.opacities], dim=-1)
+
+    def follow(self, rank: int, texels: int) -> Following:
+        """Add an empty :class:`heads.following.Following`, for a prior or an avatar's weights to fill."""
+        self.following = Following(len(self.center), rank, texels, self.n).to(self.offsets.device)
+        return self.following
 
     @torch.no_grad()
     def calibrate(self, track: Mapping[str, Any]) -> None:
@@ -217,7 +225,12 @@ class TalkingHead(nn.Module):
         if self.offset is not None:
             vertices = vertices + self.offset(condition)
         colors = self.colors if self.color is None else self.colors + self.color(condition)
-        maps = torch.cat([self.offsets, self.quats, self.log_scales, colors, self.opacities], dim=-1)
+        offsets = self.offsets
+        if self.following is not None:
+            # A condition begins with the frame's own vector.
+            shift, tint = self.following(condition[: self.following.size])
+            offsets, colors = offsets + shift, colors + tint
+        maps = torch.cat([offsets, self.quats, self.log_scales, colors, self.opacities], dim=-1)
         return self.uv.bind(vertices, maps[None]), parts
 
     def render(

@@ -146,6 +146,64 @@ def test_a_pose_that_a_single_frame_did_not_show_is_not_tens_of_deviations_away(
     assert float(away[:, :3].abs().max()) < 6.0
 
 
+class Seen:
+    """A visual prior that paints every head grey and darkens it as the jaw opens or the head turns."""
+
+    def __init__(self, rig, resolution: int) -> None:
+        from heads.conditions import POSE
+        from heads.following import SharedResidual
+        from heads.gaussians import UVGaussians
+
+        self.rig, self.resolution, self.info = rig, resolution, {"prior": "expression-visual"}
+        self.map = UVGaussians(rig, resolution).neutral(torch.full((3,), 0.5))
+        self.following = SharedResidual(POSE + rig.n_expression + 6, 4, len(self.map))
+        torch.nn.init.constant_(self.following.basis, -1.0)
+
+    def predict(self, frames, mattes, tracks):
+        assert len(frames) == len(mattes) == len(tracks["rotation"])
+        return self.map.clone()
+
+
+def test_a_map_follows_pose_and_expression_as_the_prior_has_it_and_the_avatar_keeps_that(world, tmp_path, monkeypatch):
+    from adapt.priors import Priors
+    from heads.rig import load_rig
+
+    record = {"name": "expression-visual", "version": "1", "sha256": "0", "uri": "/nowhere"}
+    priors = Priors({"expression-visual": Seen(load_rig("mediapipe"), 32)}, {"expression-visual": record})
+    monkeypatch.setattr(adapt.adapt, "open_priors", lambda *_: priors)
+    shown = {}
+    for name, set_ in (("with", []), ("without", ["following=false"])):
+        make_avatar(world.video, tmp_path / name, prior="given", size=SIZE, budget="2it", seconds=1.0, set=set_)
+        shown[name] = load_avatar(tmp_path / name, "cpu")
+    following = shown["with"].model.talking.following
+    assert shown["without"].model.talking.following is None
+    assert following.basis.shape == (4, 6 * len(priors.opened["expression-visual"].map))
+    assert torch.equal(following.basis, priors.opened["expression-visual"].following.basis), "a second tells nothing"
+    assert 0 < following.texel.max() < following.texels
+    vectors = torch.zeros(2, following.size)
+    vectors[1, :3] = 0.3
+    still, turned = (following(vector)[1] for vector in vectors)
+    assert (turned - still).abs().max() > 1e-3
+
+
+def test_own_residuals_come_in_more_slowly_where_a_prior_knows_how_heads_follow(world):
+    from adapt.recipes.headstart import groups_of
+
+    rates = {}
+    for known in (False, True):
+        model = _rigged(world)
+        if known:
+            model.talking.follow(2, 10)
+        for frames in (25, 125, 250):
+            rates[known, frames] = {g["name"]: g["lr"] for g in groups_of(model, 1.0, frames)}
+    assert "head.color" not in rates[False, 25]
+    assert "head.following.code" not in rates[True, 25]
+    assert 0 < rates[True, 125]["head.color"] < rates[False, 125]["head.color"]
+    assert rates[True, 250]["head.color"] == rates[False, 250]["head.color"]
+    assert rates[True, 250]["head.following.code"] > rates[True, 250]["head.following.basis"] > 0
+    assert rates[True, 125]["head.colors"] == rates[False, 125]["head.colors"]
+
+
 def test_parts_can_be_switched_off(world, tmp_path):
     off = ["color_mlp=false", "residual_motion=false", "offsets=false", "track_correction=false", "inpainter=false"]
     small = make_avatar(world.video, tmp_path / "small", budget="2it", set=off, **QUICK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -163,9 +164,9 @@ def test_hair_that_was_not_seen_differs_from_the_mean_as_seen_hair_does():
 
 def test_the_mean_head_learns_faster_and_is_not_drawn_to_zero():
     task = ExpressionVisualTask(CONFIG, None, None)
-    objective = VisualObjective(VisualModel(CONFIG, load_rig()))
+    objective = VisualObjective(VisualModel(CONFIG, load_rig()), people=2)
     groups = task.groups(objective)
-    (mean,) = (group for group in groups if group["params"] == [objective.model.mean_map])
+    (mean,) = (group for group in groups if any(p is objective.model.mean_map for p in group["params"]))
     assert mean["lr"] == pytest.approx(CONFIG.mean_rate * CONFIG.optimiser.lr)
     assert mean["weight_decay"] == 0
     assert sum(len(group["params"]) for group in groups) == len(list(objective.parameters()))
@@ -259,12 +260,15 @@ def batch_of(samples: int = 2) -> dict[str, torch.Tensor]:
     return next(iter(Reader(open_dataset(talkers()), ReferenceView(CONFIG), batch_size=samples)))
 
 
-def test_a_training_step_moves_every_part_of_the_model_towards_the_target():
+def test_a_training_step_moves_every_part_of_the_model_towards_the_target(monkeypatch):
+    monkeypatch.setattr("pretrain.expression_visual.objective.CODED", 1.0)
     torch.manual_seed(0)
-    objective = VisualObjective(VisualModel(CONFIG, load_rig()))
-    objective.model.unet.out.weight.data.normal_(std=0.01)
-    objective.eval()
     batch = batch_of()
+    objective = VisualObjective(VisualModel(CONFIG, load_rig()), people=int(batch["identity_index"].max()) + 1)
+    objective.model.unet.out.weight.data.normal_(std=0.01)
+    objective.model.following.basis.data.normal_(std=0.01)
+    vary = replace(CONFIG.augment, gain=0.0, gamma=0.0)
+    objective.model.config = replace(CONFIG, augment=vary)
     optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
     losses = []
     for step in range(12):
@@ -273,11 +277,34 @@ def test_a_training_step_moves_every_part_of_the_model_towards_the_target():
         optimizer.zero_grad()
         loss.backward()
         if step == 0:
-            assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.parameters())
+            still = [n for n, p in objective.named_parameters() if p.grad is None or not p.grad.any()]
+            assert not still
         optimizer.step()
         losses.append(float(loss.detach()))
     assert min(losses[-2:]) < 0.9 * max(losses[:2])
-    assert set(parts) == {"l1", "d_ssim", "alpha", "offset", "scale"}, "no perceptual loss without its weights"
+    assert set(parts) == {"l1", "d_ssim", "alpha", "offset", "scale", "code"}, "no perceptual loss without its weights"
+
+
+def test_maps_follow_the_pose_from_the_references_that_were_seen_and_codes_stay_out_of_the_prior():
+    torch.manual_seed(0)
+    objective = VisualObjective(VisualModel(CONFIG, load_rig()), people=2)
+    following = objective.model.following
+    torch.nn.init.normal_(following.basis)
+    here = {name: value[None] for name, value in frontal(2).items()}
+    there = {name: value[None] for name, value in frontal(yaw=0.3).items()}
+    here["rotation"][0, 1] = there["rotation"][0, 0]
+    maps = torch.zeros(1, following.texels, 14)
+    with torch.no_grad():
+        away = objective.model.follow(maps, here, torch.tensor([[1.0, 0.0]]), there)
+        half = objective.model.follow(maps, here, torch.ones(1, 2), there)
+        same = objective.model.follow(maps, here, torch.tensor([[0.0, 1.0]]), there)
+    assert away.shape == (1, 1, following.texels, 14)
+    assert away[..., COLOUR].abs().max() > 0.01
+    assert torch.allclose(half, away / 2, atol=1e-5)
+    assert same.abs().max() < 1e-6
+    weights = ExpressionVisualTask(CONFIG, None, None).weights(objective)
+    assert "following.basis" in weights
+    assert not any("codes" in name for name in weights)
 
 
 def test_clothes_and_far_background_do_not_count_and_the_mouth_counts_most():

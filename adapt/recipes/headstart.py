@@ -37,6 +37,7 @@ class Config:
     visual_prior: bool = True
     audio_prior: bool = True
     audio_finetune: bool = True
+    following: bool = True
     color_mlp: bool = True
     offsets: bool = True
     residual_motion: bool = False
@@ -85,17 +86,20 @@ def parts_of(config: Any) -> HeadConfig:
 
 def build(context: Context) -> RiggedHead:
     """The model before the first step: the prior's map, or the frontal frame's texture on the mesh."""
-    return build_rigged(context, parts_of(context.config), residual=context.config.residual_motion)
+    config = context.config
+    return build_rigged(context, parts_of(config), residual=config.residual_motion, following=config.following)
 
 
 def shape_of(model: RiggedHead) -> dict[str, Any]:
     """What :func:`empty` needs beside the configuration."""
-    return {"resolution": model.resolution}
+    following = model.talking.following
+    shape = {} if following is None else {"following": {"rank": following.rank, "texels": following.texels}}
+    return {"resolution": model.resolution, **shape}
 
 
 def empty(config: Config, document: dict[str, Any], tensors: dict[str, Tensor], rig: Any) -> RiggedHead:
     """A model of the right shapes for an avatar's weights."""
-    return RiggedHead(
+    model = RiggedHead(
         document["size"],
         tensors["intrinsics"],
         rig=rig,
@@ -103,6 +107,9 @@ def empty(config: Config, document: dict[str, Any], tensors: dict[str, Tensor], 
         parts=replace(parts_of(config), resolution=document["model"]["resolution"]),
         residual=config.residual_motion,
     )
+    if "following" in document["model"]:
+        model.talking.follow(**document["model"]["following"])
+    return model
 
 
 def loss_of(config: Any, model: RiggedHead, frames: int):
@@ -134,12 +141,17 @@ def anchor_share(frames: int) -> float:
 
 
 # What follows pose and expression, and the shape: a second of video does not tell them from the tracker's noise.
-FOLLOWING = ("color", "offset", "correction", "identity")
+FOLLOWING = ("color", "offset", "correction", "identity", "following")
+# Power of the share where a prior knows how heads follow: then a few seconds' own residuals come in more slowly.
+SLOWLY = 2.0
 
 
 def groups_of(model: RiggedHead, rate: float, frames: int) -> list[dict]:
     """Adam groups for a clip of so many frames: up to a second the map and the body alone, all in full from ten on."""
     share = min(1.0, max(0.0, (frames - FEW_FRAMES) / (9 * FEW_FRAMES)))
+    share = (
+        share if model.talking.following is None else share ** float(__import__("os").environ.get("HS_SLOW", SLOWLY))
+    )
     follow = (
         [group for group in model.groups(rate * share) if group["name"].split(".")[1] in FOLLOWING] if share else []
     )

@@ -17,6 +17,7 @@ class VisualModelConfig:
     channels: int = 32  # of the U-Net's first level; doubled at each of the others
     levels: int = 3
     image_channels: int = 16  # of the image features that each texel sees
+    following: int = 48  # vectors of the basis by which every map follows pose and expression; 0 leaves it out
 
     def check(self) -> None:
         """Refuse maps that the U-Net cannot halve."""
@@ -26,6 +27,8 @@ class VisualModelConfig:
                 f"model.resolution {self.resolution} does not divide into cells of {self.patch} texels (model.patch) that "
                 f"halve {self.levels - 1} times (model.levels {self.levels}); make it a multiple of {max(cell, 1)}"
             )
+        if self.following < 0:
+            raise InputError(f"model.following is {self.following}, expected 0 or a number of basis vectors")
         if self.channels % 8:
             raise InputError(f"model.channels is {self.channels}, expected a multiple of 8 (group normalisation)")
 
@@ -41,6 +44,7 @@ class VisualLossConfig:
     alpha: float = 0.1  # agreement of the head's outline with the matte
     offset: float = 0.05
     scale: float = 0.2
+    code: float = 2e-4  # what holds the training people's codes near zero
     face: float = 2.0  # weight of the face's pixels; hair, neck and the background beside them count 1
     detail: float = 4.0  # weight of eyes and lips
     inside: float = 12.0  # weight of the inside of the mouth: few pixels, and only in some frames
@@ -69,7 +73,7 @@ class ExpressionVisualConfig(PretrainConfig):
     size: int = 128  # px of the frames, source and target
     references: int = 2  # frames of the source, at most
     targets: int = 2  # frames drawn and compared for each sample
-    mean_rate: float = 10.0  # how much faster the mean head's texels learn than the networks
+    mean_rate: float = 10.0  # how much faster mean head, shared basis and codes learn than the networks
     across: float = 0.7  # chance that targets come from another segment than the source
     wide: float = 0.5  # chance that a target is one of the widest open mouths or farthest turned heads
     model: VisualModelConfig = field(default_factory=VisualModelConfig)

@@ -118,7 +118,7 @@ def _resize(picture: np.ndarray, size: int) -> Tensor:
 def render(
     prior: ExpressionVisualPrior, maps: Tensor, person: Tensor, pose: dict[str, Tensor], grey: float = 0.5
 ) -> Tensor:
-    """One map (N, 14) under T poses: images (T, S, S, 3) over a grey background."""
+    """One map (N, 14), or one a pose (T, N, 14), under T poses: images (T, S, S, 3) over a grey background."""
     from heads.gaussians import render_head
 
     model, frames, device = prior.model, len(pose["rotation"]), prior.model.device
@@ -130,15 +130,18 @@ def render(
     return render_head(gaussians, *camera, prior.size, prior.size, background=behind)[0].cpu()
 
 
-def heads_of(prior: ExpressionVisualPrior, clip: Clip) -> dict[str, Tensor]:
-    """Maps (N, 14) from the clip's source frame: the prior's and the copy's."""
+@torch.no_grad()
+def heads_of(prior: ExpressionVisualPrior, clip: Clip, poses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Maps from the clip's source frame: the prior's (T, N, 14) under T poses, and the copy's (N, 14)."""
     source = {name: value[:1] for name, value in clip.pose.items()}
     device = prior.model.device
     first = (clip.image[:1].to(device), clip.matte[:1].to(device), clip.person.to(device))
     pose = {name: value.to(device) for name, value in source.items()}
     tracks = {name: value[0].numpy() for name, value in source.items()} | {"identity": clip.person[0].numpy()}
+    there = {name: value[None].to(device) for name, value in poses.items()}
+    here, seen = {name: value[None] for name, value in pose.items()}, torch.ones(1, 1, device=device)
     return {
-        "prior": prior.predict(clip.image[0], clip.matte[0], tracks),
+        "prior": prior.model.follow(prior.predict(clip.image[0], clip.matte[0], tracks)[None], here, seen, there)[0],
         "copy": texture_copy(prior.model, *first, pose)[0],
     }
 
@@ -155,7 +158,7 @@ def score(prior: ExpressionVisualPrior, clip: Clip) -> dict[str, Any]:
     whole = torch.maximum(masks["head"], masks["hair_neck"])
     mouth = torch.clamp(masks["lips"] + masks["mouth_inside"], 0, 1)
     row: dict[str, Any] = {"identity": clip.identity, "clip": clip.name, "frames": len(target)}
-    for name, maps in heads_of(prior, clip).items():
+    for name, maps in heads_of(prior, clip, pose).items():
         image = render(prior, maps, clip.person, pose)
         face = psnr(image, target, masks["face"])
         row[f"PSNR {name}"] = face.mean().item()

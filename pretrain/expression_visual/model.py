@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heads.conditions import POSE, frame_vectors
+from heads.following import SharedResidual, changed
 from pretrain.expression_visual.config import ExpressionVisualConfig, VisualModelConfig
 from pretrain.expression_visual.unwrap import TexelSurface, mirror_index, sample_pixels, visibility
 
@@ -17,6 +19,7 @@ COLOUR = slice(10, 13)
 SPREAD_OVER = ("cranium", "ear", "neck", "eyeball_left", "eyeball_right", "mouth_inside", "teeth_upper", "teeth_lower")
 SPREAD = 0.6  # standard deviation over the width of the surface that a texel stands for
 DEPTH = 0.3  # least thickness of such a Gaussian over its width
+NOISE = 0.1  # of poses and expressions while training, standard deviations
 CELLS = 6  # points along an edge of a triangle by which the surface is sampled
 # How far the U-Net's unit output moves each channel: geometry gently, colour more.
 REACH = torch.tensor([0.3] * 3 + [0.1] * 4 + [0.3] * 3 + [0.3] * 3 + [1.0])
@@ -193,7 +196,7 @@ class VisualModel(nn.Module):
 
     With an untrained U-Net the map is: the frame's texture where it was seen, the mirrored side where only that was,
     the mean head elsewhere, shifted by how the person's nearest seen texels differ from it (hair by hair, neck by neck).
-    Training learns what to change in that, and the mean head itself.
+    Training learns what to change in that, the mean head itself, and how all maps follow pose and expression.
     """
 
     def __init__(self, config: ExpressionVisualConfig, rig: Any) -> None:
@@ -219,6 +222,7 @@ class VisualModel(nn.Module):
         self.mean_map = nn.Parameter(torch.zeros(count, CHANNELS))  # what the mean head adds to the neutral map
         self.register_buffer("mean_colour", torch.full((count, 3), 0.5))
         image = config.model.image_channels
+        self.following = SharedResidual(POSE + rig.n_expression + 6, config.model.following, count, NOISE)
         self.encoder = ImageEncoder(image)
         self.unet = UNet(3 + 1 + 3 + 1 + 3 + 3 + regions + image, CHANNELS, config.model)
 
@@ -260,6 +264,25 @@ class VisualModel(nn.Module):
         watched = (features.unflatten(0, (batch, references)) * share[..., None]).sum(1)
         return self.assemble(texture, weight.amax(1), watched)
 
+    def follow(
+        self,
+        maps: Tensor,
+        here: dict[str, Tensor],
+        seen: Tensor,
+        there: dict[str, Tensor],
+        code: Tensor | None = None,
+    ) -> Tensor:
+        """Maps (B, G, N, 14) at other poses and expressions than those of the references.
+
+        Args:
+            maps: (B, N, 14) from :meth:`forward`; here: pose fields (B, R, ...) of its references; seen: (B, R).
+            there: pose fields (B, G, ...); code: (B, K, C) of people of whom one is known.
+        """
+        code = None if code is None else code[:, None]
+        start, end = (self.following.coefficients(_vectors(pose), code) for pose in (here, there))
+        share = seen / seen.sum(1, keepdim=True).clamp_min(1e-6)
+        return changed(maps[:, None], self.following.change(end - (start * share[..., None]).sum(1, keepdim=True)))
+
     def assemble(self, texture: Tensor, weight: Tensor, features: Tensor) -> Tensor:
         """Texture (B, N, 3), weight (B, N), features (B, N, C) to maps (B, N, 14)."""
         batch = len(texture)
@@ -291,3 +314,10 @@ class VisualModel(nn.Module):
         both = both + 0.5 * both[:, self.mirror]
         held = self.to_anchors @ both
         return self.from_anchors @ (held[..., :3] / held[..., 3:].clamp_min(1e-6))
+
+
+def _vectors(pose: dict[str, Tensor]) -> Tensor:
+    """Frames' vectors (B, T, C) of pose fields (B, T, ...)."""
+    frames = pose["rotation"].shape[:2]
+    flat = {name: value.flatten(0, 1) for name, value in pose.items()}
+    return frame_vectors(flat, pose["rotation"].device).unflatten(0, frames)

@@ -9,6 +9,7 @@ from pretrain.expression_visual.config import ExpressionVisualConfig
 from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.view import POSE
 
+CODED = 0.6  # chance that a training person's code is used: the shared part must do without it, too
 GROWTH = 0.7  # log of how much larger than its texel a Gaussian may become without penalty: twice
 
 
@@ -18,11 +19,19 @@ class VisualObjective(nn.Module):
     L1 + D-SSIM (+ perceptual when its weights are given) on the head, agreement of the outline with the matte, and
     penalties that keep Gaussians near their texel and of its size. The background is a random colour in both images,
     so that nothing of it can be learned.
+
+    Every training person has a code on the shared basis (:class:`heads.following.SharedResidual`), so that the basis
+    holds what people have in common *and* that in which they differ. Codes are no part of the prior.
+
+    Args:
+        model: the prior's network.
+        people: number of training people.
     """
 
-    def __init__(self, model: VisualModel) -> None:
+    def __init__(self, model: VisualModel, people: int) -> None:
         super().__init__()
         self.model = model
+        self.codes = nn.Parameter(torch.zeros(people, model.following.rank, model.following.size))
         # In a list: a perceptual network that is not ours must not enter the checkpoint.
         self._perceptual: list = []
 
@@ -32,22 +41,35 @@ class VisualObjective(nn.Module):
         batch = vary_light(batch, config) if self.training else batch
         sources = {name: batch[f"source_{name}"].float() for name in ("image", "matte", *POSE)}
         maps = self.model(sources, batch["identity"].float(), batch["seen"].float()).float()
+        code = self._codes(batch)
         # Geometry and compositing need float32: half a texel is lost in bf16.
         with torch.autocast(maps.device.type, enabled=False):
-            image, alpha, target = self.render_targets(maps, batch)
+            image, alpha, target = self.render_targets(maps, batch, code)
             parts = self.losses(image, alpha, target, maps, batch)
+            parts["code"] = self.codes.square().sum() / len(self.codes)
         weights = {name: getattr(config.loss, name) for name in parts}
         loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
         return loss, {name: value.detach() for name, value in parts.items()}
 
-    def render_targets(self, maps: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _codes(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Codes (B, K, C) in training, zero for some; ``None`` otherwise, for nobody is known then."""
+        if not self.training:
+            return None
+        codes = self.codes[batch["identity_index"].long()]
+        return codes * (torch.rand(len(codes), 1, 1, device=codes.device) < CODED)
+
+    def render_targets(
+        self, maps: Tensor, batch: dict[str, Tensor], code: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered images (B·G, S, S, 3), alphas (B·G, S, S, 1) and composited targets."""
         from heads.gaussians import render_head
 
         model, count = self.model, batch["target_image"].shape[1]
-        pose = {name: batch[f"target_{name}"].float().flatten(0, 1) for name in POSE}
+        here, there = ({name: batch[f"{side}_{name}"].float() for name in POSE} for side in ("source", "target"))
+        maps = model.follow(maps, here, batch["seen"].float(), there, code).flatten(0, 1)
+        pose = {name: value.flatten(0, 1) for name, value in there.items()}
         identity = batch["identity"].float().repeat_interleave(count, 0)
-        gaussians = model.binding.bind(model.vertices(identity, pose), maps.repeat_interleave(count, 0))
+        gaussians = model.binding.bind(model.vertices(identity, pose), maps)
         behind = torch.rand(len(identity), 3, device=maps.device)
         size = batch["target_image"].shape[-2]
         image, alpha, _ = render_head(

@@ -36,14 +36,13 @@ def turn(yaw: float, pitch: float) -> Tensor:
 
 def sheet(prior: ExpressionVisualPrior, clip: Clip) -> np.ndarray:
     """Rows: the frame given and views of the prior's head; the copy's; real frames, and both heads at them. uint8."""
-    maps, poses = heads_of(prior, clip), side_poses(prior, clip)
+    poses = side_poses(prior, clip)
     opened, turned = (int(np.flatnonzero(mask)[0]) + 1 for mask in (clip.opened, clip.turned))
     chosen = [opened, turned, len(clip.image) // 2]
     real = {name: value[chosen] for name, value in clip.pose.items()}
-    rows = []
-    for name in ("prior", "copy"):
-        views = render(prior, maps[name], clip.person, poses)
-        rows.append([clip.image[0], *views, *render(prior, maps[name], clip.person, real)])
+    poses = {name: torch.cat([value, real[name]]) for name, value in poses.items()}
+    maps = heads_of(prior, clip, poses)
+    rows = [[clip.image[0], *render(prior, maps[name], clip.person, poses)] for name in ("prior", "copy")]
     blank = torch.full_like(clip.image[0], 0.5)
     seen = clip.matte[0, ..., None]
     rows.append([clip.image[0] * seen + 0.5 * (1 - seen), *[blank] * 5, *clip.image[chosen]])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heads.conditions import frame_vectors
 from pretrain.expression_visual.config import ExpressionVisualConfig
 from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.objective import VisualObjective
@@ -38,35 +39,37 @@ class ExpressionVisualTask(Task):
 
     def objective(self) -> VisualObjective:
         """A fresh model with its losses."""
-        return VisualObjective(VisualModel(self.config, default_rig()))
+        return VisualObjective(VisualModel(self.config, default_rig()), len(self.train.identities))
 
     @torch.no_grad()
     def prepare(self, objective: VisualObjective) -> None:
-        """The mean head's colours, from frames of the training people, each person alike."""
+        """The mean head's colours and usual poses, from frames of the training people, each person alike."""
         model, view = objective.model, ReferenceView(replace(self.config, references=1, targets=1))
         rng = np.random.default_rng(derive(self.config.seed, "mean head"))
-        total, weight = torch.zeros_like(model.mean_colour), torch.zeros(len(model.mean_colour), 1)
+        total, weight, vectors = torch.zeros_like(model.mean_colour), torch.zeros(len(model.mean_colour), 1), []
         for key in chosen_keys(self.train, MEAN_FRAMES, rng):
             batch = view(self.train.read(key), rng)
             pose = {name: torch.tensor(batch[f"source_{name}"][:1]) for name in POSE}
             image, matte = torch.tensor(batch["source_image"][:1]), torch.tensor(batch["source_matte"][:1])
+            vectors.append(frame_vectors(pose))
             colour, seen, _ = model.look(image, matte, torch.tensor(batch["identity"])[None], pose)
             total += (colour * seen[..., None])[0]
             weight += seen[0, :, None]
+        model.following.net.calibrate(torch.cat(vectors))
         seen = total / weight.clamp_min(1e-6)
         sure = weight / (weight + 1)
         model.mean_colour.copy_(sure * seen + (1 - sure) * model.spread(seen[None], sure[None])[0])
 
     def groups(self, objective: VisualObjective) -> list[dict[str, Any]]:
-        """As for every prior, and the mean head by itself: each texel learns alone, so it may move faster."""
-        mean = objective.model.mean_map
-        decay = [p for p in objective.parameters() if p.requires_grad and p.ndim > 1 and p is not mean]
-        rest = [p for p in objective.parameters() if p.requires_grad and p.ndim <= 1]
+        """As for every prior, but mean head, shared basis and codes move faster: each of their numbers learns alone."""
+        fast = [objective.model.mean_map, objective.model.following.basis, objective.codes]
+        slow = [p for p in objective.parameters() if p.requires_grad and not any(p is other for other in fast)]
+        decay, rest = [p for p in slow if p.ndim > 1], [p for p in slow if p.ndim <= 1]
         rate = self.config.optimiser.lr * self.config.mean_rate
         return [
             {"params": decay},
             {"params": rest, "weight_decay": 0.0},
-            {"params": [mean], "weight_decay": 0.0, "lr": rate},
+            {"params": fast, "weight_decay": 0.0, "lr": rate},
         ]
 
     def prior(self, objective: VisualObjective) -> ExpressionVisualPrior:

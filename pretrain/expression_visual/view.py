@@ -17,7 +17,7 @@ class ReferenceView:
     """Callable ``(sample, rng) -> batch entries``.
 
     With R references, G targets and S px: ``source_*`` and ``target_*`` of ``image`` (R|G, S, S, 3), ``matte``
-    (R|G, S, S), ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,);
+    (R|G, S, S), ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,), ``identity_index``;
     ``target_weight`` (G, S, S), see :func:`pixel_weight`; ``seen`` (R,) 0 for references to be passed over.
     """
 
@@ -46,6 +46,7 @@ class ReferenceView:
             **{f"source_{n}": v for n, v in source.items()},
             **{f"target_{n}": v for n, v in target.items()},
             "identity": pair["source_identity"],
+            "identity_index": pair["identity_index"],
             "target_weight": weight,
             "seen": seen,
         }

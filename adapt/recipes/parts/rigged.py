@@ -19,6 +19,8 @@ MOUTH_REGIONS = ("lips", "mouth_inside", "teeth_upper", "teeth_lower")
 
 
 # Offsets (triangle sizes), quaternion, log-scales, colours, opacity (logit): what a fit changes of a good start.
+# Weight of the code of a person on the prior's basis, as pretraining has it.
+CODE = 2e-4
 USUAL_DRIFT = (0.5,) * 3 + (0.3,) * 4 + (0.4,) * 3 + (0.15,) * 3 + (1.5,)
 
 
@@ -160,7 +162,11 @@ class RiggedHead(HeadModel):
         return ((self.talking.maps() - self.start) / self.start.new_tensor(USUAL_DRIFT)).square().mean(0).sum()
 
     def penalty(self) -> Tensor:
-        """Offsets near their triangle and scales of its size."""
+        """Offsets near their triangle, scales of its size, and a code that is no other than people's are."""
         from heads.losses import offset_penalty, scale_penalty
 
-        return 0.01 * offset_penalty(self.talking.offsets, 2.0) + 0.01 * scale_penalty(self.talking.log_scales, 2.0)
+        following = self.talking.following
+        code = 0.0 if following is None else CODE * following.code.square().sum()
+        return (
+            code + 0.01 * offset_penalty(self.talking.offsets, 2.0) + 0.01 * scale_penalty(self.talking.log_scales, 2.0)
+        )

@@ -14,6 +14,7 @@ from adapt.poses import rotation_to_euler
 from adapt.recipes.parts.context import Context, auto_resolution
 from adapt.recipes.parts.drive import DRIVEN
 from adapt.recipes.parts.rigged import RiggedHead
+from heads.conditions import frame_vectors
 from heads.talking_head import HeadConfig
 
 COLOR = slice(10, 13)
@@ -25,8 +26,15 @@ OPEN_GAP = 0.2
 VISIBLE_DEPTH = 1.2
 
 
-def build_rigged(context: Context, parts: HeadConfig, *, residual: bool) -> RiggedHead:
-    """A rigged head for the clip, its map from the prior where one is given and switched on."""
+def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, following: bool = False) -> RiggedHead:
+    """A rigged head for the clip, its map from the prior where one is given and switched on.
+
+    Args:
+        context: clip, priors and configuration.
+        parts: of the head, without its resolution.
+        residual: whether eyes and mouth move beyond the rig.
+        following: whether the map follows pose and expression as the prior knows it from other people.
+    """
     config = context.config
     prior = context.priors.get("expression-visual") if config.visual_prior else None
     resolution = config.resolution or auto_resolution(context.clip.size)
@@ -45,7 +53,13 @@ def build_rigged(context: Context, parts: HeadConfig, *, residual: bool) -> Rigg
         maps = texture_maps(model, context, frame)
         if prior is not None:
             known = texture_known(maps) & ~hidden_mouth(model, context)
-            maps = from_prior(prior_maps(prior, context, frame), prior.resolution, model, maps, known)
+            frames = reference_frames(context, frame)
+            nearest = nearest_texels(prior.resolution, model)
+            maps = from_prior(prior_maps(prior, context, frames), nearest, prior.resolution, model, maps, known)
+            if following and prior.following.rank:
+                shared = prior.following
+                vectors = frame_vectors({name: context.clip.track[name][frames] for name in DRIVEN})
+                model.talking.follow(shared.rank, shared.texels).take(shared, vectors, nearest)
         set_maps(model, maps)
     return model.to(context.device)
 
@@ -59,28 +73,41 @@ def set_maps(model: RiggedHead, maps: Tensor) -> None:
     model.start = maps.clone()
 
 
-def prior_maps(prior, context: Context, frame: int) -> Tensor:
-    """What the expression-visual prior makes of up to four frames: the frontal one and those that show what it hides.
+def reference_frames(context: Context, frame: int) -> list[int]:
+    """The frontal frame and those that show what it hides: widest open mouth, head turned farthest to either side."""
+    track = context.clip.track
+    yaw = rotation_to_euler(track["rotation"])[:, 0]
+    others = (lip_gap(track["landmarks"]).argmax(), yaw.argmin(), yaw.argmax())
+    return list(dict.fromkeys([frame, *map(int, others)]))
 
-    These are the widest open mouth, and the head turned farthest to either side.
-    """
+
+def prior_maps(prior, context: Context, frames: list[int]) -> Tensor:
+    """What the expression-visual prior makes of up to four frames."""
     clip = context.clip
-    yaw = rotation_to_euler(clip.track["rotation"])[:, 0]
-    others = (lip_gap(clip.track["landmarks"]).argmax(), yaw.argmin(), yaw.argmax())
-    frames = list(dict.fromkeys([frame, *map(int, others)]))
     track = {name: clip.track[name][frames] for name in DRIVEN}
     track["intrinsics"], track["identity"] = clip.intrinsics, np.array(clip.identity)
     return prior.predict(clip.frames(frames), clip.mattes(frames), track).float().cpu()
 
 
-def from_prior(predicted: Tensor, resolution: int, model: RiggedHead, texture: Tensor, known: Tensor) -> Tensor:
+def from_prior(
+    predicted: Tensor, nearest: Tensor, resolution: int, model: RiggedHead, texture: Tensor, known: Tensor
+) -> Tensor:
     """The prior's map on the model's texels.
 
-    At another resolution each texel takes its nearest source texel, its scales shrunk by the ratio; the frame's own
-    texture, which is finer, then keeps its colours where it is ``known [N]``.
+    At another resolution each texel takes its ``nearest [N]`` source texel, its scales shrunk by the ratio; the frame's
+    own texture, which is finer, then keeps its colours where it is ``known [N]``.
     """
     if resolution == model.resolution:
         return predicted
+    maps = predicted[nearest].clone()
+    maps[:, 7:10] -= float(np.log(model.resolution / resolution))
+    return torch.where(known[:, None] & _colour_columns(), texture, maps)
+
+
+def nearest_texels(resolution: int, model: RiggedHead) -> Tensor:
+    """Of each of the model's texels the nearest one ``[N]`` of the same region in a map of another resolution."""
+    if resolution == model.resolution:
+        return torch.arange(model.talking.n)
     from heads.gaussians import UVGaussians
 
     source = UVGaussians(model.rig, resolution)
@@ -91,10 +118,7 @@ def from_prior(predicted: Tensor, resolution: int, model: RiggedHead, texture: T
     # Texels of another part (teeth beside lips in the atlas) must not lend their Gaussians: they lie far away.
     place = torch.cat([place, source.regions[:, None].float() * 10], 1).cpu()
     target = torch.cat([target, model.talking.uv.regions[:, None].float() * 10], 1).cpu()
-    nearest = torch.cat([torch.cdist(rows, place).argmin(1) for rows in target.split(4096)])
-    maps = predicted[nearest].clone()
-    maps[:, 7:10] -= float(np.log(model.resolution / resolution))
-    return torch.where(known[:, None] & _colour_columns(), texture, maps)
+    return torch.cat([torch.cdist(rows, place).argmin(1) for rows in target.split(4096)])
 
 
 def mouth_texels(model: RiggedHead) -> Tensor:
