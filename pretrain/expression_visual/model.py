@@ -222,9 +222,9 @@ class VisualModel(nn.Module):
         self.mean_map = nn.Parameter(torch.zeros(count, CHANNELS))  # what the mean head adds to the neutral map
         self.register_buffer("mean_colour", torch.full((count, 3), 0.5))
         image = config.model.image_channels
-        self.following = SharedResidual(POSE + rig.n_expression + 6, config.model.following, count, NOISE)
         self.encoder = ImageEncoder(image)
         self.unet = UNet(3 + 1 + 3 + 1 + 3 + 3 + regions + image, CHANNELS, config.model)
+        self.following = SharedResidual(POSE + rig.n_expression + 6, config.model.following, count, NOISE)
 
     @property
     def device(self) -> torch.device:
