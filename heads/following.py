@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from heads.color import ConditionNet
 
 CHANNELS = 6
 """Of a texel's change: offset 3, colour 3."""
 STEP = 0.09  # of a change per unit of the basis, offsets in triangle sizes: scales the optimiser's step too
-HIDDEN = 64
+HIDDEN = 64  # width of the network
 
 
 class SharedResidual(nn.Module):
@@ -26,16 +27,17 @@ class SharedResidual(nn.Module):
     Args:
         size: of a frame's vector (:func:`heads.conditions.frame_vectors`).
         rank: vectors of the basis; 0 leaves every map as it is.
-        texels: of the UV map.
+        rows: texels that follow at all; row: ``[N]`` which of them each texel of a map is, ``rows`` for none.
         noise: of the vectors while training, in standard deviations.
     """
 
-    def __init__(self, size: int, rank: int, texels: int, noise: float = 0.0) -> None:
+    def __init__(self, size: int, rank: int, rows: int, row: Tensor, noise: float = 0.0) -> None:
         super().__init__()
-        self.size, self.rank, self.texels = size, rank, texels
+        self.size, self.rank, self.rows = size, rank, rows
         self.net = ConditionNet(size, rank, HIDDEN, noise=noise)
         # The basis is zero and the network is not: a zero change whose gradient is not zero.
-        self.basis = nn.Parameter(torch.zeros(rank, texels * CHANNELS))
+        self.basis = nn.Parameter(torch.zeros(rank, rows * CHANNELS))
+        self.register_buffer("row", row, persistent=False)
 
     def coefficients(self, vectors: Tensor, code: Tensor | None = None) -> Tensor:
         """``[..., rank]`` of frames' vectors ``[..., size]``, with a person's code ``[..., rank, size]`` added."""
@@ -43,8 +45,9 @@ class SharedResidual(nn.Module):
         return shared if code is None else shared + (code @ self.net.normalised(vectors)[..., None])[..., 0]
 
     def change(self, coefficients: Tensor) -> Tensor:
-        """Changes ``[..., texels, 6]`` for coefficients ``[..., rank]``."""
-        return ((coefficients * STEP) @ self.basis).unflatten(-1, (self.texels, CHANNELS))
+        """Changes ``[..., N, 6]`` for coefficients ``[..., rank]``."""
+        held = ((coefficients * STEP) @ self.basis).unflatten(-1, (self.rows, CHANNELS))
+        return F.pad(held, (0, 0, 0, 1))[..., self.row, :]
 
 
 class Following(SharedResidual):
@@ -53,17 +56,17 @@ class Following(SharedResidual):
     The network stays as the prior has it; the code and, slowly, the basis are fitted to the person.
 
     Args:
-        size, rank, texels: see :class:`SharedResidual`.
-        n: Gaussians, each of which takes the change of one texel of the prior's map.
+        size, rank, rows: see :class:`SharedResidual`.
+        n: number of Gaussians.
     """
 
-    def __init__(self, size: int, rank: int, texels: int, n: int) -> None:
-        super().__init__(size, rank, texels)
+    def __init__(self, size: int, rank: int, rows: int, n: int) -> None:
+        super().__init__(size, rank, rows, torch.full((n,), rows))
+        self.register_buffer("row", self.row)  # which texel of the prior's map a Gaussian took is part of an avatar
         self.net.requires_grad_(False)
         self.code = nn.Parameter(torch.zeros(rank, size))
         self.register_buffer("here", torch.zeros(rank))
         self.register_buffer("origin", torch.zeros(size))
-        self.register_buffer("texel", torch.zeros(n, dtype=torch.long))
 
     @torch.no_grad()
     def take(self, shared: SharedResidual, vectors: Tensor, texel: Tensor) -> None:
@@ -72,18 +75,18 @@ class Following(SharedResidual):
         Args:
             shared: the prior's.
             vectors: ``[R, size]`` of the frames from which the map was made.
-            texel: ``[N]`` of each Gaussian.
+            texel: ``[N]`` the texel of the prior's map whose change each Gaussian takes.
         """
         self.net.load_state_dict(shared.net.state_dict())
         self.basis.copy_(shared.basis)
         self.here.copy_(self.net(vectors).mean(0))
         self.origin.copy_(self.net.normalised(vectors).mean(0))
-        self.texel.copy_(texel)
+        self.row.copy_(shared.row[texel.to(shared.row.device)])
 
     def forward(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Changes ``[N, 3]`` of offsets and ``[N, 3]`` of colours for one frame's vector ``[size]``."""
         coefficients = self.coefficients(vector, self.code) - self.here - self.code @ self.origin
-        offsets, colors = self.change(coefficients)[self.texel].split(3, dim=-1)
+        offsets, colors = self.change(coefficients).split(3, dim=-1)
         return offsets, colors
 
 

@@ -147,9 +147,9 @@ class TalkingHead(nn.Module):
         """The UV Gaussians ``(N, 14)`` without residuals."""
         return torch.cat([self.offsets, self.quats, self.log_scales, self.colors, self.opacities], dim=-1)
 
-    def follow(self, rank: int, texels: int) -> Following:
+    def follow(self, rank: int, rows: int) -> Following:
         """Add an empty :class:`heads.following.Following`, for a prior or an avatar's weights to fill."""
-        self.following = Following(len(self.center), rank, texels, self.n).to(self.offsets.device)
+        self.following = Following(len(self.center), rank, rows, self.n).to(self.offsets.device)
         return self.following
 
     @torch.no_grad()

@@ -156,7 +156,7 @@ class Seen:
 
         self.rig, self.resolution, self.info = rig, resolution, {"prior": "expression-visual"}
         self.map = UVGaussians(rig, resolution).neutral(torch.full((3,), 0.5))
-        self.following = SharedResidual(POSE + rig.n_expression + 6, 4, len(self.map))
+        self.following = SharedResidual(POSE + rig.n_expression + 6, 4, len(self.map), torch.arange(len(self.map)))
         torch.nn.init.constant_(self.following.basis, -1.0)
 
     def predict(self, frames, mattes, tracks):
@@ -179,7 +179,7 @@ def test_a_map_follows_pose_and_expression_as_the_prior_has_it_and_the_avatar_ke
     assert shown["without"].model.talking.following is None
     assert following.basis.shape == (4, 6 * len(priors.opened["expression-visual"].map))
     assert torch.equal(following.basis, priors.opened["expression-visual"].following.basis), "a second tells nothing"
-    assert 0 < following.texel.max() < following.texels
+    assert 0 < following.row.max() < following.rows
     vectors = torch.zeros(2, following.size)
     vectors[1, :3] = 0.3
     still, turned = (following(vector)[1] for vector in vectors)

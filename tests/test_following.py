@@ -11,7 +11,7 @@ SIZE, RANK, TEXELS = 7, 3, 5
 
 def shared() -> SharedResidual:
     torch.manual_seed(0)
-    residual = SharedResidual(SIZE, RANK, TEXELS)
+    residual = SharedResidual(SIZE, RANK, TEXELS, torch.arange(TEXELS))
     residual.net.calibrate(torch.randn(50, SIZE))
     torch.nn.init.normal_(residual.basis)
     return residual
@@ -24,7 +24,7 @@ def following(vectors: torch.Tensor, texel: torch.Tensor) -> Following:
 
 
 def test_a_new_basis_changes_nothing_and_learns():
-    new = SharedResidual(SIZE, RANK, TEXELS)
+    new = SharedResidual(SIZE, RANK, TEXELS, torch.arange(TEXELS))
     change = new.change(new.coefficients(torch.randn(4, SIZE)))
     assert change.shape == (4, TEXELS, CHANNELS)
     assert not change.any()
@@ -47,6 +47,13 @@ def test_every_gaussian_takes_the_change_of_its_texel():
     all_offsets, all_colors = following(vectors, torch.arange(TEXELS))(torch.ones(SIZE))
     assert torch.equal(offsets, all_offsets[texel])
     assert torch.equal(colors, all_colors[texel])
+
+
+def test_texels_that_do_not_follow_stay_as_they_are():
+    shared = SharedResidual(SIZE, RANK, 2, torch.tensor([2, 0, 2, 1]))
+    torch.nn.init.normal_(shared.basis)
+    change = shared.change(torch.ones(RANK))
+    assert change.abs().sum(-1).bool().tolist() == [False, True, False, True]
 
 
 def test_a_code_bends_what_is_shared_and_the_prior_itself_stays_as_it_is():
@@ -72,5 +79,5 @@ def test_only_offsets_and_colours_change():
 
 
 def test_no_basis_at_all_changes_nothing():
-    none = SharedResidual(SIZE, 0, TEXELS)
+    none = SharedResidual(SIZE, 0, TEXELS, torch.arange(TEXELS))
     assert not none.change(none.coefficients(torch.randn(2, SIZE))).any()

@@ -293,12 +293,12 @@ def test_maps_follow_the_pose_from_the_references_that_were_seen_and_codes_stay_
     here = {name: value[None] for name, value in frontal(2).items()}
     there = {name: value[None] for name, value in frontal(yaw=0.3).items()}
     here["rotation"][0, 1] = there["rotation"][0, 0]
-    maps = torch.zeros(1, following.texels, 14)
+    maps = torch.zeros(1, len(following.row), 14)
     with torch.no_grad():
         away = objective.model.follow(maps, here, torch.tensor([[1.0, 0.0]]), there)
         half = objective.model.follow(maps, here, torch.ones(1, 2), there)
         same = objective.model.follow(maps, here, torch.tensor([[0.0, 1.0]]), there)
-    assert away.shape == (1, 1, following.texels, 14)
+    assert away.shape == (1, 1, len(following.row), 14)
     assert away[..., COLOUR].abs().max() > 0.01
     assert torch.allclose(half, away / 2, atol=1e-5)
     assert same.abs().max() < 1e-6

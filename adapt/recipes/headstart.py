@@ -93,7 +93,7 @@ def build(context: Context) -> RiggedHead:
 def shape_of(model: RiggedHead) -> dict[str, Any]:
     """What :func:`empty` needs beside the configuration."""
     following = model.talking.following
-    shape = {} if following is None else {"following": {"rank": following.rank, "texels": following.texels}}
+    shape = {} if following is None else {"following": {"rank": following.rank, "rows": following.rows}}
     return {"resolution": model.resolution, **shape}
 
 

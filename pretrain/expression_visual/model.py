@@ -99,6 +99,8 @@ KINDS = (
     ("neck",),
     ("mouth_inside", "teeth_upper", "teeth_lower", "eyeball_left", "eyeball_right"),
 )
+# Hair and neck move by themselves: what they did in other people's clips says nothing.
+FOLLOWERS = KINDS[0] + KINDS[3]
 ANCHORS = 192
 APART = 0.01  # what texels of another kind weigh: they tell where nothing of the same kind was seen
 NEAR = 0.15  # rig units: texels nearer than this tell alike much
@@ -224,7 +226,15 @@ class VisualModel(nn.Module):
         image = config.model.image_channels
         self.encoder = ImageEncoder(image)
         self.unet = UNet(3 + 1 + 3 + 1 + 3 + 3 + regions + image, CHANNELS, config.model)
-        self.following = SharedResidual(POSE + rig.n_expression + 6, config.model.following, count, NOISE)
+        size = POSE + rig.n_expression + 6
+        self.following = SharedResidual(size, config.model.following, *self._followers(), NOISE)
+
+    def _followers(self) -> tuple[int, Tensor]:
+        """How many texels follow pose and expression, and which of them each texel (N,) is."""
+        labels = torch.tensor([self.rig.regions[name] for name in FOLLOWERS if name in self.rig.regions])
+        follows = torch.isin(self.surface.regions.cpu().long(), labels)
+        count = int(follows.sum())
+        return count, torch.where(follows, follows.cumsum(0) - 1, count)
 
     @property
     def device(self) -> torch.device:

@@ -59,7 +59,7 @@ def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, followi
             if following and prior.following.rank:
                 shared = prior.following
                 vectors = frame_vectors({name: context.clip.track[name][frames] for name in DRIVEN})
-                model.talking.follow(shared.rank, shared.texels).take(shared, vectors, nearest)
+                model.talking.follow(shared.rank, shared.rows).take(shared, vectors, nearest)
         set_maps(model, maps)
     return model.to(context.device)
 
