@@ -18,7 +18,7 @@ from heads.color import ConditionNet
 CHANNELS = 6
 """Of a texel's change: offset 3, colour 3."""
 STEP = 0.09  # of a change per unit of the basis, offsets in triangle sizes: scales the optimiser's step too
-HIDDEN = 64  # width of the network
+HIDDEN = 32  # width of the network
 
 
 class SharedResidual(nn.Module):

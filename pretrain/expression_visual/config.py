@@ -17,7 +17,7 @@ class VisualModelConfig:
     channels: int = 32  # of the U-Net's first level; doubled at each of the others
     levels: int = 3
     image_channels: int = 16  # of the image features that each texel sees
-    following: int = 48  # vectors of the basis by which every map follows pose and expression; 0 leaves it out
+    following: int = 24  # vectors of the basis by which every map follows pose and expression; 0 leaves it out
 
     def check(self) -> None:
         """Refuse maps that the U-Net cannot halve."""
