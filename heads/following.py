@@ -44,7 +44,7 @@ class SharedResidual(nn.Module):
         shared = self.net(vectors)
         return shared if code is None else shared + (code @ self.net.normalised(vectors)[..., None])[..., 0]
 
-    def change(self, coefficients: Tensor) -> Tensor:
+    def forward(self, coefficients: Tensor) -> Tensor:
         """Changes ``[..., N, 6]`` for coefficients ``[..., rank]``."""
         held = ((coefficients * STEP) @ self.basis).unflatten(-1, (self.rows, CHANNELS))
         return F.pad(held, (0, 0, 0, 1))[..., self.row, :]
@@ -83,10 +83,10 @@ class Following(SharedResidual):
         self.origin.copy_(self.net.normalised(vectors).mean(0))
         self.row.copy_(shared.row[texel.to(shared.row.device)])
 
-    def forward(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+    def at(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Changes ``[N, 3]`` of offsets and ``[N, 3]`` of colours for one frame's vector ``[size]``."""
         coefficients = self.coefficients(vector, self.code) - self.here - self.code @ self.origin
-        offsets, colors = self.change(coefficients).split(3, dim=-1)
+        offsets, colors = self(coefficients).split(3, dim=-1)
         return offsets, colors
 
 

@@ -228,7 +228,7 @@ class TalkingHead(nn.Module):
         offsets = self.offsets
         if self.following is not None:
             # A condition begins with the frame's own vector.
-            shift, tint = self.following(condition[: self.following.size])
+            shift, tint = self.following.at(condition[: self.following.size])
             offsets, colors = offsets + shift, colors + tint
         maps = torch.cat([offsets, self.quats, self.log_scales, colors, self.opacities], dim=-1)
         return self.uv.bind(vertices, maps[None]), parts

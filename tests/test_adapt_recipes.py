@@ -182,7 +182,7 @@ def test_a_map_follows_pose_and_expression_as_the_prior_has_it_and_the_avatar_ke
     assert 0 < following.row.max() < following.rows
     vectors = torch.zeros(2, following.size)
     vectors[1, :3] = 0.3
-    still, turned = (following(vector)[1] for vector in vectors)
+    still, turned = (following.at(vector)[1] for vector in vectors)
     assert (turned - still).abs().max() > 1e-3
 
 

@@ -25,7 +25,7 @@ def following(vectors: torch.Tensor, texel: torch.Tensor) -> Following:
 
 def test_a_new_basis_changes_nothing_and_learns():
     new = SharedResidual(SIZE, RANK, TEXELS, torch.arange(TEXELS))
-    change = new.change(new.coefficients(torch.randn(4, SIZE)))
+    change = new(new.coefficients(torch.randn(4, SIZE)))
     assert change.shape == (4, TEXELS, CHANNELS)
     assert not change.any()
     change.sum().backward()
@@ -36,15 +36,15 @@ def test_a_map_holds_as_it_is_at_the_frames_it_was_made_from_whatever_the_code()
     vectors = torch.randn(1, SIZE)
     one = following(vectors, torch.arange(TEXELS))
     torch.nn.init.normal_(one.code)
-    for part in one(vectors[0]):
+    for part in one.at(vectors[0]):
         assert part.abs().max() < 1e-5
-    assert one(torch.randn(SIZE))[1].abs().max() > 1e-2
+    assert one.at(torch.randn(SIZE))[1].abs().max() > 1e-2
 
 
 def test_every_gaussian_takes_the_change_of_its_texel():
     vectors, texel = torch.randn(2, SIZE), torch.tensor([4, 0, 0, 2])
-    offsets, colors = following(vectors, texel)(torch.ones(SIZE))
-    all_offsets, all_colors = following(vectors, torch.arange(TEXELS))(torch.ones(SIZE))
+    offsets, colors = following(vectors, texel).at(torch.ones(SIZE))
+    all_offsets, all_colors = following(vectors, torch.arange(TEXELS)).at(torch.ones(SIZE))
     assert torch.equal(offsets, all_offsets[texel])
     assert torch.equal(colors, all_colors[texel])
 
@@ -52,23 +52,23 @@ def test_every_gaussian_takes_the_change_of_its_texel():
 def test_texels_that_do_not_follow_stay_as_they_are():
     shared = SharedResidual(SIZE, RANK, 2, torch.tensor([2, 0, 2, 1]))
     torch.nn.init.normal_(shared.basis)
-    change = shared.change(torch.ones(RANK))
+    change = shared(torch.ones(RANK))
     assert change.abs().sum(-1).bool().tolist() == [False, True, False, True]
 
 
 def test_a_code_bends_what_is_shared_and_the_prior_itself_stays_as_it_is():
     vectors = torch.zeros(1, SIZE)
     one = following(vectors, torch.arange(TEXELS))
-    before = one(torch.ones(SIZE))[1].detach()
+    before = one.at(torch.ones(SIZE))[1].detach()
     assert torch.allclose(
-        before, shared().change(shared().coefficients(torch.ones(SIZE)) - shared().coefficients(vectors)[0])[:, 3:]
+        before, shared()(shared().coefficients(torch.ones(SIZE)) - shared().coefficients(vectors)[0])[:, 3:]
     )
-    one(torch.ones(SIZE))[1].square().sum().backward()
+    one.at(torch.ones(SIZE))[1].square().sum().backward()
     assert one.code.grad.abs().sum() > 0
     assert all(p.grad is None for p in one.net.parameters())
     with torch.no_grad():
         one.code.add_(0.1)
-    assert not torch.allclose(one(torch.ones(SIZE))[1], before)
+    assert not torch.allclose(one.at(torch.ones(SIZE))[1], before)
 
 
 def test_only_offsets_and_colours_change():
@@ -80,4 +80,4 @@ def test_only_offsets_and_colours_change():
 
 def test_no_basis_at_all_changes_nothing():
     none = SharedResidual(SIZE, 0, TEXELS, torch.arange(TEXELS))
-    assert not none.change(none.coefficients(torch.randn(2, SIZE))).any()
+    assert not none(none.coefficients(torch.randn(2, SIZE))).any()

@@ -291,7 +291,7 @@ class VisualModel(nn.Module):
         code = None if code is None else code[:, None]
         start, end = (self.following.coefficients(_vectors(pose), code) for pose in (here, there))
         share = seen / seen.sum(1, keepdim=True).clamp_min(1e-6)
-        return changed(maps[:, None], self.following.change(end - (start * share[..., None]).sum(1, keepdim=True)))
+        return changed(maps[:, None], self.following(end - (start * share[..., None]).sum(1, keepdim=True)))
 
     def assemble(self, texture: Tensor, weight: Tensor, features: Tensor) -> Tensor:
         """Texture (B, N, 3), weight (B, N), features (B, N, C) to maps (B, N, 14)."""
