@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from configs import InputError
+
 # FaceMesh landmarks of the inner lips; the rig's first 478 vertices are these landmarks.
 INNER_UPPER, INNER_LOWER = (13, 82, 312), (14, 87, 317)
 CORNERS = (61, 291)
@@ -24,6 +26,30 @@ def default_rig() -> Any:
     from heads.rig import load_rig
 
     return load_rig()
+
+
+@lru_cache(maxsize=2)
+def mirror_signs(rig: Any) -> dict[str, np.ndarray]:
+    """What each coefficient of a mirrored head is multiplied by: ``identity`` (K_id,) and ``expression`` (K,), 1 or -1.
+
+    Raises:
+        InputError: a rig whose components are not each symmetric or antisymmetric; it cannot tell a mirrored head.
+    """
+    from scipy.spatial import cKDTree
+
+    flip, mean = np.array([-1.0, 1.0, 1.0]), rig.mean.cpu().numpy()[: rig.n_landmarks or None]
+    apart, other = cKDTree(mean).query(mean * flip)
+    signs = {}
+    for name in ("identity", "expression"):
+        basis = getattr(rig, name).cpu().numpy()[:, : len(mean)]
+        mirrored = basis[:, other] * flip
+        sign = np.sign((basis * mirrored).sum((1, 2)))
+        signs[name] = sign.astype(np.float32)
+        off = np.abs(mirrored - sign[:, None, None] * basis).max()
+        if max(apart.max(), off) > 1e-3:
+            raise InputError(f"rig {rig.name}: its {name} components are not symmetric, so heads cannot be mirrored; "
+                             "set augment.mirror=0")  # fmt: skip
+    return signs
 
 
 @dataclass(frozen=True)

@@ -260,11 +260,35 @@ def batch_of(samples: int = 2) -> dict[str, torch.Tensor]:
     return next(iter(Reader(open_dataset(talkers()), ReferenceView(CONFIG), batch_size=samples)))
 
 
+def test_a_mirrored_sample_is_the_flipped_picture_of_the_flipped_head():
+    from shards.dataset import open_dataset
+
+    sample, rig = open_dataset(talkers()).read(0), load_rig()
+    plain, mirror = (
+        ReferenceView(replace(CONFIG, augment=replace(CONFIG.augment, mirror=chance)))(sample, np.random.default_rng(3))
+        for chance in (0.0, 1.0)
+    )
+
+    def landmarks(batch):
+        pose = {name: torch.tensor(batch[f"target_{name}"]).float() for name in frontal()}
+        identity = torch.tensor(batch["identity"])[None].float().expand(len(pose["rotation"]), -1)
+        vertices = rig.vertices(identity, pose["expression"], pose["eyelids"], pose["gaze"])[:, : rig.n_landmarks]
+        return project(vertices, pose["rotation"], pose["translation"], pose["intrinsics"])[0].numpy()
+
+    other = mirror_index(rig.mean[: rig.n_landmarks]).numpy()
+    expected = landmarks(plain)[:, other] * [-1, 1] + [S, 0]
+    assert np.abs(landmarks(mirror) - expected).max() < 1e-3
+    assert np.abs(landmarks(mirror) - landmarks(plain)).max() > 0.1, "nobody is symmetric"
+    assert mirror["person"] == plain["person"] + 1, "a code of their own"
+    for name in ("target_image", "target_matte", "target_weight", "source_image"):
+        assert np.array_equal(mirror[name], plain[name][:, :, ::-1])
+
+
 def test_a_training_step_moves_every_part_of_the_model_towards_the_target(monkeypatch):
     monkeypatch.setattr("pretrain.expression_visual.objective.CODED", 1.0)
     torch.manual_seed(0)
     batch = batch_of()
-    objective = VisualObjective(VisualModel(CONFIG, load_rig()), people=int(batch["identity_index"].max()) + 1)
+    objective = VisualObjective(VisualModel(CONFIG, load_rig()), people=int(batch["person"].max()) // 2 + 1)
     objective.model.unet.out.weight.data.normal_(std=0.01)
     objective.model.following.basis.data.normal_(std=0.01)
     vary = replace(CONFIG.augment, gain=0.0, gamma=0.0)
@@ -339,7 +363,7 @@ def test_scores_measure_what_they_say():
     assert float(relative_angles(turn, frontal(yaw=-0.2)["rotation"][0].numpy())[0]) == pytest.approx(0.5, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["across", "wide"])
-def test_a_chance_beyond_one_is_refused(name):
-    with pytest.raises(InputError, match=f"{name} is 2, expected a chance between 0 and 1"):
-        load_config(ExpressionVisualConfig, {name: 2})
+@pytest.mark.parametrize("change", [{"across": 2}, {"wide": 2}, {"augment": {"mirror": 2}}])
+def test_a_chance_beyond_one_is_refused(change):
+    with pytest.raises(InputError, match="is 2, expected a chance between 0 and 1"):
+        load_config(ExpressionVisualConfig, change)

@@ -149,9 +149,7 @@ SLOWLY = 2.0
 def groups_of(model: RiggedHead, rate: float, frames: int) -> list[dict]:
     """Adam groups for a clip of so many frames: up to a second the map and the body alone, all in full from ten on."""
     share = min(1.0, max(0.0, (frames - FEW_FRAMES) / (9 * FEW_FRAMES)))
-    share = (
-        share if model.talking.following is None else share ** float(__import__("os").environ.get("HS_SLOW", SLOWLY))
-    )
+    share = share if model.talking.following is None else share**SLOWLY
     follow = (
         [group for group in model.groups(rate * share) if group["name"].split(".")[1] in FOLLOWING] if share else []
     )

@@ -64,6 +64,13 @@ class VisualAugmentConfig:
     gain: float = 0.15  # of each colour channel, standard deviation of the logarithm
     gamma: float = 0.15
     second: float = 0.5  # chance that further references are seen at all
+    mirror: float = 0.5  # chance that a person is mirrored: as many faces and lights again
+
+    def check(self) -> None:
+        """Refuse what is no chance."""
+        for name in ("mirror", "second"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"augment.{name} is {getattr(self, name):g}, expected a chance between 0 and 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,13 +25,13 @@ class VisualObjective(nn.Module):
 
     Args:
         model: the prior's network.
-        people: number of training people.
+        people: number of training people; mirrored they are others, with codes of their own.
     """
 
     def __init__(self, model: VisualModel, people: int) -> None:
         super().__init__()
         self.model = model
-        self.codes = nn.Parameter(torch.zeros(people, model.following.rank, model.following.size))
+        self.codes = nn.Parameter(torch.zeros(2 * people, model.following.rank, model.following.size))
         # In a list: a perceptual network that is not ours must not enter the checkpoint.
         self._perceptual: list = []
 
@@ -55,7 +55,7 @@ class VisualObjective(nn.Module):
         """Codes (B, K, C) in training, zero for some; ``None`` otherwise, for nobody is known then."""
         if not self.training:
             return None
-        codes = self.codes[batch["identity_index"].long()]
+        codes = self.codes[batch["person"].long()]
         return codes * (torch.rand(len(codes), 1, 1, device=codes.device) < CODED)
 
     def render_targets(

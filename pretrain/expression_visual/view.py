@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.expression_visual.config import ExpressionVisualConfig
+from pretrain.geometry import default_rig, mirror_signs
 
 POSE = ("rotation", "translation", "intrinsics", "expression", "eyelids", "gaze")
 
@@ -17,8 +18,8 @@ class ReferenceView:
     """Callable ``(sample, rng) -> batch entries``.
 
     With R references, G targets and S px: ``source_*`` and ``target_*`` of ``image`` (R|G, S, S, 3), ``matte``
-    (R|G, S, S), ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,), ``identity_index``;
-    ``target_weight`` (G, S, S), see :func:`pixel_weight`; ``seen`` (R,) 0 for references to be passed over.
+    (R|G, S, S), ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,),
+    ``person`` (two numbers for each ``identity_index``, the odd one for the mirrored person), ``target_weight`` (G, S, S), see :func:`pixel_weight`; ``seen`` (R,) 0 for references to be passed over.
     """
 
     config: ExpressionVisualConfig
@@ -42,14 +43,40 @@ class ReferenceView:
         seen = np.ones(config.references, np.float32)
         if rng.random() >= config.augment.second:
             seen[1:] = 0
+        identity, turned = pair["source_identity"], rng.random() < config.augment.mirror
+        if turned:
+            signs = mirror_signs(default_rig())
+            source, target = mirrored(source, signs["expression"]), mirrored(target, signs["expression"])
+            weight, identity = weight[:, :, ::-1].copy(), identity * signs["identity"]
         return {
             **{f"source_{n}": v for n, v in source.items()},
             **{f"target_{n}": v for n, v in target.items()},
-            "identity": pair["source_identity"],
-            "identity_index": pair["identity_index"],
+            "identity": identity,
+            "person": np.int64(2 * pair["identity_index"] + turned),
             "target_weight": weight,
             "seen": seen,
         }
+
+
+def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.ndarray]:
+    """Frames ``image, matte`` and :data:`POSE` (n, ...) as a mirror shows them: another person under another light.
+
+    Args:
+        signs: of the expression (K,), see :func:`pretrain.geometry.mirror_signs`.
+    """
+    flip = np.array([-1, 1, 1], np.float32)
+    intrinsics = frames["intrinsics"].copy()
+    intrinsics[:, 0, 2] = frames["image"].shape[2] - intrinsics[:, 0, 2]
+    return {
+        "image": frames["image"][:, :, ::-1].copy(),
+        "matte": frames["matte"][:, :, ::-1].copy(),
+        "rotation": frames["rotation"] * flip[:, None] * flip,
+        "translation": frames["translation"] * flip,
+        "intrinsics": intrinsics,
+        "expression": frames["expression"] * signs,
+        "eyelids": frames["eyelids"][:, ::-1].copy(),
+        "gaze": frames["gaze"][:, ::-1] * flip[:2],
+    }
 
 
 def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: ExpressionVisualConfig) -> np.ndarray:
