@@ -19,7 +19,8 @@ class ReferenceView:
 
     With R references, G targets and S px: ``source_*`` and ``target_*`` of ``image`` (R|G, S, S, 3), ``matte``
     (R|G, S, S), ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,),
-    ``person`` (two numbers for each ``identity_index``, the odd one for the mirrored person), ``target_weight`` (G, S, S), see :func:`pixel_weight`; ``seen`` (R,) 0 for references to be passed over.
+    ``person`` (two numbers for each ``identity_index``, the odd one for the mirrored person), ``target_weight``
+    (G, S, S), see :func:`pixel_weight`; ``seen`` (R,) 0 for references to be passed over.
     """
 
     config: ExpressionVisualConfig
