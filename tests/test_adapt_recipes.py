@@ -186,6 +186,29 @@ def test_a_map_follows_pose_and_expression_as_the_prior_has_it_and_the_avatar_ke
     assert (turned - still).abs().max() > 1e-3
 
 
+def test_a_training_frames_track_is_refined_by_its_pixels_and_no_other_frames_is(world):
+    from adapt.recipes.parts.drive import drive_of
+    from adapt.recipes.parts.tracks import TrackRefinement
+
+    model = _rigged(world)
+    model.talking.calibrate(world.track)
+    refinement = TrackRefinement(3, model.rig.n_expression)
+    model.refine_with(refinement)
+    assert model.refiner is refinement
+    assert "refiner" not in dict(model.named_children()), "no part of the avatar"
+    drive = drive_of(world.track, "cpu").pick([2])
+    plain, _ = model.head(drive)
+    with torch.no_grad():
+        refinement.rows[2, :3] = 20.0
+    moved, _ = model.head(drive.with_(index=torch.tensor([2])))
+    assert (moved - plain).abs().max() > 0.05
+    assert torch.equal(model.head(drive)[0], plain), "a frame that was not trained on"
+    moved.sum().backward()
+    assert refinement.rows.grad[2].abs().sum() > 0
+    model.refine_with(None)
+    assert torch.equal(model.head(drive.with_(index=torch.tensor([2])))[0], plain)
+
+
 def test_own_residuals_come_in_more_slowly_where_a_prior_knows_how_heads_follow(world):
     from adapt.recipes.headstart import groups_of
 

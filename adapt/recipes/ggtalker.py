@@ -97,6 +97,6 @@ def run(fit: Fit, context: Context) -> None:
         # The tracks found jointly stay in place while colours learn, so that they explain light and not misplacement.
         colors = model.groups(config.rate)
         fit.stage("color", ends["joint"], ends["color"], colors, loss)
-    model.refiner = None
+    model.refine_with(None)
     if config.inpainter:
         train_inpainter(fit, fit.inpainting(), ends["color"], 1.0, config.ssim)

@@ -171,7 +171,8 @@ def run(fit: Fit, context: Context) -> None:
     if config.track_refinement and context.frames > FEW_FRAMES:
         refinement = fit.start_refinement(context.rig.n_expression, context.frames)
         groups += refinement.groups()
-    model.refiner, first = None, ends["fit"] * config.refine_from
+    model.refine_with(None)
+    first = ends["fit"] * config.refine_from
     # A quarter of the pixels for the first steps, while colours and places are far off and the clip is being tracked.
     fit.shrink = 2 if fit.clock.fraction < first and context.clip.size >= 128 else 1
 
@@ -180,12 +181,13 @@ def run(fit: Fit, context: Context) -> None:
     def after(progress: float) -> None:
         nonlocal coarse
         if coarse and fit.clock.fraction >= first:
-            coarse, fit.shrink, model.refiner = False, 1, refinement
+            coarse, fit.shrink = False, 1
+            model.refine_with(refinement)
             calibrate(fit, context)
 
     fit.stage("fit", 0.0, ends["fit"], groups, loss, after=after, anneal=(0.0, ends["fit"]))
     fit.shrink = 1
-    model.refiner = None
+    model.refine_with(None)
     if config.inpainter:
         train_inpainter(fit, fit.inpainting(), ends["fit"], ends["inpainter"], config.ssim)
     if expert is not None:

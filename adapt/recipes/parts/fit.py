@@ -115,7 +115,7 @@ class Fit:
         saved = {key.removeprefix("refine/"): t for key, t in self.restored.items() if key.startswith("refine/")}
         if saved.keys() == refinement.state_dict().keys():
             refinement.load_state_dict(saved)
-        self.model.refiner = refinement
+        self.model.refine_with(refinement)
         return refinement
 
     # --- frames -------------------------------------------------------------------------------------------------

@@ -56,9 +56,9 @@ class HeadModel(nn.Module):
         """Corrects the tracks of training frames while training; never saved with the avatar."""
         return self._refiner[0] if self._refiner else None
 
-    @refiner.setter
-    def refiner(self, module: nn.Module | None) -> None:
-        self._refiner = () if module is None else (module,)
+    def refine_with(self, refiner: nn.Module | None) -> None:
+        """Set it. (A property's setter is never asked: ``nn.Module`` files modules among its children before.)"""
+        self._refiner = () if refiner is None else (refiner,)
 
     backdrop: Backdrop
 
