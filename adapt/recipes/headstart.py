@@ -143,7 +143,7 @@ def anchor_share(frames: int) -> float:
 # What follows pose and expression, and the shape: a second of video does not tell them from the tracker's noise.
 FOLLOWING = ("color", "offset", "correction", "identity", "following")
 # Power of the share where a prior knows how heads follow: then a few seconds' own residuals come in more slowly.
-SLOWLY = 2.0
+SLOWLY = 3.0
 
 
 def groups_of(model: RiggedHead, rate: float, frames: int) -> list[dict]:
