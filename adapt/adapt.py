@@ -45,7 +45,8 @@ HELD_FRAMES = 8
 ENDING, ENCODING = 2.0, 0.006
 # Tracked frames that a recipe wants before it builds its model: a second shows the face, its light and the body.
 FIRST_FRAMES = 25
-# More steps than these teach a handful of frames by heart, and an unseen view gets worse.
+# More steps than these teach a handful of frames by heart, and an unseen view gets worse: for a second of video, and for
+# each frame beyond it.
 FEWEST_STEPS, STEPS_PER_FRAME = 300, 40
 
 
@@ -200,7 +201,7 @@ def _clock(job: Job) -> Clock:
         spent_seconds=progress["seconds"],
         spent_iterations=progress["iterations"],
         reserve=reserve,
-        most=FEWEST_STEPS + STEPS_PER_FRAME * job.frames,
+        most=FEWEST_STEPS + STEPS_PER_FRAME * max(0, job.frames - FIRST_FRAMES),
     )
 
 
