@@ -18,9 +18,9 @@ EYE_REGIONS = ("eye_left", "eye_right", "eyeball_left", "eyeball_right")
 MOUTH_REGIONS = ("lips", "mouth_inside", "teeth_upper", "teeth_lower")
 
 
-# Offsets (triangle sizes), quaternion, log-scales, colours, opacity (logit): what a fit changes of a good start.
-# Weight of the code of a person on the prior's basis, as pretraining has it.
+# Weight of the code of a person on the prior's basis, as pretraining has it (``loss.code``).
 CODE = 2e-4
+# Offsets (triangle sizes), quaternion, log-scales, colours, opacity (logit): what a fit changes of a good start.
 USUAL_DRIFT = (0.5,) * 3 + (0.3,) * 4 + (0.4,) * 3 + (0.15,) * 3 + (1.5,)
 
 
