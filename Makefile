@@ -36,7 +36,7 @@ test: setup
 
 # Against a real object store: Debian's OpenStack Swift with its S3 API, started on the loopback.
 test-s3: setup
-	tests/real_s3/swift.sh $$(mktemp -d) $(BIN)/python -m pytest tests/test_storage.py
+	tests/support/swift.sh $$(mktemp -d) $(BIN)/python -m pytest tests/cluster/test_storage.py
 
 lint: setup
 	$(BIN)/ruff check .

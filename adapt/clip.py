@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adapt.video import FPS, video_info
+from adapt.avatar.video import FPS, video_info
 from configs import InputError
 
 TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
@@ -216,7 +216,7 @@ class Clip:
         """
         if first < 0 or count < 1 or first + count > len(self):
             raise InputError(f"frames {first} to {first + count - 1} of a clip that has frames 0 to {len(self) - 1}")
-        from shards.schema import SAMPLES_PER_FRAME as samples
+        from shards.format.schema import SAMPLES_PER_FRAME as samples
 
         rows = np.arange(first, first + count)
         track = {name: self.track[name][rows] for name in TRACK_FIELDS}
@@ -234,7 +234,7 @@ class Clip:
 
     def features(self) -> np.ndarray:
         """Log-mel rows ``[T, C]`` of the frames that are there."""
-        from shards.audio import extract_features
+        from shards.media.sound import extract_features
 
         return extract_features(FEATURES, self.audio)[: len(self)]
 

@@ -57,7 +57,7 @@ def find_priors(spec: str | Path | None) -> list[tuple[str, Path]]:
 
 def champion(uri: str) -> Path | None:
     """The registered champion's folder; ``None`` when nothing is registered or the registry is not installed."""
-    from cluster.registry import resolve
+    from cluster.registry.registry import resolve
 
     try:
         return Path(resolve(uri))
@@ -68,7 +68,7 @@ def champion(uri: str) -> Path | None:
 def _folders(uri: str) -> list[Path]:
     folder = Path(uri)
     if not folder.is_dir():
-        from cluster.registry import resolve
+        from cluster.registry.registry import resolve
 
         folder = Path(resolve(uri))
     if (folder / "prior.json").is_file():

@@ -54,8 +54,8 @@ def _generated(folder: Path) -> Path:
 
 
 def _adaptations(video: Path, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    from adapt.adapt import adapt
-    from adapt.recipes.parts import fit
+    from adapt.fit import loop as fit
+    from adapt.job import adapt
 
     fit.MEASURE_EVERY = LOOK_EVERY
     rows = []
@@ -78,8 +78,8 @@ def _adaptations(video: Path, options: argparse.Namespace, folder: Path) -> list
 def _talking(video: Path, size: int, prior: str, folder: Path) -> list[dict[str, Any]]:
     import soundfile
 
-    from adapt.adapt import adapt
-    from adapt.talk import talk
+    from adapt.job import adapt
+    from adapt.talk.talk import talk
 
     out, speech = folder / f"talker-{size}", folder / "speech.wav"
     adapt(video, out, prior=prior, budget="30it", size=size)
@@ -106,8 +106,8 @@ def _memory(avatar: Path) -> list[dict[str, Any]]:
 
 def stream(avatar: Path, minutes: int, rendered: int = 1) -> tuple[float, float]:
     """Peak memory (MB) of this process and seconds, after minutes of sound of which the first are rendered."""
-    from adapt.avatar import load_avatar
-    from adapt.talk import Talker
+    from adapt.avatar.avatar import load_avatar
+    from adapt.talk.talk import Talker
 
     block = (0.1 * np.random.default_rng(0).standard_normal(16_000)).astype(np.float32)
     talker, begin = Talker(load_avatar(avatar, "cpu")), time.monotonic()

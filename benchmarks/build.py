@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 from benchmarks.results import row, write
-from shards.build import build
-from shards.schema import FPS
+from shards.build.build import build
+from shards.format.schema import FPS
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
 ROUNDS = 3

@@ -23,9 +23,9 @@ from benchmarks.results import row, write
 from heads.fitting import Clip, FitConfig, Fitting
 from heads.losses import ssim
 from heads.masks import region_masks
-from heads.metrics import psnr
+from heads.measures.image import psnr
+from heads.person.talking_head import HeadConfig, TalkingHead
 from heads.rig import load_rig
-from heads.talking_head import HeadConfig, TalkingHead
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 PICTURES = Path(__file__).parents[1] / "build" / "fit"

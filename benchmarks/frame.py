@@ -68,12 +68,12 @@ class Scene:
         import numpy as np
         import torch
 
-        from adapt.recipes.parts.context import auto_resolution
-        from adapt.recipes.parts.drive import DRIVEN, drive_of
-        from adapt.recipes.parts.finish import Inpainting
-        from adapt.recipes.parts.rigged import RiggedHead
+        from adapt.fit.alignment import Inpainting
+        from adapt.fit.context import auto_resolution
+        from adapt.models.drive import DRIVEN, drive_of
+        from adapt.models.rigged import RiggedHead
+        from heads.person.talking_head import HeadConfig
         from heads.rig import load_rig
-        from heads.talking_head import HeadConfig
         from shards.synthetic.generate import make_talker
 
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -151,7 +151,7 @@ class Clock:
 @contextlib.contextmanager
 def clocks(model: Any, clock: Clock) -> Iterator[None]:
     """A clock around each stage of the model, none inside another."""
-    import heads.talking_head as module
+    import heads.person.talking_head as module
 
     talking = model.talking
     stages = [

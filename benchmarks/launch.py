@@ -28,7 +28,7 @@ def train(config: dict, context: object) -> dict | None:
     import torch
     from torch import nn
 
-    from cluster.engine import Engine, EngineConfig
+    from cluster.engine.engine import Engine, EngineConfig
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def _help() -> dict:
 def _launch(target: str, config: dict, **options: object) -> tuple[dict, float]:
     """(result, seconds) of a launch in a fresh process, as a user starts one."""
     script = (
-        "import json, sys, tempfile, time; from cluster.launch import launch\n"
+        "import json, sys, tempfile, time; from cluster.launch.launch import launch\n"
         "if __name__ == '__main__':\n"
         "    a = json.loads(sys.argv[1]); t = time.perf_counter()\n"
         "    r = launch(a['target'], a['config'], run=tempfile.mkdtemp(), **a['options'])\n"

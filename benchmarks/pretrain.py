@@ -49,8 +49,8 @@ def dataset(folder: str, people: int = 8, seconds: float = 6.0) -> str:
 
 def trainer(prior: str, size: str, data: str, run: str, *changes: str) -> Any:
     """A trainer of a shipped configuration that neither validates nor saves while it is measured."""
+    from pretrain.folder import task_class
     from pretrain.loop import Trainer
-    from pretrain.priors import task_class
     from pretrain.train import open_split
 
     kind = task_class(prior)
@@ -107,7 +107,7 @@ def slowed(prior: str, size: str) -> list[str]:
     """Changes of the configuration where this machine is too small for it; none for ``tiny`` and on a GPU."""
     import torch
 
-    from pretrain.priors import task_class
+    from pretrain.folder import task_class
 
     if size == "tiny" or torch.cuda.is_available():
         return []
@@ -124,7 +124,7 @@ def bare_step(built: Any, batch: dict[str, Any]) -> None:
 
 def cost_of_data(data: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Seconds of training that one pass over an identity and over an hour of speech costs, at the measured rates."""
-    from shards.dataset import open_dataset
+    from shards.read.dataset import open_dataset
 
     info = open_dataset(data).info
     result = []
@@ -140,7 +140,7 @@ def main() -> None:
     """Measure what this machine can run."""
     import torch
 
-    from shards.dataset import open_dataset
+    from shards.read.dataset import open_dataset
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", metavar="DATASET", help="a dataset with log-mel; default: synthetic talkers")

@@ -84,8 +84,8 @@ def _person(person: str, missing: list[str], cases: dict[str, str], rows: list[d
 
 def widths(clip: Any) -> tuple[np.ndarray, np.ndarray]:
     """Per frame: distance of (yaw, pitch) from the clip's median, radians; inner lip gap in eye distances."""
-    from adapt.metrics import lip_gap
-    from adapt.poses import rotation_to_euler
+    from adapt.evaluate.metrics import lip_gap
+    from adapt.talk.poses import rotation_to_euler
 
     angles = rotation_to_euler(clip.track["rotation"])[:, :2]
     return np.linalg.norm(angles - np.median(angles, 0), axis=1), lip_gap(clip.track["landmarks"])
@@ -117,8 +117,8 @@ def tested(clip: Any, first: int, count: int) -> dict[str, np.ndarray]:
 
 def _pair(case: str, video: Path, clip: Any, first: int, count: int, options: Any) -> list[dict[str, Any]]:
     """Adapt with and without the prior and score both: a row a figure."""
-    from adapt.adapt import adapt
-    from adapt.avatar import load_avatar
+    from adapt.avatar.avatar import load_avatar
+    from adapt.job import adapt
 
     frames, found, pictures = tested(clip, first, count), {}, []
     for variant, prior in (("with prior", options.prior), ("without prior", "none")):
@@ -142,8 +142,8 @@ def _pair(case: str, video: Path, clip: Any, first: int, count: int, options: An
 
 def score(avatar: Any, clip: Any, frames: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[int, np.ndarray]]:
     """PSNR (dB, mean over frames) by figure, and the rendered frames by number."""
-    from adapt import metrics
-    from adapt.evaluate import track_drive
+    from adapt.evaluate import metrics
+    from adapt.evaluate.evaluate import track_drive
 
     drive, _ = track_drive(avatar, clip)
     rows = np.unique(np.concatenate(list(frames.values())))

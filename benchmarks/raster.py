@@ -123,8 +123,8 @@ def projection_rows() -> list[dict[str, Any]]:
         from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_covar_preci
     except ImportError:
         return []
+    from heads.raster.backends.cpu import project
     from heads.raster.camera import Camera
-    from heads.raster.functions import project
 
     number, size = SCENES[-1]
     means, quats, scales, opacities, _, viewmats, Ks, _, _ = scene(number, size)
@@ -151,7 +151,7 @@ def binding_rows() -> list[dict[str, Any]]:
     """UV Gaussians to head space: kernel against twin, and Adam over them."""
     import torch
 
-    from heads.gaussians import UVGaussians
+    from heads.gaussians.uv import UVGaussians
 
     uv = UVGaussians(_grid_rig(40), 256)
     vertices = uv._mean[None].clone().requires_grad_(True)
@@ -243,7 +243,7 @@ def memory_rows() -> list[dict[str, Any]]:
 
 def gpu_rows() -> list[dict[str, Any]]:
     """gsplat through the same function, where there is a GPU."""
-    from heads.backends import probe_gsplat
+    from heads.raster.probes import probe_gsplat
 
     if not probe_gsplat().ok:
         return []

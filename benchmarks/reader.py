@@ -18,10 +18,10 @@ import simplejpeg
 
 from benchmarks.results import row, write
 from shards import Reader, SequenceView, open_dataset
-from shards.audio import logmel
-from shards.catalogue import Catalogue, write_catalogue
-from shards.schema import frame_name, sample_key
-from shards.writer import DatasetWriter
+from shards.format.catalogue import Catalogue, write_catalogue
+from shards.format.schema import frame_name, sample_key
+from shards.media.sound import logmel
+from shards.tar.writer import DatasetWriter
 
 SIZE, FRAMES, SAMPLES, ROUNDS = 512, 50, 16, 3
 SHARDS, PEOPLE = 100_000, 20_000
@@ -135,10 +135,10 @@ def opening(folder: Path) -> list[dict]:
     """Open a dataset of 100,000 shards in a fresh process; its index is simulated, no tar exists."""
     simulate(folder)
     code = (
-        "import time, json; from shards.dataset import open_dataset; "
+        "import time, json; from shards.read.dataset import open_dataset; "
         "t = time.perf_counter(); c = time.process_time(); "
         f"d = open_dataset({str(folder)!r}); n = len(d); s = time.perf_counter() - t; c = time.process_time() - c; "
-        "from shards.plan import EpochPlan; t = time.perf_counter(); p = EpochPlan(d, 0, 0); p.shard_at(len(p) // 2); "
+        "from shards.read.plan import EpochPlan; t = time.perf_counter(); p = EpochPlan(d, 0, 0); p.shard_at(len(p) // 2); "
         # Not ru_maxrss: a child inherits its parent's peak.
         "m = int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 1024; "
         "print(json.dumps([n, s, time.perf_counter() - t, m, c]))"

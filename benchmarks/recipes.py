@@ -75,9 +75,9 @@ def _parse() -> argparse.Namespace:
 
 def measure(person: str, recipe: str, case: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Adapt once and score both drives: one row a figure."""
-    from adapt.adapt import adapt
-    from adapt.avatar import load_avatar
-    from adapt.evaluate import score_clip, test_range, track_test
+    from adapt.avatar.avatar import load_avatar
+    from adapt.evaluate.evaluate import score_clip, test_range, track_test
+    from adapt.job import adapt
 
     video = options.clips / f"{person}.mp4"
     with tempfile.TemporaryDirectory(prefix="headstart-recipes-") as temporary:
@@ -112,7 +112,7 @@ def measure(person: str, recipe: str, case: str, options: argparse.Namespace) ->
 
 def _tools(options: argparse.Namespace, avatar: Any) -> Any:
     """What scores are made with; the sync expert is the given one, or that of the priors."""
-    from adapt.evaluate import Tools
+    from adapt.evaluate.evaluate import Tools
 
     record = avatar.document["priors"].get("sync-expert")
     tools = Tools.make(None, options.sync or (record["uri"] if record else None), None)

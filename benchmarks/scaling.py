@@ -1,7 +1,7 @@
 """A run on 512 ranks over 10,000 shards, simulated over the reader's own plan: balance, loss, stalls, restarts, cost.
 
 The order of samples is the real one: a catalogue of 10,000 shards in memory, read by the plan of
-:class:`shards.reader.Reader`. Speeds and failures are assumptions, named in ``docs/scaling.md``.
+:class:`shards.read.reader.Reader`. Speeds and failures are assumptions, named in ``docs/scaling.md``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from benchmarks.results import row, write
-from cluster.simulate import Fleet, Report, Restart, Simulation, Store
+from benchmarks.simulate import Fleet, Report, Restart, Simulation, Store
 
 SHARDS, PER_SHARD, FRAMES = 10_000, 32, 50
 RANKS, BATCH = 512, 4096
@@ -31,8 +31,8 @@ SCENARIOS = {
 
 def catalogue(shards: int = SHARDS) -> object:
     """A dataset of ``shards`` shards that exists only as its table of contents; five shards a person."""
-    from shards.catalogue import Catalogue
-    from shards.dataset import Dataset
+    from shards.format.catalogue import Catalogue
+    from shards.read.dataset import Dataset
 
     people = [{"name": f"p{i:05d}", "licences": ["CC-BY-4.0"], "consents": ["yes"]} for i in range(-(-shards // 5))]
     table = [
@@ -52,8 +52,8 @@ def catalogue(shards: int = SHARDS) -> object:
 
 def simulate(dataset: object, fleet: Fleet, store: Store, restart: Restart, batch: int = BATCH) -> Report:
     """One epoch."""
-    from shards.reader import Position, Reader
-    from shards.views import SequenceView
+    from shards.read.reader import Position, Reader
+    from shards.read.view import SequenceView
 
     reader = Reader(dataset, _anything(SequenceView()), batch_size=batch, seed=1, world_size=fleet.ranks, epochs=1)
     plan = reader.plan(0)

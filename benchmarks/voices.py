@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from adapt import metrics
+from adapt.evaluate import metrics
 from adapt.recipes import RECIPES
 from benchmarks.recipes import CLIPS, means
 from benchmarks.results import row, stored, write
@@ -132,7 +132,7 @@ def neighbour(person: str, people: list[str]) -> str:
 
 def languages(person: str, options: argparse.Namespace) -> Iterator[Voice]:
     """Speech files of the languages that the person does not speak in the clip."""
-    from shards.audio import read_audio
+    from shards.media.sound import read_audio
 
     for path in sorted(options.speech.glob("??_*.wav")):
         language = path.name[:2]
@@ -174,8 +174,8 @@ def _real(person: str, spoken: list[Voice], expert: Any) -> list[dict[str, Any]]
 def _avatar(
     person: str, recipe: str, spoken: list[Voice], expert: Any, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    from adapt.adapt import adapt
-    from adapt.avatar import load_avatar
+    from adapt.avatar.avatar import load_avatar
+    from adapt.job import adapt
 
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="headstart-voices-") as temporary:
@@ -199,8 +199,8 @@ def _say(rows: list[dict[str, Any]]) -> None:
 
 def heard(avatar: Any, sound: np.ndarray, expert: Any) -> tuple[np.ndarray, Any]:
     """Landmarks ``[T, 478, 3]`` px found in the avatar's frames for a sound, and the expert's features of the lips."""
-    from adapt.talk import Talker
-    from adapt.video import as_uint8
+    from adapt.avatar.video import as_uint8
+    from adapt.talk.talk import Talker
     from shards.tracking import detect_landmarks
 
     talker = Talker(avatar)
@@ -227,8 +227,8 @@ def heard(avatar: Any, sound: np.ndarray, expert: Any) -> tuple[np.ndarray, Any]
 
 def figures(case: str, voice: Voice, landmarks: np.ndarray, lips: Any, expert: Any) -> list[dict[str, Any]]:
     """Rows about one spoken voice; the last one compares with the real speaker, where there is one."""
-    from pretrain.baselines import correlation
-    from shards.audio import extract_features
+    from pretrain.baselines.baselines import correlation
+    from shards.media.sound import extract_features
 
     count = min(len(landmarks), len(voice.sound) * FPS // RATE)
     opening = metrics.lip_gap(landmarks[:count])

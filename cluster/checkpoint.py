@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import storage
-from cluster.errors import StorageError, Url, sentence
+from cluster.storage import storage
+from cluster.storage.errors import StorageError, Url, sentence
 
 log = logging.getLogger("headstart.checkpoint")
 FOLDER = "checkpoints"
@@ -36,7 +36,7 @@ def save_checkpoint(run_url: Url, step: int, write: Callable[[Path], None], keep
         run_url: the run's folder, local or remote.
         step: optimiser steps done so far.
         write: fills the empty local folder that it is given. In a run with several ranks call ``save_checkpoint`` on
-            *every* rank: ``write`` may then hold collective operations such as :meth:`cluster.engine.Engine.save`.
+            *every* rank: ``write`` may then hold collective operations such as :meth:`cluster.engine.engine.Engine.save`.
         keep: complete checkpoints to keep, never fewer than two, so that one stays good while another is damaged.
         main: whether this rank publishes; the others' folder is thrown away.
 

@@ -1,4 +1,4 @@
-"""The optimisation core: one clip with tracks → a :class:`heads.talking_head.TalkingHead` that reproduces it.
+"""The optimisation core: one clip with tracks → a :class:`heads.person.talking_head.TalkingHead` that reproduces it.
 
 Every recipe drives the same loop body; budgets, stages, resuming and reports are the driver's::
 
@@ -25,10 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs import InputError
-from heads.conditions import POSE
 from heads.losses import d_ssim, offset_penalty, scale_penalty, weighted_mean
 from heads.masks import region_masks
-from heads.talking_head import Rendered, TalkingHead
+from heads.person.inputs import POSE
+from heads.person.talking_head import Rendered, TalkingHead
 
 
 @dataclass

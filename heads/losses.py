@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from heads.lpips import LPIPS
-from heads.ssim import ssim_map, window_radius
+from heads.ssim_kernel import ssim_map, window_radius
 
 __all__ = [
     "LPIPS",

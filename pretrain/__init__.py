@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return pretrain
     if name == "load_prior":
-        from pretrain.priors import load_prior
+        from pretrain.folder import load_prior
 
         return load_prior
     raise AttributeError(f"module 'pretrain' has no attribute '{name}'")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cluster.engine import EngineConfig
+from cluster.engine.engine import EngineConfig
 from configs import InputError
 
 

@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from configs import InputError, to_dict
+from configs.seeds import derive
 from pretrain.config import check_same_run
-from pretrain.schedule import rate, update_average, update_average_from_state
-from pretrain.seeds import derive
+from pretrain.optimiser import rate, update_average, update_average_from_state
 from pretrain.task import Task
 
 STATE_SCHEMA = 1
@@ -105,13 +105,13 @@ class Trainer:
 
     Args:
         task: what is learned; ``run_url``: where the run lives, a folder or ``s3://``; ``context``: rank, world and
-        requests to stop (see ``cluster.launch``); ``tracker``: takes metrics and pictures, or None off rank 0.
+        requests to stop (see ``cluster.launch.launch``); ``tracker``: takes metrics and pictures, or None off rank 0.
     """
 
     def __init__(self, task: Task, run_url: str, context: Any, tracker: Any = None) -> None:
-        from cluster.engine import Engine
-        from cluster.observe import Meter
-        from shards.reader import Reader
+        from cluster.engine.engine import Engine
+        from cluster.engine.rank_times import Meter
+        from shards.read.reader import Reader
 
         self.meter = Meter()
         self.task, self.config, self.run_url, self.context, self.tracker = task, task.config, run_url, context, tracker
@@ -311,7 +311,7 @@ class Trainer:
 
     def _rank_times(self) -> dict[str, float]:
         """Where the ranks' time went since the last call; a slow or starved rank is named. Collective."""
-        from cluster.observe import describe, metrics
+        from cluster.engine.rank_times import describe, metrics
 
         table = self.meter.table(self.engine)
         self.meter.reset()

@@ -83,6 +83,6 @@ class Served:
 
 def _load_pyfunc(path: str) -> Served:
     """MLflow's entry point: ``path`` is the prior's folder."""
-    from pretrain.priors import load_prior
+    from pretrain.folder import load_prior
 
     return Served(load_prior(Path(path)))

@@ -74,7 +74,7 @@ class Task:
 
     Attributes:
         name: as on the command line; ``config_class``: what the YAML fills; ``seen_keys``: batch entries of the model;
-        ``identity_weights``: how often each person is read, see :class:`shards.plan.EpochPlan`.
+        ``identity_weights``: how often each person is read, see :class:`shards.read.plan.EpochPlan`.
     """
 
     name: ClassVar[str]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import InputError, load_config, to_dict
-from pretrain.priors import file_sha256, task_class, write_prior
+from pretrain.folder import file_sha256, task_class, write_prior
 
 
 def pretrain(
@@ -38,7 +38,7 @@ def pretrain(
         resume: False starts fresh (and refuses a folder that holds a run); True or ``"latest-or-fresh"`` continues the
             newest checkpoint of ``out`` if there is one; ``"latest"`` insists that there is one; a path or URL names it.
         overrides: ``["steps=100", "model.layers=2"]``.
-        cluster: a shipped name such as ``cluster/single-node-8gpu``, a YAML file or a mapping; see ``cluster.launch``.
+        cluster: a shipped name such as ``cluster/single-node-8gpu``, a YAML file or a mapping; see ``cluster.launch.launch``.
 
     Raises:
         InputError: bad configuration, dataset or checkpoint.
@@ -50,7 +50,7 @@ def pretrain(
     check_data(task, typed, data)
     run = str(out) if out else f"runs/{prior}-{time.strftime('%Y%m%d-%H%M%S')}"
     checkpoint = choose_checkpoint(run, resume)
-    from cluster.launch import launch
+    from cluster.launch.launch import launch
 
     job = {"prior": prior, "data": str(data), "config": to_dict(typed), "run": run, "checkpoint": checkpoint}
     result = launch(
@@ -79,8 +79,8 @@ def choose_checkpoint(run: str, resume: bool | str) -> str | None:
     Raises:
         InputError: a fresh start into a run that exists, or no checkpoint where one must exist.
     """
-    from cluster import storage
     from cluster.checkpoint import latest_checkpoint
+    from cluster.storage import storage
 
     if resume is False:
         if latest_checkpoint(run) is not None:
@@ -112,7 +112,7 @@ def open_split(task: type, config: Any, data: str) -> tuple[Any, Any]:
     Raises:
         InputError: too few people, licence unknown, another rig.
     """
-    from shards.dataset import open_dataset
+    from shards.read.dataset import open_dataset
 
     whole = open_dataset(data)
     holdout = config.holdout if isinstance(config.holdout, float) else list(whole.subset(config.holdout).identities)
@@ -184,7 +184,7 @@ def work(job: dict[str, Any], context: Any) -> dict[str, Any] | None:
 
 
 def _tracker(job: dict[str, Any], context: Any) -> Any:
-    from cluster.tracking import Tracker
+    from cluster.registry.run_log import Tracker
 
     name = str(context.run).rstrip("/").rsplit("/", 1)[-1]
     return Tracker(name, {"prior": job["prior"], "data": job["data"], **job["config"]}, run=context.run)
@@ -222,7 +222,8 @@ def publish(trainer: Any, job: dict[str, Any], result: dict[str, Any]) -> None:
     """Score the averaged weights on the held-out people, write the prior folder and register it."""
     import torch
 
-    from cluster import registry, storage
+    from cluster.registry import registry
+    from cluster.storage import storage
 
     with torch.no_grad():
         evidence = trainer.task.evidence(trainer.average)
@@ -281,13 +282,13 @@ def device_name() -> str:
 
 
 def _write_result(run: str, result: dict[str, Any]) -> None:
-    from cluster import storage
+    from cluster.storage import storage
 
     storage.write_bytes(storage.join(run, "result.json"), json.dumps(result, indent=1).encode())
 
 
 def _read_result(run: str) -> dict[str, Any]:
-    from cluster import storage
+    from cluster.storage import storage
 
     return json.loads(storage.read_bytes(storage.join(run, "result.json")))
 

@@ -5,29 +5,29 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-# `build` and `forget` are modules here; import the functions from them.
+# `build` is a package here; import the function from it.
 _WHERE = {
-    "BrokenSample": "schema",
-    "Dataset": "dataset",
-    "DatasetWriter": "writer",
-    "FEATURES": "audio",
-    "PairView": "views",
-    "Reader": "reader",
-    "SCHEMA": "schema",
-    "Sample": "schema",
-    "SequenceView": "views",
-    "SyncView": "views",
-    "extract_features": "audio",
-    "info": "audit",
-    "logmel": "audio",
-    "open_dataset": "dataset",
-    "read_audio": "audio",
-    "sample_key": "schema",
-    "stream_audio": "audio",
+    "BrokenSample": "format.schema",
+    "Dataset": "read.dataset",
+    "DatasetWriter": "tar.writer",
+    "FEATURES": "media.sound",
+    "PairView": "read.view",
+    "Reader": "read.reader",
+    "SCHEMA": "format.schema",
+    "Sample": "format.schema",
+    "SequenceView": "read.view",
+    "SyncView": "read.view",
+    "extract_features": "media.sound",
+    "info": "check.verify",
+    "logmel": "media.sound",
+    "open_dataset": "read.dataset",
+    "read_audio": "media.sound",
+    "sample_key": "format.schema",
+    "stream_audio": "media.sound",
     "synthesize": "synthetic",
     "track_frames": "tracking",
     "track_video": "tracking",
-    "verify": "audit",
+    "verify": "check.verify",
 }
 
 __all__ = sorted(_WHERE)

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from adapt.clip import Batch
+from adapt.fit.alignment import align_with_sound
+from adapt.fit.context import Context
+from adapt.fit.loop import Fit
+from adapt.fit.losses import coverage_loss, picture_loss
+from adapt.models.action_units import N_UNITS
+from adapt.models.base import Rendered
+from adapt.models.branches import AUDIO_SIZE, EYES, MOUTH, BranchHead, seed_cloud, train_static
 from adapt.recipes.headstart import check_numbers, shares_to_ends
-from adapt.recipes.parts.branches import AUDIO_SIZE, EYES, MOUTH, BranchHead, seed_cloud, train_static
-from adapt.recipes.parts.context import Context
-from adapt.recipes.parts.finish import align_with_sound
-from adapt.recipes.parts.fit import Fit
-from adapt.recipes.parts.losses import coverage_loss, picture_loss
-from adapt.recipes.parts.model import Rendered
-from adapt.recipes.parts.units import N_UNITS
 from adapt.recipes.talkinggaussian import empty_branches, face_loss, fuse, mouth_loss, sampler, shape_of
 
 __all__ = ["Config", "build", "empty", "run", "shape_of"]
@@ -61,7 +61,7 @@ class Config:
 
 def fields(config: Config) -> dict[str, torch.nn.Module]:
     """The motion fields, front-most branch first; ``listens`` names what each is given."""
-    from heads.motion import CrossModalMotion, FaceMotion
+    from heads.motion.fields import CrossModalMotion, FaceMotion
 
     found: dict[str, torch.nn.Module] = {}
     if config.eye_branch:
@@ -78,8 +78,8 @@ def fields(config: Config) -> dict[str, torch.nn.Module]:
 
 def build(context: Context) -> BranchHead:
     """Clouds on the tracked head by region, coloured by the frontal frame."""
-    from heads.free_gaussians import FreeGaussians
-    from shards.audio import FEATURES
+    from heads.gaussians.free import FreeGaussians
+    from shards.media.sound import FEATURES
 
     config = context.config
     taken = (EYES if config.eye_branch else ()) + (MOUTH if config.mouth_branch else ())

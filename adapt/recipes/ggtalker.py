@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
+from adapt.fit.alignment import train_inpainter
+from adapt.fit.context import Context
+from adapt.fit.initial_maps import build_rigged
+from adapt.fit.loop import Fit
+from adapt.models.rigged import RiggedHead
 from adapt.recipes.headstart import calibrate, check_numbers, loss_of, shape_of, shares_to_ends
-from adapt.recipes.parts.context import Context
-from adapt.recipes.parts.finish import train_inpainter
-from adapt.recipes.parts.fit import Fit
-from adapt.recipes.parts.rigged import RiggedHead
-from adapt.recipes.parts.start import build_rigged
 from configs import InputError
-from heads.talking_head import HeadConfig
+from heads.person.talking_head import HeadConfig
 
 __all__ = ["Config", "build", "empty", "run", "shape_of"]
 

@@ -14,15 +14,15 @@ from typing import Any
 from torch import Tensor
 
 from adapt.clip import Batch
-from adapt.recipes.parts.context import Context
-from adapt.recipes.parts.finish import align_with_sound, train_inpainter
-from adapt.recipes.parts.fit import Fit
-from adapt.recipes.parts.losses import coverage_loss, picture_loss
-from adapt.recipes.parts.model import Rendered
-from adapt.recipes.parts.rigged import RiggedHead
-from adapt.recipes.parts.start import build_rigged
+from adapt.fit.alignment import align_with_sound, train_inpainter
+from adapt.fit.context import Context
+from adapt.fit.initial_maps import build_rigged
+from adapt.fit.loop import Fit
+from adapt.fit.losses import coverage_loss, picture_loss
+from adapt.models.base import Rendered
+from adapt.models.rigged import RiggedHead
 from configs import InputError
-from heads.talking_head import FEW_FRAMES, HeadConfig
+from heads.person.talking_head import FEW_FRAMES, HeadConfig
 
 
 @dataclass(frozen=True, kw_only=True)

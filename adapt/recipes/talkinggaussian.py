@@ -16,8 +16,12 @@ import torch
 from torch import Tensor
 
 from adapt.clip import Batch
-from adapt.recipes.headstart import check_numbers, shares_to_ends
-from adapt.recipes.parts.branches import (
+from adapt.fit.context import Context
+from adapt.fit.loop import Fit
+from adapt.fit.losses import coverage_loss, lpips_of, picture_loss
+from adapt.models.action_units import N_UNITS
+from adapt.models.base import Rendered
+from adapt.models.branches import (
     AUDIO_SIZE,
     MOUTH,
     BranchHead,
@@ -25,11 +29,7 @@ from adapt.recipes.parts.branches import (
     seed_cloud,
     train_static,
 )
-from adapt.recipes.parts.context import Context
-from adapt.recipes.parts.fit import Fit
-from adapt.recipes.parts.losses import coverage_loss, lpips_of, picture_loss
-from adapt.recipes.parts.model import Rendered
-from adapt.recipes.parts.units import N_UNITS
+from adapt.recipes.headstart import check_numbers, shares_to_ends
 from heads.losses import d_ssim, weighted_mean
 
 
@@ -60,7 +60,7 @@ class Config:
 
 def fields(config: Config) -> dict[str, torch.nn.Module]:
     """The motion fields of the branches; ``listens`` names what each is given."""
-    from heads.motion import FaceMotion, MouthMotion
+    from heads.motion.fields import FaceMotion, MouthMotion
 
     face, mouth = FaceMotion(AUDIO_SIZE, N_UNITS), MouthMotion(AUDIO_SIZE)
     face.listens, mouth.listens = ("audio", "units"), ("audio",)
@@ -69,8 +69,8 @@ def fields(config: Config) -> dict[str, torch.nn.Module]:
 
 def build(context: Context) -> BranchHead:
     """Clouds on the tracked head, coloured by the frontal frame."""
-    from heads.free_gaussians import FreeGaussians
-    from shards.audio import FEATURES
+    from heads.gaussians.free import FreeGaussians
+    from shards.media.sound import FEATURES
 
     config = context.config
     clouds = {
@@ -106,7 +106,7 @@ def empty_branches(
     motion: dict[str, torch.nn.Module], document: dict[str, Any], tensors: dict[str, Tensor], rig: Any
 ) -> BranchHead:
     """The same for any recipe of branches."""
-    from heads.free_gaussians import FreeGaussians
+    from heads.gaussians.free import FreeGaussians
 
     counts = document["model"]["gaussians"]
     model = BranchHead(
@@ -198,7 +198,7 @@ def mouth_loss(config: Any) -> Callable[[Rendered, Batch], Tensor]:
 
 def sampler(fit: Fit, config: Any, kind: str) -> Callable[[float], Any] | None:
     """Incremental sampling over the mouth's opening or the eyes' closure; ``None`` when it is switched off."""
-    from adapt.metrics import lip_gap
+    from adapt.evaluate.metrics import lip_gap
 
     if not config.incremental_sampling:
         return None

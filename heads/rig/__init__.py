@@ -1,6 +1,6 @@
 """Rigs: the head's vertices from identity, expression, eyelids and gaze, all behind one interface."""
 
-from heads.rig.loading import load_rig
+from heads.rig.registry import load_rig
 from heads.rig.rig import CONTROLS, Control, Rig
 
 __all__ = ["CONTROLS", "Control", "Rig", "load_rig"]

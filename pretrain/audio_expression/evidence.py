@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from heads.measures.face import LipMotion, component_importance, default_rig, lip_error, lip_motion
 from pretrain.audio_expression.prior import AudioExpressionPrior
 from pretrain.audio_expression.windows import levelled
-from pretrain.baselines import RidgeFit, apply_ridge, correlation, principal_columns
-from pretrain.geometry import LipMotion, component_importance, default_rig, lip_error, lip_motion
-from pretrain.sequences import Sequence
+from pretrain.baselines.baselines import RidgeFit, apply_ridge, correlation, principal_columns
+from pretrain.data.sequences import Sequence
 from pretrain.task import Evidence, people_means
 
 Runs = Callable[[], Iterable[Sequence]]

@@ -88,8 +88,8 @@ class AudioExpressionPrior:
 
     @classmethod
     def restore(cls, info: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> AudioExpressionPrior:
-        """From a prior folder's content (see :func:`pretrain.priors.load_prior`)."""
-        from pretrain.priors import restored_config
+        """From a prior folder's content (see :func:`pretrain.folder.load_prior`)."""
+        from pretrain.folder import restored_config
 
         config, people = restored_config(info), list(info["dataset"]["identities"])
         rest = sum(target_sizes(config.targets, 0).values())
@@ -386,6 +386,6 @@ def _motion(model: ExpressionModel, features: Tensor) -> Tensor:
 
 def derive_style(seed: int) -> int:
     """Seed of the style search."""
-    from pretrain.seeds import derive
+    from configs.seeds import derive
 
     return derive(seed, "style")

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heads.measures.face import component_importance, default_rig, lip_error, lip_motion, mouth_directions
 from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.prior import LEAST_STD, AudioExpressionPrior, ExpressionModel
 from pretrain.audio_expression.targets import flatten_targets, target_sizes
 from pretrain.audio_expression.view import WindowView
 from pretrain.audio_expression.windows import levelled
-from pretrain.baselines import RidgeFit, correlation, principal_columns
-from pretrain.geometry import component_importance, default_rig, lip_error, lip_motion, mouth_directions
-from pretrain.selection import speaking_people
-from pretrain.sequences import Sequence, sequences
+from pretrain.baselines.baselines import RidgeFit, correlation, principal_columns
+from pretrain.data.audible import speaking_people
+from pretrain.data.sequences import Sequence, sequences
 from pretrain.task import Evidence, Task, check_features
 
 PURE_NOISE = 0.33

@@ -11,10 +11,10 @@ import numpy as np
 from pretrain.audio_expression.config import AudioExpressionConfig, AugmentConfig
 from pretrain.audio_expression.targets import flatten_targets
 from pretrain.audio_expression.windows import level_of
-from pretrain.selection import audible, has_sound
+from pretrain.data.audible import audible, has_sound
 
 MEL_BINS = 40
-DECIBEL = 1 / 25  # one decibel in the units of shards.audio.logmel
+DECIBEL = 1 / 25  # one decibel in the units of shards.media.sound.logmel
 REMEMBERED = (
     1500  # segments whose rows stay decoded (40 kB of log-mel each): decoding them costs more than a small model's step
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from pretrain.seeds import derive
+from configs.seeds import derive
 
 NOISE_BLOCK = 64
 

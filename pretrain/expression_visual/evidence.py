@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from heads.measures.face import lip_motion
+from pretrain.data.sequences import Sequence, sequences
 from pretrain.expression_visual.baseline import texture_copy
 from pretrain.expression_visual.prior import ExpressionVisualPrior
 from pretrain.expression_visual.view import POSE
-from pretrain.geometry import lip_motion
-from pretrain.sequences import Sequence, sequences
 from pretrain.task import Evidence, people_means
 
 TARGETS = 24  # frames of a clip that are compared
@@ -53,7 +53,7 @@ def load_clips(dataset: Any, size: int, targets: int = TARGETS, per_person: int 
 
 def load_clip(dataset: Any, run: Sequence, size: int, targets: int) -> Clip:
     """Choose the source and evenly spaced targets of a run and read their frames."""
-    from pretrain.geometry import default_rig
+    from heads.measures.face import default_rig
 
     track = run.track
     opening = lip_motion(default_rig(), track["identity"], track["expression"]).opening
@@ -119,7 +119,7 @@ def render(
     prior: ExpressionVisualPrior, maps: Tensor, person: Tensor, pose: dict[str, Tensor], grey: float = 0.5
 ) -> Tensor:
     """One map (N, 14), or one a pose (T, N, 14), under T poses: images (T, S, S, 3) over a grey background."""
-    from heads.gaussians import render_head
+    from heads.gaussians.uv import render_head
 
     model, frames, device = prior.model, len(pose["rotation"]), prior.model.device
     pose = {name: value.to(device) for name, value in pose.items()}

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heads.conditions import POSE, frame_vectors
-from heads.following import SharedResidual, changed
+from heads.person.appearance import SharedResidual, changed
+from heads.person.inputs import POSE, frame_vectors
 from pretrain.expression_visual.config import ExpressionVisualConfig, VisualModelConfig
 from pretrain.expression_visual.unwrap import TexelSurface, mirror_index, sample_pixels, visibility
 
@@ -139,7 +139,7 @@ def covering(neutral: Tensor, binding: Any, rig: Any) -> Tensor:
     whose footprint is held to a triangle smaller than they are: gaps. Here every point of a region of the mean head
     belongs to the region's nearest texel, and a Gaussian takes the mean and the spread of what belongs to it.
     """
-    from heads.gaussians import quaternions, triangle_frames
+    from heads.gaussians.uv import quaternions, triangle_frames
 
     mean, faces = rig.mean.cpu(), rig.faces.cpu().long()
     frames, units = (x[0] for x in triangle_frames(mean[None], faces))
@@ -203,7 +203,7 @@ class VisualModel(nn.Module):
 
     def __init__(self, config: ExpressionVisualConfig, rig: Any) -> None:
         super().__init__()
-        from heads.gaussians import UVGaussians
+        from heads.gaussians.uv import UVGaussians
 
         self.config, self.rig = config, rig
         self.binding = UVGaussians(rig, config.model.resolution)

@@ -20,7 +20,7 @@ class VisualObjective(nn.Module):
     penalties that keep Gaussians near their texel and of its size. The background is a random colour in both images,
     so that nothing of it can be learned.
 
-    Every training person has a code on the shared basis (:class:`heads.following.SharedResidual`), so that the basis
+    Every training person has a code on the shared basis (:class:`heads.person.appearance.SharedResidual`), so that the basis
     holds what people have in common *and* that in which they differ. Codes are no part of the prior.
 
     Args:
@@ -62,7 +62,7 @@ class VisualObjective(nn.Module):
         self, maps: Tensor, batch: dict[str, Tensor], code: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered images (B·G, S, S, 3), alphas (B·G, S, S, 1) and composited targets."""
-        from heads.gaussians import render_head
+        from heads.gaussians.uv import render_head
 
         model, count = self.model, batch["target_image"].shape[1]
         here, there = ({name: batch[f"{side}_{name}"].float() for name in POSE} for side in ("source", "target"))

@@ -20,7 +20,7 @@ class ExpressionVisualPrior:
     Attributes:
         info: the ``prior.json`` dictionary; resolution: texels along a side of the UV map; size: px at which frames are
         looked at; binding: the ``heads.UVGaussians`` that its maps belong to; rig: the rig they are bound to;
-        following: how its maps follow pose and expression (:class:`heads.following.SharedResidual`).
+        following: how its maps follow pose and expression (:class:`heads.person.appearance.SharedResidual`).
     """
 
     def __init__(self, model: VisualModel, info: dict[str, Any]) -> None:
@@ -30,13 +30,13 @@ class ExpressionVisualPrior:
 
     @classmethod
     def restore(cls, info: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> ExpressionVisualPrior:
-        """From a prior folder's content (see :func:`pretrain.priors.load_prior`).
+        """From a prior folder's content (see :func:`pretrain.folder.load_prior`).
 
         Raises:
             InputError: trained on another rig than this installation's.
         """
         from heads.rig import load_rig
-        from pretrain.priors import restored_config
+        from pretrain.folder import restored_config
 
         rig = load_rig()
         if info["rig"].get("sha256") != rig.sha256:

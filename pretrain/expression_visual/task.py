@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heads.conditions import frame_vectors
+from configs.seeds import derive
+from heads.measures.face import default_rig
+from heads.person.inputs import frame_vectors
 from pretrain.expression_visual.config import ExpressionVisualConfig
 from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.objective import VisualObjective
 from pretrain.expression_visual.prior import ExpressionVisualPrior
 from pretrain.expression_visual.view import POSE, ReferenceView
-from pretrain.geometry import default_rig
-from pretrain.seeds import derive
 from pretrain.task import Evidence, Task
 
 MEAN_FRAMES = 100  # samples from which the mean head's colours are taken

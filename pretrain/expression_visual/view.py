@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from heads.measures.face import default_rig, mirror_signs
 from pretrain.expression_visual.config import ExpressionVisualConfig
-from pretrain.geometry import default_rig, mirror_signs
 
 POSE = ("rotation", "translation", "intrinsics", "expression", "eyelids", "gaze")
 
@@ -27,7 +27,7 @@ class ReferenceView:
 
     def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Draw the frames; the same ``rng`` gives the same ones."""
-        from shards.views import PairView
+        from shards.read.view import PairView
 
         config = self.config
         extra = config.references - 1
@@ -63,7 +63,7 @@ def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.n
     """Frames ``image, matte`` and :data:`POSE` (n, ...) as a mirror shows them: another person under another light.
 
     Args:
-        signs: of the expression (K,), see :func:`pretrain.geometry.mirror_signs`.
+        signs: of the expression (K,), see :func:`heads.measures.face.mirror_signs`.
     """
     flip = np.array([-1, 1, 1], np.float32)
     intrinsics = frames["intrinsics"].copy()

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pretrain.baselines import area_under_curve
-from pretrain.sequences import sequences
+from pretrain.baselines.baselines import area_under_curve
+from pretrain.data.sequences import sequences
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.prior import OFFSETS, SyncExpert
 from pretrain.sync_expert.view import sample_lips

@@ -30,8 +30,8 @@ class SyncExpert:
 
     @classmethod
     def restore(cls, info: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> SyncExpert:
-        """From a prior folder's content (see :func:`pretrain.priors.load_prior`)."""
-        from pretrain.priors import restored_config
+        """From a prior folder's content (see :func:`pretrain.folder.load_prior`)."""
+        from pretrain.folder import restored_config
 
         model = SyncModel(restored_config(info), int(info["features"]["size"]))
         model.load_state_dict(tensors)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pretrain.audio_expression.task import Moments
-from pretrain.selection import speaking_people
-from pretrain.sequences import sequences
+from pretrain.data.audible import speaking_people
+from pretrain.data.sequences import sequences
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.lips import lip_shape
 from pretrain.sync_expert.model import SyncModel

@@ -10,7 +10,7 @@ import torch
 
 from pretrain.audio_expression.config import AugmentConfig
 from pretrain.audio_expression.view import MEL_BINS, clip_rows, vary_spectrum
-from pretrain.selection import audible
+from pretrain.data.audible import audible
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.lips import crop_lips, lip_shape
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from configs import InputError
-from shards.schema import MAX_FRAMES, SAMPLES_PER_FRAME, sample_key
+from shards.format.schema import MAX_FRAMES, SAMPLES_PER_FRAME, sample_key
 from shards.synthetic.identity import sample_identity
 from shards.synthetic.mp4 import write_mp4
 from shards.synthetic.talker import FPS, Performance, Talker
@@ -61,8 +61,8 @@ def _segments(
     """One task: the segments of frames first .. first + 250 of a clip, as arguments of `DatasetWriter.add`."""
     import torch
 
-    from shards.audio import extract_features
-    from shards.members import encode_jpeg
+    from shards.format.codecs import encode_jpeg
+    from shards.media.sound import extract_features
 
     if threads:
         torch.set_num_threads(threads)
@@ -138,7 +138,7 @@ def synthesize(
     Args:
         identities: number of people; person i of seed K is `make_talker(K * 1000 + i)`, at any number of identities.
         seconds: length of each clip; rounded to whole frames at 25 fps.
-        out: dataset folder or ``s3://`` URL, in the schema of `shards.schema`, with exact tracks and mattes.
+        out: dataset folder or ``s3://`` URL, in the schema of `shards.format.schema`, with exact tracks and mattes.
         size: side of the frames in px, even.
         workers: processes that render; one is this process.
         clips: clips per person, with different speech and motion.
@@ -150,8 +150,8 @@ def synthesize(
     Raises:
         InputError: a number out of range, a rig without FaceMesh landmarks, an output that cannot be written.
     """
-    from shards.dataset import open_dataset
-    from shards.writer import DatasetWriter
+    from shards.read.dataset import open_dataset
+    from shards.tar.writer import DatasetWriter
 
     _check(identities, seconds, size, workers, seed, clips)
     started = time.monotonic()

@@ -3,7 +3,7 @@
 from shards.tracking.api import VideoTrack, detect_landmarks, track_frames, track_video
 from shards.tracking.options import Refusal, TrackOptions
 from shards.tracking.overlay import overlay
-from shards.tracking.takes import Segment, Take
+from shards.tracking.segments import Segment, Take
 
 __all__ = [
     "Refusal",

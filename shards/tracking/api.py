@@ -9,11 +9,11 @@ import numpy as np
 
 from configs import InputError
 from heads.rig.facemesh import N_LANDMARKS
-from shards.schema import FPS, SAMPLE_RATE
+from shards.format.schema import FPS, SAMPLE_RATE
+from shards.media.decode import probe
+from shards.tracking.first_pass import Scan, scan
 from shards.tracking.options import Refusal, TrackOptions
-from shards.tracking.scan import Scan, scan
-from shards.tracking.takes import Segment, Source, Take
-from shards.video import probe
+from shards.tracking.segments import Segment, Source, Take
 
 SILENCE = 1e-4  # root mean square below which sound is silence
 
@@ -161,7 +161,7 @@ def _sound_trouble(path: Path, has_audio: bool, options: TrackOptions, frames: i
         return ""
     if not has_audio:
         return "no audio"
-    from shards.audio import stream_audio
+    from shards.media.sound import stream_audio
 
     end = round((options.start + frames / FPS) * SAMPLE_RATE)
     power, count = 0.0, 0

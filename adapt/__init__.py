@@ -1,0 +1,1 @@
+"""Avatars: one person's clip adapted within a budget, made to talk, measured and exported."""

@@ -1,0 +1,1 @@
+"""Gaussians of an avatar in files that other tools open: one module per format."""

@@ -1,0 +1,1 @@
+"""From sound to expressions: the drivers of an avatar."""

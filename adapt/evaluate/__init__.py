@@ -1,0 +1,1 @@
+"""One protocol for every avatar and every other method's video."""

@@ -1,0 +1,110 @@
+"""``evaluate --ablations``: the same clip adapted again without each prior and part, in one table.
+
+Every row has the same budget, seed and frames as the avatar that is evaluated. With enough frames a prior hardly shows
+in the error of the whole clip, so each row is also adapted to one second of it and tested on the same frames.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapt.avatar.avatar import Avatar, load_avatar
+
+# Row name -> (changes of the configuration, priors left out).
+SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "full": ((), ()),
+    "no visual prior": (("visual_prior=false",), ("expression-visual",)),
+    "no audio prior": (("audio_prior=false",), ("audio-expression",)),
+    "no alignment": (("alignment=false",), ("sync-expert",)),
+    "no following": (("following=false",), ()),
+    "no colour MLP": (("color_mlp=false",), ()),
+    "no residual motion": (("residual_motion=false",), ()),
+    "no track refinement": (("track_refinement=false",), ()),
+    "no inpainter": (("inpainter=false",), ()),
+    "no incremental sampling": (("incremental_sampling=false",), ()),
+    "no mouth branch": (("mouth_branch=false",), ()),
+}
+COLUMNS = ("psnr_face", "psnr_mouth", "ssim_face", "lmd", "aue_l", "sync_c", "jitter_lips", "seam")
+SHORT_SECONDS = 1.0
+
+
+def run_ablations(
+    avatar: str | Path, video: str | Path, result: dict[str, Any], *, start: float | None, device: str, tools: Any
+) -> list[dict[str, Any]]:
+    """Rows of the table: ``setting, drive`` and the columns, for the whole training part and for its first second.
+
+    Args:
+        result: the evaluation of the avatar itself, which is the first row.
+        tools: what scores are made with (:class:`adapt.evaluate.evaluate.Tools`).
+    """
+    opened = load_avatar(avatar, device)
+    first = result["test"]["first_frame"]
+    rows = _rows("full", "all frames", result["drives"])
+    for name in _switches(opened):
+        rows += _row(opened, video, name, None, first, device, tools)
+    for name in ("full", *(n for n in _switches(opened) if n == "no visual prior")):
+        rows += _row(opened, video, name, SHORT_SECONDS, first, device, tools)
+    return rows
+
+
+def _switches(avatar: Avatar) -> list[str]:
+    """The rows that mean something for this avatar: parts that its recipe has and that were on, priors that it had."""
+    config, priors = avatar.document["config"], avatar.document["priors"]
+    return [
+        name
+        for name, (changes, without) in SWITCHES.items()
+        if name != "full"
+        and all(config.get(change.split("=")[0]) is True for change in changes)
+        and all(kind in priors for kind in without)
+        and (name != "no following" or "following" in avatar.document["model"])
+    ]
+
+
+def _row(
+    avatar: Avatar, video: str | Path, name: str, seconds: float | None, first: int, device: str, tools: Any
+) -> list[dict[str, Any]]:
+    """Adapt once more with a switch and score the same test frames."""
+    from adapt.evaluate.evaluate import score_avatar
+    from adapt.job import adapt
+
+    changes, without = SWITCHES[name]
+    document = avatar.document
+    uris = [record["uri"] for kind, record in document["priors"].items() if kind not in without]
+    kept = [f"{key}={_text(value)}" for key, value in document["config"].items() if value != ""]
+    with tempfile.TemporaryDirectory(prefix="headstart-ablation-") as folder:
+        made = adapt(
+            video,
+            Path(folder) / "avatar",
+            recipe=document["recipe"],
+            prior=",".join(dict.fromkeys(uris)) or "none",
+            seconds=seconds or document["clip"]["frames"] / 25,
+            budget=document["progress"]["budget"],
+            set=kept + list(changes),
+            device=device,
+            seed=document["seed"],
+        )
+        if not made["complete"]:
+            # Ctrl-C or SIGTERM ended this stage early: a row of fewer steps would be no comparison.
+            raise KeyboardInterrupt
+        opened = load_avatar(Path(folder) / "avatar", device)
+        drives = score_avatar(opened, video, first, Path(folder), tools)
+    return _rows(name, "all frames" if seconds is None else f"first {seconds:g} s", drives)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _rows(name: str, trained: str, drives: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"setting": name, "trained on": trained, "drive": drive, **{key: _number(scores.get(key)) for key in COLUMNS}}
+        for drive, scores in drives.items()
+    ]
+
+
+def _number(value: float | None) -> float | str:
+    return "–" if value is None or not np.isfinite(value) else float(value)

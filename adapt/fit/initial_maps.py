@@ -1,0 +1,177 @@
+"""How a rigged head begins: the visual prior's map, or the texture of one frame copied onto the tracked mesh."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from adapt.evaluate.metrics import lip_gap
+from adapt.fit.context import Context, auto_resolution
+from adapt.models.drive import DRIVEN
+from adapt.models.rigged import RiggedHead
+from adapt.talk.poses import rotation_to_euler
+from heads.person.inputs import frame_vectors
+from heads.person.talking_head import HeadConfig
+
+COLOR = slice(10, 13)
+
+
+# Lip gap in eye distances from which on a frame shows the inside of the mouth.
+OPEN_GAP = 0.2
+# Head space looks along z: what lies deeper than the ears (about one eye distance) is hidden in a frontal view.
+VISIBLE_DEPTH = 1.2
+
+
+def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, following: bool = False) -> RiggedHead:
+    """A rigged head for the clip, its map from the prior where one is given and switched on.
+
+    Args:
+        context: clip, priors and configuration.
+        parts: of the head, without its resolution.
+        residual: whether eyes and mouth move beyond the rig.
+        following: whether the map follows pose and expression as the prior knows it from other people.
+    """
+    config = context.config
+    prior = context.priors.get("expression-visual") if config.visual_prior else None
+    resolution = config.resolution or auto_resolution(context.clip.size)
+    model = RiggedHead(
+        context.clip.size,
+        context.intrinsics,
+        rig=context.rig,
+        identity=context.identity,
+        parts=replace(parts, resolution=resolution),
+        residual=residual,
+    )
+    model.talking.calibrate(context.tracked())
+    context.start_backdrop(model.backdrop)
+    frame = context.frontal_frame()
+    with torch.no_grad():
+        maps = texture_maps(model, context, frame)
+        if prior is not None:
+            known = texture_known(maps) & ~hidden_mouth(model, context)
+            frames = reference_frames(context, frame)
+            nearest = nearest_texels(prior.resolution, model)
+            maps = from_prior(prior_maps(prior, context, frames), nearest, prior.resolution, model, maps, known)
+            if following and prior.following.rank:
+                shared = prior.following
+                vectors = frame_vectors({name: context.clip.track[name][frames] for name in DRIVEN})
+                model.talking.follow(shared.rank, shared.rows).take(shared, vectors, nearest)
+        set_maps(model, maps)
+    return model.to(context.device)
+
+
+def set_maps(model: RiggedHead, maps: Tensor) -> None:
+    """Replace the UV map's texels by ``[N, 14]``."""
+    head = model.talking
+    parameters = (head.offsets, head.quats, head.log_scales, head.colors, head.opacities)
+    for part, parameter in zip(maps.split([3, 4, 3, 3, 1], 1), parameters):
+        parameter.copy_(part)
+    model.start = maps.clone()
+
+
+def reference_frames(context: Context, frame: int) -> list[int]:
+    """The frontal frame and those that show what it hides: widest open mouth, head turned farthest to either side."""
+    track = context.clip.track
+    yaw = rotation_to_euler(track["rotation"])[:, 0]
+    others = (lip_gap(track["landmarks"]).argmax(), yaw.argmin(), yaw.argmax())
+    return list(dict.fromkeys([frame, *map(int, others)]))
+
+
+def prior_maps(prior, context: Context, frames: list[int]) -> Tensor:
+    """What the expression-visual prior makes of up to four frames."""
+    clip = context.clip
+    track = {name: clip.track[name][frames] for name in DRIVEN}
+    track["intrinsics"], track["identity"] = clip.intrinsics, np.array(clip.identity)
+    return prior.predict(clip.frames(frames), clip.mattes(frames), track).float().cpu()
+
+
+def from_prior(
+    predicted: Tensor, nearest: Tensor, resolution: int, model: RiggedHead, texture: Tensor, known: Tensor
+) -> Tensor:
+    """The prior's map on the model's texels.
+
+    At another resolution each texel takes its ``nearest [N]`` source texel, its scales shrunk by the ratio; the frame's
+    own texture, which is finer, then keeps its colours where it is ``known [N]``.
+    """
+    if resolution == model.resolution:
+        return predicted
+    maps = predicted[nearest].clone()
+    maps[:, 7:10] -= float(np.log(model.resolution / resolution))
+    return torch.where(known[:, None] & _colour_columns(), texture, maps)
+
+
+def nearest_texels(resolution: int, model: RiggedHead) -> Tensor:
+    """Of each of the model's texels the nearest one ``[N]`` of the same region in a map of another resolution."""
+    if resolution == model.resolution:
+        return torch.arange(model.talking.n)
+    from heads.gaussians.uv import UVGaussians
+
+    source = UVGaussians(model.rig, resolution)
+    place, target = (
+        (source.texels.float() + 0.5) / resolution,
+        (model.talking.uv.texels.float() + 0.5) / model.resolution,
+    )
+    # Texels of another part (teeth beside lips in the atlas) must not lend their Gaussians: they lie far away.
+    place = torch.cat([place, source.regions[:, None].float() * 10], 1).cpu()
+    target = torch.cat([target, model.talking.uv.regions[:, None].float() * 10], 1).cpu()
+    return torch.cat([torch.cdist(rows, place).argmin(1) for rows in target.split(4096)])
+
+
+def mouth_texels(model: RiggedHead) -> Tensor:
+    """Texels ``[N]`` of the inside of the mouth."""
+    inside = [model.rig.regions[name] for name in ("mouth_inside", "teeth_upper", "teeth_lower")]
+    return torch.isin(model.talking.uv.regions.cpu(), torch.tensor(inside))
+
+
+def hidden_mouth(model: RiggedHead, context: Context) -> Tensor:
+    """Texels ``[N]`` of the inside of a mouth that no frame so far opens: the pixels there are the lips'."""
+    shown = float(lip_gap(context.clip.track["landmarks"]).max()) > OPEN_GAP
+    return mouth_texels(model) & (not shown)
+
+
+def _colour_columns() -> Tensor:
+    columns = torch.zeros(1, 14, dtype=torch.bool)
+    columns[:, COLOR] = True
+    return columns
+
+
+def texture_known(texture: Tensor) -> Tensor:
+    """Texels ``[N]`` whose colour was seen: all the others share one fallback colour exactly."""
+    values, counts = texture[:, COLOR].unique(dim=0, return_counts=True)
+    return (texture[:, COLOR] != values[counts.argmax()]).any(1)
+
+
+def texture_maps(model: RiggedHead, context: Context, frame: int) -> Tensor:
+    """Neutral Gaussians with the colours of the pixels that they project to in one frame.
+
+    The inside of the mouth takes those of the frame that opens it widest.
+    """
+    maps = model.talking.maps().detach().clone()
+    everywhere = torch.ones(len(maps), dtype=torch.bool)
+    widest = int(lip_gap(context.clip.track["landmarks"]).argmax())
+    for texels, seen_in in ((everywhere, frame), (mouth_texels(model), widest)):
+        one = context.drive().to("cpu").pick([seen_in])
+        maps[texels, COLOR] = frame_colors(context, model.gaussians(one).means[0], seen_in)[texels]
+    return maps
+
+
+def frame_colors(context: Context, points: Tensor, frame: int) -> Tensor:
+    """Colours ``[N, 3]`` that points of head space ``[N, 3]`` have in one frame of the clip.
+
+    Points that face away, or fall off the head, take the mean colour of what is head but not face (hair).
+    """
+    batch = context.clip.batch([frame])
+    one = context.drive().to("cpu").pick([frame])
+    camera = (points @ one.rotation[0].T + one.translation[0]) @ context.intrinsics.T
+    grid = (camera[:, :2] / camera[:, 2:] / context.clip.size * 2 - 1)[None, None]
+    layers = torch.cat([batch.image, batch.matte * batch.masks["head"]], -1).permute(0, 3, 1, 2)
+    found = functional.grid_sample(layers, grid, mode="bilinear", align_corners=False)[0, :, 0].T
+    head = (batch.matte * batch.masks["head"])[0, ..., 0] > 0.5
+    hair = head & (batch.masks["face"][0, ..., 0] < 0.5)
+    region = hair if bool(hair.any()) else head if bool(head.any()) else torch.ones_like(head)
+    seen = (found[:, 3:] > 0.5) & (points[:, 2:] < VISIBLE_DEPTH)
+    return torch.where(seen, found[:, :3], batch.image[0][region].mean(0))

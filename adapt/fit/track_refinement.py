@@ -1,0 +1,37 @@
+"""Corrections of the tracked pose and expression for each training frame, learned from the pixels with the head.
+
+Trackers err by a pixel or two; a map optimised against wrong poses blurs. The corrections of a clip have zero mean,
+so that the head stays where the tracker will put it in frames that nobody corrects (talking, test frames).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from heads.person.inputs import POSE
+
+
+class TrackRefinement(nn.Module):
+    """Residuals ``[6 + K + 6]`` (rotation vector, translation, expression, eyelids, gaze) for a clip's frames."""
+
+    def __init__(self, frames: int, n_expression: int) -> None:
+        super().__init__()
+        size = POSE + n_expression + 6
+        self.rows = nn.Parameter(torch.zeros(frames, size))
+        # Typical tracking errors: radians, rig units (depth is seen least), deviations, closure, radians.
+        scale = torch.full((size,), 0.1)
+        scale[:3], scale[3:5], scale[5], scale[-6:] = 0.005, 0.01, 0.05, 0.05
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        """The residual of one training frame."""
+        return (self.rows[frame] - self.rows.mean(0)) * self.scale
+
+    def penalty(self, index: Tensor) -> Tensor:
+        """Keeps corrections small: they explain the tracker's error, not the missing parts of the model."""
+        return 1e-2 * self.rows[index].square().mean()
+
+    def groups(self, scale: float = 1.0) -> list[dict]:
+        """Adam group."""
+        return [{"params": [self.rows], "lr": 0.02 * scale, "name": "tracks"}]

@@ -1,0 +1,1 @@
+"""What a recipe optimises: heads of Gaussians that render under a drive."""

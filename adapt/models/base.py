@@ -1,0 +1,164 @@
+"""What every avatar model is: a head that renders under a drive, in front of a body; composition and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adapt.models.drive import Drive
+from heads.person.backdrop import Backdrop
+from heads.person.talking_head import TalkingHead
+
+Window = tuple[int, int, int, int]
+"""Part of a frame: top, left, height, width in px."""
+
+
+@dataclass
+class Rendered:
+    """A batch of rendered frames (or of a window of them).
+
+    Attributes:
+        color: the head's premultiplied colour ``[B, H, W, 3]``; alpha: its coverage ``[B, H, W, 1]``.
+        body: what lies behind it ``[B, H, W, 3]``.
+        image: the head over the body ``[B, H, W, 3]``.
+    """
+
+    color: Tensor
+    alpha: Tensor
+    body: Tensor
+    image: Tensor
+
+
+class HeadModel(nn.Module):
+    """Base of the recipes' models; subclasses say what the head looks like in :meth:`head`.
+
+    Args:
+        size: side of the frames, px.
+        intrinsics: ``[3, 3]`` of such a frame.
+
+    Attributes:
+        backdrop: body and background; subclasses have it.
+        hears: whether the head needs audio features beside the tracked expression.
+        inpainting: the body inpainter, once it is trained.
+    """
+
+    hears = False
+    # The training frames' track refinement is no part of the avatar: kept out of the module's children.
+    _refiner: tuple[nn.Module, ...] = ()
+
+    @property
+    def refiner(self) -> nn.Module | None:
+        """Corrects the tracks of training frames while training; never saved with the avatar."""
+        return self._refiner[0] if self._refiner else None
+
+    def refine_with(self, refiner: nn.Module | None) -> None:
+        """Set it. (A property's setter is never asked: ``nn.Module`` files modules among its children before.)"""
+        self._refiner = () if refiner is None else (refiner,)
+
+    backdrop: Backdrop
+
+    def __init__(self, size: int, intrinsics: Tensor) -> None:
+        super().__init__()
+        self.size = size
+        self.inpainting: nn.Module | None = None
+        self.register_buffer("intrinsics", intrinsics.float().clone())
+
+    def head(self, drive: Drive, window: Window | None = None) -> tuple[Tensor, Tensor]:
+        """Premultiplied colour ``[B, H, W, 3]`` and alpha ``[B, H, W, 1]`` of the head."""
+        raise NotImplementedError
+
+    def gaussians(self, drive: Drive | None):
+        """The head's Gaussians in head space (:class:`heads.gaussians.uv.Gaussians`), at rest for ``None``."""
+        raise NotImplementedError
+
+    def behind(self, drive: Drive, shrink: int = 1, window: Window | None = None) -> Tensor:
+        """Body and background ``[B, H, W, 3]``, at one ``shrink``-th of the size, or a window of them."""
+        size = self.size // shrink
+        return torch.stack([self.backdrop(condition, size, size, window) for condition in self.pose_condition(drive)])
+
+    @staticmethod
+    def pose_condition(drive: Drive) -> Tensor:
+        """What the backdrop listens to, ``[B, 18]``: the head's pose in the frame and around it."""
+        return TalkingHead.pose_condition(drive.condition)
+
+    def forward(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> Rendered:
+        """The head over its body.
+
+        Args:
+            window: render only this part (of the shrunk frame).
+            shrink: render at one ``shrink``-th of the size, for models that can.
+        """
+        color, alpha = self.head(drive, window) if shrink == 1 else self.head(drive, window, shrink)
+        # Windows are for steps that teach the head; the body learns from whole frames.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
+            body = self.behind(drive, shrink, window)
+        return Rendered(color, alpha, body, color + (1 - alpha) * body)
+
+    def view(self, window: Window | None) -> tuple[Tensor, int, int]:
+        """Intrinsics ``[3, 3]``, height and width of the whole frame or of a window of it."""
+        if window is None:
+            return self.intrinsics, self.size, self.size
+        top, left, height, width = window
+        shift = torch.zeros_like(self.intrinsics)
+        shift[0, 2], shift[1, 2] = left, top
+        return self.intrinsics - shift, height, width
+
+
+def head_window(landmarks: np.ndarray, size: int) -> Window:
+    """The part of frames that holds the head of landmarks ``[B, 478, 2+]`` px, sides multiples of 16."""
+    points = landmarks[..., :2].reshape(-1, 2)
+    (x0, y0), (x1, y1) = points.min(0), points.max(0)
+    wide, high = x1 - x0, y1 - y0
+    spans = ((y0 - 0.45 * high, y1 + 0.2 * high), (x0 - 0.25 * wide, x1 + 0.25 * wide))
+    out = []
+    for low, top in spans:
+        length = min(-(-int(top - low) // 16) * 16, size)
+        out.append((min(max(int((low + top - length) / 2), 0), size - length), length))
+    return out[0][0], out[1][0], out[0][1], out[1][1]
+
+
+def over_original(rendered: Rendered, original: Tensor, head: Tensor) -> Tensor:
+    """The head over a real frame whose own head is taken out.
+
+    Args:
+        original: ``[B, H, W, 3]`` the frame whose body is wanted.
+        head: ``[B, H, W, 1]`` its dilated head region: there the model's own body shows, softly joined, so nothing of
+            the real head remains.
+    """
+    soft = feather(head, max(2, original.shape[2] // 64))
+    plate = original * (1 - soft) + rendered.body * soft
+    return rendered.color + (1 - rendered.alpha) * plate
+
+
+def feather(mask: Tensor, radius: int) -> Tensor:
+    """Blur a mask ``[B, H, W, 1]`` outwards by ``radius`` px: its inside stays 1, and what is farther away stays 0."""
+    grown = mask
+    for dim in (2, 1):
+        grown = _slide(grown, radius, dim, torch.maximum)
+    soft = grown
+    for dim in (2, 1):
+        inside = grown.new_ones([grown.shape[d] if d == dim else 1 for d in range(4)])
+        soft = _slide(soft, radius, dim, torch.add) / _slide(inside, radius, dim, torch.add)
+    return torch.maximum(soft, mask)
+
+
+def _slide(x: Tensor, radius: int, dim: int, reduce: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """``reduce`` over the ``2 * radius + 1`` neighbours along a dimension of ``[B, H, W, 1]``, zeros beyond the edge.
+
+    Blocks of twice the width are made of two blocks, so a window costs its logarithm: on a CPU twenty times less than
+    pooling, and sums of zeros stay zero, which a running total's differences would not.
+    """
+    length, width, offset, total = x.shape[dim], 1, 0, None
+    block = functional.pad(x, (0, 0, radius, radius) if dim == 2 else (0, 0, 0, 0, radius, radius))
+    while width <= 2 * radius + 1:
+        if (2 * radius + 1) & width:
+            part = block.narrow(dim, offset, length)
+            total, offset = part if total is None else reduce(total, part), offset + width
+        count = block.shape[dim] - width
+        block, width = reduce(block.narrow(dim, 0, count), block.narrow(dim, width, count)), 2 * width
+    return total

@@ -1,0 +1,172 @@
+"""The rigged head of ``headstart`` and ``ggtalker``: ``heads.person.talking_head.TalkingHead`` as every model is driven.
+
+``headstart`` adds residual motion of eyes and mouth (FG-3DGS's high-frequency branches) on top of the rig.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adapt.models.base import HeadModel, Window
+from adapt.models.drive import Drive
+from heads.motion.fields import CrossModalMotion, Motion
+from heads.person.backdrop import Backdrop
+from heads.person.talking_head import HeadConfig, TalkingHead
+
+EYE_REGIONS = ("eye_left", "eye_right", "eyeball_left", "eyeball_right")
+MOUTH_REGIONS = ("lips", "mouth_inside", "teeth_upper", "teeth_lower")
+
+
+# Weight of the code of a person on the prior's basis, as pretraining has it (``loss.code``).
+CODE = 2e-4
+# Offsets (triangle sizes), quaternion, log-scales, colours, opacity (logit): what a fit changes of a good start.
+USUAL_DRIFT = (0.5,) * 3 + (0.3,) * 4 + (0.4,) * 3 + (0.15,) * 3 + (1.5,)
+
+
+class RiggedHead(HeadModel):
+    """One person's head on a rig.
+
+    Args:
+        rig: the rig (``heads.rig.load_rig``); identity: ``[K_id]`` the person's shape.
+        parts: resolution of the UV map and ranks of its residuals.
+        maps: ``[N, 14]`` to start from (a prior's prediction), else neutral.
+        residual: whether eyes and mouth move beyond the rig.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        intrinsics: Tensor,
+        *,
+        rig,
+        identity: Tensor,
+        parts: HeadConfig,
+        maps: Tensor | None = None,
+        residual: bool = True,
+    ) -> None:
+        super().__init__(size, intrinsics)
+        self.talking, self.rig = TalkingHead(rig, identity, size, size, parts, maps), rig
+        self.motion = nn.ModuleDict()
+        # Where the map began, for the anchor; no part of the avatar.
+        self.register_buffer("start", None, persistent=False)
+        if residual:
+            self._add_motion()
+
+    def _add_motion(self) -> None:
+        names, region = self.rig.regions, self.talking.uv.regions.cpu()
+        for name, members in (("eyes", EYE_REGIONS), ("mouth", MOUTH_REGIONS)):
+            inside = torch.isin(region, torch.tensor([names[member] for member in members]))
+            self.register_buffer(f"{name}_texels", inside.nonzero()[:, 0], persistent=False)
+            self.motion[name] = CrossModalMotion(
+                {"expression": self.rig.n_expression, "eyes": 6}, bound=2.0, base=16, finest=96
+            )
+        with torch.no_grad():
+            # Fields are indexed by where a Gaussian lies on the resting head.
+            self.register_buffer("rest_means", self.gaussians(None).means[0])
+
+    @property
+    def backdrop(self) -> Backdrop:
+        """Body and background, which belong to the talking head."""
+        return self.talking.backdrop
+
+    @property
+    def resolution(self) -> int:
+        """Side of the UV map."""
+        return self.talking.config.resolution
+
+    def delta(self, drive: Drive) -> Motion | None:
+        """Residual motion ``[B, N, 3]`` of all Gaussians, zero outside eyes and mouth."""
+        if not len(self.motion):
+            return None
+        eyes = torch.cat([drive.eyelids, drive.gaze.flatten(1)], 1)
+        means = self.rest_means.new_zeros(len(drive), *self.rest_means.shape)
+        for name, field in self.motion.items():
+            texels = getattr(self, f"{name}_texels")
+            means = means.index_add(
+                1, texels, field(self.rest_means[texels], expression=drive.expression, eyes=eyes).means
+            )
+        return Motion(means)
+
+    def head(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
+        """Premultiplied colour and alpha; see :class:`HeadModel`."""
+        driven, delta = self._driven(drive), self.delta(drive)
+        size = (self.size // shrink, self.size // shrink)
+        parts = []
+        for i in range(len(drive)):
+            moved = None if delta is None else Motion(delta.means[i : i + 1])
+            refinement = self.refinement(drive, i)
+            parts.append(self.talking.render(driven, i, size, None, window, refinement, moved))
+        return torch.stack([part.head for part in parts]), torch.stack([part.alpha for part in parts])
+
+    def refinement(self, drive: Drive, i: int) -> Tensor | None:
+        """The correction of one training frame's track; ``None`` for any other frame."""
+        return None if self.refiner is None or drive.index is None else self.refiner(drive.index[i])
+
+    def _driven(self, drive: Drive):
+        from heads.person.inputs import Drive as Driven
+
+        return Driven(
+            rotation=drive.rotation,
+            translation=drive.translation,
+            intrinsics=self.intrinsics,
+            expression=drive.expression,
+            eyelids=drive.eyelids,
+            gaze=drive.gaze,
+            condition=drive.condition,
+        )
+
+    def gaussians(self, drive: Drive | None):
+        """Gaussians ``[1, N, ...]`` in head space for the first frame of a drive; at rest for ``None``."""
+        talking = self.talking
+        if drive is None:
+            zero = torch.zeros(1, self.rig.n_expression, device=talking.identity.device)
+            return talking.uv.bind(self.rig.vertices(talking.identity[None], zero), talking.maps()[None])
+        from heads.person.talking_head import moved
+
+        bound, _ = talking.gaussians(self._driven(drive), 0)
+        delta = self.delta(drive)
+        return bound if delta is None else moved(bound, Motion(delta.means[:1]))
+
+    def motion_groups(self, scale: float = 1.0, only: str | None = None) -> list[dict]:
+        """Adam groups of the residual motion."""
+        return [
+            {**group, "name": f"motion.{name}"}
+            for name, field in self.motion.items()
+            if only in (None, name)
+            for group in field.parameter_groups(5e-4 * scale, 5e-3 * scale)
+        ]
+
+    def groups(self, scale: float = 1.0, leave: tuple[str, ...] = ()) -> list[dict]:
+        """Adam groups of map, residuals, track correction and backdrop, with the rates that ``heads.fitting`` found.
+
+        Args:
+            leave: parts to leave as they are, by the beginning of their names (``color``, ``correction``, ...).
+        """
+        from heads.fitting import parameter_groups
+
+        return [
+            {**row, "lr": row["lr"] * scale, "name": f"head.{row['name']}"}
+            for row in parameter_groups(self.talking)
+            if not any(row["name"] == part or row["name"].startswith(part + ".") for part in leave)
+        ]
+
+    def drift(self) -> Tensor:
+        """How far the map went from where it started, mean of squares in units of what each part usually moves.
+
+        Texels that the clip shows have pixels' gradients stronger than this one's; those that it does
+        not show have none but this, and keep what the prior knows about them.
+        """
+        if self.start is None:
+            return self.talking.offsets.new_zeros(())
+        return ((self.talking.maps() - self.start) / self.start.new_tensor(USUAL_DRIFT)).square().mean(0).sum()
+
+    def penalty(self) -> Tensor:
+        """Offsets near their triangle, scales of its size, and a code that is no other than people's are."""
+        from heads.losses import offset_penalty, scale_penalty
+
+        following = self.talking.following
+        code = 0.0 if following is None else CODE * following.code.square().sum()
+        return (
+            code + 0.01 * offset_penalty(self.talking.offsets, 2.0) + 0.01 * scale_penalty(self.talking.log_scales, 2.0)
+        )

@@ -1,0 +1,1 @@
+"""Speech through an avatar: poses, blinks, whole videos and streams."""

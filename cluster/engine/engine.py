@@ -1,0 +1,336 @@
+"""One training engine for one process or many: Accelerate with plain, DDP and DeepSpeed ZeRO 1-3, on CPU and GPU.
+
+A training loop uses it so::
+
+    engine = Engine(config.engine)
+    model = engine.prepare(model, optimizer, scheduler)     # every rank starts from rank 0's weights
+    for each optimiser step:
+        for each of config.engine.accumulate micro-batches:
+            loss, metrics = model(batch)                    # the loss is a mean over this rank's share
+            engine.backward(loss)
+        norm = engine.clip_and_step()                       # also steps the scheduler
+
+The global batch is the union of the ranks' shares, so the same global batch gives the same loss curve in every mode
+within rounding. Weights and optimiser state stay float32 in every mode; ``precision: bf16`` runs the forward pass under
+autocast. :meth:`Engine.save` writes whole tensors as safetensors: a checkpoint does not depend on the mode nor on the
+number of workers, and holds no pickle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from configs import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+log = logging.getLogger("headstart.engine")
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How a model is spread over the workers. ``plain`` with several workers means ``ddp``."""
+
+    mode: Literal["plain", "ddp", "zero1", "zero2", "zero3"] = "plain"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    accumulate: int = 1  # micro-batches of one optimiser step
+    clip: float = 1.0  # gradient norm above which gradients are scaled down; 0 leaves them
+    persistence: int = 100_000  # zero3: parameters with fewer elements stay whole on every rank
+
+    def check(self) -> None:
+        """Refuse numbers that cannot work."""
+        if self.accumulate < 1:
+            raise InputError(f"engine.accumulate is {self.accumulate}, expected one or more")
+        if self.clip < 0:
+            raise InputError(f"engine.clip is {self.clip}, expected zero (off) or more")
+        if self.persistence < 0:
+            raise InputError(f"engine.persistence is {self.persistence}, expected zero or more")
+
+
+class Engine:
+    """The engine of this process.
+
+    Attributes:
+        rank, world_size: this worker among all; is_main: rank 0.
+        device: where batches belong; mode: the effective one (``plain`` becomes ``ddp`` with several workers).
+
+    Raises:
+        InputError: CUDA asked for and absent, DeepSpeed asked for and absent, or workers that do not see each other.
+    """
+
+    def __init__(self, config: EngineConfig | None = None) -> None:
+        from cluster.engine import process_group
+
+        self.config = config or EngineConfig()
+        self.config.check()
+        self.rank, self.world_size = process_group.current()
+        self.is_main = self.rank == 0
+        self.device = _device(self.config.device)
+        self.mode = _effective_mode(self.config.mode, self.world_size)
+        self._accelerator = _accelerator(self.config, self.mode, self.device)
+        self._check_seat()
+        self._micro = 0
+        self._model: Any = None
+        self._optimizer: Any = None
+        self._scheduler: Any = None
+        self.unwrapped: Any = None
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any = None) -> nn.Module:
+        """The model as this engine runs it; call it like the original. Rank 0's weights go to every rank.
+
+        Args:
+            model: its ``forward(batch)`` returns the loss first or alone.
+            optimizer: a torch optimiser over the model's parameters; element-wise ones (AdamW, SGD) for ZeRO.
+            scheduler: a torch schedule of ``optimizer``; stepped once by every :meth:`clip_and_step`.
+        """
+        self.unwrapped, self._optimizer, self._scheduler = model, optimizer, scheduler
+        if self.config.precision == "bf16":
+            model.forward = _autocast(model.forward, self.device.type)  # type: ignore[method-assign]
+        if self._is_zero:
+            from cluster.engine import zero
+
+            self._broadcast(model.to(self.device))
+            prepared, _ = self._accelerator.prepare(model, optimizer)
+            if self.mode == "zero3":
+                zero.register_direct_parameters(model)
+        else:
+            # Not the optimiser: Accelerate's wrapper would hide its state, and there is no scaler to serve.
+            prepared = self._accelerator.prepare_model(model)
+        self._model = prepared
+        self._mark_boundary()
+        return prepared
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add this micro-batch's gradients, already divided by ``accumulate``; ranks meet at the last one."""
+        self._micro += 1
+        if self._is_zero:
+            self._model.backward(loss)
+            if self._micro % self.config.accumulate:
+                self._model.step()  # not a boundary: only counts the micro-batch
+        else:
+            (loss / self.config.accumulate).backward()
+        self._mark_boundary()
+
+    def clip_and_step(self) -> float:
+        """Clip to ``config.clip``, step optimiser and scheduler, clear gradients. Returns the norm before clipping.
+
+        With a norm that is not finite nothing is stepped (ZeRO: DeepSpeed has stepped already; stop and resume).
+
+        Raises:
+            InputError: called in the middle of an accumulation.
+        """
+        if self._micro == 0 or self._micro % self.config.accumulate:
+            raise InputError(
+                f"clip_and_step after {self._micro % self.config.accumulate} micro-batches, expected "
+                f"{self.config.accumulate}; call backward once for each"
+            )
+        if self._is_zero:
+            self._model.step()
+            norm = float(self._model.get_global_grad_norm() or 0.0)
+        else:
+            norm = self._clip()
+            if math.isfinite(norm):
+                self._optimizer.step()
+            self._optimizer.zero_grad(set_to_none=True)
+        if self._scheduler is not None and math.isfinite(norm):
+            self._scheduler.step()
+        self._micro = 0
+        self._mark_boundary()
+        return norm
+
+    # -- all ranks together ----------------------------------------------------------------------------------------
+
+    def mean(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The mean of a tensor over the ranks, on every rank; shape and dtype are kept."""
+        import torch.distributed as dist
+
+        if self.world_size == 1:
+            return tensor.detach().clone()
+        total = tensor.detach().to(self.device).clone()
+        dist.all_reduce(total)
+        return total / self.world_size
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank; every rank gets the same answer."""
+        import torch
+        import torch.distributed as dist
+
+        if self.world_size == 1:
+            return bool(flag)
+        value = torch.tensor([int(bool(flag))], device=self.device)
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value.item())
+
+    def gather(self, values: list[float]) -> list[list[float]]:
+        """The same short list of numbers from every rank, in rank order, on every rank."""
+        import torch
+        import torch.distributed as dist
+
+        if self.world_size == 1:
+            return [list(values)]
+        mine = torch.tensor(values, dtype=torch.float64, device=self.device)
+        everyone = [torch.zeros_like(mine) for _ in range(self.world_size)]
+        dist.all_gather(everyone, mine)
+        return [row.tolist() for row in everyone]
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.any(False)
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def full_state_dict(self) -> dict[str, torch.Tensor] | None:
+        """The whole model as float32 CPU tensors on the main rank, None on the others. Collective."""
+        from cluster.engine import state
+
+        whole = state.weights(self)
+        return whole if self.is_main else None
+
+    def export(self, path: str | Path) -> None:
+        """Write the whole model as one safetensors file that loads alone on one device. Collective."""
+        from cluster.engine import state
+
+        state.write_tensors(Path(path), self.full_state_dict())
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights, optimiser, schedule and random state into a local folder. Collective; rank 0 writes.
+
+        Files: ``weights.safetensors``, ``optimizer.safetensors``, ``random.safetensors``, ``engine.json``.
+        """
+        from cluster.engine import state
+
+        state.save(self, Path(folder))
+
+    def load(self, folder: str | Path) -> None:
+        """Take up what :meth:`save` wrote, in any mode and with any number of workers. Call after :meth:`prepare`.
+
+        Random state is restored when the number of workers is the same. Collective.
+
+        Raises:
+            InputError: not a folder of ours, or of another model (the first name that differs is given).
+        """
+        from cluster.engine import state
+
+        state.load(self, Path(folder))
+
+    # -- details ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _is_zero(self) -> bool:
+        return self.mode.startswith("zero")
+
+    def _check_seat(self) -> None:
+        # Without CUDA, Accelerate's DeepSpeed path can believe that every rank is rank 0 of 1, and train N times alone.
+        seen = (self._accelerator.process_index, self._accelerator.num_processes)
+        if seen != (self.rank, self.world_size):
+            raise InputError(
+                f"the engine believes to be rank {seen[0]} of {seen[1]}, the launcher says {self.rank} of "
+                f"{self.world_size}; start the workers with cluster.launch.launch or torchrun"
+            )
+
+    def _broadcast(self, model: nn.Module) -> None:
+        import torch.distributed as dist
+
+        if self.world_size > 1:
+            for tensor in [*model.parameters(), *model.buffers()]:
+                dist.broadcast(tensor.data, src=0)
+
+    def _mark_boundary(self) -> None:
+        """Tell DDP whether the coming forward pass is the last of its step, when the ranks exchange gradients."""
+        if hasattr(self._model, "require_backward_grad_sync"):
+            self._model.require_backward_grad_sync = self._micro % self.config.accumulate == self.config.accumulate - 1
+
+    def _clip(self) -> float:
+        import torch
+
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
+        limit = self.config.clip or float("inf")
+        return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+
+
+def _effective_mode(mode: str, world: int) -> str:
+    if mode == "plain" and world > 1:
+        return "ddp"
+    return "plain" if mode == "ddp" and world == 1 else mode
+
+
+def _device(name: str) -> torch.device:
+    import os
+
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("engine.device is cuda and torch sees no GPU; use device=cpu or see 'headstart doctor'")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    # Ray shows each worker its own GPU as number 0; torchrun shows all of them.
+    index = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+    from cluster.engine import process_group
+
+    # These are singletons: a second engine in one process would silently get the first one's mode.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    if mode.startswith("zero"):
+        import torch.distributed as dist
+
+        from cluster.engine import zero
+
+        plugin = zero.plugin(mode, accumulate=config.accumulate, clip=config.clip, persistence=config.persistence)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        if not dist.is_initialized():
+            process_group.alone(backend)
+        handlers: list[Any] = [InitProcessGroupKwargs(backend=backend)] if device.type == "cpu" else []
+        return Accelerator(
+            deepspeed_plugin=plugin, gradient_accumulation_steps=config.accumulate, kwargs_handlers=handlers
+        )
+    # Unused parameters are looked for because dropping a condition leaves some without gradient, and because DDP then
+    # keeps its buckets: rebuilt buckets add in another order after a restart, which changes the last bit.
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+    return Accelerator(cpu=device.type == "cpu", kwargs_handlers=handlers)
+
+
+def _autocast(forward: Callable[..., Any], device: str) -> Callable[..., Any]:
+    # Inside the wrapped module's forward: DeepSpeed switches off an autocast that surrounds it.
+    def run(*args: Any, **kwargs: Any) -> Any:
+        import torch
+
+        with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False):
+            return forward(*args, **kwargs)
+
+    return run
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The ``engine.json`` of a saved engine.
+
+    Raises:
+        InputError: absent, damaged or of another schema.
+    """
+    path = folder / "engine.json"
+    with contextlib.suppress(OSError, ValueError):
+        saved = json.loads(path.read_text())
+        if isinstance(saved, dict) and saved.get("schema") == SCHEMA:
+            return saved
+    raise InputError(f"{path}: no engine state of schema {SCHEMA}; give a folder that Engine.save wrote")

@@ -1,0 +1,145 @@
+"""Where each rank's time goes, and which one is slow: waiting for data, computing, or waiting for the others.
+
+meter = Meter()
+for batch in meter.data(batches):          # waiting for data
+    with meter.computing():                # own work: forward and backward
+        ...
+    engine.clip_and_step()                 # the rest is waiting for the others
+table = meter.table(engine)                # collective: one row per rank
+print(describe(table) or "no rank is slow")
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+if TYPE_CHECKING:
+    from cluster.engine.engine import Engine
+
+T = TypeVar("T")
+SLOW = 1.2  # a rank is called slow when its own work takes so many times the median's
+STALL = 0.1  # and starved when it waits for data for more than this share of the time
+
+
+@dataclass(frozen=True)
+class RankTimes:
+    """One rank since the meter's last reset: seconds, and steps a second."""
+
+    rank: int
+    data: float  # waiting for the reader
+    compute: float  # own work
+    others: float  # waiting for the other ranks
+    steps_per_second: float
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.data + self.compute + self.others
+
+
+class Meter:
+    """Clocks of one rank."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start anew, after a table was shown."""
+        self._data = self._compute = 0.0
+        self._steps, self._started = 0, time.perf_counter()
+
+    def data(self, batches: Iterable[T]) -> Iterator[T]:
+        """The same batches; the time until each comes counts as waiting for data. One batch is one step."""
+        source = iter(batches)
+        while True:
+            started = time.perf_counter()
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
+            self._data += time.perf_counter() - started
+            self._steps += 1
+            yield batch
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Around this rank's own work, without the exchange of gradients."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._compute += time.perf_counter() - started
+
+    def table(self, engine: Engine) -> list[RankTimes]:
+        """Every rank's times, on every rank. Collective."""
+        total = time.perf_counter() - self._started
+        rows = engine.gather([self._data, self._compute, total, float(self._steps)])
+        return [
+            RankTimes(rank, data, compute, max(0.0, total - data - compute), steps / max(total, 1e-9))
+            for rank, (data, compute, total, steps) in enumerate(rows)
+        ]
+
+
+def describe(table: list[RankTimes]) -> str | None:
+    """One sentence about the rank that slows the run and what to do, or None when none does."""
+    starved = max(table, key=lambda row: row.data / max(row.seconds, 1e-9))
+    if starved.data > STALL * starved.seconds:
+        return (
+            f"rank {starved.rank} waits for data {100 * starved.data / starved.seconds:.0f} % of its time; "
+            "raise reader_workers or prefetch, or bring the data nearer (docs/scaling.md)"
+        )
+    work = sorted(row.compute for row in table)
+    median, slowest = work[(len(work) - 1) // 2], max(table, key=lambda row: row.compute)
+    if len(table) > 1 and slowest.compute > SLOW * median:
+        return (
+            f"rank {slowest.rank} computes {slowest.compute / max(median, 1e-9):.1f} times as long as the median rank; "
+            "look for another process or heat on its machine, or drain it"
+        )
+    return None
+
+
+def metrics(table: list[RankTimes]) -> dict[str, float]:
+    """The table as numbers for the tracker: ``rank0/data`` and so on, in seconds, and the slowest rank."""
+    flat: dict[str, Any] = {}
+    for row in table:
+        flat |= {f"rank{row.rank}/{name}": value for name, value in asdict(row).items() if name != "rank"}
+    return flat
+
+
+class Progress:
+    """One changing line on a terminal, plain lines now and then elsewhere.
+
+    Args:
+        total: steps of the run; stream: where to; every: seconds between lines that are not on a terminal.
+    """
+
+    def __init__(self, total: int, stream: TextIO | None = None, every: float = 30.0) -> None:
+        self.total, self.stream, self.every = total, stream or sys.stderr, every
+        self._terminal = self.stream.isatty()
+        self._started, self._first, self._last = time.perf_counter(), None, float("-inf")
+
+    def show(self, step: int, numbers: dict[str, float]) -> None:
+        """Say that ``step`` steps are done; cheap enough for every step."""
+        now = time.perf_counter()
+        self._first = step - 1 if self._first is None else self._first
+        if now - self._last < (0.2 if self._terminal else self.every) and step < self.total:
+            return
+        self._last = now
+        rate = (step - self._first) / max(now - self._started, 1e-9)
+        left = (self.total - step) / max(rate, 1e-9)
+        text = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        line = f"step {step}/{self.total}  {text}  {rate:.2f} steps/s  {_clock(left)} left"
+        end = "\n" if step >= self.total or not self._terminal else ""
+        start = "\r\x1b[2K" if self._terminal else ""
+        print(f"{start}{line}", end=end, file=self.stream, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

@@ -1,0 +1,202 @@
+"""The engine's state on disk: whole tensors as safetensors and one JSON file, the same for every mode."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from configs import InputError, nearest
+
+if TYPE_CHECKING:
+    from cluster.engine.engine import Engine
+
+
+def weights(engine: Engine) -> dict[str, torch.Tensor]:
+    """Whole float32 tensors by name; empty off the main rank. Collective."""
+    if engine._is_zero:
+        from cluster.engine import zero
+
+        return zero.weights(engine._model, engine.unwrapped, keep=engine.is_main)
+    if not engine.is_main:
+        return {}
+    return {name: value.detach().cpu().clone() for name, value in engine.unwrapped.state_dict().items()}
+
+
+def save(engine: Engine, folder: Path) -> None:
+    """See :meth:`cluster.engine.engine.Engine.save`."""
+    from cluster.engine.engine import SCHEMA
+
+    whole, moments, generators = weights(engine), _moments(engine), _random_state(engine)
+    if not engine.is_main:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / "weights.safetensors", whole)
+    write_tensors(folder / "optimizer.safetensors", moments)
+    write_tensors(folder / "random.safetensors", generators)
+    saved = {
+        "schema": SCHEMA,
+        "mode": engine.mode,
+        "world_size": engine.world_size,
+        "precision": engine.config.precision,
+        "groups": [
+            _plain({k: v for k, v in group.items() if k != "params"}) for group in engine._optimizer.param_groups
+        ],
+        "scheduler": _plain(engine._scheduler.state_dict()) if engine._scheduler is not None else None,
+    }
+    (folder / "engine.json").write_text(json.dumps(saved, indent=1))
+
+
+def load(engine: Engine, folder: Path) -> None:
+    """See :meth:`cluster.engine.engine.Engine.load`."""
+    from safetensors.torch import load_file
+
+    from cluster.engine.engine import read_state
+
+    saved = read_state(folder)
+    if engine._model is None:
+        raise InputError("the engine has no model yet; call prepare before load")
+    whole = load_file(folder / "weights.safetensors")
+    _check_names(engine.unwrapped, whole, folder)
+    moments = load_file(folder / "optimizer.safetensors")
+    if engine._is_zero:
+        from cluster.engine import zero
+
+        zero.load_weights(engine._model, engine.unwrapped, whole)
+        zero.load_moments(engine._model, engine.unwrapped, moments)
+    else:
+        engine.unwrapped.load_state_dict(whole)
+        _load_moments(engine, moments)
+    _load_groups(engine, saved["groups"], folder)
+    if engine._scheduler is not None and saved["scheduler"] is not None:
+        engine._scheduler.load_state_dict(_lists(saved["scheduler"], engine._scheduler.state_dict()))
+    if saved["world_size"] == engine.world_size:
+        _load_random_state(engine, load_file(folder / "random.safetensors"))
+    engine.barrier()
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor] | None) -> None:
+    """One safetensors file; None (off the main rank) writes nothing."""
+    from safetensors.torch import save_file
+
+    if tensors is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+
+
+# ---------------------------------------------------------------------------------------------- optimiser
+
+
+def _moments(engine: Engine) -> dict[str, torch.Tensor]:
+    if engine._is_zero:
+        from cluster.engine import zero
+
+        return zero.moments(engine._model, engine.unwrapped, keep=engine.is_main)
+    if not engine.is_main:
+        return {}
+    state = engine._optimizer.state
+    return {
+        f"{name}/{key}": value.detach().cpu().clone()
+        for name, parameter in engine.unwrapped.named_parameters()
+        for key, value in state.get(parameter, {}).items()
+        if torch.is_tensor(value)
+    }
+
+
+def _load_moments(engine: Engine, moments: dict[str, torch.Tensor]) -> None:
+    parameters = dict(engine.unwrapped.named_parameters())
+    state = engine._optimizer.state
+    state.clear()
+    for name, value in moments.items():
+        parameter, key = name.rsplit("/", 1)
+        # Adam counts its steps on the CPU whatever the device of the parameter.
+        value = value.to(parameters[parameter].device) if value.dim() else value
+        state[parameters[parameter]][key] = value.clone()
+
+
+def _load_groups(engine: Engine, groups: list[dict[str, Any]], folder: Path) -> None:
+    mine = engine._optimizer.param_groups
+    if len(groups) != len(mine):
+        raise InputError(
+            f"{folder}: the optimiser had {len(groups)} parameter groups, this one has {len(mine)}; resume the same run"
+        )
+    for group, saved in zip(mine, groups):
+        group.update(_lists(saved, group))
+
+
+def _plain(value: Any) -> Any:
+    """The part of a state dictionary that JSON holds exactly: numbers, text, booleans, lists."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items() if _is_plain(item)}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if torch.is_tensor(value) else value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return True
+    return value is None or isinstance(value, bool | int | float | str) or (torch.is_tensor(value) and not value.dim())
+
+
+def _lists(saved: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """``saved`` with the container types of ``now`` (JSON made lists of the tuples)."""
+    return {key: tuple(value) if isinstance(now.get(key), tuple) else value for key, value in saved.items()}
+
+
+# ---------------------------------------------------------------------------------------------- randomness
+
+
+def _random_state(engine: Engine) -> dict[str, torch.Tensor]:
+    """Generator states of every rank by name, on the main rank. Collective."""
+    import torch.distributed as dist
+
+    mine = _generators(engine)
+    if engine.world_size == 1:
+        return {f"{name}/0": value for name, value in mine.items()}
+    whole: dict[str, torch.Tensor] = {}
+    for name, value in mine.items():
+        everyone = [torch.zeros_like(value, device=engine.device) for _ in range(engine.world_size)]
+        dist.all_gather(everyone, value.to(engine.device))
+        whole.update({f"{name}/{rank}": state.cpu() for rank, state in enumerate(everyone)})
+    return whole if engine.is_main else {}
+
+
+def _generators(engine: Engine) -> dict[str, torch.Tensor]:
+    numpy_state = np.random.get_state()  # noqa: NPY002 - the legacy generator is what libraries of the field use
+    states = {
+        "torch": torch.get_rng_state(),
+        "numpy": torch.from_numpy(np.append(numpy_state[1], numpy_state[2]).astype(np.int64)),
+        "python": torch.tensor(random.getstate()[1], dtype=torch.int64),
+    }
+    if engine.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(engine.device)
+    return states
+
+
+def _load_random_state(engine: Engine, states: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states[f"torch/{engine.rank}"])
+    numbers = states[f"numpy/{engine.rank}"].numpy()
+    np.random.set_state(("MT19937", numbers[:-1].astype(np.uint32), int(numbers[-1]), 0, 0.0))  # noqa: NPY002
+    random.setstate((3, tuple(states[f"python/{engine.rank}"].tolist()), None))
+    if engine.device.type == "cuda" and f"cuda/{engine.rank}" in states:
+        torch.cuda.set_rng_state(states[f"cuda/{engine.rank}"], engine.device)
+
+
+def _check_names(model: torch.nn.Module, whole: dict[str, torch.Tensor], folder: Path) -> None:
+    wanted = {
+        name: tuple(getattr(value, "ds_shape", value.shape)) for name, value in model.state_dict(keep_vars=True).items()
+    }
+    for name in sorted(set(wanted) ^ set(whole)):
+        where = "missing in" if name in wanted else "unknown to the model but in"
+        raise InputError(f"{folder}: weight '{name}' is {where} the checkpoint{nearest(name, set(whole) - {name})}")
+    for name, shape in wanted.items():
+        if tuple(whole[name].shape) != shape:
+            got = tuple(whole[name].shape)
+            raise InputError(f"{folder}: weight '{name}' has shape {got}, the model wants {shape}; use the same config")

@@ -1,0 +1,1 @@
+"""Where training functions run: in this process, on a private Ray, or on a Ray cluster."""

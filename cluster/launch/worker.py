@@ -1,0 +1,141 @@
+"""What a training function learns from its launcher: its seat, its run, where to go on, and when to stop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cluster import checkpoint
+from cluster.engine import process_group
+from cluster.storage import storage
+
+log = logging.getLogger("headstart.launch")
+
+
+class Context:
+    """Given to ``target(config, context)`` on every worker.
+
+    Attributes:
+        rank, world_size: this worker among all; local_rank: among those of its machine.
+        run: the run's folder or URL; scratch: a local folder of this worker, removed when it ends.
+    """
+
+    def __init__(
+        self,
+        run: str,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        local_rank: int = 0,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self.run, self.rank, self.world_size, self.local_rank = str(run), rank, world_size, local_rank
+        self.scratch = Path(tempfile.mkdtemp(prefix="headstart-worker-"))
+        self._stop = stop or (lambda: False)
+        self._stopped = False
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, the one that writes."""
+        return self.rank == 0
+
+    def latest_checkpoint(self) -> str | None:
+        """URL of the newest checkpoint of the run that is complete and undamaged, or None: the same on every rank.
+
+        Rank 0 decides and verifies; ``cluster.checkpoint.fetch_checkpoint(url, context.scratch)`` then reuses its copy.
+
+        Raises:
+            StorageError: there are checkpoints but every one of them is damaged.
+        """
+        found = checkpoint.fetch_latest(self.run, self.scratch) if self.is_main else None
+        step = process_group.share(found[0] if found else -1)
+        return None if step < 0 else checkpoint.checkpoint_url(self.run, step)
+
+    def report(self, checkpoint_url: str | None, metrics: dict[str, Any]) -> None:
+        """Say where the run stands: one line of JSON on stderr from rank 0, for people and log collectors.
+
+        Any rank may call it; it does not wait for the others.
+        """
+        if self.is_main:
+            numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
+            print(json.dumps({"run": self.run, "checkpoint": checkpoint_url, **numbers}), file=sys.stderr, flush=True)
+
+    def should_stop(self) -> bool:
+        """Whether this worker was asked to end (SIGTERM, spot preemption): save a checkpoint and return.
+
+        Ranks may learn it at different steps: combine with :meth:`cluster.engine.engine.Engine.any` before acting on it.
+        """
+        self._stopped = self._stopped or self._stop()
+        return self._stopped
+
+    def close(self) -> None:
+        """Remove the scratch folder."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM or the first Ctrl-C sets; a second Ctrl-C interrupts. Handlers go back afterwards.
+
+    Outside the main thread, where Python forbids handlers, the event is never set.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not asked.is_set():
+            name = signal.Signals(number).name
+            print(f"{name}: saving a checkpoint and ending; add --resume to go on later", file=sys.stderr, flush=True)
+        asked.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_here(target: Callable[[dict, Context], Any], config: dict, run: str) -> Any:
+    """Call ``target`` in this process as the only worker; SIGTERM and Ctrl-C make ``should_stop`` true."""
+    with stop_signals() as asked:
+        context = Context(run, stop=asked.is_set)
+        try:
+            return target(config, context)
+        finally:
+            context.close()
+            process_group.disconnect()
+
+
+def check_shared(run: str, context: Context) -> None:
+    """Refuse a run folder that another machine of the run does not see.
+
+    Raises:
+        StorageError: naming the rank that misses it.
+    """
+    if storage.is_remote(run) or context.world_size == 1:
+        return
+    mark = storage.local_path(run) / ".shared"
+    if context.is_main:
+        storage.write_bytes(mark, b"every worker must see this file\n")
+    process_group.share(0)  # rank 0 has written
+    seen = mark.is_file()
+    if process_group.smallest(int(seen)) == 0:
+        raise storage.StorageError(
+            f"{run}: not every worker sees this folder (rank {context.rank} {'does' if seen else 'does not'}); "
+            "with several machines use a shared file system or s3:// for --out"
+        )

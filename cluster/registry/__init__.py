@@ -1,0 +1,1 @@
+"""The MLflow model registry and the log of a run."""

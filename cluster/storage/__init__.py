@@ -1,0 +1,1 @@
+"""Files and folders on disk and in object stores, written whole or not at all."""

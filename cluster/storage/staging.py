@@ -1,0 +1,194 @@
+"""Local stand-ins of URLs: what a function reads comes down before it runs, what it writes goes up when it is done.
+
+Video codecs and safetensors want paths. A function under :func:`staged` sees only paths, with the URLs' own names; its
+caller sees only URLs: in results and in error messages too.
+
+Promises: an output that exists is refused, and a bucket that takes nothing is found out, before any work; a folder is
+published whole, its commit mark last; a result whose upload fails stays on this machine, and the error says where.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import shutil
+import sys
+import tempfile
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from cluster.storage import storage
+from cluster.storage.errors import StorageError, Url, is_remote
+from cluster.storage.remote import request
+from configs import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def staged(reads: Sequence[str] = (), writes: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator: the named parameters may be URLs of an object store as well as local paths.
+
+    The function must write its output whole or not at all, so what stands there when it fails (the last good state) is
+    published too. Its parameters ``overwrite`` and ``resume``, where it has them, allow an output that exists; with
+    ``resume`` the published folder is fetched first.
+
+    Args:
+        reads: parameters that name files or published folders to read.
+        writes: the parameter that names the file or folder to make.
+
+    Raises (from the decorated function):
+        InputError: an input is absent, the output exists, the store does not answer or refuses.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        names = (*reads, writes) if writes else tuple(reads)
+
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = bound.arguments
+            if not any(is_remote(given[name]) for name in names):
+                return function(*args, **kwargs)
+            with Stage() as stage, _output(stage, given, writes):
+                for name in reads:
+                    given[name] = stage.fetch(given[name])
+                return stage.told(function(*bound.args, **bound.kwargs))
+
+        return run
+
+    return decorate
+
+
+class Stage:
+    """URLs and their local stand-ins in a temporary folder that goes when the ``with`` block ends.
+
+    Inside the block an :class:`InputError` about a stand-in leaves it as one about its URL.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="headstart-"))
+        self._urls: dict[str, str] = {}
+        self._held = False
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if error is not None or not self._held:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if isinstance(error, InputError) and (text := self.told(str(error))) != str(error):
+            raise InputError(text) from error
+
+    def hold_for(self, owner: Any) -> None:
+        """Keep the stand-ins for as long as ``owner`` lives instead."""
+        self._held = True
+        weakref.finalize(owner, shutil.rmtree, self.folder, True)
+
+    def stand_in(self, url: Url) -> Path:
+        """A free local path of the URL's own name, in a fresh folder."""
+        folder = self.folder / uuid.uuid4().hex[:8]
+        folder.mkdir()
+        path = folder / storage.basename(url)
+        self._urls[str(path)] = str(url).rstrip("/")
+        return path
+
+    def fetch(self, url: Any) -> Any:
+        """A local copy of a file or published folder; what is no URL comes back as it is.
+
+        Raises:
+            StorageError: nothing there, a folder whose upload broke off, or the store does not answer.
+        """
+        if not is_remote(url):
+            return url
+        kind = request(url, "read", lambda fs, path: fs.info(path)["type"])
+        if kind != "file":
+            return storage.download_tree(url, self.stand_in(url))
+        path = storage.cached(url, self.folder, limit_bytes=2**62)
+        self._urls[str(path)] = str(url)
+        return path
+
+    def told(self, value: Any) -> Any:
+        """A text (or the texts of a dictionary or list) with URLs in the place of their stand-ins."""
+        if isinstance(value, str):
+            for path, url in self._urls.items():
+                value = value.replace(path, url)
+        elif isinstance(value, dict):
+            return {key: self.told(inner) for key, inner in value.items()}
+        elif isinstance(value, list):
+            return [self.told(inner) for inner in value]
+        return value
+
+
+@contextmanager
+def _output(stage: Stage, given: dict[str, Any], name: str | None) -> Iterator[None]:
+    """A stand-in for the output parameter; what stands there afterwards is published."""
+    if name is None or not is_remote(url := given[name]):
+        yield
+        return
+    resume, replace = bool(given.get("resume")), bool(given.get("overwrite"))
+    there = check_output(url, may_exist=resume or replace)
+    path = given[name] = stage.fetch(url) if there and resume else stage.stand_in(url)
+    try:
+        yield
+    except BaseException:
+        # A folder that still has the mark of its download was not touched.
+        if path.exists() and not (path / storage.COMMIT_MARK).exists():
+            _publish(path, url, replace=there)
+        raise
+    _publish(path, url, replace=there)
+
+
+def check_output(url: Url, *, may_exist: bool) -> bool:
+    """Whether the output is there already; refuses one that must not be, and a store that cannot be written to.
+
+    Raises:
+        InputError: it exists, or names a whole bucket.
+        StorageError: the store does not answer, has no such bucket or refuses.
+    """
+    if "/" not in str(url).split("://", 1)[1].strip("/"):
+        raise InputError(
+            f"output '{url}': names a whole bucket; give a name inside it, such as {str(url).rstrip('/')}/NAME"
+        )
+    there = storage.exists(url)
+    if there and not may_exist:
+        raise InputError(f"output '{url}' exists; choose another name, remove it or pass --overwrite")
+    probe = f"{str(url).rstrip('/')}.tmp-{uuid.uuid4().hex}"
+    storage.write_bytes(probe, b"headstart asks whether it may write here\n")
+    storage.remove(probe)
+    return there
+
+
+def _publish(path: Path, url: Url, *, replace: bool) -> None:
+    """Upload a finished file or folder; keep it on this machine if that fails."""
+    try:
+        if path.is_dir():
+            _publish_folder(path, url, replace)
+        else:
+            storage.publish(path, url)
+    except BaseException as error:
+        kept = Path(tempfile.mkdtemp(prefix="headstart-kept-")) / path.name
+        shutil.move(path, kept)
+        note = f"what was to be uploaded is kept in {kept}"
+        if isinstance(error, StorageError):
+            raise StorageError(f"{error}; {note}") from error
+        print(f"headstart: {url} was not uploaded; {note}", file=sys.stderr)
+        raise
+
+
+def _publish_folder(path: Path, url: Url, replace: bool) -> None:
+    if replace:
+        storage.remove(url)
+    try:
+        storage.upload_tree(path, url)
+    except BaseException:
+        with suppress(StorageError):
+            if not storage.is_committed(url):
+                storage.remove(url)
+        raise

@@ -1,0 +1,1 @@
+"""Motion fields: encodings of position, networks that move Gaussians, and the audio encoder they listen with."""

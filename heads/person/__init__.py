@@ -1,0 +1,1 @@
+"""One person's head as a module: inputs, appearance, residuals, backdrop and inpainter."""

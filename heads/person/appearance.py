@@ -1,0 +1,96 @@
+"""How a UV map follows pose and expression: learned from many people, fitted to one.
+
+Skin brightens and darkens as a head turns, folds come with a smile, teeth appear in an opening mouth. Much of that is
+alike in all people, whatever they look like: a shared basis over the texels of offsets and colours, of which each frame
+takes coefficients that a small network reads off its pose and expression. What is a person's own (a light from another
+side) is their *code*, a linear map from pose and expression to further coefficients on the same basis: so few numbers
+that some seconds of video tell them, and they hold for angles and mouths that those seconds do not show.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from heads.person.residual import ConditionNet
+
+CHANNELS = 6
+"""Of a texel's change: offset 3, colour 3."""
+STEP = 0.09  # of a change per unit of the basis, offsets in triangle sizes: scales the optimiser's step too
+HIDDEN = 32  # width of the network
+
+
+class SharedResidual(nn.Module):
+    """The basis and the network that all people share; no change at all when new.
+
+    Args:
+        size: of a frame's vector (:func:`heads.person.inputs.frame_vectors`).
+        rank: vectors of the basis; 0 leaves every map as it is.
+        rows: texels that follow at all; row: ``[N]`` which of them each texel of a map is, ``rows`` for none.
+        noise: of the vectors while training, in standard deviations.
+    """
+
+    def __init__(self, size: int, rank: int, rows: int, row: Tensor, noise: float = 0.0) -> None:
+        super().__init__()
+        self.size, self.rank, self.rows = size, rank, rows
+        self.net = ConditionNet(size, rank, HIDDEN, noise=noise)
+        # The basis is zero and the network is not: a zero change whose gradient is not zero.
+        self.basis = nn.Parameter(torch.zeros(rank, rows * CHANNELS))
+        self.register_buffer("row", row, persistent=False)
+
+    def coefficients(self, vectors: Tensor, code: Tensor | None = None) -> Tensor:
+        """``[..., rank]`` of frames' vectors ``[..., size]``, with a person's code ``[..., rank, size]`` added."""
+        shared = self.net(vectors)
+        return shared if code is None else shared + (code @ self.net.normalised(vectors)[..., None])[..., 0]
+
+    def forward(self, coefficients: Tensor) -> Tensor:
+        """Changes ``[..., N, 6]`` for coefficients ``[..., rank]``."""
+        held = ((coefficients * STEP) @ self.basis).unflatten(-1, (self.rows, CHANNELS))
+        return F.pad(held, (0, 0, 0, 1))[..., self.row, :]
+
+
+class Following(SharedResidual):
+    """A :class:`SharedResidual` in one person's head: their code, and the frames at which their map holds as it is.
+
+    The network stays as the prior has it; the code and, slowly, the basis are fitted to the person.
+
+    Args:
+        size, rank, rows: see :class:`SharedResidual`.
+        n: number of Gaussians.
+    """
+
+    def __init__(self, size: int, rank: int, rows: int, n: int) -> None:
+        super().__init__(size, rank, rows, torch.full((n,), rows))
+        self.register_buffer("row", self.row)  # which texel of the prior's map a Gaussian took is part of an avatar
+        self.net.requires_grad_(False)
+        self.code = nn.Parameter(torch.zeros(rank, size))
+        self.register_buffer("here", torch.zeros(rank))
+        self.register_buffer("origin", torch.zeros(size))
+
+    @torch.no_grad()
+    def take(self, shared: SharedResidual, vectors: Tensor, texel: Tensor) -> None:
+        """Begin as a prior has it.
+
+        Args:
+            shared: the prior's.
+            vectors: ``[R, size]`` of the frames from which the map was made.
+            texel: ``[N]`` the texel of the prior's map whose change each Gaussian takes.
+        """
+        self.net.load_state_dict(shared.net.state_dict())
+        self.basis.copy_(shared.basis)
+        self.here.copy_(self.net(vectors).mean(0))
+        self.origin.copy_(self.net.normalised(vectors).mean(0))
+        self.row.copy_(shared.row[texel.to(shared.row.device)])
+
+    def at(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """Changes ``[N, 3]`` of offsets and ``[N, 3]`` of colours for one frame's vector ``[size]``."""
+        coefficients = self.coefficients(vector, self.code) - self.here - self.code @ self.origin
+        offsets, colors = self(coefficients).split(3, dim=-1)
+        return offsets, colors
+
+
+def changed(maps: Tensor, change: Tensor) -> Tensor:
+    """UV maps ``[..., N, 14]`` with changes ``[..., N, 6]`` of their offsets and colours."""
+    parts = [maps[..., :3] + change[..., :3], maps[..., 3:10].expand(*change.shape[:-1], 7)]
+    return torch.cat([*parts, maps[..., 10:13] + change[..., 3:], maps[..., 13:].expand(*change.shape[:-1], 1)], dim=-1)

@@ -1,0 +1,181 @@
+"""What stands behind the head: a body layer that follows the head's pose, over a still background.
+
+The body (torso, shoulders, hair that falls on them) is one RGBA picture, bent by a smooth displacement field that is
+linear in the pose: near the neck it learns to follow the head, at the shoulders a little, elsewhere not at all. That
+costs one bilinear lookup per pixel, and stays as sharp as the clip. The field is found by registering frames of the clip
+and regressing the body's motion on the pose; optimising it on top of that only learns the training frames by heart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from heads.person.image_registration import predicted_by, register
+
+REGISTERED = 64  # px: longer side of the frames in which the body's motion is found
+# Of the regression of that motion on poses. A body drifts from where the pose alone would put it: trust it a little less.
+RIDGE = 0.2
+
+
+class Backdrop(nn.Module):
+    """Body layer and background of one camera view.
+
+    Args:
+        height, width: px of the pictures kept.
+        conditions: size of the pose condition.
+        grid: (rows, columns) of the displacement field's control points.
+        reach: the condition's limit in standard deviations, so that no pose bends the body beyond what was seen.
+    """
+
+    def __init__(
+        self, height: int, width: int, conditions: int, grid: tuple[int, int] = (9, 9), reach: float = 2.5
+    ) -> None:
+        super().__init__()
+        self.grid, self.reach = grid, reach
+        self.background = nn.Parameter(torch.full((1, 3, height, width), 0.5))
+        self.body = nn.Parameter(torch.zeros(1, 3, height, width))
+        self.body_alpha = nn.Parameter(torch.full((1, 1, height, width), -4.0))
+        self.register_buffer("center", torch.zeros(conditions))
+        self.register_buffer("scale", torch.ones(conditions))
+        self.bend = nn.Linear(conditions, 2 * grid[0] * grid[1], bias=False)
+        nn.init.zeros_(self.bend.weight)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.background.shape[-2], self.background.shape[-1]
+
+    @property
+    def adam_eps(self) -> float:
+        """Adam's epsilon for the pictures: a few hundredths of what a pixel in full view gets of a mean over the frame.
+
+        With the usual one a pixel behind the head, which no frame shows, would go as far on a thousandth of a gradient
+        as one in view on a whole one, and be a coloured speck as soon as the head turns away.
+        """
+        return 0.03 / (self.size[0] * self.size[1])
+
+    def calibrate(self, conditions: Tensor) -> None:
+        """Set centre and scale from the training frames' pose conditions ``[T, C]``."""
+        self.center.copy_(conditions.mean(dim=0))
+        self.scale.copy_(conditions.std(dim=0, unbiased=False).clamp_min(1e-3))
+
+    def displacement(self, condition: Tensor) -> Tensor:
+        """Control displacements ``[1, 2, gh, gw]`` in fractions of the picture (x, y) for one condition ``[C]``."""
+        return self.bend(self._normalised(condition)).view(1, 2, *self.grid)
+
+    def _normalised(self, condition: Tensor) -> Tensor:
+        return torch.nan_to_num((condition - self.center) / self.scale).clamp(-self.reach, self.reach)
+
+    def forward(
+        self,
+        condition: Tensor,
+        height: int | None = None,
+        width: int | None = None,
+        window: tuple[int, int, int, int] | None = None,
+    ) -> Tensor:
+        """The picture behind the head ``[H, W, 3]`` for one pose condition ``[C]``, at any size up to its own.
+
+        With a ``window`` (top, left, rows, columns) only that part: ``[rows, columns, 3]``.
+        """
+        height, width = height or self.size[0], width or self.size[1]
+        top, left, rows, columns = window or (0, 0, height, width)
+        part = (..., slice(top, top + rows), slice(left, left + columns))
+        body = _resized(torch.cat([self.body, torch.sigmoid(self.body_alpha)], dim=1), height, width)
+        background = _resized(self.background, height, width)[part]
+        flow = F.interpolate(self.displacement(condition), (height, width), mode="bilinear", align_corners=True)
+        grid = (_identity_grid(height, width, flow) + 2 * flow)[part].permute(0, 2, 3, 1)
+        body = F.grid_sample(body, grid, padding_mode="border", align_corners=False)
+        alpha = body[:, 3:]
+        return (body[:, :3] * alpha + background * (1 - alpha))[0].permute(1, 2, 0)
+
+    @torch.no_grad()
+    def initialise(
+        self,
+        frames: Sequence,
+        mattes: Sequence,
+        head_masks: Tensor,
+        indices: Sequence[int],
+        conditions: Tensor | None = None,
+    ) -> None:
+        """Start from the clip: background and body are the mean colours seen where nothing stands before them.
+
+        Args:
+            frames, mattes: per frame uint8 ``(H, W, 3)`` and ``(H, W)`` of the pictures' size or larger.
+            head_masks: ``[len(indices), H, W]`` where the head's own Gaussians will draw.
+            indices: the frames to use.
+            conditions: ``[len(indices), C]`` their pose conditions, after :meth:`calibrate`: the body then starts to
+                follow the pose as it does in these frames.
+        """
+        height, width = self.size
+        pictures = torch.stack([_picture(frames[i], height, width) for i in indices])
+        mattes = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices])
+        heads = _resized(head_masks[:, None].float(), height, width)
+        body = mattes * (1 - heads)
+        if conditions is not None and len(indices) > 1:
+            self._follow(pictures, body, conditions)
+        layers = [(self.background, pictures, (1 - mattes) ** 4)]
+        layers.append((self.body, *self._unbent(pictures, body, conditions)))
+        fill = sum((picture * weight).sum(dim=(0, 2, 3)) for _, picture, weight in layers)
+        fill = fill / sum(weight.sum() for _, _, weight in layers).clamp_min(1e-6)
+        for target, picture, weight in layers:
+            seen = weight.mean(0)
+            target[0] = _completed((picture * weight).mean(0) / seen.clamp_min(1e-6), seen, fill)
+        self.body_alpha[0] = torch.logit(layers[1][2].mean(0).clamp(0.02, 0.98))
+
+    def _follow(self, pictures: Tensor, body: Tensor, conditions: Tensor) -> None:
+        """Set the displacement field to what the pose says of the body's place in these frames."""
+        size = [max(8, round(side * min(1.0, REGISTERED / max(self.size)))) for side in self.size]
+        small = [_resized(x, *size)[:, 0] for x in (pictures.mean(1, keepdim=True), body)]
+        x = self._normalised(conditions)
+        motion = register(*small, first=int(x.square().sum(1).argmin()))
+        weights = predicted_by(x, motion, RIDGE + 1 / len(x))
+        rows, columns = self.grid
+        y, x = torch.linspace(-1, 1, rows), torch.linspace(-1, 1, columns)
+        y, x = torch.meshgrid(y, x, indexing="ij")
+        basis = torch.stack([torch.ones_like(x), x, y], -1).to(weights)
+        # A pixel of the frame shows the body where it was before it moved, in fractions of the picture.
+        self.bend.weight.copy_(-0.5 * torch.einsum("rck,dkn->drcn", basis, weights).flatten(0, 2))
+
+    def _unbent(self, pictures: Tensor, body: Tensor, conditions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The frames and their bodies moved back to where the body layer keeps them."""
+        if conditions is None:
+            return pictures, body
+        both = torch.cat([pictures, body], 1)
+        moved = []
+        for one, condition in zip(both, conditions):
+            flow = F.interpolate(self.displacement(condition), self.size, mode="bilinear", align_corners=True)
+            grid = (_identity_grid(*self.size, flow) - 2 * flow).permute(0, 2, 3, 1)
+            moved.append(F.grid_sample(one[None], grid, padding_mode="border", align_corners=False)[0])
+        both = torch.stack(moved)
+        return both[:, :3], both[:, 3:]
+
+
+def _completed(mean: Tensor, known: Tensor, fill: Tensor) -> Tensor:
+    """Colours ``[3, H, W]`` where they are known, elsewhere the smooth continuation of what is around."""
+    from heads.person.inpaint import fill_hole
+
+    if known.max() < 0.02:
+        return fill[:, None, None].expand_as(mean)
+    hole = (known < 0.02).float()[None]
+    return fill_hole(torch.where(hole > 0, torch.zeros_like(mean), mean[None]), hole)[0]
+
+
+def _picture(array, height: int, width: int) -> Tensor:
+    return _resized(torch.as_tensor(np.asarray(array)).permute(2, 0, 1)[None].float() / 255, height, width)[0]
+
+
+def _resized(image: Tensor, height: int, width: int) -> Tensor:
+    if image.shape[-2:] == (height, width):
+        return image
+    return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _identity_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """Sampling coordinates ``[1, 2, H, W]`` that give the picture back."""
+    y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height * 2 - 1
+    x = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width * 2 - 1
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]

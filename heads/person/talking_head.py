@@ -1,0 +1,298 @@
+"""One person's head as a module: UV Gaussians on a rig, residuals that follow expression and pose, body, background.
+
+This is what every recipe optimises and what an avatar stores. Everything that is learned beyond the plain rigged
+Gaussians is a residual that starts at zero:
+
+* colours per Gaussian and offsets per vertex (the person's own corrective blendshapes), low rank in the frame's
+  condition (:class:`heads.person.residual.LowRankResidual`);
+* where a prior gives it, what follows pose and expression in all people alike (:class:`heads.person.appearance.Following`);
+* a correction of the track (pose, expression, eyelids, gaze), a function of the tracked values alone, so that an
+  unseen frame or another speech is corrected as the training frames were;
+* a body layer that follows the head over a still background (:class:`heads.person.backdrop.Backdrop`).
+
+Usage::
+
+    head = TalkingHead(load_rig("mediapipe"), track["identity"], 256, 256, HeadConfig())
+    head.calibrate(track)
+    drive = head.drive(track)               # any track of the same rig
+    image = head.render(drive, 7).image     # (H, W, 3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from configs import InputError
+from heads.gaussians.uv import Gaussians, UVGaussians, render_head
+from heads.motion.fields import Motion
+from heads.person.appearance import Following
+from heads.person.backdrop import Backdrop
+from heads.person.inputs import POSE, Drive, frame_vectors, make_drive, rotation_matrix
+from heads.person.residual import LowRankResidual
+from heads.rig import Rig
+
+FEW_FRAMES = 25.0
+# Of a talking person, per part of a frame's vector: rotation (radians), translation (rig units), expression
+# (deviations), eyelids (closure), gaze (radians).
+USUAL_SPREAD = (0.1, 0.15, 0.7, 0.3, 0.15)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """Size and parts of a head.
+
+    Attributes:
+        resolution: side of the UV map; the number of Gaussians follows (about 0.8 of its square).
+        color_rank, offset_rank: basis vectors per Gaussian of the colour residual and per vertex of the offset
+            residual; 0 leaves it out.
+        noise: of the conditions while training, in standard deviations: keeps the residuals from learning frames by
+            heart.
+        correction_rank: of the track correction; 0 leaves it out.
+        hidden: width of the small condition networks.
+        body: whether a body layer and a background are learned.
+        body_grid: control points per side of the body's displacement field.
+    """
+
+    resolution: int = 128
+    color_rank: int = 16
+    offset_rank: int = 24
+    correction_rank: int = 16
+    hidden: int = 32
+    noise: float = 0.1
+    body: bool = True
+    body_grid: int = 9
+
+    def check(self) -> None:
+        if self.resolution < 8:
+            raise InputError(f"head: resolution {self.resolution}: expected at least 8")
+        if min(self.color_rank, self.offset_rank, self.correction_rank, self.hidden) < 0:
+            raise InputError("head: ranks and hidden must not be negative")
+
+
+@dataclass
+class Rendered:
+    """One frame: ``image (H, W, 3)`` composed, ``alpha (H, W, 1)`` and premultiplied ``head (H, W, 3)`` of the head."""
+
+    image: Tensor
+    alpha: Tensor
+    head: Tensor
+    gaussians: Gaussians
+    meta: dict
+
+
+class TalkingHead(nn.Module):
+    """The optimisable head of one person.
+
+    Args:
+        rig: the rig its tracks belong to.
+        identity: ``(K_id,)`` identity coefficients of the track.
+        height, width: px of the view that the track's intrinsics describe.
+        config: sizes and parts.
+        maps: ``(N, 14)`` UV Gaussians to start from (a prior's), else neutral skin on the rig.
+    """
+
+    def __init__(
+        self,
+        rig: Rig,
+        identity: Tensor,
+        height: int,
+        width: int,
+        config: HeadConfig | None = None,
+        maps: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.rig, self.config = rig, config or HeadConfig()
+        self.config.check()
+        self.height, self.width = height, width
+        self.uv = UVGaussians(rig, self.config.resolution)
+        self.identity = nn.Parameter(torch.as_tensor(identity, dtype=torch.float32).clone())
+        self._set_maps(self.uv.neutral() if maps is None else maps)
+        size = POSE + rig.n_expression + 6
+        condition, cfg = 3 * size, self.config
+        self.color = self._residual(cfg.color_rank, self.uv.n, 3, condition)
+        self.offset = self._residual(cfg.offset_rank, rig.n_vertices, 3, condition)
+        self.correction = self._residual(cfg.correction_rank, 1, size, condition)
+        grid = (cfg.body_grid, cfg.body_grid)
+        self.following: Following | None = None
+        self.backdrop = Backdrop(height, width, 3 * POSE, grid) if cfg.body else None
+        self.register_buffer("center", torch.zeros(size))
+        self.register_buffer("spread", torch.ones(size))
+
+    def _residual(self, rank: int, n: int, channels: int, condition: int) -> LowRankResidual | None:
+        if not rank:
+            return None
+        residual = LowRankResidual(n, channels, condition, rank, self.config.hidden)
+        residual.net.noise = self.config.noise
+        return residual
+
+    def _set_maps(self, maps: Tensor) -> None:
+        if maps.shape != (self.uv.n, 14):
+            raise ValueError(f"maps: expected shape ({self.uv.n}, 14), got {tuple(maps.shape)}")
+        offsets, quats, log_scales, colors, opacities = maps.detach().float().split([3, 4, 3, 3, 1], dim=-1)
+        self.offsets, self.quats = nn.Parameter(offsets.clone()), nn.Parameter(quats.clone())
+        self.log_scales, self.colors = nn.Parameter(log_scales.clone()), nn.Parameter(colors.clone())
+        self.opacities = nn.Parameter(opacities.clone())
+
+    @property
+    def n(self) -> int:
+        """Number of Gaussians."""
+        return self.uv.n
+
+    def maps(self) -> Tensor:
+        """The UV Gaussians ``(N, 14)`` without residuals."""
+        return torch.cat([self.offsets, self.quats, self.log_scales, self.colors, self.opacities], dim=-1)
+
+    def follow(self, rank: int, rows: int) -> Following:
+        """Add an empty :class:`heads.person.appearance.Following`, for a prior or an avatar's weights to fill."""
+        self.following = Following(len(self.center), rank, rows, self.n).to(self.offsets.device)
+        return self.following
+
+    @torch.no_grad()
+    def calibrate(self, track: Mapping[str, Any]) -> None:
+        """Learn from the training track what is usual, so that the condition networks see values around one."""
+        drive = self.drive(track)
+        vectors = frame_vectors(track, self.center.device)
+        self.center.copy_(vectors.mean(dim=0))
+        self.spread.copy_(vectors.std(dim=0, unbiased=False))
+        for residual in (self.color, self.offset, self.correction):
+            if residual is not None:
+                residual.net.calibrate(drive.condition)
+                self._soften(residual.net.scale, len(drive))
+        if self.backdrop is not None:
+            self.backdrop.calibrate(self.pose_condition(drive.condition))
+
+    def _soften(self, scale: Tensor, frames: int) -> None:
+        """Entries that hardly move carry tracking noise: do not blow them up to unit size.
+
+        A few frames say little about what is usual: they are trusted against what is usual for people, or a pose that
+        a second of video did not show would count as tens of deviations and the residuals would be anything there.
+        """
+        size, few = len(self.center), FEW_FRAMES / (FEW_FRAMES + frames)
+        parts = ((0, 3), (3, 6), (6, size - 6), (size - 6, size - 4), (size - 4, size))
+        for (first, last), usual in zip(parts, USUAL_SPREAD):
+            for block in range(3):
+                part = scale[block * size + first : block * size + last]
+                part.copy_((part.square() + 0.1 * part.square().mean() + (few * usual) ** 2).sqrt())
+
+    def drive(self, track: Mapping[str, Any]) -> Drive:
+        """Per-frame inputs from a track; see :func:`heads.person.inputs.make_drive`."""
+        return make_drive(track, self.offsets.device)
+
+    @staticmethod
+    def pose_condition(condition: Tensor) -> Tensor:
+        """What the backdrop listens to of conditions ``[..., C]``: the head's pose in the frame and around it."""
+        blocks = condition.unflatten(-1, (3, -1))[..., :POSE]
+        return blocks.flatten(-2)
+
+    def corrected(self, drive: Drive, index: int, refinement: Tensor | None = None) -> dict[str, Tensor]:
+        """The frame's track with its learned correction, batch of one: rotation, translation, expression, …
+
+        Args:
+            refinement: ``(6 + K + 6,)`` a further residual of this frame alone (training only).
+        """
+        change = refinement
+        if self.correction is not None:
+            learned = self.correction(drive.condition[index])[0] * self.correction_scale()
+            change = learned if change is None else change + learned
+        parts = {name: getattr(drive, name)[index : index + 1] for name in ("rotation", "translation", "expression")}
+        parts |= {"eyelids": drive.eyelids[index : index + 1], "gaze": drive.gaze[index : index + 1]}
+        if change is None:
+            return parts
+        k = POSE + self.rig.n_expression
+        parts["rotation"] = parts["rotation"] @ rotation_matrix(change[:3])
+        parts["translation"] = parts["translation"] + change[3:6]
+        parts["expression"] = parts["expression"] + change[6:k]
+        parts["eyelids"] = parts["eyelids"] + change[k : k + 2]
+        parts["gaze"] = parts["gaze"] + change[k + 2 :].view(1, 2, 2)
+        return parts
+
+    def correction_scale(self) -> Tensor:
+        """Typical size ``(6 + K + 6,)`` of tracking errors, so that an optimiser's step means the same for all."""
+        scale = torch.full_like(self.center, 0.1)
+        scale[:3], scale[3:5], scale[5], scale[-6:] = 0.005, 0.01, 0.05, 0.05
+        return scale
+
+    def gaussians(self, drive: Drive, index: int, refinement: Tensor | None = None) -> tuple[Gaussians, dict]:
+        """Gaussians in head space, batch of one, and the corrected track of the frame."""
+        parts = self.corrected(drive, index, refinement)
+        vertices = self.rig.vertices(self.identity[None], parts["expression"], parts["eyelids"], parts["gaze"])
+        condition = drive.condition[index]
+        if self.offset is not None:
+            vertices = vertices + self.offset(condition)
+        colors = self.colors if self.color is None else self.colors + self.color(condition)
+        offsets = self.offsets
+        if self.following is not None:
+            # A condition begins with the frame's own vector.
+            shift, tint = self.following.at(condition[: self.following.size])
+            offsets, colors = offsets + shift, colors + tint
+        maps = torch.cat([offsets, self.quats, self.log_scales, colors, self.opacities], dim=-1)
+        return self.uv.bind(vertices, maps[None]), parts
+
+    def render(
+        self,
+        drive: Drive,
+        index: int,
+        size: tuple[int, int] | None = None,
+        background: str | Tensor | None = "learned",
+        window: tuple[int, int, int, int] | None = None,
+        refinement: Tensor | None = None,
+        delta: Motion | None = None,
+    ) -> Rendered:
+        """One frame.
+
+        Args:
+            drive, index: which frame of which drive.
+            size: (height, width) px of the whole view; the view's own by default.
+            background: ``"learned"`` (body over background), a colour ``(3,)``, a picture ``(H, W, 3)`` of the
+                rendered size, or ``None`` for black.
+            window: (top, left, height, width) px of ``size``: render only this part. The backdrop then gets no
+                gradient (it is learned on whole frames).
+            refinement: see :meth:`corrected`.
+            delta: residual motion of every Gaussian in head space (motion fields of other recipes).
+        """
+        height, width = size or (self.height, self.width)
+        top, left, rows, columns = window or (0, 0, height, width)
+        gaussians, parts = self.gaussians(drive, index, refinement)
+        if delta is not None:
+            gaussians = moved(gaussians, delta)
+        intrinsics = self._intrinsics(drive.intrinsics, height, width, top, left)
+        head, alpha, meta = render_head(
+            gaussians, parts["rotation"], parts["translation"], intrinsics[None], columns, rows
+        )
+        head, alpha = head[0], alpha[0]
+        behind = self._behind(background, drive.condition[index], (height, width), window)
+        image = head if behind is None else head + (1 - alpha) * behind
+        return Rendered(image, alpha, head, gaussians, meta)
+
+    def _intrinsics(self, intrinsics: Tensor, height: int, width: int, top: int, left: int) -> Tensor:
+        scale = intrinsics.new_tensor([width / self.width, height / self.height, 1.0])
+        intrinsics = intrinsics * scale[:, None]
+        shift = torch.zeros_like(intrinsics)
+        shift[0, 2], shift[1, 2] = left, top
+        return intrinsics - shift
+
+    def _behind(self, background: str | Tensor | None, condition: Tensor, size, window) -> Tensor | None:
+        if isinstance(background, str):
+            if background != "learned":
+                raise InputError(f"background '{background}': expected 'learned', a colour, a picture or None")
+            if self.backdrop is None:
+                return None
+            with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
+                return self.backdrop(self.pose_condition(condition), *size, window)
+        if background is None or background.dim() == 1 or window is None:
+            return background
+        top, left, rows, columns = window
+        return background[top : top + rows, left : left + columns]
+
+
+def moved(gaussians: Gaussians, delta: Motion) -> Gaussians:
+    """Gaussians with residual motion added to means, log-scales and quaternions; ``delta`` with or without a batch."""
+    quats = gaussians.quats if delta.quats is None else nn.functional.normalize(gaussians.quats, dim=-1) + delta.quats
+    scales = gaussians.scales if delta.scales is None else gaussians.scales * delta.scales.exp()
+    means = gaussians.means + delta.means
+    return Gaussians(means, quats, scales, gaussians.opacities, gaussians.colors)

@@ -1,0 +1,1 @@
+"""The CPU rasteriser's numba kernels."""

@@ -1,0 +1,1 @@
+"""Eight numbers at a time in numba, and how the kernels are compiled."""

@@ -1,0 +1,7 @@
+"""``python -m headstart``."""
+
+import sys
+
+from headstart import main
+
+sys.exit(main())

@@ -1,0 +1,134 @@
+"""Who plays in the demo: the people of the corpus, and those kept out of it to be adapted; invented or real."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from configs import InputError
+
+# Every fifth person is kept out, unless names are given.
+KEEP_OUT_EVERY = 5
+MIN_SECONDS = 4.0
+_OUTSIDE = 900  # invented people from this number on are never in a demo's corpus
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A person outside the corpus: a video to adapt from, a speech that adaptation never hears, its true video."""
+
+    identity: str
+    video: Path
+    speech: Path
+    truth: Path | None = None  # the same person really saying `speech`, where that was recorded
+    licence: str = "unknown"
+    consent: str = "unknown"
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Corpus videos (none for invented people, who go straight into shards) and who stays outside."""
+
+    videos: list[Path]
+    consent: Path | None
+    guests: list[Guest]
+    left_out: list[str] = field(default_factory=list)
+
+
+# ---------------------------------------------------------------------------------------------------- invented people
+
+
+def invented_guests(count: int, seed: int, folder: Path, seconds: float, size: int) -> list[Guest]:
+    """People whom this seed's corpus does not hold, filmed twice: to adapt from, and saying something new.
+
+    Films that are there from a run before are kept.
+    """
+    from shards.synthetic.generate import CONSENT, LICENCE, make_talker, synthetic_video
+
+    guests = []
+    for number in range(seed * 1000 + _OUTSIDE, seed * 1000 + _OUTSIDE + count):
+        person = make_talker(number)
+        films = [folder / f"guest-{number:04d}.mp4", folder / f"guest-{number:04d}-unheard.mp4"]
+        for clip, film in enumerate(films):
+            if not film.is_file():
+                synthetic_video(number, seconds, film, size=size, clip=clip)
+        words = " ".join(person.perform(seconds, 1, size).words)
+        guests.append(Guest(person.identity.name, films[0], films[1], films[1], LICENCE, CONSENT, words))
+    return guests
+
+
+# -------------------------------------------------------------------------------------------------------- real people
+
+
+def real_cast(
+    folder: str | Path,
+    consent: str | Path | None,
+    hold_out: Sequence[str] | None,
+    people: int,
+    speech: str | Path | None,
+) -> Cast:
+    """Divides a folder of clips into a corpus and guests, by person.
+
+    Args:
+        consent: CSV as for ``shards build``; by default ``consent.csv`` of the folder, where there is one.
+        hold_out: identities to keep out of the corpus; by default every fifth.
+        people: how many of those are adapted: the ones with the longest sounding clips.
+        speech: what they say; by default another clip of the same person, else the next guest's voice.
+
+    Raises:
+        InputError: no clips, fewer than three people, an identity nobody has, or nobody to adapt.
+    """
+    from shards.build.build import find_clips
+
+    folder = Path(folder)
+    if consent is None and (folder / "consent.csv").is_file():
+        consent = folder / "consent.csv"
+    clips = find_clips([folder], consent)
+    by_person: dict[str, list[Any]] = {}
+    for clip in clips:
+        by_person.setdefault(clip.consent.identity, []).append(clip)
+    outside = _outside(sorted(by_person), hold_out)
+    guests = _guests({name: by_person[name] for name in outside}, people, speech)
+    videos = [Path(clip.path) for name, theirs in by_person.items() if name not in outside for clip in theirs]
+    if len(by_person) - len(outside) < 2:
+        raise InputError(
+            f"--videos {folder}: {len(by_person)} people, {len(outside)} kept out; a corpus needs two or more"
+        )
+    return Cast(videos, Path(consent) if consent else None, guests, outside)
+
+
+def _outside(people: list[str], hold_out: Sequence[str] | None) -> list[str]:
+    if hold_out is None:
+        return people[KEEP_OUT_EVERY - 1 :: KEEP_OUT_EVERY] or people[-1:]
+    unknown = [name for name in hold_out if name not in people]
+    if unknown:
+        raise InputError(f"--hold-out {unknown[0]}: nobody of that name; the clips show {', '.join(people)}")
+    return list(hold_out)
+
+
+def _guests(clips: dict[str, list[Any]], people: int, speech: str | Path | None) -> list[Guest]:
+    """The outsiders with the longest sounding clips, each with something to say that is not in the clip."""
+    from adapt.avatar.video import video_info
+
+    sounding: dict[str, list[tuple[float, Path, Any]]] = {}
+    for name, theirs in clips.items():
+        for clip in theirs:
+            info = video_info(clip.path)
+            if info["audio"] and info["seconds"] >= MIN_SECONDS:
+                sounding.setdefault(name, []).append((info["seconds"], Path(clip.path), clip.consent))
+    if not sounding:
+        raise InputError(
+            f"none of the people kept out ({', '.join(clips)}) has a clip of {MIN_SECONDS:g} s with sound; name others"
+        )
+    ranked = sorted(sounding, key=lambda name: (-max(s for s, _, _ in sounding[name]), name))
+    chosen, guests = ranked[:people], []
+    for i, name in enumerate(chosen):
+        (_, video, record), *more = sorted(sounding[name], key=lambda item: (-item[0], str(item[1])))
+        other = ranked[(i + 1) % len(ranked)]
+        borrowed = speech or (more[0][1] if more else sorted(sounding[other])[-1][1])
+        truth = more[0][1] if more and speech is None else None
+        guests.append(Guest(name, video, Path(borrowed), truth, licence=record.licence, consent=record.consent))
+    return guests

@@ -1,0 +1,273 @@
+"""The demo's page: one HTML file with all that a newcomer wants to see, and everything that went wrong."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adapt.evaluate.report import MEASURES, format_value, jpeg, video_data
+
+if TYPE_CHECKING:
+    from headstart.demo.story import Story
+
+COLORS = ("#2563eb", "#d97706", "#059669", "#be185d", "#6b7280")
+TELLS = {
+    "audio-expression": "how a face moves to a voice: expression from sound",
+    "expression-visual": "what a head looks like from one frame: Gaussians from a picture",
+    "sync-expert": "whether these lips and this sound belong together",
+}
+# Of what each prior proves about itself, what says most: (name in its summary, what it is called here, what it is).
+HEADLINES = {
+    "audio-expression": (
+        ("r_prior", "lip opening, correlation", "the prior"),
+        ("r_ridge", "lip opening, correlation", "ridge regression"),
+        ("own_lip_error_prior", "lip error, eye distances", "the prior, style found"),
+        ("own_lip_error_ridge", "lip error, eye distances", "ridge regression"),
+        ("own_lip_error_mean", "lip error, eye distances", "a still face"),
+    ),
+    "expression-visual": (
+        ("psnr_prior", "PSNR of the face, dB", "the prior"),
+        ("psnr_copy", "PSNR of the face, dB", "texture copy"),
+        ("head_prior", "PSNR of the head, dB", "the prior"),
+        ("head_copy", "PSNR of the head, dB", "texture copy"),
+    ),
+    "sync-expert": (
+        ("auc_window", "AUC, one window", "0.5 is chance"),
+        ("auc_second", "AUC, one second", "0.5 is chance"),
+        ("offset_accuracy", "clips whose offset is found", "1 is all"),
+    ),
+}
+
+
+def write_demo_report(path: str | Path, story: Story) -> None:
+    """Fill the page from what `headstart.demo.story.demo` lived through; nothing is fetched from anywhere when it is opened."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(str(Path(__file__).parent))
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["rgb"] = jpeg
+    content = {
+        "story": story,
+        "made": time.strftime("%Y-%m-%d %H:%M", time.localtime(story.began)),
+        "total": sum(stage["seconds"] for stage in story.stages),
+        "timeline": timeline_svg(story.stages),
+        "priors": [_prior(name, prior) for name, prior in story.priors.items()],
+        "guests": [_guest(guest) for guest in story.guests],
+        "hero": next((_video(guest) for guest in story.guests if guest["video"]), None),
+    }
+    Path(path).write_text(environment.get_template("report.html.j2").render(content), encoding="utf-8")
+
+
+def _video(guest: Mapping[str, Any]) -> dict[str, Any]:
+    spoken = guest["video"]
+    left = "what they really looked like saying it" if spoken["truth"] else "the person as recorded"
+    words = f"“{guest['words']}”" if guest["words"] else f"speech: {spoken['speech']}"
+    caption = f"{guest['identity']}. Left: {left}. Right: the avatar, driven by the sound alone. {words}"
+    return {"data": video_data(spoken["video"]), "caption": caption, "fps": spoken["fps"], "driver": spoken["driver"]}
+
+
+def _prior(name: str, prior: Mapping[str, Any]) -> dict[str, Any]:
+    columns, rows = table(prior["rows"])
+    return {
+        "name": name,
+        "tells": TELLS[name],
+        "facts": {
+            "registered": f"{prior['registered']['name']} version {prior['registered']['version']}",
+            "pulled as": prior.get("uri", "not pulled"),
+            "steps": prior["steps"],
+            "time": f"{prior['seconds']:.0f} s",
+            "throughput": f"{prior['samples_per_second']:.1f} samples/s",
+            "memory": f"{prior['peak_memory_mb']:.0f} MB",
+            "size": f"{prior['weights_bytes'] / 1e6:.1f} MB",
+            "trained on": f"{len(prior['dataset']['identities'])} people",
+            "proved on": ", ".join(prior["dataset"]["held_out"]),
+            "weights": prior["weights_sha256"][:12],
+        },
+        "curve": line_chart({"training loss": smooth(prior["losses"])}, "step", "loss") if prior["losses"] else "",
+        "headlines": headlines(name, prior["validation"]),
+        "columns": columns,
+        "rows": rows,
+        "pictures": [
+            {"name": key.replace("_", " ").replace("-", " "), "data": _file(value), "kind": "png"}
+            for key, value in prior["pictures"].items()
+        ],
+    }
+
+
+def headlines(name: str, summary: Mapping[str, float]) -> list[dict[str, str]]:
+    """The figures of a prior's summary that a newcomer should see first; those it has, formatted."""
+    found = [(summary[key], what, who) for key, what, who in HEADLINES[name] if key in summary]
+    return [
+        {"value": f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}", "what": what, "who": who}
+        for value, what, who in found
+    ]
+
+
+def _file(path: str) -> str:
+    import base64
+
+    return base64.b64encode(Path(path).read_bytes()).decode()
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Column names and formatted cells of evidence rows, with their mean as a last row."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    if len(rows) > 1:
+        means = []
+        for column in columns:
+            values = [row[column] for row in rows if isinstance(row.get(column), float)]
+            means.append(f"{np.mean(values):.3f}" if values else "")
+        means[0] = "mean"
+        cells.append(means)
+    return columns, cells
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _guest(guest: Mapping[str, Any]) -> dict[str, Any]:
+    curves = {name: np.array(variant["curve"]) for name, variant in guest["variants"].items() if variant["curve"]}
+    return {
+        "identity": guest["identity"],
+        "licence": guest["licence"],
+        "consent": guest["consent"],
+        "curve": line_chart(curves, "seconds of adaptation", "PSNR of the face (dB)") if curves else "",
+        "previews": [
+            {"name": name, "data": _file(str(Path(variant["avatar"]) / "preview.jpg")), "kind": "jpeg"}
+            for name, variant in guest["variants"].items()
+            if (Path(variant["avatar"]) / "preview.jpg").is_file()
+        ],
+        "comparison": comparison(guest["variants"]),
+        "facts": [
+            {"name": name, "text": _variant_facts(variant)} for name, variant in guest["variants"].items()
+        ],
+        "reasons": _reasons(guest["variants"]),
+    }  # fmt: skip
+
+
+def _variant_facts(variant: Mapping[str, Any]) -> str:
+    scores = variant.get("scores")
+    text = (
+        f"{variant['train_seconds']:.1f} s of video, {variant['iterations']} steps in {variant['seconds']:.0f} s at "
+        f"{variant['size']} px, speech by {variant['driver']}, {variant['bytes'] / 1e6:.1f} MB"
+    )
+    if scores:
+        text += f"; scored on {scores['frames']} unseen frames, rendered at {scores['fps']:.0f} frames a second"
+    return text
+
+
+def comparison(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The table of scores: a row per measure, a column per drive and variant; the better of each drive is marked.
+
+    Measures for which nothing could be computed are left out of the rows (their reasons are told below the table).
+    """
+    scored = {name: variant["scores"]["drives"] for name, variant in variants.items() if variant.get("scores")}
+    if not scored:
+        return None
+    drives = list(dict.fromkeys(drive for result in scored.values() for drive in result))
+    rows = []
+    for measure, (label, _, _, better, explanation) in MEASURES.items():
+        cells = []
+        for drive in drives:
+            values = {name: result.get(drive, {}).get(measure) for name, result in scored.items()}
+            best = best_of(values, better)
+            cells += [
+                {"text": format_value(measure, value), "best": len(scored) > 1 and name == best}
+                for name, value in values.items()
+            ]
+        if any(cell["text"] != "–" for cell in cells):
+            rows.append({"label": label, "help": explanation, "better": better, "cells": cells})
+    return {"drives": drives, "variants": list(scored), "rows": rows}
+
+
+def best_of(values: Mapping[str, float | None], better: str) -> str | None:
+    """Who has the best value: higher, lower or nearest to 1; None where fewer than two have one, or they are equal."""
+    known = {name: value for name, value in values.items() if value is not None}
+    if len(known) < 2 or len(set(known.values())) == 1:
+        return None
+    key = {"higher": lambda v: -v, "lower": lambda v: v, "1": lambda v: abs(v - 1)}[better]
+    return min(known, key=lambda name: key(known[name]))
+
+
+def _reasons(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Why measures are absent, by measure; the first reason of each."""
+    found: dict[str, str] = {}
+    for variant in variants.values():
+        for drive in (variant.get("scores") or {"drives": {}})["drives"].values():
+            for name, reason in (drive.get("null_reasons") or {}).items():
+                found.setdefault(MEASURES[name][0] if name in MEASURES else name, reason)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------- charts
+
+
+def smooth(values: Sequence[float], points: int = 240) -> np.ndarray:
+    """(P, 2) step and mean loss around it: as many points as a chart can show."""
+    series = np.asarray(values, np.float64)
+    pieces = np.array_split(np.arange(len(series)), min(points, max(1, len(series) // 4)))
+    return np.array([[piece.mean(), series[piece].mean()] for piece in pieces if len(piece)])
+
+
+def _ticks(low: float, high: float, count: int = 4) -> list[float]:
+    step = 10.0 ** np.floor(np.log10(max(high - low, 1e-9) / count))
+    step *= next(m for m in (1, 2, 5, 10, 20) if (high - low) / (m * step) <= count + 1)
+    return [float(v) for v in np.arange(np.ceil(low / step) * step, high + 1e-9, step)]
+
+
+def line_chart(
+    curves: Mapping[str, np.ndarray], x_label: str, y_label: str, width: int = 640, height: int = 230
+) -> str:
+    """Curves (N, 2) of x and y as inline SVG with axes and a legend; text is escaped."""
+    every = np.concatenate([np.asarray(c, np.float64).reshape(-1, 2) for c in curves.values()])
+    (x0, y0), (x1, y1) = every.min(0), every.max(0)
+    pad = max(0.06 * (y1 - y0), 1e-6)
+    y0, y1, x1 = y0 - pad, y1 + pad, max(x1, x0 + 1e-6)
+    left, top, right, bottom = 52, 22, width - 12, height - 34
+
+    def place(x: Any, y: Any) -> tuple[Any, Any]:
+        return left + (x - x0) / (x1 - x0) * (right - left), bottom - (y - y0) / (y1 - y0) * (bottom - top)
+
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(y_label)}">']
+    for value in _ticks(y0, y1):
+        _, y = place(x0, value)
+        parts.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.4g}</text>')
+    for value in _ticks(x0, x1, 6):
+        x, _ = place(value, y0)
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 15}" text-anchor="middle">{value:.4g}</text>')
+    for i, (name, curve) in enumerate(curves.items()):
+        x, y = place(*np.asarray(curve, np.float64).reshape(-1, 2).T)
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y))
+        color = COLORS[i % len(COLORS)]
+        parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="2" points="{points}"/>')
+        parts.append(f'<text x="{left + 8 + 130 * i}" y="14" style="fill:{color}">{html.escape(name)}</text>')
+    parts.append(f'<text x="{right}" y="{height - 4}" text-anchor="end">{html.escape(x_label)}</text>')
+    return "".join(parts) + "</svg>"
+
+
+def timeline_svg(stages: Sequence[Mapping[str, Any]], width: int = 1040) -> str:
+    """The stages as bars below each other on one axis of seconds."""
+    if not stages:
+        return ""
+    end = max(stage["start"] + stage["seconds"] for stage in stages)
+    left, row = 380, 19
+    scale = (width - left - 60) / max(end, 1e-6)
+    parts = [f'<svg viewBox="0 0 {width} {row * len(stages) + 6}" role="img" aria-label="how long each stage took">']
+    for i, stage in enumerate(stages):
+        y, x, length = 3 + i * row, left + stage["start"] * scale, max(1.5, stage["seconds"] * scale)
+        parts.append(f'<text x="{left - 10}" y="{y + 13}" text-anchor="end">{html.escape(stage["name"])}</text>')
+        parts.append(
+            f'<rect x="{x:.1f}" y="{y + 2}" width="{length:.1f}" height="{row - 6}" rx="3" fill="{COLORS[0]}"/>'
+        )
+        parts.append(f'<text x="{x + length + 6:.1f}" y="{y + 13}">{stage["seconds"]:.0f} s</text>')
+    return "".join(parts) + "</svg>"

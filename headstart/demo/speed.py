@@ -1,0 +1,59 @@
+"""How many steps of each prior fit the demo's minutes: measured on this machine, today, before training."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from typing import Any
+
+WARM_UP, TIMED = 1, 3
+# How the minutes are shared: pictures take the longest to show anything.
+SHARES = {"audio-expression": 0.30, "expression-visual": 0.48, "sync-expert": 0.22}
+FEWEST = 30
+
+
+def plan_steps(dataset: str, minutes: float, overrides: list[str]) -> dict[str, int]:
+    """Steps of each prior (size ``tiny``) that fit its share of the minutes; a few steps of each are run to know."""
+    return {
+        prior: steps_that_fit(60 * minutes * share, **_measured(prior, dataset, overrides))
+        for prior, share in SHARES.items()
+    }
+
+
+def steps_that_fit(seconds: float, step_seconds: float, most: int) -> int:
+    """Steps of ``step_seconds`` in ``seconds``: ``most`` are the configuration's own, after which few people are
+    learned by heart."""
+    return int(min(most, max(FEWEST, seconds / max(step_seconds, 1e-4))))
+
+
+def _measured(prior: str, dataset: str, overrides: list[str]) -> dict[str, Any]:
+    from cluster.launch.launch import launch
+
+    with tempfile.TemporaryDirectory(prefix="headstart-demo-") as scratch:
+        job = {"prior": prior, "dataset": dataset, "overrides": overrides, "run": scratch}
+        return launch("headstart.demo.speed:measure", job, ray=False, run=scratch)
+
+
+def measure(job: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Seconds of a training step (the middle of three) and the configuration's number of steps; nothing is kept.
+
+    What `cluster.launch.launch` calls.
+    """
+    from configs import load_config
+    from pretrain.folder import task_class
+    from pretrain.loop import Trainer
+    from pretrain.train import open_split
+
+    task_type = task_class(job["prior"])
+    config = load_config(task_type.config_class, f"pretrain/{job['prior']}/tiny", job["overrides"])
+    trainer = Trainer(task_type(config, *open_split(task_type, config, job["dataset"])), job["run"], context)
+    try:
+        trainer.begin(None)
+        times = []
+        for _ in range(WARM_UP + TIMED):
+            began = time.perf_counter()
+            trainer.train_step()
+            times.append(time.perf_counter() - began)
+        return {"step_seconds": sorted(times[WARM_UP:])[TIMED // 2], "most": config.steps}
+    finally:
+        trainer.close()

@@ -1,0 +1,1 @@
+"""What the priors are measured against."""

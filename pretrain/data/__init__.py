@@ -1,0 +1,1 @@
+"""What the priors' views share: audible samples, sequences of segments."""

@@ -1,0 +1,1 @@
+"""Videos into a dataset, in parallel, resumable."""

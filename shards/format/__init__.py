@@ -1,0 +1,1 @@
+"""The sample and the shard as bytes: schema, codecs, index, catalogue."""

@@ -1,0 +1,241 @@
+"""``dataset.json``: which shards count, their checksums, and who is in them. It holds nothing per sample."""
+
+from __future__ import annotations
+
+import difflib
+import gc
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.storage import storage
+from configs import InputError, nearest
+from shards.format.schema import FPS, SCHEMA
+
+FORMAT = "headstart-dataset"
+FILE = "dataset.json"
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
+_SHA = re.compile(r"[0-9a-f]{64}")
+
+
+def known_people(name: str, names: list[str]) -> str:
+    """The end of a sentence about an unknown person: the nearest name, or all of them when they are few."""
+    if len(names) > 12 and not difflib.get_close_matches(name, names, n=1):
+        return f"; headstart shards info counts {len(names)} people"
+    return nearest(name, names)
+
+
+def shard_url(url: str, name: str) -> str:
+    """Where the tar ``name`` of a dataset lies."""
+    return storage.join(url, "shards", f"{name}.tar")
+
+
+def index_url(url: str, name: str) -> str:
+    """Where the index of the tar ``name`` lies."""
+    return storage.join(url, "index", f"{name}.npz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEntry:
+    """One shard as its writer reports it.
+
+    Attributes:
+        people: ``[identity, sound, samples, frames, clips, licences, consents]``; ``sound``: 1, or 0 for silent clips.
+    """
+
+    name: str
+    sha256: str
+    bytes: int
+    samples: int
+    frames: int
+    index_sha256: str
+    people: list[list[Any]]
+
+
+@dataclass
+class Catalogue:
+    """``dataset.json`` in memory, as plain JSON values.
+
+    Attributes:
+        identities: ``{"name", "licences", "consents"}``; shards refer to people by position in this list.
+        shards: ``{"name", "sha256", "bytes", "samples", "frames", "index_sha256", "people": [[identity,
+            sound, samples, frames, clips], ...]}``, sorted by name so that the order of the build does not matter.
+    """
+
+    rig: dict[str, str] | None = None
+    features: dict[str, int] = field(default_factory=dict)
+    track: dict[str, int] = field(default_factory=dict)
+    identities: list[dict[str, Any]] = field(default_factory=list)
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    withdrawn: int = 0
+
+    @classmethod
+    def empty(cls) -> Catalogue:
+        """A dataset without samples."""
+        return cls()
+
+    def names(self) -> set[str]:
+        """Names of the listed shards."""
+        return {shard["name"] for shard in self.shards}
+
+    def rig_entry(self) -> dict[str, Any]:
+        """What ``meta.json`` says of the rig."""
+        return {"rig": self.rig} if self.rig else {}
+
+    def adopt_rig(self, rig: dict[str, str] | None) -> None:
+        """Take over the rig of a new dataset, or prove that it is the dataset's.
+
+        Raises:
+            InputError: the dataset was made with another rig.
+        """
+        if rig is None:
+            return
+        if self.rig is not None and self.rig != rig:
+            raise InputError(
+                f"the dataset was made with rig {self.rig.get('name')} ({self.rig.get('sha256', '')[:12]}), "
+                f"now it is {rig.get('name')} ({rig.get('sha256', '')[:12]}); use the same rig or another folder"
+            )
+        self.rig = rig
+
+    def adopt_sizes(self, features: Mapping[str, int], track: Mapping[str, int]) -> None:
+        """Take over feature and coefficient sizes of the first sample, or prove that they are the dataset's.
+
+        Raises:
+            InputError: naming both sizes.
+        """
+        for what, ours, theirs in (("features", self.features, features), ("track", self.track, track)):
+            if ours and dict(ours) != dict(theirs):
+                raise InputError(
+                    f"{what} of this sample {dict(theirs)} differ from the dataset's {ours}; build them alike"
+                )
+            ours.update(theirs)
+
+    def add(self, entries: Iterable[ShardEntry]) -> None:
+        """List new shards; an entry of the same name is replaced."""
+        entries = list(entries)
+        replaced = {entry.name for entry in entries}
+        number = {person["name"]: i for i, person in enumerate(self.identities)}
+        self.shards = [shard for shard in self.shards if shard["name"] not in replaced]
+        for entry in entries:
+            people = [[self._person(number, row), *row[1:5]] for row in sorted(entry.people)]
+            self.shards.append({**{k: v for k, v in vars(entry).items() if k != "people"}, "people": people})
+        self._sort()
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Unlist shards, and people who are in no shard any more."""
+        gone = set(names)
+        self.shards = [shard for shard in self.shards if shard["name"] not in gone]
+        self._sort()
+
+    def totals(self) -> dict[str, Any]:
+        """``identities, clips, segments, frames, hours, bytes``."""
+        frames = sum(shard["frames"] for shard in self.shards)
+        return {
+            "identities": len(self.identities),
+            "clips": sum(row[4] for shard in self.shards for row in shard["people"]),
+            "segments": sum(shard["samples"] for shard in self.shards),
+            "frames": frames,
+            "hours": round(frames / FPS / 3600, 6),
+            "bytes": sum(shard["bytes"] for shard in self.shards),
+        }
+
+    def _person(self, number: dict[str, int], row: list[Any]) -> int:
+        name, licences, consents = row[0], *row[5:]
+        if name not in number:
+            number[name] = len(self.identities)
+            self.identities.append({"name": name, "licences": [], "consents": []})
+        person = self.identities[number[name]]
+        person["licences"] = sorted({*person["licences"], *licences})
+        person["consents"] = sorted({*person["consents"], *consents})
+        return number[name]
+
+    def _sort(self) -> None:
+        # Shards and people by name: the same samples give the same file whichever worker was first.
+        present = {row[0] for shard in self.shards for row in shard["people"]}
+        order = sorted(present, key=lambda i: self.identities[i]["name"])
+        number = {old: new for new, old in enumerate(order)}
+        self.identities = [self.identities[i] for i in order]
+        for shard in self.shards:
+            shard["people"] = sorted([number[row[0]], *row[1:]] for row in shard["people"])
+        self.shards.sort(key=lambda shard: shard["name"])
+
+
+def write_catalogue(url: str, catalogue: Catalogue) -> None:
+    """Replace ``dataset.json`` in one piece: this is the commit."""
+    head = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "totals": catalogue.totals(),
+        "rig": catalogue.rig,
+        "features": catalogue.features,
+        "track": catalogue.track,
+        "withdrawn": catalogue.withdrawn,
+    }
+    lines = [f" {json.dumps(name)}: {json.dumps(value, sort_keys=True)}," for name, value in head.items()]
+    # One shard a line: readable, and a diff of two versions shows the shards that changed.
+    text = "{\n" + "\n".join(lines) + "\n" + _rows("identities", catalogue.identities) + ",\n"
+    text += _rows("shards", catalogue.shards) + "\n}\n"
+    storage.write_bytes(storage.join(url, FILE), text.encode())
+
+
+def _rows(name: str, values: list[dict[str, Any]]) -> str:
+    return f' "{name}": [' + ",".join(f"\n  {json.dumps(value)}" for value in values) + "\n ]"
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Make a million small objects without the garbage collector walking over them again and again: half the time."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
+def read_catalogue(url: str) -> Catalogue:
+    """Read and check ``dataset.json``.
+
+    Raises:
+        InputError: no dataset there, a newer schema, or a file that is not ours or was damaged.
+    """
+    where = storage.join(url, FILE)
+    if not storage.exists(where):
+        raise InputError(f"{url}: no dataset here ({FILE} is missing); build one with headstart shards build")
+    try:
+        text = storage.read_bytes(where).decode()
+        with without_collection():
+            value = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{where}: not readable as JSON ({error}); the file is damaged, restore it") from None
+    del text
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise InputError(f"{where}: not a headstart dataset; check the folder")
+    if value.get("schema") != SCHEMA:
+        raise InputError(
+            f"{where}: schema {value.get('schema')!r}, this version reads {SCHEMA}; use the version that built it"
+        )
+    try:
+        names = ("rig", "features", "track", "identities", "shards", "withdrawn")
+        catalogue = Catalogue(**{name: value[name] for name in names})
+        for shard in catalogue.shards:
+            _check_shard(shard, len(catalogue.identities))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{where}: damaged entry ({error!r}); restore the file") from None
+    return catalogue
+
+
+def _check_shard(shard: dict[str, Any], people: int) -> None:
+    # A name becomes a path: nothing but letters, digits, _ and - may pass.
+    checksums = (shard["sha256"], shard["index_sha256"])
+    if not _NAME.fullmatch(shard["name"]) or not all(map(_SHA.fullmatch, checksums)):
+        raise ValueError(f"shard {shard['name']!r}")
+    if sum(row[2] for row in shard["people"]) != shard["samples"] or shard["bytes"] < 0:
+        raise ValueError(f"shard {shard['name']}: counts of its people do not add up")
+    for row in shard["people"]:
+        if not 0 <= row[0] < people:
+            raise ValueError(f"shard {shard['name']}: person {row[0]} of {people}")

@@ -1,0 +1,376 @@
+"""The sample, schema version 1: which members a segment has, their shapes and units, and the lazy object that reads it.
+
+A segment is up to 50 consecutive frames at 25 fps of one person in one clip. Its WebDataset key is
+``IDENTITY/CLIP-00007``; ``docs/dataset-format.md`` lists the members. Frames, track, audio and features of one sample
+always have the same length T: this module refuses anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from configs import InputError
+from shards.format import codecs as members
+
+SCHEMA = 1
+FPS = 25
+SAMPLE_RATE = 16_000
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
+MAX_FRAMES = 50
+N_LANDMARKS = 478
+MAX_NAME = 100  # a longer member name needs a second tar header, which ranged reads do not expect
+MAX_META = 1 << 20
+
+# Letters are lengths: T frames; I, K the rig's numbers of identity and expression coefficients.
+TRACK_SHAPES: dict[str, tuple[int | str, ...]] = {
+    "landmarks": ("T", N_LANDMARKS, 3),  # px of the stored frame; z in px, smaller is nearer
+    "rotation": ("T", 3, 3),  # head to camera
+    "translation": ("T", 3),  # head to camera, rig units
+    "intrinsics": (3, 3),  # px
+    "identity": ("I",),  # coefficients of the rig's identity basis
+    "expression": ("T", "K"),  # coefficients of the rig's expression basis
+    "eyelids": ("T", 2),  # left, right closure, 0 open .. 1 closed
+    "gaze": ("T", 2, 2),  # left, right eye: yaw, pitch in radians
+    "quality": ("T",),  # 0 unusable .. 1 certain
+}
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_KEY = re.compile(r"(?P<identity>[A-Za-z0-9_-]+)/(?P<clip>[A-Za-z0-9_-]+)-(?P<number>\d{5,})")
+
+
+class BrokenSample(InputError):
+    """A sample that cannot be used: which shard, which key, which member, and why."""
+
+    def __init__(self, key: str, member: str, reason: str, shard: str = "") -> None:
+        self.key, self.member, self.reason, self.shard = key, member, reason, shard
+        where = f"{shard}: " if shard else ""
+        super().__init__(f"{where}sample '{key}', member '{member}': {reason}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.key, self.member, self.reason, self.shard)
+
+    def as_dict(self) -> dict[str, str]:
+        """What `shards verify --json` prints of it."""
+        return {"shard": self.shard, "key": self.key, "member": self.member, "reason": self.reason}
+
+
+# ---------------------------------------------------------------------------------------------------- names
+
+
+def clean_name(text: str) -> str:
+    """An identity or clip name that is safe in keys, tars and file systems: letters, digits, ``_`` and ``-``."""
+    cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-")
+    return cleaned[:36] or "unnamed"
+
+
+def sample_key(identity: str, clip: str, number: int) -> str:
+    """``IDENTITY/CLIP-00007`` for the segment ``number`` of a clip.
+
+    Raises:
+        InputError: a name with other characters than letters, digits, ``_`` and ``-``, or too long for a tar header.
+    """
+    for what, name in (("identity", identity), ("clip", clip)):
+        if not _NAME.fullmatch(name):
+            raise InputError(f"{what} '{name}': expected letters, digits, '_' and '-'; pass it through clean_name()")
+    key = f"{identity}/{clip}-{number:05d}"
+    if len(key) > MAX_NAME - 16:
+        raise InputError(f"key '{key}' has {len(key)} characters, at most {MAX_NAME - 16} fit; use shorter names")
+    return key
+
+
+def split_key(key: str) -> tuple[str, str, int]:
+    """Identity, clip and segment number of a key.
+
+    Raises:
+        InputError: not ``IDENTITY/CLIP-00007``; this is where ``../`` in a foreign tar ends.
+    """
+    match = _KEY.fullmatch(key)
+    if match is None:
+        raise InputError(f"key '{key}': expected IDENTITY/CLIP-00007 of letters, digits, '_' and '-'")
+    return match["identity"], match["clip"], int(match["number"])
+
+
+def frame_name(index: int) -> str:
+    """Member of the RGB frame ``index``."""
+    return f"f{index:03d}.jpg"
+
+
+def matte_name(index: int) -> str:
+    """Member of the person matte of frame ``index``."""
+    return f"m{index:03d}.png"
+
+
+def feature_name(name: str) -> str:
+    """Member of the audio features called ``name``."""
+    return f"audio.{name}.npy"
+
+
+def is_member(name: str) -> bool:
+    """Whether a sample of this schema may have a member of this name."""
+    fixed = name in ("meta.json", "track.npz", "audio.flac")
+    return fixed or re.fullmatch(r"f\d{3}\.jpg|m\d{3}\.png|audio\.[a-z0-9_-]+\.npy", name) is not None
+
+
+# ---------------------------------------------------------------------------------------------------- checks
+
+
+def check_track(key: str, track: Mapping[str, np.ndarray], length: int) -> dict[str, int]:
+    """Prove fields, shapes, dtype and finiteness of a track of ``length`` frames; the coefficient counts I and K.
+
+    Raises:
+        BrokenSample: the first field that is missing, unknown, of another shape, not float32, or not finite.
+    """
+    sizes: dict[str, int] = {"T": length}
+    for name in track:
+        if name not in TRACK_SHAPES:
+            raise BrokenSample(key, "track.npz", f"unknown field '{name}'; expected {', '.join(TRACK_SHAPES)}")
+    for name, shape in TRACK_SHAPES.items():
+        if name not in track:
+            raise BrokenSample(key, "track.npz", f"field '{name}' is missing; track the clip again")
+        value = np.asarray(track[name])
+        if value.dtype != np.float32:
+            raise BrokenSample(key, "track.npz", f"'{name}' is {value.dtype}, expected float32")
+        if len(value.shape) == len(shape):
+            for axis, letter in zip(value.shape, shape):
+                if isinstance(letter, str):
+                    sizes.setdefault(letter, axis)
+        expected = tuple(sizes.get(n, 0) if isinstance(n, str) else n for n in shape)
+        if value.shape != expected:
+            raise BrokenSample(key, "track.npz", f"'{name}' has shape {value.shape}, expected {expected}")
+        if not np.isfinite(value).all():
+            raise BrokenSample(key, "track.npz", f"'{name}' holds values that are not finite; track the clip again")
+    return {"identity": sizes["I"], "expression": sizes["K"]}
+
+
+def check_meta(key: str, meta: Mapping[str, Any]) -> None:
+    """Prove that a ``meta.json`` is of this schema and belongs to ``key``.
+
+    Raises:
+        BrokenSample: naming the entry that is wrong.
+    """
+    identity, clip, _ = split_key(key)
+    if meta.get("schema") != SCHEMA:
+        cure = "install a newer version" if str(meta.get("schema")) > str(SCHEMA) else "build the dataset again"
+        raise BrokenSample(key, "meta.json", f"schema {meta.get('schema')!r}, expected {SCHEMA}; {cure}")
+    for name, expected in (("identity", identity), ("clip", clip)):
+        if meta.get(name) != expected:
+            raise BrokenSample(key, "meta.json", f"'{name}' is {meta.get(name)!r}, the key says {expected!r}")
+    length, size = meta.get("frames"), meta.get("size")
+    if not isinstance(length, int) or not 1 <= length <= MAX_FRAMES:
+        raise BrokenSample(key, "meta.json", f"'frames' is {length!r}, expected 1 to {MAX_FRAMES}")
+    if meta.get("fps") != FPS:
+        raise BrokenSample(key, "meta.json", f"'fps' is {meta.get('fps')!r}, expected {FPS}")
+    good = isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size)
+    if not good or not all(1 <= n <= members.MAX_SIDE for n in size):
+        raise BrokenSample(key, "meta.json", f"'size' is {size!r}, expected [width, height] in px")
+
+
+def check_features(key: str, name: str, value: np.ndarray, length: int, size: int | None = None) -> None:
+    """Prove that a feature matrix is float16 (T, C), finite, one row per frame.
+
+    Raises:
+        BrokenSample: naming what is wrong.
+    """
+    member = feature_name(name)
+    if value.dtype != np.float16 or value.ndim != 2:
+        raise BrokenSample(key, member, f"is {value.dtype} {value.shape}, expected float16 (T, C)")
+    if len(value) != length or (size is not None and value.shape[1] != size):
+        expected = (length, size if size is not None else value.shape[1])
+        raise BrokenSample(key, member, f"has shape {value.shape}, expected {expected}: one row per frame")
+    if not np.isfinite(value).all():
+        raise BrokenSample(key, member, "holds values that are not finite; extract the features again")
+
+
+def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Decode and prove a whole sample: every frame, matte, track field, audio sample and feature row.
+
+    Args:
+        features: name → size of the features that the dataset promises.
+
+    Returns:
+        The rig's coefficient counts ``{"identity": I, "expression": K}``.
+
+    Raises:
+        BrokenSample: the first member that is wrong.
+    """
+    check_meta(sample.key, sample.meta)
+    if sample.meta["frames"] != sample.length:
+        reason = f"says {sample.meta['frames']} frames, the index says {sample.length}"
+        raise BrokenSample(sample.key, "meta.json", reason)
+    expected = set(member_names(sample.length, features or {}))
+    extra = sorted(name for name in set(sample.members) - expected if not name.startswith("audio."))
+    if extra:
+        raise BrokenSample(sample.key, extra[0], f"does not belong to a sample of {sample.length} frames")
+    sizes = check_track(sample.key, sample.track, sample.length)
+    _ = sample.audio
+    for name, size in (features or {}).items():
+        if sample.features(name).shape[1] != size:
+            shape = sample.features(name).shape
+            raise sample.broken(feature_name(name), f"has shape {shape}, the dataset promises {size} columns")
+    for index in range(sample.length):
+        sample.frame(index)
+        sample.matte(index)
+    return sizes
+
+
+def member_names(length: int, features: Iterable[str]) -> list[str]:
+    """All members of a sample of ``length`` frames, in the order in which they lie in the tar."""
+    # Small members first and frame beside matte: one ranged read serves audio and track, one serves a picture pair.
+    names = ["audio.flac", *(feature_name(name) for name in sorted(features)), "meta.json", "track.npz"]
+    for index in range(length):
+        names += [frame_name(index), matte_name(index)]
+    return names
+
+
+# ---------------------------------------------------------------------------------------------------- the lazy sample
+
+
+class Sample:
+    """One segment, decoded member by member when asked.
+
+    Args:
+        key: ``IDENTITY/CLIP-00007``.
+        length: T, frames.
+        fetch: returns the raw bytes of the members asked for, verified against the index.
+        members: names of the members it has.
+        shard: where it lies, for messages.
+        siblings: gives other samples of the same person from the same shard (for source-target pairs).
+    """
+
+    def __init__(
+        self,
+        key: str,
+        length: int,
+        fetch: Callable[[Sequence[str]], dict[str, bytes]],
+        members: Iterable[str],
+        *,
+        shard: str = "",
+        identity_index: int = 0,
+        siblings: Callable[[], Sequence[Callable[[], Sample]]] | None = None,
+    ) -> None:
+        self.key, self.length, self.shard = key, length, shard
+        self.members = frozenset(members)
+        self.identity_index = identity_index
+        self.identity, self.clip, self.number = split_key(key)
+        self._fetch, self._raw, self._decoded = fetch, {}, {}
+        self._siblings = siblings
+
+    def __repr__(self) -> str:
+        return f"Sample({self.key!r}, {self.length} frames)"
+
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Read several members in as few ranged reads as possible; later accesses decode from memory."""
+        wanted = [name for name in dict.fromkeys(names) if name not in self._raw and name not in self._decoded]
+        for name in wanted:
+            if name not in self.members:
+                raise self.broken(name, "is missing in this sample; run headstart shards verify")
+        if wanted:
+            self._raw.update(self._fetch(wanted))
+
+    def raw(self, name: str) -> bytes:
+        """The bytes of a member; read once, given away once (a frame is not kept in memory twice)."""
+        self.prefetch([name])
+        return self._raw.pop(name)
+
+    def broken(self, member: str, reason: str) -> BrokenSample:
+        """The error that names this sample."""
+        return BrokenSample(self.key, member, reason, self.shard)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """``meta.json``: schema, identity, clip, first frame, fps, size, crop box, source, consent, tool versions."""
+        return self._once("meta.json", _decode_meta)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the frames in px."""
+        width, height = self.meta["size"]
+        return width, height
+
+    @property
+    def track(self) -> dict[str, np.ndarray]:
+        """The tracked head, float32; fields, shapes and units in :data:`TRACK_SHAPES`."""
+        return self._once("track.npz", self._decode_track)
+
+    @property
+    def audio(self) -> np.ndarray:
+        """(T * 640,) float32 in [-1, 1], 16 kHz mono, sample-aligned with frame 0."""
+        expected = self.length * SAMPLES_PER_FRAME
+        return self._once("audio.flac", lambda data: members.decode_flac(data, expected))
+
+    def features(self, name: str) -> np.ndarray:
+        """(T, C) float32 audio features, row t centred on the 40 ms of frame t."""
+        return self._once(feature_name(name), lambda data: self._decode_features(name, data)).astype(np.float32)
+
+    def frame(self, index: int, min_side: int = 0) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of a frame; with ``min_side`` px at the smallest of 1/2, 1/4, 1/8 that is not less."""
+        name = frame_name(self._index(index))
+        return self._try(name, lambda data: members.decode_jpeg(data, self.size, min_side), self.raw(name))
+
+    def frames(self, indices: Iterable[int] | None = None, min_side: int = 0) -> np.ndarray:
+        """(N, H, W, 3) uint8 RGB of the frames asked for (all without ``indices``); only these are read and decoded."""
+        chosen = [self._index(i) for i in (range(self.length) if indices is None else indices)]
+        self.prefetch(["meta.json", *map(frame_name, chosen)])
+        if min_side or not chosen:
+            return np.stack([self.frame(i, min_side) for i in chosen]) if chosen else np.zeros((0, 0, 0, 3), np.uint8)
+        width, height = self.size
+        pictures = np.empty((len(chosen), height, width, 3), np.uint8)  # decoded in place: a copy costs a third more
+        for place, index in zip(pictures, chosen):
+            name = frame_name(index)
+            self._try(name, lambda data, out=place: members.decode_jpeg(data, self.size, out=out), self.raw(name))
+        return pictures
+
+    def matte(self, index: int) -> np.ndarray:
+        """(H, W) uint8 alpha of the person in one frame."""
+        name = matte_name(self._index(index))
+        return self._try(name, lambda data: members.decode_png(data, self.size), self.raw(name))
+
+    def sibling(self, rng: np.random.Generator) -> Sample:
+        """A random sample of the same person from the same shard, possibly this one; cheap: the shard is at hand."""
+        options = self._siblings() if self._siblings is not None else ()
+        return options[int(rng.integers(len(options)))]() if options else self
+
+    def _index(self, index: int) -> int:
+        if not 0 <= index < self.length:
+            raise IndexError(f"sample '{self.key}' has frames 0 to {self.length - 1}, got {index}")
+        return int(index)
+
+    def _once(self, name: str, decode: Callable[[bytes], Any]) -> Any:
+        if name not in self._decoded:
+            self._decoded[name] = self._try(name, decode, self.raw(name))
+        return self._decoded[name]
+
+    def _try(self, name: str, decode: Callable[[bytes], Any], data: bytes) -> Any:
+        try:
+            return decode(data)
+        except BrokenSample as error:
+            raise self.broken(error.member, error.reason) from None
+        except members.BadMember as error:
+            raise self.broken(name, str(error)) from None
+
+    def _decode_track(self, data: bytes) -> dict[str, np.ndarray]:
+        track = members.decode_npz(data)
+        check_track(self.key, track, self.length)
+        return track
+
+    def _decode_features(self, name: str, data: bytes) -> np.ndarray:
+        value = members.decode_npy(data)
+        check_features(self.key, name, value, self.length)
+        return value
+
+
+def _decode_meta(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_META:
+        raise members.BadMember(f"has {len(data)} bytes, at most {MAX_META} are expected")
+    try:
+        meta = json.loads(data)
+    except ValueError as error:
+        raise members.BadMember(f"not readable as JSON ({error})") from None
+    if not isinstance(meta, dict):
+        raise members.BadMember(f"holds a {type(meta).__name__}, expected an object")
+    return meta

@@ -1,0 +1,1 @@
+"""Consent, withdrawal, and the removal of a person."""

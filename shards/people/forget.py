@@ -1,0 +1,99 @@
+"""``headstart shards forget``: withdraw a person. Only the shards that hold them are rewritten; a record remains.
+
+Order: the withdrawal is recorded first, so no build brings the person back; new revisions of the shards are written;
+``dataset.json`` changes in one piece; then the old tars, the report's pictures and the journal's records go. Run again
+after a crash, it finishes. Copies elsewhere (caches of readers, priors trained before) are out of its reach.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from cluster.storage import storage
+from configs import InputError
+from shards.build.journal import Journal
+from shards.build.lock import locked
+from shards.build.report import PAGE, write_report
+from shards.format.catalogue import known_people, read_catalogue, write_catalogue
+from shards.format.schema import split_key
+from shards.people.withdrawn import name_hash, withdrawn_people, write_withdrawn
+from shards.read.dataset import Dataset
+from shards.tar.rewrite import first_keys, remove_unlisted, rewrite_shard
+
+
+def forget(dataset: str, identity: str) -> dict[str, Any]:
+    """Remove every sample of a person.
+
+    Args:
+        dataset: folder or ``s3://`` URL.
+        identity: the person's name as ``shards info`` lists it.
+
+    Returns:
+        ``identity, samples, clips, shards_rewritten, shards_removed`` and the dataset's new totals.
+
+    Raises:
+        InputError: no such person (and none withdrawn under this name), another writer is at work, or storage fails.
+    """
+    url = str(dataset) if storage.is_remote(dataset) else str(storage.local_path(dataset))
+    catalogue = read_catalogue(url)
+    with locked(url):
+        names = [person["name"] for person in catalogue.identities]
+        withdrawn = withdrawn_people(url)
+        if identity not in names and not withdrawn.covers(identity):
+            raise InputError(f"{url}: no identity '{identity}'{known_people(identity, names)}")
+        counts = _counts(catalogue, identity)
+        if not withdrawn.covers(identity):
+            entry = {"person": name_hash(identity), "date": time.strftime("%Y-%m-%d", time.gmtime()), **counts}
+            withdrawn.people.append(entry)
+        write_withdrawn(url, withdrawn)
+        catalogue.withdrawn = len(withdrawn.people)
+        rewritten, removed = _rewrite(url, catalogue, identity)
+        write_catalogue(url, catalogue)
+        _sweep(url, catalogue)
+        _forget_report(url, catalogue, identity)
+    done = {"shards_rewritten": rewritten, "shards_removed": removed}
+    return {"identity": identity, **counts, **done, "dataset": {**catalogue.totals(), "schema": 1}}
+
+
+def _counts(catalogue: Any, identity: str) -> dict[str, int]:
+    number = next((i for i, p in enumerate(catalogue.identities) if p["name"] == identity), None)
+    rows = [row for shard in catalogue.shards for row in shard["people"] if row[0] == number]
+    return {"samples": sum(row[2] for row in rows), "clips": sum(row[4] for row in rows)}
+
+
+def _rewrite(url: str, catalogue: Any, identity: str) -> tuple[int, int]:
+    """New revisions of the shards that hold the person; the catalogue lists them instead."""
+    number = next((i for i, p in enumerate(catalogue.identities) if p["name"] == identity), None)
+    old = [s["name"] for s in catalogue.shards if any(row[0] == number for row in s["people"])]
+    opened = Dataset(url, catalogue)
+    starts = first_keys([row.key for row in opened.samples]) if old else set()
+    entries = [
+        entry
+        for name in old
+        if (entry := rewrite_shard(url, name, lambda key, _: split_key(key)[0] != identity, starts)) is not None
+    ]
+    opened.close()
+    catalogue.add(entries)
+    catalogue.remove(old)
+    return len(entries), len(old) - len(entries)
+
+
+def _sweep(url: str, catalogue: Any) -> None:
+    """Delete the old revisions, also those that a crash left."""
+    found = [name.removesuffix(".tar") for name in storage.listdir(storage.join(url, "shards"))]
+    found += [name.removesuffix(".npz") for name in storage.listdir(storage.join(url, "index"))]
+    remove_unlisted(url, catalogue, sorted(set(found)))
+
+
+def _forget_report(url: str, catalogue: Any, identity: str) -> None:
+    journal = Journal.read(url)
+    gone = [name for name, record in journal.clips.items() if record["identity"] == identity]
+    for name in gone:
+        if journal.clips[name].get("thumbnail"):
+            storage.remove(storage.join(url, journal.clips[name]["thumbnail"]))
+        del journal.clips[name]
+    if gone:
+        journal.write()
+        if storage.exists(storage.join(url, PAGE)):
+            write_report(url, journal, catalogue, 0.0)

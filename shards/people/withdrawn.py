@@ -1,0 +1,52 @@
+"""Who was withdrawn from a dataset: ``withdrawn.json`` keeps a hash of the name, so that nobody is built in again."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.storage import storage
+from configs import InputError
+
+FILE = "withdrawn.json"
+FORMAT = "headstart-withdrawn"
+
+
+def name_hash(identity: str) -> str:
+    """sha256 of an identity's name; the name itself is not kept."""
+    return hashlib.sha256(f"headstart:{identity}".encode()).hexdigest()
+
+
+@dataclass
+class Withdrawn:
+    """The record of withdrawals: ``{"person": sha256, "date", "samples", "clips", "shards"}`` each."""
+
+    people: list[dict[str, Any]]
+
+    def covers(self, identity: str) -> bool:
+        """Whether this person was withdrawn."""
+        return name_hash(identity) in {entry["person"] for entry in self.people}
+
+
+def withdrawn_people(url: str) -> Withdrawn:
+    """Read the record; empty where nobody was withdrawn.
+
+    Raises:
+        InputError: the file is damaged: building on could bring somebody back.
+    """
+    where = storage.join(url, FILE)
+    if not storage.exists(where):
+        return Withdrawn([])
+    value = storage.read_json(where)
+    try:
+        if value["format"] != FORMAT:
+            raise KeyError("format")
+        return Withdrawn([dict(entry) for entry in value["people"] if entry["person"]])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: damaged ({error!r}); restore it, it says who must not be built in again") from None
+
+
+def write_withdrawn(url: str, withdrawn: Withdrawn) -> None:
+    """Replace the record in one piece."""
+    storage.write_json(storage.join(url, FILE), {"format": FORMAT, "people": withdrawn.people})

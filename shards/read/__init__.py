@@ -1,0 +1,1 @@
+"""Datasets opened, planned and read in batches."""

@@ -1,0 +1,497 @@
+"""Opening a dataset: the shard table at once, sample tables shard by shard when asked, samples member by member.
+
+Opening costs one read of ``dataset.json`` whatever the number of samples; 100,000 shards open in under two seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.storage import storage
+from configs import InputError, nearest
+from shards.format.catalogue import Catalogue, index_url, known_people, read_catalogue, shard_url, without_collection
+from shards.format.index import BLOCK, ShardIndex, bad_index, digest, header_matches, runs
+from shards.format.schema import FPS, SCHEMA, BrokenSample, Sample, split_key
+
+INDEXES_HELD = 600  # per process; about 60 kB each, more than the streams of a reader touch at a time
+FILES_HELD = 256
+REMOTE_GAP = 1 << 17  # bytes: reading over them is cheaper than another request
+LOCAL_GAP = 1 << 14
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """One line of the sample table."""
+
+    key: str
+    identity: str
+    clip: str
+    frames: int
+    shard: str
+
+
+IDENTITY, SOUND, SAMPLES, FRAMES, CLIPS = range(5)  # columns of the table of people
+
+
+class ShardTable:
+    """Columns of all shards; people of shard s are the rows ``first[s]:first[s + 1]`` of ``people``."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        with without_collection():
+            self._fill(catalogue.shards)
+
+    def _fill(self, shards: list[dict[str, Any]]) -> None:
+        self.names = [shard["name"] for shard in shards]
+        self.sha256 = [shard["sha256"] for shard in shards]
+        self.index_sha256 = [shard["index_sha256"] for shard in shards]
+        self.bytes = np.array([shard["bytes"] for shard in shards], np.int64)
+        self.frames = np.array([shard["frames"] for shard in shards], np.int64)
+        self.first = np.cumsum([0, *(len(shard["people"]) for shard in shards)], dtype=np.int64)
+        rows = [row for shard in shards for row in shard["people"]]
+        self.people = np.array(rows, np.int64).reshape(-1, 5)  # columns as below
+        self.shard_of = np.repeat(np.arange(len(shards)), np.diff(self.first))
+
+
+class Dataset:
+    """A dataset, or the part of it that belongs to some identities (see :meth:`split`).
+
+    Attributes:
+        url: where it lies.
+        features: name → size of the audio features.
+        rig: ``{"name", "sha256"}`` of the rig, or None.
+        track: coefficient counts ``{"identity", "expression"}``.
+        identities: names of the people in this view; ``identity_index`` of samples and batches counts in this list.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        catalogue: Catalogue,
+        *,
+        cache_dir: str | None = None,
+        cache_limit: int = 20 * 10**9,
+    ) -> None:
+        self.url, self.rig = url, catalogue.rig
+        self.features, self.track = dict(catalogue.features), dict(catalogue.track)
+        self.withdrawn = catalogue.withdrawn
+        self.table = ShardTable(catalogue)
+        self._people = catalogue.identities
+        self._allowed = np.ones(len(self._people), bool)
+        self._sound_only = False
+        self._store = Store(url, self.table, cache_dir, cache_limit)
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.url!r}, {len(self)} samples of {len(self.identities)} identities)"
+
+    def __len__(self) -> int:
+        return int(self.table.people[self.chosen, SAMPLES].sum())
+
+    @property
+    def identities(self) -> list[str]:
+        """Names of the people in this view, sorted."""
+        return [person["name"] for person, allowed in zip(self._people, self._allowed) if allowed]
+
+    @property
+    def licences(self) -> dict[str, list[str]]:
+        """Identity → licences recorded for it; ``["unknown"]`` where no consent file named the person."""
+        return {p["name"]: list(p["licences"]) for p, allowed in zip(self._people, self._allowed) if allowed}
+
+    @property
+    def consents(self) -> dict[str, list[str]]:
+        """Identity → consents recorded for it."""
+        return {p["name"]: list(p["consents"]) for p, allowed in zip(self._people, self._allowed) if allowed}
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """``identities, clips, segments, frames, hours, bytes, schema`` and what the priors record of a dataset."""
+        rows = self.table.people[self.chosen]
+        shards = np.unique(self.table.shard_of[self.chosen])
+        frames = int(rows[:, FRAMES].sum())
+        licences: dict[str, int] = {}
+        for names in self.licences.values():
+            for name in names:
+                licences[name] = licences.get(name, 0) + 1
+        return {
+            "identities": len(self.identities),
+            "clips": int(rows[:, CLIPS].sum()),
+            "segments": int(rows[:, SAMPLES].sum()),
+            "frames": frames,
+            "frames_with_sound": int(rows[rows[:, SOUND] == 1, FRAMES].sum()),
+            "hours": round(frames / FPS / 3600, 6),
+            "bytes": int(self.table.bytes[shards].sum()),
+            "schema": SCHEMA,
+            "shards": len(shards),
+            "features": self.features,
+            "rig": self.rig,
+            "licences": licences,
+            "withdrawn": self.withdrawn,
+            "fingerprint": self.fingerprint,
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over schema, rig, features, every shard's checksum and the identities of this view."""
+        hasher = hashlib.sha256()
+        head = [SCHEMA, self.rig, self.features, self.identities, self._sound_only]
+        hasher.update(json.dumps(head, sort_keys=True).encode())
+        for name, checksum in zip(self.table.names, self.table.sha256):
+            hasher.update(f"{name} {checksum}\n".encode())
+        return hasher.hexdigest()
+
+    @property
+    def samples(self) -> SampleTable:
+        """All samples in file order; shard indexes are read as they are needed."""
+        return SampleTable(self)
+
+    def read(self, which: str | int) -> Sample:
+        """One sample by key or by position in :attr:`samples`; decodes nothing yet.
+
+        Raises:
+            InputError: no such key, or an index that does not belong to its shard.
+        """
+        shard, row = self._locate(which)
+        return self.sample(shard, row)
+
+    def sample(self, shard: int, row: int) -> Sample:
+        """The sample in line ``row`` of shard number ``shard``."""
+        index = self._store.index(shard)
+        key = index.keys[row]
+        number = self._identity_number(key)
+        return Sample(
+            key,
+            int(index.frames[row]),
+            partial(self._store.fetch, shard, row),
+            index.rows(row),
+            shard=self.table.names[shard],
+            identity_index=int(self._position[number]),
+            siblings=partial(self._siblings, shard, number),
+        )
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """Which rows of the table of people belong to this view, bool."""
+        people = self.table.people
+        return self._allowed[people[:, IDENTITY]] & (people[:, SOUND] >= int(self._sound_only))
+
+    def rows_of(self, shard: int) -> list[tuple[int, np.ndarray]]:
+        """``(row of the table of people, lines of the shard)`` for the people in this view.
+
+        Raises:
+            InputError: the index disagrees with ``dataset.json`` about who is in the shard.
+        """
+        index = self._store.index(shard)
+        numbers = np.array([self._identity_number(key) for key in index.keys])
+        first, last = self.table.first[shard], self.table.first[shard + 1]
+        chosen, found = self.chosen[first:last], []
+        for row, (number, sound, samples, *_) in enumerate(self.table.people[first:last]):
+            lines = np.flatnonzero((numbers == number) & (index.sound == sound))
+            if len(lines) != samples:
+                where = index_url(self.url, self.table.names[shard])
+                raise bad_index(where, f"{len(lines)} samples of person {number}, dataset.json says {samples}")
+            if chosen[row]:
+                found.append((int(first) + row, lines))
+        return found
+
+    def with_sound(self) -> Dataset:
+        """A view of the samples whose clip had sound; identities and their positions stay as they are."""
+        view = self._copy()
+        view._sound_only = True
+        return view
+
+    def subset(self, identities: Sequence[str]) -> Dataset:
+        """A view of these people's samples only; shares files and caches.
+
+        Raises:
+            InputError: an identity that is not in the dataset.
+        """
+        names = self.identities
+        for name in identities:
+            if name not in set(names):
+                raise InputError(f"identity '{name}' is not in {self.url}{known_people(name, names)}")
+        wanted = set(identities)
+        view = self._copy()
+        view._allowed = np.array([p["name"] in wanted for p in self._people], bool)
+        return view
+
+    def _copy(self) -> Dataset:
+        view = object.__new__(Dataset)
+        view.__dict__.update(self.__dict__)
+        for name in ("fingerprint", "_position", "_number"):
+            view.__dict__.pop(name, None)
+        return view
+
+    def split(self, holdout: float | int | Sequence[str]) -> tuple[Dataset, Dataset]:
+        """Views (train, held-out) that share no identity.
+
+        Args:
+            holdout: a fraction of the identities (at least one is held out when it is above 0), chosen by a hash of the
+                name so that a growing dataset does not move people across; or the names themselves.
+
+        Raises:
+            InputError: unknown names, or nobody left to train on.
+        """
+        names = self.identities
+        if isinstance(holdout, int | float) and not isinstance(holdout, bool):
+            if not 0 <= holdout < 1:
+                raise InputError(f"holdout {holdout}: expected a fraction in [0, 1) or a list of identities")
+            count = 0 if holdout == 0 or len(names) < 2 else max(1, round(holdout * len(names)))
+            held = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[: min(count, len(names) - 1)]
+        else:
+            held = list(holdout)
+        rest = sorted(set(names) - set(held))
+        if names and not rest:
+            raise InputError(
+                f"holdout: all {len(names)} identities are held out, nobody is left to train on; name fewer"
+            )
+        return self.subset(rest), self.subset(held)
+
+    def stored_features(self, name: str) -> int:
+        """Size of a feature.
+
+        Raises:
+            InputError: the dataset was built without it.
+        """
+        if name not in self.features:
+            raise InputError(
+                f"{self.url} has no audio features '{name}'{nearest(name, self.features)}; "
+                f"build it with --features {name}"
+            )
+        return self.features[name]
+
+    @property
+    def remote(self) -> bool:
+        """Whether it lies in an object store."""
+        return self._store.remote
+
+    @property
+    def direct(self) -> bool:
+        """Whether members are read by requests to a store, not from files of this machine."""
+        return self._store.remote and self._store.cache_dir is None
+
+    def close(self) -> None:
+        """Close files held open."""
+        self._store.close()
+
+    @cached_property
+    def _position(self) -> np.ndarray:
+        return np.cumsum(self._allowed) - 1
+
+    @cached_property
+    def _number(self) -> dict[str, int]:
+        return {person["name"]: i for i, person in enumerate(self._people)}
+
+    def _identity_number(self, key: str) -> int:
+        name = key.partition("/")[0]
+        if name not in self._number:
+            raise InputError(f"{self.url}: an index lists '{key}', whom dataset.json does not know; run shards verify")
+        return self._number[name]
+
+    def _siblings(self, shard: int, number: int) -> list[Callable[[], Sample]]:
+        people = self.table.people
+        lines = [line for row, lines in self.rows_of(shard) if people[row, IDENTITY] == number for line in lines]
+        return [partial(self.sample, shard, int(line)) for line in sorted(lines)]
+
+    def _locate(self, which: str | int) -> tuple[int, int]:
+        if isinstance(which, int | np.integer):
+            return self.samples.locate(int(which))
+        identity, _, _ = split_key(which)
+        if identity in self._number and self._allowed[self._number[identity]]:
+            here = self.table.people[:, IDENTITY] == self._number[identity]
+            for shard in np.unique(self.table.shard_of[here]):
+                keys = self._store.index(int(shard)).keys
+                if which in keys:
+                    return int(shard), keys.index(which)
+        raise InputError(f"{self.url}: no sample '{which}'; headstart shards info lists the identities")
+
+
+class SampleTable(Sequence[SampleRow]):
+    """The samples of a dataset view in file order; reads shard indexes lazily."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        table = dataset.table
+        chosen = dataset.chosen
+        counts = np.bincount(table.shard_of[chosen], table.people[chosen, SAMPLES], len(table.names)).astype(np.int64)
+        self._ends = np.cumsum(counts)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, position):  # type: ignore[override]
+        if isinstance(position, slice):
+            return [self[i] for i in range(*position.indices(len(self)))]
+        return self._row(*self.locate(position))
+
+    def __iter__(self) -> Iterator[SampleRow]:
+        for shard in range(len(self._ends)):
+            for row in self._lines(shard):
+                yield self._row(shard, row)
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """Shard number and line of a position."""
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"sample {position} of {len(self)}")
+        position %= len(self)
+        shard = int(np.searchsorted(self._ends, position, side="right"))
+        before = int(self._ends[shard - 1]) if shard else 0
+        return shard, self._lines(shard)[position - before]
+
+    def _lines(self, shard: int) -> list[int]:
+        before = int(self._ends[shard - 1]) if shard else 0
+        if self._ends[shard] == before:
+            return []
+        return sorted(int(row) for _, rows in self._dataset.rows_of(shard) for row in rows)
+
+    def _row(self, shard: int, row: int) -> SampleRow:
+        index = self._dataset._store.index(shard)
+        identity, clip, _ = split_key(index.keys[row])
+        return SampleRow(index.keys[row], identity, clip, int(index.frames[row]), self._dataset.table.names[shard])
+
+
+class Store:
+    """Ranged reads from the shards of a dataset, each member proven against the index before it is given out."""
+
+    def __init__(self, url: str, table: ShardTable, cache_dir: str | None, cache_limit: int) -> None:
+        self.url, self.table = url, table
+        self.cache_dir, self.cache_limit = cache_dir, cache_limit
+        self.remote = storage.is_remote(url)
+        self._reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._indexes: OrderedDict[int, ShardIndex] = OrderedDict()
+        self._files: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def index(self, shard: int) -> ShardIndex:
+        """The index of a shard, checked against ``dataset.json``.
+
+        Raises:
+            InputError: missing, another checksum, or tables that contradict each other or the tar's size.
+        """
+        if self._pid != os.getpid():
+            self._reset()  # a forked reader must not share file positions or locks with its parent
+        with self._lock:
+            if shard in self._indexes:
+                self._indexes.move_to_end(shard)
+                return self._indexes[shard]
+        index = self._load_index(shard)
+        with self._lock:
+            self._indexes[shard] = index
+            while len(self._indexes) > INDEXES_HELD:
+                self._indexes.popitem(last=False)
+        return index
+
+    def _load_index(self, shard: int) -> ShardIndex:
+        where = index_url(self.url, self.table.names[shard])
+        data = storage.read_bytes(where)
+        if digest(data) != self.table.index_sha256[shard]:
+            raise bad_index(where, "its sha256 differs from dataset.json")
+        index = ShardIndex.from_bytes(data, where)
+        if len(index.offset) and int((index.offset + index.length).max()) > self.table.bytes[shard]:
+            raise bad_index(where, "a member lies behind the end of the tar")
+        return index
+
+    def fetch(self, shard: int, row: int, names: Sequence[str]) -> dict[str, bytes]:
+        """Bytes of some members of one sample, in as few reads as possible.
+
+        Raises:
+            BrokenSample: the tar header or the checksum of a member is not what the index says.
+            InputError: the shard cannot be read at all.
+        """
+        index = self.index(shard)
+        key, rows = index.keys[row], index.rows(row)
+        wanted = {rows[name]: name for name in names}
+        whole = not self.remote or self.cache_dir is not None
+        result = {}
+        for group in runs(index, wanted, LOCAL_GAP if whole else REMOTE_GAP):
+            start = int(index.offset[group[0]]) - BLOCK
+            stop = int(index.offset[group[-1]] + index.length[group[-1]])
+            data = self._read(shard, start, stop)
+            for member in group:
+                at = int(index.offset[member]) - start
+                header, piece = data[at - BLOCK : at], data[at : at + int(index.length[member])]
+                name = wanted[member]
+                reason = _damage(
+                    header, piece, f"{key}.{name}".encode(), int(index.length[member]), int(index.crc[member])
+                )
+                if reason:
+                    raise BrokenSample(key, name, reason, self.table.names[shard])
+                result[name] = piece
+        return result
+
+    def _read(self, shard: int, start: int, stop: int) -> bytes:
+        url = shard_url(self.url, self.table.names[shard])
+        if self.remote and self.cache_dir is None:
+            return storage.read_bytes(url, start, stop)
+        return os.pread(self._file(shard, url), stop - start, start)
+
+    def _file(self, shard: int, url: str) -> int:
+        with self._lock:
+            if shard in self._files:
+                self._files.move_to_end(shard)
+                return self._files[shard]
+        path = storage.cached(url, self.cache_dir, self.cache_limit) if self.remote else storage.local_path(url)
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}; run headstart shards verify") from None
+        with self._lock:
+            if shard in self._files:  # another thread was faster
+                os.close(descriptor)
+                return self._files[shard]
+            self._files[shard] = descriptor
+            while len(self._files) > FILES_HELD:
+                os.close(self._files.popitem(last=False)[1])
+        return descriptor
+
+    def close(self) -> None:
+        """Close the tars held open."""
+        with self._lock:
+            while self._files:
+                os.close(self._files.popitem()[1])
+
+
+def _damage(header: bytes, piece: bytes, name: bytes, length: int, crc: int) -> str | None:
+    if len(piece) != length:
+        return f"{len(piece)} of {length} bytes are there: the tar is truncated; fetch or build it again"
+    if not header_matches(header, name, length):
+        return "the tar has something else where the index says it lies; run headstart shards verify"
+    if zlib.crc32(piece) != crc:
+        return "checksum differs: bytes were changed; fetch or build the shard again"
+    return None
+
+
+def open_dataset(url: str | Path, *, cache_dir: str | Path | None = None, cache_limit: int = 20 * 10**9) -> Dataset:
+    """Open a dataset folder or ``s3://`` URL; reads ``dataset.json`` only.
+
+    Args:
+        cache_dir: where whole shards of a remote dataset are kept; without it members are read by ranged requests.
+        cache_limit: bytes that the cache may hold.
+
+    Raises:
+        InputError: no dataset there, damaged, of another schema, or the store does not answer.
+    """
+    text = str(url)
+    where = text if storage.is_remote(text) else str(storage.local_path(text))
+    cache = None if cache_dir is None else str(cache_dir)
+    return Dataset(where, read_catalogue(where), cache_dir=cache, cache_limit=cache_limit)

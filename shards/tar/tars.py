@@ -1,0 +1,116 @@
+"""The one module that touches webdataset: writing tars, streaming them, and the pipeline under the reader.
+
+Shards are plain WebDataset: ``webdataset.WebDataset("shards/*.tar")`` reads them without us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from cluster.storage import storage
+from configs import InputError
+
+
+class TarFile:
+    """A tar being written; the same members give the same bytes (no clock, no user name)."""
+
+    def __init__(self, path: Path) -> None:
+        from webdataset import TarWriter
+
+        self._stream: BinaryIO = open(path, "wb")  # noqa: SIM115  (closed in close)
+        self._tar = TarWriter(self._stream, encoder=False, user="headstart", group="headstart", mtime=0.0)
+
+    def write(self, key: str, members: Mapping[str, bytes]) -> None:
+        """Append members; several calls with one key are one sample as long as no other key comes between."""
+        self._tar.write({"__key__": key, **members})
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self._stream.tell()
+
+    def close(self) -> None:
+        """Finish the tar."""
+        self._tar.close()
+        self._stream.close()
+
+    def abandon(self) -> None:
+        """Close a tar that nobody will read; a full disk does not matter any more."""
+        with suppress(OSError):
+            self._tar.close()
+        with suppress(OSError):
+            self._stream.close()
+
+
+def stream_samples(url: str) -> Iterator[dict[str, Any]]:
+    """All samples of a tar in file order, as webdataset groups them: ``{"__key__", "f000.jpg": bytes, ...}``.
+
+    Memory holds one sample; remote tars are streamed.
+
+    Raises:
+        InputError: not a tar, truncated, or doubled members.
+    """
+    import tarfile
+
+    from webdataset.tariterators import group_by_keys, tar_file_iterator
+
+    with storage.open_read(url) as stream:
+        try:
+            files = ({**file, "__url__": url} for file in tar_file_iterator(stream, skip_meta=None))
+            yield from group_by_keys(files)
+        except (tarfile.TarError, ValueError, EOFError) as error:
+            raise InputError(f"{url}: not a readable shard ({error}); fetch or build it again") from None
+
+
+def pipeline(*stages: Callable[..., Iterator[Any]]) -> Any:
+    """A webdataset pipeline of generator stages; an iterable dataset for :func:`loader`."""
+    from webdataset import DataPipeline
+
+    return DataPipeline(*stages)
+
+
+def loader(dataset: Any, workers: int, prefetch: int) -> Any:
+    """The pipeline, run here (``workers=0``) or by DataLoader worker processes that each hold ``prefetch`` batches."""
+    if workers == 0:
+        return dataset
+    from webdataset import WebLoader
+
+    return WebLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=prefetch)
+
+
+def worker() -> tuple[int, int]:
+    """Number of this DataLoader worker and how many there are; (0, 1) outside of one."""
+    from torch.utils.data import get_worker_info
+
+    info = get_worker_info()
+    return (0, 1) if info is None else (info.id, info.num_workers)
+
+
+def register_remote_schemes() -> None:
+    """Let plain webdataset open ``s3://`` through our storage (retries, endpoint from the environment)."""
+    from webdataset.gopen import gopen_schemes
+
+    for scheme in ("s3", "s3a"):
+        gopen_schemes[scheme] = _open_remote
+
+
+class _Stream:
+    """A remote stream that stays open until webdataset closes it."""
+
+    def __init__(self, url: str) -> None:
+        self._context = storage.open_read(url)
+        self._stream = self._context.__enter__()
+
+    def read(self, size: int = -1) -> bytes:
+        return self._stream.read(size)
+
+    def close(self) -> None:
+        self._context.__exit__(None, None, None)
+
+
+def _open_remote(url: str, mode: str = "rb", bufsize: int = 8192, **_: Any) -> _Stream:
+    if "r" not in mode:
+        raise InputError(f"{url}: webdataset may only read here; write with shards.tar.writer")
+    return _Stream(url)

@@ -1,0 +1,252 @@
+"""First pass over a video: landmarks of every frame, spooled to a temporary file, and the runs that can be tracked.
+
+A run is a stretch of frames of one shot that shows exactly one face, large enough, followed without a gap. Memory does
+not grow with the video: landmarks go to disk, and only runs and refusals are kept.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from heads.rig.facemesh import IRIS_LEFT, IRIS_RIGHT, N_LANDMARKS
+from shards.format.schema import FPS
+from shards.media.decode import read_video
+from shards.tracking.options import Refusal, TrackOptions
+
+THUMBNAIL = 48  # px, of the picture that cuts are found on
+CUT_DIFFERENCE, CUT_RATIO = 18.0, 4.0  # grey levels of mean change, and how much more than usual
+CENSUS_EVERY = 12  # frames between counts of all faces
+RIVAL = 0.35  # area over the main face's from which another face makes two people
+LONGEST_GAP = 3  # frames without a face that are bridged
+
+
+@dataclass
+class Run:
+    """Frames ``start`` to ``end`` (exclusive) of one face in one shot; indices on the 25 fps grid."""
+
+    start: int
+    end: int
+
+
+@dataclass
+class Scan:
+    """What the first pass found. Landmarks are px of the decoded picture, whose size is ``width`` x ``height``."""
+
+    clip: str
+    width: int = 0
+    height: int = 0
+    frames: int = 0
+    runs: list[Run] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+    spool: Any = None
+
+    def landmarks(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """Landmarks (T, 478, 3) of frames and which of them were seen (T,); short gaps are interpolated."""
+        values = np.memmap(self.spool.name, np.float32, "r", shape=(self.frames, N_LANDMARKS, 3))[start:end]
+        values = np.array(values)
+        seen = np.isfinite(values[:, 0, 0])
+        return (values if seen.all() else _bridged(values, seen)), seen
+
+    def close(self) -> None:
+        if self.spool is not None:
+            self.spool.close()
+
+
+def scan(path: Path, options: TrackOptions, stop: Callable[[], bool] | None = None) -> Scan:
+    """Runs the first pass.
+
+    Args:
+        stop: asked after each frame; when it says so, the rest of the video is left out.
+
+    Raises:
+        InputError: the file is no readable video.
+    """
+    spool = tempfile.NamedTemporaryFile(prefix="headstart-landmarks-")  # noqa: SIM115 - lives as long as the scan
+    found = Scan(path.stem, spool=spool)
+    try:
+        watch = _Watch(found, options)
+        for picture in _pictures(path, options):
+            watch.see(picture)
+            if stop is not None and stop():
+                break
+        watch.finish()
+        spool.flush()
+    except BaseException:
+        spool.close()
+        raise
+    return found
+
+
+def _pictures(path: Path, options: TrackOptions) -> Iterator[np.ndarray]:
+    return read_video(
+        path, start=options.start, seconds=options.seconds, max_side=options.max_side, threads=options.decoder_threads
+    )
+
+
+class _Watch:
+    """Goes along with the pictures and opens and closes runs."""
+
+    def __init__(self, found: Scan, options: TrackOptions) -> None:
+        from shards.tracking.models import FaceFinder, FaceLandmarks
+
+        self._found, self._options = found, options
+        self._mesh, self._finder = FaceLandmarks(), FaceFinder()
+        self._thumbnail: np.ndarray | None = None
+        self._usual_change = 2.0
+        self._run: Run | None = None
+        self._trouble: tuple[int, str] | None = None  # since when, and what
+        self._missing = 0
+        self._window: tuple[int, int, int, int] | None = None  # where to look, x0 y0 x1 y1; None: everywhere
+        self._crowd = False
+        self._since_census = CENSUS_EVERY
+
+    def see(self, picture: np.ndarray) -> None:
+        found = self._found
+        found.height, found.width = picture.shape[:2]
+        if self._is_cut(picture):
+            self._close("cut")
+            self._mesh.forget()
+            self._window, self._since_census = None, CENSUS_EVERY
+        points = self._follow(picture)
+        self._record(points)
+        self._judge(points)
+        found.frames += 1
+
+    def finish(self) -> None:
+        self._close("end")
+        self._mesh.close()
+        self._finder.close()
+
+    def _follow(self, picture: np.ndarray) -> np.ndarray | None:
+        """Landmarks of the largest face, looked for again with the face finder when they are lost."""
+        self._since_census += 1
+        if self._since_census > CENSUS_EVERY:
+            self._since_census = 1
+            self._census(picture)
+        points = self._landmarks_in_window(picture)
+        if points is None and self._missing == 0 and self._since_census > 1:
+            self._census(picture)
+            points = self._landmarks_in_window(picture)
+        return points
+
+    def _landmarks_in_window(self, picture: np.ndarray) -> np.ndarray | None:
+        if self._window is None:
+            return self._mesh(picture)
+        x0, y0, x1, y1 = self._window
+        points = self._mesh(picture[y0:y1, x0:x1])
+        return None if points is None else points + np.array([x0, y0, 0], np.float32)
+
+    def _census(self, picture: np.ndarray) -> None:
+        """Counts faces; narrows the view to the largest when others or great distance could mislead the landmarks."""
+        boxes = self._finder(picture)
+        self._crowd = False
+        if len(boxes) == 0:
+            return
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        self._crowd = len(boxes) > 1 and area[1] > RIVAL * area[0]
+        small = np.sqrt(area[0]) < 0.12 * max(picture.shape[:2])
+        if len(boxes) > 1 or small:
+            self._narrow(boxes[0], picture.shape)
+        elif self._window is not None and not self._holds(boxes[0]):
+            self._window = None
+            self._mesh.forget()
+
+    def _narrow(self, box: np.ndarray, shape: tuple[int, ...]) -> None:
+        if self._window is not None and self._holds(box):
+            return
+        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        reach = 1.1 * max(box[2] - box[0], box[3] - box[1])
+        low, high = np.maximum([x - reach, y - reach], 0), np.minimum([x + reach, y + reach], [shape[1], shape[0]])
+        self._window = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+        self._mesh.forget()
+
+    def _holds(self, box: np.ndarray) -> bool:
+        x0, y0, x1, y1 = self._window
+        margin = 0.15 * (box[2] - box[0])
+        return bool(x0 <= box[0] - margin and y0 <= box[1] - margin and x1 >= box[2] + margin and y1 >= box[3] + margin)
+
+    def _is_cut(self, picture: np.ndarray) -> bool:
+        rows = np.linspace(0, picture.shape[0] - 1, THUMBNAIL).astype(int)
+        columns = np.linspace(0, picture.shape[1] - 1, THUMBNAIL).astype(int)
+        thumbnail = picture[rows[:, None], columns].mean(-1)
+        previous, self._thumbnail = self._thumbnail, thumbnail
+        if previous is None:
+            return False
+        change = float(np.abs(thumbnail - previous).mean())
+        cut = change > CUT_DIFFERENCE and change > CUT_RATIO * self._usual_change
+        if not cut:
+            self._usual_change += 0.1 * (change - self._usual_change)
+        return cut
+
+    def _record(self, points: np.ndarray | None) -> None:
+        values = np.full((N_LANDMARKS, 3), np.nan, np.float32) if points is None else points
+        self._found.spool.write(values.astype(np.float32).tobytes())
+
+    def _judge(self, points: np.ndarray | None) -> None:
+        """Opens, continues or closes the run by what this frame shows."""
+        reason = self._reason(points)
+        if reason == "no face" and self._run is not None and self._missing < LONGEST_GAP:
+            self._missing += 1  # may be bridged
+            return
+        if reason:
+            self._close(reason)
+            return
+        if self._run is None:
+            self._end_trouble(self._found.frames)
+            self._run = Run(self._found.frames, self._found.frames)
+        self._run.end, self._missing = self._found.frames + 1, 0
+
+    def _reason(self, points: np.ndarray | None) -> str:
+        if points is None:
+            return "no face"
+        if self._crowd:
+            return "several faces"
+        apart = float(np.linalg.norm(points[IRIS_LEFT[0]] - points[IRIS_RIGHT[0]]))
+        least = self._options.min_eye_distance
+        return "" if apart >= least else f"face too small: eyes less than {least:g} px apart"
+
+    def _close(self, reason: str) -> None:
+        """Ends the run, if one is open, and notes what stands against going on."""
+        now = self._found.frames
+        if self._run is not None:
+            self._keep(self._run)
+            last, self._run = self._run.end, None
+        else:
+            last = now
+        self._missing = 0
+        if reason in ("cut", "end"):
+            self._end_trouble(now)
+        elif self._trouble is None or self._trouble[1] != reason:
+            self._end_trouble(last)
+            self._trouble = (last, reason)
+
+    def _keep(self, run: Run) -> None:
+        least = round(self._options.min_seconds * FPS)
+        if run.end - run.start >= least:
+            self._found.runs.append(run)
+        else:
+            reason = f"shorter than {self._options.min_seconds:g} s"
+            self._found.refusals.append(Refusal(self._found.clip, run.start, run.end, reason))
+
+    def _end_trouble(self, now: int) -> None:
+        if self._trouble is not None and now > self._trouble[0]:
+            self._found.refusals.append(Refusal(self._found.clip, self._trouble[0], now, self._trouble[1]))
+        self._trouble = None
+
+
+def _bridged(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Linear interpolation over the frames that were not seen."""
+    times, known = np.arange(len(values)), np.where(seen)[0]
+    if len(known) == 0:
+        return np.zeros_like(values)
+    right = np.clip(np.searchsorted(known, times), 0, len(known) - 1)
+    left = np.where(known[right] > times, np.maximum(right - 1, 0), right)
+    a, b = known[left], known[right]
+    share = np.where(b > a, (times - a) / np.maximum(b - a, 1), 0)[:, None, None]
+    return (values[a] * (1 - share) + values[b] * share).astype(np.float32)

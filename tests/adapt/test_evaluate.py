@@ -1,0 +1,196 @@
+"""Evaluation: metrics.json and the page, for avatars and for any method's video."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from adapt.avatar.video import VideoWriter, video_info
+from adapt.evaluate.evaluate import evaluate
+from adapt.evaluate.report import MEASURES, contact_sheet, curve_svg, error_colors
+from adapt.job import adapt as make_avatar
+from configs import InputError
+from tests.support.avatars import SIZE, make_world
+
+NAMES = {"psnr", "psnr_face", "ssim", "ssim_face", "lpips", "flip", "lmd", "aue_u", "aue_l", "sync_c", "sync_d"}
+NAMES |= {"jitter_head", "jitter_lips", "seam", "null_reasons", "syncnet_c", "syncnet_d"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def _truth(world, monkeypatch):
+    monkeypatch.setattr("shards.tracking.track_frames", world.segments)
+    monkeypatch.setattr("shards.tracking.detect_landmarks", world.detect)
+
+
+@pytest.fixture(scope="module")
+def scored(world, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shards.tracking.track_frames", world.segments)
+        patch.setattr("shards.tracking.detect_landmarks", world.detect)
+        folder = tmp_path_factory.mktemp("scored")
+        make_avatar(world.video, folder / "ada", budget="60it", prior="none", size=SIZE)
+        evaluate(folder / "ada", world.video, folder / "scores")
+    return folder
+
+
+def test_the_record_has_both_drives_and_all_that_the_design_lists(scored):
+    record = json.loads((scored / "scores" / "metrics.json").read_text())
+    assert set(record["drives"]) == {"track", "audio"}
+    for drive in record["drives"].values():
+        assert drive.keys() >= NAMES
+        absent = {name for name in NAMES - {"null_reasons"} if drive[name] is None}
+        assert absent == drive["null_reasons"].keys() & NAMES
+        assert all(drive["null_reasons"].values())
+    assert record.keys() >= {"fps", "adapt_seconds", "frames", "size", "device", "commit"}
+    assert record["frames"] == 6
+    assert record["drives"]["track"]["lpips"] is None
+    assert "weights" in record["drives"]["track"]["null_reasons"]["lpips"]
+
+
+def test_the_face_is_measured_on_frames_that_training_never_saw(scored, world):
+    record = json.loads((scored / "scores" / "metrics.json").read_text())
+    assert record["test"]["first_frame"] == 60
+    assert record["drives"]["track"]["psnr_face"] > 20
+    assert "own body layer" in record["whole_frame"]
+
+
+def test_the_page_needs_nothing_beside_it(scored):
+    page = (scored / "scores" / "report.html").read_text()
+    assert page.count("data:video/mp4;base64,") == 2
+    assert "<polyline" in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "real, rendered, error" in page
+
+
+def test_the_side_by_side_video_is_twice_as_wide_and_says_what_it_is(scored):
+    info = video_info(scored / "scores" / "track.mp4")
+    assert (info["width"], info["height"]) == (2 * SIZE, SIZE)
+    assert info["provenance"]["synthetic"]
+
+
+def test_a_video_against_itself_is_perfect(world, tmp_path):
+    evaluate(out=tmp_path / "scores", frames=world.video, against=world.video)
+    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())["drives"]["external"]
+    assert scores["psnr"] == pytest.approx(100.0)
+    assert scores["ssim"] == pytest.approx(1.0)
+    assert scores["lmd"] == scores["aue_l"] == scores["seam"] == 0.0
+    assert scores["jitter_head"] == pytest.approx(1.0)
+
+
+def test_a_darker_video_scores_what_its_error_says(world, tmp_path):
+    with VideoWriter(tmp_path / "dark.mp4", SIZE, SIZE, crf=10) as writer:
+        for frame in world.frames:
+            writer.write(np.clip(frame.astype(int) - 26, 0, 255).astype(np.uint8))
+    evaluate(out=tmp_path / "scores", frames=tmp_path / "dark.mp4", against=world.video)
+    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())["drives"]["external"]
+    assert scores["psnr_face"] == pytest.approx(-20 * np.log10(26 / 255), abs=1.0)
+
+
+def test_the_original_syncnet_hears_the_true_videos_sound(world, tmp_path, monkeypatch):
+    from pretrain.sync_expert import syncnet
+    from tests.pretrain.test_syncnet import Bright
+
+    opened = []
+    monkeypatch.setattr(syncnet.SyncNet, "open", lambda path: opened.append(path) or Bright())
+    evaluate(out=tmp_path / "scores", frames=world.video, against=world.video, syncnet="syncnet_v2.model")
+    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())["drives"]["external"]
+    assert opened == ["syncnet_v2.model"]
+    assert scores["syncnet_d"] > 0
+    assert -15 <= scores["syncnet_offset"] <= 15
+    assert "Sync-D, SyncNet" in (tmp_path / "scores" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"frames": "a.mp4"}, "belong together"),
+        ({"avatar": "ada", "frames": "a.mp4", "against": "b.mp4"}, "not both"),
+        ({"avatar": "ada"}, "needs an avatar and a video"),
+        ({"frames": "a.mp4", "against": "b.mp4", "ablations": True}, "ablations"),
+        ({"frames": "/nowhere.mp4", "against": "/nowhere.mp4"}, "no such file"),
+        ({"frames": "a.mp4", "against": "b.mp4", "syncnet": "/nowhere.model"}, "nowhere.model': no such file"),
+    ],
+)
+def test_contradicting_inputs_are_refused_and_leave_nothing(tmp_path, arguments, says):
+    with pytest.raises(InputError, match=says):
+        evaluate(out=tmp_path / "scores", **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_left_to_test_on_is_refused(scored, world, tmp_path):
+    with pytest.raises(InputError, match="too few to test"):
+        evaluate(scored / "ada", world.video, tmp_path / "scores", start=99.0)
+
+
+def test_videos_of_different_sizes_are_refused(world, tmp_path):
+    with VideoWriter(tmp_path / "small.mp4", 64, 64) as writer:
+        writer.write(np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(InputError, match="same size"):
+        evaluate(out=tmp_path / "scores", frames=tmp_path / "small.mp4", against=world.video)
+
+
+def test_every_measure_of_the_page_has_a_label_and_a_direction():
+    assert all(label and better for label, _, _, better, _ in MEASURES.values())
+    assert MEASURES.keys() >= NAMES - {"null_reasons"}
+
+
+def test_pictures_of_the_page():
+    assert error_colors(np.array([[0.0, 0.25]])).tolist() == [[[0, 0, 0], [1, 1, 1]]]
+    tiles = [[np.zeros((4, 6, 3), np.uint8)] * 3] * 2
+    assert contact_sheet(tiles, gap=2).shape == (10, 22, 3)
+    assert curve_svg({"real": np.arange(5.0), "rendered": np.ones(5)}).count("<polyline") == 2
+
+
+def _ablations(scored, world, monkeypatch, complete=True):
+    """Rows of the table and what each was adapted with; nothing is trained."""
+    from adapt.evaluate import ablations
+
+    calls, drives = [], {"audio": {"psnr_face": 30.0}}
+
+    def adapted(video, out, **options):
+        calls.append(options)
+        return {"complete": complete}
+
+    opened = ablations.load_avatar(scored / "ada", "cpu")
+    monkeypatch.setattr("adapt.job.adapt", adapted)
+    monkeypatch.setattr("adapt.evaluate.evaluate.score_avatar", lambda *_: drives)
+    monkeypatch.setattr(ablations, "load_avatar", lambda *_: opened)
+    result = {"drives": drives, "test": {"first_frame": 60}}
+    rows = ablations.run_ablations(scored / "ada", world.video, result, start=None, device="cpu", tools=None)
+    return rows, calls
+
+
+def test_every_ablation_has_the_avatars_budget_and_seed_and_one_part_less(scored, world, monkeypatch):
+    rows, calls = _ablations(scored, world, monkeypatch)
+    assert {(c["budget"], c["seed"], c["prior"]) for c in calls} == {("60it", 0, "none")}
+    whole = {r["setting"]: c["set"][-1] for r, c in zip(rows[1:], calls) if r["trained on"] == "all frames"}
+    assert whole["no colour MLP"] == "color_mlp=false"
+    assert "no visual prior" not in whole  # this avatar has none
+    assert {c["seconds"] for c in calls} == {60 / 25, 1.0}
+    assert rows[0]["setting"] == "full"
+    assert rows[0]["lmd"] == "–"
+
+
+def test_an_interrupted_ablation_ends_the_evaluation_instead_of_giving_a_row(scored, world, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        _ablations(scored, world, monkeypatch, complete=False)
+
+
+def test_the_page_names_measures_in_the_table_of_ablations_and_says_each_absence_once():
+    from adapt.evaluate.evaluate import _reasons
+    from adapt.evaluate.report import ablation_rows
+
+    row = {"setting": "full", "drive": "track", "psnr_face": 31.734, "sync_c": "–"}
+    assert ablation_rows([row]) == [{"setting": "full", "drive": "track", "PSNR, face": "31.73", "Sync-C": "–"}]
+    drives = {"track": {"null_reasons": {"lpips": "no weights"}}, "audio": {"null_reasons": {"lpips": "no weights"}}}
+    assert _reasons(drives) == {"LPIPS": "no weights"}
+    drives["audio"]["null_reasons"] = {"lpips": "no weights", "lmd": "no face"}
+    assert _reasons(drives) == {"LPIPS": "no weights", "LMD (audio)": "no face"}

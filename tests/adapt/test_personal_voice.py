@@ -1,0 +1,127 @@
+"""The audio-expression prior as a person's voice: style, fine-tuning, storing, streaming."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from adapt.drivers.driving import EMPHASIS, PriorDriver, RidgeDriver, drive
+from adapt.drivers.personal_voice import calibration, person_driver, person_voice
+from configs import InputError, load_config
+
+
+def _prior(features="logmel"):
+    """A small untrained prior: random, but of the real architecture."""
+    from pretrain.audio_expression import AudioExpressionPrior
+    from pretrain.audio_expression.config import AudioExpressionConfig
+    from pretrain.audio_expression.prior import ExpressionModel
+
+    torch.manual_seed(0)
+    config = load_config(AudioExpressionConfig, "pretrain/audio-expression/tiny")
+    prior = AudioExpressionPrior(ExpressionModel(config, 160, 32, 2), {"prior": "audio-expression"}, ["a", "b"])
+    prior.features_name = features
+    return prior
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """A clip whose mouth follows the loudness of its sound."""
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((150, 160)).astype(np.float32)
+    jaw = features[:, :40].mean(1, keepdims=True) * 5
+    expression = np.tile(jaw, (1, 32)).astype(np.float32)
+    track = {
+        "expression": expression,
+        "eyelids": np.zeros((150, 2), np.float32),
+        "gaze": np.zeros((150, 2, 2), np.float32),
+        "rotation": np.tile(np.eye(3, dtype=np.float32), (150, 1, 1)),
+        "translation": np.zeros((150, 3), np.float32),
+    }
+    return SimpleNamespace(track=track, features=lambda: features)
+
+
+def test_a_voice_streams_what_it_drives_and_comes_back_from_its_tensors(clip):
+    driver = person_voice(_prior(), clip, {"version": "7"}, seconds=2.0)
+    features = clip.features()
+    whole = drive(driver, features)["expression"]
+    stream = driver.stream()
+    parts = [stream.push(features[i : i + 11]) for i in range(0, 150, 11)] + [stream.finish()]
+    assert np.allclose(np.concatenate([p["expression"] for p in parts if len(p["expression"])]), whole, atol=1e-4)
+    again = PriorDriver.from_tensors(_prior(), driver.tensors(), {"version": "7"})
+    assert np.abs(drive(again, features)["expression"] - whole).max() < 0.1
+    assert "audio-expression prior 7" in driver.name
+
+
+def test_fine_tuning_keeps_the_encoder_and_never_makes_the_held_back_seconds_worse(clip):
+    prior = _prior()
+    encoder = {k: v.clone() for k, v in prior.audio_encoder.state_dict().items()}
+    driver = person_voice(prior, clip, {}, seconds=4.0)
+    assert all(torch.equal(v, encoder[k]) for k, v in prior.audio_encoder.state_dict().items())
+    untuned = _prior()
+    style = driver.style
+
+    def error(which):
+        found = which.expect(clip.features()[120:], style=style)["expression"]
+        return float(((found - clip.track["expression"][120:]) ** 2).mean())
+
+    assert error(prior) <= error(untuned) + 1e-6
+
+
+def test_a_prior_that_hears_something_else_is_refused(clip):
+    with pytest.raises(InputError, match="hears 'hubert'"):
+        person_driver(_prior("hubert"), clip, {})
+
+
+def test_the_prior_is_averaged_with_a_regression_on_the_clip_and_streams_and_is_kept_so(clip):
+    driver = person_driver(_prior(), clip, {"version": "7"}, finetune=False)
+    features = clip.features()
+    voice = person_voice(_prior(), clip, {"version": "7"}, finetune=False)
+    ridge = RidgeDriver.fit(features, clip.track["expression"])
+    mean = (drive(voice, features)["expression"] + drive(ridge, features)["expression"]) / 2
+    whole = drive(driver, features)
+    assert np.allclose(whole["expression"], ridge.bias + EMPHASIS * (mean - ridge.bias), atol=1e-5)
+    assert np.array_equal(whole["eyelids"], drive(voice, features)["eyelids"])
+    stream = driver.stream()
+    parts = [stream.push(features[i : i + 7]) for i in range(0, 150, 7)] + [stream.finish()]
+    assert np.allclose(np.concatenate([p["expression"] for p in parts if p]), whole["expression"], atol=1e-4)
+    again = PriorDriver.from_tensors(_prior(), driver.tensors(), {"version": "7"})
+    assert np.abs(drive(again, features)["expression"] - whole["expression"]).max() < 0.1
+    assert "averaged with a ridge regression" in again.name
+    assert driver.with_style(None).regression is driver.regression
+
+
+def test_a_clip_too_short_for_a_regression_is_spoken_for_by_the_prior_alone(clip):
+    short = SimpleNamespace(
+        track={name: rows[:60] for name, rows in clip.track.items()}, features=lambda: clip.features()[:60]
+    )
+    assert person_driver(_prior(), short, {}, finetune=False).regression is None
+
+
+def _lip_error(a, b):
+    """Mean distance of the lips' landmarks of two expression sequences, as LMD: rig units, means removed."""
+    from adapt.evaluate.metrics import LIPS
+    from heads.rig import load_rig
+
+    rig = load_rig("mediapipe")
+    moved = torch.from_numpy(np.asarray(a - b, np.float32))
+    still = rig.vertices(torch.zeros(1, rig.n_identity), torch.zeros(1, moved.shape[1]))
+    apart = (rig.vertices(torch.zeros(1, rig.n_identity), moved) - still)[:, list(LIPS), :2]
+    return float((apart - apart.mean(1, keepdim=True)).norm(dim=-1).mean())
+
+
+def test_a_calibrated_voice_is_no_farther_from_the_truth_than_the_persons_mean():
+    rng = np.random.default_rng(0)
+    true = rng.standard_normal((200, 32)).astype(np.float32)
+    for said in (3 * true + 5, rng.standard_normal((200, 32)) * 4, -true):
+        gain, centre, rest = calibration(said, true)
+        assert _lip_error(rest + gain * (said - centre), true) <= 1.02 * _lip_error(np.tile(rest, (200, 1)), true)
+    gain, _, _ = calibration(3 * true + 5, true)
+    assert np.allclose(gain, 1 / 3, atol=1e-3)
+
+
+def test_a_style_of_another_size_is_refused():
+    with pytest.raises(InputError, match="style has shape"):
+        PriorDriver(_prior()).with_style(np.zeros(3, np.float32))

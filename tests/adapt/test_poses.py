@@ -1,0 +1,100 @@
+"""Head poses and blinks of any length: no jumps, no memory, the same in blocks as at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adapt.talk.poses import (
+    AnglePoses,
+    Blinks,
+    ClipPoses,
+    FixedPose,
+    GeneratedPoses,
+    euler_to_rotation,
+    neck_pivot,
+    ping_pong,
+    rotation_to_euler,
+)
+
+
+@pytest.fixture
+def clip():
+    t = np.arange(50)
+    rotation = euler_to_rotation(0.1 * np.sin(t / 8), 0.05 * np.cos(t / 9), 0.02 * np.sin(t / 5))
+    translation = np.stack([0.2 * np.sin(t / 10), 0.1 * np.cos(t / 7), np.full(50, 20.0)], 1).astype(np.float32)
+    return rotation, translation
+
+
+def test_angles_and_rotations_are_inverse():
+    angles = np.random.default_rng(0).uniform(-0.6, 0.6, (30, 3))
+    assert np.allclose(rotation_to_euler(euler_to_rotation(*angles.T)), angles, atol=1e-6)
+
+
+def test_positive_yaw_turns_the_nose_to_the_right_and_positive_pitch_down():
+    nose = np.array([0.0, 0.0, -1.0])
+    assert (euler_to_rotation(0.3, 0, 0)[0] @ nose)[0] > 0.2
+    assert (euler_to_rotation(0, 0.3, 0)[0] @ nose)[1] > 0.2
+
+
+def test_a_looped_clip_never_jumps(clip):
+    poses = ClipPoses(*clip)
+    long = poses.at(np.arange(500))
+    inside = np.abs(np.diff(clip[1], axis=0)).max()
+    assert np.abs(np.diff(long.translation, axis=0)).max() <= inside + 1e-6
+    assert set(np.abs(np.diff(long.source))) == {1}
+
+
+def test_a_clip_of_one_frame_is_a_still():
+    assert ping_pong(np.arange(5), 1).tolist() == [0] * 5
+
+
+def test_given_angles_are_kept(clip):
+    poses = FixedPose(*clip, yaw=20.0, pitch=-5.0).at(np.arange(3))
+    yaw, pitch, _ = np.degrees(rotation_to_euler(poses.rotation)[2])
+    assert (yaw, pitch) == (pytest.approx(20, abs=1e-3), pytest.approx(-5, abs=1e-3))
+
+
+def test_a_list_of_angles_is_followed_to_and_fro(clip):
+    poses = AnglePoses(*clip, [[0, 0, 0], [10, 0, 0], [20, 0, 0]]).at(np.arange(5))
+    yaws = np.degrees(rotation_to_euler(poses.rotation))
+    assert np.allclose(yaws[:, 0], [0, 10, 20, 10, 0], atol=1e-3)
+
+
+def test_generated_poses_are_smooth_and_stay_near_the_clip(clip):
+    poses = GeneratedPoses(*clip, seed=3).at(np.arange(2000))
+    angles = np.degrees(rotation_to_euler(poses.rotation))
+    assert np.abs(np.diff(angles, axis=0)).max() < 1.5
+    assert np.abs(angles).max() < 30
+    assert np.abs(np.diff(angles, n=2, axis=0)).max() < 0.3
+
+
+@pytest.mark.parametrize("make", [lambda c: GeneratedPoses(*c, seed=1), lambda c: ClipPoses(*c)])
+def test_poses_in_blocks_are_the_poses_at_once(clip, make):
+    poses = make(clip)
+    whole = poses.at(np.arange(100)).translation
+    blocks = np.concatenate([poses.at(np.arange(i, min(100, i + 7))).translation for i in range(0, 100, 7)])
+    assert np.array_equal(whole, blocks)
+
+
+def test_blinks_come_at_a_natural_rate_and_close_the_eyes():
+    closure = Blinks(seed=0).at(np.arange(25 * 60))
+    starts = np.flatnonzero(np.diff((closure[:, 0] > 0.9).astype(int)) == 1)
+    assert 12 <= len(starts) <= 18
+    assert closure.max() == 1.0
+    assert (closure[:, 0] == closure[:, 1]).all()
+
+
+def test_blinks_in_blocks_are_the_blinks_at_once():
+    blinks = Blinks(seed=5)
+    whole = blinks.at(np.arange(300))
+    assert np.array_equal(whole, np.concatenate([blinks.at(np.arange(i, i + 4)) for i in range(0, 300, 4)]))
+
+
+def test_a_head_turns_about_the_neck_that_its_clip_shows(clip):
+    rotation, neck = clip[0], np.array([0.1, 3.0, 0.5])
+    rotation = euler_to_rotation(*(4 * rotation_to_euler(rotation)).T)
+    translation = np.array([0.3, 0.2, 20.0]) - rotation @ neck
+    assert np.allclose(neck_pivot(rotation, translation), neck, atol=0.5)
+    poses = FixedPose(rotation, translation, yaw=30.0, pitch=10.0).at(np.arange(1))
+    assert np.allclose(poses.rotation[0] @ neck + poses.translation[0], [0.3, 0.2, 20.0], atol=0.2)

@@ -1,0 +1,142 @@
+"""What the benchmarks of adaptation choose and how their rows add up; no avatar is made here."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import pretrain, prior_gain, recipes, voices
+from benchmarks.results import peak_memory, row
+
+
+@pytest.fixture
+def clip():
+    """100 frames: still and closed in the middle third, turned in the first, open in the last, one blink."""
+    from adapt.talk.poses import euler_to_rotation
+
+    yaw, gap = np.zeros(100), np.full(100, 0.02)
+    yaw[:30], gap[70:] = np.linspace(0.4, 0.1, 30), np.linspace(0.1, 0.4, 30)
+    landmarks = np.zeros((100, 478, 3), np.float32)
+    landmarks[:, (33, 133), 0], landmarks[:, (362, 263), 0] = -0.5, 0.5
+    landmarks[:, 13, 1] = -gap
+    lids = np.zeros((100, 2), np.float32)
+    lids[45:55] = 1.0
+    rotation = euler_to_rotation(yaw, np.zeros(100), np.zeros(100))
+    return SimpleNamespace(track={"rotation": rotation, "landmarks": landmarks, "eyelids": lids})
+
+
+def test_the_narrowest_frames_are_straight_closed_and_awake(clip):
+    first, count = prior_gain.narrowest(clip, 12)
+    assert count == 12
+    assert first >= 30
+    assert first + count <= 70
+    assert not set(range(first, first + count)) & set(range(45, 55))
+
+
+def test_the_widest_frames_are_tested_and_never_next_to_those_trained_on(clip):
+    first, count = prior_gain.narrowest(clip, 12)
+    chosen = prior_gain.tested(clip, first, count)
+    assert set(chosen["angles"]) == set(range(20))
+    assert set(range(85, 100)) <= set(chosen["mouths"])
+    near = set(range(first - prior_gain.GUARD, first + count + prior_gain.GUARD))
+    assert not near & (set(chosen["angles"]) | set(chosen["mouths"]))
+
+
+def test_a_clip_is_never_trained_on_whole(clip):
+    assert prior_gain.narrowest(clip, 500)[1] == 66
+
+
+def test_means_are_over_people_and_keep_recipes_apart():
+    rows = [
+        row("ada, headstart, 256x256, 60s", "PSNR face, track", 30.0, "dB"),
+        row("bob, headstart, 256x256, 60s", "PSNR face, track", 34.0, "dB"),
+        row("bob, ggtalker, 256x256, 60s", "PSNR face, track", 20.0, "dB"),
+    ]
+    found = {r["case"]: r["value"] for r in recipes.means(rows)}
+    assert found == {"mean of 2, headstart, 256x256, 60s": 32.0, "mean of 1, ggtalker, 256x256, 60s": 20.0}
+
+
+def test_options_reach_the_benchmark_that_is_named_before_them(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(recipes, "main", lambda: seen.append(list(sys.argv)))
+    monkeypatch.setattr(sys, "argv", ["python"])
+    assert command.main(["recipes", "--people", "ada"]) == 0
+    assert seen == [["benchmarks recipes", "--people", "ada"]]
+    assert command.main(["recipes", "prior_gain", "--people", "ada"]) == 2
+    assert "options belong to one benchmark" in capsys.readouterr().err
+
+
+class _Expert:
+    """Finds any lips and sound equally far apart."""
+
+    def confidence_of(self, lips, features):
+        assert len(lips) == len(features)
+        return 0.0, 1.0, 0
+
+
+def _speaking(opening: np.ndarray) -> np.ndarray:
+    landmarks = np.zeros((len(opening), 478, 3), np.float32)
+    landmarks[:, (33, 133), 0], landmarks[:, (362, 263), 0] = -0.5, 0.5
+    landmarks[:, 14, 1] = opening
+    return landmarks
+
+
+def test_lips_are_held_against_the_speakers_at_the_same_frame():
+    real = np.abs(np.sin(np.arange(30) / 3)).astype(np.float32)
+    voice = voices.Voice("another's voice", np.zeros(30 * 640, np.float32), opening=real)
+
+    def r(opening: np.ndarray) -> float:
+        rows = voices.figures("ada, headstart, x", voice, _speaking(opening), np.zeros((30, 4)), _Expert())
+        return {row["variant"]: row["value"] for row in rows}["correlation of the mouth's opening"]
+
+    assert r(0.3 * real + 0.1) == pytest.approx(1.0, abs=1e-5)
+    assert r(np.roll(real, 5)) < 0.5
+    assert r(np.full(30, 0.2, np.float32)) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_nobody_is_held_against_lips_whose_sound_is_not_known_to_fit():
+    people = ["cnn2_a", "may", "french_a"]
+    assert [voices.neighbour(name, people) for name in people] == ["french_a", "french_a", "cnn2_a"]
+
+
+def test_other_languages_are_those_that_the_person_does_not_speak(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    for name in ("en_radio", "fr_someone", "de_someone"):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(16_000), 16_000)
+    options = SimpleNamespace(speech=tmp_path, seconds=0.5)
+    heard = {person: list(voices.languages(person, options)) for person in ("may", "french_a")}
+    assert [voice.name for voice in heard["may"]] == ["language de", "language fr"]
+    assert [voice.name for voice in heard["french_a"]] == ["language de", "language en"]
+    assert len(heard["may"][0].sound) == 12 * 640
+
+
+def test_a_persons_languages_make_one_row_before_people_are_averaged():
+    rows = [
+        row("ada, headstart, language de", "Sync-C (ours)", 0.1, ""),
+        row("ada, headstart, language it", "Sync-C (ours)", 0.3, ""),
+        row("ada, headstart, own voice", "Sync-C (ours)", 0.9, ""),
+    ]
+    found = [(r["case"], r["value"]) for r in voices.over_languages(rows)]
+    assert found == [("ada, headstart, other languages", pytest.approx(0.2))]
+
+
+def test_the_loop_is_measured_beside_the_bare_step(tmp_path, monkeypatch):
+    from tests.support.talkers import talkers
+
+    monkeypatch.setattr(pretrain, "STEPS", 1)
+    monkeypatch.setattr(pretrain, "ROUNDS", 1)
+    rows = pretrain.measure("audio-expression", "tiny", talkers(), str(tmp_path))
+    found = {r["variant"]: r for r in rows}
+    loop, bare = found["the loop, a batch in memory"], found["bare forward and backward"]
+    assert loop["ratio"] == pytest.approx(loop["value"] / bare["value"])
+    cost = {r["variant"]: r["value"] for r in pretrain.cost_of_data(talkers(), rows)}
+    assert cost["one pass, per hour of speech"] > cost["one pass, per identity"] > 0
+
+
+def test_the_peak_memory_of_a_process_is_not_its_parents():
+    held = np.ones(40_000_000, np.float32)  # 160 MB in this process
+    assert pretrain.alone(peak_memory) < peak_memory() - held.nbytes / 2**20 / 2

@@ -1,0 +1,325 @@
+"""Storage and checkpoints: whole or not at all, on disk and on S3, through 5xx, resets, torn and slow answers."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from cluster import checkpoint
+from cluster.storage import remote, retry, storage
+from cluster.storage.errors import StorageError
+from tests.support.s3_faults import BUCKET, s3_server
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """A broken-on-demand S3; the tests share the server and use prefixes of their own."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["disk", "s3"])
+def base(request, tmp_path) -> str:
+    """A fresh folder or prefix."""
+    if request.param == "disk":
+        return str(tmp_path / "base")
+    server = request.getfixturevalue("s3")
+    server.heal()
+    return f"s3://{BUCKET}/{tmp_path.name}"
+
+
+@pytest.fixture
+def prefix(s3, tmp_path) -> str:
+    """A fresh prefix on S3."""
+    s3.heal()
+    return f"s3://{BUCKET}/{tmp_path.name}-s3"
+
+
+def data(size: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def make_tree(folder: Path, seed: int = 0) -> Path:
+    (folder / "sub").mkdir(parents=True)
+    (folder / "weights.bin").write_bytes(data(5000, seed))
+    (folder / "sub" / "state.json").write_text(f'{{"seed": {seed}}}')
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------ files
+
+
+def test_what_is_written_is_read_listed_measured_and_removed(base):
+    url = storage.join(base, "a", "file.bin")
+    assert not storage.exists(url)
+    storage.write_bytes(url, data(1000))
+    assert storage.read_bytes(url) == data(1000)
+    assert storage.size(url) == 1000
+    assert storage.listdir(base) == ["a"]
+    assert storage.listdir(storage.join(base, "a")) == ["file.bin"]
+    assert storage.listdir(storage.join(base, "nowhere")) == []
+    storage.remove(base)
+    assert not storage.exists(url)
+    storage.remove(base)
+
+
+@pytest.mark.parametrize("span", [(0, 10), (990, 2000), (2000, 3000), (-5, None), (None, 7), (5, 5)])
+def test_ranges_are_cut_like_slices(base, span):
+    url = storage.join(base, "file.bin")
+    storage.write_bytes(url, data(1000))
+    assert storage.read_bytes(url, *span) == data(1000)[slice(*span)]
+
+
+def test_a_large_file_goes_up_in_parts_and_comes_back_by_blocks(base, tmp_path):
+    size = 2 * remote.BLOCK + 12345
+    source = tmp_path / "large"
+    source.write_bytes(data(size))
+    url = storage.join(base, "large")
+    storage.publish(source, url)
+    assert storage.read_bytes(url) == data(size)
+    with storage.open_read(url) as stream:
+        stream.seek(remote.BLOCK - 10)
+        assert stream.read(20) == data(size)[remote.BLOCK - 10 : remote.BLOCK + 10]
+        stream.seek(-100, os.SEEK_END)
+        assert stream.read() == data(size)[-100:]
+
+
+def test_a_missing_file_is_one_sentence_with_its_url(base):
+    with pytest.raises(StorageError, match=r"cannot read .*missing\.bin: no such file"):
+        storage.read_bytes(storage.join(base, "missing.bin"))
+
+
+def test_replacing_a_file_never_shows_a_part_of_it(tmp_path, monkeypatch):
+    url = tmp_path / "file"
+    storage.write_bytes(url, b"old")
+
+    def fail(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage, "_sync", fail)
+    with pytest.raises(StorageError, match="the disk is full; free some space"):
+        storage.write_bytes(url, b"new and longer")
+    assert url.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+# ------------------------------------------------------------------------------------------------ folders
+
+
+def test_a_published_folder_comes_back_with_every_checksum(base, tmp_path):
+    storage.upload_tree(make_tree(tmp_path / "tree"), storage.join(base, "tree"))
+    back = storage.download_tree(storage.join(base, "tree"), tmp_path / "back")
+    assert (back / "weights.bin").read_bytes() == data(5000)
+    assert (back / "sub" / "state.json").read_text() == '{"seed": 0}'
+
+
+def test_a_folder_without_its_commit_mark_does_not_exist_for_readers(base, tmp_path):
+    url = storage.join(base, "tree")
+    storage.upload_tree(make_tree(tmp_path / "tree"), url)
+    storage.remove(storage.join(url, storage.COMMIT_MARK))
+    assert not storage.is_committed(url)
+    with pytest.raises(StorageError, match="no complete folder"):
+        storage.download_tree(url, tmp_path / "back")
+    storage.upload_tree(make_tree(tmp_path / "other", 1), url)  # the rests are replaced
+    assert storage.read_bytes(storage.join(url, "weights.bin")) == data(5000, 1)
+
+
+def test_a_damaged_file_of_a_folder_is_named(base, tmp_path):
+    url = storage.join(base, "tree")
+    storage.upload_tree(make_tree(tmp_path / "tree"), url)
+    storage.write_bytes(storage.join(url, "weights.bin"), data(5000, 9))
+    with pytest.raises(StorageError, match=r"weights\.bin: sha256 .* the file is damaged"):
+        storage.download_tree(url, tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_mark_that_points_outside_its_folder_is_refused(tmp_path):
+    folder = make_tree(tmp_path / "tree")
+    storage.write_json(folder / storage.COMMIT_MARK, {"files": {"../../evil": {"sha256": "0", "bytes": 1}}})
+    with pytest.raises(StorageError, match="not a commit mark of ours"):
+        storage.download_tree(folder, tmp_path / "back")
+
+
+def test_an_existing_complete_folder_is_not_overwritten(base, tmp_path):
+    url = storage.join(base, "tree")
+    storage.upload_tree(make_tree(tmp_path / "tree"), url)
+    with pytest.raises(StorageError, match="a complete folder of this name exists"):
+        storage.upload_tree(tmp_path / "tree", url)
+
+
+# ------------------------------------------------------------------------------------------------ faults
+
+
+@pytest.mark.parametrize("fault", ["503", "reset", "cut", "lost"])
+def test_a_store_that_fails_a_few_times_is_asked_again(s3, prefix, tmp_path, fault):
+    s3.fail(fault, 3)
+    storage.upload_tree(make_tree(tmp_path / "tree"), f"{prefix}/tree")
+    s3.fail(fault, 3)
+    back = storage.download_tree(f"{prefix}/tree", tmp_path / "back")
+    assert (back / "weights.bin").read_bytes() == data(5000)
+
+
+def test_a_slow_answer_is_given_up_and_asked_for_again(s3, prefix, monkeypatch):
+    storage.write_bytes(f"{prefix}/file", data(3000))
+    monkeypatch.setenv("HEADSTART_STORAGE_TIMEOUT", "1")
+    s3.fail("slow", 1, "GET", "file")
+    before = len(s3.requests)
+    assert storage.read_bytes(f"{prefix}/file", 0, 3000) == data(3000)
+    assert sum(1 for method, path in s3.requests[before:] if method == "GET" and "file" in path) == 2
+
+
+@pytest.mark.parametrize("fault", ["503", "reset", "lost"])
+def test_a_multipart_upload_repeats_only_what_broke(s3, prefix, fault):
+    content = data(2 * remote.BLOCK + 99)
+    s3.fail(fault, 2, "PUT", "partNumber")
+    storage.write_bytes(f"{prefix}/large", content)
+    assert storage.read_bytes(f"{prefix}/large") == content
+
+
+def test_an_answer_lost_after_the_last_multipart_request_is_not_an_error(s3, prefix):
+    content = data(2 * remote.BLOCK + 99)
+    s3.fail("lost", 1, "POST", "uploadId=")
+    storage.write_bytes(f"{prefix}/large", content)
+    assert storage.read_bytes(f"{prefix}/large") == content
+
+
+def test_an_upload_that_breaks_for_good_shows_nothing_and_leaves_no_parts(s3, prefix, monkeypatch):
+    import boto3
+
+    monkeypatch.setenv("HEADSTART_STORAGE_RETRIES", "2")
+    s3.fail("503", 1000, "PUT", "partNumber=2")
+    with pytest.raises(StorageError, match=r"cannot write .*large"):
+        storage.write_bytes(f"{prefix}/large", data(2 * remote.BLOCK + 99))
+    s3.heal()
+    assert not storage.exists(f"{prefix}/large")
+    client = boto3.client("s3", endpoint_url=s3.url)
+    assert not client.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
+
+
+def test_wrong_credentials_and_full_disks_are_not_tried_again():
+    for error in (PermissionError("403"), FileNotFoundError("x"), OSError(errno.ENOSPC, "full")):
+        calls = []
+
+        def action(error=error, calls=calls):
+            calls.append(1)
+            raise error
+
+        with pytest.raises(type(error)):
+            retry.retry(action, "test", retry.RetryPolicy(attempts=5, base=0))
+        assert len(calls) == 1
+
+
+def test_waits_grow_and_are_jittered():
+    policy = retry.RetryPolicy(base=1.0, cap=8.0)
+    waits = [[policy.wait(attempt) for _ in range(200)] for attempt in range(6)]
+    assert all(0 <= wait <= min(8.0, 2.0**attempt) for attempt, row in enumerate(waits) for wait in row)
+    assert max(waits[4]) > max(waits[0])
+    assert len(set(waits[5])) > 100
+
+
+def test_credentials_do_not_appear_in_errors_or_logs(s3, prefix, caplog, monkeypatch):
+    monkeypatch.setenv("HEADSTART_STORAGE_RETRIES", "2")
+    s3.fail("503", 50)
+    with caplog.at_level("DEBUG", logger="headstart"), pytest.raises(StorageError) as caught:
+        storage.read_bytes(f"{prefix}/x", 0, 5)
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in caplog.text + str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------ cache
+
+
+def test_the_cache_keeps_recent_files_within_its_limit_and_sees_changes(s3, prefix, tmp_path):
+    for name in "abc":
+        storage.write_bytes(f"{prefix}/{name}", data(1000, ord(name)))
+    paths = [storage.cached(f"{prefix}/{name}", tmp_path, 2500) for name in "abc"]
+    for at, path in enumerate(paths):
+        if path.exists():
+            os.utime(path, (at, at))
+    assert sum(path.exists() for path in paths) == 2
+    assert paths[2].read_bytes() == data(1000, ord("c"))
+    before = len(s3.requests)
+    assert storage.cached(f"{prefix}/c", tmp_path, 2500) == paths[2]
+    assert not any(method == "GET" and path.endswith("/c") for method, path in s3.requests[before:])
+    storage.write_bytes(f"{prefix}/c", data(1000, 77))
+    assert storage.cached(f"{prefix}/c", tmp_path, 2500).read_bytes() == data(1000, 77)
+
+
+# ------------------------------------------------------------------------------------------------ checkpoints
+
+
+def save(base: str, step: int, keep: int = 3) -> str:
+    def write(folder: Path) -> None:
+        (folder / "engine").mkdir()
+        (folder / "engine" / "weights").write_bytes(data(2000, step))
+
+    return checkpoint.save_checkpoint(base, step, write, keep=keep)
+
+
+def test_the_last_checkpoints_are_kept_and_never_fewer_than_two(base):
+    for step in (10, 20, 30, 40):
+        save(base, step, keep=1)
+    assert [c.step for c in checkpoint.list_checkpoints(base)] == [30, 40]
+    assert checkpoint.latest_checkpoint(base) == checkpoint.checkpoint_url(base, 40)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(base, tmp_path):
+    for step in (1, 2):
+        save(base, step)
+    storage.write_bytes(storage.join(checkpoint.checkpoint_url(base, 2), "engine", "weights"), b"torn")
+    step, folder = checkpoint.fetch_latest(base, tmp_path)
+    assert step == 1
+    assert (folder / "engine" / "weights").read_bytes() == data(2000, 1)
+
+
+def test_when_every_checkpoint_is_damaged_the_run_says_so(base, tmp_path):
+    save(base, 1)
+    storage.write_bytes(storage.join(checkpoint.checkpoint_url(base, 1), "engine", "weights"), b"torn")
+    with pytest.raises(StorageError, match="all 1 checkpoints are damaged"):
+        checkpoint.fetch_latest(base, tmp_path)
+
+
+def test_an_upload_broken_half_way_leaves_the_checkpoint_before_it(s3, prefix, tmp_path, monkeypatch):
+    save(prefix, 1)
+    monkeypatch.setenv("HEADSTART_STORAGE_RETRIES", "2")
+    s3.fail("reset", 1000, "PUT", "step-00000002")
+    with pytest.raises(StorageError, match="step-00000002"):
+        save(prefix, 2)
+    s3.heal()
+    assert checkpoint.fetch_latest(prefix, tmp_path / "a")[0] == 1
+    save(prefix, 2)
+    assert checkpoint.fetch_latest(prefix, tmp_path / "b")[0] == 2
+
+
+def test_old_checkpoints_go_only_after_the_new_one_is_complete(s3, prefix, monkeypatch):
+    for step in (1, 2):
+        save(prefix, step, keep=2)
+    monkeypatch.setenv("HEADSTART_STORAGE_RETRIES", "1")
+    s3.fail("503", 1000, "PUT", "step-00000003/_COMMIT")
+    with pytest.raises(StorageError):
+        save(prefix, 3, keep=2)
+    s3.heal()
+    assert [c.step for c in checkpoint.list_checkpoints(prefix)] == [1, 2]
+
+
+def test_a_rank_that_does_not_write_publishes_nothing(tmp_path):
+    written = []
+    checkpoint.save_checkpoint(tmp_path, 1, lambda folder: written.append(folder), main=False)
+    assert len(written) == 1
+    assert not written[0].exists()
+    assert checkpoint.latest_checkpoint(tmp_path) is None
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_rests(tmp_path):
+    save(str(tmp_path), 1)
+
+    def write(folder: Path) -> None:
+        (folder / "part").write_bytes(b"x")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(StorageError, match="the disk is full; free some space and run the same command again"):
+        checkpoint.save_checkpoint(tmp_path, 2, write)
+    assert os.listdir(tmp_path / "checkpoints") == ["step-00000001"]

@@ -1,0 +1,167 @@
+"""What drives a head: rotation vectors, neighbourhoods, drives; and the backdrop that follows the pose."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from heads.person.backdrop import Backdrop
+from heads.person.image_registration import planes, register
+from heads.person.inputs import make_drive, neighbourhood, rotation_matrix, rotation_vector
+
+
+def track(frames=6, expressions=5):
+    g = np.random.default_rng(0)
+    return {
+        "rotation": Rotation.random(frames, random_state=0).as_matrix().astype(np.float32),
+        "translation": g.normal(size=(frames, 3)).astype(np.float32),
+        "intrinsics": np.diag([256.0, 256.0, 1.0]).astype(np.float32),
+        "expression": g.normal(size=(frames, expressions)).astype(np.float32),
+        "eyelids": g.random((frames, 2)).astype(np.float32),
+        "gaze": g.random((frames, 2, 2)).astype(np.float32),
+    }
+
+
+def test_rotation_vectors_agree_with_scipy_and_invert():
+    rotations = Rotation.random(50, random_state=1)
+    matrices = torch.from_numpy(rotations.as_matrix())
+    torch.testing.assert_close(rotation_vector(matrices), torch.from_numpy(rotations.as_rotvec()), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(rotation_matrix(rotation_vector(matrices)), matrices, atol=1e-6, rtol=1e-6)
+
+
+def test_rotations_are_smooth_at_zero():
+    zero = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(rotation_matrix(zero), torch.eye(3, dtype=torch.float64))
+    assert torch.autograd.gradcheck(rotation_matrix, (zero,), atol=1e-5)
+    tiny = torch.tensor([1e-5, -2e-5, 3e-5])
+    torch.testing.assert_close(rotation_vector(rotation_matrix(tiny)), tiny, atol=1e-7, rtol=1e-2)
+
+
+def test_a_neighbourhood_holds_the_frame_and_the_means_around_it():
+    rows = torch.arange(10.0)[:, None]
+    out = neighbourhood(rows)
+    assert out.shape == (10, 3)
+    assert out[5].tolist() == [5, 5, 5]
+    assert out[0].tolist() == [0, 0.5, 1.5]
+    assert torch.equal(neighbourhood(rows[:1]), torch.zeros(1, 3))
+
+
+def test_a_drive_depends_only_on_the_tracks_near_a_frame():
+    full = track(20)
+    part = {k: v if k == "intrinsics" else v[5:16] for k, v in full.items()}
+    torch.testing.assert_close(make_drive(full).condition[10], make_drive(part).condition[5])
+
+
+def test_a_drive_refuses_missing_and_uneven_entries():
+    bad = track()
+    bad["gaze"] = bad["gaze"][:3]
+    with pytest.raises(ValueError, match="differ in frames"):
+        make_drive(bad)
+    del bad["gaze"]
+    with pytest.raises(ValueError, match="no entry 'gaze'"):
+        make_drive(bad)
+
+
+def test_a_new_backdrop_stands_still_and_a_bent_one_moves_the_body_only():
+    backdrop = Backdrop(40, 48, conditions=4)
+    with torch.no_grad():
+        backdrop.background.uniform_()
+        backdrop.body.uniform_()
+        backdrop.body_alpha.fill_(-30.0)
+        backdrop.body_alpha[..., 20:, :] = 30.0
+    still = backdrop(torch.zeros(4))
+    torch.testing.assert_close(still[:19], backdrop.background[0].permute(1, 2, 0)[:19])
+    torch.testing.assert_close(still[21:], backdrop.body[0].permute(1, 2, 0)[21:])
+    assert torch.equal(backdrop(torch.randn(4)), still)
+    with torch.no_grad():
+        backdrop.bend.weight[: 9 * 9] = 1 / 48
+    moved = backdrop(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    torch.testing.assert_close(moved[22:, :-1], still[22:, 1:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(moved[:18], still[:18])
+
+
+def test_no_pose_bends_the_body_further_than_the_reach():
+    backdrop = Backdrop(16, 16, conditions=2)
+    torch.nn.init.normal_(backdrop.bend.weight)
+    far, farther = (backdrop.displacement(torch.tensor([x, 0.0])) for x in (1e3, 1e6))
+    assert torch.equal(far, farther)
+    assert torch.isfinite(backdrop.displacement(torch.tensor([float("nan"), float("inf")]))).all()
+
+
+def test_the_backdrop_starts_from_what_the_clip_shows():
+    frames = np.full((3, 32, 32, 3), 50, np.uint8)
+    mattes = np.zeros((3, 32, 32), np.uint8)
+    frames[:, 16:], mattes[:, 16:] = 200, 255
+    backdrop = Backdrop(32, 32, conditions=2)
+    head = torch.zeros(3, 32, 32)
+    head[:, 16:24, 12:20] = 1
+    frames[:, 16:24, 12:20] = 7
+    backdrop.initialise(frames, mattes, head, [0, 1, 2])
+    picture = backdrop(torch.zeros(2)).detach() * 255
+    assert (picture[:15] - 50).abs().max() < 4
+    assert (picture[17:, :10] - 200).abs().max() < 8
+    assert (backdrop.body[0, :, 18:22, 14:18] * 255 - 200).abs().max() < 8
+
+
+def test_what_the_head_hides_learns_next_to_nothing_from_what_shines_through():
+    torch.manual_seed(0)
+    backdrop = Backdrop(16, 16, 6)
+    optimizer = torch.optim.Adam([backdrop.background], lr=0.01, eps=backdrop.adam_eps)
+    through = torch.ones(16, 16)
+    through[:, :8] = 1e-3
+    for _ in range(30):
+        optimizer.zero_grad()
+        (through * (backdrop.background - torch.rand(1, 3, 16, 16)).abs()).mean().backward()
+        optimizer.step()
+    moved = (backdrop.background.detach() - 0.5).abs()[0].mean(0)
+    assert moved[:, :8].max() < 0.005 < 0.02 < moved[:, 8:].mean()
+
+
+def test_the_body_starts_to_follow_the_pose_as_it_does_in_the_clip():
+    # Stripes and a gradient, moved by up to four px with the first of two conditions; nothing is optimised.
+    x = np.arange(96) / 8
+    rows = np.arange(64)[:, None] / 64
+
+    def frame(shift: float) -> np.ndarray:
+        value = 120 + 60 * np.sin(x - shift / 8) + 40 * rows * np.cos(0.7 * (x - shift / 8))
+        return np.repeat(value[:, 16:80, None], 3, -1).astype(np.uint8)
+
+    poses = torch.tensor([[t, 0.1 * (-1) ** k] for k, t in enumerate(np.linspace(-2, 2, 12))], dtype=torch.float32)
+    frames = np.stack([frame(2 * float(pose[0])) for pose in poses])
+    mattes, head = np.full((12, 64, 64), 255, np.uint8), torch.zeros(12, 64, 64)
+    unseen = torch.tensor([1.3, 0.0])
+    errors = []
+    for conditions in (None, poses):
+        backdrop = Backdrop(64, 64, conditions=2)
+        backdrop.calibrate(poses)
+        backdrop.initialise(frames, mattes, head, range(12), conditions)
+        shown = backdrop(unseen).detach().numpy() * 255
+        errors.append(np.abs(shown - frame(2.6))[:, 8:-8].mean())
+    assert errors[1] < 0.3 * errors[0], errors
+
+
+def test_registration_finds_where_a_region_went_and_leaves_blank_frames_alone():
+    grid, _ = planes(48, 64, torch.zeros(()))
+
+    def textured(p: torch.Tensor) -> torch.Tensor:
+        return 0.5 + 0.2 * torch.sin(9 * p[..., 0]) * torch.cos(7 * p[..., 1]) + 0.1 * torch.sin(4 * p.sum(-1))
+
+    # The frame shows at p + u(p) what the common picture shows at p.
+    true = torch.tensor([[0.05, 0.02, 0.0], [-0.04, 0.0, 0.03]])
+    linear = torch.eye(2) + true[:, 1:]
+    moved = (grid - true[:, 0]) @ torch.linalg.inv(linear).T
+    frames = torch.stack([textured(grid), textured(moved), torch.full((48, 64), 0.5)])
+    found = register(frames, torch.ones_like(frames), first=0, rounds=1)
+    torch.testing.assert_close(found[1], true, atol=4e-3, rtol=0)
+    assert found[0].abs().max() < 1e-4
+    assert found[2].abs().max() < 1e-4
+
+
+def test_a_smaller_picture_is_the_same_view():
+    backdrop = Backdrop(32, 32, conditions=2)
+    with torch.no_grad():
+        backdrop.background[..., :16] = 0.2
+        backdrop.background[..., 16:] = 0.8
+    small = backdrop(torch.zeros(2), 16, 16)
+    assert small.shape == (16, 16, 3)
+    assert abs(float(small[:, :6].mean()) - 0.2) < 0.02

@@ -1,0 +1,424 @@
+"""Tracking: exact on made-up heads, takes and refusals on a real face, smoothing that blunts nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from configs import InputError
+from heads.rig import load_rig
+from heads.rig.facemesh import LIPS_INNER, STABLE
+from shards.tracking import TrackOptions, detect_landmarks, overlay, track_frames, track_video
+from shards.tracking import segments as takes
+from shards.tracking.coefficients import Fitter
+from shards.tracking.pose import head_pose, intrinsics_for, project, similarity, unproject
+from shards.tracking.shape_statistics import lid_gap
+from shards.tracking.smoothing import MARGIN, jitter, noise_level, pose_noise, smooth, smooth_pose
+from tests.support.videos import write_video
+
+STABLE = np.array(STABLE)
+SIZE = 512
+K = intrinsics_for(SIZE)
+
+
+def turned(yaw, pitch, roll):
+    """Rotations (T, 3, 3) from angles (T,) in radians."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_euler("yxz", np.stack([yaw, pitch, roll], -1)).as_matrix()
+
+
+def seen(local, rotation, translation):
+    """Landmarks (T, 478, 3) px of a head (T, 478, 3) in head space."""
+    camera = np.einsum("tij,tnj->tni", rotation, local) + translation[:, None]
+    pixels = project(camera, K)
+    pixels[..., 2] = (camera[..., 2] / translation[:, None, 2] - 1) * K[0, 0]
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def fitter():
+    return Fitter()
+
+
+@pytest.fixture(scope="module")
+def person(fitter):
+    """A made-up person: identity, 80 frames of expression, lids, gaze, pose, and the landmarks they give."""
+    rng = np.random.default_rng(3)
+    t = np.arange(80) / 25
+    identity = rng.normal(size=64).astype(np.float32)
+    wave = np.sin(2 * np.pi * (t[:, None] * rng.uniform(0.5, 3, 32) + rng.random(32)))
+    expression = (wave * np.clip(np.sin(2 * np.pi * t * 0.7), 0, 1)[:, None]).astype(np.float32)
+    eyelids = np.repeat(np.exp(-(((t - 1.4) / 0.08) ** 2))[:, None], 2, 1).astype(np.float32)
+    gaze = np.stack([0.3 * np.sin(3 * t), 0.15 * np.cos(2 * t)], -1)[:, None].repeat(2, 1).astype(np.float32)
+    rotation = turned(0.4 * np.sin(1.5 * t), 0.2 * np.cos(2 * t), 0.1 * np.sin(t))
+    translation = np.stack([0.3 * np.sin(t), 0.2 * np.cos(t), 16 + 0.5 * np.sin(0.8 * t)], -1)
+    landmarks = seen(fitter.vertices(identity, expression, eyelids, gaze), rotation, translation)
+    return {"identity": identity, "expression": expression, "eyelids": eyelids, "gaze": gaze,
+            "rotation": rotation, "translation": translation, "landmarks": landmarks}  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ pose, coefficients
+
+
+def test_unprojecting_and_projecting_are_inverse():
+    rng = np.random.default_rng(0)
+    landmarks = rng.uniform(0, SIZE, (4, 478, 3)) * [1, 1, 0.2]
+    assert np.allclose(project(unproject(landmarks, K), K)[..., :2], landmarks[..., :2], atol=1e-9)
+
+
+def test_similarity_finds_scale_rotation_and_translation_with_weights():
+    rng = np.random.default_rng(0)
+    source, rotation = rng.normal(size=(3, 40, 3)), turned(rng.normal(size=3), rng.normal(size=3), rng.normal(size=3))
+    target = 1.7 * np.einsum("tij,tnj->tni", rotation, source) + 5
+    weights = rng.random(40)
+    target[:, weights < 0.2] += 9  # would mislead, if it were not for
+    weights[weights < 0.2] = 0
+    scale, found, shift = similarity(source, target, weights)
+    assert np.allclose(scale, 1.7)
+    assert np.allclose(found, rotation)
+    assert np.allclose(shift, 5)
+
+
+def test_poses_of_a_known_head_are_recovered(fitter, person):
+    still = seen(np.repeat(fitter.neutral(person["identity"])[None], 80, 0), person["rotation"], person["translation"])
+    rotation, translation, local = head_pose(still, K, fitter.neutral(person["identity"]), STABLE)
+    assert np.abs(rotation - person["rotation"]).max() < 1e-6
+    assert np.abs(translation - person["translation"]).max() < 1e-4
+    assert np.abs(local - fitter.neutral(person["identity"])).max() < 1e-5
+
+
+def test_a_made_up_persons_parameters_come_back(fitter, person):
+    identity = fitter.identity_of(person["landmarks"], K)
+    rotation, translation, local = head_pose(person["landmarks"], K, fitter.neutral(identity), STABLE)
+    expression, eyelids = fitter.expression_of(local, identity)
+    gaze = fitter.gaze_of(person["landmarks"], rotation, translation, K, identity, eyelids)
+    back = seen(fitter.vertices(identity, expression, eyelids, gaze), rotation, translation)
+    error = np.linalg.norm(back - person["landmarks"], axis=-1)
+    assert np.median(error) < 1.0
+    assert np.abs(rotation - person["rotation"]).max() < 0.06
+    assert np.corrcoef(expression[:, 0], person["expression"][:, 0])[0, 1] > 0.9
+    assert np.abs(eyelids - person["eyelids"]).max() < 0.25
+    open_eyes = person["eyelids"].max(1) < 0.3
+    assert np.abs(gaze - person["gaze"])[open_eyes].mean() < 0.08
+
+
+def test_expressions_are_exact_when_identity_and_pose_are_known(fitter, person):
+    local = fitter.vertices(person["identity"], person["expression"], person["eyelids"], person["gaze"])
+    expression, eyelids = fitter.expression_of(local, person["identity"])
+    assert np.abs(eyelids - person["eyelids"]).max() < 0.03
+    # The ridge shrinks what noise would swamp: the components of the largest motions come back whole.
+    assert np.abs(expression - person["expression"])[:, :8].max() < 0.1
+
+
+def test_gaze_is_bridged_while_an_eye_is_closed(fitter, person):
+    closed = person["eyelids"][:, 0] > 0.8
+    landmarks = person["landmarks"].copy()
+    landmarks[closed, 468:] += 40  # an iris behind a lid is a guess
+    gaze = fitter.gaze_of(
+        landmarks, person["rotation"], person["translation"], K, person["identity"], person["eyelids"]
+    )
+    assert np.abs(gaze - person["gaze"])[closed].max() < 0.1
+
+
+# ---------------------------------------------------------------------------------------------------- smoothing
+
+
+def noisy_head(fitter, person, motion, seed=0, level=0.6):
+    """Landmarks of a neutral head, moving or still, with ``level`` px of noise, and the truth."""
+    frames = 120
+    t = np.arange(frames) / 25
+    rotation = turned(motion * 0.3 * np.sin(2 * np.pi * 1.2 * t), motion * 0.2 * np.cos(2 * np.pi * t), 0 * t)
+    translation = np.stack([motion * 0.2 * np.sin(2 * np.pi * 0.9 * t), 0 * t, 16 + 0 * t], -1)
+    truth = seen(np.repeat(fitter.neutral(person["identity"])[None], frames, 0), rotation, translation)
+    return truth + np.random.default_rng(seed).normal(size=truth.shape) * level, truth
+
+
+def smoothed(fitter, person, landmarks):
+    rotation, translation, local = head_pose(landmarks, K, fitter.neutral(person["identity"]), STABLE)
+    local = smooth(local, noise_level(local))
+    rotation, translation = smooth_pose(rotation, translation, pose_noise(rotation, translation))
+    return seen(local, rotation, translation)
+
+
+def test_a_still_head_becomes_still(fitter, person):
+    raw, _ = noisy_head(fitter, person, motion=0)
+    result = smoothed(fitter, person, raw)
+    assert jitter(result[:, STABLE, :2]) < 0.3 * jitter(raw[:, STABLE, :2])
+
+
+def test_a_moving_head_gets_nearer_to_the_truth_and_does_not_lag(fitter, person):
+    raw, truth = noisy_head(fitter, person, motion=1)
+    result = smoothed(fitter, person, raw)
+    error = [np.linalg.norm((x - truth)[:, STABLE, :2], axis=-1).mean() for x in (raw, result)]
+    assert error[1] < error[0]
+    middle = (result - truth)[:, STABLE, :2].mean(1)
+    assert np.abs(middle.mean(0)).max() < 0.2
+
+
+def test_blinks_and_plosives_keep_their_peaks(fitter, person):
+    """A blink of five frames and lips that shut for two come through; so do their times."""
+    frames = 100
+    eyelids, expression = np.zeros((frames, 2), np.float32), np.zeros((frames, 32), np.float32)
+    eyelids[40:45] = np.array([0.4, 0.9, 1.0, 0.8, 0.3], np.float32)[:, None]
+    expression[:] = load_rig().control("jaw")["expression"].numpy() * 0.5
+    expression[70:72] = 0
+    local = fitter.vertices(person["identity"], expression, eyelids, np.zeros((frames, 2, 2), np.float32))
+    noisy = local + np.random.default_rng(0).normal(size=local.shape) * 0.003
+    result = smooth(noisy, noise_level(noisy))
+    lids, lips = lid_gap(result)[:, 0], np.linalg.norm(result[:, 13] - result[:, 14], axis=-1)
+    true_lids, true_lips = lid_gap(local)[:, 0], np.linalg.norm(local[:, 13] - local[:, 14], axis=-1)
+    assert abs(lids.min() - true_lids.min()) < 0.08 * np.ptp(true_lids)
+    assert lids.argmin() == true_lids.argmin()
+    assert abs(lips[70:72].mean() - true_lips[70:72].mean()) < 0.06 * np.ptp(true_lips)
+    assert jitter(result[:30]) < 0.6 * jitter(noisy[:30])
+
+
+def test_smoothing_in_chunks_with_a_margin_equals_the_whole(fitter, person):
+    raw, _ = noisy_head(fitter, person, motion=0.3)
+    rotation, translation, local = head_pose(raw, K, fitter.neutral(person["identity"]), STABLE)
+    noise, points = pose_noise(rotation, translation), noise_level(local)
+    whole = smooth_pose(rotation, translation, noise)[1], smooth(local, points)
+    low, high = 50 - MARGIN, 70 + MARGIN
+    part = smooth_pose(rotation[low:high], translation[low:high], noise)[1], smooth(local[low:high], points)
+    for a, b in zip(whole, part, strict=True):
+        assert np.allclose(a[50:70], b[MARGIN : MARGIN + 20], atol=1e-9)
+
+
+def test_without_noise_nothing_changes():
+    series = np.random.default_rng(0).normal(size=(20, 5, 3))
+    assert np.allclose(smooth(series, np.zeros(5)), series)
+    assert noise_level(series[:3]).shape == (5,)
+
+
+# ------------------------------------------------------------------------------------------ videos of a real face
+
+
+@pytest.fixture(scope="module")
+def face():
+    """A portrait, (512, 512, 3), from scikit-image's own pictures."""
+    data = pytest.importorskip("skimage.data")
+    pytest.importorskip("mediapipe")
+    return data.astronaut()
+
+
+def shot(face, frames, *, zoom=1.6, start=(60, 0), drift=(0.5, 0.2), size=(320, 320)):
+    """A camera that drifts over the portrait: pictures (H, W, 3)."""
+    from PIL import Image
+
+    height, width = size
+    picture = Image.fromarray(np.pad(face, ((200, 200), (200, 200), (0, 0)), mode="edge"))
+    for k in range(frames):
+        x, y = 200 + start[0] + drift[0] * k, 200 + start[1] + drift[1] * k
+        box = (x, y, x + width / zoom, y + height / zoom)
+        yield np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC, box))
+
+
+@pytest.fixture(scope="module")
+def portrait_video(face, tmp_path_factory):
+    """Three seconds, with a tone as sound."""
+    path = tmp_path_factory.mktemp("videos") / "portrait.mp4"
+    sound = 0.3 * np.sin(np.arange(48_000) / 16_000 * 2 * np.pi * 220)
+    return write_video(path, shot(face, 75), sound=sound)
+
+
+@pytest.fixture(scope="module")
+def segments(portrait_video):
+    return [segment for take in track_video(portrait_video) for segment in take]
+
+
+def test_a_take_comes_in_even_segments_whose_parts_have_the_same_length(segments):
+    assert [len(s) for s in segments] == [37, 38]
+    assert [s.first_frame for s in segments] == [0, 37]
+    for s in segments:
+        t, size = len(s), s.frames.shape[1]
+        assert s.frames.shape == (t, size, size, 3)
+        assert s.frames.dtype == np.uint8
+        assert s.matte.shape == (t, size, size)
+        assert s.matte.dtype == np.uint8
+        assert s.audio.shape == (t * 640,)
+        shapes = {"landmarks": (t, 478, 3), "rotation": (t, 3, 3), "translation": (t, 3), "intrinsics": (3, 3),
+                  "identity": (64,), "expression": (t, 32), "eyelids": (t, 2), "gaze": (t, 2, 2),
+                  "quality": (t,)}  # fmt: skip
+        assert {k: v.shape for k, v in s.track.items()} == shapes
+        assert all(v.dtype == np.float32 and np.isfinite(v).all() for v in s.track.values())
+
+
+def test_frames_matte_and_sound_show_what_the_source_shows(segments, portrait_video):
+    from shards.media.decode import read_video
+    from shards.media.sound import read_audio
+
+    x0, y0, x1, y1 = segments[0].crop_box
+    source = list(read_video(portrait_video))
+    assert np.abs(segments[1].frames[3].astype(int) - source[40][y0:y1, x0:x1].astype(int)).max() <= 1
+    assert np.abs(segments[1].audio - read_audio(portrait_video)[37 * 640 : 75 * 640]).max() < 1e-6
+    nose = segments[0].track["landmarks"][0, 4, :2].astype(int)
+    assert segments[0].matte[0, nose[1], nose[0]] > 240
+
+
+def test_the_rig_under_the_track_projects_to_the_landmarks(segments):
+    rig = load_rig()
+    for s in segments:
+        track = {k: torch.from_numpy(v) for k, v in s.track.items()}
+        vertices = rig.vertices(track["identity"][None], track["expression"], track["eyelids"], track["gaze"])
+        camera = vertices @ track["rotation"].transpose(1, 2) + track["translation"][:, None]
+        pixels = (camera @ track["intrinsics"].T)[..., :2] / camera[..., 2:]
+        error = (pixels[:, :478] - track["landmarks"][..., :2]).norm(dim=-1) * 512 / s.frames.shape[1]
+        assert error.median() < 1.2
+        assert error[:, list(LIPS_INNER)].median() < 1.5
+        assert s.track["quality"].min() > 0.5
+
+
+def test_a_drifting_camera_moves_the_head_and_not_the_face(segments):
+    joined = {k: np.concatenate([s.track[k] for s in segments]) for k in ("translation", "eyelids", "rotation")}
+    assert joined["translation"][-1, 0] < joined["translation"][0, 0] - 0.3
+    assert np.abs(np.diff(joined["translation"][:, 0])).max() < 0.05
+    assert joined["eyelids"].std(0).max() < 0.1
+    angle = np.arccos(np.clip((np.einsum("ij,tij->t", joined["rotation"][0], joined["rotation"]) - 1) / 2, -1, 1))
+    assert angle.max() < np.deg2rad(4)
+
+
+def test_overlays_are_drawn_on_the_frame(segments):
+    s = segments[0]
+    picture = overlay(s.frames[2], s.track, 2, scale=2)
+    assert picture.shape == (s.frames.shape[1] * 2, s.frames.shape[2] * 2, 3)
+    assert (picture[::2, ::2] != s.frames[2]).any(-1).mean() > 0.05
+
+
+def test_where_chunks_of_a_take_are_cut_does_not_matter(portrait_video, segments, monkeypatch):
+    monkeypatch.setattr(takes, "CHUNK", 17)
+    again = [s for take in track_video(portrait_video, TrackOptions(matte=False)) for s in take]
+    for a, b in zip(segments, again, strict=True):
+        for key in ("landmarks", "rotation", "translation", "expression"):
+            assert np.allclose(a.track[key], b.track[key], atol=2e-3), key
+    assert (again[0].matte == 255).all()
+
+
+def test_another_part_tracked_with_the_same_crop_and_person_continues_the_first(portrait_video, segments):
+    first = segments[0]
+    rest = list(
+        track_frames(portrait_video, start=1.48, crop_box=first.crop_box, identity=first.track["identity"], size=512)
+    )
+    assert rest[0].crop_box == first.crop_box
+    assert np.array_equal(rest[0].track["identity"], first.track["identity"])
+    difference = rest[0].track["landmarks"][10, :, :2] - segments[1].track["landmarks"][10, :, :2]
+    assert np.abs(difference).max() < 3.0
+
+
+def test_takes_are_summed_up_before_and_after_they_are_read(portrait_video):
+    video = track_video(portrait_video, TrackOptions(matte=False, seconds=2.0))
+    assert (video.frames, video.tracked_frames, video.has_audio, video.refusals) == (50, 50, True, [])
+    take = next(iter(video))
+    assert len(take) == 50
+    assert take.identity_coefficients.shape == (64,)
+    list(take)
+    assert 0 < take.jitter["after"] < take.jitter["before"]
+
+
+def test_the_first_pass_ends_when_it_is_told_to(portrait_video):
+    answers = iter([False] * 4 + [True])
+    with track_video(portrait_video, stop=lambda: next(answers)) as video:
+        assert video.frames == 5
+
+
+def test_cuts_split_and_parts_without_a_face_are_refused(face, tmp_path):
+    empty = np.random.default_rng(0).integers(60, 90, (320, 320, 3), np.uint8)
+    pictures = [
+        *shot(face, 40),
+        *shot(face[:, ::-1], 40, start=(120, 10), zoom=1.4),
+        *[empty] * 30,
+        *shot(face, 40),
+        *[empty] * 20,
+        *shot(face, 12),
+    ]
+    video = track_video(write_video(tmp_path / "a.mp4", pictures), TrackOptions(matte=False))
+    with video:
+        spans = [(take.start, take.end) for take in video.takes]
+        assert spans == [(0, 40), (40, 80), (110, 150)]
+        reasons = [(r.start, r.end, r.reason) for r in video.refusals]
+        assert reasons == [(80, 110, "no face"), (150, 170, "no face"), (170, 182, "shorter than 1 s")]
+
+
+def test_two_people_of_like_size_are_refused_and_a_bystander_is_not(face, tmp_path):
+    large = list(shot(face, 30, zoom=1.6, drift=(0, 0)))
+    small = list(shot(face, 30, zoom=0.75, start=(0, 0), drift=(0, 0), size=(320, 320)))
+    both = [np.concatenate([a, a[:, ::-1]], 1) for a in large]
+    uneven = [np.concatenate([a, b], 1) for a, b in zip(large, small, strict=True)]
+    video = track_video(write_video(tmp_path / "both.mp4", both), TrackOptions(matte=False))
+    assert [r.reason for r in video.refusals] == ["several faces"]
+    video.close()
+    with pytest.raises(InputError, match="several faces"):
+        list(track_frames(tmp_path / "both.mp4"))
+    video = track_video(write_video(tmp_path / "uneven.mp4", uneven), TrackOptions(matte=False))
+    with video:
+        assert [len(take) for take in video.takes] == [30]
+        assert video.takes[0].crop_box[2] <= 440  # round the larger one, on the left
+
+
+def test_a_small_face_is_refused_with_its_reason(face, tmp_path):
+    pictures = list(shot(face, 30, zoom=0.7, start=(-100, -60), drift=(0, 0), size=(360, 480)))
+    video = track_video(write_video(tmp_path / "a.mp4", pictures), TrackOptions(min_eye_distance=60, matte=False))
+    video.close()
+    assert not video.tracked_frames
+    assert "too small" in video.refusals[0].reason
+
+
+def test_a_wide_picture_is_cropped_around_head_and_shoulders(face, tmp_path):
+    pictures = list(shot(face, 30, zoom=1.0, start=(0, 0), drift=(0, 0), size=(300, 512)))
+    video = track_video(write_video(tmp_path / "a.mp4", pictures), TrackOptions(matte=False))
+    with video:
+        segment = next(iter(video.takes[0]))
+    x0, y0, x1, y1 = segment.crop_box
+    assert x1 - x0 == y1 - y0 == segment.frames.shape[1]
+    assert 0 <= x0 < x1 <= 512
+    landmarks = segment.track["landmarks"][..., :2]
+    assert landmarks.min() > 0
+    assert landmarks.max() < segment.frames.shape[1]
+
+
+def test_sound_can_be_required(face, tmp_path):
+    silent = write_video(tmp_path / "silent.mp4", shot(face, 30), sound=np.zeros(20_000))
+    without = write_video(tmp_path / "without.mp4", shot(face, 30))
+    for path, reason in ((silent, "silent audio"), (without, "no audio")):
+        video = track_video(path, TrackOptions(require_audio=True))
+        video.close()
+        assert (video.tracked_frames, video.refusals[0].reason) == (0, reason)
+    segment = next(iter(track_video(without, TrackOptions(matte=False)).takes[0]))
+    assert not segment.has_audio
+    assert segment.audio.shape == (len(segment) * 640,)
+
+
+def test_videos_that_cannot_serve_are_refused_in_one_sentence(face, tmp_path):
+    one = write_video(tmp_path / "one.mp4", shot(face, 1))
+    blank = write_video(tmp_path / "blank.mp4", [np.full((96, 128, 3), 80, np.uint8)] * 30)
+    with pytest.raises(InputError, match="holds 1 frame"):
+        track_video(one)
+    with pytest.raises(InputError, match=r"no face \(from 0.0 to 1.2 s\)"):
+        list(track_frames(blank))
+    with pytest.raises(InputError, match="size is 63"):
+        track_video(one, TrackOptions(size=63))
+
+
+def test_landmarks_are_found_anew_in_finished_pictures(face):
+    pictures = np.stack([*shot(face, 2), np.zeros((320, 320, 3), np.uint8)])
+    landmarks, found = detect_landmarks(pictures)
+    assert found.tolist() == [True, True, False]
+    assert landmarks.shape == (3, 478, 3)
+    assert 20 < np.linalg.norm(landmarks[0, 468] - landmarks[0, 473]) < 120
+
+
+@pytest.mark.clips
+def test_a_real_clip_is_tracked_with_lips_and_irises_in_place(clips):
+    video = track_video(clips / "aoc.mp4", TrackOptions(seconds=2.0, matte=False))
+    rig = load_rig()
+    for take in video:
+        for s in take:
+            track = {k: torch.from_numpy(v) for k, v in s.track.items()}
+            vertices = rig.vertices(track["identity"][None], track["expression"], track["eyelids"], track["gaze"])
+            camera = vertices @ track["rotation"].transpose(1, 2) + track["translation"][:, None]
+            pixels = (camera @ track["intrinsics"].T)[..., :2] / camera[..., 2:]
+            raw, found = detect_landmarks(s.frames)
+            error = np.linalg.norm(pixels[:, :478].numpy() - raw[..., :2], axis=-1)[found]
+            assert np.median(error) < 2.0
+            assert np.median(error[:, [468, 473]]) < 2.5
