@@ -4,40 +4,22 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import platform
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from configs import machine
 
 FOLDER = Path(__file__).parent / "results"
 NO_PEER = "none known"
 
 
-def device() -> str:
-    """The processor and, where there is one, the GPU of this machine."""
-    import torch
-
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{cpu}, {os.cpu_count()} cores{gpu}"
-
-
 def commit() -> str:
     """The commit of this checkout, marked ``+`` where other files than results differ from it."""
-    head = _git("rev-parse", "--short=10", "HEAD")
+    head = machine.commit()
     # Results themselves are tracked: the first one written must not mark all that follow.
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
+    changed = machine.git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
     return f"{head}{'+' if changed else ''}" if head else "unknown"
-
-
-def _git(*arguments: str) -> str:
-    run = subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=FOLDER.parent.parent, check=False)
-    return run.stdout.strip()
 
 
 def peak_memory() -> float:
@@ -82,7 +64,7 @@ def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "", *, command
     FOLDER.mkdir(exist_ok=True)
     record = {
         "benchmark": name,
-        "device": device(),
+        "device": machine.device_name(),
         "commit": commit(),
         "command": f"python -m benchmarks {command or name}",
         "notes": notes,

@@ -9,16 +9,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 __version__ = "0.1.0"
-
-# Before torch is imported: its OpenMP threads otherwise spin at every barrier, and a step that shares a core with any
-# other process takes three to fifteen times as long.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Public name -> where it lives. Nothing is imported before it is asked for.
 _PUBLIC = {
@@ -56,6 +51,9 @@ def __dir__() -> list[str]:
 
 
 def _load(target: str) -> Any:
+    from configs import runtime
+
+    runtime.prepare()
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from cluster.storage.storage import sha256 as file_sha256
 from configs import InputError, load_config, nearest, to_dict
+from configs.machine import code_version
 
 SCHEMA = 1
 # Where each prior's task and its ready-to-use form live; imported only when asked for.
@@ -146,19 +146,3 @@ def dataset_record(train: Any, held: Any) -> dict[str, Any]:
         "hours": train.info["hours"],
         "licences": sorted({name for names in train.licences.values() for name in names}),
     }
-
-
-def code_version() -> str:
-    """The package version and, in a git checkout, the commit."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        name = version("headstart")
-    except PackageNotFoundError:
-        name = "0"
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return name
-    return f"{name}+{commit}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import InputError, load_config, to_dict
+from configs.machine import device_name
 from pretrain.folder import file_sha256, task_class, write_prior
 
 
@@ -184,10 +185,10 @@ def work(job: dict[str, Any], context: Any) -> dict[str, Any] | None:
 
 
 def _tracker(job: dict[str, Any], context: Any) -> Any:
-    from cluster.registry.run_log import Tracker
+    from cluster.registry.run_log import RunLog
 
     name = str(context.run).rstrip("/").rsplit("/", 1)[-1]
-    return Tracker(name, {"prior": job["prior"], "data": job["data"], **job["config"]}, run=context.run)
+    return RunLog(name, {"prior": job["prior"], "data": job["data"], **job["config"]}, run=context.run)
 
 
 def finish(trainer: Any, job: dict[str, Any], finished: bool, started: float) -> dict[str, Any]:
@@ -268,17 +269,6 @@ def _write_report(folder: Path, evidence: Any, info: dict, result: dict, losses:
     (folder / "report.md").write_text("\n".join(head) + "\n" + evidence.markdown() + shown)
     (folder / "report.json").write_text(json.dumps({"rows": evidence.rows, "summary": evidence.summary}, indent=1))
     (folder / "losses.txt").write_text(losses)
-
-
-def device_name() -> str:
-    """The processor's or the GPU's name, for figures that are published."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]} ({torch.get_num_threads()} threads)" if names else "CPU"
 
 
 def _write_result(run: str, result: dict[str, Any]) -> None:

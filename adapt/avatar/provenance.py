@@ -7,18 +7,16 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from importlib import metadata
+
+from configs.machine import package_version
 
 # IPTC's term for media made by a trained model; C2PA assertions use the same URL.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 
 def tool_version() -> str:
-    """``headstart X.Y.Z`` as installed, ``headstart (source tree)`` otherwise."""
-    try:
-        return f"headstart {metadata.version('headstart')}"
-    except metadata.PackageNotFoundError:
-        return "headstart (source tree)"
+    """``headstart X.Y.Z``."""
+    return f"headstart {package_version()}"
 
 
 def creator_name() -> str:

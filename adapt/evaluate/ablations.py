@@ -20,7 +20,7 @@ SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no visual prior": (("visual_prior=false",), ("expression-visual",)),
     "no audio prior": (("audio_prior=false",), ("audio-expression",)),
     "no alignment": (("alignment=false",), ("sync-expert",)),
-    "no following": (("following=false",), ()),
+    "no appearance basis": (("appearance_basis=false",), ()),
     "no colour MLP": (("color_mlp=false",), ()),
     "no residual motion": (("residual_motion=false",), ()),
     "no track refinement": (("track_refinement=false",), ()),
@@ -60,7 +60,7 @@ def _switches(avatar: Avatar) -> list[str]:
         if name != "full"
         and all(config.get(change.split("=")[0]) is True for change in changes)
         and all(kind in priors for kind in without)
-        and (name != "no following" or "following" in avatar.document["model"])
+        and (name != "no appearance basis" or "appearance_basis" in avatar.document["model"])
     ]
 
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -35,6 +33,7 @@ from adapt.models.drive import DRIVEN, Drive, drive_of, feature_windows
 from adapt.outputs import claim
 from cluster.storage.staging import staged
 from configs import InputError
+from configs.machine import commit, device_name
 
 BATCH = 8
 MASKS = ("face", "head", "mouth_inside")
@@ -186,7 +185,7 @@ def _evaluate_avatar(
         "adapt_seconds": opened.document["metrics"].get("adapt_seconds"),
         "frames": len(page[0]["curves"]["real"]) if page[0]["curves"] else count,
         "size": opened.size,
-        "device": describe_device(opened.device),
+        "device": device_name(opened.device),
         "commit": commit(),
         "whole_frame": "rendered: body and background are the avatar's own body layer",
         "recipe": opened.document["recipe"],
@@ -381,7 +380,7 @@ def _evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) 
         "adapt_seconds": None,
         "frames": count,
         "size": size["width"],
-        "device": describe_device(torch.device("cpu")),
+        "device": device_name(torch.device("cpu")),
         "commit": commit(),
         "whole_frame": "as found in the video: how its body was made is unknown",
         "test": {"video": against.name, "frames_of": frames.name, "frames": count},
@@ -431,22 +430,6 @@ def _external_sound(video: Path, count: int) -> tuple[np.ndarray, np.ndarray] | 
 
 
 # --- results --------------------------------------------------------------------------------------------------------
-
-
-def describe_device(device: torch.device) -> str:
-    """What the figures were made on."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
-
-
-def commit() -> str | None:
-    """The checkout's commit; ``None`` for an installed package."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _write(folder: Path, result: dict[str, Any]) -> None:

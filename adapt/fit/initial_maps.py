@@ -26,14 +26,14 @@ OPEN_GAP = 0.2
 VISIBLE_DEPTH = 1.2
 
 
-def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, following: bool = False) -> RiggedHead:
+def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, appearance_basis: bool = False) -> RiggedHead:
     """A rigged head for the clip, its map from the prior where one is given and switched on.
 
     Args:
         context: clip, priors and configuration.
         parts: of the head, without its resolution.
         residual: whether eyes and mouth move beyond the rig.
-        following: whether the map follows pose and expression as the prior knows it from other people.
+        appearance_basis: whether the map follows pose and expression as the prior knows it from other people.
     """
     config = context.config
     prior = context.priors.get("expression-visual") if config.visual_prior else None
@@ -56,8 +56,8 @@ def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, followi
             frames = reference_frames(context, frame)
             nearest = nearest_texels(prior.resolution, model)
             maps = from_prior(prior_maps(prior, context, frames), nearest, prior.resolution, model, maps, known)
-            if following and prior.following.rank:
-                shared = prior.following
+            if appearance_basis and prior.appearance_basis.rank:
+                shared = prior.appearance_basis
                 vectors = frame_vectors({name: context.clip.track[name][frames] for name in DRIVEN})
                 model.talking.follow(shared.rank, shared.rows).take(shared, vectors, nearest)
         set_maps(model, maps)

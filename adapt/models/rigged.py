@@ -165,8 +165,8 @@ class RiggedHead(HeadModel):
         """Offsets near their triangle, scales of its size, and a code that is no other than people's are."""
         from heads.losses import offset_penalty, scale_penalty
 
-        following = self.talking.following
-        code = 0.0 if following is None else CODE * following.code.square().sum()
+        appearance_basis = self.talking.appearance_basis
+        code = 0.0 if appearance_basis is None else CODE * appearance_basis.code.square().sum()
         return (
             code + 0.01 * offset_penalty(self.talking.offsets, 2.0) + 0.01 * scale_penalty(self.talking.log_scales, 2.0)
         )

@@ -37,7 +37,7 @@ class Config:
     visual_prior: bool = True
     audio_prior: bool = True
     audio_finetune: bool = True
-    following: bool = True
+    appearance_basis: bool = True
     color_mlp: bool = True
     offsets: bool = True
     residual_motion: bool = False
@@ -87,13 +87,19 @@ def parts_of(config: Any) -> HeadConfig:
 def build(context: Context) -> RiggedHead:
     """The model before the first step: the prior's map, or the frontal frame's texture on the mesh."""
     config = context.config
-    return build_rigged(context, parts_of(config), residual=config.residual_motion, following=config.following)
+    return build_rigged(
+        context, parts_of(config), residual=config.residual_motion, appearance_basis=config.appearance_basis
+    )
 
 
 def shape_of(model: RiggedHead) -> dict[str, Any]:
     """What :func:`empty` needs beside the configuration."""
-    following = model.talking.following
-    shape = {} if following is None else {"following": {"rank": following.rank, "rows": following.rows}}
+    appearance_basis = model.talking.appearance_basis
+    shape = (
+        {}
+        if appearance_basis is None
+        else {"appearance_basis": {"rank": appearance_basis.rank, "rows": appearance_basis.rows}}
+    )
     return {"resolution": model.resolution, **shape}
 
 
@@ -107,8 +113,8 @@ def empty(config: Config, document: dict[str, Any], tensors: dict[str, Tensor], 
         parts=replace(parts_of(config), resolution=document["model"]["resolution"]),
         residual=config.residual_motion,
     )
-    if "following" in document["model"]:
-        model.talking.follow(**document["model"]["following"])
+    if "appearance_basis" in document["model"]:
+        model.talking.follow(**document["model"]["appearance_basis"])
     return model
 
 
@@ -141,7 +147,7 @@ def anchor_share(frames: int) -> float:
 
 
 # What follows pose and expression, and the shape: a second of video does not tell them from the tracker's noise.
-FOLLOWING = ("color", "offset", "correction", "identity", "following")
+SLOW_GROUPS = ("color", "offset", "correction", "identity", "appearance_basis")
 # Power of the share where a prior knows how heads follow: then a few seconds' own residuals come in more slowly.
 SLOWLY = 3.0
 
@@ -149,11 +155,11 @@ SLOWLY = 3.0
 def groups_of(model: RiggedHead, rate: float, frames: int) -> list[dict]:
     """Adam groups for a clip of so many frames: up to a second the map and the body alone, all in full from ten on."""
     share = min(1.0, max(0.0, (frames - FEW_FRAMES) / (9 * FEW_FRAMES)))
-    share = share if model.talking.following is None else share**SLOWLY
+    share = share if model.talking.appearance_basis is None else share**SLOWLY
     follow = (
-        [group for group in model.groups(rate * share) if group["name"].split(".")[1] in FOLLOWING] if share else []
+        [group for group in model.groups(rate * share) if group["name"].split(".")[1] in SLOW_GROUPS] if share else []
     )
-    return model.groups(rate, leave=FOLLOWING) + follow
+    return model.groups(rate, leave=SLOW_GROUPS) + follow
 
 
 def run(fit: Fit, context: Context) -> None:

@@ -1,6 +1,6 @@
 """Metrics, pictures and files of a training to MLflow, without the training ever waiting for it.
 
-Make one :class:`Tracker` per training, on rank 0 only. Everything goes to a local diary first (:mod:`cluster.registry.spool`); a
+Make one :class:`RunLog` per training, on rank 0 only. Everything goes to a local diary first (:mod:`cluster.registry.spool`); a
 thread sends it in batches. When the server is away the training goes on and the diary is sent later.
 """
 
@@ -24,7 +24,7 @@ from cluster.storage.retry import brief
 log = logging.getLogger("headstart.tracking")
 
 
-class Tracker:
+class RunLog:
     """One MLflow run.
 
     Args:

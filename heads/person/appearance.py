@@ -21,7 +21,7 @@ STEP = 0.09  # of a change per unit of the basis, offsets in triangle sizes: sca
 HIDDEN = 32  # width of the network
 
 
-class SharedResidual(nn.Module):
+class AppearanceBasis(nn.Module):
     """The basis and the network that all people share; no change at all when new.
 
     Args:
@@ -50,13 +50,13 @@ class SharedResidual(nn.Module):
         return F.pad(held, (0, 0, 0, 1))[..., self.row, :]
 
 
-class Following(SharedResidual):
-    """A :class:`SharedResidual` in one person's head: their code, and the frames at which their map holds as it is.
+class PersonalAppearance(AppearanceBasis):
+    """A :class:`AppearanceBasis` in one person's head: their code, and the frames at which their map holds as it is.
 
     The network stays as the prior has it; the code and, slowly, the basis are fitted to the person.
 
     Args:
-        size, rank, rows: see :class:`SharedResidual`.
+        size, rank, rows: see :class:`AppearanceBasis`.
         n: number of Gaussians.
     """
 
@@ -69,7 +69,7 @@ class Following(SharedResidual):
         self.register_buffer("origin", torch.zeros(size))
 
     @torch.no_grad()
-    def take(self, shared: SharedResidual, vectors: Tensor, texel: Tensor) -> None:
+    def take(self, shared: AppearanceBasis, vectors: Tensor, texel: Tensor) -> None:
         """Begin as a prior has it.
 
         Args:

@@ -5,7 +5,7 @@ Gaussians is a residual that starts at zero:
 
 * colours per Gaussian and offsets per vertex (the person's own corrective blendshapes), low rank in the frame's
   condition (:class:`heads.person.residual.LowRankResidual`);
-* where a prior gives it, what follows pose and expression in all people alike (:class:`heads.person.appearance.Following`);
+* where a prior gives it, an appearance basis that all people share (:class:`heads.person.appearance.PersonalAppearance`);
 * a correction of the track (pose, expression, eyelids, gaze), a function of the tracked values alone, so that an
   unseen frame or another speech is corrected as the training frames were;
 * a body layer that follows the head over a still background (:class:`heads.person.backdrop.Backdrop`).
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from configs import InputError
 from heads.gaussians.uv import Gaussians, UVGaussians, render_head
 from heads.motion.fields import Motion
-from heads.person.appearance import Following
+from heads.person.appearance import PersonalAppearance
 from heads.person.backdrop import Backdrop
 from heads.person.inputs import POSE, Drive, frame_vectors, make_drive, rotation_matrix
 from heads.person.residual import LowRankResidual
@@ -118,7 +118,7 @@ class TalkingHead(nn.Module):
         self.offset = self._residual(cfg.offset_rank, rig.n_vertices, 3, condition)
         self.correction = self._residual(cfg.correction_rank, 1, size, condition)
         grid = (cfg.body_grid, cfg.body_grid)
-        self.following: Following | None = None
+        self.appearance_basis: PersonalAppearance | None = None
         self.backdrop = Backdrop(height, width, 3 * POSE, grid) if cfg.body else None
         self.register_buffer("center", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
@@ -147,10 +147,10 @@ class TalkingHead(nn.Module):
         """The UV Gaussians ``(N, 14)`` without residuals."""
         return torch.cat([self.offsets, self.quats, self.log_scales, self.colors, self.opacities], dim=-1)
 
-    def follow(self, rank: int, rows: int) -> Following:
-        """Add an empty :class:`heads.person.appearance.Following`, for a prior or an avatar's weights to fill."""
-        self.following = Following(len(self.center), rank, rows, self.n).to(self.offsets.device)
-        return self.following
+    def follow(self, rank: int, rows: int) -> PersonalAppearance:
+        """Add an empty :class:`heads.person.appearance.PersonalAppearance`, for a prior or an avatar's weights to fill."""
+        self.appearance_basis = PersonalAppearance(len(self.center), rank, rows, self.n).to(self.offsets.device)
+        return self.appearance_basis
 
     @torch.no_grad()
     def calibrate(self, track: Mapping[str, Any]) -> None:
@@ -226,9 +226,9 @@ class TalkingHead(nn.Module):
             vertices = vertices + self.offset(condition)
         colors = self.colors if self.color is None else self.colors + self.color(condition)
         offsets = self.offsets
-        if self.following is not None:
+        if self.appearance_basis is not None:
             # A condition begins with the frame's own vector.
-            shift, tint = self.following.at(condition[: self.following.size])
+            shift, tint = self.appearance_basis.at(condition[: self.appearance_basis.size])
             offsets, colors = offsets + shift, colors + tint
         maps = torch.cat([offsets, self.quats, self.log_scales, colors, self.opacities], dim=-1)
         return self.uv.bind(vertices, maps[None]), parts

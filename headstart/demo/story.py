@@ -22,6 +22,7 @@ import numpy as np
 
 from cluster.storage.errors import is_remote
 from configs import InputError
+from configs.machine import commit, package_version, processor
 from headstart.demo.cast import Cast, Guest, invented_guests, real_cast
 from headstart.demo.speed import plan_steps
 
@@ -392,23 +393,14 @@ def _machine() -> dict[str, Any]:
     """Hardware and versions that the figures were made with."""
     import torch
 
-    from adapt.avatar.provenance import tool_version
-    from adapt.evaluate.evaluate import commit
-
     cores = os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
-        "processor": _processor(), "cores": cores, "memory": f"{memory:.0f} GiB" if memory else "unknown", "GPU": gpu,
+        "processor": processor(), "cores": cores, "memory": f"{memory:.0f} GiB" if memory else "unknown", "GPU": gpu,
         "system": platform.platform(terse=True), "python": platform.python_version(), "torch": torch.__version__,
-        "headstart": tool_version(), "commit": commit() or "not a checkout",
+        "headstart": package_version(), "commit": commit() or "not a checkout",
     }  # fmt: skip
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _toy(story: Story, seconds, size, minutes, budget, train_seconds, real: bool) -> list[str]:

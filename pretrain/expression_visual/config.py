@@ -17,7 +17,7 @@ class VisualModelConfig:
     channels: int = 32  # of the U-Net's first level; doubled at each of the others
     levels: int = 3
     image_channels: int = 16  # of the image features that each texel sees
-    following: int = 24  # vectors of the basis by which every map follows pose and expression; 0 leaves it out
+    appearance_basis: int = 24  # vectors of the basis by which every map follows pose and expression; 0 leaves it out
 
     def check(self) -> None:
         """Refuse maps that the U-Net cannot halve."""
@@ -27,8 +27,10 @@ class VisualModelConfig:
                 f"model.resolution {self.resolution} does not divide into cells of {self.patch} texels (model.patch) that "
                 f"halve {self.levels - 1} times (model.levels {self.levels}); make it a multiple of {max(cell, 1)}"
             )
-        if self.following < 0:
-            raise InputError(f"model.following is {self.following}, expected 0 or a number of basis vectors")
+        if self.appearance_basis < 0:
+            raise InputError(
+                f"model.appearance_basis is {self.appearance_basis}, expected 0 or a number of basis vectors"
+            )
         if self.channels % 8:
             raise InputError(f"model.channels is {self.channels}, expected a multiple of 8 (group normalisation)")
 

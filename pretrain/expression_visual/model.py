@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heads.person.appearance import SharedResidual, changed
+from heads.person.appearance import AppearanceBasis, changed
 from heads.person.inputs import POSE, frame_vectors
 from pretrain.expression_visual.config import ExpressionVisualConfig, VisualModelConfig
 from pretrain.expression_visual.unwrap import TexelSurface, mirror_index, sample_pixels, visibility
@@ -227,7 +227,7 @@ class VisualModel(nn.Module):
         self.encoder = ImageEncoder(image)
         self.unet = UNet(3 + 1 + 3 + 1 + 3 + 3 + regions + image, CHANNELS, config.model)
         size = POSE + rig.n_expression + 6
-        self.following = SharedResidual(size, config.model.following, *self._followers(), NOISE)
+        self.appearance_basis = AppearanceBasis(size, config.model.appearance_basis, *self._followers(), NOISE)
 
     def _followers(self) -> tuple[int, Tensor]:
         """How many texels follow pose and expression, and which of them each texel (N,) is."""
@@ -289,9 +289,9 @@ class VisualModel(nn.Module):
             there: pose fields (B, G, ...); code: (B, K, C) of people of whom one is known.
         """
         code = None if code is None else code[:, None]
-        start, end = (self.following.coefficients(_vectors(pose), code) for pose in (here, there))
+        start, end = (self.appearance_basis.coefficients(_vectors(pose), code) for pose in (here, there))
         share = seen / seen.sum(1, keepdim=True).clamp_min(1e-6)
-        return changed(maps[:, None], self.following(end - (start * share[..., None]).sum(1, keepdim=True)))
+        return changed(maps[:, None], self.appearance_basis(end - (start * share[..., None]).sum(1, keepdim=True)))
 
     def assemble(self, texture: Tensor, weight: Tensor, features: Tensor) -> Tensor:
         """Texture (B, N, 3), weight (B, N), features (B, N, C) to maps (B, N, 14)."""

@@ -20,7 +20,7 @@ class VisualObjective(nn.Module):
     penalties that keep Gaussians near their texel and of its size. The background is a random colour in both images,
     so that nothing of it can be learned.
 
-    Every training person has a code on the shared basis (:class:`heads.person.appearance.SharedResidual`), so that the basis
+    Every training person has a code on the shared basis (:class:`heads.person.appearance.AppearanceBasis`), so that the basis
     holds what people have in common *and* that in which they differ. Codes are no part of the prior.
 
     Args:
@@ -31,7 +31,7 @@ class VisualObjective(nn.Module):
     def __init__(self, model: VisualModel, people: int) -> None:
         super().__init__()
         self.model = model
-        self.codes = nn.Parameter(torch.zeros(2 * people, model.following.rank, model.following.size))
+        self.codes = nn.Parameter(torch.zeros(2 * people, model.appearance_basis.rank, model.appearance_basis.size))
         # In a list: a perceptual network that is not ours must not enter the checkpoint.
         self._perceptual: list = []
 

@@ -20,13 +20,13 @@ class ExpressionVisualPrior:
     Attributes:
         info: the ``prior.json`` dictionary; resolution: texels along a side of the UV map; size: px at which frames are
         looked at; binding: the ``heads.UVGaussians`` that its maps belong to; rig: the rig they are bound to;
-        following: how its maps follow pose and expression (:class:`heads.person.appearance.SharedResidual`).
+        appearance_basis: how its maps follow pose and expression (:class:`heads.person.appearance.AppearanceBasis`).
     """
 
     def __init__(self, model: VisualModel, info: dict[str, Any]) -> None:
         self.model, self.info, self.config = model.eval(), info, model.config
         self.resolution, self.size = model.config.model.resolution, model.config.size
-        self.binding, self.rig, self.following = model.binding, model.rig, model.following
+        self.binding, self.rig, self.appearance_basis = model.binding, model.rig, model.appearance_basis
 
     @classmethod
     def restore(cls, info: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> ExpressionVisualPrior:
@@ -53,7 +53,7 @@ class ExpressionVisualPrior:
     def predict(self, frames: Any, mattes: Any, tracks: dict[str, Any]) -> Tensor:
         """A UV map (N, 14) for ``heads.UVGaussians(rig, prior.resolution)`` from R frames of one person.
 
-        It holds for the mean pose and expression of those frames; ``following`` tells how it changes from there.
+        It holds for the mean pose and expression of those frames; ``appearance_basis`` tells how it changes from there.
 
         Args:
             frames: (R, H, W, 3) or (H, W, 3), uint8 or float RGB in [0, 1]; mattes: (R, H, W) or (H, W), likewise.

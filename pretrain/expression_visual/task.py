@@ -55,14 +55,14 @@ class ExpressionVisualTask(Task):
             colour, seen, _ = model.look(image, matte, torch.tensor(batch["identity"])[None], pose)
             total += (colour * seen[..., None])[0]
             weight += seen[0, :, None]
-        model.following.net.calibrate(torch.cat(vectors))
+        model.appearance_basis.net.calibrate(torch.cat(vectors))
         seen = total / weight.clamp_min(1e-6)
         sure = weight / (weight + 1)
         model.mean_colour.copy_(sure * seen + (1 - sure) * model.spread(seen[None], sure[None])[0])
 
     def groups(self, objective: VisualObjective) -> list[dict[str, Any]]:
         """As for every prior, but mean head, shared basis and codes move faster: each of their numbers learns alone."""
-        fast = [objective.model.mean_map, objective.model.following.basis, objective.codes]
+        fast = [objective.model.mean_map, objective.model.appearance_basis.basis, objective.codes]
         slow = [p for p in objective.parameters() if p.requires_grad and not any(p is other for other in fast)]
         decay, rest = [p for p in slow if p.ndim > 1], [p for p in slow if p.ndim <= 1]
         rate = self.config.optimiser.lr * self.config.mean_rate

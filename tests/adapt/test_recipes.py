@@ -151,13 +151,15 @@ class Seen:
 
     def __init__(self, rig, resolution: int) -> None:
         from heads.gaussians.uv import UVGaussians
-        from heads.person.appearance import SharedResidual
+        from heads.person.appearance import AppearanceBasis
         from heads.person.inputs import POSE
 
         self.rig, self.resolution, self.info = rig, resolution, {"prior": "expression-visual"}
         self.map = UVGaussians(rig, resolution).neutral(torch.full((3,), 0.5))
-        self.following = SharedResidual(POSE + rig.n_expression + 6, 4, len(self.map), torch.arange(len(self.map)))
-        torch.nn.init.constant_(self.following.basis, -1.0)
+        self.appearance_basis = AppearanceBasis(
+            POSE + rig.n_expression + 6, 4, len(self.map), torch.arange(len(self.map))
+        )
+        torch.nn.init.constant_(self.appearance_basis.basis, -1.0)
 
     def predict(self, frames, mattes, tracks):
         assert len(frames) == len(mattes) == len(tracks["rotation"])
@@ -172,17 +174,19 @@ def test_a_map_follows_pose_and_expression_as_the_prior_has_it_and_the_avatar_ke
     priors = Priors({"expression-visual": Seen(load_rig("mediapipe"), 32)}, {"expression-visual": record})
     monkeypatch.setattr(adapt.job, "open_priors", lambda *_: priors)
     shown = {}
-    for name, set_ in (("with", []), ("without", ["following=false"])):
+    for name, set_ in (("with", []), ("without", ["appearance_basis=false"])):
         make_avatar(world.video, tmp_path / name, prior="given", size=SIZE, budget="2it", seconds=1.0, set=set_)
         shown[name] = load_avatar(tmp_path / name, "cpu")
-    following = shown["with"].model.talking.following
-    assert shown["without"].model.talking.following is None
-    assert following.basis.shape == (4, 6 * len(priors.opened["expression-visual"].map))
-    assert torch.equal(following.basis, priors.opened["expression-visual"].following.basis), "a second tells nothing"
-    assert 0 < following.row.max() < following.rows
-    vectors = torch.zeros(2, following.size)
+    appearance_basis = shown["with"].model.talking.appearance_basis
+    assert shown["without"].model.talking.appearance_basis is None
+    assert appearance_basis.basis.shape == (4, 6 * len(priors.opened["expression-visual"].map))
+    assert torch.equal(appearance_basis.basis, priors.opened["expression-visual"].appearance_basis.basis), (
+        "a second tells nothing"
+    )
+    assert 0 < appearance_basis.row.max() < appearance_basis.rows
+    vectors = torch.zeros(2, appearance_basis.size)
     vectors[1, :3] = 0.3
-    still, turned = (following.at(vector)[1] for vector in vectors)
+    still, turned = (appearance_basis.at(vector)[1] for vector in vectors)
     assert (turned - still).abs().max() > 1e-3
 
 
@@ -220,10 +224,10 @@ def test_own_residuals_come_in_more_slowly_where_a_prior_knows_how_heads_follow(
         for frames in (25, 125, 250):
             rates[known, frames] = {g["name"]: g["lr"] for g in groups_of(model, 1.0, frames)}
     assert "head.color" not in rates[False, 25]
-    assert "head.following.code" not in rates[True, 25]
+    assert "head.appearance_basis.code" not in rates[True, 25]
     assert 0 < rates[True, 125]["head.color"] < rates[False, 125]["head.color"]
     assert rates[True, 250]["head.color"] == rates[False, 250]["head.color"]
-    assert rates[True, 250]["head.following.code"] > rates[True, 250]["head.following.basis"] > 0
+    assert rates[True, 250]["head.appearance_basis.code"] > rates[True, 250]["head.appearance_basis.basis"] > 0
     assert rates[True, 125]["head.colors"] == rates[False, 125]["head.colors"]
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from cluster.registry import mlflow_client, registry, spool
-from cluster.registry.run_log import Tracker
+from cluster.registry.run_log import RunLog
 from cluster.storage import storage
 from configs import InputError
 
@@ -228,7 +228,7 @@ def _only_run():
 
 
 def test_metrics_pictures_and_files_arrive_in_one_run(home, tmp_path):
-    tracker = Tracker("first", {"steps": 2, "model": {"width": 4}}, run=str(tmp_path / "run"), every=60)
+    tracker = RunLog("first", {"steps": 2, "model": {"width": 4}}, run=str(tmp_path / "run"), every=60)
     for step in range(3):
         tracker.log({"loss": 1.0 / (step + 1), "bad": float("nan")}, step)
     tracker.image("face", np.linspace(0, 1, 12).reshape(2, 2, 3), 2)
@@ -249,7 +249,7 @@ def test_metrics_pictures_and_files_arrive_in_one_run(home, tmp_path):
 
 def test_a_resumed_training_goes_on_in_the_same_run_and_its_version_belongs_to_it(home, tmp_path):
     for part in range(2):
-        tracker = Tracker("again", {"steps": 2}, run=str(tmp_path / "run"), every=60)
+        tracker = RunLog("again", {"steps": 2}, run=str(tmp_path / "run"), every=60)
         tracker.log({"loss": float(part)}, part)
         tracker.close()
     registry.register("sync-expert", make_prior(tmp_path / "a"), metrics={"accuracy": 1.0}, run=tmp_path / "run")
@@ -280,7 +280,7 @@ def _free_port() -> int:
 
 def test_a_training_goes_on_without_its_server_and_all_is_sent_later(home, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{_free_port()}")
-    tracker = Tracker("away", {"steps": 1}, run=str(tmp_path / "run"), every=0.05)
+    tracker = RunLog("away", {"steps": 1}, run=str(tmp_path / "run"), every=0.05)
     tracker.log({"loss": 2.0}, 0)
     time.sleep(0.2)
     tracker.log({"loss": 1.0}, 1)

@@ -93,9 +93,9 @@ def test_a_new_head_is_its_rigged_gaussians_whatever_the_expression_and_pose(rig
 def test_fitting_reproduces_the_clip_and_every_part_moves(rig):
     clip = make_clip(rig)
     head = new_head(rig, clip)
-    following = head.follow(2, 10)
-    following.basis.data.normal_(std=0.01)
-    following.row.fill_(3)
+    appearance_basis = head.follow(2, 10)
+    appearance_basis.basis.data.normal_(std=0.01)
+    appearance_basis.row.fill_(3)
     before, start = quality(head, clip), {k: v.clone() for k, v in head.state_dict().items()}
     fitting = Fitting(head, clip, FitConfig(coarse=0, full_every=2, seed=3))
     for k in range(60):

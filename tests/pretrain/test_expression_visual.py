@@ -290,7 +290,7 @@ def test_a_training_step_moves_every_part_of_the_model_towards_the_target(monkey
     batch = batch_of()
     objective = VisualObjective(VisualModel(CONFIG, load_rig()), people=int(batch["person"].max()) // 2 + 1)
     objective.model.unet.out.weight.data.normal_(std=0.01)
-    objective.model.following.basis.data.normal_(std=0.01)
+    objective.model.appearance_basis.basis.data.normal_(std=0.01)
     vary = replace(CONFIG.augment, gain=0.0, gamma=0.0)
     objective.model.config = replace(CONFIG, augment=vary)
     optimizer = torch.optim.Adam(objective.parameters(), lr=3e-3)
@@ -312,22 +312,22 @@ def test_a_training_step_moves_every_part_of_the_model_towards_the_target(monkey
 def test_maps_follow_the_pose_from_the_references_that_were_seen_and_codes_stay_out_of_the_prior():
     torch.manual_seed(0)
     objective = VisualObjective(VisualModel(CONFIG, load_rig()), people=2)
-    following = objective.model.following
-    torch.nn.init.normal_(following.basis)
+    appearance_basis = objective.model.appearance_basis
+    torch.nn.init.normal_(appearance_basis.basis)
     here = {name: value[None] for name, value in frontal(2).items()}
     there = {name: value[None] for name, value in frontal(yaw=0.3).items()}
     here["rotation"][0, 1] = there["rotation"][0, 0]
-    maps = torch.zeros(1, len(following.row), 14)
+    maps = torch.zeros(1, len(appearance_basis.row), 14)
     with torch.no_grad():
         away = objective.model.follow(maps, here, torch.tensor([[1.0, 0.0]]), there)
         half = objective.model.follow(maps, here, torch.ones(1, 2), there)
         same = objective.model.follow(maps, here, torch.tensor([[0.0, 1.0]]), there)
-    assert away.shape == (1, 1, len(following.row), 14)
+    assert away.shape == (1, 1, len(appearance_basis.row), 14)
     assert away[..., COLOUR].abs().max() > 0.01
     assert torch.allclose(half, away / 2, atol=1e-5)
     assert same.abs().max() < 1e-6
     weights = ExpressionVisualTask(CONFIG, None, None).weights(objective)
-    assert "following.basis" in weights
+    assert "appearance_basis.basis" in weights
     assert not any("codes" in name for name in weights)
 
 
