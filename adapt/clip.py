@@ -234,7 +234,7 @@ class Clip:
 
     def features(self) -> np.ndarray:
         """Log-mel rows ``[T, C]`` of the frames that are there."""
-        from shards.media.sound import extract_features
+        from shards.features import extract_features
 
         return extract_features(FEATURES, self.audio)[: len(self)]
 

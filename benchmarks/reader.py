@@ -18,9 +18,9 @@ import simplejpeg
 
 from benchmarks.results import row, write
 from shards import Reader, SequenceView, open_dataset
+from shards.features import logmel
 from shards.format.catalogue import Catalogue, write_catalogue
 from shards.format.schema import frame_name, sample_key
-from shards.media.sound import logmel
 from shards.tar.writer import DatasetWriter
 
 SIZE, FRAMES, SAMPLES, ROUNDS = 512, 50, 16, 3

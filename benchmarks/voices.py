@@ -228,7 +228,7 @@ def heard(avatar: Any, sound: np.ndarray, expert: Any) -> tuple[np.ndarray, Any]
 def figures(case: str, voice: Voice, landmarks: np.ndarray, lips: Any, expert: Any) -> list[dict[str, Any]]:
     """Rows about one spoken voice; the last one compares with the real speaker, where there is one."""
     from pretrain.baselines.baselines import correlation
-    from shards.media.sound import extract_features
+    from shards.features import extract_features
 
     count = min(len(landmarks), len(voice.sound) * FPS // RATE)
     opening = metrics.lip_gap(landmarks[:count])

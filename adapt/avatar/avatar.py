@@ -320,6 +320,6 @@ def config_dict(config: Any) -> dict[str, Any]:
 
 def features_record() -> dict[str, Any]:
     """What the avatar hears."""
-    from shards.media.sound import feature_size
+    from shards.features import feature_size
 
     return {"name": FEATURES, "size": feature_size(FEATURES)}

@@ -223,7 +223,7 @@ class LoudnessDriver:
         return WindowStream(self.lookahead, self._apply)
 
     def _apply(self, windows: np.ndarray) -> Expressions:
-        # Log-mel rows are absolute: silence is about -1.2, loud speech 1 (shards.media.sound.logmel).
+        # Log-mel rows are absolute: silence is about -1.2, loud speech 1 (shards.features.logmel).
         amount = np.clip((windows.mean((1, 2)) + 0.7) / 1.2, 0.0, 1.0) * 0.5
         return {"expression": (self.rest + amount[:, None] * self.jaw).astype(np.float32)}
 

@@ -420,7 +420,8 @@ def _face_masks(landmarks: np.ndarray, shape: tuple[int, ...]) -> dict[str, np.n
 
 def _external_sound(video: Path, count: int) -> tuple[np.ndarray, np.ndarray] | tuple[str, str]:
     """Log-mel rows and sound of the first ``count`` frames, or why there are none."""
-    from shards.media.sound import extract_features, read_audio
+    from shards.features import extract_features
+    from shards.media.sound import read_audio
 
     if not video_info(video)["audio"]:
         return ("the true video has no sound",) * 2

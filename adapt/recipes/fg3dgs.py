@@ -79,7 +79,7 @@ def fields(config: Config) -> dict[str, torch.nn.Module]:
 def build(context: Context) -> BranchHead:
     """Clouds on the tracked head by region, coloured by the frontal frame."""
     from heads.gaussians.free import FreeGaussians
-    from shards.media.sound import FEATURES
+    from shards.features import FEATURES
 
     config = context.config
     taken = (EYES if config.eye_branch else ()) + (MOUTH if config.mouth_branch else ())

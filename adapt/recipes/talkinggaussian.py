@@ -70,7 +70,7 @@ def fields(config: Config) -> dict[str, torch.nn.Module]:
 def build(context: Context) -> BranchHead:
     """Clouds on the tracked head, coloured by the frontal frame."""
     from heads.gaussians.free import FreeGaussians
-    from shards.media.sound import FEATURES
+    from shards.features import FEATURES
 
     config = context.config
     clouds = {

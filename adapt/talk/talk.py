@@ -235,7 +235,7 @@ class Talker:
         background: str = "model",
         seed: int = 0,
     ) -> None:
-        from shards.media.sound import FeatureStream
+        from shards.features import FeatureStream
 
         self.avatar, self.background = avatar, background
         self.poses = poses or ClipPoses(avatar.track["rotation"], avatar.track["translation"])

@@ -14,7 +14,7 @@ from pretrain.audio_expression.windows import level_of
 from pretrain.data.audible import audible, has_sound
 
 MEL_BINS = 40
-DECIBEL = 1 / 25  # one decibel in the units of shards.media.sound.logmel
+DECIBEL = 1 / 25  # one decibel in the units of shards.features.logmel
 REMEMBERED = (
     1500  # segments whose rows stay decoded (40 kB of log-mel each): decoding them costs more than a small model's step
 )

@@ -23,10 +23,10 @@ import numpy as np
 from cluster.storage import storage
 from configs import InputError
 from shards.build.lock import locked
+from shards.features import logmel
 from shards.format.catalogue import Catalogue, index_url, read_catalogue, shard_url, write_catalogue
 from shards.format.index import ShardIndex, digest, index_of
 from shards.format.schema import BrokenSample, Sample, check_sample
-from shards.media.sound import logmel
 from shards.read.dataset import Dataset, open_dataset
 from shards.tar.rewrite import first_keys, remove_unlisted, rewrite_shard
 

@@ -61,8 +61,8 @@ def _segments(
     """One task: the segments of frames first .. first + 250 of a clip, as arguments of `DatasetWriter.add`."""
     import torch
 
+    from shards.features import extract_features
     from shards.format.codecs import encode_jpeg
-    from shards.media.sound import extract_features
 
     if threads:
         torch.set_num_threads(threads)

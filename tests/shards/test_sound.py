@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from configs import InputError
-from shards.media.sound import FEATURES, FeatureStream, extract_features, feature_size, logmel, read_audio, stream_audio
+from shards.features import FEATURES, FeatureStream, extract_features, feature_size, logmel
+from shards.media.sound import read_audio, stream_audio
 
 
 def tone(seconds: float, hertz: float = 440.0, rate: int = 16_000) -> np.ndarray:

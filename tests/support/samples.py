@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from shards.features import logmel
 from shards.format.schema import sample_key
-from shards.media.sound import logmel
 from shards.tar.writer import DatasetWriter
 
 SIZE = 32

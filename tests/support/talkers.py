@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from heads.rig import load_rig
+from shards.features import logmel
 from shards.format.schema import sample_key
-from shards.media.sound import logmel
 from shards.tar.writer import DatasetWriter
 
 SIZE = 64
