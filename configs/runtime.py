@@ -1,15 +1,84 @@
-"""How this process runs: environment variables that count only before torch and other libraries are imported."""
+"""How this process runs: environment variables that count only before other libraries load, and where their logs go."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
 
 # torch's OpenMP threads otherwise spin at every barrier: a step that shares a core with any other process then takes
-# three to fifteen times as long.
-BEFORE_TORCH = {"OMP_WAIT_POLICY": "PASSIVE"}
+# three to fifteen times as long. The rest: telemetry off, no colour codes in files.
+DEFAULTS = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
 
 
 def prepare() -> None:
     """Set what the user has not set; call it before torch is imported."""
-    for name, value in BEFORE_TORCH.items():
+    for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+@contextlib.contextmanager
+def others_to(log: Path) -> Iterator[tuple[TextIO, TextIO]]:
+    """Send what other libraries print, warn and log to a file, in this process and in those it starts.
+
+    The file descriptors 1 and 2 are redirected, because C++ libraries (absl, TFLite, NCCL) write to them directly.
+
+    Args:
+        log: the file; made with its folder, appended to.
+
+    Returns:
+        ``(out, err)``: where to write what *this* program has to say.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    out, err = sys.stdout, sys.stderr
+    out.flush(), err.flush()
+    saved = {number: os.dup(number) for number in (1, 2)}
+    ours = [_beside(stream, number, saved[number]) for number, stream in ((1, out), (2, err))]
+    with log.open("a", buffering=1, encoding="utf-8", errors="replace") as file:
+        handler = _take_logging(file)
+        for number in saved:
+            os.dup2(file.fileno(), number)
+        sys.stdout = sys.stderr = file
+        try:
+            yield ours[0], ours[1]
+        finally:
+            for stream in ours:
+                stream.flush()
+            sys.stdout, sys.stderr = out, err
+            for number, copy in saved.items():
+                os.dup2(copy, number)
+                os.close(copy)
+            _return_logging(handler)
+
+
+def _beside(stream: TextIO, number: int, copy: int) -> TextIO:
+    """A stream of our own on the descriptor's copy; the stream itself where it is no file (a test's capture)."""
+    try:
+        if stream.fileno() != number:
+            return stream
+    except (OSError, ValueError, io.UnsupportedOperation):
+        return stream
+    return os.fdopen(os.dup(copy), "w", buffering=1, encoding=stream.encoding, errors="replace")
+
+
+def _take_logging(file: TextIO) -> logging.Handler:
+    handler = logging.StreamHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    logging.captureWarnings(True)
+    return handler
+
+
+def _return_logging(handler: logging.Handler) -> None:
+    logging.captureWarnings(False)
+    logging.getLogger().removeHandler(handler)

@@ -1,0 +1,100 @@
+"""What a long step tells the person who waits: sentences, and tasks with a length.
+
+Rooms call :func:`say`, :func:`task` and :func:`tracked`; who shows them is decided by whoever listens (the command
+line on a terminal). Without a listener sentences go to the logger ``headstart`` and tasks cost nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Protocol, TypeVar
+
+log = logging.getLogger("headstart")
+Item = TypeVar("Item")
+
+
+class Task(Protocol):
+    """One step with a known or unknown length."""
+
+    def update(self, done: float | None = None, *, total: float | None = None, note: str | None = None) -> None:
+        """Say how far it is.
+
+        Args:
+            done: units that are finished; total: how many there are, once that is known; note: a few words, such as
+                the loss.
+        """
+
+    def advance(self, by: float = 1) -> None:
+        """Say that ``by`` more units are finished."""
+
+
+class Listener(Protocol):
+    """Shows sentences and tasks."""
+
+    def say(self, text: str) -> None:
+        """Show a sentence."""
+
+    def start(self, label: str, total: float | None, unit: str) -> Task:
+        """Show a new task."""
+
+    def stop(self, task: Task) -> None:
+        """The task has ended, whether it was finished or not."""
+
+
+class _Silent:
+    def update(self, done: float | None = None, *, total: float | None = None, note: str | None = None) -> None:
+        pass
+
+    def advance(self, by: float = 1) -> None:
+        pass
+
+
+_listeners: list[Listener] = []
+
+
+@contextlib.contextmanager
+def listen(listener: Listener) -> Iterator[None]:
+    """Show everything that is said inside the block with ``listener``."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
+
+
+def say(text: str) -> None:
+    """A sentence for the person who waits."""
+    if _listeners:
+        _listeners[-1].say(text)
+    else:
+        log.info("%s", text)
+
+
+@contextlib.contextmanager
+def task(label: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
+    """A step of some length; the block does it and tells how far it is.
+
+    Args:
+        label: what is being done, such as ``tracking``.
+        total: how many units there are, if that is known.
+        unit: what is counted, such as ``frames``.
+    """
+    if not _listeners:
+        yield _Silent()
+        return
+    listener = _listeners[-1]
+    shown = listener.start(label, total, unit)
+    try:
+        yield shown
+    finally:
+        listener.stop(shown)
+
+
+def tracked(items: Iterable[Item], label: str, total: float | None = None, unit: str = "") -> Iterator[Item]:
+    """The items, one by one, each counted when the next is asked for."""
+    with task(label, total, unit) as shown:
+        for item in items:
+            yield item
+            shown.advance()
