@@ -20,6 +20,7 @@ from typing import Any
 
 from cluster.registry import mlflow_client, spool
 from cluster.storage import storage
+from heads.raster.probes import rendering_check
 
 MEDIAPIPE = "0.10.21"  # the last one whose wheel holds its models
 FREE_GB = 5.0
@@ -37,8 +38,8 @@ class Check:
 
 def doctor() -> dict[str, Any]:
     """``{"ok", "checks": [{"name", "ok", "detail", "fix"}]}``; ``ok`` is whether every check is."""
-    checks = [_safely(check) for check in CHECKS]
-    return {"ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]}
+    checks = [asdict(_safely(check)) for check in CHECKS] + [rendering_check()]
+    return {"ok": all(check["ok"] for check in checks), "checks": checks}
 
 
 def _safely(check: Callable[[], Check]) -> Check:

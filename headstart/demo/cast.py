@@ -16,7 +16,7 @@ _OUTSIDE = 900  # invented people from this number on are never in a demo's corp
 
 
 @dataclass(frozen=True)
-class Guest:
+class HeldOutPerson:
     """A person outside the corpus: a video to adapt from, a speech that adaptation never hears, its true video."""
 
     identity: str
@@ -34,30 +34,30 @@ class Cast:
 
     videos: list[Path]
     consent: Path | None
-    guests: list[Guest]
+    held_out: list[HeldOutPerson]
     left_out: list[str] = field(default_factory=list)
 
 
 # ---------------------------------------------------------------------------------------------------- invented people
 
 
-def invented_guests(count: int, seed: int, folder: Path, seconds: float, size: int) -> list[Guest]:
+def invented_people(count: int, seed: int, folder: Path, seconds: float, size: int) -> list[HeldOutPerson]:
     """People whom this seed's corpus does not hold, filmed twice: to adapt from, and saying something new.
 
     Films that are there from a run before are kept.
     """
     from shards.synthetic.generate import CONSENT, LICENCE, make_talker, synthetic_video
 
-    guests = []
+    held_out = []
     for number in range(seed * 1000 + _OUTSIDE, seed * 1000 + _OUTSIDE + count):
         person = make_talker(number)
-        films = [folder / f"guest-{number:04d}.mp4", folder / f"guest-{number:04d}-unheard.mp4"]
+        films = [folder / f"person-{number:04d}.mp4", folder / f"person-{number:04d}-unheard.mp4"]
         for clip, film in enumerate(films):
             if not film.is_file():
                 synthetic_video(number, seconds, film, size=size, clip=clip)
         words = " ".join(person.perform(seconds, 1, size).words)
-        guests.append(Guest(person.identity.name, films[0], films[1], films[1], LICENCE, CONSENT, words))
-    return guests
+        held_out.append(HeldOutPerson(person.identity.name, films[0], films[1], films[1], LICENCE, CONSENT, words))
+    return held_out
 
 
 # -------------------------------------------------------------------------------------------------------- real people
@@ -70,13 +70,13 @@ def real_cast(
     people: int,
     speech: str | Path | None,
 ) -> Cast:
-    """Divides a folder of clips into a corpus and guests, by person.
+    """Divides a folder of clips into a corpus and held_out, by person.
 
     Args:
         consent: CSV as for ``shards build``; by default ``consent.csv`` of the folder, where there is one.
         hold_out: identities to keep out of the corpus; by default every fifth.
         people: how many of those are adapted: the ones with the longest sounding clips.
-        speech: what they say; by default another clip of the same person, else the next guest's voice.
+        speech: what they say; by default another clip of the same person, else the next person's voice.
 
     Raises:
         InputError: no clips, fewer than three people, an identity nobody has, or nobody to adapt.
@@ -91,13 +91,13 @@ def real_cast(
     for clip in clips:
         by_person.setdefault(clip.consent.identity, []).append(clip)
     outside = _outside(sorted(by_person), hold_out)
-    guests = _guests({name: by_person[name] for name in outside}, people, speech)
+    held_out = _held_out({name: by_person[name] for name in outside}, people, speech)
     videos = [Path(clip.path) for name, theirs in by_person.items() if name not in outside for clip in theirs]
     if len(by_person) - len(outside) < 2:
         raise InputError(
             f"--videos {folder}: {len(by_person)} people, {len(outside)} kept out; a corpus needs two or more"
         )
-    return Cast(videos, Path(consent) if consent else None, guests, outside)
+    return Cast(videos, Path(consent) if consent else None, held_out, outside)
 
 
 def _outside(people: list[str], hold_out: Sequence[str] | None) -> list[str]:
@@ -109,7 +109,7 @@ def _outside(people: list[str], hold_out: Sequence[str] | None) -> list[str]:
     return list(hold_out)
 
 
-def _guests(clips: dict[str, list[Any]], people: int, speech: str | Path | None) -> list[Guest]:
+def _held_out(clips: dict[str, list[Any]], people: int, speech: str | Path | None) -> list[HeldOutPerson]:
     """The outsiders with the longest sounding clips, each with something to say that is not in the clip."""
     from adapt.avatar.video import video_info
 
@@ -124,11 +124,13 @@ def _guests(clips: dict[str, list[Any]], people: int, speech: str | Path | None)
             f"none of the people kept out ({', '.join(clips)}) has a clip of {MIN_SECONDS:g} s with sound; name others"
         )
     ranked = sorted(sounding, key=lambda name: (-max(s for s, _, _ in sounding[name]), name))
-    chosen, guests = ranked[:people], []
+    chosen, held_out = ranked[:people], []
     for i, name in enumerate(chosen):
         (_, video, record), *more = sorted(sounding[name], key=lambda item: (-item[0], str(item[1])))
         other = ranked[(i + 1) % len(ranked)]
         borrowed = speech or (more[0][1] if more else sorted(sounding[other])[-1][1])
         truth = more[0][1] if more and speech is None else None
-        guests.append(Guest(name, video, Path(borrowed), truth, licence=record.licence, consent=record.consent))
-    return guests
+        held_out.append(
+            HeldOutPerson(name, video, Path(borrowed), truth, licence=record.licence, consent=record.consent)
+        )
+    return held_out

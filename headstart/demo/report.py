@@ -57,17 +57,17 @@ def write_demo_report(path: str | Path, story: Story) -> None:
         "total": sum(stage["seconds"] for stage in story.stages),
         "timeline": timeline_svg(story.stages),
         "priors": [_prior(name, prior) for name, prior in story.priors.items()],
-        "guests": [_guest(guest) for guest in story.guests],
-        "hero": next((_video(guest) for guest in story.guests if guest["video"]), None),
+        "held_out": [_person(person) for person in story.held_out],
+        "hero": next((_video(person) for person in story.held_out if person["video"]), None),
     }
     Path(path).write_text(environment.get_template("report.html.j2").render(content), encoding="utf-8")
 
 
-def _video(guest: Mapping[str, Any]) -> dict[str, Any]:
-    spoken = guest["video"]
+def _video(person: Mapping[str, Any]) -> dict[str, Any]:
+    spoken = person["video"]
     left = "what they really looked like saying it" if spoken["truth"] else "the person as recorded"
-    words = f"“{guest['words']}”" if guest["words"] else f"speech: {spoken['speech']}"
-    caption = f"{guest['identity']}. Left: {left}. Right: the avatar, driven by the sound alone. {words}"
+    words = f"“{person['words']}”" if person["words"] else f"speech: {spoken['speech']}"
+    caption = f"{person['identity']}. Left: {left}. Right: the avatar, driven by the sound alone. {words}"
     return {"data": video_data(spoken["video"]), "caption": caption, "fps": spoken["fps"], "driver": spoken["driver"]}
 
 
@@ -134,23 +134,23 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _guest(guest: Mapping[str, Any]) -> dict[str, Any]:
-    curves = {name: np.array(variant["curve"]) for name, variant in guest["variants"].items() if variant["curve"]}
+def _person(person: Mapping[str, Any]) -> dict[str, Any]:
+    curves = {name: np.array(variant["curve"]) for name, variant in person["variants"].items() if variant["curve"]}
     return {
-        "identity": guest["identity"],
-        "licence": guest["licence"],
-        "consent": guest["consent"],
+        "identity": person["identity"],
+        "licence": person["licence"],
+        "consent": person["consent"],
         "curve": line_chart(curves, "seconds of adaptation", "PSNR of the face (dB)") if curves else "",
         "previews": [
             {"name": name, "data": _file(str(Path(variant["avatar"]) / "preview.jpg")), "kind": "jpeg"}
-            for name, variant in guest["variants"].items()
+            for name, variant in person["variants"].items()
             if (Path(variant["avatar"]) / "preview.jpg").is_file()
         ],
-        "comparison": comparison(guest["variants"]),
+        "comparison": comparison(person["variants"]),
         "facts": [
-            {"name": name, "text": _variant_facts(variant)} for name, variant in guest["variants"].items()
+            {"name": name, "text": _variant_facts(variant)} for name, variant in person["variants"].items()
         ],
-        "reasons": _reasons(guest["variants"]),
+        "reasons": _reasons(person["variants"]),
     }  # fmt: skip
 
 

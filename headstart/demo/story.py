@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from cluster.storage.errors import is_remote
-from configs import InputError
+from configs import InputError, progress
 from configs.machine import commit, package_version, processor
-from headstart.demo.cast import Cast, Guest, invented_guests, real_cast
+from headstart.demo.cast import Cast, HeldOutPerson, invented_people, real_cast
 from headstart.demo.speed import plan_steps
 
 PRIORS = ("audio-expression", "expression-visual", "sync-expert")
@@ -44,14 +43,14 @@ class Story:
     toy: list[str] = field(default_factory=list)
     corpus: dict[str, Any] = field(default_factory=dict)
     priors: dict[str, dict[str, Any]] = field(default_factory=dict)
-    guests: list[dict[str, Any]] = field(default_factory=list)
+    held_out: list[dict[str, Any]] = field(default_factory=list)
     machine: dict[str, Any] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def stage(self, name: str, vital: bool = True) -> Iterator[None]:
         """Times a stage; a failure in one that is not vital is told on the page and the demo goes on."""
         began = time.time()
-        print(f"[{began - self.began:5.0f} s] {name}", file=sys.stderr, flush=True)
+        progress.say(f"[{began - self.began:5.0f} s] {name}")
         try:
             yield
         except Exception as error:
@@ -59,7 +58,7 @@ class Story:
             self.failed.append({"stage": name, "reason": reason.splitlines()[-1][:300]})
             if vital:
                 raise
-            print(f"          failed: {reason.splitlines()[-1][:200]}", file=sys.stderr, flush=True)
+            progress.say(f"          failed: {reason.splitlines()[-1][:200]}")
         finally:
             self.stages.append({"name": name, "start": began - self.began, "seconds": time.time() - began})
 
@@ -94,15 +93,15 @@ def demo(
         minutes: total time for the optimisation steps of the three priors; by default 1.8, for real clips 10.
         people: how many outsiders are adapted (default: one invented, two real).
         budget: of each adaptation; each person is adapted twice, with the priors and without.
-        train_seconds: adaptation sees the first so many seconds of a guest's clip, at most half of it, and the rest is
+        train_seconds: adaptation sees the first so many seconds of a person's clip, at most half of it, and the rest is
             the test; by default 4, of real clips 10.
         recipe: of the adaptations.
-        speech: sound file that the real guests say; by default another clip.
+        speech: sound file that the real held-out people say; by default another clip.
         workers: processes for rendering, tracking; by default one per core.
         ray: False trains in this process.
 
     Returns:
-        ``out, report, video, corpus, priors, guests, failed, seconds`` (JSON-able; also in ``out/demo.json``).
+        ``out, report, video, corpus, priors, held_out, failed, seconds`` (JSON-able; also in ``out/demo.json``).
 
     Raises:
         InputError: an argument is wrong or the output cannot be written.
@@ -123,8 +122,8 @@ def demo(
         with story.stage(f"shards: {identities} talkers of {seconds:g} s at {size} px"):
             _synthesize(identities, seconds, seed, dataset, size, workers)
         with story.stage("filming who stays outside the corpus"):
-            guests = invented_guests(people or 1, seed, out / "guests", 2 * train_seconds, 256)
-            cast = Cast([], None, guests, [guest.identity for guest in guests])
+            held_out = invented_people(people or 1, seed, out / "held_out", 2 * train_seconds, 256)
+            cast = Cast([], None, held_out, [person.identity for person in held_out])
     with story.stage("verifying the shards"):
         story.corpus = _corpus(dataset, cast, bool(videos))
     allowed = ["allow_unknown_licence=true"] if story.corpus["unknown"] else []
@@ -136,8 +135,8 @@ def demo(
     uris = "none"
     with story.stage("registry: promoting and pulling by alias", vital=False):
         uris = _promote_and_pull(story.priors) or "none"
-    for guest in cast.guests:
-        story.guests.append(_adapt_guest(guest, out, uris, recipe, budget, train_seconds, seed, story))
+    for person in cast.held_out:
+        story.held_out.append(_adapt_person(person, out, uris, recipe, budget, train_seconds, seed, story))
     story.toy = _toy(story, seconds, size, minutes, budget, train_seconds, bool(videos))
     return _finish(story, out, bool(videos))
 
@@ -172,7 +171,7 @@ def _folder(given: str | Path) -> Path:
     out = Path(given)
     known = {
         "dataset",
-        "guests",
+        "held_out",
         "runs",
         "avatars",
         "evaluation",
@@ -199,7 +198,7 @@ def _forget_other(out: Path, settings: dict[str, Any]) -> None:
     now = {**settings, "rig": load_rig().sha256}
     note = out / "settings.json"
     if note.is_file() and json.loads(note.read_text()) != now:
-        for name in ("dataset", "guests"):
+        for name in ("dataset", "held_out"):
             shutil.rmtree(out / name, ignore_errors=True)
     note.write_text(json.dumps(now, indent=2) + "\n")
 
@@ -207,12 +206,11 @@ def _forget_other(out: Path, settings: dict[str, Any]) -> None:
 def _synthesize(identities: int, seconds: float, seed: int, dataset: str, size: int, workers: int) -> None:
     from shards.synthetic import synthesize
 
-    synthesize(identities, seconds, seed, dataset, size, workers=workers, progress=_counter)
-
-
-def _counter(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        print(f"\r          {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    with progress.task("drawing talkers", unit="segments") as task:
+        synthesize(
+            identities, seconds, seed, dataset, size, workers=workers,
+            progress=lambda done, total: task.update(done, total=total),
+        )  # fmt: skip
 
 
 def _build(cast: Cast, dataset: str, workers: int, story: Story) -> None:
@@ -309,36 +307,38 @@ def _promote_and_pull(priors: dict[str, dict[str, Any]]) -> str:
 # --------------------------------------------------------------------------------------------------------- adaptation
 
 
-def _adapt_guest(
-    guest: Guest, out: Path, uris: str, recipe: str, budget: str, train_seconds: float, seed: int, story: Story
+def _adapt_person(
+    person: HeldOutPerson, out: Path, uris: str, recipe: str, budget: str, train_seconds: float, seed: int, story: Story
 ) -> dict[str, Any]:
     """One outsider: adapted with the priors and without, scored, and made to say something new."""
-    record: dict[str, Any] = {"identity": guest.identity, "licence": guest.licence, "consent": guest.consent,
-                              "words": guest.words, "variants": {}, "video": None}  # fmt: skip
+    record: dict[str, Any] = {"identity": person.identity, "licence": person.licence, "consent": person.consent,
+                              "words": person.words, "variants": {}, "video": None}  # fmt: skip
     sync = next((uri for uri in uris.split(",") if "sync-expert" in uri), None)
     for name, prior in (("with priors", uris), ("without", "none")):
-        folder = out / "avatars" / f"{guest.identity}-{name.split()[0]}"
-        with story.stage(f"adapting {guest.identity} {name}, {budget}", vital=False):
-            record["variants"][name] = _adapt(guest, folder, prior, recipe, budget, train_seconds, seed)
+        folder = out / "avatars" / f"{person.identity}-{name.split()[0]}"
+        with story.stage(f"adapting {person.identity} {name}, {budget}", vital=False):
+            record["variants"][name] = _adapt(person, folder, prior, recipe, budget, train_seconds, seed)
         if name not in record["variants"]:
             continue
-        with story.stage(f"scoring {guest.identity} {name}", vital=False):
-            record["variants"][name]["scores"] = _score(folder, guest, out / "evaluation" / folder.name, sync)
+        with story.stage(f"scoring {person.identity} {name}", vital=False):
+            record["variants"][name]["scores"] = _score(folder, person, out / "evaluation" / folder.name, sync)
     if not record["variants"]:
         return record
-    with story.stage(f"{guest.identity} says what adaptation never heard", vital=False):
+    with story.stage(f"{person.identity} says what adaptation never heard", vital=False):
         avatar = next(iter(record["variants"].values()))["avatar"]
-        target = out / ("talking.mp4" if not story.guests else f"guests/{guest.identity}-talking.mp4")
-        record["video"] = _speak(guest, avatar, target)
+        target = out / ("talking.mp4" if not story.held_out else f"held_out/{person.identity}-talking.mp4")
+        record["video"] = _speak(person, avatar, target)
     return record
 
 
-def _adapt(guest: Guest, folder: Path, prior: str, recipe: str, budget: str, train_seconds: float, seed: int) -> dict:
+def _adapt(
+    person: HeldOutPerson, folder: Path, prior: str, recipe: str, budget: str, train_seconds: float, seed: int
+) -> dict:
     from adapt.job import adapt
 
-    length = min(train_seconds, _length(guest.video) / 2)
+    length = min(train_seconds, _length(person.video) / 2)
     result = adapt(
-        guest.video, folder, recipe=recipe, prior=prior, seconds=length, budget=budget, seed=seed, overwrite=True
+        person.video, folder, recipe=recipe, prior=prior, seconds=length, budget=budget, seed=seed, overwrite=True
     )
     document = json.loads((folder / "avatar.json").read_text())
     return {**result, "curve": document["progress"]["psnr_face"], "train_seconds": length}
@@ -350,26 +350,26 @@ def _length(video: Path) -> float:
     return float(video_info(video)["seconds"])
 
 
-def _score(avatar: Path, guest: Guest, folder: Path, sync: str | None) -> dict[str, Any]:
+def _score(avatar: Path, person: HeldOutPerson, folder: Path, sync: str | None) -> dict[str, Any]:
     from adapt.evaluate.evaluate import evaluate
     from cluster.registry.registry import resolve
 
     expert = str(resolve(sync)) if sync else None
-    result = evaluate(avatar, guest.video, folder, sync=expert, overwrite=True)
+    result = evaluate(avatar, person.video, folder, sync=expert, overwrite=True)
     return {
         key: result[key] for key in ("drives", "fps", "adapt_seconds", "frames", "size", "device", "commit", "report")
     }
 
 
-def _speak(guest: Guest, avatar: str, target: Path) -> dict[str, Any]:
+def _speak(person: HeldOutPerson, avatar: str, target: Path) -> dict[str, Any]:
     """The avatar says the unheard speech; beside it the truth, where that was filmed, else the person as recorded."""
     from adapt.talk.talk import talk
 
     spoken = target.with_name(f"{target.stem}-avatar.mp4")
-    result = talk(avatar, guest.speech, spoken, pose_from=guest.truth, overwrite=True)
-    _side_by_side(guest.truth or guest.video, spoken, target)
+    result = talk(avatar, person.speech, spoken, pose_from=person.truth, overwrite=True)
+    _side_by_side(person.truth or person.video, spoken, target)
     spoken.unlink()
-    return {**result, "video": str(target), "truth": guest.truth is not None, "speech": guest.speech.name}
+    return {**result, "video": str(target), "truth": person.truth is not None, "speech": person.speech.name}
 
 
 def _side_by_side(left: Path, right: Path, target: Path) -> None:
@@ -429,13 +429,13 @@ def _finish(story: Story, out: Path, real: bool) -> dict[str, Any]:
     from headstart.demo.report import write_demo_report
 
     report = out / "report.html"
-    spoken = next((guest["video"] for guest in story.guests if guest["video"]), None)
+    spoken = next((person["video"] for person in story.held_out if person["video"]), None)
     result: dict[str, Any] = {
         "out": str(out), "report": str(report), "video": spoken["video"] if spoken else None,
         "corpus": {k: v for k, v in story.corpus.items() if k != "people"},
         "priors": {name: {k: prior.get(k) for k in ("uri", "steps", "seconds", "validation", "registered")}
                    for name, prior in story.priors.items()},
-        "guests": [_summary(guest) for guest in story.guests],
+        "held_out": [_summary(person) for person in story.held_out],
         "toy": story.toy, "failed": story.failed, "refused": story.refused, "machine": story.machine,
         "stages": [{"name": s["name"], "seconds": round(s["seconds"], 1)} for s in story.stages],
     }  # fmt: skip
@@ -443,47 +443,17 @@ def _finish(story: Story, out: Path, real: bool) -> dict[str, Any]:
         write_demo_report(report, story)
     result["seconds"] = round(time.time() - story.began, 1)
     (out / "demo.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(summary_text(result), file=sys.stderr)
     return result
 
 
-def _summary(guest: dict[str, Any]) -> dict[str, Any]:
-    """What demo.json keeps of a guest: the scores of both variants."""
+def _summary(person: dict[str, Any]) -> dict[str, Any]:
+    """What demo.json keeps of a person: the scores of both variants."""
     return {
-        "identity": guest["identity"],
-        "video": guest["video"]["video"] if guest["video"] else None,
+        "identity": person["identity"],
+        "video": person["video"]["video"] if person["video"] else None,
         "variants": {
             name: {"iterations": v["iterations"], "seconds": v["seconds"], "driver": v["driver"],
                    "scores": v.get("scores", {}).get("drives")}
-            for name, v in guest["variants"].items()
+            for name, v in person["variants"].items()
         },
     }  # fmt: skip
-
-
-def summary_text(result: dict[str, Any]) -> str:
-    """The block printed at the end: corpus, priors against nothing, files, what is toy-sized, what failed."""
-    corpus = result["corpus"]
-    left_out = ", ".join(corpus["left_out"])
-    lines = [
-        "",
-        f"demo finished in {result['seconds']:.0f} s",
-        f"  corpus    {corpus['identities']} people, {60 * corpus['hours']:.1f} min; kept out: {left_out}",
-    ]
-    for name, prior in result["priors"].items():
-        made = f"{prior['steps']} steps in {prior['seconds']:.0f} s, version {prior['registered']['version']} @{ALIAS}"
-        lines.append(f"  prior     {name}: {made}")
-    for guest in result["guests"]:
-        for name, variant in guest["variants"].items():
-            drives = variant["scores"] or {}
-            shown = ", ".join(f"{drive} {_figure(values.get('psnr_face'))} dB" for drive, values in drives.items())
-            lines.append(f"  {guest['identity']} {name}: face {shown or 'not scored'} after {variant['seconds']:.0f} s")
-    lines += [f"  toy-sized {line}" for line in result["toy"]]
-    if result["refused"]:
-        lines.append(f"  refused   {len(result['refused'])} clips or parts; reasons are on the page")
-    lines += [f"  failed    {item['stage']}: {item['reason']}" for item in result["failed"]]
-    lines += [f"  video     {result['video']}", f"  report    {result['report']}"]
-    return "\n".join(lines)
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

@@ -24,7 +24,7 @@ def write_report(url: str, journal: Journal, catalogue: Catalogue, seconds: floa
 
     records = [journal.clips[name] for name in sorted(journal.clips)]
     built = [record for record in records if record["frames"]]
-    page = Environment(loader=PackageLoader("shards", "."), autoescape=True).get_template("report.html.j2")
+    page = Environment(loader=PackageLoader("shards.build", "."), autoescape=True).get_template("report.html.j2")
     where = storage.join(url, PAGE)
     html = page.render(
         totals=catalogue.totals(),

@@ -21,7 +21,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from cluster import process_group
+from cluster.engine import process_group
 rank, world, port_file, out = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
 import time
 listener = None

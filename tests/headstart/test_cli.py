@@ -1,21 +1,65 @@
-"""The command line: exit statuses and sentences; what the commands do is tested with their rooms."""
+"""The command line: exit statuses, sentences, tables; what the commands do is tested with their rooms."""
 
 from __future__ import annotations
 
+import io
 import json
+import subprocess
+import sys
 
 import pytest
 
 import headstart
+from headstart.cli import app, doctor, evaluate, output, priors, shards
+from headstart.cli.app import GROUPS, parser
+
+LINES = {
+    "demo": ["demo"],
+    "doctor": ["doctor"],
+    "shards": ["shards", "info", "D"],
+    "pretrain": ["pretrain", "sync-expert", "--data", "D"],
+    "priors": ["priors", "list"],
+    "adapt": ["adapt", "me.mp4", "--out", "A"],
+    "talk": ["talk", "A", "s.wav", "--out", "x.mp4"],
+    "evaluate": ["evaluate", "A", "me.mp4", "--out", "E"],
+    "export": ["export", "A", "--out", "x.ply"],
+}
+
+
+def printed(show, result, words) -> str:
+    """What a person reads who runs a command and gets this result, in a pipe."""
+    stream = io.StringIO()
+    show(output.console(stream), result, parser().parse_args(words))
+    return stream.getvalue()
+
+
+def answering(monkeypatch, module, result):
+    """The command's function answers this."""
+    seen: list[tuple] = []
+
+    def call(target, *arguments, **options):
+        seen.append((target, arguments, options))
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    monkeypatch.setattr(module, "call", call)
+    return seen
+
+
+def test_every_command_of_the_groups_parses():
+    assert set(LINES) == {name for names in GROUPS.values() for name in names}
+    for words in LINES.values():
+        assert callable(parser().parse_args(words).run)
 
 
 def test_wrong_input_is_one_sentence_and_status_2(capsys, tmp_path):
     status = headstart.main(["shards", "info", str(tmp_path / "absent")])
-    printed = capsys.readouterr()
+    shown = capsys.readouterr()
     assert status == 2
-    assert "absent" in printed.err
-    assert "Traceback" not in printed.err
-    assert len(printed.err.strip().splitlines()) == 1
+    assert "absent" in shown.err
+    assert "Traceback" not in shown.err
+    assert len(shown.err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("arguments", [["adapt", "clip.mp4"], ["shards"], ["nonsense"], ["talk", "--out", "x.mp4"]])
@@ -29,12 +73,8 @@ def test_a_wrong_command_line_points_at_help_and_exits_with_2(capsys, arguments)
 @pytest.mark.parametrize(
     "words", ["sync-expert steps=4 seed=1 --data D", "sync-expert --data D steps=4 --no-ray seed=1"]
 )
-def test_keys_of_a_training_may_stand_anywhere_on_the_line(monkeypatch, words):
-    monkeypatch.setattr(headstart, "_load", lambda target: lambda *positional, **named: {"got": named["overrides"]})
-    printed: list[dict] = []
-    monkeypatch.setattr(headstart, "_print", lambda result, as_json: printed.append(result))
-    assert headstart.main(["pretrain", *words.split()]) == 0
-    assert printed == [{"got": ["steps=4", "seed=1"]}]
+def test_keys_of_a_training_may_stand_anywhere_on_the_line(words):
+    assert parser().parse_args(["pretrain", *words.split()]).overrides == ["steps=4", "seed=1"]
 
 
 def test_a_misspelt_option_of_a_training_is_no_key(capsys):
@@ -50,13 +90,69 @@ def test_json_is_one_object_on_the_last_line(capsys):
     assert all({"name", "ok", "detail", "fix"} <= check.keys() for check in result["checks"])
 
 
-def test_a_mistake_of_ours_is_not_hidden(monkeypatch):
-    monkeypatch.setattr(headstart, "_load", lambda target: (_ for _ in ()).throw(RuntimeError("broken")))
-    with pytest.raises(RuntimeError, match="broken"):
-        headstart.main(["doctor"])
+def test_a_mistake_of_ours_is_not_hidden(monkeypatch, capsys):
+    answering(monkeypatch, doctor, RuntimeError("broken"))
+    assert headstart.main(["doctor"]) == 1
+    shown = capsys.readouterr().err
+    assert "RuntimeError: broken" in shown
+    assert "a fault of ours" in shown
+
+
+def test_a_broken_check_is_status_2(monkeypatch, capsys):
+    check = {"name": "disk", "ok": False, "detail": "full", "fix": "free 5 GB"}
+    answering(monkeypatch, doctor, {"ok": False, "checks": [check]})
+    assert headstart.main(["doctor"]) == 2
+    shown = capsys.readouterr().out
+    assert "fault  disk  full" in shown
+    assert "disk: free 5 GB" in shown
+    assert "name=" not in shown
 
 
 def test_the_doctor_says_which_backend_will_render():
-    checks = {check["name"]: check for check in headstart._doctor(None)["checks"]}
+    checks = {check["name"]: check for check in doctor.run(parser().parse_args(["doctor"]))["checks"]}
     assert {"python", "torch", "rendering"} <= set(checks)
     assert checks["rendering"]["detail"].startswith(("cpu", "gsplat", "torch"))
+
+
+def test_scores_are_a_table_of_measures_and_drives():
+    scores = {"psnr_face": 33.911, "lmd": None, "null_reasons": {"lpips": "no weight files"}}
+    result = {"drives": {"track": scores, "audio": {**scores, "psnr_face": 29.0}}, "frames": 40, "size": 256,
+              "device": "cpu", "report": "E/report.html"}  # fmt: skip
+    lines = printed(evaluate.show, result, LINES["evaluate"]).splitlines()
+    assert any(line.split() == ["PSNR,", "face", "33.91", "29.00", "dB", "higher"] for line in lines)
+    assert "not measured: no weight files" in lines
+    assert not any("lips, distance" in line for line in lines), "a measure that no drive has is no row"
+
+
+def test_a_registry_without_priors_says_what_to_do():
+    text = printed(priors.show_list, {"priors": []}, LINES["priors"])
+    assert "No prior is registered yet." in text
+    assert "headstart pretrain" in text
+
+
+def test_a_broken_dataset_lists_its_faults_and_the_repair():
+    fault = {"shard": "a.tar", "key": "ada/1", "member": "f000.jpg", "reason": "checksum"}
+    text = printed(shards.show_verify, {"ok": False, "samples": 3, "broken": [fault]}, ["shards", "verify", "D"])
+    assert "a.tar" in text
+    assert "headstart shards verify D --repair" in text
+
+
+def test_nothing_is_coloured_in_a_pipe():
+    run = subprocess.run([sys.executable, "-m", "headstart", "doctor"], capture_output=True, text=True, check=False)
+    assert "\x1b" not in run.stdout + run.stderr
+    assert run.stderr == ""
+
+
+@pytest.mark.parametrize(("value", "shown"), [(8.14, "8.1 s"), (252, "4 min 12 s"), (7500, "2 h 5 min"), (None, None)])
+def test_seconds_are_written_as_people_say_them(value, shown):
+    assert output.seconds(value) == shown
+
+
+def test_only_the_last_logs_are_kept_and_empty_ones_are_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path))
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for number in range(30):
+        (folder / f"{number:02}.log").write_text("old")
+    headstart.main(["shards", "info", str(tmp_path / "absent")])
+    assert len(list(folder.iterdir())) == app.KEPT_LOGS

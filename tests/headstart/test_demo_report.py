@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import json
 import re
 import shutil
@@ -13,10 +15,12 @@ import pytest
 from PIL import Image
 
 from configs import InputError
-from headstart.demo.cast import Guest, real_cast
+from headstart.cli.demo import show
+from headstart.cli.output import console
+from headstart.demo.cast import HeldOutPerson, real_cast
 from headstart.demo.report import HEADLINES, best_of, comparison, line_chart, smooth, table, write_demo_report
 from headstart.demo.speed import FEWEST, SHARES, steps_that_fit
-from headstart.demo.story import PRIORS, Story, _folder, _pretrain, _side_by_side, demo, summary_text
+from headstart.demo.story import PRIORS, Story, _folder, _pretrain, _side_by_side, demo
 from shards.synthetic.mp4 import write_mp4
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -35,7 +39,7 @@ def scores(face: float | None) -> dict:
 
 @pytest.fixture
 def story(tmp_path) -> Story:
-    """A short life: two people, one prior, one guest, one failure, a name that would break a page."""
+    """A short life: two people, one prior, one person, one failure, a name that would break a page."""
     picture = np.full((48, 48, 3), 90, np.uint8)
     Image.fromarray(picture).save(tmp_path / "heads.png")
     told = Story("Invented people")
@@ -46,7 +50,7 @@ def story(tmp_path) -> Story:
             {"identity": "bob", "seconds": 7.5, "licence": "unknown", "consent": "unknown", "picture": picture},
         ],
         "identities": 2, "clips": 2, "segments": 8, "frames": 388, "hours": 0.0043, "bytes": 3_000_000,
-        "left_out": ["guest-1"], "unknown": ["bob"], "real": False,
+        "left_out": ["person-1"], "unknown": ["bob"], "real": False,
     }  # fmt: skip
     told.priors["expression-visual"] = {
         "rows": [{"identity": "bob", "face": 27.25, "copy": 24.0}, {"identity": "cid", "face": 25.25, "copy": None}],
@@ -72,7 +76,7 @@ def story(tmp_path) -> Story:
         "truth": True,
         "speech": "s",
     }
-    told.guests = [{"identity": "guest-1", "licence": "CC0-1.0", "consent": "synthetic", "words": "a blue boat",
+    told.held_out = [{"identity": "person-1", "licence": "CC0-1.0", "consent": "synthetic", "words": "a blue boat",
                     "variants": variants, "video": spoken}]  # fmt: skip
     with told.stage("a stage that works"):
         pass
@@ -100,7 +104,7 @@ def test_the_page_tells_who_what_and_what_failed(story, tmp_path):
     told = [
         "bob",
         "CC0-1.0",
-        "guest-1",
+        "person-1",
         "models:/expression-visual@demo",
         "27.25",
         "texture copy",
@@ -115,7 +119,7 @@ def test_the_page_tells_who_what_and_what_failed(story, tmp_path):
 
 
 def test_a_page_without_a_video_says_so(story, tmp_path):
-    story.guests[0]["video"] = None
+    story.held_out[0]["video"] = None
     write_demo_report(tmp_path / "report.html", story)
     assert "No talking video was made" in (tmp_path / "report.html").read_text()
 
@@ -195,16 +199,16 @@ def test_a_failure_that_is_vital_ends_the_demo_and_is_told(story):
     assert story.stages[-1]["name"] == "vital"
 
 
-def test_every_fifth_person_stays_out_and_guests_say_what_is_not_in_their_clip(tmp_path):
+def test_every_fifth_person_stays_out_and_say_what_is_not_in_their_clip(tmp_path):
     folder = tmp_path / "clips"
     for name in "abcdefghij":
         film(folder / f"{name}.mp4")
     cast = real_cast(folder, None, None, 2, None)
     assert cast.left_out == ["e", "j"]
-    assert [guest.identity for guest in cast.guests] == ["e", "j"]
+    assert [person.identity for person in cast.held_out] == ["e", "j"]
     assert {video.stem for video in cast.videos} == set("abcdfghi")
-    assert cast.guests[0].speech.stem == "j"
-    assert cast.guests[0].truth is None
+    assert cast.held_out[0].speech.stem == "j"
+    assert cast.held_out[0].truth is None
 
 
 def test_a_second_clip_of_the_same_person_is_the_truth_of_the_unheard_speech(tmp_path):
@@ -215,9 +219,9 @@ def test_a_second_clip_of_the_same_person_is_the_truth_of_the_unheard_speech(tmp
     rows += [f"{name},{name},CC-BY,yes,me" for name in ("bob", "cid")]
     (folder / "consent.csv").write_text("\n".join(rows))
     cast = real_cast(folder, None, ["ann"], 2, None)
-    guest = cast.guests[0]
-    assert (guest.video.stem, guest.speech.stem, guest.truth.stem) == ("ann_1", "ann_2", "ann_2")
-    assert (guest.licence, guest.consent) == ("CC-BY", "yes")
+    person = cast.held_out[0]
+    assert (person.video.stem, person.speech.stem, person.truth.stem) == ("ann_1", "ann_2", "ann_2")
+    assert (person.licence, person.consent) == ("CC-BY", "yes")
     assert {video.stem for video in cast.videos} == {"bob", "cid"}
 
 
@@ -265,16 +269,17 @@ def test_the_summary_names_people_priors_scores_and_failures(story):
         "corpus": story.corpus, "seconds": 99.0, "failed": story.failed, "refused": [], "toy": story.toy,
         "video": "v", "report": "r",
         "priors": {"expression-visual": story.priors["expression-visual"]},
-        "guests": [{"identity": "guest-1", "variants": {"none": {"seconds": 20.0, "scores": scores(27.5)["drives"]}}}],
+        "held_out": [{"identity": "heldout-1", "variants": {"none": {"seconds": 20.0, "scores": scores(27.5)["drives"]}}}],
     }  # fmt: skip
-    text = summary_text(result)
-    for told in ("99 s", "guest-1", "27.50 dB", "version 3 @demo", "a stage that fails: the <disk> is full"):
-        assert told in text, told
+    stream = io.StringIO()
+    show(console(stream), result, argparse.Namespace())
+    for told in ("1 min 39 s", "heldout-1", "27.50", "expression-visual", "a stage that fails: the <disk> is full"):
+        assert told in stream.getvalue(), told
 
 
-def test_a_guest_knows_what_is_unknown():
-    guest = Guest("x", Path("a.mp4"), Path("b.wav"))
-    assert (guest.licence, guest.consent, guest.truth) == ("unknown", "unknown", None)
+def test_a_held_out_person_knows_what_is_unknown():
+    person = HeldOutPerson("x", Path("a.mp4"), Path("b.wav"))
+    assert (person.licence, person.consent, person.truth) == ("unknown", "unknown", None)
 
 
 def test_a_training_that_was_asked_to_end_ends_the_demo(monkeypatch, tmp_path):

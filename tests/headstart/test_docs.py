@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-import headstart
+from headstart.cli.app import parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -57,7 +57,7 @@ def _source(path: str) -> str:
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
 def test_commands_that_a_page_shows_are_known_to_the_command_line(page):
-    known = set(headstart._parser()._subparsers._group_actions[0].choices)
+    known = set(parser()._subparsers._group_actions[0].choices)
     lines = re.findall(r"^(?:    |\$ )?headstart ([a-z]+)\b", page.read_text(), re.MULTILINE)
     assert set(lines) <= known
 

@@ -1,0 +1,79 @@
+"""``headstart demo``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+
+from headstart.cli import output
+from headstart.cli.parser import Subparsers, call, command
+
+
+def add(commands: Subparsers) -> None:
+    """Its parser."""
+    text = "the main job end to end on this machine"
+    demo = command(commands, "demo", text, run, show, "headstart demo --out demo")
+    demo.add_argument("--videos", metavar="DIR", help="real clips instead of generated talkers")
+    demo.add_argument("--consent", metavar="FILE.csv", help="consent and licences of the real clips")
+    demo.add_argument("--hold-out", metavar="ID,ID", help="people kept out of the corpus for adaptation and evaluation")
+    demo.add_argument("--out", default="demo", metavar="DIR", help="where everything goes (default: demo)")
+    demo.add_argument("--identities", type=int, help="how many talkers to generate")
+    demo.add_argument("--minutes", type=float, help="total minutes to spend on the three priors")
+    demo.add_argument("--budget", help="budget of each adaptation, such as 60s")
+    demo.add_argument("--people", type=int, help="how many held-out people to adapt")
+    demo.add_argument("--seed", type=int, default=0, help="of people, trainings and adaptations (default: 0)")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The whole demo."""
+    a = arguments
+    options = {"identities": a.identities, "budget": a.budget, "people": a.people, "minutes": a.minutes}
+    return call(
+        "headstart.demo.story:demo",
+        a.out,
+        videos=a.videos,
+        consent=a.consent,
+        hold_out=a.hold_out.split(",") if a.hold_out else None,
+        seed=a.seed,
+        **{name: value for name, value in options.items() if value is not None},
+    )
+
+
+def show(out: Console, result: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """Corpus, priors, people, files; what is toy-sized and what failed."""
+    corpus = result["corpus"]
+    out.print(f"demo finished in {output.seconds(result['seconds'])}")
+    output.facts(
+        out,
+        {
+            "corpus": f"{corpus['identities']} people, {60 * corpus['hours']:.1f} min",
+            "kept out": ", ".join(corpus["left_out"]),
+        },
+    )
+    output.table(out, ("prior", "steps", "time", "version"), map(_prior, result["priors"].items()))
+    output.table(out, ("person", "adapted", "face, tracked", "face, by sound", "time"), _people(result["held_out"]))
+    for line in result["toy"]:
+        out.print(f"[dim]toy-sized:[/dim] {line}", soft_wrap=True)
+    if result["refused"]:
+        out.print(f"{len(result['refused'])} clips or parts were refused; the report says why")
+    for item in result["failed"]:
+        out.print(f"[red]failed:[/red] {item['stage']}: {item['reason']}", soft_wrap=True)
+    output.next_step(out, f"watch {result['video']}", f"open {result['report']}")
+
+
+def _prior(item: tuple[str, dict[str, Any]]) -> tuple[Any, ...]:
+    name, prior = item
+    registered = prior["registered"] or {"version": "–"}
+    return name, prior["steps"], output.seconds(prior["seconds"]), registered["version"]
+
+
+def _people(people: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    rows = []
+    for person in people:
+        for variant, found in person["variants"].items():
+            scores = found["scores"] or {}
+            faces = [output.with_unit((scores.get(drive) or {}).get("psnr_face"), "dB") for drive in ("track", "audio")]
+            rows.append((person["identity"], variant, *faces, output.seconds(found["seconds"])))
+    return rows

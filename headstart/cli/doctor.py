@@ -1,0 +1,39 @@
+"""``headstart doctor``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from headstart.cli.parser import Subparsers, call, command
+
+
+def add(commands: Subparsers) -> None:
+    """Its parser."""
+    text = "what is installed, which backends will be used, what is missing and how to get it"
+    command(commands, "doctor", text, run, show, "headstart doctor")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """All checks."""
+    return call("headstart.installation:doctor")
+
+
+def show(out: Console, result: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """A table, then how to get what is missing."""
+    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("", "part", "found"):
+        shown.add_column(name, overflow="fold")
+    for check in result["checks"]:
+        mark = "[green]ok[/green]" if check["ok"] else "[red]fault[/red]"
+        shown.add_row(mark, escape(check["name"]), escape(check["detail"]))
+    out.print(shown)
+    for check in result["checks"]:
+        if check["fix"]:
+            out.print(f"\n[bold]{escape(check['name'])}[/bold]: {escape(check['fix'])}", soft_wrap=True)
+    if not result["ok"]:
+        out.print("\n[red]Something is broken:[/red] see the lines marked 'fault'.")

@@ -1,0 +1,85 @@
+"""``headstart evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+
+from headstart.cli import output
+from headstart.cli.parser import Subparsers, call, command
+
+# Measure -> how it is shown: name, unit, digits, which way is better.
+MEASURES = {
+    "psnr": ("PSNR, whole frame", "dB", 2, "higher"),
+    "psnr_face": ("PSNR, face", "dB", 2, "higher"),
+    "psnr_mouth": ("PSNR, mouth", "dB", 2, "higher"),
+    "ssim": ("SSIM, whole frame", "", 3, "higher"),
+    "ssim_face": ("SSIM, face", "", 3, "higher"),
+    "lpips": ("LPIPS", "", 4, "lower"),
+    "flip": ("FLIP", "", 3, "lower"),
+    "lmd": ("lips, distance", "px at 512", 2, "lower"),
+    "aue_u": ("upper face, action units", "", 3, "lower"),
+    "aue_l": ("lower face, action units", "", 3, "lower"),
+    "sync_c": ("sync confidence", "", 3, "higher"),
+    "sync_d": ("sync distance", "", 3, "lower"),
+    "closure_f1": ("lip closures met, F1", "", 2, "higher"),
+    "opening_r": ("mouth opening, correlation", "", 2, "higher"),
+    "jitter_head": ("head jitter, ratio to the real", "", 2, "1"),
+    "jitter_lips": ("lip jitter, ratio to the real", "", 2, "1"),
+    "seam": ("seam around the head", "", 4, "lower"),
+}
+
+
+def add(commands: Subparsers) -> None:
+    """Its parser."""
+    text = "metrics.json, a report page and a side-by-side video"
+    evaluate = command(commands, "evaluate", text, run, show, "headstart evaluate me.avatar me.mp4 --out scores")
+    evaluate.add_argument("avatar", nargs="?", metavar="AVATAR")
+    evaluate.add_argument("video", nargs="?", metavar="VIDEO")
+    evaluate.add_argument(
+        "--from", type=float, dest="start", metavar="S", help="test from second S (default: the last 1/11)"
+    )
+    evaluate.add_argument("--frames", metavar="VIDEO", help="score this video of any method; needs --against")
+    evaluate.add_argument("--against", metavar="VIDEO", help="the true video for --frames")
+    evaluate.add_argument("--ablations", action="store_true", help="the table with and without each prior")
+    evaluate.add_argument("--out", required=True, metavar="DIR", help="folder or s3:// URL")
+    evaluate.add_argument("--lpips", metavar="BACKBONE,LINEAR", help="weight files of LPIPS; without them it is null")
+    evaluate.add_argument("--sync", metavar="URI", help="sync expert to measure with (default: the champion)")
+    evaluate.add_argument(
+        "--syncnet", metavar="FILE", help="weights of the original SyncNet, for its Sync-C and Sync-D"
+    )
+    evaluate.add_argument("--device", default="auto")
+    evaluate.add_argument("--overwrite", action="store_true")
+
+
+def run(a: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate."""
+    names = ("start", "frames", "against", "ablations", "lpips", "sync", "syncnet", "device", "overwrite")
+    return call("adapt.evaluate.evaluate:evaluate", a.avatar, a.video, a.out, **{n: getattr(a, n) for n in names})
+
+
+def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """One table: measures down, drives across; then what could not be measured."""
+    drives = result["drives"]
+    out.print(f"{result.get('frames')} frames of {result.get('size')} px that no step saw; {result.get('device')}")
+    rows = []
+    for key, (name, unit, digits, better) in MEASURES.items():
+        values = [scores.get(key) for scores in drives.values()]
+        if any(value is not None for value in values):
+            rows.append((name, *(output.with_unit(value, "", digits) for value in values), unit or "–", better))
+    output.table(out, ("measure", *drives, "unit", "better"), rows)
+    _show_ablations(out, result)
+    for reason in sorted({text for scores in drives.values() for text in (scores.get("null_reasons") or {}).values()}):
+        out.print(f"[dim]not measured:[/dim] {reason}", soft_wrap=True)
+    output.next_step(out, f"open {result.get('report')}")
+
+
+def _show_ablations(out: Console, result: dict[str, Any]) -> None:
+    rows = [
+        (row.get("name"), *(output.with_unit(row.get(key), unit) for key, unit in (("psnr_face", "dB"), ("lmd", "px"))))
+        for row in result.get("ablations") or []
+        if isinstance(row, dict)
+    ]
+    output.table(out, ("without", "face", "lips"), rows)

@@ -1,0 +1,78 @@
+"""What all commands' parsers share: errors that point at --help, an example below the options, ``--json``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from rich_argparse import RawDescriptionRichHelpFormatter
+
+# A command's modules live in the rooms; they are imported when the command runs, so that --help answers at once.
+Subparsers = Any  # argparse keeps the class private
+
+
+class HelpFormatter(RawDescriptionRichHelpFormatter):
+    """argparse's help, coloured on a terminal; names of groups are written as they are."""
+
+    group_name_formatter = str
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that points at --help instead of printing a page for a misspelt option."""
+
+    takes_overrides = False  # key=value may stand anywhere on the line
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": HelpFormatter, **options})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """argparse's own loses positional arguments that stand behind an option."""
+        found, rest = super().parse_known_args(args, namespace)
+        if self.takes_overrides:
+            loose = [text for text in rest if "=" in text and not text.startswith("-")]
+            found.overrides = [*found.overrides, *loose]
+            rest = [text for text in rest if text not in loose]
+        return found, rest
+
+    def error(self, message: str) -> Any:
+        """One line on standard error and exit status 2."""
+        self.exit(2, f"{self.prog}: {message}; '{self.prog} --help' lists what it takes\n")
+
+
+def command(
+    commands: Subparsers,
+    name: str,
+    description: str,
+    run: Callable[[argparse.Namespace], Any],
+    show: Callable[..., None],
+    example: str,
+) -> Parser:
+    """A command's parser.
+
+    Args:
+        commands: what ``add_subparsers`` returned.
+        run: does it and returns a JSON-able result; show: prints that result for people.
+        example: one line that works.
+    """
+    parser: Parser = commands.add_parser(
+        name, help=description, description=description, epilog=f"example:\n  {example}"
+    )
+    general = parser.add_argument_group("output")
+    general.add_argument("--json", action="store_true", help="print one JSON object on the last line of stdout")
+    general.add_argument("--verbose", action="store_true", help="show what other libraries print and log")
+    parser.set_defaults(run=run, show=show)
+    return parser
+
+
+def actions(commands: Subparsers, name: str, description: str) -> Subparsers:
+    """A command that has actions of its own, such as ``shards build``."""
+    parser = commands.add_parser(name, help=description, description=description)
+    return parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+
+
+def call(target: str, *arguments: Any, **options: Any) -> Any:
+    """Call ``module:function``, imported now."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)(*arguments, **options)

@@ -1,0 +1,76 @@
+"""``headstart pretrain``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+
+from headstart.cli import output
+from headstart.cli.parser import Subparsers, call, command
+
+
+def add(commands: Subparsers) -> None:
+    """Its parser."""
+    text = "train a prior: audio-expression, expression-visual or sync-expert"
+    example = "headstart pretrain audio-expression --data corpus --config base steps=20000"
+    pretrain = command(commands, "pretrain", text, run, show, example)
+    pretrain.add_argument("prior", metavar="PRIOR", help="audio-expression | expression-visual | sync-expert")
+    pretrain.add_argument("--data", required=True, metavar="DATASET")
+    pretrain.add_argument(
+        "--config", metavar="FILE", help="YAML file or shipped size: tiny, base, large (default: tiny)"
+    )
+    pretrain.add_argument("--out", metavar="RUN", help="run folder or s3:// URL (default: runs/PRIOR-TIME)")
+    pretrain.add_argument("--workers", type=int, default=1, help="training processes (default: 1)")
+    pretrain.add_argument("--address", help="Ray cluster to join: 'auto' or host:port")
+    pretrain.add_argument(
+        "--cluster", metavar="FILE", help="YAML file or shipped name: local, single-node-8gpu, multi-node"
+    )
+    pretrain.add_argument("--no-ray", action="store_true", help="run in this process")
+    pretrain.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
+    pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the configuration")
+    pretrain.takes_overrides = True
+
+
+def run(a: argparse.Namespace) -> dict[str, Any]:
+    """Train and register."""
+    return call(
+        "pretrain.train:pretrain",
+        a.prior,
+        a.data,
+        a.config,
+        a.out,
+        workers=a.workers,
+        address=a.address,
+        cluster=a.cluster,
+        ray=not a.no_ray,
+        resume=a.resume,
+        overrides=a.overrides,
+    )
+
+
+def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """The block at the end of a run."""
+    if not result["finished"]:
+        out.print(f"{result['prior']}: stopped as asked at step {result['steps']}; its state is saved")
+        output.facts(out, {"checkpoint": result["checkpoint"]})
+        output.next_step(out, f"headstart pretrain {a.prior} --data {a.data} --out {result['run']} --resume")
+        return
+    out.print(f"{result['prior']}: finished after {result['steps']} steps in {output.seconds(result['seconds'])}")
+    registered = result["registered"]
+    output.facts(
+        out,
+        {
+            "samples": f"{result['samples']} at {result['samples_per_second']:.1f}/s",
+            "waiting for data": f"{100 * result['wait_share']:.1f} % of the time",
+            "memory": f"{result['peak_memory_mb']:.0f} MB at the peak",
+            "run": result["run"],
+            "registered": f"models:/{registered['name']}/{registered['version']}" if registered else "not yet",
+        },
+    )
+    rows = [(name, value) for name, value in result["validation"].items() if isinstance(value, float)]
+    output.table(out, ("on people it never saw", "value"), rows)
+    if registered:
+        name = f"{registered['name']}/{registered['version']}"
+        output.next_step(out, f"headstart priors promote {name} --alias champion")

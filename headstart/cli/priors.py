@@ -1,0 +1,83 @@
+"""``headstart priors list | show | pull | promote``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+
+from headstart.cli import output
+from headstart.cli.parser import Subparsers, actions, call, command
+
+PRIOR = "NAME[@alias|/version]"
+
+
+def add(commands: Subparsers) -> None:
+    """Their parsers."""
+    priors = actions(commands, "priors", "the model registry")
+    text = "registered priors, versions and aliases"
+    command(priors, "list", text, run_list, show_list, "headstart priors list")
+    text = "one version's record"
+    shown = command(priors, "show", text, run_show, show_record, "headstart priors show audio-expression@champion")
+    shown.add_argument("prior", metavar=PRIOR)
+    text = "fetch a prior into the local cache, verified by hash"
+    pull = command(priors, "pull", text, run_pull, show_record, "headstart priors pull audio-expression/3")
+    pull.add_argument("prior", metavar=PRIOR)
+    text, example = "give a version an alias", "headstart priors promote audio-expression/3 --alias champion"
+    promote = command(priors, "promote", text, run_promote, show_record, example)
+    promote.add_argument("prior", metavar="NAME/VERSION")
+    promote.add_argument("--alias", default="champion", help="default: champion")
+
+
+def run_list(a: argparse.Namespace) -> dict[str, Any]:
+    """``priors list``."""
+    return {"priors": call("cluster.registry.registry:list_models")}
+
+
+def run_show(a: argparse.Namespace) -> dict[str, Any]:
+    """``priors show``."""
+    return call("cluster.registry.registry:show", *name_and_version(a.prior))
+
+
+def run_pull(a: argparse.Namespace) -> dict[str, Any]:
+    """``priors pull``."""
+    name, version = name_and_version(a.prior)
+    uri = a.prior if ":" in a.prior else f"models:/{name}{'/' if str(version).isdigit() else '@'}{version}"
+    return {"prior": a.prior, "folder": str(call("cluster.registry.registry:resolve", uri))}
+
+
+def run_promote(a: argparse.Namespace) -> dict[str, Any]:
+    """``priors promote``."""
+    name, version = name_and_version(a.prior)
+    return call("cluster.registry.registry:promote", name, version, alias=a.alias)
+
+
+def name_and_version(text: str) -> tuple[str, str]:
+    """``NAME``, ``NAME@alias`` or ``NAME/VERSION`` (with or without ``models:/``); the default is ``@champion``."""
+    text = text.removeprefix("models:/")
+    for separator in "@/":
+        name, found, version = text.partition(separator)
+        if found:
+            return name, version
+    return text, "champion"
+
+
+def show_list(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """One row a version."""
+    rows = [
+        (model["name"], version["version"], ", ".join(version["aliases"]) or "–", version.get("created"))
+        for model in result["priors"]
+        for version in model["versions"]
+    ]
+    if not rows:
+        out.print("No prior is registered yet.")
+        output.next_step(out, "headstart pretrain audio-expression --data DATASET")
+        return
+    output.table(out, ("prior", "version", "aliases", "created"), rows)
+    output.next_step(out, f"headstart priors show {rows[-1][0]}/{rows[-1][1]}")
+
+
+def show_record(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """Everything, name by name."""
+    output.facts(out, result or {})

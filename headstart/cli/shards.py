@@ -1,0 +1,152 @@
+"""``headstart shards build | synthesize | info | verify | forget | basis``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+
+from headstart.cli import output
+from headstart.cli.parser import Subparsers, actions, call, command
+
+
+def add(commands: Subparsers) -> None:
+    """Their parsers."""
+    shards = actions(commands, "shards", "videos to verified, resumable shards")
+    _add_build(shards)
+    _add_synthesize(shards)
+    text = "counts, hours, identities"
+    info = command(shards, "info", text, run_info, show_totals, "headstart shards info corpus")
+    info.add_argument("dataset", metavar="DATASET")
+    text = "every checksum, schema, length, and the agreement of audio, frames and track"
+    verify = command(shards, "verify", text, run_verify, show_verify, "headstart shards verify corpus")
+    verify.add_argument("dataset", metavar="DATASET")
+    verify.add_argument("--repair", action="store_true", help="drop what is broken and write the index again")
+    text = "withdraw a person: rewrites the shards that hold them"
+    forget = command(shards, "forget", text, run_forget, show_forget, "headstart shards forget corpus --identity ada")
+    forget.add_argument("dataset", metavar="DATASET")
+    forget.add_argument("--identity", required=True, metavar="ID")
+    text = "learn the rig's identity and expression bases from a dataset or clips"
+    basis = command(shards, "basis", text, run_basis, show_facts, "headstart shards basis corpus --out rig.npz")
+    basis.add_argument("source", metavar="DATASET_OR_DIR")
+    basis.add_argument("--out", required=True, metavar="FILE.npz")
+
+
+def _add_build(shards: Subparsers) -> None:
+    text = "track videos into a dataset of shards; run again to continue"
+    example = "headstart shards build videos/ --out corpus --consent consent.csv --workers 8"
+    build = command(shards, "build", text, run_build, show_build, example)
+    build.add_argument("videos", nargs="+", metavar="VIDEO_OR_DIR")
+    build.add_argument("--out", required=True, metavar="DATASET", help="folder or s3:// URL")
+    build.add_argument("--consent", metavar="FILE.csv", help="columns: clip,identity,licence,consent,source")
+    build.add_argument("--workers", type=int, default=1, help="processes that track (default: 1)")
+    build.add_argument("--address", help="Ray cluster to use ('auto' or host:port); default: processes of this machine")
+    build.add_argument(
+        "--features", default="logmel", help="comma-separated: logmel,wav2vec2,hubert, or wav2vec2=FOLDER"
+    )
+    build.add_argument("--size", type=int, default=512, help="side of the crop in px (default: 512)")
+
+
+def _add_synthesize(shards: Subparsers) -> None:
+    text = "generate synthetic talkers with exact ground truth"
+    example = "headstart shards synthesize --identities 8 --seconds 6 --out talkers"
+    synthesize = command(shards, "synthesize", text, run_synthesize, show_totals, example)
+    synthesize.add_argument("--identities", type=int, required=True)
+    synthesize.add_argument("--seconds", type=float, required=True)
+    synthesize.add_argument("--seed", type=int, default=0)
+    synthesize.add_argument("--size", type=int, default=256)
+    synthesize.add_argument("--workers", type=int, default=1)
+    synthesize.add_argument("--out", required=True, metavar="DATASET")
+
+
+def run_build(a: argparse.Namespace) -> dict[str, Any]:
+    """``shards build``."""
+    features = a.features.split(",")
+    options = {"consent": a.consent, "workers": a.workers, "address": a.address, "size": a.size}
+    return call("shards.build.build:build", a.videos, a.out, features=features, **options)
+
+
+def run_synthesize(a: argparse.Namespace) -> dict[str, Any]:
+    """``shards synthesize``."""
+    return call("shards.synthetic:synthesize", a.identities, a.seconds, a.seed, a.out, size=a.size, workers=a.workers)
+
+
+def run_info(a: argparse.Namespace) -> dict[str, Any]:
+    """``shards info``."""
+    return call("shards.check.verify:info", a.dataset)
+
+
+def run_verify(a: argparse.Namespace) -> dict[str, Any]:
+    """``shards verify``."""
+    return call("shards.check.verify:verify", a.dataset, repair=a.repair)
+
+
+def run_forget(a: argparse.Namespace) -> dict[str, Any]:
+    """``shards forget``."""
+    return call("shards.people.forget:forget", a.dataset, a.identity)
+
+
+def run_basis(a: argparse.Namespace) -> dict[str, Any]:
+    """``shards basis``."""
+    return call("shards.basis.basis:learn_basis", a.source, a.out)
+
+
+def totals(result: dict[str, Any]) -> dict[str, Any]:
+    """What a dataset holds, with units."""
+    hours = result.get("hours")
+    return {
+        "people": result.get("identities"),
+        "clips": result.get("clips"),
+        "segments": result.get("segments"),
+        "frames": result.get("frames"),
+        "length": output.seconds(3600 * hours) if hours is not None else None,
+        "size": output.size(result.get("bytes")),
+        "schema": result.get("schema"),
+    }
+
+
+def show_totals(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """Counts."""
+    place = getattr(a, "dataset", None) or a.out
+    out.print(f"dataset {place}")
+    known = {"identities", "hours", "bytes", "seconds", *totals(result)}
+    rest = {name: value for name, value in result.items() if name not in known}
+    output.facts(out, {**totals(result), **rest})
+    output.next_step(out, f"headstart pretrain audio-expression --data {place}")
+
+
+def show_build(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """Counts, and what was refused and why."""
+    out.print(f"dataset {a.out}: {result['built_clips']} clips built now in {output.seconds(result['seconds'])}")
+    output.facts(out, {**totals(result), "tracked": f"{100 * result['tracked_fraction']:.1f} % of the frames"})
+    rows = [(item["clip"], item["reason"]) for item in result["refused"]]
+    output.table(out, ("refused", "reason"), rows, title="\nwhat was refused")
+    out.print(f"pictures of it: {result['report']}")
+    output.next_step(out, f"headstart shards verify {a.out}")
+
+
+def show_verify(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """Whole or broken."""
+    if result["ok"]:
+        out.print(f"[green]dataset {a.dataset} is whole:[/green] {result['samples']} samples checked")
+        return
+    out.print(
+        f"[red]dataset {a.dataset} is broken:[/red] {len(result['broken'])} faults in {result['samples']} samples"
+    )
+    rows = [[item.get(name) for name in ("shard", "key", "member", "reason")] for item in result["broken"]]
+    output.table(out, ("shard", "sample", "member", "reason"), rows)
+    if not a.repair:
+        output.next_step(out, f"headstart shards verify {a.dataset} --repair   (drops what is broken)")
+
+
+def show_forget(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """What went, what is left."""
+    gone = f"{result['samples']} samples of {result['clips']} clips"
+    out.print(f"{a.identity} is withdrawn from {a.dataset}: {gone} removed, and nobody of that name is built in again")
+    output.facts(out, totals(result["dataset"]))
+
+
+def show_facts(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """Everything, name by name."""
+    output.facts(out, result)
