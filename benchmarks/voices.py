@@ -200,7 +200,7 @@ def _say(rows: list[dict[str, Any]]) -> None:
 def heard(avatar: Any, sound: np.ndarray, expert: Any) -> tuple[np.ndarray, Any]:
     """Landmarks ``[T, 478, 3]`` px found in the avatar's frames for a sound, and the expert's features of the lips."""
     from adapt.avatar.video import as_uint8
-    from adapt.talk.talk import Talker
+    from adapt.talk.talker import Talker
     from shards.tracking import detect_landmarks
 
     talker = Talker(avatar)

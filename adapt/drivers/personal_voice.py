@@ -20,7 +20,9 @@ import numpy as np
 import torch
 
 from adapt.clip import DRIVEN_BY_SOUND, Clip
-from adapt.drivers.driving import PriorDriver, RidgeDriver, drive
+from adapt.drivers.base import drive
+from adapt.drivers.prior import PriorDriver
+from adapt.drivers.ridge import RidgeDriver
 from configs import InputError
 
 HELD_SHARE = 0.2

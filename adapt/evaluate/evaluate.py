@@ -25,8 +25,8 @@ from adapt.avatar.avatar import Avatar, load_avatar
 from adapt.avatar.provenance import Provenance
 from adapt.avatar.video import FPS, VideoWriter, read_frames, video_info
 from adapt.clip import Clip, track_clip
-from adapt.drivers.driving import Bounds
-from adapt.drivers.driving import drive as drive_by_sound
+from adapt.drivers.base import Bounds
+from adapt.drivers.base import drive as drive_by_sound
 from adapt.evaluate import metrics, report
 from adapt.evaluate.scoring import NO_SYNCNET, Scorer
 from adapt.models.drive import DRIVEN, Drive, drive_of, feature_windows

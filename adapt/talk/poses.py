@@ -1,4 +1,4 @@
-"""Head poses and blinks for speech: pure functions of the frame number, so that any length needs no memory.
+"""Head poses for speech: pure functions of the frame number, so that any length needs no memory.
 
 Poses are head -> camera: ``rotation [T, 3, 3]`` and ``translation [T, 3]`` in rig units, OpenCV axes.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -81,6 +82,13 @@ class Poses:
     source: np.ndarray
 
 
+class PoseSource(Protocol):
+    """Where the head is in each output frame."""
+
+    def at(self, frames: np.ndarray) -> Poses:
+        """Poses of the output frames with these numbers ``[T]``."""
+
+
 class _Turning:
     """The clip's middle pose, turned to other angles about its neck, so that the shoulders stay where they are."""
 
@@ -97,7 +105,7 @@ class _Turning:
 
 
 class ClipPoses:
-    """The poses of a tracked clip, to and fro."""
+    """The poses of a tracked clip, forward and back."""
 
     def __init__(self, rotation: np.ndarray, translation: np.ndarray) -> None:
         self.rotation, self.translation = rotation, translation
@@ -131,7 +139,7 @@ class FixedPose(_Turning):
 
 
 class AnglePoses(_Turning):
-    """Given angles, degrees, one row (yaw, pitch, roll) per frame, played to and fro when they run out."""
+    """Given angles, degrees, one row (yaw, pitch, roll) per frame, played forward and back when they run out."""
 
     def __init__(self, rotation: np.ndarray, translation: np.ndarray, angles: np.ndarray) -> None:
         super().__init__(rotation, translation)
@@ -173,30 +181,3 @@ class GeneratedPoses:
             value[:, 3:].astype(np.float32),
             np.full(len(value), self.source, np.int64),
         )
-
-
-# Closure per frame of one blink at 25 fps: about 0.12 s down, 0.2 s up, as measured for spontaneous blinks.
-BLINK = np.array([0.35, 0.85, 1.0, 0.9, 0.6, 0.35, 0.15, 0.05])
-
-
-class Blinks:
-    """Eyelid closure ``[T, 2]``, 0 open .. 1 closed, one blink somewhere in every window of ``period`` seconds.
-
-    Each window's moment comes from (seed, window), so closure is a function of the frame number alone. Uniform
-    moments in windows of 4 s give 15 blinks a minute with intervals between 0 and 8 s, the usual rate in speech.
-    """
-
-    def __init__(self, period: float = 4.0, seed: int = 0, strength: float = 1.0) -> None:
-        self.window, self.seed, self.strength = max(len(BLINK) + 2, round(period * FPS)), seed, strength
-
-    def at(self, frames: np.ndarray) -> np.ndarray:
-        """Closure of both eyes in the output frames with these numbers ``[T]``."""
-        frames = np.asarray(frames, np.int64)
-        closure = np.zeros(len(frames))
-        for window in range(int(frames[0]) // self.window, int(frames[-1]) // self.window + 1):
-            # A blink stays inside its window, so a window needs no neighbour.
-            start = np.random.default_rng((self.seed, window)).integers(0, self.window - len(BLINK))
-            phase = frames - window * self.window - start
-            inside = (phase >= 0) & (phase < len(BLINK))
-            closure[inside] = BLINK[phase[inside]]
-        return np.repeat((self.strength * closure)[:, None], 2, 1).astype(np.float32)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from adapt.drivers.driving import EMPHASIS, PriorDriver, RidgeDriver, drive
+from adapt.drivers.base import drive
 from adapt.drivers.personal_voice import calibration, person_driver, person_voice
+from adapt.drivers.prior import EMPHASIS, PriorDriver
+from adapt.drivers.ridge import RidgeDriver
 from configs import InputError, load_config
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from adapt.talk.blinks import Blinks
 from adapt.talk.poses import (
     AnglePoses,
-    Blinks,
     ClipPoses,
     FixedPose,
     GeneratedPoses,
