@@ -101,8 +101,8 @@ def calibration(said: np.ndarray, true: np.ndarray, rest: np.ndarray | None = No
 @lru_cache(maxsize=2)
 def lip_weights(components: int) -> np.ndarray:
     """How much each expression component moves the lips apart (their own mean taken out), ``[K]`` of mean 1."""
-    from adapt.evaluate.metrics import LIPS
     from heads.rig import load_rig
+    from heads.rig.facemesh import LIPS
 
     rig = load_rig("mediapipe")
     basis = torch.cat([torch.zeros(1, components), torch.eye(components)])

@@ -66,7 +66,7 @@ class Talker:
         self._moved = 0
         self._rows: np.ndarray | None = None
         self._finished = False
-        self._uses_audio = bool(avatar.model.hears)
+        self._uses_audio = bool(avatar.model.uses_audio)
 
     @property
     def delay(self) -> float:

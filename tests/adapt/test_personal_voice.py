@@ -104,8 +104,8 @@ def test_a_clip_too_short_for_a_regression_is_spoken_for_by_the_prior_alone(clip
 
 def _lip_error(a, b):
     """Mean distance of the lips' landmarks of two expression sequences, as LMD: rig units, means removed."""
-    from adapt.evaluate.metrics import LIPS
     from heads.rig import load_rig
+    from heads.rig.facemesh import LIPS
 
     rig = load_rig("mediapipe")
     moved = torch.from_numpy(np.asarray(a - b, np.float32))

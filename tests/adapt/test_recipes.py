@@ -50,7 +50,7 @@ def test_every_recipe_makes_an_avatar_that_opens_and_renders_the_same_again(worl
     assert result["iterations"] >= 10
     first, second = load_avatar(tmp_path / "ada", "cpu"), load_avatar(tmp_path / "ada", "cpu")
     drive = first.tracked_drive([3, 20])
-    if first.model.hears:
+    if first.model.uses_audio:
         drive = drive.with_(features=_windows(first, 2))
     images = [opened.render(drive) for opened in (first, second)]
     assert images[0].shape == (2, SIZE, SIZE, 3)
