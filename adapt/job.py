@@ -352,6 +352,7 @@ def _driver(job: Job) -> Driver:
             prior,
             clip,
             context.priors.records["audio-expression"],
+            context.rig,
             finetune=job.config.audio_finetune,
             seconds=_finetune_seconds(job.budget),
             seed=job.seed,

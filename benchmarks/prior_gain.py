@@ -84,7 +84,7 @@ def _person(person: str, missing: list[str], cases: dict[str, str], rows: list[d
 
 def widths(clip: Any) -> tuple[np.ndarray, np.ndarray]:
     """Per frame: distance of (yaw, pitch) from the clip's median, radians; inner lip gap in eye distances."""
-    from adapt.talk.poses import rotation_to_euler
+    from heads.geometry.rotation import rotation_to_euler
     from heads.measures.face import lip_gap
 
     angles = rotation_to_euler(clip.track["rotation"])[:, :2]

@@ -9,6 +9,7 @@ from adapt.clip import Clip
 from adapt.drivers.base import Bounds
 from adapt.drivers.base import drive as drive_by_sound
 from adapt.models.drive import DRIVEN, Drive, drive_of, feature_windows
+from adapt.talk.silence import rested
 
 
 def track_drive(avatar: Avatar, clip: Clip) -> tuple[Drive | None, str]:
@@ -23,7 +24,8 @@ def audio_drive(avatar: Avatar, clip: Clip) -> tuple[Drive | None, str]:
         return None, "the test part of the clip has no sound"
     moved = drive_by_sound(avatar.driver, clip.features())
     track = {name: clip.track[name].copy() for name in DRIVEN}
-    track["expression"] = Bounds(avatar.track["expression"])(moved["expression"][: len(clip)])
+    bounded = Bounds(avatar.track["expression"])(moved["expression"][: len(clip)])
+    track["expression"] = rested(bounded, clip.audio, avatar.track)
     return _with_sound(avatar, clip, drive_of(track, avatar.device))
 
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from adapt.avatar.avatar import Avatar, load_avatar
 from adapt.clip import track_clip
-from adapt.talk.poses import AnglePoses, ClipPoses, FixedPose, GeneratedPoses, PoseSource, rotation_to_euler
+from adapt.talk.poses import AnglePoses, ClipPoses, FixedPose, GeneratedPoses, PoseSource
 from configs import InputError
+from heads.geometry.rotation import rotation_to_euler
 from shards.media.sound import stream_audio
 
 SILENT = 1e-4  # peak amplitude of a recording that holds nothing

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from adapt.avatar.video import FPS
+from heads.geometry.rotation import euler_to_rotation, rotation_to_euler
 
 
 def ping_pong(frames: np.ndarray, length: int) -> np.ndarray:
@@ -23,29 +24,6 @@ def ping_pong(frames: np.ndarray, length: int) -> np.ndarray:
         return np.zeros(np.shape(frames), np.int64)
     phase = np.mod(frames, 2 * (length - 1))
     return np.minimum(phase, 2 * (length - 1) - phase).astype(np.int64)
-
-
-def euler_to_rotation(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> np.ndarray:
-    """Radians ``[T]`` each -> ``[T, 3, 3]``, ``R = R_y(yaw) R_x(pitch) R_z(roll)``.
-
-    Positive yaw turns the nose to the image's right, positive pitch lowers it, positive roll tilts clockwise.
-    """
-    yaw, pitch, roll = np.broadcast_arrays(*(np.atleast_1d(np.asarray(a, np.float64)) for a in (yaw, pitch, roll)))
-    # The nose points along -z: turning it to +x is a rotation about y by -yaw, and to +y about x by +pitch.
-    cy, sy, cp, sp, cr, sr = np.cos(-yaw), np.sin(-yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
-    zero, one = np.zeros_like(cy), np.ones_like(cy)
-    about_y = np.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy], -1).reshape(-1, 3, 3)
-    about_x = np.stack([one, zero, zero, zero, cp, -sp, zero, sp, cp], -1).reshape(-1, 3, 3)
-    about_z = np.stack([cr, -sr, zero, sr, cr, zero, zero, zero, one], -1).reshape(-1, 3, 3)
-    return (about_y @ about_x @ about_z).astype(np.float32)
-
-
-def rotation_to_euler(rotation: np.ndarray) -> np.ndarray:
-    """``[T, 3, 3]`` -> ``[T, 3]`` yaw, pitch, roll in radians; the inverse of :func:`euler_to_rotation`."""
-    pitch = np.arcsin(np.clip(-rotation[:, 1, 2], -1.0, 1.0))
-    yaw = -np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2])
-    roll = np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1])
-    return np.stack([yaw, pitch, roll], -1)
 
 
 def still_pose(rotation: np.ndarray, translation: np.ndarray) -> int:

@@ -6,10 +6,11 @@ that face is half open.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from heads.measures.face import lip_gap
-from heads.rig import Rig
 from shards.format.schema import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 # Levels in dB of full scale (choices, tried on five voices over white, pink and room noise).
@@ -58,11 +59,23 @@ def periodicity(window: np.ndarray) -> float:
     return float((correlation[lags] * scale).max() / max(float(correlation[0]), 1e-9))
 
 
-def resting_expression(rig: Rig, track: dict[str, np.ndarray]) -> np.ndarray:
+def resting_expression(track: Mapping[str, np.ndarray]) -> np.ndarray:
     """``[K]``: the mean of the clip's expressions with the smallest lip gaps."""
     gaps = lip_gap(track["landmarks"])
     count = max(1, round(REST_SHARE * len(gaps)))
     return track["expression"][np.argsort(gaps)[:count]].mean(0)
+
+
+def rested(expression: np.ndarray, sound: np.ndarray, track: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Expressions ``[T, K]`` of a whole recording ``[N]`` at 16 kHz, at rest where nobody speaks.
+
+    Args:
+        track: of the training clip, as :func:`resting_expression` takes it.
+    """
+    whole = np.pad(sound, (0, -len(sound) % SAMPLES_PER_FRAME))
+    speech = SpeechActivity().push(whole)[: len(expression)]
+    speech = np.pad(speech, (0, len(expression) - len(speech)))
+    return Resting(resting_expression(track))(expression, speech)
 
 
 class Resting:

@@ -18,6 +18,7 @@ from adapt.drivers.prior import PriorDriver
 from adapt.models.drive import AUDIO_CONTEXT, DRIVEN, TRACK_CONTEXT, Drive, drive_of
 from adapt.talk.blinks import lids
 from adapt.talk.poses import ClipPoses, Poses, PoseSource
+from adapt.talk.silence import Resting, SpeechActivity, resting_expression
 from configs import InputError
 from shards.features import FeatureStream
 from shards.format.schema import SAMPLES_PER_FRAME
@@ -57,6 +58,8 @@ class Talker:
         self.offsets = _control_offsets(avatar, controls or {})
         self.driver, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
         self.sound, self.stream = FeatureStream(FEATURES), self.driver.stream()
+        self.activity, self.resting = SpeechActivity(), Resting(resting_expression(avatar.track))
+        self._speech = np.zeros(0, bool)
         self.body = BodyFrames(avatar) if background == "original" else None
         self.frames = 0
         self.stages: dict[str, float] = {}
@@ -91,6 +94,7 @@ class Talker:
         self._held = np.concatenate([self._held, sound])
         whole = len(self._held) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
         rows = [self.sound.push(self._held[i : i + SAMPLES_PER_FRAME]) for i in range(0, whole, SAMPLES_PER_FRAME)]
+        self._speech = np.concatenate([self._speech, self.activity.push(self._held[:whole])])
         self._held = self._held[whole:]
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
 
@@ -129,7 +133,7 @@ class Talker:
         rows = {
             "rotation": poses.rotation,
             "translation": poses.translation,
-            "expression": self.bounds(part["expression"]) + expression,
+            "expression": self._rested(self.bounds(part["expression"])) + expression,
             "eyelids": np.clip(lids, 0, 1),
             "gaze": self.avatar.track["gaze"][poses.source] + gaze,
         }
@@ -140,6 +144,13 @@ class Talker:
         self._source = np.concatenate([self._source, poses.source])
         if first:
             self._pad(after=False)
+
+    def _rested(self, expression: np.ndarray) -> np.ndarray:
+        """The next frames' expressions, at rest where nobody speaks; a last part of a frame holds no speech."""
+        count = len(expression)
+        speech = np.pad(self._speech[:count], (0, max(0, count - len(self._speech))))
+        self._speech = self._speech[count:]
+        return self.resting(expression, speech)
 
     def _pad(self, after: bool) -> None:
         """Repeat the first or last frame as its own neighbours."""

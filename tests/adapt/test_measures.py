@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapt.evaluate.measures import Frame, Measure, Tools, Tracks, measures
+from adapt.evaluate.measures import Frame, Measure, Tools, Tracks
 from adapt.evaluate.measures.action_units import action_unit_error
 from adapt.evaluate.measures.flip import flip_map
 from adapt.evaluate.measures.jitter import jitter
 from adapt.evaluate.measures.lmd import lmd
 from adapt.evaluate.measures.mouth import closure_f1, closures
 from adapt.evaluate.measures.psnr import Psnr
-from adapt.evaluate.measures.registry import columns
+from adapt.evaluate.measures.registry import columns, measures
 from adapt.evaluate.measures.seam import seam_error
 from adapt.evaluate.measures.ssim import ssim_map
 from heads.measures.face import lip_gap

@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 
 from adapt.talk.blinks import Blinks
-from adapt.talk.poses import (
-    AnglePoses,
-    ClipPoses,
-    FixedPose,
-    GeneratedPoses,
-    euler_to_rotation,
-    neck_pivot,
-    ping_pong,
-    rotation_to_euler,
-)
+from adapt.talk.poses import AnglePoses, ClipPoses, FixedPose, GeneratedPoses, neck_pivot, ping_pong
+from heads.geometry.rotation import euler_to_rotation, rotation_to_euler
 
 
 @pytest.fixture

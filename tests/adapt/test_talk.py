@@ -14,10 +14,10 @@ from adapt.drivers.loudness import LoudnessDriver
 from adapt.drivers.ridge import RidgeDriver
 from adapt.job import adapt as make_avatar
 from adapt.talk.options import parse_controls
-from adapt.talk.poses import rotation_to_euler
 from adapt.talk.talk import talk
 from adapt.talk.talker import Talker
 from configs import InputError
+from heads.geometry.rotation import rotation_to_euler
 from tests.support.avatars import SIZE, make_world
 
 
