@@ -59,7 +59,7 @@ def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, appeara
             if appearance_basis and prior.appearance_basis.rank:
                 shared = prior.appearance_basis
                 vectors = frame_vectors({name: context.clip.track[name][frames] for name in DRIVEN})
-                model.talking.follow(shared.rank, shared.rows).take(shared, vectors, nearest)
+                model.talking.add_appearance_basis(shared.rank, shared.rows).take(shared, vectors, nearest)
         set_maps(model, maps)
     return model.to(context.device)
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from adapt.models.drive import Drive
 from heads.person.backdrop import Backdrop
-from heads.person.talking_head import TalkingHead
+from heads.person.inputs import pose_vectors
 
 Window = tuple[int, int, int, int]
 """Part of a frame: top, left, height, width in px."""
@@ -84,7 +84,7 @@ class HeadModel(nn.Module):
     @staticmethod
     def pose_condition(drive: Drive) -> Tensor:
         """What the backdrop listens to, ``[B, 18]``: the head's pose in the frame and around it."""
-        return TalkingHead.pose_condition(drive.condition)
+        return pose_vectors(drive.condition)
 
     def forward(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> Rendered:
         """The head over its body.
