@@ -23,7 +23,6 @@ import torch
 
 from adapt.avatar.avatar import Avatar, load_avatar
 from adapt.avatar.provenance import Provenance
-from adapt.avatar.video import FPS, VideoWriter, read_frames, video_info
 from adapt.clip import Clip, track_clip
 from adapt.drivers.driving import Bounds
 from adapt.drivers.driving import drive as drive_by_sound
@@ -34,6 +33,11 @@ from adapt.outputs import claim
 from cluster.storage.staging import staged
 from configs import InputError
 from configs.machine import commit, device_name
+from shards.media.decode import read_frames
+from shards.media.encode import VideoWriter
+from shards.media.probe import video_info
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
+from shards.media.sound import read_audio
 
 BATCH = 8
 MASKS = ("face", "head", "mouth_inside")
@@ -198,7 +202,7 @@ def _evaluate_avatar(
 
 def score_avatar(avatar: Avatar, video: str | Path, first: int, folder: Path, tools: Tools) -> dict[str, Any]:
     """Both drives' scores of an avatar on a video's frames from ``first`` on; ``folder`` takes the videos."""
-    count = round(video_info(video)["seconds"] * FPS) - first
+    count = video_info(video).frames - first
     return _scored(avatar, video, first, count, folder, tools)[0]
 
 
@@ -245,8 +249,7 @@ def test_range(avatar: Avatar, video: str | Path, start: float | None) -> tuple[
     Raises:
         InputError: nothing is left to test on.
     """
-    info = video_info(video)
-    total = round(info["seconds"] * FPS)
+    total = video_info(video).frames
     trained = avatar.document["clip"]["frames"] if _same_video(avatar, video) else 0
     first = trained if start is None else round(start * FPS)
     if first < 0 or total - first < 3:
@@ -304,7 +307,7 @@ def _drive_scores(
 def _writer(path: Path | None, avatar: Avatar, size: int, name: str) -> AbstractContextManager[VideoWriter | None]:
     if path is None:
         return nullcontext()
-    return VideoWriter(path, 2 * size, size, provenance=avatar.provenance(name), crf=20)
+    return VideoWriter(path, 2 * size, size, tags=avatar.provenance(name).tags(), crf=20)
 
 
 def _batches(count: int) -> Iterator[np.ndarray]:
@@ -349,18 +352,18 @@ def _with_sound(avatar: Avatar, clip: Clip, drive: Drive) -> tuple[Drive | None,
 def _evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) -> dict[str, Any]:
     size = video_info(against)
     ours = video_info(frames)
-    if (ours["width"], ours["height"]) != (size["width"], size["height"]):
+    if (ours.width, ours.height) != (size.width, size.height):
         raise InputError(
-            f"{frames} is {ours['width']}x{ours['height']} px and {against} {size['width']}x{size['height']}; "
+            f"{frames} is {ours.width}x{ours.height} px and {against} {size.width}x{size.height}; "
             "score frames of the same size and framing"
         )
     if not against.is_file():
         raise InputError(f"{against}: no such file")
-    expected = max(1, min(ours["frames"], size["frames"]))
+    expected = max(1, min(ours.frames, size.frames))
     scorer = Scorer(tools.detect, tools.lpips, tools.sync, expected, syncnet=tools.syncnet)
     count, path = 0, folder / "external.mp4"
     provenance = Provenance.make(avatar=f"frames of {frames.name}", recipe="external")
-    with VideoWriter(path, 2 * size["width"], size["height"], provenance=provenance, crf=20) as writer:
+    with VideoWriter(path, 2 * size.width, size.height, tags=provenance.tags(), crf=20) as writer:
         for pictures, reals in _pairs(frames, against):
             landmarks, valid = tools.detect(reals)
             if not valid.all():
@@ -379,7 +382,7 @@ def _evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) 
         "fps": None,
         "adapt_seconds": None,
         "frames": count,
-        "size": size["width"],
+        "size": size.width,
         "device": device_name(torch.device("cpu")),
         "commit": commit(),
         "whole_frame": "as found in the video: how its body was made is unknown",
@@ -421,13 +424,14 @@ def _face_masks(landmarks: np.ndarray, shape: tuple[int, ...]) -> dict[str, np.n
 def _external_sound(video: Path, count: int) -> tuple[np.ndarray, np.ndarray] | tuple[str, str]:
     """Log-mel rows and sound of the first ``count`` frames, or why there are none."""
     from shards.features import extract_features
-    from shards.media.sound import read_audio
 
-    if not video_info(video)["audio"]:
+    if not video_info(video).has_audio:
         return ("the true video has no sound",) * 2
     sound = read_audio(video)
     rows = extract_features("logmel", sound)
-    return np.pad(rows, ((0, max(0, count - len(rows))), (0, 0)), mode="edge")[:count], sound[: count * 640]
+    return np.pad(rows, ((0, max(0, count - len(rows))), (0, 0)), mode="edge")[:count], sound[
+        : count * SAMPLES_PER_FRAME
+    ]
 
 
 # --- results --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adapt.avatar.video import as_uint8
+from shards.media.encode import as_uint8
 
 # name -> (label, unit, decimals, which way is better, explanation)
 MEASURES: dict[str, tuple[str, str, int, str, str]] = {

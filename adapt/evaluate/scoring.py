@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from adapt.avatar.video import as_uint8
 from adapt.evaluate import metrics
+from shards.media.encode import as_uint8
 
 # Frames of FLIP's psychophysical filters cost ten times the rest; every fourth gives the same mean to 1 %.
 FLIP_EVERY = 4

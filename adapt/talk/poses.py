@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapt.avatar.video import FPS
+from shards.media.rates import FPS
 
 
 def ping_pong(frames: np.ndarray, length: int) -> np.ndarray:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from adapt.avatar.avatar import BACKGROUNDS, Avatar, BodyFrames, load_avatar
-from adapt.avatar.video import FPS, FrameFolderWriter, VideoWriter
 from adapt.clip import FEATURES
 from adapt.drivers.driving import Bounds, Expressions
 from adapt.models.drive import AUDIO_CONTEXT, DRIVEN, TRACK_CONTEXT, Drive, drive_of
@@ -23,9 +22,10 @@ from adapt.outputs import claim
 from adapt.talk.poses import AnglePoses, Blinks, ClipPoses, FixedPose, GeneratedPoses, Poses
 from cluster.storage.staging import staged
 from configs import InputError
+from shards.media.encode import FrameFolderWriter, VideoWriter
+from shards.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from shards.media.sound import stream_audio
 
-RATE = 16_000
-SAMPLES = RATE // FPS
 # Sound is read, and frames are rendered, in blocks of this many seconds and frames.
 BLOCK_SECONDS = 1.0
 BATCH = 4
@@ -76,8 +76,6 @@ def talk(
     Raises:
         InputError: no sound, silence, a wrong option; nothing is left half-written.
     """
-    from shards.media.sound import stream_audio
-
     own_poses = pose == "clip" and pose_from is None and yaw is None and pitch is None and roll is None
     background = background or ("original" if own_poses else "model")
     if background not in BACKGROUNDS:
@@ -97,11 +95,11 @@ def talk(
     provenance = opened.provenance(Path(str(audio)).name)
     start = time.monotonic()
     if background == "rgba":
-        writer: Any = FrameFolderWriter(out, provenance=provenance, sound=audio)
+        writer: Any = FrameFolderWriter(out, tags=provenance.tags(), record=provenance.as_dict(), sound=audio)
     else:
-        writer = VideoWriter(out, opened.size, opened.size, provenance=provenance, sound=audio)
+        writer = VideoWriter(out, opened.size, opened.size, tags=provenance.tags(), sound=audio)
     with writer:
-        for block in stream_audio(audio, round(BLOCK_SECONDS * RATE)):
+        for block in stream_audio(audio, round(BLOCK_SECONDS * SAMPLE_RATE)):
             _write(writer, talker, talker.feed(block))
         _write(writer, talker, talker.finish())
         if not talker.frames:
@@ -132,8 +130,6 @@ def check_sound(audio: str | Path) -> None:
     Raises:
         InputError: says which.
     """
-    from shards.media.sound import stream_audio
-
     heard = 0
     for block in stream_audio(audio):
         heard += len(block)
@@ -275,8 +271,8 @@ class Talker:
         """Feature rows that became complete. Sound goes in by whole frames, because a product over more rows rounds
         differently, and a stream must repeat bit for bit however its sound is cut."""
         self._held = np.concatenate([self._held, sound])
-        whole = len(self._held) // SAMPLES * SAMPLES
-        rows = [self.sound.push(self._held[i : i + SAMPLES]) for i in range(0, whole, SAMPLES)]
+        whole = len(self._held) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
+        rows = [self.sound.push(self._held[i : i + SAMPLES_PER_FRAME]) for i in range(0, whole, SAMPLES_PER_FRAME)]
         self._held = self._held[whole:]
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from configs import InputError
-from shards.format.schema import SAMPLE_RATE, SAMPLES_PER_FRAME
+from shards.media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 MELS = 40
 HOPS = 4  # 10 ms steps per 40 ms frame
