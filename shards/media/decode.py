@@ -23,6 +23,8 @@ TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut 
 LONGEST_STILL = 10.0  # s that the last picture may stay; a longer claim is taken for nonsense
 LONGEST_GAP = 600.0  # s between two pictures; more is a jump of the time stamps
 JUMP_BACK = 1.0  # s
+# Where a seek is exact. MPEG program streams and bare streams lose the time of pictures after one.
+SEEKABLE = {"mov", "matroska", "mpegts", "avi", "flv"}
 SEEK_MARGINS = (0.0, 2.0, 10.0)  # s before the wanted time at which a seek is tried; then the file is read through
 
 
@@ -173,8 +175,9 @@ def _from(path: str | Path, start: float, threads: int) -> Iterator[Timed]:
         return
     with open_input(path) as container:
         _, origin = first_frame(container, picture_stream(container, path), path)
+        seekable = container.format.name.split(",")[0] in SEEKABLE
     for margin in SEEK_MARGINS:
-        if start - margin <= 0:
+        if start - margin <= 0 or not seekable:
             break
         pictures = _decoded_in_time(path, threads, origin, start - margin)
         first = next(pictures, None)
