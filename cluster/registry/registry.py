@@ -26,6 +26,7 @@ from typing import Any
 
 from cluster.registry import mlflow_client, spool
 from cluster.registry import run_log as tracking
+from cluster.registry.compatibility import misfit
 from cluster.storage import storage
 from cluster.storage.errors import StorageError
 from configs import InputError, nearest
@@ -59,7 +60,9 @@ def register(
         run: the training's run folder or URL: the version then belongs to its MLflow run (see ``cluster.registry.run_log``).
 
     Returns:
-        ``{"name", "version", "uri"}``; with the server away ``version`` is None and ``waiting`` the folder that
+        ``{"name", "version", "uri", "champion", "misfit"}``: whether it is the champion now, and the sentence that says
+        why it does not fit the champions of the other names (then it never becomes champion by itself), or None.
+        With the server away ``version`` is None and ``waiting`` the folder that
         :func:`register_waiting` (called by the next registration) sends later.
 
     Raises:
@@ -98,8 +101,10 @@ def promote(name: str, version: str | int, alias: str = CHAMPION) -> dict[str, A
         raise InputError(f"alias '{alias}': not allowed; use a word such as {CHAMPION} ('latest' names itself)")
     client = mlflow_client.client()
     found = _version(client, name, str(version))
+    info = json.loads(found.tags.get("headstart.info", "{}"))
+    role = _set_aliases(client, name, int(found.version), [alias], info) if alias == CHAMPION else {}
     client.set_registered_model_alias(name, alias, str(found.version))
-    return show(name, str(found.version))
+    return {**show(name, str(found.version)), **role}
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -156,26 +161,6 @@ def parse(uri: str) -> tuple[str, str]:
     return match[1], match[2] or CHAMPION
 
 
-def check_compatible(priors: Sequence[dict[str, Any]]) -> None:
-    """Refuse priors that cannot serve one adaptation: schema, rig and audio features must agree.
-
-    Args:
-        priors: ``prior.json`` dictionaries (``load_prior(...).info``).
-
-    Raises:
-        InputError: names both priors and both values.
-    """
-    for key, read in (("schema", _schema_of), ("rig", _rig_of), ("audio features", _features_of)):
-        said = [(str(prior.get("prior", "?")), read(prior)) for prior in priors]
-        known = [(name, value) for name, value in said if value is not None]
-        for name, value in known[1:]:
-            if value != known[0][1]:
-                raise InputError(
-                    f"priors do not fit together: {key} of '{known[0][0]}' is {known[0][1]}, of '{name}' it is "
-                    f"{value}; use priors trained from one dataset, or train the one that differs again"
-                )
-
-
 # ------------------------------------------------------------------------------------------------ registering
 
 
@@ -223,13 +208,14 @@ def _register(source: Path, info: dict[str, Any], job: dict[str, Any]) -> dict[s
         if owned:
             _log_config(client, run_id, job["config"])
         version = _create_version(client, run_id, info, job, manifest)
+        role = _set_aliases(client, name, version, job["aliases"], info)
     except BaseException:
         if owned:
             client.set_terminated(run_id, status="FAILED")
         raise
     if owned:
         client.set_terminated(run_id)
-    return {"name": name, "version": version, "uri": f"models:/{name}/{version}"}
+    return {"name": name, "version": version, "uri": f"models:/{name}/{version}", **role}
 
 
 def _run_of(client: Any, job: dict[str, Any]) -> tuple[Any, bool]:
@@ -298,18 +284,46 @@ def _create_version(client: Any, run_id: str, info: dict[str, Any], job: dict[st
     name = job["name"]
     try:
         client.create_registered_model(name)
-        first = True
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        first = not client.search_model_versions(f"name='{name}'", max_results=1)
     source = f"{client.get_run(run_id).info.artifact_uri}/{ARTIFACT}"
     tags = {_MANIFEST_TAG: manifest, "headstart.info": _short_info(info), "weights_sha256": str(info["weights_sha256"])}
-    version = client.create_model_version(name, source=source, run_id=run_id, tags=tags).version
-    aliases = {alias for alias in job["aliases"] if alias != LATEST} | ({CHAMPION} if first else set())
+    return int(client.create_model_version(name, source=source, run_id=run_id, tags=tags).version)
+
+
+def _set_aliases(client: Any, name: str, version: int, wanted: Sequence[str], info: dict[str, Any]) -> dict[str, Any]:
+    """Point the wanted aliases at a version, and ``champion`` where the name has none and the version fits the others."""
+    trouble = misfit(_champions(client, leave_out=name) | {name: info})
+    aliases = {alias for alias in wanted if alias != LATEST}
+    if trouble is None and _champion(client, name) is None:
+        aliases.add(CHAMPION)
     for alias in sorted(aliases):
         client.set_registered_model_alias(name, alias, str(version))
-    return int(version)
+    if trouble is not None:
+        kept = "is champion, as asked, though" if CHAMPION in aliases else "does not become champion:"
+        log.warning("%s/%s %s %s", name, version, kept, trouble)
+    return {"champion": CHAMPION in aliases, "misfit": trouble}
+
+
+def _champion(client: Any, name: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException:
+        return None
+
+
+def _champions(client: Any, leave_out: str) -> dict[str, dict[str, Any]]:
+    """What the champions of the other priors need, by name; models that are no priors of ours are left out."""
+    infos = {}
+    for model in client.search_registered_models():
+        found = _champion(client, model.name) if model.name != leave_out else None
+        info = json.loads(found.tags.get("headstart.info", "{}")) if found is not None else {}
+        if info.get("prior") == model.name:
+            infos[model.name] = info
+    return infos
 
 
 def _short_info(info: dict[str, Any]) -> str:
@@ -470,20 +484,3 @@ def _fetch_url(url: str, cache: Path) -> Path:
     storage.check_tree(target, mark)
     _check_prior(target)
     return target
-
-
-# ------------------------------------------------------------------------------------------------ compatibility
-
-
-def _schema_of(info: dict[str, Any]) -> Any:
-    return info.get("schema")
-
-
-def _rig_of(info: dict[str, Any]) -> str | None:
-    rig = info.get("rig") or {}
-    return f"{rig.get('name')} ({str(rig.get('sha256'))[:12]})" if rig.get("sha256") else rig.get("name")
-
-
-def _features_of(info: dict[str, Any]) -> str | None:
-    features = info.get("features") or {}
-    return f"{features.get('name')} of size {features.get('size')}" if features.get("name") else None

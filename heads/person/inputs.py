@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from heads.geometry.rotation import rotation_vector
+
 POSE = 6
 """Leading entries of a frame's vector: rotation vector (3, radians) and translation (3, rig units)."""
 
@@ -46,35 +48,6 @@ def as_tensor(track: Mapping[str, Any], name: str, device: torch.device | str = 
     if name not in track:
         raise ValueError(f"track: no entry '{name}'; it has {', '.join(sorted(track))}")
     return torch.as_tensor(track[name], dtype=torch.float32, device=device)
-
-
-def rotation_vector(rotation: Tensor) -> Tensor:
-    """Rotation vectors ``[..., 3]`` (radians) of matrices ``[..., 3, 3]``; exact below a half turn."""
-    skew = torch.stack(
-        [
-            rotation[..., 2, 1] - rotation[..., 1, 2],
-            rotation[..., 0, 2] - rotation[..., 2, 0],
-            rotation[..., 1, 0] - rotation[..., 0, 1],
-        ],
-        dim=-1,
-    )
-    cosine = ((rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1)
-    sine = skew.norm(dim=-1) / 2
-    angle = torch.atan2(sine, cosine)
-    return skew * torch.where(sine > 1e-6, angle / (2 * sine).clamp_min(1e-9), torch.full_like(sine, 0.5))[..., None]
-
-
-def rotation_matrix(vector: Tensor) -> Tensor:
-    """Rotation matrices ``[..., 3, 3]`` of rotation vectors ``[..., 3]`` (Rodrigues), smooth at zero."""
-    x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    square = vector.square().sum(-1)[..., None, None]
-    angle = (square + 1e-12).sqrt()
-    a, b = torch.sin(angle) / angle, (1 - torch.cos(angle)) / (square + 1e-12)
-    # The second factor loses all digits near zero; its limit is one half.
-    b = torch.where(square < 1e-6, 0.5 - square / 24, b)
-    return torch.eye(3, dtype=vector.dtype, device=vector.device) + a * cross + b * (cross @ cross)
 
 
 def frame_vectors(track: Mapping[str, Any], device: torch.device | str = "cpu") -> Tensor:

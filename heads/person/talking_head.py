@@ -29,10 +29,12 @@ from torch import Tensor, nn
 
 from configs import InputError
 from heads.gaussians.uv import Gaussians, UVGaussians, render_head
+from heads.geometry.camera import view_intrinsics
+from heads.geometry.rotation import rotation_matrix
 from heads.motion.fields import Motion
 from heads.person.appearance import PersonalAppearance
 from heads.person.backdrop import Backdrop
-from heads.person.inputs import POSE, Drive, frame_vectors, make_drive, rotation_matrix
+from heads.person.inputs import POSE, Drive, frame_vectors, make_drive
 from heads.person.residual import LowRankResidual
 from heads.rig import Rig
 
@@ -260,7 +262,7 @@ class TalkingHead(nn.Module):
         gaussians, parts = self.gaussians(drive, index, refinement)
         if delta is not None:
             gaussians = moved(gaussians, delta)
-        intrinsics = self._intrinsics(drive.intrinsics, height, width, top, left)
+        intrinsics = view_intrinsics(drive.intrinsics, (self.height, self.width), (height, width), (top, left))
         head, alpha, meta = render_head(
             gaussians, parts["rotation"], parts["translation"], intrinsics[None], columns, rows
         )
@@ -268,13 +270,6 @@ class TalkingHead(nn.Module):
         behind = self._behind(background, drive.condition[index], (height, width), window)
         image = head if behind is None else head + (1 - alpha) * behind
         return Rendered(image, alpha, head, gaussians, meta)
-
-    def _intrinsics(self, intrinsics: Tensor, height: int, width: int, top: int, left: int) -> Tensor:
-        scale = intrinsics.new_tensor([width / self.width, height / self.height, 1.0])
-        intrinsics = intrinsics * scale[:, None]
-        shift = torch.zeros_like(intrinsics)
-        shift[0, 2], shift[1, 2] = left, top
-        return intrinsics - shift
 
     def _behind(self, background: str | Tensor | None, condition: Tensor, size, window) -> Tensor | None:
         if isinstance(background, str):

@@ -5,9 +5,10 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from heads.geometry.rotation import rotation_matrix, rotation_vector
 from heads.person.backdrop import Backdrop
 from heads.person.image_registration import planes, register
-from heads.person.inputs import make_drive, neighbourhood, rotation_matrix, rotation_vector
+from heads.person.inputs import make_drive, neighbourhood
 
 
 def track(frames=6, expressions=5):

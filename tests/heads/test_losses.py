@@ -1,6 +1,5 @@
 """Losses and metrics: parity with scikit-image, exact gradients, defined values for degenerate input."""
 
-import math
 import pickle
 
 import numpy as np
@@ -13,7 +12,6 @@ from safetensors.torch import save_file
 from configs import InputError
 from heads import losses
 from heads.lpips import _ALEX, _VGG, CHANNELS, LPIPS
-from heads.measures.image import mean_psnr, psnr
 from heads.ssim_kernel import _ssim_torch, ssim_map
 
 
@@ -129,21 +127,6 @@ def test_huber_difference_ignores_constants_and_short_sequences():
     assert float(losses.huber_difference(x, x + 5)) == pytest.approx(0, abs=1e-9)
     assert float(losses.huber_difference(x, x.flip(1))) > 0
     assert float(losses.huber_difference(x[:, :1], x[:, :1])) == 0
-
-
-def test_psnr_is_the_definition_and_has_defined_ends():
-    x = torch.zeros(4, 4, 3)
-    assert psnr(x, x) == 100
-    assert psnr(x, x + 0.1) == pytest.approx(20, abs=1e-4)
-    mask = torch.zeros(4, 4)
-    assert math.isnan(psnr(x, x, mask))
-    mask[0] = 1
-    half = x.clone()
-    half[1:] = 1
-    assert psnr(x, half, mask) == 100
-    assert mean_psnr(
-        torch.zeros(2, 4, 4, 3), torch.full((2, 4, 4, 3), 0.1), torch.stack([mask, mask * 0])
-    ) == pytest.approx(20)
 
 
 def lpips_files(folder, network, seed=0):
