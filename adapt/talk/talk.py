@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from adapt.avatar.avatar import BACKGROUNDS, load_avatar
-from adapt.avatar.video import FrameFolderWriter, VideoWriter
 from adapt.outputs import claim
 from adapt.talk.options import check_sound, make_poses, parse_controls
 from adapt.talk.talker import Talker
 from cluster.storage.staging import staged
 from configs import InputError
-from shards.format.schema import SAMPLE_RATE
+from shards.media.encode import FrameFolderWriter, VideoWriter
+from shards.media.rates import SAMPLE_RATE
 from shards.media.sound import stream_audio
 
 # Sound is read in blocks of so many seconds.
@@ -90,9 +90,11 @@ def talk(
     provenance = opened.provenance(Path(str(audio)).name)
     start = time.monotonic()
     if background == "rgba":
-        writer: FrameFolderWriter | VideoWriter = FrameFolderWriter(out, provenance=provenance, sound=audio)
+        writer: FrameFolderWriter | VideoWriter = FrameFolderWriter(
+            out, tags=provenance.tags(), record=provenance.as_dict(), sound=audio
+        )
     else:
-        writer = VideoWriter(out, opened.size, opened.size, provenance=provenance, sound=audio)
+        writer = VideoWriter(out, opened.size, opened.size, tags=provenance.tags(), sound=audio)
     with writer:
         for block in stream_audio(audio, round(BLOCK_SECONDS * SAMPLE_RATE)):
             _write(writer, talker, talker.feed(block))

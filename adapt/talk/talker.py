@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from adapt.avatar.avatar import Avatar, BodyFrames
-from adapt.avatar.video import FPS
 from adapt.clip import FEATURES
 from adapt.drivers.base import Bounds, Driver, Expressions
 from adapt.drivers.prior import PriorDriver
@@ -21,7 +20,7 @@ from adapt.talk.poses import ClipPoses, Poses, PoseSource
 from adapt.talk.silence import Resting, SpeechActivity, resting_expression
 from configs import InputError
 from shards.features import FeatureStream
-from shards.format.schema import SAMPLES_PER_FRAME
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 # Frames that are rendered at a time.
 BATCH = 4

@@ -13,13 +13,13 @@ import soundfile
 import headstart
 from adapt.avatar.avatar import load_avatar
 from adapt.avatar.export.ply import export
-from adapt.avatar.video import read_frames
 from adapt.budget import Clock
 from adapt.evaluate.evaluate import evaluate
 from adapt.job import adapt as make_avatar
 from adapt.talk.talk import talk
 from cluster.storage import storage
 from configs import InputError
+from shards.media.decode import read_frames
 from tests.support.avatars import SIZE, make_world
 from tests.support.s3_faults import BUCKET, s3_server
 

@@ -8,7 +8,7 @@ import soundfile
 
 from adapt.avatar.avatar import load_avatar
 from adapt.avatar.export.ply import export, read_ply
-from adapt.avatar.video import read_frames, stream_sound, video_info
+from adapt.avatar.provenance import parse_tags
 from adapt.drivers.base import Bounds, drive
 from adapt.drivers.loudness import LoudnessDriver
 from adapt.drivers.ridge import RidgeDriver
@@ -18,6 +18,9 @@ from adapt.talk.talk import talk
 from adapt.talk.talker import Talker
 from configs import InputError
 from heads.geometry.rotation import rotation_to_euler
+from shards.media.decode import read_frames
+from shards.media.probe import video_info
+from shards.media.sound import stream_sound
 from tests.support.avatars import SIZE, make_world
 
 
@@ -94,7 +97,7 @@ def test_the_result_says_who_drove_and_the_file_that_it_is_synthetic(avatar, spe
     assert {"video", "frames", "fps", "driver", "delay_seconds"} <= result.keys()
     assert "ridge" in result["driver"]
     assert result["background"] == "original"
-    statement = video_info(tmp_path / "out.mp4")["provenance"]
+    statement = parse_tags(video_info(tmp_path / "out.mp4").tags)
     assert statement["synthetic"]
     assert statement["avatar"] == "ada"
     assert len(statement["avatar_sha256"]) == 64
