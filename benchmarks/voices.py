@@ -29,10 +29,11 @@ from typing import Any
 
 import numpy as np
 
-from adapt.evaluate import metrics
 from adapt.recipes import RECIPES
 from benchmarks.recipes import CLIPS, means
 from benchmarks.results import row, stored, write
+from heads.measures.face import eye_distance, lip_gap
+from heads.rig.facemesh import LIPS
 
 PEOPLE = ("cnn2_a", "may", "french_a", "ed_pose2_a", "hl_video4")
 # The clips of these people are in English where nothing else is said.
@@ -149,7 +150,7 @@ def spoken_in(name: str, video: Path, first: int, count: int, expert: Any) -> Vo
         blocks = [np.arange(i, min(i + BLOCK, len(clip))) for i in range(0, len(clip), BLOCK)]
         lips = [expert.frame_features(clip.frames(rows), landmarks[rows]) for rows in blocks]
         sound = clip.audio[: len(clip) * RATE // FPS].copy()
-    opening = None if video.stem in UNTRUSTED else metrics.lip_gap(landmarks)
+    opening = None if video.stem in UNTRUSTED else lip_gap(landmarks)
     return Voice(name, sound, opening, _joined(lips), landmarks)
 
 
@@ -200,7 +201,7 @@ def _say(rows: list[dict[str, Any]]) -> None:
 def heard(avatar: Any, sound: np.ndarray, expert: Any) -> tuple[np.ndarray, Any]:
     """Landmarks ``[T, 478, 3]`` px found in the avatar's frames for a sound, and the expert's features of the lips."""
     from adapt.avatar.video import as_uint8
-    from adapt.talk.talk import Talker
+    from adapt.talk.talker import Talker
     from shards.tracking import detect_landmarks
 
     talker = Talker(avatar)
@@ -231,7 +232,7 @@ def figures(case: str, voice: Voice, landmarks: np.ndarray, lips: Any, expert: A
     from shards.features import extract_features
 
     count = min(len(landmarks), len(voice.sound) * FPS // RATE)
-    opening = metrics.lip_gap(landmarks[:count])
+    opening = lip_gap(landmarks[:count])
     rows = [
         row(case, "frames", count, "frames"),
         row(case, "spread of the mouth's opening", float(100 * opening.std()), "% of the eye distance"),
@@ -252,10 +253,10 @@ def figures(case: str, voice: Voice, landmarks: np.ndarray, lips: Any, expert: A
 
 def lip_speed(landmarks: np.ndarray) -> float:
     """Mean path of a lip landmark from frame to frame without the lips' common motion, percent of the eye distance."""
-    lips = landmarks[:, list(metrics.LIPS), :2]
+    lips = landmarks[:, list(LIPS), :2]
     lips = lips - lips.mean(1, keepdims=True)
     path = np.linalg.norm(np.diff(lips, axis=0), axis=-1).mean(1)
-    return float((100 * path / metrics.eye_distance(landmarks)[1:]).mean())
+    return float((100 * path / eye_distance(landmarks)[1:]).mean())
 
 
 # --- results --------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from configs import InputError
 from heads.gaussians.layout import lay_out
+from heads.geometry.rotation import quaternion_product, quaternions
 from heads.raster.api import rasterization
 
 # Columns of a map: offset 3 (triangle units), quaternion 4 (wxyz, any length), log-scale 3 (triangle units),
@@ -85,33 +86,6 @@ def triangle_frames(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     x = F.normalize(torch.where(proper, e, axes[0]), dim=-1)
     z = F.normalize(torch.where(proper, normal, axes[2]), dim=-1)
     return torch.stack([x, torch.linalg.cross(z, x), z], -1), k
-
-
-def quaternions(R: Tensor) -> Tensor:
-    """Unit quaternions wxyz [..., 4] of rotations [..., 3, 3], differentiable everywhere."""
-    m = R.flatten(-2).unbind(-1)
-    squares = torch.stack(
-        [1 + m[0] + m[4] + m[8], 1 + m[0] - m[4] - m[8], 1 - m[0] + m[4] - m[8], 1 - m[0] - m[4] + m[8]], -1
-    )
-    # Row k is the quaternion times four times its component k; the row of the largest component is well conditioned.
-    rows = torch.stack(
-        [
-            torch.stack([squares[..., 0], m[7] - m[5], m[2] - m[6], m[3] - m[1]], -1),
-            torch.stack([m[7] - m[5], squares[..., 1], m[1] + m[3], m[2] + m[6]], -1),
-            torch.stack([m[2] - m[6], m[1] + m[3], squares[..., 2], m[5] + m[7]], -1),
-            torch.stack([m[3] - m[1], m[2] + m[6], m[5] + m[7], squares[..., 3]], -1),
-        ],
-        -2,
-    )
-    best = squares.argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
-    return F.normalize(rows.gather(-2, best)[..., 0, :], dim=-1)
-
-
-def quaternion_product(p: Tensor, q: Tensor) -> Tensor:
-    """Hamilton product of quaternions wxyz [..., 4]: first turn by q, then by p."""
-    pw, pv, qw, qv = p[..., :1], p[..., 1:], q[..., :1], q[..., 1:]
-    vector = pw * qv + qw * pv + torch.linalg.cross(pv, qv)
-    return torch.cat([pw * qw - (pv * qv).sum(-1, True), vector], -1)
 
 
 class UVGaussians(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from heads.ridge import ridge_weights
 from heads.rig import facemesh
 from heads.rig.atlas import build_atlas
 from heads.rig.completion import (
@@ -24,7 +25,6 @@ from heads.rig.controls import control_directions
 from heads.rig.rig import FORMAT
 
 HINGE = np.array([0.0, 0.55, 0.8])  # the axis of the jaw's joints, in front of the ears
-JAW_POINTS = (152, 148, 377, 176, 400, 149, 378, 175, 199, 200, 208, 428, 171, 396)
 LOOP_FOLLOW = (0.6, 0.3, 0.12, 0.04)  # how far rows of cranium and neck go along with the face's outline
 
 
@@ -162,7 +162,7 @@ def _extend_expression(head: Head, basis: np.ndarray) -> np.ndarray:
 
 def _jaw_turn(vertices: np.ndarray, basis: np.ndarray) -> np.ndarray:
     """Rotation vectors (K, 3) of the jaw about its hinge that best explain the chin's motion."""
-    arm = vertices[list(JAW_POINTS)] - HINGE
+    arm = vertices[list(facemesh.JAW)] - HINGE
     zero = np.zeros(len(arm))
     cross = np.stack(
         [
@@ -173,8 +173,8 @@ def _jaw_turn(vertices: np.ndarray, basis: np.ndarray) -> np.ndarray:
         1,
     )  # cross[n] @ turn == turn x arm[n]
     system = cross.reshape(-1, 3)
-    motion = basis[:, list(JAW_POINTS)].reshape(len(basis), -1)
-    return np.linalg.solve(system.T @ system + 0.05 * np.eye(3), system.T @ motion.T).T
+    motion = basis[:, list(facemesh.JAW)].reshape(len(basis), -1)
+    return ridge_weights(system.T @ system, system.T @ motion.T, 0.05).T
 
 
 def _lids_over_eyeballs(head: Head, eyelids: np.ndarray, centres: np.ndarray) -> np.ndarray:

@@ -188,7 +188,7 @@ def _cranium(head: Head) -> np.ndarray:
 
 def _ear_weight(points: np.ndarray, face: np.ndarray) -> np.ndarray:
     """How much of an ear is at the points (...,): an upright ellipse just behind the landmarks at the tragus."""
-    tragus = np.abs(face[[234, 454]]).mean(0)
+    tragus = np.abs(face[[facemesh.FACE_RIGHT, facemesh.FACE_LEFT]]).mean(0)
     x, y, z = np.abs(points[..., 0]), points[..., 1], points[..., 2]
     away = ((y - tragus[1] - 0.02) / 0.5) ** 2 + ((z - tragus[2] - 0.36) / 0.3) ** 2
     return np.exp(-(away**2)) * (x > 0.6)

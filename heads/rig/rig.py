@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from configs import InputError
+from heads.geometry.rotation import gaze_rotation
 
 FORMAT = "headstart-rig/1"
 CONTROLS = ("jaw", "blink_left", "blink_right", "brows_up", "brows_down", "smile", "pucker", "gaze_x", "gaze_y")
@@ -159,7 +160,7 @@ class Rig:
         return _combine(eyelids * self.lid_scale(identity), self.eyelids)
 
     def _turn_eyes(self, vertices: Tensor, identity: Tensor, gaze: Tensor) -> Tensor:
-        rotation = _gaze_rotation(gaze).expand(len(vertices), 2, 3, 3)
+        rotation = gaze_rotation(gaze).expand(len(vertices), 2, 3, 3)
         centres = self.eyeball_positions(identity).expand(len(vertices), 2, 3)
         vertices = vertices.clone()
         for eye in (0, 1):
@@ -192,14 +193,6 @@ class Rig:
 def _combine(coefficients: Tensor, basis: Tensor) -> Tensor:
     """(B, K) x (K, V, 3) -> (B, V, 3)."""
     return (coefficients @ basis.flatten(1)).unflatten(1, basis.shape[1:])
-
-
-def _gaze_rotation(gaze: Tensor) -> Tensor:
-    """Rotations (..., 3, 3) that take straight ahead, (0, 0, -1), to yaw (+x) and pitch (+y)."""
-    (sy, sp), (cy, cp) = gaze.sin().unbind(-1), gaze.cos().unbind(-1)
-    zero = torch.zeros_like(sy)
-    rows = (cy, -sy * sp, -sy * cp), (zero, cp, -sp), (sy, cy * sp, cy * cp)
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:

@@ -139,7 +139,8 @@ def covering(neutral: Tensor, binding: Any, rig: Any) -> Tensor:
     whose footprint is held to a triangle smaller than they are: gaps. Here every point of a region of the mean head
     belongs to the region's nearest texel, and a Gaussian takes the mean and the spread of what belongs to it.
     """
-    from heads.gaussians.uv import quaternions, triangle_frames
+    from heads.gaussians.uv import triangle_frames
+    from heads.geometry.rotation import quaternions
 
     mean, faces = rig.mean.cpu(), rig.faces.cpu().long()
     frames, units = (x[0] for x in triangle_frames(mean[None], faces))

@@ -9,11 +9,15 @@ import soundfile
 from adapt.avatar.avatar import load_avatar
 from adapt.avatar.export.ply import export, read_ply
 from adapt.avatar.video import read_frames, stream_sound, video_info
-from adapt.drivers.driving import Bounds, LoudnessDriver, RidgeDriver, drive
+from adapt.drivers.base import Bounds, drive
+from adapt.drivers.loudness import LoudnessDriver
+from adapt.drivers.ridge import RidgeDriver
 from adapt.job import adapt as make_avatar
-from adapt.talk.poses import rotation_to_euler
-from adapt.talk.talk import Talker, parse_controls, talk
+from adapt.talk.options import parse_controls
+from adapt.talk.talk import talk
+from adapt.talk.talker import Talker
 from configs import InputError
+from heads.geometry.rotation import rotation_to_euler
 from tests.support.avatars import SIZE, make_world
 
 
@@ -128,7 +132,7 @@ def test_angles_controls_and_blinks_do_what_they_say(avatar, speech, tmp_path):
     open_jaw = _stream(opened, sound, [], blink="none", controls={"jaw": 1.0})
     assert np.abs(still - closed).max() > 0.02
     assert np.abs(still - open_jaw).max() > 0.02
-    from adapt.talk.talk import make_poses
+    from adapt.talk.options import make_poses
 
     poses = make_poses(opened, None, 15.0, None, None, "clip", 0).at(np.arange(2))
     assert np.degrees(rotation_to_euler(poses.rotation)[0, 0]) == pytest.approx(15, abs=1e-3)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from configs import InputError
 from heads.gaussians.free import Densifier, FreeGaussians
-from heads.gaussians.uv import Gaussians, UVGaussians, quaternion_product, quaternions, render_head
-from heads.raster.backends.reference import rotation_matrices
+from heads.gaussians.uv import Gaussians, UVGaussians, render_head
+from heads.geometry.rotation import quaternion_matrices as rotation_matrices
+from heads.geometry.rotation import quaternion_product, quaternions
 from tests.support.raster_scenes import small_rotations
 
 

@@ -232,7 +232,7 @@ def test_viewmats_and_means_are_two_sides_of_one_motion():
     moved[0] = arguments[0] @ turn.T + shift
     w = torch.sqrt(1 + turn.trace()) / 2
     q = torch.stack([w, *((turn[i, j] - turn[j, i]) / (4 * w) for i, j in ((2, 1), (0, 2), (1, 0)))])
-    from heads.gaussians.uv import quaternion_product
+    from heads.geometry.rotation import quaternion_product
 
     moved[1] = quaternion_product(q.expand(80, 4), arguments[1])
     motion = torch.eye(4, dtype=torch.float64)

@@ -7,23 +7,13 @@ picture does not depend on their size.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from heads.geometry.rotation import quaternion_matrices
 
 _TILE = 16
 _CHUNK_ELEMENTS = 1 << 22  # (pixel, Gaussian) products evaluated at once
 _FINISHED = 1e-4
-
-
-def rotation_matrices(quats: Tensor) -> Tensor:
-    """Rotation matrices [..., 3, 3] of quaternions wxyz [..., 4] of any length; zero means no rotation."""
-    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
-    rows = (
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    )  # fmt: skip
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
 def project(means, quats, scales, opacities, viewmats, Ks, camera, compensate=False):
@@ -42,7 +32,7 @@ def project(means, quats, scales, opacities, viewmats, Ks, camera, compensate=Fa
     v = (y / z).clamp(-cy / fy - margin_y, (camera.height - cy) / fy + margin_y)
     a = (rotation[..., 0, :] - u[..., None] * rotation[..., 2, :]) * (fx / z)[..., None]
     b = (rotation[..., 1, :] - v[..., None] * rotation[..., 2, :]) * (fy / z)[..., None]
-    shape = (rotation_matrices(quats) * scales[..., None, :])[:, None]
+    shape = (quaternion_matrices(quats) * scales[..., None, :])[:, None]
     row0, row1 = (a[..., None, :] @ shape)[..., 0, :], (b[..., None, :] @ shape)[..., 0, :]
     xx, xy, yy = (row0 * row0).sum(-1), (row0 * row1).sum(-1), (row1 * row1).sum(-1)
     sharp = torch.linalg.cross(row0, row1).square().sum(-1)
