@@ -39,7 +39,7 @@ def to_axes(cloud: Cloud, axes: str) -> Cloud:
 
 def half_turn(cloud: Cloud) -> Cloud:
     """The cloud turned by 180° about x: between ``opencv`` and ``opengl``, in either direction."""
-    means = cloud.means * np.float32([1, -1, -1])
+    means = cloud.means * np.array([1, -1, -1], np.float32)
     # The quaternion of the half turn is (0, 1, 0, 0); its product with (w, x, y, z) is (-x, w, -z, y).
     w, x, y, z = cloud.quats.T
     return cloud.replace(means=means, quats=np.stack([-x, w, -z, y], -1))

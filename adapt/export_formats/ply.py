@@ -106,6 +106,8 @@ def _columns(path: str | Path, lines: list[str], data: bytes, at: int) -> dict[s
         raise InputError(f"{path}: column '{missing[0]}' is missing; expected {', '.join(_NEEDED)}")
     count = int(next((line.split()[2] for line in lines if line.startswith("element vertex ")), "0"))
     if len(data) - at < count * len(names) * 4:
-        raise InputError(f"{path}: cut short: {count} Gaussians announced, {len(data) - at} bytes of rows; copy it again")
+        raise InputError(
+            f"{path}: cut short: {count} Gaussians announced, {len(data) - at} bytes of rows; copy it again"
+        )
     table = np.frombuffer(data, "<f4", count * len(names), at).reshape(count, len(names))
     return {name: table[:, i] for i, name in enumerate(names)}

@@ -71,7 +71,9 @@ def _offered() -> list[tuple[str, Any]]:
         candidate = point.load()
         missing = [name for name in ("SUFFIXES", "AXES", "write", "read") if not hasattr(candidate, name)]
         if missing:
-            raise InputError(f"export format '{point.name}' ({point.value}) lacks {', '.join(missing)}; update its package")
+            raise InputError(
+                f"export format '{point.name}' ({point.value}) lacks {', '.join(missing)}; update its package"
+            )
         offered.append((point.name, candidate))
     return offered
 

@@ -82,7 +82,9 @@ def require_usd() -> Any:
         import pxr
         from pxr import Gf, Sdf, Usd, UsdGeom, UsdUtils, UsdVol, Vt  # noqa: F401
     except ImportError as error:
-        raise InputError(f"USD files need usd-core, which cannot be imported ({error}); install it: {INSTALL}") from None
+        raise InputError(
+            f"USD files need usd-core, which cannot be imported ({error}); install it: {INSTALL}"
+        ) from None
     found = tuple(Usd.GetVersion())
     if found < FIRST_VERSION:
         raise InputError(
@@ -179,7 +181,9 @@ def _attributes(cloud: Cloud) -> dict[str, np.ndarray]:
 
 def _plain(notes: dict[str, object]) -> dict[str, object]:
     """Values that USD dictionaries hold: texts, numbers and truth values."""
-    return {key: value if isinstance(value, str | bool | int | float) else json.dumps(value) for key, value in notes.items()}
+    return {
+        key: value if isinstance(value, str | bool | int | float) else json.dumps(value) for key, value in notes.items()
+    }
 
 
 def read(path: str | Path, frame: int | None = None) -> Cloud:

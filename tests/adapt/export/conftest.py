@@ -1,21 +1,12 @@
-"""Generated clouds, and the record that every file carries."""
+"""A generated cloud, and the record that every file carries."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
+from export_samples import make_cloud
 
-from adapt.export_formats.cloud import Cloud
+from adapt.export_formats import Cloud
 from adapt.provenance import Provenance
-
-
-def make_cloud(n: int = 4000, seed: int = 0) -> Cloud:
-    """Gaussians of a head's size with every rotation, and opacities and colours from one end to the other."""
-    rng = np.random.default_rng(seed)
-    opacities = np.concatenate([[0.0, 1.0, 1e-7], rng.uniform(0, 1, n - 3)])
-    colors = np.concatenate([[[0, 0, 0], [1, 1, 1], [1, 0, 0.5]], rng.uniform(0, 1, (n - 3, 3))])
-    scales = np.exp(rng.uniform(np.log(6e-5), np.log(0.03), (n, 3)))
-    return Cloud.make(rng.normal(0, 0.08, (n, 3)), rng.normal(size=(n, 4)), scales, opacities, colors)
 
 
 @pytest.fixture
