@@ -47,9 +47,9 @@ class Cloud:
             expected = (len(self.means),) if width is None else (len(self.means), width)
             if array.shape != expected:
                 raise InputError(f"Gaussians: {name} has shape {list(array.shape)}, expected {list(expected)}")
-            finite = np.isfinite(array).reshape(len(array), -1).all(1)
+            finite = np.isfinite(array)
             if not finite.all():
-                row = int(np.argmin(finite))
+                row = int(np.argwhere(~finite)[0, 0])
                 raise InputError(f"Gaussians: {name} of Gaussian {row} is not finite; adapt the avatar again")
 
     @classmethod

@@ -168,14 +168,14 @@ class _Stage:
 
 def _attributes(cloud: Cloud) -> dict[str, np.ndarray]:
     """Arrays by attribute; quaternions as USD keeps them in memory, xyzw."""
-    reach = 3 * cloud.scales.max(1, keepdims=True)  # a Gaussian is drawn to three standard deviations
+    reach = 3 * np.maximum.reduce(cloud.scales.T)  # a Gaussian is drawn to three standard deviations
     return {
         "positions": cloud.means,
         "orientations": np.roll(cloud.quats, -1, axis=1),
         "scales": cloud.scales,
         "opacities": cloud.opacities,
         _F_DC: cloud.f_dc,
-        "extent": np.stack([(cloud.means - reach).min(0), (cloud.means + reach).max(0)]),
+        "extent": np.stack([(cloud.means.T - reach).min(1), (cloud.means.T + reach).max(1)]),
     }
 
 

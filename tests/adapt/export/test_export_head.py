@@ -145,3 +145,20 @@ def test_unknown_frames_controls_and_angles_are_refused(avatar, tmp_path):
     with pytest.raises(InputError, match="exists"):
         export(avatar, tmp_path / "head.ply")
     assert (tmp_path / "head.ply").read_text() == "mine"
+
+
+def test_blendshapes_move_the_head_in_place_of_the_sound(avatar, speech):
+    from adapt.export_formats.arkit import NAMES, arkit_map
+    from adapt.export_formats.blendshapes import BlendshapeDriver, Blendshapes
+
+    opened = load_avatar(avatar, "cpu")
+    jaw = np.clip(np.sin(np.arange(25) / 3), 0, 1)
+    weights = np.zeros((25, 52), np.float32)
+    weights[:, NAMES.index("jawOpen")] = 0.3 * jaw
+    opened.driver = BlendshapeDriver(arkit_map(opened.rig), Blendshapes(weights, (np.arange(25) + 0.5) / 25))
+    talker = SpeakingHead(opened, blink="none")
+    sound = soundfile.read(speech, dtype="float32")[0]
+    means = np.stack([cloud.means for cloud in [*talker.feed(sound), *talker.finish()]])
+    follows = np.abs(means[:, :, 1] - means[:1, :, 1])
+    moving = follows.std(0) > 0.5 * follows.std(0).max()
+    assert np.corrcoef(follows[:, moving].mean(1), jaw)[0, 1] > 0.95
