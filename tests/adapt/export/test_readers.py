@@ -32,7 +32,7 @@ def packages(tmp_path) -> Path:
         pytest.skip("node is not installed")
     if folder is None or not (Path(folder) / "node_modules").is_dir():
         pytest.skip(
-            f"no readers: npm install the packages of {HERE / 'package.json'}, then HEADSTART_NODE_READERS=FOLDER"
+            f"no readers: install the npm packages of {HERE / 'package.json'}, then HEADSTART_NODE_READERS=FOLDER"
         )
     place = tmp_path / "readers"
     place.mkdir()
