@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -201,8 +201,8 @@ def spoken_clouds(
     """
     talker = SpeakingHead(avatar, pose=pose, blink=blink, controls=controls, style=style, seed=seed)
     for block in stream_audio(audio, _BLOCK):
-        yield from talker.feed(block)
-    yield from talker.finish()
+        yield from cast("Iterator[Cloud]", talker.feed(block))
+    yield from cast("Iterator[Cloud]", talker.finish())
 
 
 class SpeakingHead(Talker):
