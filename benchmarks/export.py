@@ -39,7 +39,7 @@ def make_head(count: int) -> Any:
     """``heads`` Gaussians ``[1, N, ...]`` in rig units, of a trained head's statistics."""
     import torch
 
-    from heads.gaussians import Gaussians
+    from heads import Gaussians
 
     rng = np.random.default_rng(0)
     around = rng.normal(size=(count, 3))
@@ -51,7 +51,7 @@ def make_head(count: int) -> Any:
 
 def written_formats() -> Iterator[tuple[str, Any]]:
     """Suffixes and formats that this machine can write."""
-    from adapt.export_formats import formats
+    from adapt.avatar.export import formats
     from configs import InputError
 
     for suffix, candidate in formats().items():
@@ -66,7 +66,7 @@ def written_formats() -> Iterator[tuple[str, Any]]:
 
 def stills(head: Any, folder: Path) -> list[dict[str, Any]]:
     """Seconds and megabytes of one head in every format."""
-    from adapt.export_formats import Cloud
+    from adapt.avatar.export import Cloud
 
     case, rows = f"{head.n} Gaussians, one moment", []
     for suffix, candidate in written_formats():
@@ -83,8 +83,8 @@ def stills(head: Any, folder: Path) -> list[dict[str, Any]]:
 
 def animations(head: Any, frames: int, folder: Path) -> list[dict[str, Any]]:
     """Frames per second and megabytes a frame where every mean moves and nothing else does."""
-    from adapt.export_formats import Cloud, write_frames
-    from adapt.export_formats.registry import animates
+    from adapt.avatar.export import Cloud, write_frames
+    from adapt.avatar.export.registry import animates
 
     still = Cloud.of_head(head)
 

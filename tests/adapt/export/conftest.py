@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from export_samples import make_cloud
 
-from adapt.export_formats import Cloud
-from adapt.provenance import Provenance
+from adapt.avatar.export import Cloud
+from adapt.avatar.provenance import Provenance
+from tests.support.export_samples import make_cloud
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 import pytest
-from export_samples import make_cloud
 
-from adapt.export_formats import ply, usd, write_frames
-from adapt.export_formats.axes import moved
+from adapt.avatar.export import ply, usd, write_frames
+from adapt.avatar.export.axes import moved
 from configs import InputError
+from tests.support.export_samples import make_cloud
 
 
 def clouds(count: int, n: int = 500):

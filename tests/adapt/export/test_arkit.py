@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from adapt.export_formats.arkit import NAMES, arkit_map
-from adapt.export_formats.blendshapes import (
+from adapt.drivers.arkit import NAMES, arkit_map
+from adapt.drivers.blendshapes import (
     BlendshapeDriver,
     Blendshapes,
     read_blendshapes,

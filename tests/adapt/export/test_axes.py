@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from export_samples import covariances
 
-from adapt.export_formats.axes import checked_axes, half_turn, moved, rotation_matrices, to_axes
+from adapt.avatar.export.axes import checked_axes, half_turn, moved, rotation_matrices, to_axes
 from configs import InputError
+from tests.support.export_samples import covariances
 
 HALF_TURN = np.diag([1.0, -1.0, -1.0])
 
@@ -34,7 +34,7 @@ def test_a_head_in_opengl_axes_is_upright_and_looks_at_the_viewer(cloud):
 
 
 def test_a_pose_moves_means_and_covariances(cloud):
-    from adapt.poses import euler_to_rotation
+    from heads.geometry.rotation import euler_to_rotation
 
     rotation = euler_to_rotation(*(np.radians([angle]) for angle in (30, -20, 10)))[0].astype(np.float64)
     posed = moved(cloud, rotation, np.array([0.1, 0.2, 0.3]))

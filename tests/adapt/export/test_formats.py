@@ -9,11 +9,11 @@ import sys
 
 import numpy as np
 import pytest
-from export_samples import BOUNDS, assert_within
 
-from adapt.export_formats import Cloud, format_of, formats, glb, ply, spz, usd
-from adapt.export_formats.axes import half_turn
+from adapt.avatar.export import Cloud, format_of, formats, glb, ply, spz, usd
+from adapt.avatar.export.axes import half_turn
 from configs import InputError
+from tests.support.export_samples import BOUNDS, assert_within
 
 SUFFIXES = (".ply", ".glb", ".spz", ".usdc", ".usdz")
 
@@ -109,7 +109,7 @@ def test_values_out_of_range_are_moved_into_it():
 def test_a_batch_of_heads_becomes_clouds_in_metres():
     import torch
 
-    from heads.gaussians import Gaussians
+    from heads import Gaussians
 
     parts = torch.randn(2, 5, 3), torch.randn(2, 5, 4), torch.rand(2, 5, 3), torch.rand(2, 5), torch.rand(2, 5, 3)
     batch = Gaussians(*parts)
@@ -233,7 +233,7 @@ def test_formats_are_found_by_suffix_and_an_unknown_one_lists_them():
 
 
 def test_another_package_adds_a_format_by_an_entry_point(monkeypatch):
-    from adapt.export_formats import registry
+    from adapt.avatar.export import registry
 
     class Point:
         name, value = "toy", "toy:format"

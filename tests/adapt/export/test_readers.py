@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export_samples import BOUNDS, Bounds, assert_within, covariances
 
-from adapt.export_formats import Cloud, format_of, glb, ply
-from adapt.export_formats.axes import half_turn, rotation_matrices
-from adapt.export_formats.cloud import colors_of
+from adapt.avatar.export import Cloud, format_of, glb, ply
+from adapt.avatar.export.axes import half_turn, rotation_matrices
+from adapt.avatar.export.cloud import colors_of
+from tests.support.export_samples import BOUNDS, Bounds, assert_within, covariances
 
 pytestmark = pytest.mark.node
 HERE = Path(__file__).parent

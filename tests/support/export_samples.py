@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adapt.export_formats.axes import rotation_matrices
-from adapt.export_formats.cloud import Cloud
+from adapt.avatar.export.axes import rotation_matrices
+from adapt.avatar.export.cloud import Cloud
 
 
 def make_cloud(n: int = 4000, seed: int = 0) -> Cloud:

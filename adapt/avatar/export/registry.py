@@ -13,8 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from adapt.export_formats.cloud import Cloud
-from adapt.export_formats.files import Record
+from adapt.avatar.export.cloud import Cloud
+from adapt.avatar.export.files import Record
 from configs import InputError, nearest
 
 GROUP = "headstart.exports"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import soundfile
-from adapt_fixture import SIZE, make_world
 
-from adapt.adapt import adapt as make_avatar
-from adapt.avatar import load_avatar
-from adapt.export_formats import format_of, ply
-from adapt.export_head import SpeakingHead, export, still_cloud
+from adapt.avatar.avatar import load_avatar
+from adapt.avatar.export import format_of, ply
+from adapt.export import SpeakingHead, export, still_cloud
+from adapt.job import adapt as make_avatar
 from configs import InputError
+from tests.support.avatars import SIZE, make_world
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_moving_pose_moves_the_head_as_a_whole(avatar, speech):
 
 def test_usd_holds_the_spoken_sound(avatar, speech, tmp_path):
     pytest.importorskip("pxr", reason="usd-core is not installed: pip install 'headstart[usd]'")
-    from adapt.export_formats import usd
+    from adapt.avatar.export import usd
 
     done = export(avatar, tmp_path / "head.usdz", audio=speech, blink="none")
     assert (done["format"], done["frames"]) == ("usdz", 25)
@@ -148,8 +148,8 @@ def test_unknown_frames_controls_and_angles_are_refused(avatar, tmp_path):
 
 
 def test_blendshapes_move_the_head_in_place_of_the_sound(avatar, speech):
-    from adapt.export_formats.arkit import NAMES, arkit_map
-    from adapt.export_formats.blendshapes import BlendshapeDriver, Blendshapes
+    from adapt.drivers.arkit import NAMES, arkit_map
+    from adapt.drivers.blendshapes import BlendshapeDriver, Blendshapes
 
     opened = load_avatar(avatar, "cpu")
     jaw = np.clip(np.sin(np.arange(25) / 3), 0, 1)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from adapt_fixture import make_world
 
-from adapt.export_formats.arkit import arkit_map
-from adapt.export_formats.blendshapes import read_blendshapes
-from adapt.track_head import track
+from adapt.drivers.arkit import arkit_map
+from adapt.drivers.blendshapes import read_blendshapes
+from adapt.track import track
 from configs import InputError
 from heads.rig import load_rig
 from heads.rig.controls import measures
+from tests.support.avatars import make_world
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def tracker(world, monkeypatch):
                 segment.track = {k: v[:5] if len(v) == 25 else v for k, v in segment.track.items()}
             yield segment
 
-    monkeypatch.setattr("adapt.track_head.track_frames", segments)
+    monkeypatch.setattr("adapt.track.track_frames", segments)
 
 
 def opening(expression: np.ndarray) -> np.ndarray:
@@ -60,7 +60,7 @@ def test_what_cannot_be_is_refused(world, tracker, tmp_path, monkeypatch):
     (tmp_path / "talk.csv").write_text("mine")
     with pytest.raises(InputError, match="exists"):
         track(world.video, tmp_path / "talk.csv")
-    monkeypatch.setattr("adapt.track_head.track_frames", lambda video, **options: iter(()))
+    monkeypatch.setattr("adapt.track.track_frames", lambda video, **options: iter(()))
     with pytest.raises(InputError, match="no frame with a face"):
         track(world.video, tmp_path / "other.csv")
     assert [entry.name for entry in tmp_path.iterdir()] == ["talk.csv"]

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from adapt.export_formats.axes import OPENGL, checked_axes, half_turn, to_axes
-from adapt.export_formats.cloud import Cloud, colors_of
-from adapt.export_formats.files import Record, as_json, partial_file, statement
+from adapt.avatar.export.axes import OPENGL, checked_axes, half_turn, to_axes
+from adapt.avatar.export.cloud import Cloud, colors_of
+from adapt.avatar.export.files import Record, as_json, partial_file, statement
 from configs import InputError
 
 SUFFIXES = (".usdc", ".usdz")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from adapt.export_formats.cloud import Cloud
+from adapt.avatar.export.cloud import Cloud
 from configs import InputError
 
 OPENCV, OPENGL = "opencv", "opengl"

@@ -10,22 +10,23 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from adapt.avatar import Avatar, load_avatar
-from adapt.export_formats.axes import checked_axes, moved
-from adapt.export_formats.cloud import MEAN_EYE_DISTANCE, Cloud
-from adapt.export_formats.ply import AXES as PLY_AXES
-from adapt.export_formats.registry import animated_suffixes, animates, format_of
-from adapt.export_formats.sequence import write_frames
+from adapt.avatar.avatar import Avatar, load_avatar
+from adapt.avatar.export.axes import checked_axes, moved
+from adapt.avatar.export.cloud import MEAN_EYE_DISTANCE, Cloud
+from adapt.avatar.export.ply import AXES as PLY_AXES
+from adapt.avatar.export.registry import animated_suffixes, animates, format_of
+from adapt.avatar.export.sequence import write_frames
+from adapt.models.drive import DRIVEN, TRACK_CONTEXT, Drive, drive_of
 from adapt.outputs import claim
-from adapt.poses import ClipPoses, FixedPose, GeneratedPoses, euler_to_rotation, still_pose
-from adapt.recipes.parts.drive import DRIVEN, TRACK_CONTEXT, Drive, drive_of
-from adapt.talk import Talker, check_sound, parse_controls
-from adapt.video import FPS
-from cluster.staging import staged
+from adapt.talk.options import check_sound, parse_controls
+from adapt.talk.poses import ClipPoses, FixedPose, GeneratedPoses, still_pose
+from adapt.talk.talker import Talker
+from cluster.storage.staging import staged
 from configs import InputError
-from shards.audio import stream_audio
+from heads.geometry.rotation import euler_to_rotation
+from shards.media.rates import FPS
+from shards.media.sound import stream_audio
 
-_BLOCK = 16_000  # samples: a second of sound at a time
 POSES = ("still", "clip", "generated")
 
 
@@ -200,7 +201,7 @@ def spoken_clouds(
         pose: ``still`` leaves the head in head space; ``clip`` and ``generated`` move it about the clip's middle place.
     """
     talker = SpeakingHead(avatar, pose=pose, blink=blink, controls=controls, style=style, seed=seed)
-    for block in stream_audio(audio, _BLOCK):
+    for block in stream_audio(audio):
         yield from cast("Iterator[Cloud]", talker.feed(block))
     yield from cast("Iterator[Cloud]", talker.finish())
 

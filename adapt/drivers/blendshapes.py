@@ -1,4 +1,4 @@
-"""Files of ARKit weights over time: CSV of Live Link Face, JSON of Audio2Face and of LAM; and driving a head by them.
+"""Files of ARKit weights over time: CSV of Live Link Face, JSON of Audio2Face and of LAM; and a driver that moves a head by them.
 
 A frame's weights are taken at its middle, as everywhere in Headstart: frame t at 25 fps is centred on 40 t + 20 ms.
 """
@@ -11,15 +11,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from adapt.export_formats.arkit import NAMES, ArkitMap
-from adapt.export_formats.files import partial_file
+from adapt.avatar.export.files import partial_file
+from adapt.drivers.arkit import NAMES, ArkitMap
 from configs import InputError, nearest
+from shards.media.rates import FPS
 
-FPS = 25
 LIVE_LINK_FPS = 60  # what the app records by default, and what readers of its files assume
 SUFFIXES_READ = (".csv", ".json")
 _KNOWN = {name.lower(): index for index, name in enumerate(NAMES)}
@@ -239,6 +239,8 @@ class BlendshapeDriver:
         face: ``expression [T, K], eyelids [T, 2], gaze [T, 2, 2]`` at 25 fps.
     """
 
+    kind: ClassVar[str] = "blendshapes"
+    by_sound: ClassVar[bool] = False
     name = "ARKit blendshapes"
     lookahead = 0
 

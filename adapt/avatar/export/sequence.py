@@ -8,10 +8,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from adapt.export_formats import ply
-from adapt.export_formats.axes import checked_axes
-from adapt.export_formats.cloud import Cloud
-from adapt.export_formats.files import Record, as_json
+from adapt.avatar.export import ply
+from adapt.avatar.export.axes import checked_axes
+from adapt.avatar.export.cloud import Cloud
+from adapt.avatar.export.files import Record, as_json
 from configs import InputError
 
 DOCUMENT = "sequence.json"

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from adapt.export_formats.arkit import arkit_map
-from adapt.export_formats.blendshapes import FPS, Blendshapes, write_blendshapes
+from adapt.drivers.arkit import arkit_map
+from adapt.drivers.blendshapes import FPS, Blendshapes, write_blendshapes
 from adapt.outputs import claim
-from cluster.staging import staged
+from cluster.storage.staging import staged
 from configs import InputError
 from heads.rig import load_rig
 from shards.tracking import track_frames
