@@ -14,11 +14,12 @@ RECORD_KEY = "headstart_provenance"
 
 
 @contextmanager
-def partial_file(path: Path) -> Iterator[Path]:
+def partial_file(path: str | Path) -> Iterator[Path]:
     """A name beside ``path`` to write to; renamed to ``path`` at the end, removed after an error.
 
     The name keeps the suffix, because some writers choose the format by it.
     """
+    path = Path(path)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield partial
