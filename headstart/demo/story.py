@@ -142,7 +142,9 @@ def _machine() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _toy(story: Story, seconds, size, minutes, budget, train_seconds, real: bool) -> list[str]:
+def _toy(
+    story: Story, seconds: float, size: int, minutes: float, budget: str, train_seconds: float, real: bool
+) -> list[str]:
     """What is small about this demo, said plainly."""
     people, hours = story.corpus["identities"], story.corpus["hours"]
     lines = [
