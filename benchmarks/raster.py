@@ -243,7 +243,7 @@ def memory_rows() -> list[dict[str, Any]]:
 
 def gpu_rows() -> list[dict[str, Any]]:
     """gsplat through the same function, where there is a GPU."""
-    from heads.raster.probes import probe_gsplat
+    from heads.raster.backends.gsplat import probe as probe_gsplat
 
     if not probe_gsplat().ok:
         return []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from configs import InputError
-from heads.gaussians.uv import Gaussians
+from heads.gaussians.cloud import Gaussians
 
 PARTS = ("means", "quats", "scales", "opacities", "colors")
 # Adam's steps, in the units of the stored parameters; means are multiplied by the scene's size.

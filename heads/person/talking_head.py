@@ -28,7 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from configs import InputError
-from heads.gaussians.uv import Gaussians, UVGaussians, render_head
+from heads.gaussians.cloud import Gaussians
+from heads.gaussians.render import render_head
+from heads.gaussians.uv import UVGaussians
 from heads.geometry.camera import view_intrinsics
 from heads.geometry.rotation import rotation_matrix
 from heads.motion.fields import Motion

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import InputError
+from heads.gaussians.cloud import Gaussians
 from heads.gaussians.free import Densifier, FreeGaussians
-from heads.gaussians.uv import Gaussians, UVGaussians, render_head
+from heads.gaussians.render import render_head
+from heads.gaussians.uv import UVGaussians
 from heads.geometry.rotation import quaternion_matrices as rotation_matrices
 from heads.geometry.rotation import quaternion_product, quaternions
 from tests.support.raster_scenes import small_rotations

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from heads.geometry.rotation import quaternion_matrices
+from heads.raster.backends.base import Backend
+from heads.raster.probes import Probe
 
 _TILE = 16
 _CHUNK_ELEMENTS = 1 << 22  # (pixel, Gaussian) products evaluated at once
@@ -142,3 +144,11 @@ def rasterize(means2d, conics, depths, radii, opacities, colors, backgrounds, ca
     if backgrounds is not None:
         render = render + (1 - alphas) * backgrounds[:, :, None, None]
     return render, alphas
+
+
+def probe() -> Probe:
+    """Usable wherever torch is."""
+    return Probe("reference", True, "plain PyTorch on any device, slow")
+
+
+BACKEND = Backend(name="reference", probe=probe, project=project, rasterize=rasterize, place=1000, absgrad=False)

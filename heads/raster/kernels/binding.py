@@ -14,11 +14,13 @@ import math
 import numpy as np
 
 from heads.raster.simd.jit import inline, kernel
-from heads.raster.simd.vector import WIDTH, exp_fast, gather, lanes, ramp, scatter, select, splat, total
+from heads.raster.simd.maths import exp_fast, ramp, select, splat, total
+from heads.raster.simd.memory import gather, lanes, scatter
+from heads.raster.simd.vector import WIDTH
 
 # A triangle's record: corner, its two edges from there, axes x y z by rows of R, quaternion, size, |edge|, |normal|
 FRAME = 26
-_SUMS = 13
+SUMS = 13
 _DEGENERATE = 1e-12  # squared sine below which a triangle has no direction
 
 
@@ -178,7 +180,7 @@ def bind_backward(
                 sv2 + v * gz,
             )
             sk += gx * dx + gy * dy + gz * dz
-        o = f * _SUMS
+        o = f * SUMS
         sums[o], sums[o + 1], sums[o + 2] = total(s0), total(s1), total(s2)
         sums[o + 3], sums[o + 4], sums[o + 5] = total(su0), total(su1), total(su2)
         sums[o + 6], sums[o + 7], sums[o + 8] = total(sv0), total(sv1), total(sv2)
@@ -195,7 +197,7 @@ def frames_backward(records, sums, corners, count, base, v_vertices):
     """
     ve, vg = np.empty(3, records.dtype), np.empty(3, records.dtype)
     for f in range(count):
-        r, o = f * FRAME, f * _SUMS
+        r, o = f * FRAME, f * SUMS
         size, length, normal = records[r + 22], records[r + 23], records[r + 24]
         for k in range(3):
             ve[k], vg[k] = sums[o + 3 + k], sums[o + 6 + k]

@@ -11,20 +11,9 @@ import math
 import numpy as np
 
 from heads.raster.simd.jit import inline, kernel
-from heads.raster.simd.vector import (
-    WIDTH,
-    ceil,
-    floor,
-    gather,
-    gather_as,
-    lanes,
-    log,
-    prefetch,
-    scatter,
-    select,
-    splat,
-    sqrt,
-)
+from heads.raster.simd.maths import ceil, floor, log, select, splat, sqrt
+from heads.raster.simd.memory import gather, gather_as, lanes, prefetch, scatter
+from heads.raster.simd.vector import WIDTH
 
 TILE_WIDTH, TILE_HEIGHT = 64, 32
 HEADER = 11  # x, y, a, b, c, ln opacity, first and end column, first and end row, opacity; then the channels

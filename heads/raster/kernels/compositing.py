@@ -16,31 +16,23 @@ import math
 import numpy as np
 
 from heads.raster.kernels.binning import HEADER, TILE_HEIGHT, TILE_WIDTH
-from heads.raster.simd.jit import inline, kernel
-from heads.raster.simd.vector import (
-    WIDTH,
-    absolute,
+from heads.raster.simd.channels import (
     add_to_planes,
-    all_lanes,
     dot_tuples,
-    exp_negative,
-    fma,
     fma_tuples,
     joined,
-    load,
     load_pixels,
     load_planes,
-    prefetch,
-    ramp,
-    select,
-    splat,
     splats,
-    store,
     store_pixels,
     store_planes,
     store_totals,
     zeros_like,
 )
+from heads.raster.simd.jit import inline, kernel
+from heads.raster.simd.maths import absolute, all_lanes, exp_negative, fma, ramp, select, splat
+from heads.raster.simd.memory import load, prefetch, store
+from heads.raster.simd.vector import WIDTH
 
 _PITCH = TILE_WIDTH + WIDTH
 PLANE = _PITCH * TILE_HEIGHT

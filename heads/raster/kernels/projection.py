@@ -8,22 +8,9 @@ The determinant is taken as |row0 x row1|^2 + eps2d (a + c) + eps2d^2, which can
 from __future__ import annotations
 
 from heads.raster.simd.jit import inline, kernel
-from heads.raster.simd.vector import (
-    WIDTH,
-    any_lane,
-    ceil,
-    fma,
-    gather,
-    lanes,
-    load,
-    log,
-    ramp,
-    scatter,
-    select,
-    splat,
-    sqrt,
-    store,
-)
+from heads.raster.simd.maths import any_lane, ceil, fma, log, ramp, select, splat, sqrt
+from heads.raster.simd.memory import gather, lanes, load, scatter, store
+from heads.raster.simd.vector import WIDTH
 
 _ALPHA_MIN = 255.0  # a Gaussian is seen where opacity * exp(-s) >= 1/255
 _EXTEND = 3.33  # gsplat's bound in standard deviations; sqrt(2 ln 255) = 3.329, so it loses nothing
