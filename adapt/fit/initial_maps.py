@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapt.evaluate.metrics import lip_gap
 from adapt.fit.context import Context, auto_resolution
 from adapt.models.drive import DRIVEN
 from adapt.models.rigged import RiggedHead
-from adapt.talk.poses import rotation_to_euler
+from heads.geometry.rotation import rotation_to_euler
+from heads.measures.face import lip_gap
 from heads.person.inputs import frame_vectors
 from heads.person.talking_head import HeadConfig
 

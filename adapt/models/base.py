@@ -43,11 +43,11 @@ class HeadModel(nn.Module):
 
     Attributes:
         backdrop: body and background; subclasses have it.
-        hears: whether the head needs audio features beside the tracked expression.
+        uses_audio: whether the head needs audio features beside the tracked expression.
         inpainting: the body inpainter, once it is trained.
     """
 
-    hears = False
+    uses_audio = False
     # The training frames' track refinement is no part of the avatar: kept out of the module's children.
     _refiner: tuple[nn.Module, ...] = ()
 

@@ -25,7 +25,7 @@ from shards.build.lock import LOCK, locked
 from shards.build.pool import open_pool
 from shards.build.report import write_report
 from shards.build.worker import BuildSettings, Clip, ClipRecord, Task, default_rig, task_prefix
-from shards.features import feature_size, parse_feature
+from shards.features.registry import feature_size, parse_feature
 from shards.format.catalogue import FILE, Catalogue, ShardEntry, read_catalogue, write_catalogue
 from shards.format.schema import clean_name
 from shards.people.consent import read_consent, unknown_record

@@ -24,10 +24,12 @@ import numpy as np
 
 from cluster.storage import storage
 from configs import InputError
-from shards.features import FeatureStream, parse_feature
+from shards.features import FeatureStream
+from shards.features.registry import parse_feature
 from shards.format.catalogue import FILE
 from shards.format.encode import encode_sample
-from shards.format.schema import FPS, SAMPLES_PER_FRAME, sample_key
+from shards.format.schema import sample_key
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.people.consent import ConsentRecord
 from shards.tar.shardfile import ShardSet
 

@@ -50,7 +50,7 @@ def test_every_recipe_makes_an_avatar_that_opens_and_renders_the_same_again(worl
     assert result["iterations"] >= 10
     first, second = load_avatar(tmp_path / "ada", "cpu"), load_avatar(tmp_path / "ada", "cpu")
     drive = first.tracked_drive([3, 20])
-    if first.model.hears:
+    if first.model.uses_audio:
         drive = drive.with_(features=_windows(first, 2))
     images = [opened.render(drive) for opened in (first, second)]
     assert images[0].shape == (2, SIZE, SIZE, 3)
@@ -311,7 +311,7 @@ def test_an_output_that_exists_is_not_touched(world, tmp_path):
 
 
 def test_ten_frames_are_too_few(tmp_path):
-    from adapt.avatar.video import VideoWriter
+    from shards.media.encode import VideoWriter
 
     with VideoWriter(tmp_path / "short.mp4", 64, 64) as writer:
         for _ in range(10):
