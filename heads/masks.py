@@ -42,11 +42,12 @@ def region_masks(
         InputError: unknown region, wrong shapes, or ``hair_neck`` without a matte.
     """
     points, regions = _as_numpy(landmarks), tuple(regions)
-    _check(points, height, width, regions, matte)
-    drawn = {name: _draw(name, points, height, width) for name in regions if name != "hair_neck"}
-    if "hair_neck" in regions:
+    person = None if matte is None else _as_numpy(matte)
+    _check(points, height, width, regions, person)
+    drawn: dict[str, np.ndarray] = {name: _draw(name, points, height, width) for name in regions if name != "hair_neck"}
+    if "hair_neck" in regions and person is not None:
         face = drawn["face"] if "face" in drawn else _draw("face", points, height, width)
-        drawn["hair_neck"] = _alpha(_as_numpy(matte)) * (1 - face) * _above_shoulders(points, height)
+        drawn["hair_neck"] = _alpha(person) * (1 - face) * _above_shoulders(points, height)
     if isinstance(landmarks, torch.Tensor):
         return {name: torch.from_numpy(mask).to(landmarks.device) for name, mask in drawn.items()}
     return drawn
@@ -131,7 +132,7 @@ def _check(points: np.ndarray, height: int, width: int, regions: tuple[str, ...]
 
 
 @njit(cache=True, nogil=True)
-def _fill(polygons, out, scanlines):  # pragma: no cover - compiled
+def _fill(polygons, out, scanlines):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     count, corners = polygons.shape[0], polygons.shape[1]
     height, width = out.shape[1], out.shape[2]
     crossings = np.empty(corners + 1, np.float64)

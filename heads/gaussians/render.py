@@ -48,9 +48,11 @@ def render_head(
     shared = g.means.shape[0] == 1 and batch > 1
     # One scene under many cameras is cheaper than many equal scenes.
     lead = slice(None) if not shared else 0
-    parts = [t[lead] for t in (g.means, g.quats, g.scales, g.opacities, g.colors)]
-    views = (viewmats, intrinsics) if shared else (viewmats[:, None], intrinsics[:, None])
-    image, alpha, meta = rasterization(*parts, *views, width, height, **options)
+    means, quats, scales, opacities, colors = (t[lead] for t in (g.means, g.quats, g.scales, g.opacities, g.colors))
+    views, cameras = (viewmats, intrinsics) if shared else (viewmats[:, None], intrinsics[:, None])
+    image, alpha, meta = rasterization(
+        means, quats, scales, opacities, colors, views, cameras, width, height, **options
+    )
     if not shared:
         image, alpha = image[:, 0], alpha[:, 0]
     if background is not None:

@@ -74,6 +74,11 @@ class UVGaussians(nn.Module):
     triangles: Tensor
     barycentric: Tensor
     regions: Tensor
+    _faces: Tensor
+    _runs: Tensor
+    _weights: Tensor
+    _mean: Tensor
+    _face_uvs: Tensor
 
     def __init__(self, rig: Rig, resolution: int) -> None:
         super().__init__()

@@ -103,6 +103,9 @@ class TalkingHead(nn.Module):
         maps: ``(N, 14)`` UV Gaussians to start from (a prior's), else neutral skin on the rig.
     """
 
+    center: Tensor
+    spread: Tensor
+
     def __init__(
         self,
         rig: Rig,
@@ -226,7 +229,7 @@ class TalkingHead(nn.Module):
         if self.offset is not None:
             vertices = vertices + self.offset(vector)
         colors = self.colors if self.color is None else self.colors + self.color(vector)
-        offsets = self.offsets
+        offsets: Tensor = self.offsets
         if self.appearance_basis is not None:
             # The frame's own entries come before those of its neighbours.
             shift, tint = self.appearance_basis.at(vector[: self.appearance_basis.size])
@@ -261,6 +264,8 @@ class TalkingHead(nn.Module):
         gaussians, parts = self.gaussians(inputs, index, refinement)
         if delta is not None:
             gaussians = moved(gaussians, delta)
+        if inputs.intrinsics is None:
+            raise ValueError("inputs without intrinsics cannot be rendered; use inputs.with_(intrinsics=...)")
         intrinsics = view_intrinsics(inputs.intrinsics, (self.height, self.width), (height, width), (top, left))
         head, alpha, meta = render_head(
             gaussians, parts["rotation"], parts["translation"], intrinsics[None], columns, rows

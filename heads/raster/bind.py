@@ -21,14 +21,16 @@ def _pieces(runs: np.ndarray, batches: int, parts: int) -> list[tuple[int, int, 
     return [(b, int(i), int(j)) for b in range(batches) for i, j in pairwise(cuts) if j > i]
 
 
-def bind_forward(vertices, maps, faces, runs, weights) -> tuple[list[Tensor], Tensor]:
+def bind_forward(
+    vertices: Tensor, maps: Tensor, faces: Tensor, runs: Tensor, weights: Tensor
+) -> tuple[list[Tensor], Tensor]:
     """Outputs (means, quats, scales, opacities, colors) [B, N, ...] and the triangles' records, for the gradient."""
     batch, number = max(len(vertices), len(maps)), maps.shape[1]
     count = len(faces)
     records = vertices.new_empty(len(vertices), count * binding.FRAME)
     outputs = [maps.new_empty(batch, number, *tail) for tail in ((3,), (4,), (3,), (), (3,))]
     arrays = [flat(t) for t in outputs]
-    corners, starts, weights, points, rows = (flat(t) for t in (faces, runs, weights, vertices, maps))
+    corners, starts, shares, points, rows = (flat(t) for t in (faces, runs, weights, vertices, maps))
     frames = records.numpy()
     for head in range(len(vertices)):
         binding.frames(points, corners, 0, count, head * vertices.shape[1], frames[head])
@@ -37,21 +39,22 @@ def bind_forward(vertices, maps, faces, runs, weights) -> tuple[list[Tensor], Te
     def job(head: int, first: int, last: int) -> None:
         map_base = (head if len(maps) > 1 else 0) * number
         record = frames[head if len(vertices) > 1 else 0]
-        binding.bind(record, starts, weights, rows, map_base, head * number, first, last, *arrays)
+        binding.bind(record, starts, shares, rows, map_base, head * number, first, last, *arrays)
 
     threads.run(job, _pieces(starts, batch, limit), limit)
     return outputs, records
 
 
 def bind_backward(
-    vertices, maps, faces, runs, weights, quats, scales, opacities, records,
-    v_means, v_quats, v_scales, v_opacities, v_colors,
+    vertices: Tensor, maps: Tensor, faces: Tensor, runs: Tensor, weights: Tensor,
+    quats: Tensor, scales: Tensor, opacities: Tensor, records: Tensor,
+    v_means: Tensor, v_quats: Tensor, v_scales: Tensor, v_opacities: Tensor, v_colors: Tensor,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of vertices and maps."""
     batch, number, count = quats.shape[0], maps.shape[1], len(faces)
     v_maps = maps.new_empty(batch, number, maps.shape[2])
     sums = np.empty((batch, count * binding.SUMS), records.numpy().dtype)
-    corners, starts, weights, rows = (flat(t) for t in (faces, runs, weights, maps))
+    corners, starts, shares, rows = (flat(t) for t in (faces, runs, weights, maps))
     saved = [flat(t) for t in (quats, scales, opacities)]
     upstream = [flat(t) for t in (v_means, v_quats, v_scales, v_opacities, v_colors)]
     frames, v_rows = records.numpy(), flat(v_maps)
@@ -61,7 +64,7 @@ def bind_backward(
         map_base = (head if len(maps) > 1 else 0) * number
         record = frames[head if len(vertices) > 1 else 0]
         binding.bind_backward(
-            record, starts, weights, rows, map_base, head * number, first, last, *saved, *upstream,
+            record, starts, shares, rows, map_base, head * number, first, last, *saved, *upstream,
             head * number, v_rows, sums[head],
         )  # fmt: skip
 

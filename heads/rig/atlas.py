@@ -197,6 +197,8 @@ def _symmetric_dirichlet(
 def _descend(energy: Energy, uv: np.ndarray, free: np.ndarray, metric: Any) -> np.ndarray:
     """L-BFGS from a feasible start; a step that would flip a triangle has infinite energy and is halved."""
     value, gradient = energy(uv)
+    if gradient is None:
+        raise ValueError("the atlas starts with a flipped triangle")
     history: list[tuple[np.ndarray, np.ndarray]] = []
     for _ in range(DESCENT_STEPS):
         direction = np.zeros_like(uv)

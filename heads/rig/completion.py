@@ -86,14 +86,14 @@ def _consistent(triangles: np.ndarray) -> np.ndarray:
     owner: dict[tuple[int, int], list[int]] = {}
     for f, tri in enumerate(triangles):
         for k in range(3):
-            owner.setdefault(tuple(sorted((int(tri[k]), int(tri[k - 1])))), []).append(f)
+            owner.setdefault(_undirected(int(tri[k]), int(tri[k - 1])), []).append(f)
     flip = np.zeros(len(triangles), int)
     queue, flip[0] = [0], 1
     while queue:
         f = queue.pop()
         directed = {(int(triangles[f][k - 1]), int(triangles[f][k])) for k in range(3)}
         for edge in directed:
-            for g in owner[tuple(sorted(edge))]:
+            for g in owner[_undirected(*edge)]:
                 if flip[g] == 0:
                     same = edge in {(int(triangles[g][k - 1]), int(triangles[g][k])) for k in range(3)}
                     flip[g] = -flip[f] if same else flip[f]
@@ -101,6 +101,10 @@ def _consistent(triangles: np.ndarray) -> np.ndarray:
     wanted = 1 if (flip == 1).sum() * 2 >= len(flip) else -1
     triangles[flip != wanted] = triangles[flip != wanted][:, ::-1]
     return triangles
+
+
+def _undirected(a: int, b: int) -> tuple[int, int]:
+    return (a, b) if a < b else (b, a)
 
 
 def _grown(triangles: np.ndarray, seeds: tuple[int, ...], rings: int) -> np.ndarray:

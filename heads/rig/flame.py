@@ -61,7 +61,7 @@ class FlameRig(Rig):
 
     def to(self, device: torch.device | str) -> Rig:
         other = super().to(device)
-        if other is not self:
+        if other is not self and isinstance(other, FlameRig):
             other._model = {key: value.to(device) for key, value in self._model.items()}
             other._parents = self._parents.to(device)
         return other

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,10 @@ def probe() -> Probe:
 
 class _Project(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, means, quats, scales, opacities, viewmats, Ks, camera, compensate):
+    def forward(
+        ctx: Any, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, Ks: Tensor,
+        camera: Camera, compensate: bool,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         batches, number = means.shape[:2]
         cameras = viewmats.shape[1]
         shape = (batches, cameras, number)
@@ -75,7 +79,9 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, v_means2d, v_conics, v_depths, _v_radii, v_compensations):
+    def backward(
+        ctx: Any, v_means2d: Tensor, v_conics: Tensor, v_depths: Tensor, _v_radii: Tensor, v_compensations: Tensor
+    ) -> tuple[Tensor | None, ...]:
         means, quats, scales, viewmats, Ks, means2d, conics, depths, compensations = ctx.saved_tensors
         batches, number = means.shape[:2]
         cameras = viewmats.shape[1]
@@ -155,7 +161,10 @@ def _bands(offsets: np.ndarray, jobs: int) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in pairwise(cuts) if b > a]
 
 
-def _tile(means2d, conics, depths, radii, opacities, colors, camera, channels, with_depth) -> _Tiling:
+def _tile(
+    means2d: Tensor, conics: Tensor, depths: Tensor, radii: Tensor, opacities: Tensor, colors: Tensor,
+    camera: Camera, channels: int, with_depth: bool,
+) -> _Tiling:  # fmt: skip
     """Records, depth order and pair lists of all images."""
     batches, cameras, number = depths.shape
     images = batches * cameras
@@ -198,7 +207,9 @@ def _tile(means2d, conics, depths, radii, opacities, colors, camera, channels, w
     return _Tiling(records, stride, ids, offsets, slots, starts, tiles_x, tiles, bands)
 
 
-def _depth_order(depths, boxes, images, number, limit) -> tuple[np.ndarray, np.ndarray]:
+def _depth_order(
+    depths: np.ndarray, boxes: np.ndarray, images: int, number: int, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Drawn Gaussians of each image, nearest first [images * N], and their number [images]."""
     order, drawn = np.empty(images * number, np.int32), np.zeros(images, np.int64)
     exact = depths.dtype == np.float64
@@ -222,7 +233,10 @@ def _depth_order(depths, boxes, images, number, limit) -> tuple[np.ndarray, np.n
 
 class _Rasterize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, means2d, conics, depths, radii, opacities, colors, backgrounds, camera, with_depth, absgrad):
+    def forward(
+        ctx: Any, means2d: Tensor, conics: Tensor, depths: Tensor, radii: Tensor, opacities: Tensor, colors: Tensor,
+        backgrounds: Tensor | None, camera: Camera, with_depth: bool, absgrad: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         batches, cameras, number = depths.shape
         channels = colors.shape[-1] + int(with_depth)
         images = batches * cameras
@@ -249,7 +263,7 @@ class _Rasterize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, v_render, v_alphas):
+    def backward(ctx: Any, v_render: Tensor, v_alphas: Tensor) -> tuple[Tensor | None, ...]:
         means2d, depths, render, alphas, backgrounds, opacities, colors = ctx.saved_tensors
         camera, with_depth, absgrad, like = ctx.settings
         tiling, ends = ctx.tiling, ctx.ends

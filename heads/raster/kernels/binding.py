@@ -7,6 +7,8 @@ Gradients of the rotation are kept as a torque tau (dL = tau . dtheta for a turn
 joins what comes from means and from quaternions: with d = R offset k, tau = d x v_mean + the quaternion's part.
 """
 
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
 from __future__ import annotations
 
 import math

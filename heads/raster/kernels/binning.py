@@ -4,6 +4,8 @@ Per image: a record per Gaussian with all that the compositor reads, its box in 
 counting sort by tile. A box is lossless: outside of it alpha is below 1/255, the threshold of the compositor.
 """
 
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
 from __future__ import annotations
 
 import math

@@ -9,6 +9,8 @@ a pixel is finished *before* the Gaussian that would bring its transmittance to 
 is marked by a negative sign of its transmittance.
 """
 
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
 from __future__ import annotations
 
 import math

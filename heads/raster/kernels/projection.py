@@ -5,6 +5,8 @@ t = R mu + T, W = R Rq diag(s), rows of J W, covariance = (J W)(J W)^T + eps2d I
 The determinant is taken as |row0 x row1|^2 + eps2d (a + c) + eps2d^2, which cannot cancel to a negative number.
 """
 
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
 from __future__ import annotations
 
 from heads.raster.simd.jit import inline, kernel

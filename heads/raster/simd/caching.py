@@ -57,14 +57,15 @@ def keep(dispatcher: Any, function: Callable[..., Any]) -> Any:
 
 def _kept_publicly(dispatcher: Any) -> Any:
     """Numba's own cache, in a folder that belongs to this state of our sources."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(cache_folder() / f"public-{source_stamp()[:12]}")
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(cache_folder() / f"public-{source_stamp()[:12]}")
     try:
         dispatcher.enable_caching()
     except (RuntimeError, OSError):
         pass  # no writable folder: compile in every process
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
     return dispatcher
 
 

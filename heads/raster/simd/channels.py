@@ -1,5 +1,7 @@
 """Tuples of vectors, one a channel: planes of eight pixels, interleaved pixels, weighted sums."""
 
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
 from __future__ import annotations
 
 from llvmlite import ir

@@ -11,7 +11,7 @@ from heads.raster.simd import caching
 
 # nnan and ninf are left out on purpose: bad Gaussians are found by comparisons that NaN must fail.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
-OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH, "boundscheck": False}
+OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH, "boundscheck": False}
 
 
 def kernel(function: Callable[..., Any]) -> Any:

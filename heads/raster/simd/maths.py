@@ -1,5 +1,7 @@
 """Arithmetic of vectors beyond their operators: fused products, exponentials, selection, sums over lanes."""
 
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
 from __future__ import annotations
 
 from llvmlite import ir

@@ -1,5 +1,7 @@
 """Vectors to and from memory: contiguous arrays, eight indices at a time, and prefetching."""
 
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
 from __future__ import annotations
 
 from llvmlite import ir

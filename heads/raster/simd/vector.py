@@ -8,6 +8,8 @@ auto-vectoriser sees through index types, aliasing and trip counts. LLVM maps it
 `Mask`), `&` and `|` on masks, and the functions of :mod:`memory`, :mod:`maths` and :mod:`channels` beside this file.
 """
 
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
 from __future__ import annotations
 
 import operator
