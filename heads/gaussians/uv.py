@@ -128,11 +128,11 @@ class UVGaussians(nn.Module):
         self._check(vertices, maps)
         binding = default_backend(vertices.device.type).binding
         if binding is None or vertices.dtype != maps.dtype:
-            return self.bind_torch(vertices, maps)
+            return self.bind_reference(vertices, maps)
         weights = self._weights.to(maps.dtype)
         return Gaussians(*_Bind.apply(binding, vertices, maps, self._faces, self._runs, weights))
 
-    def bind_torch(self, vertices: Tensor, maps: Tensor) -> Gaussians:
+    def bind_reference(self, vertices: Tensor, maps: Tensor) -> Gaussians:
         """`bind` in plain PyTorch: for other devices, and the reference that the kernels are tested against."""
         R, k = triangle_frames(vertices, self._faces)
         corners = vertices[:, self._faces[self.triangles]]

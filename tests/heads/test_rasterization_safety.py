@@ -113,8 +113,8 @@ def test_a_scene_behind_the_camera_shows_its_background():
 def test_pictures_of_any_size_agree_with_the_twin(size):
     arguments = scene(60, size)
     ours, _, _ = rasterization(*arguments, render_mode="RGB+D")
-    twin, _, _ = rasterization(*arguments, render_mode="RGB+D", backend="torch")
-    assert (ours - twin).abs().max() < 1e-11
+    reference, _, _ = rasterization(*arguments, render_mode="RGB+D", backend="torch")
+    assert (ours - reference).abs().max() < 1e-11
 
 
 @pytest.fixture

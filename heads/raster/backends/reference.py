@@ -1,4 +1,4 @@
-"""The rasteriser in plain PyTorch: the twin that our kernels are tested and timed against (`backend="torch"`).
+"""The rasteriser in plain PyTorch: the reference that our kernels are tested and timed against (`backend="reference"`).
 
 Runs on any device and dtype with autograd's gradients. Same rules as the kernels: tiles only group the work, so the
 picture does not depend on their size.
