@@ -1,6 +1,6 @@
 """The head that training and adaptation share: rig, Gaussians on it, motion, colour, rendering, losses.
 
-Names are imported when they are first used, so that `import heads` costs next to nothing.
+Names are imported when they are first used, so that ``import heads`` costs next to nothing.
 """
 
 from __future__ import annotations

@@ -29,14 +29,14 @@ def region_masks(
     """Coverage of each region per pixel.
 
     Args:
-        landmarks: (T, 478, 2 or 3) px; pixel centres lie at half integers.
+        landmarks: ``[T, 478, 2 or 3]`` px; pixel centres lie at half integers.
         height, width: size of the masks in px.
         regions: names out of ``REGIONS``. ``head`` is the head with hair and some margin (where a renderer may paint);
             ``hair_neck`` is the person inside ``head`` and below it that is not face, and needs ``matte``.
-        matte: (T, H, W) person alpha, 0..1 or uint8.
+        matte: ``[T, H, W]`` person alpha, 0..1 or uint8.
 
     Returns:
-        region name to (T, H, W) float32 in [0, 1], numpy or torch like ``landmarks`` (on its device).
+        region name to ``[T, H, W]`` float32 in [0, 1], numpy or torch like ``landmarks`` (on its device).
 
     Raises:
         InputError: unknown region, wrong shapes, or ``hair_neck`` without a matte.
@@ -54,7 +54,7 @@ def region_masks(
 
 
 def fill_polygons(polygons: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Even-odd coverage (T, H, W) float32 of one closed polygon (T, P, 2) px per picture; P >= 3."""
+    """Even-odd coverage ``[T, H, W]`` float32 of one closed polygon ``[T, P, 2]`` px per picture; P >= 3."""
     out = np.zeros((len(polygons), height, width), np.float32)
     _fill(np.ascontiguousarray(polygons, np.float64), out, SCANLINES)
     return out
@@ -87,7 +87,7 @@ def _eye_outline(xy: np.ndarray, eye: tuple[int, ...]) -> np.ndarray:
 
 
 def _head_frame(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre (T, 1, 2), unit vector from forehead to chin (T, 1, 2), distance from forehead to chin (T, 1, 1)."""
+    """Centre ``[T, 1, 2]``, unit vector from forehead to chin ``[T, 1, 2]``, distance from forehead to chin ``[T, 1, 1]``."""
     top, chin = xy[:, facemesh.FOREHEAD, None], xy[:, facemesh.CHIN, None]
     tall = np.maximum(np.linalg.norm(chin - top, axis=-1, keepdims=True), 1e-6)
     return xy[:, facemesh.OVAL].mean(1, keepdims=True), (chin - top) / tall, tall
@@ -104,7 +104,7 @@ def _head_outline(xy: np.ndarray) -> np.ndarray:
 
 
 def _above_shoulders(points: np.ndarray, height: int) -> np.ndarray:
-    """1 down to half a face below the chin, fading out over a tenth: hair and neck, but not the chest (T, H, 1)."""
+    """1 down to half a face below the chin, fading out over a tenth: hair and neck, but not the chest ``[T, H, 1]``."""
     _, _, tall = _head_frame(points[..., :2])
     limit = points[:, facemesh.CHIN, 1][:, None] + 0.5 * tall[:, 0]
     rows = np.arange(height)[None] + 0.5

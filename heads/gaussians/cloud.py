@@ -12,8 +12,8 @@ from torch import Tensor
 class Gaussians:
     """A batch of B scenes of N Gaussians, ready to render (activations applied).
 
-    means [B, N, 3] rig units, quats [B, N, 4] wxyz of any length, scales [B, N, 3] positive, opacities [B, N] in
-    [0, 1], colors [B, N, D].
+    means ``[B, N, 3]`` rig units, quats ``[B, N, 4]`` wxyz of any length, scales ``[B, N, 3]`` positive, opacities ``[B, N]`` in
+    [0, 1], colors ``[B, N, D]``.
     """
 
     means: Tensor

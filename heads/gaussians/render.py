@@ -25,15 +25,15 @@ def render_head(
     """Render B heads, each with its own pose and camera, in one call.
 
     Args:
-        gaussians: in head space, [B, N, ...]; a batch of 1 is shown in every pose.
-        rotation, translation: head to camera, [B, 3, 3] and [B, 3]: x_cam = rotation @ x_head + translation.
-        intrinsics: [B, 3, 3] pixels.
+        gaussians: in head space, ``[B, N, ...]``; a batch of 1 is shown in every pose.
+        rotation, translation: head to camera, ``[B, 3, 3]`` and ``[B, 3]``: x_cam = rotation @ x_head + translation.
+        intrinsics: ``[B, 3, 3]`` pixels.
         width, height: pixels.
-        background: none, a colour [D] or [B, D], or pictures [H, W, D] or [B, H, W, D].
-        options: of `heads.rasterization` (`render_mode`, `absgrad`, `backend`, ...).
+        background: none, a colour ``[D]`` or ``[B, D]``, or pictures ``[H, W, D]`` or ``[B, H, W, D]``.
+        options: of ``heads.rasterization`` (``render_mode``, ``absgrad``, ``backend``, ...).
 
     Returns:
-        image [B, H, W, D], alpha [B, H, W, 1] and the meta dictionary of `rasterization`. Without a background the
+        image ``[B, H, W, D]``, alpha ``[B, H, W, 1]`` and the meta dictionary of ``rasterization``. Without a background the
         image is the premultiplied head over black.
     """
     batch = rotation.shape[0]

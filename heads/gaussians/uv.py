@@ -37,7 +37,7 @@ _NEUTRAL_COLOR = (0.62, 0.5, 0.44)  # linear RGB · guess: skin
 
 
 def triangle_frames(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """Axes R [B, F, 3, 3] (columns x, y, z) and units k [B, F] of triangles `faces` [F, 3] of vertices [B, V, 3].
+    """Axes R ``[B, F, 3, 3]`` (columns x, y, z) and units k ``[B, F]`` of triangles ``faces [F, 3]`` of vertices ``[B, V, 3]``.
 
     A triangle without area keeps the axes of head space and passes no gradient through them.
     """
@@ -60,13 +60,13 @@ class UVGaussians(nn.Module):
 
     Attributes (buffers, in one order, sorted by triangle):
         n: number of Gaussians N.
-        texels: [N, 2] row and column in the map.
-        triangles: [N] index of the triangle under the texel.
-        barycentric: [N, 3] weights of its corners.
-        regions: [N] region label of the triangle.
+        texels: ``[N, 2]`` row and column in the map.
+        triangles: ``[N]`` index of the triangle under the texel.
+        barycentric: ``[N, 3]`` weights of its corners.
+        regions: ``[N]`` region label of the triangle.
 
     Args:
-        rig: needs `faces` [F, 3], `face_uvs` [F, 3, 2], `face_regions` [F] and `mean` [V, 3] (for `neutral`).
+        rig: needs ``faces [F, 3]``, ``face_uvs [F, 3, 2]``, ``face_regions [F]`` and ``mean [V, 3]`` (for ``neutral``).
         resolution: side of the map in texels.
     """
 
@@ -106,7 +106,7 @@ class UVGaussians(nn.Module):
         return len(self.triangles)
 
     def gather(self, map_image: Tensor) -> Tensor:
-        """Values [B, N, C] of a map image [B, C, H_uv, W_uv] at the texels."""
+        """Values ``[B, N, C]`` of a map image ``[B, C, H_uv, W_uv]`` at the texels."""
         size = self.resolution
         if map_image.dim() != 4 or tuple(map_image.shape[-2:]) != (size, size):
             raise InputError(f"UV map: expected [B, C, {size}, {size}], got {list(map_image.shape)}")
@@ -114,14 +114,14 @@ class UVGaussians(nn.Module):
         return map_image.flatten(2).index_select(2, cell).transpose(1, 2)
 
     def scatter(self, values: Tensor, fill: float = 0.0) -> Tensor:
-        """The map image [B, C, H_uv, W_uv] of values [B, N, C]; `fill` where no triangle is."""
+        """The map image ``[B, C, H_uv, W_uv]`` of values ``[B, N, C]``; ``fill`` where no triangle is."""
         size = self.resolution
         image = values.new_full((values.shape[0], values.shape[2], size * size), fill)
         cell = self.texels[:, 0] * size + self.texels[:, 1]
         return image.index_copy(2, cell, values.transpose(1, 2)).unflatten(2, (size, size))
 
     def bind(self, vertices: Tensor, maps: Tensor) -> Gaussians:
-        """Gaussians in head space of maps [B, N, 14] on vertices [B, V, 3]; a batch of 1 is shared.
+        """Gaussians in head space of maps ``[B, N, 14]`` on vertices ``[B, V, 3]``; a batch of 1 is shared.
 
         Exact under rigid motion and scaling of the vertices; differentiable in both.
         """
@@ -133,7 +133,7 @@ class UVGaussians(nn.Module):
         return Gaussians(*_Bind.apply(binding, vertices, maps, self._faces, self._runs, weights))
 
     def bind_reference(self, vertices: Tensor, maps: Tensor) -> Gaussians:
-        """`bind` in plain PyTorch: for other devices, and the reference that the kernels are tested against."""
+        """``bind`` in plain PyTorch: for other devices, and the reference that the kernels are tested against."""
         R, k = triangle_frames(vertices, self._faces)
         corners = vertices[:, self._faces[self.triangles]]
         origins = (corners * self.barycentric.to(maps.dtype)[..., None]).sum(2)
@@ -146,7 +146,7 @@ class UVGaussians(nn.Module):
         return Gaussians(means, quats, k * log_scales.exp(), opacities, colors)
 
     def neutral(self, mean_color: Tensor | None = None) -> Tensor:
-        """A map [N, 14] of flat Gaussians that cover the mean head without gaps, in one colour [3] (skin, if None)."""
+        """A map ``[N, 14]`` of flat Gaussians that cover the mean head without gaps, in one colour ``[3]`` (skin, if None)."""
         device = self._mean.device
         angle, spread = self._texel_footprints()
         thickness = spread.mean(-1, keepdim=True) * _NEUTRAL_DEPTH
@@ -159,7 +159,7 @@ class UVGaussians(nn.Module):
         return maps
 
     def _texel_footprints(self) -> tuple[Tensor, Tensor]:
-        """Ellipse that a texel covers on the mean head: angle [N] in the triangle's plane, axes [N, 2] in its units."""
+        """Ellipse that a texel covers on the mean head: angle ``[N]`` in the triangle's plane, axes ``[N, 2]`` in its units."""
         R, k = triangle_frames(self._mean[None].double(), self._faces)
         corners = self._mean.double()[self._faces]
         local = (corners[:, 1:] - corners[:, :1]) @ R[0]  # [F, 2, 3], rows are edges

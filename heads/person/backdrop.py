@@ -108,7 +108,7 @@ class Backdrop(nn.Module):
         """Start from the clip: background and body are the mean colours seen where nothing stands before them.
 
         Args:
-            frames, mattes: per frame uint8 ``(H, W, 3)`` and ``(H, W)`` of the pictures' size or larger.
+            frames, mattes: per frame uint8 ``[H, W, 3]`` and ``[H, W]`` of the pictures' size or larger.
             head_masks: ``[len(indices), H, W]`` where the head's own Gaussians will draw.
             indices: the frames to use.
             poses: ``[len(indices), C]`` their pose vectors, after :meth:`calibrate`: the body then starts to

@@ -1,6 +1,6 @@
-"""One rendering function for every device, with the name, arguments, shapes and meta of `gsplat.rasterization`.
+"""One rendering function for every device, with the name, arguments, shapes and meta of ``gsplat.rasterization``.
 
-Backends: `gsplat` (its CUDA kernels), `cpu` (our numba kernels), `reference` (plain PyTorch, any device, slow), and
+Backends: ``gsplat`` (its CUDA kernels), ``cpu`` (our numba kernels), ``reference`` (plain PyTorch, any device, slow), and
 those of other packages (:mod:`heads.raster.registry`). They agree to float32 rounding; tests compare them.
 """
 
@@ -45,30 +45,30 @@ def rasterization(
     """Render N Gaussians of each scene with C pinhole cameras.
 
     Args:
-        means: centres [..., N, 3] in world units.
-        quats: rotations wxyz [..., N, 4], of any length; zero means no rotation.
-        scales: standard deviations [..., N, 3] in world units, not their logarithm.
-        opacities: [..., N] in [0, 1]. At most 1/255: not drawn, without gradient.
-        colors: [..., N, D] or per camera [..., C, N, D]; with `sh_degree` coefficients [..., (C,) N, K, 3].
-        viewmats: world to camera [..., C, 4, 4], OpenCV axes (x right, y down, z forward). Differentiable.
-        Ks: intrinsics [..., C, 3, 3] in pixels, without skew. Not differentiable.
+        means: centres ``[..., N, 3]`` in world units.
+        quats: rotations wxyz ``[..., N, 4]``, of any length; zero means no rotation.
+        scales: standard deviations ``[..., N, 3]`` in world units, not their logarithm.
+        opacities: ``[..., N]`` in [0, 1]. At most 1/255: not drawn, without gradient.
+        colors: ``[..., N, D]`` or per camera ``[..., C, N, D]``; with ``sh_degree`` coefficients ``[..., (C,) N, K, 3]``.
+        viewmats: world to camera ``[..., C, 4, 4]``, OpenCV axes (x right, y down, z forward). Differentiable.
+        Ks: intrinsics ``[..., C, 3, 3]`` in pixels, without skew. Not differentiable.
         width, height: size of the pictures in pixels.
         near_plane, far_plane: Gaussians nearer or farther are not drawn.
         radius_clip: Gaussians of at most this radius (pixels) are not drawn.
         eps2d: added to the variances on the image plane (px^2), so that no Gaussian falls between pixels.
-        sh_degree: evaluate `colors` as spherical harmonics up to this degree.
+        sh_degree: evaluate ``colors`` as spherical harmonics up to this degree.
         packed: taken for gsplat's signature; the meta is unpacked in any case.
-        backgrounds: [..., C, D], seen where alpha is below 1; the depth channel has none.
+        backgrounds: ``[..., C, D]``, seen where alpha is below 1; the depth channel has none.
         render_mode: RGB, D (accumulated depth), ED (expected depth, D over alpha), RGB+D or RGB+ED (depth last).
-        absgrad: the backward pass sets `meta["means2d"].absgrad`, for densification (AbsGS).
-        rasterize_mode: "classic" or "antialiased" (opacity compensated for `eps2d`, Mip-Splatting).
+        absgrad: the backward pass sets ``meta["means2d"].absgrad``, for densification (AbsGS).
+        rasterize_mode: "classic" or "antialiased" (opacity compensated for ``eps2d``, Mip-Splatting).
         channel_chunk: channels rendered in one pass, at most 32.
         backend: "gsplat", "cpu", "reference" (also "torch") or another package's; None: by device.
         alpha_clamp: largest alpha of one Gaussian at a pixel (gsplat 1.5: 0.999, later 0.99).
 
     Returns:
-        render_colors [..., C, height, width, X], render_alphas [..., C, height, width, 1] and meta: means2d
-        [..., C, N, 2] (its gradient may be retained), radii (int32, 0: not drawn), depths, conics, opacities,
+        render_colors ``[..., C, height, width, X]``, render_alphas ``[..., C, height, width, 1]`` and meta: means2d
+        ``[..., C, N, 2]`` (its gradient may be retained), radii (int32, 0: not drawn), depths, conics, opacities,
         gaussian_ids, width, height, n_cameras, n_batches, backend.
 
     A Gaussian whose geometry is not finite is not drawn and gets zero gradients.
@@ -123,7 +123,7 @@ def rasterization(
 
 
 def _merged(tensor: Tensor, keep: int) -> Tensor:
-    """Leading batch dimensions merged into one, the last `keep` dimensions kept."""
+    """Leading batch dimensions merged into one, the last ``keep`` dimensions kept."""
     lead = tensor.shape[: tensor.dim() - keep]
     return tensor.reshape(lead.numel(), *tensor.shape[tensor.dim() - keep :])
 
@@ -138,7 +138,7 @@ def _render_channels(
     absgrad: bool,
     chunk: int,
 ) -> tuple[Tensor, Tensor]:
-    """Composite colours and depth in passes of at most `chunk` channels."""
+    """Composite colours and depth in passes of at most ``chunk`` channels."""
     with_depth = mode != "RGB"
     if mode in ("D", "ED"):
         colors = colors[..., :0]

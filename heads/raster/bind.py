@@ -1,4 +1,4 @@
-"""Runs the kernels of `heads.raster.kernels.binding` on torch tensors, in chunks of triangles on the pool."""
+"""Runs the kernels of ``heads.raster.kernels.binding`` on torch tensors, in chunks of triangles on the pool."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from heads.raster.kernels import binding
 
 
 def _pieces(runs: np.ndarray, batches: int, parts: int) -> list[tuple[int, int, int]]:
-    """(head, first triangle, last triangle): about `parts` pieces with equal numbers of Gaussians."""
+    """(head, first triangle, last triangle): about ``parts`` pieces with equal numbers of Gaussians."""
     per_head = max(1, -(-parts // batches))
     cuts = np.searchsorted(runs, np.linspace(0, runs[-1], per_head + 1))
     cuts[0], cuts[-1] = 0, len(runs) - 1
@@ -24,7 +24,7 @@ def _pieces(runs: np.ndarray, batches: int, parts: int) -> list[tuple[int, int, 
 def bind_forward(
     vertices: Tensor, maps: Tensor, faces: Tensor, runs: Tensor, weights: Tensor
 ) -> tuple[list[Tensor], Tensor]:
-    """Outputs (means, quats, scales, opacities, colors) [B, N, ...] and the triangles' records, for the gradient."""
+    """Outputs (means, quats, scales, opacities, colors) ``[B, N, ...]`` and the triangles' records, for the gradient."""
     batch, number = max(len(vertices), len(maps)), maps.shape[1]
     count = len(faces)
     records = vertices.new_empty(len(vertices), count * binding.FRAME)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def sh_colors(coefficients: Tensor, means: Tensor, viewmats: Tensor, degree: int) -> Tensor:
-    """Colours [..., C, N, 3] of spherical-harmonic coefficients [..., (C,) N, K, 3] seen from each camera.
+    """Colours ``[..., C, N, 3]`` of spherical-harmonic coefficients ``[..., (C,) N, K, 3]`` seen from each camera.
 
     gsplat's convention: the real basis in its order and sign, 0.5 added, negative values cut off.
     """
@@ -20,7 +20,7 @@ def sh_colors(coefficients: Tensor, means: Tensor, viewmats: Tensor, degree: int
 
 
 def _sh_basis(degree: int, directions: Tensor) -> Tensor:
-    """Real spherical harmonics up to `degree` (0 to 3) of unit directions [..., 3]: [..., (degree + 1)^2]."""
+    """Real spherical harmonics up to ``degree`` (0 to 3) of unit directions ``[..., 3]``: ``[..., (degree + 1)²]``."""
     x, y, z = directions.unbind(-1)
     basis = [torch.full_like(x, 0.28209479177387814)]
     if degree >= 1:

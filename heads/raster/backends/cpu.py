@@ -1,6 +1,6 @@
-"""The CPU rasteriser as two differentiable functions: `project` and `rasterize`.
+"""The CPU rasteriser as two differentiable functions: ``project`` and ``rasterize``.
 
-They are two, so that `means2d` is a node of the graph as in gsplat: strategies retain its gradient to densify.
+They are two, so that ``means2d`` is a node of the graph as in gsplat: strategies retain its gradient to densify.
 Work is cut into chunks of Gaussians and bands of tiles. Gradients are written per (tile, Gaussian) pair and summed in
 a fixed order, so pictures and gradients are the same bits for any number of threads (the gradient of the viewmats,
 a sum over chunks, only for the same number).
@@ -109,7 +109,7 @@ class _Project(torch.autograd.Function):
 
 
 def _view_gradient(sums: Tensor, pieces: list[tuple[int, int, int]], viewmats: Tensor) -> Tensor:
-    """Sum lanes and chunks to the gradient of the viewmats [B, C, 4, 4], whose last row is constant."""
+    """Sum lanes and chunks to the gradient of the viewmats ``[B, C, 4, 4]``, whose last row is constant."""
     result = torch.zeros_like(viewmats)
     owner = torch.tensor([batch for batch, _, _ in pieces], dtype=torch.long)
     rows = sums.sum(-1).reshape(len(pieces), viewmats.shape[1], 3, 4)
@@ -127,12 +127,7 @@ def project(
     camera: Camera,
     compensate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Project [B, N] Gaussians with C cameras each: means [B, N, 3], viewmats [B, C, 4, 4], Ks [B, C, 3, 3].
-
-    Returns means2d [B, C, N, 2] px, conics [B, C, N, 3], depths [B, C, N], radii [B, C, N, 2] int32 (0: not seen) and
-    compensations [B, C, N] (empty unless `compensate`). Differentiable in means, quats, scales and viewmats; the
-    opacities only bound the radii.
-    """
+    """See :class:`heads.raster.backends.base.Project`; the opacities only bound the radii."""
     return _Project.apply(means, quats, scales, opacities.detach(), viewmats, Ks.detach(), camera, compensate)
 
 
@@ -317,12 +312,7 @@ def rasterize(
     with_depth: bool = False,
     absgrad: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Composite projected Gaussians: `project`'s outputs, opacities [B, (C,) N], colors [B, (C,) N, D].
-
-    Returns render [B, C, H, W, D + with_depth] (the last channel is accumulated depth) and alphas [B, C, H, W, 1].
-    `backgrounds` [B, C, D + with_depth]. D + with_depth is at most `MAX_CHANNELS`: callers cut more into pieces.
-    With `absgrad`, the backward pass sets `means2d.absgrad` [B, C, N, 2].
-    """
+    """See :class:`heads.raster.backends.base.Rasterize`; callers cut more than ``MAX_CHANNELS`` channels into pieces."""
     channels = colors.shape[-1] + int(with_depth)
     padded = next(c for c in _CHANNELS if c >= channels)
     if padded > channels:

@@ -1,4 +1,4 @@
-"""The rasteriser in plain PyTorch: the reference that our kernels are tested and timed against (`backend="reference"`).
+"""The rasteriser in plain PyTorch: the reference that our kernels are tested and timed against (``backend="reference"``).
 
 Runs on any device and dtype with autograd's gradients. Same rules as the kernels: tiles only group the work, so the
 picture does not depend on their size.
@@ -80,7 +80,7 @@ def project(
 def _pairs(
     means2d: Tensor, conics: Tensor, depths: Tensor, radii: Tensor, opacities: Tensor, camera: Camera
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(Gaussian [P] sorted by tile and depth, first pair and number of pairs per tile) over all images."""
+    """(Gaussian ``[P]`` sorted by tile and depth, first pair and number of pairs per tile) over all images."""
     images, number = depths.shape
     tiles_x, tiles_y = -(-camera.width // _TILE), -(-camera.height // _TILE)
     seen = (conics[..., 0] > 0) & (opacities * 255 >= 1)

@@ -47,7 +47,7 @@ def _matrix_to_quaternion(R, out, at):
 
 @kernel
 def frames(vertices, corners, first, last, base, out):
-    """Records [F, FRAME] of triangles `first ... last - 1`; `base`: index of the head's vertex 0 in `vertices`."""
+    """Records ``[F, FRAME]`` of triangles ``first ... last - 1``; ``base``: index of the head's vertex 0 in ``vertices``."""
     R = np.empty(9, vertices.dtype)
     for f in range(first, last):
         a, b, c = 3 * (base + corners[3 * f]), 3 * (base + corners[3 * f + 1]), 3 * (base + corners[3 * f + 2])
@@ -80,7 +80,7 @@ def frames(vertices, corners, first, last, base, out):
 
 @inline
 def _turn(records, at, x, y, z):
-    """R (x, y, z) with R of the record at `at`."""
+    """R (x, y, z) with R of the record at ``at``."""
     r = at + 9
     return (
         x * records[r] + y * records[r + 1] + z * records[r + 2],
@@ -100,10 +100,10 @@ def _rows(array, at, width, offset):
 
 @kernel
 def bind(records, runs, weights, maps, map_base, base, first, last, means, quats, scales, opacities, colors):
-    """Gaussians of triangles `first ... last - 1` of one head.
+    """Gaussians of triangles ``first ... last - 1`` of one head.
 
-    `runs` [F + 1]: where each triangle's Gaussians start; `weights` [N, 2]: barycentric weights of the second and third
-    corner; `maps` [., 14] from row `map_base`; outputs from row `base`.
+    ``runs [F + 1]``: where each triangle's Gaussians start; ``weights [N, 2]``: barycentric weights of the second and third
+    corner; ``maps [., 14]`` from row ``map_base``; outputs from row ``base``.
     """
     for f in range(first, last):
         r = f * FRAME
@@ -192,7 +192,7 @@ def bind_backward(
 
 @kernel
 def frames_backward(records, sums, corners, count, base, v_vertices):
-    """Turn the sums of `count` triangles into gradients of the vertices, added to `v_vertices`.
+    """Turn the sums of ``count`` triangles into gradients of the vertices, added to ``v_vertices``.
 
     A change of the edges e, g turns the frame: about z by y.de/|e|, about y by -z.de/|e|, about x by -y.dn/|n|, where
     n = e x g; and it changes the size by ((2e - g).de + (2g - e).dg) / (3 size).

@@ -27,7 +27,7 @@ from heads.raster.simd.vector import (
 
 @intrinsic
 def splats(typingctx, array, index, like):
-    """Tuple of `len(like)` vectors: eight times `array[index]`, eight times `array[index + 1]`, and so on."""
+    """Tuple of ``len(like)`` vectors: eight times ``array[index]``, eight times ``array[index + 1]``, and so on."""
     result = types.UniTuple(Vec(array.dtype), len(like))
 
     def codegen(context, builder, sig, args):
@@ -42,7 +42,7 @@ def splats(typingctx, array, index, like):
 
 
 def _planes(context, builder, sig, args, count):
-    """Pointers to the vectors `planes[at + k * stride]`; arguments 0, 1, 2 are planes, at, stride."""
+    """Pointers to the vectors ``planes[at + k * stride]``; arguments 0, 1, 2 are planes, at, stride."""
     at = context.cast(builder, args[1], sig.args[1], types.int64)
     stride = context.cast(builder, args[2], sig.args[2], types.int64)
     for k in range(count):
@@ -52,7 +52,7 @@ def _planes(context, builder, sig, args, count):
 
 @intrinsic
 def add_to_planes(typingctx, planes, at, stride, weight, colors):
-    """`planes[at + k * stride] += weight * colors[k]` for each channel k."""
+    """``planes[at + k * stride] += weight * colors[k]`` for each channel k."""
 
     def codegen(context, builder, sig, args):
         align = sig.args[0].dtype.bitwidth // 8
@@ -83,7 +83,7 @@ def _totals_of_eight(builder, values):
 
 @intrinsic
 def store_totals(typingctx, array, index, sums):
-    """`array[index + k] = total(sums[k])` for a tuple of vectors."""
+    """``array[index + k] = total(sums[k])`` for a tuple of vectors."""
 
     def codegen(context, builder, sig, args):
         at = context.cast(builder, args[1], sig.args[1], types.int64)
@@ -116,7 +116,7 @@ def joined(typingctx, first, second):
 
 @intrinsic
 def store_pixels(typingctx, array, index, values):
-    """Write eight pixels of `len(values)` channels, interleaved, to `array[index : index + 8 * channels]`."""
+    """Write eight pixels of ``len(values)`` channels, interleaved, to ``array[index : index + 8 * channels]``."""
 
     def codegen(context, builder, sig, args):
         at = context.cast(builder, args[1], sig.args[1], types.int64)
@@ -148,7 +148,7 @@ def _interleaved(builder, values):
 
 @intrinsic
 def load_pixels(typingctx, array, index, like):
-    """Tuple of `len(like)` vectors: eight pixels of interleaved channels from `array[index]` on."""
+    """Tuple of ``len(like)`` vectors: eight pixels of interleaved channels from ``array[index]`` on."""
     result = types.UniTuple(Vec(array.dtype), len(like))
 
     def codegen(context, builder, sig, args):
@@ -169,7 +169,7 @@ def load_pixels(typingctx, array, index, like):
 
 @intrinsic
 def load_planes(typingctx, planes, at, stride, like):
-    """Tuple of the vectors `planes[at + k * stride]` for k below `len(like)`."""
+    """Tuple of the vectors ``planes[at + k * stride]`` for k below ``len(like)``."""
     result = types.UniTuple(Vec(planes.dtype), len(like))
 
     def codegen(context, builder, sig, args):
@@ -182,7 +182,7 @@ def load_planes(typingctx, planes, at, stride, like):
 
 @intrinsic
 def store_planes(typingctx, planes, at, stride, values):
-    """`planes[at + k * stride] = values[k]` for each vector k."""
+    """``planes[at + k * stride] = values[k]`` for each vector k."""
 
     def codegen(context, builder, sig, args):
         align = sig.args[0].dtype.bitwidth // 8
@@ -196,7 +196,7 @@ def store_planes(typingctx, planes, at, stride, values):
 
 @intrinsic
 def fma_tuples(typingctx, x, weight, z):
-    """Tuple of `x[k] * weight + z[k]` for a vector weight."""
+    """Tuple of ``x[k] * weight + z[k]`` for a vector weight."""
 
     def codegen(context, builder, sig, args):
         pairs = zip(elements(builder, args[0], len(x)), elements(builder, args[2], len(x)))
@@ -208,7 +208,7 @@ def fma_tuples(typingctx, x, weight, z):
 
 @intrinsic
 def dot_tuples(typingctx, x, y):
-    """Sum over k of `x[k] * y[k]`."""
+    """Sum over k of ``x[k] * y[k]``."""
 
     def codegen(context, builder, sig, args):
         values = list(zip(elements(builder, args[0], len(x)), elements(builder, args[1], len(x))))
@@ -222,7 +222,7 @@ def dot_tuples(typingctx, x, y):
 
 @intrinsic
 def zeros_like(typingctx, colors):
-    """A tuple of zero vectors as long as `colors`, a tuple of vectors."""
+    """A tuple of zero vectors as long as ``colors``, a tuple of vectors."""
 
     def codegen(context, builder, sig, args):
         zero = ir.Constant(vector_ir(colors.dtype.element), [0.0] * WIDTH)

@@ -13,7 +13,7 @@ from heads.raster.simd.vector import I32, LOG2E, WIDTH, Mask, Vec, as_vec, call,
 
 @intrinsic
 def splat(typingctx, array, number):
-    """A vector of eight times `number`, in the element type of `array`."""
+    """A vector of eight times ``number``, in the element type of ``array``."""
 
     def codegen(context, builder, sig, args):
         return splat_value(builder, context.cast(builder, args[1], sig.args[1], sig.args[0].dtype))
@@ -23,7 +23,7 @@ def splat(typingctx, array, number):
 
 @intrinsic
 def ramp(typingctx, array):
-    """(0, 1, ... 7) in the element type of `array`."""
+    """(0, 1, ... 7) in the element type of ``array``."""
 
     def codegen(context, builder, sig, args):
         return ir.Constant(vector_ir(sig.args[0].dtype), [float(lane) for lane in range(WIDTH)])
@@ -99,7 +99,7 @@ def exp_fast(typingctx, x):
 
 @intrinsic
 def select(typingctx, mask, yes, no):
-    """`yes` where `mask` holds, else `no`; either may be a number."""
+    """``yes`` where ``mask`` holds, else ``no``; either may be a number."""
     vec = yes if isinstance(yes, Vec) else no
     if not isinstance(mask, Mask) or not isinstance(vec, Vec):
         return None

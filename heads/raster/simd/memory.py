@@ -25,7 +25,7 @@ from heads.raster.simd.vector import (
 
 @intrinsic
 def load(typingctx, array, index):
-    """`array[index : index + 8]` of a contiguous 1-D float array, at any alignment."""
+    """``array[index : index + 8]`` of a contiguous 1-D float array, at any alignment."""
 
     def codegen(context, builder, sig, args):
         at = context.cast(builder, args[1], sig.args[1], types.int64)
@@ -37,7 +37,7 @@ def load(typingctx, array, index):
 
 @intrinsic
 def store(typingctx, array, index, value):
-    """`array[index : index + 8] = value` of a contiguous 1-D float array."""
+    """``array[index : index + 8] = value`` of a contiguous 1-D float array."""
 
     def codegen(context, builder, sig, args):
         at = context.cast(builder, args[1], sig.args[1], types.int64)
@@ -50,7 +50,7 @@ def store(typingctx, array, index, value):
 
 @intrinsic
 def lanes(typingctx, first, last):
-    """Indices `first ... first + 7`, none beyond `last`: the tail repeats the last item, which is harmless."""
+    """Indices ``first ... first + 7``, none beyond ``last``: the tail repeats the last item, which is harmless."""
 
     def codegen(context, builder, sig, args):
         start = context.cast(builder, args[0], sig.args[0], types.int64)
@@ -76,7 +76,7 @@ def _each_address(context, builder, sig, args):
 
 @intrinsic
 def gather_as(typingctx, array, at, stride, offset, like):
-    """`array[at * stride + offset]` for the eight indices `at`, in the element type of the array `like`."""
+    """``array[at * stride + offset]`` for the eight indices ``at``, in the element type of the array ``like``."""
     element = like.dtype
 
     def codegen(context, builder, sig, args):
@@ -93,7 +93,7 @@ def gather_as(typingctx, array, at, stride, offset, like):
 
 @intrinsic
 def gather(typingctx, array, at, stride, offset):
-    """`array[at * stride + offset]` for the eight indices `at`, of a contiguous 1-D float array."""
+    """``array[at * stride + offset]`` for the eight indices ``at``, of a contiguous 1-D float array."""
 
     def codegen(context, builder, sig, args):
         result = ir.Constant(vector_ir(sig.args[0].dtype), ir.Undefined)
@@ -106,7 +106,7 @@ def gather(typingctx, array, at, stride, offset):
 
 @intrinsic
 def scatter(typingctx, array, at, stride, offset, value):
-    """`array[at * stride + offset] = value` for the eight indices `at`; integers are rounded down."""
+    """``array[at * stride + offset] = value`` for the eight indices ``at``; integers are rounded down."""
 
     def codegen(context, builder, sig, args):
         dtype = sig.args[0].dtype
@@ -122,7 +122,7 @@ def scatter(typingctx, array, at, stride, offset, value):
 
 @intrinsic
 def prefetch(typingctx, array, index):
-    """Ask for `array[index]` to be in the cache soon."""
+    """Ask for ``array[index]`` to be in the cache soon."""
 
     def codegen(context, builder, sig, args):
         at = context.cast(builder, args[1], sig.args[1], types.int64)

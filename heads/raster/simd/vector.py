@@ -1,11 +1,11 @@
-"""Eight numbers at a time, in numba: a vector type that lowers to LLVM's `<8 x float>` (or double).
+"""Eight numbers at a time, in numba: a vector type that lowers to LLVM's ``<8 x float>`` (or double).
 
 Loops over pixels and Gaussians are written with it, so that their speed does not hang on whether LLVM's
 auto-vectoriser sees through index types, aliasing and trip counts. LLVM maps it to what the machine has
 (one AVX register, two SSE or NEON registers), without a compiler at run time.
 
-`Vec` values support + - * / and unary minus with vectors and scalars, comparisons with < <= > >= (giving a
-`Mask`), `&` and `|` on masks, and the functions of :mod:`memory`, :mod:`maths` and :mod:`channels` beside this file.
+``Vec`` values support + - * / and unary minus with vectors and scalars, comparisons with < <= > >= (giving a
+``Mask``), ``&`` and ``|`` on masks, and the functions of :mod:`memory`, :mod:`maths` and :mod:`channels` beside this file.
 """
 
 # mypy: disable-error-code="no-untyped-def,misc"
@@ -27,7 +27,7 @@ LOG2E = 1.4426950408889634
 
 
 class Vec(types.Type):
-    """Eight floats (`element` is numba's float32 or float64)."""
+    """Eight floats (``element`` is numba's float32 or float64)."""
 
     def __init__(self, element: types.Type) -> None:
         self.element = element
@@ -173,7 +173,7 @@ _register_mask(operator.or_, "or_")
 
 
 def pointer_to(context, builder, array_type, array, index):
-    """Address of `array[index]` of a contiguous one-dimensional array."""
+    """Address of ``array[index]`` of a contiguous one-dimensional array."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(data, [index])
 
