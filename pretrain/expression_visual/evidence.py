@@ -119,7 +119,7 @@ def render(
     prior: ExpressionVisualPrior, maps: Tensor, person: Tensor, pose: dict[str, Tensor], grey: float = 0.5
 ) -> Tensor:
     """One map (N, 14), or one a pose (T, N, 14), under T poses: images (T, S, S, 3) over a grey background."""
-    from heads.gaussians.uv import render_head
+    from heads.gaussians.render import render_head
 
     model, frames, device = prior.model, len(pose["rotation"]), prior.model.device
     pose = {name: value.to(device) for name, value in pose.items()}

@@ -62,7 +62,7 @@ class VisualObjective(nn.Module):
         self, maps: Tensor, batch: dict[str, Tensor], code: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered images (B·G, S, S, 3), alphas (B·G, S, S, 1) and composited targets."""
-        from heads.gaussians.uv import render_head
+        from heads.gaussians.render import render_head
 
         model, count = self.model, batch["target_image"].shape[1]
         here, there = ({name: batch[f"{side}_{name}"].float() for name in POSE} for side in ("source", "target"))
