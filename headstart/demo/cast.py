@@ -81,7 +81,7 @@ def real_cast(
     Raises:
         InputError: no clips, fewer than three people, an identity nobody has, or nobody to adapt.
     """
-    from shards.build.build import find_clips
+    from shards.build.find import find_clips
 
     folder = Path(folder)
     if consent is None and (folder / "consent.csv").is_file():

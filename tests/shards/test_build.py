@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.views import SequenceView
 from configs import InputError
-from shards import Reader, SequenceView, open_dataset
-from shards.build.build import build, find_clips
+from shards import Reader, open_dataset
+from shards.build.build import build
+from shards.build.find import find_clips
 from shards.check.verify import verify
 from shards.people.consent import read_consent
 from shards.people.forget import forget
