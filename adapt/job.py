@@ -28,7 +28,8 @@ from adapt.avatar.avatar import (
 from adapt.avatar.provenance import Provenance, now, tool_version
 from adapt.budget import Budget, Clock, graceful_stop, parse_budget
 from adapt.clip import Clip, split_frames, track_clip
-from adapt.drivers.driving import Driver, RidgeDriver
+from adapt.drivers.base import Driver
+from adapt.drivers.ridge import RidgeDriver
 from adapt.fit.context import Context
 from adapt.fit.loop import Fit
 from adapt.outputs import claim
@@ -36,6 +37,7 @@ from adapt.priors import Priors, open_priors
 from adapt.recipes import recipe as recipe_module
 from cluster.storage.staging import staged
 from configs import InputError, load_config
+from shards.media.probe import video_info
 
 PREVIEW = "preview.jpg"
 # An avatar is a few MB: a minute of its clip is enough of a body to speak over.
@@ -170,11 +172,9 @@ def _job(
 
 
 def _auto_size(video: str | Path, device: torch.device) -> int:
-    from adapt.avatar.video import video_info
-
     info = video_info(video)
     wanted = 512 if device.type == "cuda" else 256
-    return max(64, min(wanted, min(info["width"], info["height"]) // 16 * 16))
+    return max(64, min(wanted, min(info.width, info.height) // 16 * 16))
 
 
 def _resumed(
@@ -351,6 +351,7 @@ def _driver(job: Job) -> Driver:
             prior,
             clip,
             context.priors.records["audio-expression"],
+            context.rig,
             finetune=job.config.audio_finetune,
             seconds=_finetune_seconds(job.budget),
             seed=job.seed,
@@ -366,7 +367,7 @@ def _finetune_seconds(budget: Budget) -> float:
 
 
 def _uses_prior(driver: Driver) -> bool:
-    from adapt.drivers.driving import PriorDriver
+    from adapt.drivers.prior import PriorDriver
 
     return isinstance(driver, PriorDriver)
 

@@ -25,7 +25,6 @@ _NAMES = {
     "CrossModalMotion": "heads.motion.fields",
     "AudioNet": "heads.motion.audio",
     "AudioAttention": "heads.motion.audio",
-    "ColorMLP": "heads.person.residual",
     "BodyInpainter": "heads.person.inpaint",
     "region_masks": "heads.masks",
 }

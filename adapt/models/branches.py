@@ -43,7 +43,7 @@ class BranchHead(HeadModel):
         audio_features: width of a row of audio features.
     """
 
-    hears = True
+    uses_audio = True
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ Three kinds, each the identity when new (its last layer is zero, or its output i
 * :class:`MouthMotion`: translation only, for the inside of the mouth (TalkingGaussian, section 3.3).
 * :class:`CrossModalMotion`: gated cross-modal attention → Δmean, for eyes and mouth (FG-3DGS 2026).
 
-Positions are head-space rig units. Every field takes one frame's condition ``[C]``, or a batch ``[B, C]`` and then
+Positions are head-space rig units. Every field takes one frame's inputs ``[C]``, or a batch ``[B, C]`` and then
 answers ``[B, N, ...]``. Position features do not depend on the frame: :meth:`MotionField.features` computes them once
 for a batch, and a caller whose canonical positions are frozen may keep them.
 """
@@ -52,10 +52,10 @@ def mlp(sizes: list[int], bias: bool = True, zero_last: bool = False) -> nn.Sequ
     return nn.Sequential(*layers)
 
 
-def _batched(condition: Tensor, size: int, name: str) -> Tensor:
-    if condition.dim() not in (1, 2) or condition.shape[-1] != size:
-        raise ValueError(f"{name}: expected shape [{size}] or [B, {size}], got {tuple(condition.shape)}")
-    return condition if condition.dim() == 2 else condition[None]
+def _batched(value: Tensor, size: int, name: str) -> Tensor:
+    if value.dim() not in (1, 2) or value.shape[-1] != size:
+        raise ValueError(f"{name}: expected shape [{size}] or [B, {size}], got {tuple(value.shape)}")
+    return value if value.dim() == 2 else value[None]
 
 
 class MotionField(nn.Module):
@@ -137,7 +137,7 @@ class MouthMotion(MotionField):
     """Translation-only field of the inside of the mouth, mostly vertical (TalkingGaussian).
 
     Args:
-        audio: size of the condition vector.
+        audio: entries of the audio vector.
         base, finest: grid resolutions (64 → 384 for the mouth).
         sideways: factor on x and z relative to y (one fifth in the paper's code).
     """
@@ -160,7 +160,7 @@ class MouthMotion(MotionField):
         self.register_buffer("axes", torch.tensor([sideways, 1.0, sideways]) * step, persistent=False)
 
     def forward(self, positions: Tensor | None, audio: Tensor, *, features: Tensor | None = None) -> Motion:
-        """Translations ``[(B,) N, 3]`` at ``positions [N, 3]`` for the condition ``audio [(B,) audio]``."""
+        """Translations ``[(B,) N, 3]`` at ``positions [N, 3]`` for ``audio [(B,) audio]``."""
         single = audio.dim() == 1
         audio = _batched(audio, self.audio, "audio")
         features = self.features(positions) if features is None else features

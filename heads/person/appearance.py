@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heads.person.residual import ConditionNet
+from heads.person.residual import CoefficientNet
 
 CHANNELS = 6
 """Of a texel's change: offset 3, colour 3."""
@@ -34,7 +34,7 @@ class AppearanceBasis(nn.Module):
     def __init__(self, size: int, rank: int, rows: int, row: Tensor, noise: float = 0.0) -> None:
         super().__init__()
         self.size, self.rank, self.rows = size, rank, rows
-        self.net = ConditionNet(size, rank, HIDDEN, noise=noise)
+        self.net = CoefficientNet(size, rank, HIDDEN, noise=noise)
         # The basis is zero and the network is not: a zero change whose gradient is not zero.
         self.basis = nn.Parameter(torch.zeros(rank, rows * CHANNELS))
         self.register_buffer("row", row, persistent=False)

@@ -111,14 +111,14 @@ def _outside(people: list[str], hold_out: Sequence[str] | None) -> list[str]:
 
 def _held_out(clips: dict[str, list[Any]], people: int, speech: str | Path | None) -> list[HeldOutPerson]:
     """The outsiders with the longest sounding clips, each with something to say that is not in the clip."""
-    from adapt.avatar.video import video_info
+    from shards.media.probe import video_info
 
     sounding: dict[str, list[tuple[float, Path, Any]]] = {}
     for name, theirs in clips.items():
         for clip in theirs:
             info = video_info(clip.path)
-            if info["audio"] and info["seconds"] >= MIN_SECONDS:
-                sounding.setdefault(name, []).append((info["seconds"], Path(clip.path), clip.consent))
+            if info.has_audio and info.seconds >= MIN_SECONDS:
+                sounding.setdefault(name, []).append((info.seconds, Path(clip.path), clip.consent))
     if not sounding:
         raise InputError(
             f"none of the people kept out ({', '.join(clips)}) has a clip of {MIN_SECONDS:g} s with sound; name others"

@@ -345,9 +345,9 @@ def _adapt(
 
 
 def _length(video: Path) -> float:
-    from adapt.avatar.video import video_info
+    from shards.media.probe import video_info
 
-    return float(video_info(video)["seconds"])
+    return video_info(video).seconds
 
 
 def _score(avatar: Path, person: HeldOutPerson, folder: Path, sync: str | None) -> dict[str, Any]:
@@ -375,12 +375,14 @@ def _speak(person: HeldOutPerson, avatar: str, target: Path) -> dict[str, Any]:
 def _side_by_side(left: Path, right: Path, target: Path) -> None:
     """Two videos in one, with the sound and the provenance of the right one, as long as the right one."""
     from adapt.avatar.provenance import Provenance
-    from adapt.avatar.video import VideoWriter, read_frames, video_info
+    from shards.media.decode import read_frames
+    from shards.media.encode import VideoWriter
+    from shards.media.probe import video_info
 
-    size = video_info(right)["width"]
+    size = video_info(right).width
     tags = Provenance.make(avatar=right.stem, recipe="demo side by side: the right half is synthetic")
     still, frames = None, read_frames(left, size=size)
-    with VideoWriter(target, 2 * size, size, provenance=tags, sound=right) as writer:
+    with VideoWriter(target, 2 * size, size, tags=tags.tags(), sound=right) as writer:
         for picture in read_frames(right):
             still = next(frames, still)  # the true video may be a frame shorter
             writer.write(np.concatenate([still, picture], 1))

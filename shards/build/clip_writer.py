@@ -14,7 +14,8 @@ from shards.build.task import BuildSettings, ClipRecord, SourceClip
 from shards.features.base import RowStream
 from shards.features.registry import open_feature
 from shards.format.encode import encode_sample
-from shards.format.schema import SAMPLES_PER_FRAME, sample_key
+from shards.format.schema import sample_key
+from shards.media.rates import SAMPLES_PER_FRAME
 from shards.tar.shardfile import ShardSet
 
 

@@ -26,7 +26,7 @@ from shards.build.extend import extend_shards
 from shards.build.report import overlay_strip
 from shards.build.task import BuildSettings, ClipRecord, FeatureTask, Message, SourceClip, Task, TrackTask
 from shards.format.catalogue import FILE
-from shards.format.schema import FPS
+from shards.media.rates import FPS
 from shards.tar.shardfile import ShardSet
 from shards.tracking.options import TrackOptions
 

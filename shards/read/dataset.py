@@ -19,7 +19,8 @@ from cluster.storage import storage
 from configs import InputError, nearest
 from shards.format.catalogue import Catalogue, index_url, known_people, read_catalogue
 from shards.format.index import ShardIndex, bad_index
-from shards.format.schema import FPS, SCHEMA, Sample, split_key
+from shards.format.schema import SCHEMA, Sample, split_key
+from shards.media.rates import FPS
 from shards.read.store import CLIPS, FRAMES, IDENTITY, SAMPLES, SOUND, ShardTable, Store
 
 

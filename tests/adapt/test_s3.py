@@ -13,13 +13,13 @@ import soundfile
 import headstart
 from adapt.avatar.avatar import load_avatar
 from adapt.avatar.export.ply import export
-from adapt.avatar.video import read_frames
 from adapt.budget import Clock
 from adapt.evaluate.evaluate import evaluate
 from adapt.job import adapt as make_avatar
 from adapt.talk.talk import talk
 from cluster.storage import storage
 from configs import InputError
+from shards.media.decode import read_frames
 from tests.support.avatars import SIZE, make_world
 from tests.support.s3_faults import BUCKET, s3_server
 
@@ -107,7 +107,7 @@ def test_an_export_of_a_bucket_s_avatar_has_the_bytes_of_the_disk_s(made, s3, tm
 
 
 def test_an_evaluation_in_a_bucket_has_its_record_page_and_video(made, s3, world, tmp_path, monkeypatch):
-    monkeypatch.setattr("adapt.evaluate.evaluate._open_sync", lambda uri: "not asked for")
+    monkeypatch.setattr("adapt.evaluate.tools.open_sync", lambda uri: "not asked for")
     out = f"s3://{BUCKET}/{tmp_path.name}/scores"
     assert evaluate(f"{ADA}/", world.video, f"{out}/", device="cpu")["report"] == f"{out}/report.html"
     assert storage.is_committed(out)

@@ -256,12 +256,12 @@ def test_the_steps_of_a_prior_fit_its_time_and_stay_sensible():
 
 
 def test_side_by_side_is_as_long_as_the_avatar_and_keeps_its_sound(tmp_path):
-    from adapt.avatar.video import video_info
+    from shards.media.probe import video_info
 
     _side_by_side(film(tmp_path / "a.mp4", 0.6, 48), film(tmp_path / "b.mp4", 1.0, 32), tmp_path / "both.mp4")
     info = video_info(tmp_path / "both.mp4")
-    assert (info["width"], info["height"], info["audio"]) == (64, 32, True)
-    assert info["seconds"] == pytest.approx(1.0, abs=0.1)
+    assert (info.width, info.height, info.has_audio) == (64, 32, True)
+    assert info.seconds == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_summary_names_people_priors_scores_and_failures(story):
