@@ -11,8 +11,9 @@ from heads.rig import load_rig
 from shards.build.journal import Journal
 from shards.features.registry import open_feature, parse_feature
 from shards.format.catalogue import Catalogue
+from shards.tracking.coefficients import DEFAULT_RIG
 
-DEFAULT_RIG, DEFAULT_SIZE = "mediapipe", 512
+DEFAULT_SIZE = 512
 Records = list[dict[str, Any]]
 
 
@@ -76,10 +77,5 @@ def wanted_rig(catalogue: Catalogue, source: str | Path | None) -> dict[str, str
     """
     found = str(source or (catalogue.rig or {}).get("source") or DEFAULT_RIG)
     rig = load_rig(found)
-    if not rig.n_landmarks:
-        raise InputError(
-            f"rig '{found}': names no face landmarks, so videos cannot be tracked with it; use 'mediapipe' or a rig "
-            "whose landmarks are known (docs/rig.md)"
-        )
-    source_kept = found if found == rig.name or not Path(found).exists() else str(Path(found).resolve())
-    return {"name": str(rig.name), "sha256": str(rig.sha256), "source": source_kept}
+    rig.landmarks(rig.mean)  # a rig that names no landmarks is refused here
+    return dict(rig.record)

@@ -106,6 +106,4 @@ class DatasetWriter:
 
 def rig_record(rig: Rig | Mapping[str, str] | None) -> dict[str, str] | None:
     """Name, sha256 and source of a rig, given as a mapping, as a rig object, or not at all."""
-    if rig is None or isinstance(rig, Mapping):
-        return dict(rig) if rig is not None else None
-    return {"name": str(rig.name), "sha256": str(rig.sha256), "source": str(getattr(rig, "source", rig.name))}
+    return rig.record if isinstance(rig, Rig) else None if rig is None else dict(rig)
