@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from adapt.avatar.video import FPS, video_info
 from configs import InputError
+from shards.media.probe import video_info
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
 # Everything of a track that an audio-expression prior may have learned to predict.
@@ -216,15 +217,13 @@ class Clip:
         """
         if first < 0 or count < 1 or first + count > len(self):
             raise InputError(f"frames {first} to {first + count - 1} of a clip that has frames 0 to {len(self) - 1}")
-        from shards.format.schema import SAMPLES_PER_FRAME as samples
-
         rows = np.arange(first, first + count)
         track = {name: self.track[name][rows] for name in TRACK_FIELDS}
         part = SimpleNamespace(
             frames=self.frames(rows),
             matte=self._gather("matte", rows),
             track={**track, "intrinsics": self.intrinsics, "identity": self.identity},
-            audio=self.audio[first * samples : (first + count) * samples],
+            audio=self.audio[first * SAMPLES_PER_FRAME : (first + count) * SAMPLES_PER_FRAME],
             crop_box=self.crop_box,
         )
         clip = Clip(self.size)
@@ -257,8 +256,7 @@ def split_frames(video: str | Path, seconds: float | None = None) -> tuple[int, 
     Raises:
         InputError: unreadable, shorter than a second, or ``seconds`` not positive.
     """
-    info = video_info(video)
-    total = round(info["seconds"] * FPS) or info["frames"]
+    total = video_info(video).frames
     if total < LEAST_FRAMES:
         raise InputError(
             f"{video}: {total} frames are too few; give a clip of at least {LEAST_FRAMES} frames (one second)"

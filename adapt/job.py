@@ -37,6 +37,7 @@ from adapt.priors import Priors, open_priors
 from adapt.recipes import recipe as recipe_module
 from cluster.storage.staging import staged
 from configs import InputError, load_config
+from shards.media.probe import video_info
 
 PREVIEW = "preview.jpg"
 # An avatar is a few MB: a minute of its clip is enough of a body to speak over.
@@ -171,11 +172,9 @@ def _job(
 
 
 def _auto_size(video: str | Path, device: torch.device) -> int:
-    from adapt.avatar.video import video_info
-
     info = video_info(video)
     wanted = 512 if device.type == "cuda" else 256
-    return max(64, min(wanted, min(info["width"], info["height"]) // 16 * 16))
+    return max(64, min(wanted, min(info.width, info.height) // 16 * 16))
 
 
 def _resumed(

@@ -28,7 +28,8 @@ _PUBLIC = {
     "Talker": "adapt.talk.talker:Talker",
     "talk": "adapt.talk.talk:talk",
     "evaluate": "adapt.evaluate.evaluate:evaluate",
-    "export": "adapt.avatar.export.ply:export",
+    "export": "adapt.export:export",
+    "track": "adapt.track:track",
     "doctor": "headstart.installation:doctor",
     "main": "headstart.cli.app:main",
 }

@@ -28,6 +28,9 @@ from adapt.recipes import recipe as recipe_module
 from cluster.storage.errors import is_remote
 from cluster.storage.staging import Stage
 from configs import InputError, load_config, to_dict
+from shards.media.decode import read_frames, read_video
+from shards.media.encode import VideoWriter, as_uint8
+from shards.media.rates import FPS
 
 BODY = "body.mp4"
 THUMBNAIL = "thumbnail.jpg"
@@ -162,8 +165,6 @@ def thumbnail(image: np.ndarray, provenance: Provenance) -> bytes:
     """A JPEG with the statement in its comment."""
     from PIL import Image
 
-    from adapt.avatar.video import as_uint8
-
     buffer = io.BytesIO()
     Image.fromarray(as_uint8(image)).save(buffer, "JPEG", quality=90, comment=provenance.statement().encode())
     return buffer.getvalue()
@@ -171,11 +172,9 @@ def thumbnail(image: np.ndarray, provenance: Provenance) -> bytes:
 
 def body_video(clip: Clip, frames: int, provenance: Provenance) -> bytes:
     """The clip's own frames as H.264, the body behind the head in ``talk``; streamed through a temporary file."""
-    from adapt.avatar.video import VideoWriter
-
     with tempfile.TemporaryDirectory(prefix="headstart-body-") as temporary:
         path = Path(temporary) / BODY
-        with VideoWriter(path, clip.size, clip.size, provenance=provenance, crf=20) as writer:
+        with VideoWriter(path, clip.size, clip.size, tags=provenance.tags(), crf=20) as writer:
             for frame in range(frames):
                 writer.write(clip.frames([frame])[0])
         return path.read_bytes()
@@ -275,9 +274,7 @@ class BodyFrames:
     """
 
     def __init__(self, avatar: Avatar, keep: int = 64) -> None:
-        from adapt.avatar.video import FPS
-
-        self.avatar, self.keep, self.fps = avatar, keep, FPS
+        self.avatar, self.keep = avatar, keep
         self.path = avatar.path / BODY if avatar.path is not None else None
         if self.path is None or not self.path.is_file():
             raise InputError(f"avatar '{avatar.name}' holds no {BODY}; use --background plain or adapt again")
@@ -301,18 +298,15 @@ class BodyFrames:
         return self.held[index]
 
     def _decode_around(self, index: int) -> None:
-        from adapt.avatar.video import read_frames_from
-
         first = max(0, index - self.keep // 2)
-        self.held = dict(read_frames_from(self.path, first, self.keep, fps=self.fps))
+        pictures = read_video(self.path, start=first / FPS, seconds=self.keep / FPS)
+        self.held = dict(enumerate(pictures, first))
         if index not in self.held:
             raise InputError(f"avatar '{self.avatar.name}': {BODY} ends before frame {index}; adapt again")
 
 
 def frames_of(avatar: Avatar) -> Iterator[np.ndarray]:
     """The training clip's frames, in order."""
-    from adapt.avatar.video import read_frames
-
     yield from read_frames(avatar.path / BODY)
 
 

@@ -36,11 +36,13 @@ class Driver(Protocol):
         kind: how ``avatar.json`` names it.
         name: what results say moved the lips.
         lookahead: frames that must have been heard beyond a frame.
+        by_sound: whether the sound moves the face; lips then rest in its pauses.
     """
 
     kind: str
     name: str
     lookahead: int
+    by_sound: bool
 
     def stream(self) -> Stream:
         """A new stream."""

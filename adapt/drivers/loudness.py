@@ -15,6 +15,7 @@ class LoudnessDriver:
     """Opens the jaw with the loudness: all that can be done for a silent clip without a prior."""
 
     kind: ClassVar[str] = "loudness"
+    by_sound: ClassVar[bool] = True
     name = "loudness to jaw (the clip has no sound and no audio-expression prior was given)"
     lookahead = 1
 

@@ -34,6 +34,7 @@ class PriorDriver:
     """
 
     kind: ClassVar[str] = "prior"
+    by_sound: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ class RidgeDriver:
     """
 
     kind: ClassVar[str] = "ridge"
+    by_sound: ClassVar[bool] = True
     name = "ridge regression on the person's own clip (no audio-expression prior)"
     lookahead = 5
 

@@ -12,13 +12,15 @@ import numpy as np
 
 from adapt.avatar.avatar import Avatar
 from adapt.avatar.folder import file_sha256
-from adapt.avatar.video import FPS, VideoWriter, video_info
 from adapt.clip import Clip, track_clip
 from adapt.evaluate.drives import audio_drive, track_drive
 from adapt.evaluate.measures.base import Tools
 from adapt.evaluate.measures.registry import columns
 from adapt.evaluate.scoring import Scorer
 from configs import InputError, progress
+from shards.media.encode import VideoWriter
+from shards.media.probe import video_info
+from shards.media.rates import FPS
 
 BATCH = 8
 MASKS = ("face", "head", "mouth_inside")
@@ -30,8 +32,7 @@ def test_range(avatar: Avatar, video: str | Path, start: float | None) -> tuple[
     Raises:
         InputError: nothing is left to test on.
     """
-    info = video_info(video)
-    total = round(info["seconds"] * FPS)
+    total = video_info(video).frames
     trained = avatar.document["clip"]["frames"] if _same_video(avatar, video) else 0
     first = trained if start is None else round(start * FPS)
     if first < 0 or total - first < 3:
@@ -48,7 +49,7 @@ def _same_video(avatar: Avatar, video: str | Path) -> bool:
 
 def score_avatar(avatar: Avatar, video: str | Path, first: int, folder: Path, tools: Tools) -> dict[str, Any]:
     """Both drives' scores of an avatar on a video's frames from ``first`` on; ``folder`` takes the videos."""
-    count = round(video_info(video)["seconds"] * FPS) - first
+    count = video_info(video).frames - first
     return scored(avatar, video, first, count, folder, tools)[0]
 
 
@@ -130,7 +131,7 @@ def _drive_scores(
 def _writer(path: Path | None, avatar: Avatar, size: int, name: str) -> AbstractContextManager[VideoWriter | None]:
     if path is None:
         return nullcontext()
-    return VideoWriter(path, 2 * size, size, provenance=avatar.provenance(name), crf=20)
+    return VideoWriter(path, 2 * size, size, tags=avatar.provenance(name).tags(), crf=20)
 
 
 def _batches(count: int) -> Iterator[np.ndarray]:

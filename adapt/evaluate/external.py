@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from adapt.avatar.provenance import Provenance
-from adapt.avatar.video import VideoWriter, read_frames, video_info
 from adapt.evaluate.avatars import BATCH, MASKS
 from adapt.evaluate.measures.base import Tools
 from adapt.evaluate.scoring import Scorer
@@ -18,7 +17,10 @@ from configs import InputError
 from configs.machine import commit, device_name
 from heads.masks import region_masks
 from shards.features import extract_features
-from shards.format.schema import SAMPLES_PER_FRAME
+from shards.media.decode import read_frames
+from shards.media.encode import VideoWriter
+from shards.media.probe import video_info
+from shards.media.rates import SAMPLES_PER_FRAME
 from shards.media.sound import read_audio
 
 
@@ -30,18 +32,18 @@ def evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) -
     """
     size = video_info(against)
     ours = video_info(frames)
-    if (ours["width"], ours["height"]) != (size["width"], size["height"]):
+    if (ours.width, ours.height) != (size.width, size.height):
         raise InputError(
-            f"{frames} is {ours['width']}x{ours['height']} px and {against} {size['width']}x{size['height']}; "
+            f"{frames} is {ours.width}x{ours.height} px and {against} {size.width}x{size.height}; "
             "score frames of the same size and framing"
         )
     if not against.is_file():
         raise InputError(f"{against}: no such file")
-    expected = max(1, min(ours["frames"], size["frames"]))
+    expected = max(1, min(ours.frames, size.frames))
     scorer = Scorer(tools, expected)
     count, path = 0, folder / "external.mp4"
     provenance = Provenance.make(avatar=f"frames of {frames.name}", recipe="external")
-    with VideoWriter(path, 2 * size["width"], size["height"], provenance=provenance, crf=20) as writer:
+    with VideoWriter(path, 2 * size.width, size.height, tags=provenance.tags(), crf=20) as writer:
         for pictures, reals in _pairs(frames, against):
             landmarks, valid = tools.detect(reals)
             if not valid.all():
@@ -60,7 +62,7 @@ def evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) -
         "fps": None,
         "adapt_seconds": None,
         "frames": count,
-        "size": size["width"],
+        "size": size.width,
         "device": device_name(torch.device("cpu")),
         "commit": commit(),
         "whole_frame": "as found in the video: how its body was made is unknown",
@@ -99,7 +101,7 @@ def _face_masks(landmarks: np.ndarray, shape: tuple[int, ...]) -> dict[str, np.n
 
 def _external_sound(video: Path, count: int) -> tuple[np.ndarray, np.ndarray] | tuple[str, str]:
     """Log-mel rows and sound of the first ``count`` frames, or why there are none."""
-    if not video_info(video)["audio"]:
+    if not video_info(video).has_audio:
         return ("the true video has no sound",) * 2
     sound = read_audio(video)
     rows = extract_features("logmel", sound)

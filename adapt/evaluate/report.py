@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adapt.avatar.video import as_uint8
 from adapt.evaluate.measures.registry import columns
+from shards.media.encode import as_uint8
 
 
 def format_value(name: str, value: float | None) -> str:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from adapt.avatar.video import as_uint8
 from adapt.evaluate.measures import Frame, Tools, Tracks
 from adapt.evaluate.measures.action_units import unit_curves
 from adapt.evaluate.measures.base import Batch
 from adapt.evaluate.measures.registry import measures
 from heads.measures.face import lip_gap
 from heads.rig.facemesh import UPPER_UNITS
+from shards.media.encode import as_uint8
 
 KEPT_PICTURES = 6
 

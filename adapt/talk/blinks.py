@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from adapt.avatar.video import FPS
 from adapt.talk.poses import Poses
 from configs import InputError
+from shards.media.rates import FPS
 
 # Frame numbers ``[T]`` and their poses to closures ``[T, 2]``.
 Lids = Callable[[np.ndarray, Poses], np.ndarray]

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from adapt.avatar.video import FPS
 from heads.geometry.rotation import euler_to_rotation, rotation_to_euler
+from shards.media.rates import FPS
 
 
 def ping_pong(frames: np.ndarray, length: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from heads.measures.face import lip_gap
-from shards.format.schema import SAMPLE_RATE, SAMPLES_PER_FRAME
+from shards.media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 # Levels in dB of full scale (choices, tried on five voices over white, pink and room noise).
 INAUDIBLE = -65.0  # below it nothing counts as speech

@@ -14,20 +14,22 @@ from typing import Any
 import numpy as np
 
 from adapt.avatar.avatar import BACKGROUNDS, load_avatar
-from adapt.avatar.video import FrameFolderWriter, VideoWriter
+from adapt.drivers.arkit import arkit_map
+from adapt.drivers.blendshapes import BlendshapeDriver, read_blendshapes
 from adapt.outputs import claim
 from adapt.talk.options import check_sound, make_poses, parse_controls
 from adapt.talk.talker import Talker
 from cluster.storage.staging import staged
 from configs import InputError
-from shards.format.schema import SAMPLE_RATE
+from shards.media.encode import FrameFolderWriter, VideoWriter
+from shards.media.rates import SAMPLE_RATE
 from shards.media.sound import stream_audio
 
 # Sound is read in blocks of so many seconds.
 BLOCK_SECONDS = 1.0
 
 
-@staged(reads=("avatar", "audio", "pose_from", "style"), writes="out")
+@staged(reads=("avatar", "audio", "pose_from", "style", "blendshapes"), writes="out")
 def talk(
     avatar: str | Path,
     audio: str | Path,
@@ -41,6 +43,7 @@ def talk(
     blink: str | float = "natural",
     controls: Iterable[str] | Mapping[str, float] | None = None,
     style: str | Path | None = None,
+    blendshapes: str | Path | None = None,
     background: str | None = None,
     device: str = "auto",
     prior: str | Path | None = None,
@@ -59,6 +62,8 @@ def talk(
         blink: ``natural``, ``none``, ``clip`` (as in the training clip) or a fixed closure from 0 to 1.
         controls: ``["smile=0.4", "gaze_x=-0.5"]`` or a mapping: the rig's named controls.
         style: ``own``, ``mean``, or an ``.npy`` file with a style vector, where an audio-expression prior drives.
+        blendshapes: 52 ARKit weights over time (``.csv`` of Live Link Face, ``.json`` of Audio2Face or LAM) that move
+            face, eyelids and gaze in place of the sound; the last ones are held.
         background: ``original`` (the clip's body and background through the inpainter; the default where the poses are
             the clip's own, frame for frame), ``model`` (the avatar's own body layer, which follows any pose; the default
             elsewhere), ``plain`` or ``rgba``.
@@ -77,7 +82,12 @@ def talk(
         raise InputError(f"background '{background}': expected one of {', '.join(BACKGROUNDS)}")
     out = claim(out, suffix=None if background == "rgba" else ".mp4", overwrite=overwrite)
     check_sound(audio)
+    weights = None if blendshapes is None else read_blendshapes(blendshapes)
     opened = load_avatar(avatar, device, prior=prior)
+    if weights is not None:
+        if style is not None:
+            raise InputError("--blendshapes and --style contradict each other: weights have no speaking style")
+        opened.driver, blink = BlendshapeDriver(arkit_map(opened.rig), weights), "driver"
     talker = Talker(
         opened,
         poses=make_poses(opened, pose_from, yaw, pitch, roll, pose, seed),
@@ -90,9 +100,11 @@ def talk(
     provenance = opened.provenance(Path(str(audio)).name)
     start = time.monotonic()
     if background == "rgba":
-        writer: FrameFolderWriter | VideoWriter = FrameFolderWriter(out, provenance=provenance, sound=audio)
+        writer: FrameFolderWriter | VideoWriter = FrameFolderWriter(
+            out, tags=provenance.tags(), record=provenance.as_dict(), sound=audio
+        )
     else:
-        writer = VideoWriter(out, opened.size, opened.size, provenance=provenance, sound=audio)
+        writer = VideoWriter(out, opened.size, opened.size, tags=provenance.tags(), sound=audio)
     with writer:
         for block in stream_audio(audio, round(BLOCK_SECONDS * SAMPLE_RATE)):
             _write(writer, talker, talker.feed(block))

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from adapt.avatar.avatar import Avatar, BodyFrames
-from adapt.avatar.video import FPS
 from adapt.clip import FEATURES
 from adapt.drivers.base import Bounds, Driver, Expressions
 from adapt.drivers.prior import PriorDriver
@@ -21,7 +20,7 @@ from adapt.talk.poses import ClipPoses, Poses, PoseSource
 from adapt.talk.silence import Resting, SpeechActivity, resting_expression
 from configs import InputError
 from shards.features import FeatureStream
-from shards.format.schema import SAMPLES_PER_FRAME
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 # Frames that are rendered at a time.
 BATCH = 4
@@ -34,7 +33,8 @@ class Talker:
     Args:
         avatar: an opened avatar.
         poses: where the head is; the training clip's poses by default.
-        blink, controls, style, background, seed: see :func:`talk`.
+        blink, controls, style, background, seed: see :func:`adapt.talk.talk.talk`; with ``blink="driver"`` eyelids and
+            gaze are the driver's.
 
     Attributes:
         frames: how many came out; delay: seconds of sound that must follow a frame before it can be made;
@@ -54,11 +54,12 @@ class Talker:
     ) -> None:
         self.avatar, self.background = avatar, background
         self.poses = poses or ClipPoses(avatar.track["rotation"], avatar.track["translation"])
-        self.blink = lids(blink, avatar.track["eyelids"], seed)
+        self.blink = None if blink == "driver" else lids(blink, avatar.track["eyelids"], seed)
         self.offsets = _control_offsets(avatar, controls or {})
         self.driver, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
         self.sound, self.stream = FeatureStream(FEATURES), self.driver.stream()
-        self.activity, self.resting = SpeechActivity(), Resting(resting_expression(avatar.track))
+        self.activity = SpeechActivity()
+        self.resting = Resting(resting_expression(avatar.track)) if self.driver.by_sound else None
         self._speech = np.zeros(0, bool)
         self.body = BodyFrames(avatar) if background == "original" else None
         self.frames = 0
@@ -129,13 +130,14 @@ class Talker:
         self._moved += count
         poses: Poses = self.poses.at(numbers)
         expression, eyelids, gaze = self.offsets
-        lids = self.blink(numbers, poses) + eyelids
+        closed = part["eyelids"] if self.blink is None else self.blink(numbers, poses)
+        seen = self.avatar.track["gaze"][poses.source] if self.blink is not None else part["gaze"]
         rows = {
             "rotation": poses.rotation,
             "translation": poses.translation,
             "expression": self._rested(self.bounds(part["expression"])) + expression,
-            "eyelids": np.clip(lids, 0, 1),
-            "gaze": self.avatar.track["gaze"][poses.source] + gaze,
+            "eyelids": np.clip(closed + eyelids, 0, 1),
+            "gaze": seen + gaze,
         }
         first = not self._track
         for name in DRIVEN:
@@ -150,7 +152,7 @@ class Talker:
         count = len(expression)
         speech = np.pad(self._speech[:count], (0, max(0, count - len(self._speech))))
         self._speech = self._speech[count:]
-        return self.resting(expression, speech)
+        return expression if self.resting is None else self.resting(expression, speech)
 
     def _pad(self, after: bool) -> None:
         """Repeat the first or last frame as its own neighbours."""

@@ -104,11 +104,11 @@ def mirror_signs(rig: Rig) -> dict[str, np.ndarray]:
     """
     from scipy.spatial import cKDTree
 
-    flip, mean = np.array([-1.0, 1.0, 1.0]), rig.mean.cpu().numpy()[: rig.n_landmarks or None]
+    flip, mean = np.array([-1.0, 1.0, 1.0]), _points(rig, rig.mean)
     apart, other = cKDTree(mean).query(mean * flip)
     signs = {}
     for name in ("identity", "expression"):
-        basis = getattr(rig, name).cpu().numpy()[:, : len(mean)]
+        basis = _points(rig, getattr(rig, name))
         mirrored = basis[:, other] * flip
         sign = np.sign((basis * mirrored).sum((1, 2)))
         signs[name] = sign.astype(np.float32)
@@ -117,6 +117,11 @@ def mirror_signs(rig: Rig) -> dict[str, np.ndarray]:
             raise InputError(f"rig {rig.name}: its {name} components are not symmetric, so heads cannot be mirrored; "
                              "set augment.mirror=0")  # fmt: skip
     return signs
+
+
+def _points(rig: Rig, values: Tensor) -> np.ndarray:
+    """Landmarks of ``values [..., V, 3]``; all vertices of a rig that names none."""
+    return (rig.landmarks(values) if rig.n_landmarks else values).cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def lip_motion(rig: Rig, identity: np.ndarray, expression: np.ndarray, block: in
     for start in range(0, len(expression), block):
         part = torch.tensor(expression[start : start + block])
         vertices = rig.vertices(person.expand(len(part), -1), part)
-        points = vertices
+        points = rig.landmarks(vertices)
         lips.append(points[:, list(facemesh.LIPS)].numpy())
         opening.append(mouth_opening(points).numpy())
     return LipMotion(np.concatenate(lips), np.concatenate(opening))
@@ -154,7 +159,7 @@ def component_importance(rig: Rig, scale: np.ndarray, lips: float) -> np.ndarray
     count = len(scale)
     identity = torch.zeros(count + 1, rig.n_identity)
     moves = torch.cat([torch.zeros(1, count), torch.diag(torch.from_numpy(np.asarray(scale, np.float32)))])
-    vertices = rig.vertices(identity, moves)[:, :478]
+    vertices = rig.landmarks(rig.vertices(identity, moves))
     energy = (vertices[1:] - vertices[:1]).square().sum(-1)
     of_lips, of_all = energy[:, list(facemesh.LIPS)].mean(1), energy.mean(1)
     mixed = lips * of_lips / of_lips.mean().clamp_min(1e-12) + (1 - lips) * of_all / of_all.mean().clamp_min(1e-12)
@@ -170,8 +175,8 @@ def mouth_directions(rig: Rig, scale: np.ndarray) -> np.ndarray:
     count = len(scale)
     identity = torch.zeros(count + 1, rig.n_identity)
     moves = torch.cat([torch.zeros(1, count), torch.diag(torch.from_numpy(np.asarray(scale, np.float32)))])
-    vertices = rig.vertices(identity, moves)
-    measured = torch.stack([mouth_opening(vertices), mouth_width(vertices)], 1)
+    points = rig.landmarks(rig.vertices(identity, moves))
+    measured = torch.stack([mouth_opening(points), mouth_width(points)], 1)
     return (measured[1:] - measured[:1]).numpy()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from configs import InputError
 from heads.geometry.rotation import gaze_rotation
+from heads.rig.facemesh import N_LANDMARKS
 
 FORMAT = "headstart-rig/1"
 CONTROLS = ("jaw", "blink_left", "blink_right", "brows_up", "brows_down", "smile", "pucker", "gaze_x", "gaze_y")
@@ -38,7 +41,8 @@ class Rig:
     Attributes:
         name, sha256: which rig this is; the digest covers every defining array.
         n_identity, n_expression, n_vertices: K_id, K_exp, V.
-        n_landmarks: the first so many vertices are the FaceMesh landmarks (478; 0 for a rig of another topology).
+        source: what :func:`heads.rig.load_rig` finds this rig by, such as ``mediapipe`` or ``ict:/path``.
+        landmark_vertices: ``[478]`` the vertex of each FaceMesh landmark; empty for a rig that names none.
         faces: (F, 3) int64, counter-clockwise seen from outside.
         face_uvs: (F, 3, 2) in [0, 1], u to the right, v down; per corner, so seams need no doubled vertices.
         face_regions: (F,) int64 into ``regions``.
@@ -50,7 +54,10 @@ class Rig:
         self.name = str(arrays["name"])
         self.sha256 = digest(arrays)
         self.regions = {str(name): k for k, name in enumerate(arrays["region_names"])}
-        self.n_landmarks = int(arrays.get("n_landmarks", 478))
+        self.source = self.name
+        self.landmark_vertices = torch.from_numpy(_landmark_vertices(arrays))
+        # Landmarks that are the first vertices are a view of them.
+        self._landmarks_first = bool((self.landmark_vertices == torch.arange(len(self.landmark_vertices))).all())
         floats = ("mean", "identity", "expression", "eyelids", "eyeball_centres", "eyeball_identity", "face_uvs")
         for key in floats:
             setattr(self, key, torch.from_numpy(np.ascontiguousarray(arrays[key], np.float32)))
@@ -83,6 +90,31 @@ class Rig:
         return len(self.mean)
 
     @property
+    def n_landmarks(self) -> int:
+        """478, or 0 for a rig that names no landmarks."""
+        return len(self.landmark_vertices)
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What datasets, priors and avatars keep of their rig: ``name``, ``sha256`` and ``source``."""
+        return {"name": self.name, "sha256": self.sha256, "source": self.source}
+
+    def landmarks(self, vertices: Tensor) -> Tensor:
+        """The FaceMesh landmarks ``[..., 478, 3]`` among vertices, or rows of a basis, ``[..., V, 3]``.
+
+        Raises:
+            InputError: the rig names no landmarks.
+        """
+        if not self.n_landmarks:
+            raise InputError(
+                f"rig {self.name} names no FaceMesh landmarks, which tracking and measures need; put a landmarks.json "
+                f"with the {N_LANDMARKS} vertex numbers beside its file (docs/rig.md), or use the rig 'mediapipe'"
+            )
+        if self._landmarks_first:
+            return vertices[..., : self.n_landmarks, :]
+        return vertices[..., self.landmark_vertices, :]
+
+    @property
     def device(self) -> torch.device:
         return self.mean.device
 
@@ -90,7 +122,7 @@ class Rig:
         """A copy on the device; itself when it is already there."""
         if torch.device(device) == self.device:
             return self
-        other = object.__new__(Rig)
+        other = object.__new__(type(self))
         other.__dict__ = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.__dict__.items()}
         other.controls = {
             name: Control(c.expression.to(device), c.eyelids.to(device), c.gaze.to(device))
@@ -193,6 +225,30 @@ class Rig:
 def _combine(coefficients: Tensor, basis: Tensor) -> Tensor:
     """(B, K) x (K, V, 3) -> (B, V, 3)."""
     return (coefficients @ basis.flatten(1)).unflatten(1, basis.shape[1:])
+
+
+def _landmark_vertices(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Vertex numbers ``[478]`` or ``[0]``; files of before they were named have the landmarks first."""
+    if "landmark_vertices" in arrays:
+        return np.ascontiguousarray(arrays["landmark_vertices"], np.int64)
+    return np.arange(int(arrays.get("n_landmarks", N_LANDMARKS)))
+
+
+@dataclass(frozen=True)
+class RigKind:
+    """A kind of rig that :func:`heads.rig.load_rig` can load.
+
+    Attributes:
+        name: the word before the colon of a source, ``ict`` in ``ict:/path``.
+        about: what to give it, for help and errors.
+        accepts: whether a path holds such a rig; it looks at names, and reads no more than it must.
+        load: the rig of a path, or of ``None`` where the kind has one of its own.
+    """
+
+    name: str
+    about: str
+    accepts: Callable[[Path], bool]
+    load: Callable[[Path | None], Rig]
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from adapt.evaluate.charts import line_chart, smooth, timeline_svg
 from adapt.evaluate.measures.registry import columns
 from adapt.evaluate.report import format_value, jpeg, video_data
-
-if TYPE_CHECKING:
-    from headstart.demo.story import Story
+from headstart.demo.telling import Story
 
 TELLS = {
     "audio-expression": "how a face moves to a voice: expression from sound",

@@ -28,7 +28,8 @@ from shards.features import FeatureStream
 from shards.features.registry import parse_feature
 from shards.format.catalogue import FILE
 from shards.format.encode import encode_sample
-from shards.format.schema import FPS, SAMPLES_PER_FRAME, sample_key
+from shards.format.schema import sample_key
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.people.consent import ConsentRecord
 from shards.tar.shardfile import ShardSet
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from shards.features.base import Feature
-from shards.format.schema import SAMPLE_RATE, SAMPLES_PER_FRAME
+from shards.media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 MELS = 40
 HOPS = 4  # 10 ms steps per 40 ms frame

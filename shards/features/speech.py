@@ -12,7 +12,7 @@ import numpy as np
 from configs import InputError
 from shards.features.base import Feature
 from shards.features.weights import Weights
-from shards.format.schema import SAMPLES_PER_FRAME
+from shards.media.rates import SAMPLES_PER_FRAME
 
 Rows = Callable[[np.ndarray], np.ndarray]  # sound [T * 640] of a window to rows [T, C]
 

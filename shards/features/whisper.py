@@ -15,7 +15,7 @@ import numpy as np
 
 from configs import InputError
 from shards.features.speech import Rows, SpeechFeature, not_finite
-from shards.format.schema import SAMPLE_RATE, SAMPLES_PER_FRAME
+from shards.media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
 
 HOP = 160  # samples between two mel columns (Radford et al. 2022, section 2.2)
 WINDOW = 400  # samples that a mel column sees

@@ -13,7 +13,8 @@ from typing import Any
 
 from cluster.storage import storage
 from configs import InputError, nearest
-from shards.format.schema import FPS, SCHEMA
+from shards.format.schema import SCHEMA
+from shards.media.rates import FPS
 
 FORMAT = "headstart-dataset"
 FILE = "dataset.json"

@@ -16,11 +16,9 @@ import numpy as np
 
 from configs import InputError
 from shards.format import codecs as members
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 SCHEMA = 1
-FPS = 25
-SAMPLE_RATE = 16_000
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 MAX_FRAMES = 50
 N_LANDMARKS = 478
 MAX_NAME = 100  # a longer member name needs a second tar header, which ranged reads do not expect

@@ -23,7 +23,8 @@ from cluster.storage import storage
 from configs import InputError, nearest
 from shards.format.catalogue import Catalogue, index_url, known_people, read_catalogue, shard_url, without_collection
 from shards.format.index import BLOCK, ShardIndex, bad_index, digest, header_matches, runs
-from shards.format.schema import FPS, SCHEMA, BrokenSample, Sample, split_key
+from shards.format.schema import SCHEMA, BrokenSample, Sample, split_key
+from shards.media.rates import FPS
 
 INDEXES_HELD = 600  # per process; about 60 kB each, more than the streams of a reader touch at a time
 FILES_HELD = 256

@@ -9,8 +9,9 @@ import numpy as np
 
 from configs import InputError
 from heads.rig.facemesh import N_LANDMARKS
-from shards.format.schema import FPS, SAMPLE_RATE
-from shards.media.decode import probe
+from shards.media.probe import video_info
+from shards.media.rates import FPS, SAMPLE_RATE
+from shards.media.sound import stream_audio
 from shards.tracking.first_pass import Scan, scan
 from shards.tracking.options import Refusal, TrackOptions
 from shards.tracking.segments import Segment, Source, Take
@@ -72,7 +73,7 @@ def track_video(
     options = options or TrackOptions()
     options.check()
     path = Path(path)
-    info = probe(path)
+    info = video_info(path)
     found = scan(path, options, stop)
     if found.frames < 2:
         found.close()
@@ -161,8 +162,6 @@ def _sound_trouble(path: Path, has_audio: bool, options: TrackOptions, frames: i
         return ""
     if not has_audio:
         return "no audio"
-    from shards.media.sound import stream_audio
-
     end = round((options.start + frames / FPS) * SAMPLE_RATE)
     power, count = 0.0, 0
     for block in stream_audio(path):

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from heads.rig.facemesh import CHIN, FOREHEAD, OVAL, STABLE
-from shards.format.schema import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from shards.media.decode import read_video
+from shards.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from shards.media.sound import stream_audio
 from shards.tracking.coefficients import Fitter, default_fitter
 from shards.tracking.first_pass import Run, Scan

@@ -8,13 +8,15 @@ import re
 import numpy as np
 import pytest
 
-from adapt.avatar.video import VideoWriter, video_info
+from adapt.avatar.provenance import parse_tags
 from adapt.evaluate.charts import over_frames
 from adapt.evaluate.evaluate import evaluate
 from adapt.evaluate.measures.registry import columns
 from adapt.evaluate.report import contact_sheet, error_colors
 from adapt.job import adapt as make_avatar
 from configs import InputError
+from shards.media.encode import VideoWriter
+from shards.media.probe import video_info
 from tests.support.avatars import SIZE, make_world
 
 NAMES = {"psnr", "psnr_face", "ssim", "ssim_face", "lpips", "flip", "lmd", "aue_u", "aue_l", "sync_c", "sync_d"}
@@ -74,8 +76,8 @@ def test_the_page_needs_nothing_beside_it(scored):
 
 def test_the_side_by_side_video_is_twice_as_wide_and_says_what_it_is(scored):
     info = video_info(scored / "scores" / "track.mp4")
-    assert (info["width"], info["height"]) == (2 * SIZE, SIZE)
-    assert info["provenance"]["synthetic"]
+    assert (info.width, info.height) == (2 * SIZE, SIZE)
+    assert parse_tags(info.tags)["synthetic"]
 
 
 def test_a_video_against_itself_is_perfect(world, tmp_path):

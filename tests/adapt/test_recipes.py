@@ -311,7 +311,7 @@ def test_an_output_that_exists_is_not_touched(world, tmp_path):
 
 
 def test_ten_frames_are_too_few(tmp_path):
-    from adapt.avatar.video import VideoWriter
+    from shards.media.encode import VideoWriter
 
     with VideoWriter(tmp_path / "short.mp4", 64, 64) as writer:
         for _ in range(10):

@@ -23,6 +23,7 @@ LINES = {
     "talk": ["talk", "A", "s.wav", "--out", "x.mp4"],
     "evaluate": ["evaluate", "A", "me.mp4", "--out", "E"],
     "export": ["export", "A", "--out", "x.ply"],
+    "track": ["track", "me.mp4", "--blendshapes", "x.csv"],
 }
 
 

@@ -56,7 +56,7 @@ def make_world(folder: Path, frames: int = FRAMES) -> World:
     """Draw the person, let their jaw follow the loudness of a tone, and write the video."""
     import soundfile
 
-    from adapt.avatar.video import VideoWriter
+    from shards.media.encode import VideoWriter
 
     rng = np.random.default_rng(0)
     loud = np.clip(np.sin(np.arange(frames) / 3.0), 0, 1).astype(np.float32)
