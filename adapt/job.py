@@ -28,7 +28,8 @@ from adapt.avatar.avatar import (
 from adapt.avatar.provenance import Provenance, now, tool_version
 from adapt.budget import Budget, Clock, graceful_stop, parse_budget
 from adapt.clip import Clip, split_frames, track_clip
-from adapt.drivers.driving import Driver, RidgeDriver
+from adapt.drivers.base import Driver
+from adapt.drivers.ridge import RidgeDriver
 from adapt.fit.context import Context
 from adapt.fit.loop import Fit
 from adapt.outputs import claim
@@ -350,6 +351,7 @@ def _driver(job: Job) -> Driver:
             prior,
             clip,
             context.priors.records["audio-expression"],
+            context.rig,
             finetune=job.config.audio_finetune,
             seconds=_finetune_seconds(job.budget),
             seed=job.seed,
@@ -365,7 +367,7 @@ def _finetune_seconds(budget: Budget) -> float:
 
 
 def _uses_prior(driver: Driver) -> bool:
-    from adapt.drivers.driving import PriorDriver
+    from adapt.drivers.prior import PriorDriver
 
     return isinstance(driver, PriorDriver)
 

@@ -121,7 +121,7 @@ def fit(clip: Clip, size: int, seconds: float) -> tuple[TalkingHead, dict[str, f
 @torch.no_grad()
 def evaluate(head: TalkingHead, tracked: Tracked, frames: range) -> tuple[dict[str, float], Tensor]:
     """Mean measures over frames, and a strip of five of them: true, rendered, four times the difference."""
-    drive = head.drive(tracked.track)
+    drive = head.inputs(tracked.track)
     sums: dict[str, list[float]] = {}
     strip = []
     for i in frames:

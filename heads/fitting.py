@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from configs import InputError
 from heads.losses import d_ssim, offset_penalty, scale_penalty, weighted_mean
 from heads.masks import region_masks
-from heads.person.inputs import POSE
+from heads.person.inputs import POSE, pose_vectors
 from heads.person.talking_head import Rendered, TalkingHead
 
 
@@ -137,7 +137,7 @@ class Fitting:
         self.config.check()
         self._check()
         self.device = head.offsets.device
-        self.drive = head.drive(clip.track)
+        self.drive = head.inputs(clip.track)
         self.refinement = nn.Parameter(torch.zeros(len(clip), POSE + head.rig.n_expression + 6, device=self.device))
         self.optimizer = self._optimizer()
         self.iteration = 0
@@ -166,7 +166,7 @@ class Fitting:
         indices = np.unique(np.linspace(0, len(self.clip) - 1, 60).astype(int)).tolist()
         landmarks = torch.as_tensor(np.asarray(self.clip.track["landmarks"])[indices])
         masks = region_masks(landmarks, self.head.height, self.head.width, ("head",))["head"]
-        poses = self.head.pose_condition(self.drive.condition[indices])
+        poses = pose_vectors(self.drive.vectors[indices])
         self.head.backdrop.initialise(self.clip.frames, self.clip.mattes, masks, indices, poses)
 
     def step(

@@ -17,7 +17,10 @@ from torch import Tensor
 from adapt.avatar import folder
 from adapt.avatar.provenance import Provenance
 from adapt.clip import FEATURES, Clip
-from adapt.drivers.driving import Driver, LoudnessDriver, PriorDriver, RidgeDriver
+from adapt.drivers.base import Driver
+from adapt.drivers.loudness import LoudnessDriver
+from adapt.drivers.prior import PriorDriver
+from adapt.drivers.ridge import RidgeDriver
 from adapt.models.base import HeadModel, over_original
 from adapt.models.drive import Drive, drive_of
 from adapt.priors import Priors, reopen_prior

@@ -70,7 +70,7 @@ class Context:
 
     def frontal_frame(self) -> int:
         """The frame that sees most of the face: nearest to no yaw and pitch, among those tracked so far."""
-        from adapt.talk.poses import rotation_to_euler
+        from heads.geometry.rotation import rotation_to_euler
 
         return int((rotation_to_euler(self.clip.track["rotation"])[:, :2] ** 2).sum(1).argmin())
 

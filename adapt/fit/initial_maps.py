@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapt.evaluate.metrics import lip_gap
 from adapt.fit.context import Context, auto_resolution
 from adapt.models.drive import DRIVEN
 from adapt.models.rigged import RiggedHead
-from adapt.talk.poses import rotation_to_euler
+from heads.geometry.rotation import rotation_to_euler
+from heads.measures.face import lip_gap
 from heads.person.inputs import frame_vectors
 from heads.person.talking_head import HeadConfig
 
@@ -59,7 +59,7 @@ def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, appeara
             if appearance_basis and prior.appearance_basis.rank:
                 shared = prior.appearance_basis
                 vectors = frame_vectors({name: context.clip.track[name][frames] for name in DRIVEN})
-                model.talking.follow(shared.rank, shared.rows).take(shared, vectors, nearest)
+                model.talking.add_appearance_basis(shared.rank, shared.rows).take(shared, vectors, nearest)
         set_maps(model, maps)
     return model.to(context.device)
 

@@ -226,7 +226,7 @@ class Fit:
     @torch.no_grad()
     def measure(self, stage: str) -> float:
         """Face PSNR (dB) of the held-out frames, uncorrected tracks; NaN before one of them is tracked."""
-        from adapt.evaluate.metrics import psnr
+        from heads.measures.image import psnr
 
         held = self.held[self.held < len(self.clip)]
         values = []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from adapt.evaluate.metrics import UPPER_UNITS
 from adapt.models.drive import Drive
+from heads.rig.facemesh import UPPER_UNITS
 
 # AU1, AU2, AU4, AU5, AU6, AU9 and the blink AU45, last as heads.motion.fields wants it.
 N_UNITS = len(UPPER_UNITS) + 1

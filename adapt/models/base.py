@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from adapt.models.drive import Drive
 from heads.person.backdrop import Backdrop
-from heads.person.talking_head import TalkingHead
+from heads.person.inputs import pose_vectors
 
 Window = tuple[int, int, int, int]
 """Part of a frame: top, left, height, width in px."""
@@ -43,11 +43,11 @@ class HeadModel(nn.Module):
 
     Attributes:
         backdrop: body and background; subclasses have it.
-        hears: whether the head needs audio features beside the tracked expression.
+        uses_audio: whether the head needs audio features beside the tracked expression.
         inpainting: the body inpainter, once it is trained.
     """
 
-    hears = False
+    uses_audio = False
     # The training frames' track refinement is no part of the avatar: kept out of the module's children.
     _refiner: tuple[nn.Module, ...] = ()
 
@@ -84,7 +84,7 @@ class HeadModel(nn.Module):
     @staticmethod
     def pose_condition(drive: Drive) -> Tensor:
         """What the backdrop listens to, ``[B, 18]``: the head's pose in the frame and around it."""
-        return TalkingHead.pose_condition(drive.condition)
+        return pose_vectors(drive.condition)
 
     def forward(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> Rendered:
         """The head over its body.

@@ -25,7 +25,7 @@ class Drive:
     Attributes:
         rotation, translation: head -> camera, ``[B, 3, 3]``, ``[B, 3]`` rig units.
         expression: ``[B, K]``; eyelids ``[B, 2]``, 0 open .. 1 closed; gaze ``[B, 2, 2]`` radians.
-        condition: ``[B, C]`` the frame and its neighbours as one vector (:func:`heads.person.inputs.make_drive`).
+        condition: ``[B, C]`` the frame and its neighbours as one vector (:func:`heads.person.inputs.head_inputs`).
         features: audio rows around each frame ``[B, 2 * AUDIO_CONTEXT + 1, F]``; ``None`` without sound.
         index: the training frame's number ``[B]`` while training (track refinement), else ``None``.
     """
@@ -71,11 +71,11 @@ def drive_of(track: Mapping[str, Any], device: torch.device | str = "cpu", cut: 
         track: ``rotation, translation, expression, eyelids, gaze`` ``[T, ...]`` of consecutive frames.
         cut: leave out so many frames at either end: they are only there as neighbours of the others.
     """
-    from heads.person.inputs import make_drive
+    from heads.person.inputs import head_inputs
 
-    whole = make_drive({**{name: track[name] for name in DRIVEN}, "intrinsics": np.eye(3, dtype=np.float32)}, device)
+    whole = head_inputs({**{name: track[name] for name in DRIVEN}, "intrinsics": np.eye(3, dtype=np.float32)}, device)
     rows = slice(cut, len(whole) - cut)
-    return Drive(**{name: getattr(whole, name)[rows] for name in (*DRIVEN, "condition")})
+    return Drive(**{name: getattr(whole, name)[rows] for name in DRIVEN}, condition=whole.vectors[rows])
 
 
 def feature_windows(features: Tensor, frames: Tensor) -> Tensor:

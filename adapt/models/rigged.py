@@ -104,7 +104,7 @@ class RiggedHead(HeadModel):
         return None if self.refiner is None or drive.index is None else self.refiner(drive.index[i])
 
     def _driven(self, drive: Drive):
-        from heads.person.inputs import Drive as Driven
+        from heads.person.inputs import HeadInputs as Driven
 
         return Driven(
             rotation=drive.rotation,
@@ -113,7 +113,7 @@ class RiggedHead(HeadModel):
             expression=drive.expression,
             eyelids=drive.eyelids,
             gaze=drive.gaze,
-            condition=drive.condition,
+            vectors=drive.condition,
         )
 
     def gaussians(self, drive: Drive | None):

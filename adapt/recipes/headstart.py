@@ -114,7 +114,7 @@ def empty(config: Config, document: dict[str, Any], tensors: dict[str, Tensor], 
         residual=config.residual_motion,
     )
     if "appearance_basis" in document["model"]:
-        model.talking.follow(**document["model"]["appearance_basis"])
+        model.talking.add_appearance_basis(**document["model"]["appearance_basis"])
     return model
 
 

@@ -198,7 +198,7 @@ def mouth_loss(config: Any) -> Callable[[Rendered, Batch], Tensor]:
 
 def sampler(fit: Fit, config: Any, kind: str) -> Callable[[float], Any] | None:
     """Incremental sampling over the mouth's opening or the eyes' closure; ``None`` when it is switched off."""
-    from adapt.evaluate.metrics import lip_gap
+    from heads.measures.face import lip_gap
 
     if not config.incremental_sampling:
         return None

@@ -97,18 +97,18 @@ def default_rig() -> Rig:
 
 @lru_cache(maxsize=2)
 def mirror_signs(rig: Rig) -> dict[str, np.ndarray]:
-    """What each coefficient of a mirrored head is multiplied by: ``identity`` (K_id,) and ``expression`` (K,), 1 or -1.
+    """What each coefficient of a mirrored head is multiplied by: ``identity [K_id]`` and ``expression [K]``, 1 or -1.
 
     Raises:
         InputError: a rig whose components are not each symmetric or antisymmetric; it cannot tell a mirrored head.
     """
     from scipy.spatial import cKDTree
 
-    flip, mean = np.array([-1.0, 1.0, 1.0]), rig.mean.cpu().numpy()[: rig.n_landmarks or None]
+    flip, mean = np.array([-1.0, 1.0, 1.0]), _points(rig, rig.mean)
     apart, other = cKDTree(mean).query(mean * flip)
     signs = {}
     for name in ("identity", "expression"):
-        basis = getattr(rig, name).cpu().numpy()[:, : len(mean)]
+        basis = _points(rig, getattr(rig, name))
         mirrored = basis[:, other] * flip
         sign = np.sign((basis * mirrored).sum((1, 2)))
         signs[name] = sign.astype(np.float32)
@@ -119,9 +119,14 @@ def mirror_signs(rig: Rig) -> dict[str, np.ndarray]:
     return signs
 
 
+def _points(rig: Rig, values: Tensor) -> np.ndarray:
+    """Landmarks of ``values [..., V, 3]``; all vertices of a rig that names none."""
+    return (rig.landmarks(values) if rig.n_landmarks else values).cpu().numpy()
+
+
 @dataclass(frozen=True)
 class LipMotion:
-    """Lip vertices (T, L, 3) of a sequence and the mouth opening (T,), both in rig units."""
+    """Lip vertices ``[T, L, 3]`` of a sequence and the mouth opening ``[T]``, both in rig units."""
 
     lips: np.ndarray
     opening: np.ndarray
@@ -132,14 +137,14 @@ def lip_motion(rig: Rig, identity: np.ndarray, expression: np.ndarray, block: in
     """Lips of one person under a sequence of expressions.
 
     Args:
-        identity: (K_id,); expression: (T, K).
+        identity: ``[K_id]``; expression: ``[T, K]``.
     """
     lips, opening = [], []
     person = torch.tensor(identity)[None]
     for start in range(0, len(expression), block):
         part = torch.tensor(expression[start : start + block])
         vertices = rig.vertices(person.expand(len(part), -1), part)
-        points = vertices
+        points = rig.landmarks(vertices)
         lips.append(points[:, list(facemesh.LIPS)].numpy())
         opening.append(mouth_opening(points).numpy())
     return LipMotion(np.concatenate(lips), np.concatenate(opening))
@@ -147,14 +152,14 @@ def lip_motion(rig: Rig, identity: np.ndarray, expression: np.ndarray, block: in
 
 @torch.no_grad()
 def component_importance(rig: Rig, scale: np.ndarray, lips: float) -> np.ndarray:
-    """How far each expression component moves the face at its own spread ``scale`` (K,): (K,), mean 1.
+    """How far each expression component moves the face at its own spread ``scale [K]``: ``[K]``, mean 1.
 
     ``lips``: the share (0..1) that counts lip vertices alone; the rest counts all landmarks.
     """
     count = len(scale)
     identity = torch.zeros(count + 1, rig.n_identity)
     moves = torch.cat([torch.zeros(1, count), torch.diag(torch.from_numpy(np.asarray(scale, np.float32)))])
-    vertices = rig.vertices(identity, moves)[:, :478]
+    vertices = rig.landmarks(rig.vertices(identity, moves))
     energy = (vertices[1:] - vertices[:1]).square().sum(-1)
     of_lips, of_all = energy[:, list(facemesh.LIPS)].mean(1), energy.mean(1)
     mixed = lips * of_lips / of_lips.mean().clamp_min(1e-12) + (1 - lips) * of_all / of_all.mean().clamp_min(1e-12)
@@ -163,18 +168,18 @@ def component_importance(rig: Rig, scale: np.ndarray, lips: float) -> np.ndarray
 
 @torch.no_grad()
 def mouth_directions(rig: Rig, scale: np.ndarray) -> np.ndarray:
-    """What each expression component does to the mouth at its spread ``scale`` (K,): (K, 2) opening and width, rig units.
+    """What each expression component does to the mouth at its spread ``scale [K]``: ``[K, 2]`` opening and width, rig units.
 
     Exact for rigs that are linear in expression, the first order for others.
     """
     count = len(scale)
     identity = torch.zeros(count + 1, rig.n_identity)
     moves = torch.cat([torch.zeros(1, count), torch.diag(torch.from_numpy(np.asarray(scale, np.float32)))])
-    vertices = rig.vertices(identity, moves)
-    measured = torch.stack([mouth_opening(vertices), mouth_width(vertices)], 1)
+    points = rig.landmarks(rig.vertices(identity, moves))
+    measured = torch.stack([mouth_opening(points), mouth_width(points)], 1)
     return (measured[1:] - measured[:1]).numpy()
 
 
 def lip_error(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean distance of lip vertices (T, L, 3), rig units."""
+    """Mean distance of lip vertices ``[T, L, 3]``, rig units."""
     return float(np.sqrt(((a - b) ** 2).sum(-1)).mean())

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from configs import InputError
-from shards.format.schema import MAX_FRAMES, SAMPLES_PER_FRAME, sample_key
-from shards.media.rates import FPS
+from shards.format.schema import MAX_FRAMES, sample_key
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.synthetic.identity import sample_identity
 from shards.synthetic.mp4 import write_mp4
 from shards.synthetic.talker import Performance, Talker

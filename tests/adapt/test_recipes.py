@@ -50,7 +50,7 @@ def test_every_recipe_makes_an_avatar_that_opens_and_renders_the_same_again(worl
     assert result["iterations"] >= 10
     first, second = load_avatar(tmp_path / "ada", "cpu"), load_avatar(tmp_path / "ada", "cpu")
     drive = first.tracked_drive([3, 20])
-    if first.model.hears:
+    if first.model.uses_audio:
         drive = drive.with_(features=_windows(first, 2))
     images = [opened.render(drive) for opened in (first, second)]
     assert images[0].shape == (2, SIZE, SIZE, 3)
@@ -142,7 +142,7 @@ def test_a_pose_that_a_single_frame_did_not_show_is_not_tens_of_deviations_away(
     rows = {name: rows if name in ("intrinsics", "identity") else rows[:1] for name, rows in world.track.items()}
     head.calibrate(rows)
     net = head.color.net
-    away = (head.drive(world.track).condition - net.center) / net.scale
+    away = (head.inputs(world.track).vectors - net.center) / net.scale
     assert float(away[:, :3].abs().max()) < 6.0
 
 
@@ -220,7 +220,7 @@ def test_own_residuals_come_in_more_slowly_where_a_prior_knows_how_heads_follow(
     for known in (False, True):
         model = _rigged(world)
         if known:
-            model.talking.follow(2, 10)
+            model.talking.add_appearance_basis(2, 10)
         for frames in (25, 125, 250):
             rates[known, frames] = {g["name"]: g["lr"] for g in groups_of(model, 1.0, frames)}
     assert "head.color" not in rates[False, 25]

@@ -54,7 +54,7 @@ def make_clip(rig, frames=12):
         teacher.colors.copy_(torch.rand_like(teacher.colors) * 0.6 + 0.2)
         teacher.backdrop.background.uniform_(0.4, 0.5)
         teacher.backdrop.body_alpha.fill_(-20)
-    drive = teacher.drive(track)
+    drive = teacher.inputs(track)
     images, mattes = [], []
     with torch.no_grad():
         for i in range(frames):
@@ -73,7 +73,7 @@ def new_head(rig, clip, config=SMALL):
 
 @torch.no_grad()
 def quality(head, clip):
-    drive = head.drive(clip.track)
+    drive = head.inputs(clip.track)
     return np.mean([psnr(head.render(drive, i).image, clip.frame(i)) for i in range(len(clip))])
 
 
@@ -83,7 +83,7 @@ def test_a_new_head_is_its_rigged_gaussians_whatever_the_expression_and_pose(rig
     plain = HeadConfig(resolution=24, color_rank=0, offset_rank=0, correction_rank=0, body=False)
     bare = TalkingHead(rig, track["identity"], SIZE, SIZE, plain)
     full.calibrate(track)
-    drive = full.drive(track)
+    drive = full.inputs(track)
     for i in (0, 7):
         a, b = full.render(drive, i, background=None), bare.render(drive, i)
         torch.testing.assert_close(a.image, b.image)
@@ -93,7 +93,7 @@ def test_a_new_head_is_its_rigged_gaussians_whatever_the_expression_and_pose(rig
 def test_fitting_reproduces_the_clip_and_every_part_moves(rig):
     clip = make_clip(rig)
     head = new_head(rig, clip)
-    appearance_basis = head.follow(2, 10)
+    appearance_basis = head.add_appearance_basis(2, 10)
     appearance_basis.basis.data.normal_(std=0.01)
     appearance_basis.row.fill_(3)
     before, start = quality(head, clip), {k: v.clone() for k, v in head.state_dict().items()}
@@ -137,7 +137,7 @@ def test_a_window_shows_the_same_pixels_as_the_whole_frame(rig):
     with torch.no_grad():
         head.colors.uniform_()
         head.backdrop.background.uniform_()
-    drive = head.drive(clip.track)
+    drive = head.inputs(clip.track)
     whole = head.render(drive, 1).image
     part = head.render(drive, 1, window=(10, 20, 32, 40)).image
     torch.testing.assert_close(part, whole[10:42, 20:60], atol=2e-3, rtol=0)
@@ -146,7 +146,7 @@ def test_a_window_shows_the_same_pixels_as_the_whole_frame(rig):
 def test_another_size_shows_the_same_view(rig):
     clip = make_clip(rig, 2)
     head = new_head(rig, clip)
-    drive = head.drive(clip.track)
+    drive = head.inputs(clip.track)
     small = head.render(drive, 0, size=(SIZE // 2, SIZE // 2)).alpha.detach()[..., 0]
     large = head.render(drive, 0).alpha.detach()[..., 0]
     for axis in (0, 1):
@@ -160,7 +160,7 @@ def test_another_size_shows_the_same_view(rig):
 def test_residual_motion_of_a_recipe_moves_the_head(rig):
     clip = make_clip(rig, 2)
     head = new_head(rig, clip)
-    drive = head.drive(clip.track)
+    drive = head.inputs(clip.track)
     still, means = head.render(drive, 0), torch.zeros(head.n, 3)
     same = head.render(drive, 0, delta=Motion(means, torch.zeros(head.n, 3), torch.zeros(head.n, 4)))
     torch.testing.assert_close(same.image, still.image, atol=1e-5, rtol=0)

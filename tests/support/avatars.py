@@ -74,7 +74,7 @@ def make_world(folder: Path, frames: int = FRAMES) -> World:
 
 
 def _tracks(frames: int, loud: np.ndarray) -> dict[str, np.ndarray]:
-    from adapt.talk.poses import euler_to_rotation
+    from heads.geometry.rotation import euler_to_rotation
     from heads.rig import load_rig
 
     rig, t = load_rig("mediapipe"), np.arange(frames)
@@ -94,7 +94,8 @@ def _tracks(frames: int, loud: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _draw(track: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    from heads.gaussians.uv import UVGaussians, render_head
+    from heads.gaussians.render import render_head
+    from heads.gaussians.uv import UVGaussians
     from heads.rig import load_rig
 
     rig = load_rig("mediapipe")
