@@ -17,8 +17,8 @@ from heads.person.residual import CoefficientNet
 
 CHANNELS = 6
 """Of a texel's change: offset 3, colour 3."""
-STEP = 0.09  # of a change per unit of the basis, offsets in triangle sizes: scales the optimiser's step too
-HIDDEN = 32  # width of the network
+STEP = 0.09  # triangle sizes and colour per unit of the basis, so also of the optimiser's step · guess
+HIDDEN = 32  # units of the network's hidden layer · guess
 
 
 class AppearanceBasis(nn.Module):

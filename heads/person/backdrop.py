@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from heads.person.image_registration import predicted_by, register
 from heads.person.inpaint import fill_hole
 
-REGISTERED = 64  # px: longer side of the frames in which the body's motion is found
-# Of the regression of that motion on poses. A body drifts from where the pose alone would put it: trust it a little less.
+REGISTERED = 64  # px, longer side of the frames in which the body's motion is found · guess
+# Penalty of the regression of that motion on poses, in variances of a pose entry · guess: a body also moves by itself.
 RIDGE = 0.2
 
 

@@ -40,9 +40,9 @@ from heads.person.inputs import POSE, SPANS, HeadInputs, frame_vectors, head_inp
 from heads.person.residual import LowRankResidual
 from heads.rig import Rig
 
-FEW_FRAMES = 25.0
+FEW_FRAMES = 25.0  # a second of video: with so many the clip counts as much as people in general · guess
 # Of a talking person, per part of a frame's vector: rotation (radians), translation (rig units), expression
-# (deviations), eyelids (closure), gaze (radians).
+# (deviations), eyelids (closure), gaze (radians) · guess
 USUAL_SPREAD = (0.1, 0.15, 0.7, 0.3, 0.15)
 
 
