@@ -22,7 +22,7 @@ def _prior():
     """A small untrained prior: random, but of the real architecture."""
     from pretrain.audio_expression import AudioExpressionPrior
     from pretrain.audio_expression.config import AudioExpressionConfig
-    from pretrain.audio_expression.prior import ExpressionModel
+    from pretrain.audio_expression.model import ExpressionModel
 
     torch.manual_seed(0)
     config = load_config(AudioExpressionConfig, "pretrain/audio-expression/tiny")
