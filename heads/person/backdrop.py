@@ -3,7 +3,7 @@
 The body (torso, shoulders, hair that falls on them) is one RGBA picture, bent by a smooth displacement field that is
 linear in the pose: near the neck it learns to follow the head, at the shoulders a little, elsewhere not at all. That
 costs one bilinear lookup per pixel, and stays as sharp as the clip. The field is found by registering frames of the clip
-and regressing the body's motion on the pose; optimising it on top of that only learns the training frames by heart.
+and regressing the body's motion on the pose; optimising it after that only overfits the training frames.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ class HeadConfig:
         resolution: side of the UV map; the number of Gaussians follows (about 0.8 of its square).
         color_rank, offset_rank: basis vectors per Gaussian of the colour residual and per vertex of the offset
             residual; 0 leaves it out.
-        noise: of the vectors while training, in standard deviations: keeps the residuals from learning frames by
-            heart.
+        noise: added to the vectors while training, in standard deviations, so that the residuals do not memorise
+            frames.
         correction_rank: of the track correction; 0 leaves it out.
         hidden: width of the networks that read the vectors.
         body: whether a body layer and a background are learned.

@@ -8,10 +8,10 @@ from typing import Any
 
 from cluster.launch.launch import launch
 from configs import load_config
+from pretrain.data.split import open_split
 from pretrain.loop import Trainer
 from pretrain.names import prior_names
 from pretrain.prior import find_prior
-from pretrain.data.split import open_split
 
 WARM_UP, TIMED = 1, 3
 FEWEST = 30
