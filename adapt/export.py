@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from adapt.avatar.export.sequence import write_frames
 from adapt.models.drive import DRIVEN, TRACK_CONTEXT, Drive, drive_of
 from adapt.outputs import claim
 from adapt.talk.options import check_sound, parse_controls
-from adapt.talk.poses import ClipPoses, FixedPose, GeneratedPoses, still_pose
+from adapt.talk.poses import ClipPoses, FixedPose, GeneratedPoses, PoseSource, still_pose
 from adapt.talk.talker import Talker
 from cluster.storage.staging import staged
 from configs import InputError
@@ -211,7 +211,7 @@ class SpeakingHead(Talker):
 
     def __init__(self, avatar: Avatar, *, pose: str = "still", seed: int = 0, **options: Any) -> None:
         rotation, translation = avatar.track["rotation"], avatar.track["translation"]
-        sources = {
+        sources: dict[str, Callable[[], PoseSource]] = {
             "still": lambda: FixedPose(rotation, translation),
             "clip": lambda: ClipPoses(rotation, translation),
             "generated": lambda: GeneratedPoses(rotation, translation, seed),

@@ -11,10 +11,9 @@ Expressions are dictionaries of float32 arrays: ``expression`` ``[T, K]``, and `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
-import torch
 
 Expressions = dict[str, np.ndarray]
 
@@ -39,16 +38,13 @@ class Driver(Protocol):
         by_sound: whether the sound moves the face; lips then rest in its pauses.
     """
 
-    kind: str
+    kind: ClassVar[str]
+    by_sound: ClassVar[bool]
     name: str
     lookahead: int
-    by_sound: bool
 
     def stream(self) -> Stream:
         """A new stream."""
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """What an avatar keeps of it."""
 
 
 class Bounds:
@@ -107,6 +103,7 @@ class WindowStream:
         return self._ready()
 
     def _ready(self) -> Expressions:
+        assert self.rows is not None
         ready = len(self.rows) - 2 * self.context
         if ready <= 0:
             return {}

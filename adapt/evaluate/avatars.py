@@ -110,8 +110,9 @@ def _drive_scores(
             masks = {key: mask for key, mask in clip.masks(rows).items() if key in MASKS}
             masks["head"] = masks["head"] * np.maximum(clip.mattes(rows), masks["face"])
             scorer.add(rendered, reals, clip.track["landmarks"][rows], masks)
-            for real, picture in zip(reals, rendered) if writer is not None else ():
-                writer.write(np.concatenate([real, (picture * 255 + 0.5).astype(np.uint8)], 1))
+            for real, picture in zip(reals, rendered):
+                if writer is not None:
+                    writer.write(np.concatenate([real, (picture * 255 + 0.5).astype(np.uint8)], 1))
     features = clip.features() if clip.has_sound else "the clip has no sound"
     sound = clip.audio if clip.has_sound else features
     scores = scorer.result(features, sound)

@@ -77,6 +77,8 @@ def evaluate(
         if external:
             result = evaluate_external(Path(str(frames)), Path(str(against)), partial, tools)
         else:
+            assert avatar is not None
+            assert video is not None
             result = _evaluate_avatar(avatar, video, partial, start, device, tools)
             if ablations:
                 result["ablations"] = run_ablations(avatar, video, result, start=start, device=device, tools=tools)

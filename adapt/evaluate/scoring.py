@@ -107,8 +107,8 @@ class Scorer:
         return {"real": unit_curves(tracks.real, units)["eyes"], "rendered": np.where(tracks.valid, rendered, 0.0)}
 
     def _tracks(self, features: np.ndarray | str = "no sound", sound: np.ndarray | str = "no sound") -> Tracks:
-        parts = [np.concatenate(rows) for rows in (self._found, self._real, self._valid)]
-        return Tracks(*parts, self.width, features, sound)
+        found, real, valid = (np.concatenate(rows) for rows in (self._found, self._real, self._valid))
+        return Tracks(found, real, valid, self.width, features, sound)
 
     def result(self, features: np.ndarray | str, sound: np.ndarray | str = "no sound") -> dict[str, Any]:
         """Every column of every measure; one that cannot be computed is ``None``, with its reason.

@@ -31,6 +31,7 @@ def _open_lpips(weights: str | None) -> Callable[[np.ndarray, np.ndarray], float
     if weights is None:
         return NO_LPIPS
     network = lpips_of(weights)
+    assert network is not None
 
     def distance(a: np.ndarray, b: np.ndarray) -> float:
         with torch.no_grad():

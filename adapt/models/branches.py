@@ -19,8 +19,9 @@ from adapt.models.action_units import upper_units
 from adapt.models.base import HeadModel, Window
 from adapt.models.drive import AUDIO_CONTEXT, Drive
 from heads.compose import over
+from heads.gaussians.cloud import Gaussians
 from heads.gaussians.free import PARTS, Densifier, FreeGaussians
-from heads.gaussians.uv import Gaussians, render_head
+from heads.gaussians.render import render_head
 from heads.motion.audio import AudioEncoder
 from heads.motion.fields import Motion
 from heads.person.backdrop import Backdrop

@@ -191,6 +191,7 @@ class Talker:
         drive = drive_of(window, cut=TRACK_CONTEXT)
         if not self._uses_audio:
             return drive
+        assert self._rows is not None
         windows = np.lib.stride_tricks.sliding_window_view(self._rows, 2 * AUDIO_CONTEXT + 1, 0)[:count]
         self._rows = self._rows[count:]
         return drive.with_(features=torch.from_numpy(np.ascontiguousarray(windows.transpose(0, 2, 1))))
@@ -203,7 +204,7 @@ def _control_offsets(avatar: Avatar, controls: Mapping[str, float]) -> tuple[np.
         deltas = avatar.rig.control(name, amount)
         for i, key in enumerate(("expression", "eyelids", "gaze")):
             total[i] = total[i] + deltas[key].cpu().numpy()
-    return tuple(total)
+    return total[0], total[1], total[2]
 
 
 def _styled(avatar: Avatar, style: str | Path | None) -> Driver:

@@ -97,7 +97,7 @@ def default_rig() -> Rig:
 
 @lru_cache(maxsize=2)
 def mirror_signs(rig: Rig) -> dict[str, np.ndarray]:
-    """What each coefficient of a mirrored head is multiplied by: ``identity`` (K_id,) and ``expression`` (K,), 1 or -1.
+    """What each coefficient of a mirrored head is multiplied by: ``identity [K_id]`` and ``expression [K]``, 1 or -1.
 
     Raises:
         InputError: a rig whose components are not each symmetric or antisymmetric; it cannot tell a mirrored head.
@@ -126,7 +126,7 @@ def _points(rig: Rig, values: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LipMotion:
-    """Lip vertices (T, L, 3) of a sequence and the mouth opening (T,), both in rig units."""
+    """Lip vertices ``[T, L, 3]`` of a sequence and the mouth opening ``[T]``, both in rig units."""
 
     lips: np.ndarray
     opening: np.ndarray
@@ -137,7 +137,7 @@ def lip_motion(rig: Rig, identity: np.ndarray, expression: np.ndarray, block: in
     """Lips of one person under a sequence of expressions.
 
     Args:
-        identity: (K_id,); expression: (T, K).
+        identity: ``[K_id]``; expression: ``[T, K]``.
     """
     lips, opening = [], []
     person = torch.tensor(identity)[None]
@@ -152,7 +152,7 @@ def lip_motion(rig: Rig, identity: np.ndarray, expression: np.ndarray, block: in
 
 @torch.no_grad()
 def component_importance(rig: Rig, scale: np.ndarray, lips: float) -> np.ndarray:
-    """How far each expression component moves the face at its own spread ``scale`` (K,): (K,), mean 1.
+    """How far each expression component moves the face at its own spread ``scale [K]``: ``[K]``, mean 1.
 
     ``lips``: the share (0..1) that counts lip vertices alone; the rest counts all landmarks.
     """
@@ -168,7 +168,7 @@ def component_importance(rig: Rig, scale: np.ndarray, lips: float) -> np.ndarray
 
 @torch.no_grad()
 def mouth_directions(rig: Rig, scale: np.ndarray) -> np.ndarray:
-    """What each expression component does to the mouth at its spread ``scale`` (K,): (K, 2) opening and width, rig units.
+    """What each expression component does to the mouth at its spread ``scale [K]``: ``[K, 2]`` opening and width, rig units.
 
     Exact for rigs that are linear in expression, the first order for others.
     """
@@ -181,5 +181,5 @@ def mouth_directions(rig: Rig, scale: np.ndarray) -> np.ndarray:
 
 
 def lip_error(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean distance of lip vertices (T, L, 3), rig units."""
+    """Mean distance of lip vertices ``[T, L, 3]``, rig units."""
     return float(np.sqrt(((a - b) ** 2).sum(-1)).mean())

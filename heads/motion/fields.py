@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +47,8 @@ def mlp(sizes: list[int], bias: bool = True, zero_last: bool = False) -> nn.Sequ
         if i < len(sizes) - 2:
             layers.append(nn.ReLU())
     if zero_last:
-        nn.init.zeros_(layers[-1].weight)
-        if bias:
-            nn.init.zeros_(layers[-1].bias)
+        for parameter in layers[-1].parameters():
+            nn.init.zeros_(parameter)
     return nn.Sequential(*layers)
 
 
@@ -69,7 +69,19 @@ class MotionField(nn.Module):
             raise ValueError(f"positions: expected shape [N, 3], got {tuple(positions.shape)}")
         return self.encoding(positions)
 
-    def parameter_groups(self, rate: float = 5e-4, grid_rate: float = 5e-3) -> list[dict]:
+    def _given(self, positions: Tensor | None, features: Tensor | None) -> Tensor:
+        """The features that were given, else those of the positions.
+
+        Raises:
+            ValueError: neither is given.
+        """
+        if features is not None:
+            return features
+        if positions is None:
+            raise ValueError("motion field: expected positions [N, 3] or features [N, F], got neither")
+        return self.features(positions)
+
+    def parameter_groups(self, rate: float = 5e-4, grid_rate: float = 5e-3) -> list[dict[str, Any]]:
         """AdamW groups: hash grids at ``grid_rate`` without decay, everything else at ``rate``."""
         grids = set(map(id, self.encoding.parameters()))
         rest = [p for p in self.parameters() if id(p) not in grids]
@@ -121,7 +133,7 @@ class FaceMotion(MotionField):
         """Residuals at ``positions [N, 3]`` for ``audio [(B,) audio]`` and upper-face ``units [(B,) units]``."""
         single = audio.dim() == 1
         audio, units = _batched(audio, self.audio, "audio"), _batched(units, self.units, "units")
-        features = self.features(positions) if features is None else features
+        features = self._given(positions, features)
         to_audio, to_units = self.attention(features)
         mixed = torch.cat([self.unit_mix(units[:, :-1]), units[:, -1:]], dim=-1)
         out = self._decide(features, audio[:, None] * to_audio, mixed[:, None] * to_units) * self.step
@@ -163,7 +175,7 @@ class MouthMotion(MotionField):
         """Translations ``[(B,) N, 3]`` at ``positions [N, 3]`` for ``audio [(B,) audio]``."""
         single = audio.dim() == 1
         audio = _batched(audio, self.audio, "audio")
-        features = self.features(positions) if features is None else features
+        features = self._given(positions, features)
         shape = (len(audio), len(features))
         joined = torch.cat([features.expand(*shape, -1), audio[:, None].expand(*shape, -1)], dim=-1)
         means = self.decide(joined) * self.axes
@@ -212,7 +224,7 @@ class CrossModalMotion(MotionField):
             raise ValueError(f"modalities: expected {sorted(self.modalities)}, got {sorted(modalities)}")
         single = next(iter(modalities.values())).dim() == 1
         vectors = {name: _batched(v, self.modalities[name], name) for name, v in modalities.items()}
-        features = self.features(positions) if features is None else features
+        features = self._given(positions, features)
         query = self.query(features)
         attended = self._attend(query, *self._keys_values(vectors))  # [B, N, W]
         query = query.expand_as(attended)
@@ -224,7 +236,8 @@ class CrossModalMotion(MotionField):
         rows = [
             self.keys_values[name](vector).view(len(vector), self.tokens, 2, -1) for name, vector in vectors.items()
         ]
-        return torch.cat(rows, dim=1).unbind(dim=2)  # [B, M * tokens, W] each
+        keys, values = torch.cat(rows, dim=1).unbind(dim=2)  # [B, M * tokens, W] each
+        return keys, values
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         batch, n_tokens, width = key.shape

@@ -31,6 +31,8 @@ class AppearanceBasis(nn.Module):
         noise: of the vectors while training, in standard deviations.
     """
 
+    row: Tensor
+
     def __init__(self, size: int, rank: int, rows: int, row: Tensor, noise: float = 0.0) -> None:
         super().__init__()
         self.size, self.rank, self.rows = size, rank, rows
@@ -59,6 +61,9 @@ class PersonalAppearance(AppearanceBasis):
         size, rank, rows: see :class:`AppearanceBasis`.
         n: number of Gaussians.
     """
+
+    here: Tensor
+    origin: Tensor
 
     def __init__(self, size: int, rank: int, rows: int, n: int) -> None:
         super().__init__(size, rank, rows, torch.full((n,), rows))

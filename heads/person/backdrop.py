@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heads.person.image_registration import predicted_by, register
+from heads.person.inpaint import fill_hole
 
 REGISTERED = 64  # px: longer side of the frames in which the body's motion is found
 # Of the regression of that motion on poses. A body drifts from where the pose alone would put it: trust it a little less.
@@ -31,6 +32,9 @@ class Backdrop(nn.Module):
         grid: (rows, columns) of the displacement field's control points.
         reach: the vector's limit in standard deviations, so that no pose bends the body beyond what was seen.
     """
+
+    center: Tensor
+    scale: Tensor
 
     def __init__(
         self, height: int, width: int, inputs: int, grid: tuple[int, int] = (9, 9), reach: float = 2.5
@@ -95,8 +99,8 @@ class Backdrop(nn.Module):
     @torch.no_grad()
     def initialise(
         self,
-        frames: Sequence,
-        mattes: Sequence,
+        frames: Sequence[np.ndarray],
+        mattes: Sequence[np.ndarray],
         head_masks: Tensor,
         indices: Sequence[int],
         poses: Tensor | None = None,
@@ -104,7 +108,7 @@ class Backdrop(nn.Module):
         """Start from the clip: background and body are the mean colours seen where nothing stands before them.
 
         Args:
-            frames, mattes: per frame uint8 ``(H, W, 3)`` and ``(H, W)`` of the pictures' size or larger.
+            frames, mattes: per frame uint8 ``[H, W, 3]`` and ``[H, W]`` of the pictures' size or larger.
             head_masks: ``[len(indices), H, W]`` where the head's own Gaussians will draw.
             indices: the frames to use.
             poses: ``[len(indices), C]`` their pose vectors, after :meth:`calibrate`: the body then starts to
@@ -112,15 +116,15 @@ class Backdrop(nn.Module):
         """
         height, width = self.size
         pictures = torch.stack([_picture(frames[i], height, width) for i in indices])
-        mattes = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices])
+        alphas = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices])
         heads = _resized(head_masks[:, None].float(), height, width)
-        body = mattes * (1 - heads)
+        body = alphas * (1 - heads)
         if poses is not None and len(indices) > 1:
             self._follow(pictures, body, poses)
-        layers = [(self.background, pictures, (1 - mattes) ** 4)]
+        layers: list[tuple[Tensor, Tensor, Tensor]] = [(self.background, pictures, (1 - alphas) ** 4)]
         layers.append((self.body, *self._unbent(pictures, body, poses)))
-        fill = sum((picture * weight).sum(dim=(0, 2, 3)) for _, picture, weight in layers)
-        fill = fill / sum(weight.sum() for _, _, weight in layers).clamp_min(1e-6)
+        fill = torch.stack([(picture * weight).sum(dim=(0, 2, 3)) for _, picture, weight in layers]).sum(0)
+        fill = fill / torch.stack([weight.sum() for _, _, weight in layers]).sum().clamp_min(1e-6)
         for target, picture, weight in layers:
             seen = weight.mean(0)
             target[0] = _completed((picture * weight).mean(0) / seen.clamp_min(1e-6), seen, fill)
@@ -128,10 +132,10 @@ class Backdrop(nn.Module):
 
     def _follow(self, pictures: Tensor, body: Tensor, poses: Tensor) -> None:
         """Set the displacement field to what the pose says of the body's place in these frames."""
-        size = [max(8, round(side * min(1.0, REGISTERED / max(self.size)))) for side in self.size]
-        small = [_resized(x, *size)[:, 0] for x in (pictures.mean(1, keepdim=True), body)]
+        height, width = (max(8, round(side * min(1.0, REGISTERED / max(self.size)))) for side in self.size)
+        brightness, region = (_resized(x, height, width)[:, 0] for x in (pictures.mean(1, keepdim=True), body))
         x = self._normalised(poses)
-        motion = register(*small, first=int(x.square().sum(1).argmin()))
+        motion = register(brightness, region, first=int(x.square().sum(1).argmin()))
         weights = predicted_by(x, motion, RIDGE + 1 / len(x))
         rows, columns = self.grid
         y, x = torch.linspace(-1, 1, rows), torch.linspace(-1, 1, columns)
@@ -156,15 +160,13 @@ class Backdrop(nn.Module):
 
 def _completed(mean: Tensor, known: Tensor, fill: Tensor) -> Tensor:
     """Colours ``[3, H, W]`` where they are known, elsewhere the smooth continuation of what is around."""
-    from heads.person.inpaint import fill_hole
-
     if known.max() < 0.02:
         return fill[:, None, None].expand_as(mean)
     hole = (known < 0.02).float()[None]
     return fill_hole(torch.where(hole > 0, torch.zeros_like(mean), mean[None]), hole)[0]
 
 
-def _picture(array, height: int, width: int) -> Tensor:
+def _picture(array: np.ndarray | Tensor, height: int, width: int) -> Tensor:
     return _resized(torch.as_tensor(np.asarray(array)).permute(2, 0, 1)[None].float() / 255, height, width)[0]
 
 

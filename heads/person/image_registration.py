@@ -34,7 +34,7 @@ def register(frames: Tensor, weights: Tensor, first: int, rounds: int = 2, steps
     Returns:
         coefficients of (1, x, y) per direction (x, y), in half pictures: ``frame(p + u(p))`` shows the common ``p``.
     """
-    grid, basis = planes(*frames.shape[1:], frames)
+    grid, basis = planes(frames.shape[1], frames.shape[2], frames)
     motion = frames.new_zeros(len(frames), 2, 3)
     both = torch.stack([frames, weights], 1)
     common = frames[first]

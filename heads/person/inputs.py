@@ -60,10 +60,10 @@ class HeadInputs:
 
     def to(self, device: torch.device | str) -> HeadInputs:
         """The same on another device."""
-        moved = {name: None if value is None else value.to(device) for name, value in self._items()}
+        moved: dict[str, Any] = {name: None if value is None else value.to(device) for name, value in self._items()}
         return HeadInputs(**moved)
 
-    def with_(self, **changes: Tensor | None) -> HeadInputs:
+    def with_(self, **changes: Any) -> HeadInputs:
         """A copy with some fields replaced."""
         return replace(self, **changes)
 
@@ -73,7 +73,7 @@ class HeadInputs:
         if not isinstance(frames, slice):
             rows = torch.as_tensor(frames if isinstance(frames, Tensor) else np.asarray(frames))
             rows = rows.to(self.rotation.device)
-        picked = {
+        picked: dict[str, Any] = {
             name: value if value is None or name == "intrinsics" else value[rows] for name, value in self._items()
         }
         return HeadInputs(**picked)

@@ -26,6 +26,9 @@ class CoefficientNet(nn.Module):
         hidden: width of the MLP; 0 leaves the linear part alone.
     """
 
+    center: Tensor
+    scale: Tensor
+
     def __init__(self, inputs: int, rank: int, hidden: int = 32, reach: float = 3.0, noise: float = 0.0) -> None:
         super().__init__()
         self.reach, self.noise = reach, noise

@@ -28,7 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from configs import InputError
-from heads.gaussians.uv import Gaussians, UVGaussians, render_head
+from heads.gaussians.cloud import Gaussians
+from heads.gaussians.render import render_head
+from heads.gaussians.uv import UVGaussians
 from heads.geometry.camera import view_intrinsics
 from heads.geometry.rotation import rotation_matrix
 from heads.motion.fields import Motion
@@ -81,7 +83,7 @@ Window = tuple[int, int, int, int]  # top, left, height, width in px
 
 @dataclass
 class Rendered:
-    """One frame: ``image (H, W, 3)`` composed, ``alpha (H, W, 1)`` and premultiplied ``head (H, W, 3)`` of the head."""
+    """One frame: ``image [H, W, 3]`` composed, ``alpha [H, W, 1]`` and premultiplied ``head [H, W, 3]`` of the head."""
 
     image: Tensor
     alpha: Tensor
@@ -95,11 +97,14 @@ class TalkingHead(nn.Module):
 
     Args:
         rig: the rig its tracks belong to.
-        identity: ``(K_id,)`` identity coefficients of the track.
+        identity: ``[K_id]`` identity coefficients of the track.
         height, width: px of the view that the track's intrinsics describe.
         config: sizes and parts.
-        maps: ``(N, 14)`` UV Gaussians to start from (a prior's), else neutral skin on the rig.
+        maps: ``[N, 14]`` UV Gaussians to start from (a prior's), else neutral skin on the rig.
     """
+
+    center: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -149,7 +154,7 @@ class TalkingHead(nn.Module):
         return self.uv.n
 
     def maps(self) -> Tensor:
-        """The UV Gaussians ``(N, 14)`` without residuals."""
+        """The UV Gaussians ``[N, 14]`` without residuals."""
         return torch.cat([self.offsets, self.quats, self.log_scales, self.colors, self.opacities], dim=-1)
 
     def add_appearance_basis(self, rank: int, rows: int) -> PersonalAppearance:
@@ -192,7 +197,7 @@ class TalkingHead(nn.Module):
         """The frame's track with its learned correction, batch of one: rotation, translation, expression, …
 
         Args:
-            refinement: ``(6 + K + 6,)`` a further residual of this frame alone (training only).
+            refinement: ``[6 + K + 6]`` a further residual of this frame alone (training only).
         """
         change = refinement
         if self.correction is not None:
@@ -211,7 +216,7 @@ class TalkingHead(nn.Module):
         return parts
 
     def correction_scale(self) -> Tensor:
-        """Typical size ``(6 + K + 6,)`` of tracking errors, so that an optimiser's step means the same for all."""
+        """Typical size ``[6 + K + 6]`` of tracking errors, so that an optimiser's step means the same for all."""
         scale = torch.full_like(self.center, 0.1)
         scale[:3], scale[3:5], scale[5], scale[-6:] = 0.005, 0.01, 0.05, 0.05
         return scale
@@ -224,7 +229,7 @@ class TalkingHead(nn.Module):
         if self.offset is not None:
             vertices = vertices + self.offset(vector)
         colors = self.colors if self.color is None else self.colors + self.color(vector)
-        offsets = self.offsets
+        offsets: Tensor = self.offsets
         if self.appearance_basis is not None:
             # The frame's own entries come before those of its neighbours.
             shift, tint = self.appearance_basis.at(vector[: self.appearance_basis.size])
@@ -247,7 +252,7 @@ class TalkingHead(nn.Module):
         Args:
             inputs, index: which frame of which inputs; they carry the intrinsics.
             size: (height, width) px of the whole view; the view's own by default.
-            background: ``"learned"`` (body over background), a colour ``(3,)``, a picture ``(H, W, 3)`` of the
+            background: ``"learned"`` (body over background), a colour ``[3]``, a picture ``[H, W, 3]`` of the
                 rendered size, or ``None`` for black.
             window: (top, left, height, width) px of ``size``: render only this part. The backdrop then gets no
                 gradient (it is learned on whole frames).
@@ -259,6 +264,8 @@ class TalkingHead(nn.Module):
         gaussians, parts = self.gaussians(inputs, index, refinement)
         if delta is not None:
             gaussians = moved(gaussians, delta)
+        if inputs.intrinsics is None:
+            raise ValueError("inputs without intrinsics cannot be rendered; use inputs.with_(intrinsics=...)")
         intrinsics = view_intrinsics(inputs.intrinsics, (self.height, self.width), (height, width), (top, left))
         head, alpha, meta = render_head(
             gaussians, parts["rotation"], parts["translation"], intrinsics[None], columns, rows

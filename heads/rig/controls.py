@@ -22,7 +22,7 @@ WANTED = {
 
 
 def measures(vertices: np.ndarray) -> dict[str, np.ndarray]:
-    """Linear measures (...,) of vertices or displacements (..., V, 3) whose first ones are the landmarks."""
+    """Linear measures ``[...]`` of vertices or displacements ``[..., V, 3]`` whose first ones are the landmarks."""
     brows = facemesh.BROW_LEFT + facemesh.BROW_RIGHT
 
     def height(landmarks: tuple[int, ...]) -> np.ndarray:
@@ -41,7 +41,7 @@ def measures(vertices: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def control_directions(expression: np.ndarray) -> dict[str, np.ndarray]:
-    """Directions (K,) per control from an expression basis (K, V, 3)."""
+    """Directions ``[K]`` per control from an expression basis ``[K, V, 3]``."""
     effect = measures(expression)
     directions = {}
     for name, wanted in WANTED.items():

@@ -79,13 +79,13 @@ LOWER_UNITS = {
 
 
 def loop_edges(loop: tuple[int, ...]) -> np.ndarray:
-    """Edges (n, 2) of the closed loop of vertices."""
+    """Edges ``[n, 2]`` of the closed loop of vertices."""
     ring = np.asarray(loop)
     return np.stack([ring, np.roll(ring, -1)], axis=1)
 
 
 def triangles_of(edges: np.ndarray) -> np.ndarray:
-    """Triangles (F, 3) of a planar triangulation given by its edges (E, 2).
+    """Triangles ``[F, 3]`` of a planar triangulation given by its edges ``[E, 2]``.
 
     A 3-cycle is a triangle unless it has a vertex inside, which shows as an edge that belongs to more than two
     3-cycles; of those the ones whose corners share a common neighbour of degree three are dropped.
@@ -100,7 +100,7 @@ def triangles_of(edges: np.ndarray) -> np.ndarray:
 
 
 def mirror_pairs(points: np.ndarray) -> np.ndarray:
-    """For every landmark (N, 3) of a roughly symmetric, frontal shape with x to the side: its mirrored partner."""
+    """For every landmark ``[N, 3]`` of a roughly symmetric, frontal shape with x to the side: its mirrored partner."""
     from scipy.optimize import linear_sum_assignment
 
     centre = points[list(OVAL), 0].mean()

@@ -61,7 +61,7 @@ class FlameRig(Rig):
 
     def to(self, device: torch.device | str) -> Rig:
         other = super().to(device)
-        if other is not self:
+        if other is not self and isinstance(other, FlameRig):
             other._model = {key: value.to(device) for key, value in self._model.items()}
             other._parents = self._parents.to(device)
         return other
@@ -248,13 +248,13 @@ def _landmarks(path: Path, n_vertices: int) -> np.ndarray:
 
 
 def _jaw_motion(template: np.ndarray, model: dict[str, np.ndarray], joints: np.ndarray) -> np.ndarray:
-    """(3, V, 3): what a small turn of the jaw about each axis does."""
+    """``[3, V, 3]``: what a small turn of the jaw about each axis does."""
     arm = template - joints[JAW]
     return np.cross(np.eye(3)[:, None], arm[None]) * model["weights"][None, :, JAW, None]
 
 
 def _regions(template: np.ndarray, faces: np.ndarray, joints: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (F,) and names: from FLAME's masks, or roughly from the geometry where they are not at hand."""
+    """Labels ``[F]`` and names: from FLAME's masks, or roughly from the geometry where they are not at hand."""
     label = np.full(len(template), REGIONS.index("face"))
     beside = path.parent / "FLAME_masks.pkl"
     if beside.exists():

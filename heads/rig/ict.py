@@ -63,7 +63,7 @@ def load(path: Path | None = None) -> Rig:
     if path is None or not accepts(path):
         raise InputError(f"rig 'ict:{path or ''}': expected a folder with {NEUTRAL}, as in ict:/path/to/FaceXModel")
     base = next(iter(sorted(path.rglob(NEUTRAL)))).parent
-    neutral, faces, face_uvs = read_obj(base / NEUTRAL, with_faces=True)
+    neutral, faces, face_uvs = read_mesh(base / NEUTRAL)
     identity = sorted(base.glob("identity*.obj"))[:IDENTITIES]
     shapes = [p for p in sorted(base.glob("*.obj")) if p.name != NEUTRAL and not p.stem.startswith("identity")]
     motions = [p for p in shapes if p.stem not in BLINKS]
@@ -72,7 +72,7 @@ def load(path: Path | None = None) -> Rig:
     if len(neutral) < VERTICES:
         raise InputError(f"rig '{base}': {NEUTRAL} has {len(neutral)} vertices, expected at least {VERTICES}")
     kept = (faces < VERTICES).all(1)
-    faces, face_uvs = faces[kept], None if face_uvs is None else face_uvs[kept]
+    faces, face_uvs = faces[kept], packed_atlas(int(kept.sum())) if face_uvs is None else face_uvs[kept]
     labels = _labels()
     centres = _eye_centres(neutral[:VERTICES], labels)
     flip = np.array([1, -1, -1]) / np.linalg.norm(centres[0] - centres[1])
@@ -99,7 +99,7 @@ def load(path: Path | None = None) -> Rig:
             "eyeball_identity": np.stack([people[:, eyeballs == eye].mean(1) for eye in (1, 2)], 1),
             "eyeball_vertices": eyeballs,
             "faces": faces,
-            "face_uvs": packed_atlas(len(faces)) if face_uvs is None else face_uvs,
+            "face_uvs": face_uvs,
             "face_regions": _face_regions(mean, faces, labels, landmarks),
             "region_names": np.array(REGIONS),
             "control_names": np.array(list(CONTROLS)),
@@ -111,23 +111,30 @@ def load(path: Path | None = None) -> Rig:
     )
 
 
-def read_obj(path: Path, with_faces: bool = False) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Vertices (V, 3), and with ``with_faces`` triangles (F, 3) and their UVs (F, 3, 2, v down; ``None`` without any).
+def read_points(path: Path) -> np.ndarray:
+    """Vertices ``[V, 3]`` of an OBJ file.
+
+    Raises:
+        InputError: not a readable OBJ file.
+    """
+    return _points(_lines(path), path)
+
+
+def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Vertices ``[V, 3]``, triangles ``[F, 3]`` and their UVs ``[F, 3, 2]`` (v down; ``None`` without any) of an OBJ file.
 
     Polygons become fans.
 
     Raises:
         InputError: not a readable OBJ file.
     """
+    lines = _lines(path)
+    points = _points(lines, path)
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        points = np.array([line.split()[1:4] for line in lines if line.startswith("v ")], np.float64).reshape(-1, 3)
-        if not with_faces:
-            return points, None, None
         texture = np.array([line.split()[1:3] for line in lines if line.startswith("vt ")], np.float64).reshape(-1, 2)
         corners = [_fan(line.split()[1:]) for line in lines if line.startswith("f ")]
-        triangles = np.array([corner for fan in corners for corner in fan], np.int64)  # (F, 3, 2) vertex, texture
-    except (OSError, ValueError, IndexError) as error:
+        triangles = np.array([corner for fan in corners for corner in fan], np.int64)  # [F, 3, 2] vertex, texture
+    except (ValueError, IndexError) as error:
         raise InputError(f"rig '{path}': not a readable OBJ file ({error})") from None
     if triangles.size == 0 or triangles[..., 0].max() >= len(points):
         raise InputError(f"rig '{path}': has no faces, or faces beyond its {len(points)} vertices")
@@ -135,6 +142,20 @@ def read_obj(path: Path, with_faces: bool = False) -> tuple[np.ndarray, np.ndarr
         return points, triangles[..., 0], None
     uvs = texture[triangles[..., 1]]
     return points, triangles[..., 0], np.stack([uvs[..., 0] % 1.0000001, 1 - uvs[..., 1] % 1.0000001], -1)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"rig '{path}': not a readable OBJ file ({error})") from None
+
+
+def _points(lines: list[str], path: Path) -> np.ndarray:
+    try:
+        return np.array([line.split()[1:4] for line in lines if line.startswith("v ")], np.float64).reshape(-1, 3)
+    except ValueError as error:
+        raise InputError(f"rig '{path}': not a readable OBJ file ({error})") from None
 
 
 def _fan(words: list[str]) -> list[list[tuple[int, int]]]:
@@ -147,7 +168,7 @@ def _fan(words: list[str]) -> list[list[tuple[int, int]]]:
 
 
 def _delta(path: Path, neutral: np.ndarray) -> np.ndarray:
-    points = read_obj(path)[0]
+    points = read_points(path)
     if points.shape != neutral.shape:
         raise InputError(f"rig '{path}': has {len(points)} vertices, expected {len(neutral)} as in {NEUTRAL}")
     return points - neutral

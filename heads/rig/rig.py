@@ -24,9 +24,9 @@ CONTROLS = ("jaw", "blink_left", "blink_right", "brows_up", "brows_down", "smile
 class Control:
     """A named direction; multiply by an amount (1: strong but natural) and add to a head's parameters."""
 
-    expression: Tensor  # (K_exp,)
-    eyelids: Tensor  # (2,) left, right
-    gaze: Tensor  # (2, 2) left, right eye; yaw, pitch in radians
+    expression: Tensor  # [K_exp]
+    eyelids: Tensor  # [2] left, right
+    gaze: Tensor  # [2, 2] left, right eye; yaw, pitch in radians
 
     def __call__(self, amount: float) -> dict[str, Tensor]:
         return {"expression": self.expression * amount, "eyelids": self.eyelids * amount, "gaze": self.gaze * amount}
@@ -43,9 +43,9 @@ class Rig:
         n_identity, n_expression, n_vertices: K_id, K_exp, V.
         source: what :func:`heads.rig.load_rig` finds this rig by, such as ``mediapipe`` or ``ict:/path``.
         landmark_vertices: ``[478]`` the vertex of each FaceMesh landmark; empty for a rig that names none.
-        faces: (F, 3) int64, counter-clockwise seen from outside.
-        face_uvs: (F, 3, 2) in [0, 1], u to the right, v down; per corner, so seams need no doubled vertices.
-        face_regions: (F,) int64 into ``regions``.
+        faces: ``[F, 3]`` int64, counter-clockwise seen from outside.
+        face_uvs: ``[F, 3, 2]`` in [0, 1], u to the right, v down; per corner, so seams need no doubled vertices.
+        face_regions: ``[F]`` int64 into ``regions``.
         regions: region name to label.
         controls: names to directions, see :class:`Control`.
     """
@@ -66,13 +66,13 @@ class Rig:
         self._gap = torch.from_numpy(np.ascontiguousarray(arrays["lid_gap"], np.float32))
         self.controls = self._named_controls(arrays)
 
-    mean: Tensor  # (V, 3)
-    identity: Tensor  # (K_id, V, 3)
-    expression: Tensor  # (K_exp, V, 3)
-    eyelids: Tensor  # (2, V, 3)
-    eyeball_centres: Tensor  # (2, 3)
-    eyeball_identity: Tensor  # (K_id, 2, 3)
-    eyeball_vertices: Tensor  # (V,) 0 none, 1 left, 2 right
+    mean: Tensor  # [V, 3]
+    identity: Tensor  # [K_id, V, 3]
+    expression: Tensor  # [K_exp, V, 3]
+    eyelids: Tensor  # [2, V, 3]
+    eyeball_centres: Tensor  # [2, 3]
+    eyeball_identity: Tensor  # [K_id, 2, 3]
+    eyeball_vertices: Tensor  # [V] 0 none, 1 left, 2 right
     faces: Tensor
     face_uvs: Tensor
     face_regions: Tensor
@@ -136,13 +136,13 @@ class Rig:
         """Vertices in head space.
 
         Args:
-            identity: (B, K_id), in standard deviations of the people the basis was learned from.
-            expression: (B, K_exp), likewise over frames; zero is the person's neutral face.
-            eyelids: (B, 2) closure of the left and right eye, 0 open as usual, 1 closed.
-            gaze: (B, 2, 2) per eye (left, right) yaw towards +x and pitch towards +y, radians.
+            identity: ``[B, K_id]``, in standard deviations of the people the basis was learned from.
+            expression: ``[B, K_exp]``, likewise over frames; zero is the person's neutral face.
+            eyelids: ``[B, 2]`` closure of the left and right eye, 0 open as usual, 1 closed.
+            gaze: ``[B, 2, 2]`` per eye (left, right) yaw towards +x and pitch towards +y, radians.
 
         Returns:
-            (B, V, 3) rig units, differentiable in every argument.
+            ``[B, V, 3]`` rig units, differentiable in every argument.
 
         Raises:
             ValueError: a shape that does not fit, with what was expected.
@@ -160,7 +160,7 @@ class Rig:
         return vertices
 
     def control(self, name: str, amount: float = 1.0) -> dict[str, Tensor]:
-        """Deltas ``expression (K,), eyelids (2,), gaze (2, 2)`` of a named control.
+        """Deltas ``expression [K], eyelids [2], gaze [2, 2]`` of a named control.
 
         Raises:
             InputError: unknown name.
@@ -177,11 +177,11 @@ class Rig:
         return torch.isin(self.face_regions, self.faces.new_tensor([self.regions[n] for n in names])).nonzero()[:, 0]
 
     def eyeball_positions(self, identity: Tensor) -> Tensor:
-        """Centres (B, 2, 3) about which the eyeballs of identities (B, K_id) turn."""
+        """Centres ``[B, 2, 3]`` about which the eyeballs of identities ``[B, K_id]`` turn."""
         return self.eyeball_centres + torch.einsum("bk,kec->bec", identity, self.eyeball_identity)
 
     def lid_scale(self, identity: Tensor) -> Tensor:
-        """How much wider than the mean head's the eyes (B, 2) of identities (B, K_id) are open, at least a quarter."""
+        """How much wider than the mean head's the eyes ``[B, 2]`` of identities ``[B, K_id]`` are open, at least a quarter."""
         if not self._gap.any():
             return identity.new_ones(len(identity), 2)
         gap = torch.einsum("ev,vc->e", self._gap, self.mean[:, 1:2])
@@ -223,12 +223,12 @@ class Rig:
 
 
 def _combine(coefficients: Tensor, basis: Tensor) -> Tensor:
-    """(B, K) x (K, V, 3) -> (B, V, 3)."""
+    """``[B, K]`` x ``[K, V, 3]`` -> ``[B, V, 3]``."""
     return (coefficients @ basis.flatten(1)).unflatten(1, basis.shape[1:])
 
 
 def _landmark_vertices(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """Vertex numbers ``[478]`` or ``[0]``; files of before they were named have the landmarks first."""
+    """Vertex numbers ``[478]`` or ``[0]``; files from before landmarks were named have the landmarks first."""
     if "landmark_vertices" in arrays:
         return np.ascontiguousarray(arrays["landmark_vertices"], np.int64)
     return np.arange(int(arrays.get("n_landmarks", N_LANDMARKS)))

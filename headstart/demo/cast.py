@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import InputError
-from shards.build.build import find_clips
+from shards.build.find import find_clips
 from shards.media.probe import video_info
 from shards.synthetic.generate import CONSENT, LICENCE, make_talker, synthetic_video
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,6 +34,13 @@ class WindowView:
     config: AudioExpressionConfig
     people: dict[str, int]
     memory: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
+    window: ClassVar[int] = 1  # a shorter segment gives way to another one
+    needs_sound: ClassVar[bool] = False  # so does a silent one
+
+    @property
+    def features(self) -> str:
+        """Name of the audio features that it reads."""
+        return self.config.features
 
     def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Cut one window; the same ``rng`` gives the same window."""

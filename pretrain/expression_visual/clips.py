@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heads.gaussians.uv import render_head
+from heads.gaussians.render import render_head
 from heads.geometry.rotation import angles_to_frontal, relative_angles
 from heads.measures.face import default_rig, lip_motion
 from pretrain.data.sequences import Sequence, sequences

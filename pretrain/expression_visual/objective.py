@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from heads.gaussians.uv import render_head
+from heads.gaussians.render import render_head
 from heads.losses import LPIPS, d_ssim, l1, offset_penalty
 from pretrain.expression_visual.config import ExpressionVisualConfig
 from pretrain.expression_visual.model import VisualModel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -27,6 +27,9 @@ class ReferenceView:
     """
 
     config: ExpressionVisualConfig
+    features: ClassVar[str | None] = None
+    window: ClassVar[int] = 1
+    needs_sound: ClassVar[bool] = False
 
     def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Draw the frames; the same ``rng`` gives the same ones."""

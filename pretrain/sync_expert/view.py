@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -62,6 +62,13 @@ class LipRunView:
 
     config: SyncExpertConfig
     cache: CropCache = field(compare=False, default_factory=lambda: CropCache(0))
+    window: ClassVar[int] = 1  # a shorter segment gives way to another one
+    needs_sound: ClassVar[bool] = False  # so does a silent one
+
+    @property
+    def features(self) -> str:
+        """Name of the audio features that it reads."""
+        return self.config.features
 
     def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Cut one run; the same ``rng`` gives the same run."""

@@ -255,7 +255,9 @@ class Sample:
         self.members = frozenset(members)
         self.identity_index = identity_index
         self.identity, self.clip, self.number = split_key(key)
-        self._fetch, self._raw, self._decoded = fetch, {}, {}
+        self._fetch = fetch
+        self._raw: dict[str, bytes] = {}
+        self._decoded: dict[str, Any] = {}
         self._siblings = siblings
 
     def __repr__(self) -> str:
@@ -274,6 +276,10 @@ class Sample:
         """The bytes of a member; read once, given away once (a frame is not kept in memory twice)."""
         self.prefetch([name])
         return self._raw.pop(name)
+
+    def forget(self) -> None:
+        """Free what was read and decoded; it is read again when asked for again."""
+        self._raw, self._decoded = {}, {}
 
     def broken(self, member: str, reason: str) -> BrokenSample:
         """The error that names this sample."""

@@ -130,7 +130,7 @@ def test_an_eyeball_is_seen_through_open_lids_and_not_through_closed_ones():
 
 
 def test_no_hole_shows_in_the_neck_and_the_cranium_of_an_untrained_head():
-    from heads.gaussians.uv import render_head
+    from heads.gaussians.render import render_head
 
     rig, yaws = load_rig(), (0.0, 0.6, 1.5, 3.1)
     pose = {name: torch.cat([frontal(yaw=yaw)[name] for yaw in yaws]) for name in frontal()}

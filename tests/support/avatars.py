@@ -94,7 +94,8 @@ def _tracks(frames: int, loud: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _draw(track: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    from heads.gaussians.uv import UVGaussians, render_head
+    from heads.gaussians.render import render_head
+    from heads.gaussians.uv import UVGaussians
     from heads.rig import load_rig
 
     rig = load_rig("mediapipe")
