@@ -68,9 +68,9 @@ class Scene:
         import numpy as np
         import torch
 
-        from adapt.fit.alignment import Inpainting
         from adapt.fit.context import auto_resolution
         from adapt.models.drive import DRIVEN, drive_of
+        from adapt.models.inpainting import Inpainting
         from adapt.models.rigged import RiggedHead
         from heads.person.talking_head import HeadConfig
         from heads.rig import load_rig

@@ -12,7 +12,7 @@ not this one, and a ridge regression on the clip this one alone, the avatar spea
 from __future__ import annotations
 
 import copy
-import time
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,6 @@ import torch
 
 from adapt.clip import DRIVEN_BY_SOUND, Clip
 from adapt.drivers.driving import PriorDriver, RidgeDriver, drive
-from configs import InputError
 
 HELD_SHARE = 0.2
 RATE = 1e-4
@@ -35,17 +34,17 @@ CHOICE_FRAMES = 100
 
 
 def person_driver(
-    prior: Any, clip: Clip, record: dict[str, Any], *, finetune: bool = True, seconds: float = 8.0, seed: int = 0
+    prior: Any, clip: Clip, record: dict[str, Any], *, steps: Iterable[object] = (), seed: int = 0
 ) -> PriorDriver:
     """What speaks for this person: the mean of the prior's voice and, from a few seconds of clip on, a regression on it.
 
     Args:
-        seconds: wall-clock limit of the fine-tuning; the style search comes before it.
+        steps: one item for each step that the fine-tuning may take; it ends early when nothing is gained.
 
     Raises:
-        InputError: the prior hears other features than the clip was given.
+        InputError: the prior hears features of another width than the clip's.
     """
-    voice = person_voice(prior, clip, record, finetune=finetune, seconds=seconds, seed=seed)
+    voice = person_voice(prior, clip, record, steps=steps, seed=seed)
     features, expression = clip.features(), clip.track["expression"]
     if len(features) < CHOICE_FRAMES:
         return voice
@@ -53,25 +52,20 @@ def person_driver(
 
 
 def person_voice(
-    prior: Any, clip: Clip, record: dict[str, Any], *, finetune: bool = True, seconds: float = 8.0, seed: int = 0
+    prior: Any, clip: Clip, record: dict[str, Any], *, steps: Iterable[object] = (), seed: int = 0
 ) -> PriorDriver:
     """The prior in the clip's speaking style, fine-tuned where that helps on the clip's last seconds, calibrated.
 
     Raises:
-        InputError: the prior hears other features than the clip was given.
+        InputError: the prior hears features of another width than the clip's.
     """
-    if prior.features_name != "logmel":
-        raise InputError(
-            f"the audio-expression prior hears '{prior.features_name}', but adaptation extracts 'logmel'; "
-            "use a prior trained on logmel"
-        )
-    features = clip.features()
+    features = prior.check_features(clip.features(), clip.feature.name)
     track = {name: clip.track[name] for name in DRIVEN_BY_SOUND}
     # The closed form alone: steps beyond it take seconds of a minute and brought no speaker nearer (eight tried).
     style = prior.find_style(features, track, iterations=0, seed=seed)
     changed: tuple[str, ...] = ()
-    if finetune and len(features) >= CHOICE_FRAMES:
-        changed = _finetune(prior, style, features, track, seconds, seed)
+    if len(features) >= CHOICE_FRAMES:
+        changed = _finetune(prior, style, features, track, steps, seed)
     voice = PriorDriver(prior, style, label=str(record.get("version", "")), changed=changed, seed=seed)
     # Weights that were fitted on the first part flatter themselves there.
     first = int(len(features) * (1 - HELD_SHARE)) if changed else 0
@@ -112,10 +106,15 @@ def lip_weights(components: int) -> np.ndarray:
 
 
 def _finetune(
-    prior: Any, style: np.ndarray, features: np.ndarray, track: dict[str, np.ndarray], seconds: float, seed: int
+    prior: Any,
+    style: np.ndarray,
+    features: np.ndarray,
+    track: dict[str, np.ndarray],
+    steps: Iterable[object],
+    seed: int,
 ) -> tuple[str, ...]:
     """Train all but the audio encoder; returns the names of the weights that changed (none, if that was best)."""
-    end, cut = time.monotonic() + seconds, int(len(features) * (1 - HELD_SHARE))
+    cut = int(len(features) * (1 - HELD_SHARE))
     # What listens and what was solved in closed form stay; only the transformer that imagines the face moves.
     encoder = set(map(id, prior.audio_encoder.parameters()))
     trained = {n: p for n, p in prior.model.named_parameters() if id(p) not in encoder and "styles." not in n}
@@ -126,15 +125,25 @@ def _finetune(
     before, best = copy.deepcopy(prior.state_dict()), None
     best_error, patience = _error(prior, style, features[cut:], track["expression"][cut:]), PATIENCE
     optimizer = torch.optim.AdamW(list(trained.values()), lr=RATE, weight_decay=0.0)
-    rng, step = np.random.default_rng(seed), 0
-    while time.monotonic() < end and patience:
+    rng, step, checked = np.random.default_rng(seed), 0, 0
+
+    def better() -> bool:
+        nonlocal best, best_error, checked
+        checked, error = step, _error(prior, style, features[cut:], track["expression"][cut:])
+        found = error < best_error
+        if found:
+            best, best_error = copy.deepcopy(prior.state_dict()), error
+        return found
+
+    for _ in steps:
         _step(prior, optimizer, style, features[:cut], track, rng)
         step += 1
         if step % CHECK_EVERY == 0:
-            error = _error(prior, style, features[cut:], track["expression"][cut:])
-            patience = PATIENCE if error < best_error else patience - 1
-            if error < best_error:
-                best, best_error = copy.deepcopy(prior.state_dict()), error
+            patience = PATIENCE if better() else patience - 1
+        if not patience:
+            break
+    if step > checked:
+        better()
     prior.load_state_dict(before if best is None else best)
     for parameter in prior.model.parameters():
         parameter.requires_grad_(False)

@@ -29,6 +29,7 @@ from adapt.drivers.driving import Bounds
 from adapt.drivers.driving import drive as drive_by_sound
 from adapt.evaluate import metrics, report
 from adapt.evaluate.scoring import NO_SYNCNET, Scorer
+from adapt.hearing import open_feature
 from adapt.models.drive import DRIVEN, Drive, drive_of, feature_windows
 from adapt.outputs import claim
 from cluster.storage.staging import staged
@@ -219,6 +220,7 @@ def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Cli
         size=avatar.size,
         crop_box=tuple(trained["crop_box"]),
         identity=np.array(trained["identity"], np.float32),
+        feature=open_feature(avatar.document["features"]),
     )
 
 
@@ -288,7 +290,7 @@ def _drive_scores(
     features = clip.features() if clip.has_sound else "the clip has no sound"
     sound = clip.audio if clip.has_sound else features
     scores = scorer.result(features, sound)
-    if name == "track" and avatar.model.hears:
+    if name == "track" and avatar.model.uses_audio:
         scores["note"] = "this recipe is driven by sound: the track drive gives it the test sound, eyelids and pose"
     page = {
         "name": name,
@@ -334,7 +336,7 @@ def audio_drive(avatar: Avatar, clip: Clip) -> tuple[Drive | None, str]:
 
 
 def _with_sound(avatar: Avatar, clip: Clip, drive: Drive) -> tuple[Drive | None, str]:
-    if not avatar.model.hears:
+    if not avatar.model.uses_audio:
         return drive, ""
     if not clip.has_sound:
         return None, "the recipe is driven by sound and the test part of the clip has none"

@@ -10,15 +10,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from adapt.evaluate.metrics import lip_gap
+from adapt.fit.config import RecipeConfig, RiggedConfig
 from adapt.fit.context import Context, auto_resolution
 from adapt.models.drive import DRIVEN
 from adapt.models.rigged import RiggedHead
 from adapt.talk.poses import rotation_to_euler
+from heads.gaussians.uv import UVGaussians
 from heads.person.inputs import frame_vectors
 from heads.person.talking_head import HeadConfig
+from pretrain.expression_visual.prior import ExpressionVisualPrior
 
 COLOR = slice(10, 13)
-
 
 # Lip gap in eye distances from which on a frame shows the inside of the mouth.
 OPEN_GAP = 0.2
@@ -26,7 +28,9 @@ OPEN_GAP = 0.2
 VISIBLE_DEPTH = 1.2
 
 
-def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, appearance_basis: bool = False) -> RiggedHead:
+def build_rigged(
+    context: Context[RiggedConfig], parts: HeadConfig, *, residual: bool, appearance_basis: bool = False
+) -> RiggedHead:
     """A rigged head for the clip, its map from the prior where one is given and switched on.
 
     Args:
@@ -36,7 +40,7 @@ def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, appeara
         appearance_basis: whether the map follows pose and expression as the prior knows it from other people.
     """
     config = context.config
-    prior = context.priors.get("expression-visual") if config.visual_prior else None
+    prior = context.priors.visual if config.visual_prior else None
     resolution = config.resolution or auto_resolution(context.clip.size)
     model = RiggedHead(
         context.clip.size,
@@ -64,16 +68,22 @@ def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, appeara
     return model.to(context.device)
 
 
+def calibrate(model: RiggedHead, context: Context[RiggedConfig]) -> None:
+    """Once more frames are tracked: what is usual in this clip, and the body and background that they show."""
+    model.talking.calibrate(context.tracked())
+    context.update_backdrop(model)
+
+
 def set_maps(model: RiggedHead, maps: Tensor) -> None:
     """Replace the UV map's texels by ``[N, 14]``."""
     head = model.talking
     parameters = (head.offsets, head.quats, head.log_scales, head.colors, head.opacities)
-    for part, parameter in zip(maps.split([3, 4, 3, 3, 1], 1), parameters):
+    for part, parameter in zip(maps.split([3, 4, 3, 3, 1], 1), parameters, strict=True):
         parameter.copy_(part)
     model.start = maps.clone()
 
 
-def reference_frames(context: Context, frame: int) -> list[int]:
+def reference_frames(context: Context[RecipeConfig], frame: int) -> list[int]:
     """The frontal frame and those that show what it hides: widest open mouth, head turned farthest to either side."""
     track = context.clip.track
     yaw = rotation_to_euler(track["rotation"])[:, 0]
@@ -81,7 +91,7 @@ def reference_frames(context: Context, frame: int) -> list[int]:
     return list(dict.fromkeys([frame, *map(int, others)]))
 
 
-def prior_maps(prior, context: Context, frames: list[int]) -> Tensor:
+def prior_maps(prior: ExpressionVisualPrior, context: Context[RecipeConfig], frames: list[int]) -> Tensor:
     """What the expression-visual prior makes of up to four frames."""
     clip = context.clip
     track = {name: clip.track[name][frames] for name in DRIVEN}
@@ -108,8 +118,6 @@ def nearest_texels(resolution: int, model: RiggedHead) -> Tensor:
     """Of each of the model's texels the nearest one ``[N]`` of the same region in a map of another resolution."""
     if resolution == model.resolution:
         return torch.arange(model.talking.n)
-    from heads.gaussians.uv import UVGaussians
-
     source = UVGaussians(model.rig, resolution)
     place, target = (
         (source.texels.float() + 0.5) / resolution,
@@ -127,7 +135,7 @@ def mouth_texels(model: RiggedHead) -> Tensor:
     return torch.isin(model.talking.uv.regions.cpu(), torch.tensor(inside))
 
 
-def hidden_mouth(model: RiggedHead, context: Context) -> Tensor:
+def hidden_mouth(model: RiggedHead, context: Context[RecipeConfig]) -> Tensor:
     """Texels ``[N]`` of the inside of a mouth that no frame so far opens: the pixels there are the lips'."""
     shown = float(lip_gap(context.clip.track["landmarks"]).max()) > OPEN_GAP
     return mouth_texels(model) & (not shown)
@@ -145,7 +153,7 @@ def texture_known(texture: Tensor) -> Tensor:
     return (texture[:, COLOR] != values[counts.argmax()]).any(1)
 
 
-def texture_maps(model: RiggedHead, context: Context, frame: int) -> Tensor:
+def texture_maps(model: RiggedHead, context: Context[RecipeConfig], frame: int) -> Tensor:
     """Neutral Gaussians with the colours of the pixels that they project to in one frame.
 
     The inside of the mouth takes those of the frame that opens it widest.
@@ -159,7 +167,7 @@ def texture_maps(model: RiggedHead, context: Context, frame: int) -> Tensor:
     return maps
 
 
-def frame_colors(context: Context, points: Tensor, frame: int) -> Tensor:
+def frame_colors(context: Context[RecipeConfig], points: Tensor, frame: int) -> Tensor:
     """Colours ``[N, 3]`` that points of head space ``[N, 3]`` have in one frame of the clip.
 
     Points that face away, or fall off the head, take the mean colour of what is head but not face (hair).

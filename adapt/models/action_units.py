@@ -1,4 +1,4 @@
-"""Upper-face action units of a drive, from the rig's geometry: what TalkingGaussian reads from OpenFace."""
+"""Upper-face action units from the rig's geometry: what TalkingGaussian reads from OpenFace."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from adapt.evaluate.metrics import UPPER_UNITS
 from adapt.models.drive import Drive
+from heads.rig import Rig
 
 # AU1, AU2, AU4, AU5, AU6, AU9 and the blink AU45, last as heads.motion.fields wants it.
 N_UNITS = len(UPPER_UNITS) + 1
@@ -14,7 +15,7 @@ N_UNITS = len(UPPER_UNITS) + 1
 SCALE = 10.0
 
 
-def upper_units(rig, identity: Tensor, drive: Drive) -> Tensor:
+def upper_units(rig: Rig, identity: Tensor, drive: Drive) -> Tensor:
     """``[B, 7]``: change of six distances of the upper face against the person's neutral face, and the blink.
 
     Args:
@@ -26,7 +27,7 @@ def upper_units(rig, identity: Tensor, drive: Drive) -> Tensor:
     # Lids are told by the blink alone, so distances are those of open eyes.
     vertices = rig.vertices(identity[None].expand(count + 1, -1), expressions)
     units = [
-        sum((vertices[:, a] - vertices[:, b]).norm(dim=-1) for a, b in pairs) / len(pairs)
+        torch.stack([(vertices[:, a] - vertices[:, b]).norm(dim=-1) for a, b in pairs]).sum(0) / len(pairs)
         for pairs in UPPER_UNITS.values()
     ]
     lengths = torch.stack(units, 1) * (100.0 / SCALE)

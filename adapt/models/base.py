@@ -1,4 +1,4 @@
-"""What every avatar model is: a head that renders under a drive, in front of a body; composition and sizes."""
+"""What every avatar model is: a head that renders from its inputs, in front of a body; composition and sizes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adapt.models.drive import Drive
+from heads.gaussians.uv import Gaussians
 from heads.person.backdrop import Backdrop
 from heads.person.talking_head import TalkingHead
 
@@ -43,11 +44,11 @@ class HeadModel(nn.Module):
 
     Attributes:
         backdrop: body and background; subclasses have it.
-        hears: whether the head needs audio features beside the tracked expression.
+        uses_audio: whether the head needs audio features beside the tracked expression.
         inpainting: the body inpainter, once it is trained.
     """
 
-    hears = False
+    uses_audio = False
     # The training frames' track refinement is no part of the avatar: kept out of the module's children.
     _refiner: tuple[nn.Module, ...] = ()
 
@@ -68,12 +69,17 @@ class HeadModel(nn.Module):
         self.inpainting: nn.Module | None = None
         self.register_buffer("intrinsics", intrinsics.float().clone())
 
-    def head(self, drive: Drive, window: Window | None = None) -> tuple[Tensor, Tensor]:
-        """Premultiplied colour ``[B, H, W, 3]`` and alpha ``[B, H, W, 1]`` of the head."""
+    def head(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
+        """Premultiplied colour ``[B, H, W, 3]`` and alpha ``[B, H, W, 1]`` of the head.
+
+        Args:
+            window: only this part of the frame.
+            shrink: at one ``shrink``-th of the size.
+        """
         raise NotImplementedError
 
-    def gaussians(self, drive: Drive | None):
-        """The head's Gaussians in head space (:class:`heads.gaussians.uv.Gaussians`), at rest for ``None``."""
+    def gaussians(self, drive: Drive | None) -> Gaussians:
+        """The head's Gaussians in head space, at rest for ``None``."""
         raise NotImplementedError
 
     def behind(self, drive: Drive, shrink: int = 1, window: Window | None = None) -> Tensor:
@@ -93,20 +99,23 @@ class HeadModel(nn.Module):
             window: render only this part (of the shrunk frame).
             shrink: render at one ``shrink``-th of the size, for models that can.
         """
-        color, alpha = self.head(drive, window) if shrink == 1 else self.head(drive, window, shrink)
+        color, alpha = self.head(drive, window, shrink)
         # Windows are for steps that teach the head; the body learns from whole frames.
         with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
             body = self.behind(drive, shrink, window)
         return Rendered(color, alpha, body, color + (1 - alpha) * body)
 
-    def view(self, window: Window | None) -> tuple[Tensor, int, int]:
-        """Intrinsics ``[3, 3]``, height and width of the whole frame or of a window of it."""
+    def view(self, window: Window | None, shrink: int = 1) -> tuple[Tensor, int, int]:
+        """Intrinsics ``[3, 3]``, height and width of the (shrunk) frame or of a window of it."""
+        intrinsics, size = self.intrinsics, self.size // shrink
+        if shrink != 1:
+            intrinsics = intrinsics * intrinsics.new_tensor([1 / shrink, 1 / shrink, 1.0])[:, None]
         if window is None:
-            return self.intrinsics, self.size, self.size
+            return intrinsics, size, size
         top, left, height, width = window
-        shift = torch.zeros_like(self.intrinsics)
+        shift = torch.zeros_like(intrinsics)
         shift[0, 2], shift[1, 2] = left, top
-        return self.intrinsics - shift, height, width
+        return intrinsics - shift, height, width
 
 
 def head_window(landmarks: np.ndarray, size: int) -> Window:

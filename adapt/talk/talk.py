@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from adapt.avatar.avatar import BACKGROUNDS, Avatar, BodyFrames, load_avatar
+from adapt.avatar.avatar import BACKGROUNDS, Avatar, load_avatar
+from adapt.avatar.body import BodyFrames
 from adapt.avatar.video import FPS, FrameFolderWriter, VideoWriter
-from adapt.clip import FEATURES
 from adapt.drivers.driving import Bounds, Expressions
 from adapt.models.drive import AUDIO_CONTEXT, DRIVEN, TRACK_CONTEXT, Drive, drive_of
 from adapt.outputs import claim
@@ -242,7 +242,7 @@ class Talker:
         self.blink = _blinks(avatar, blink, seed)
         self.offsets = _control_offsets(avatar, controls or {})
         self.driver, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
-        self.sound, self.stream = FeatureStream(FEATURES), self.driver.stream()
+        self.sound, self.stream = FeatureStream(avatar.document["features"]["name"]), self.driver.stream()
         self.body = BodyFrames(avatar) if background == "original" else None
         self.frames = 0
         self.stages: dict[str, float] = {}
@@ -252,7 +252,7 @@ class Talker:
         self._moved = 0
         self._rows: np.ndarray | None = None
         self._finished = False
-        self._hears = bool(avatar.model.hears)
+        self._hears = bool(avatar.model.uses_audio)
 
     @property
     def delay(self) -> float:
