@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from adapt.avatar.video import FPS, video_info
-from adapt.hearing import Feature, open_feature
 from configs import InputError
 from configs.progress import Task
 from heads.masks import region_masks
+from heads.rig.registry import DEFAULT
 from shards import tracking
-from shards.format.schema import SAMPLES_PER_FRAME
+from shards.features import Feature, open_feature
+from shards.media.probe import video_info
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
 # Everything of a track that an audio-expression prior may have learned to predict.
@@ -277,8 +278,7 @@ def split_frames(video: str | Path, seconds: float | None = None) -> tuple[int, 
     Raises:
         InputError: unreadable, shorter than a second, or ``seconds`` not positive.
     """
-    info = video_info(video)
-    total = round(info["seconds"] * FPS) or info["frames"]
+    total = video_info(video).frames
     if total < LEAST_FRAMES:
         raise InputError(
             f"{video}: {total} frames are too few; give a clip of at least {LEAST_FRAMES} frames (one second)"
@@ -296,10 +296,11 @@ def track_clip(
     start: int = 0,
     frames: int | None = None,
     size: int | None = None,
-    crop_box: tuple[float, ...] | None = None,
+    crop_box: tuple[int, int, int, int] | None = None,
     identity: np.ndarray | None = None,
     background: bool = False,
     feature: Feature | None = None,
+    rig: str = DEFAULT,
 ) -> Clip:
     """Track a stretch of a video into a :class:`Clip`.
 
@@ -309,6 +310,7 @@ def track_clip(
         crop_box, identity: those of an earlier clip of the same person and place, so that both are comparable.
         background: return at once and track in a thread.
         feature: audio feature of the clip; log-mel by default.
+        rig: name or source of the rig whose coefficients are given.
 
     Raises:
         InputError: no face, two faces, unreadable (at once, or from :meth:`Clip.wait` when in the background).
@@ -322,6 +324,7 @@ def track_clip(
         size=size,
         crop_box=crop_box,
         identity=identity,
+        rig=rig,
         stop=lambda: clip.stopped,
     )
     clip.read_in_background(iter(segments))

@@ -19,8 +19,10 @@ from adapt.avatar.provenance import Provenance, now, tool_version
 from adapt.avatar.writer import BODY, PREVIEW, THUMBNAIL, avatar_tensors, exact_tensors, restore_exact, thumbnail
 from adapt.budget import Budget, Clock, graceful_stop
 from adapt.clip import LEAST_FRAMES, Clip, track_clip
-from adapt.drivers.driving import Driver, PriorDriver, RidgeDriver
+from adapt.drivers.base import Driver
 from adapt.drivers.personal_voice import person_driver
+from adapt.drivers.prior import PriorDriver
+from adapt.drivers.ridge import RidgeDriver
 from adapt.fit.config import RecipeConfig
 from adapt.fit.context import Context
 from adapt.fit.loop import Fit, Stopped
@@ -137,7 +139,8 @@ def tracked_clip(plan: Plan, given: Clip | None) -> Iterator[Clip]:
         yield given
         return
     size = plan.config.size
-    clip = track_clip(plan.video, frames=plan.frames, size=size, background=True, feature=plan.feature)
+    feature, rig = plan.feature, plan.rig.source
+    clip = track_clip(plan.video, frames=plan.frames, size=size, feature=feature, rig=rig, background=True)
     try:
         yield clip
     finally:
@@ -146,7 +149,7 @@ def tracked_clip(plan: Plan, given: Clip | None) -> Iterator[Clip]:
 
 def make_clock(plan: Plan) -> Clock:
     """The budget's clock, with what the end and the voice want of it kept free."""
-    spent = plan.before["progress"] if plan.before else {"seconds": 0.0, "iterations": 0}
+    spent: Mapping[str, Any] = plan.before["progress"] if plan.before else {"seconds": 0.0, "iterations": 0}
     voice = plan.voice_budget
     ending = ENDING + ENCODING * min(plan.frames, BODY_FRAMES) * (plan.config.size / 256) ** 2
     return Clock(
@@ -228,7 +231,7 @@ def fit_voice(run: Run) -> Driver:
         return RidgeDriver.fit(clip.features(), clip.track["expression"])
     with progress.task("fitting the voice", unit="steps") as task:
         record = run.context.priors.records["audio-expression"]
-        return person_driver(prior, clip, record, steps=_voice_steps(run, task), seed=run.plan.seed)
+        return person_driver(prior, clip, record, run.context.rig, steps=_voice_steps(run, task), seed=run.plan.seed)
 
 
 def _voice_steps(run: Run, task: progress.Task) -> Iterator[int]:
@@ -286,7 +289,7 @@ def _document(run: Run, driver: Driver, count: int, complete: bool) -> dict[str,
         "recipe": plan.recipe.name,
         "prior": {key: visual[key] for key in ("name", "version", "sha256")} if visual else None,
         "priors": records,
-        "rig": {"name": plan.rig.name, "sha256": plan.rig.sha256, "source": plan.rig_source},
+        "rig": plan.rig.record,
         "features": plan.feature.record,
         "size": clip.size,
         "created": now(),

@@ -11,16 +11,16 @@ import torch
 
 from adapt.avatar import folder
 from adapt.avatar.avatar import pick_device
-from adapt.avatar.video import video_info
 from adapt.budget import Budget, parse_budget
 from adapt.clip import Clip, split_frames
 from adapt.fit.config import RecipeConfig, RiggedConfig
-from adapt.hearing import Feature, open_feature
 from adapt.outputs import claim
 from adapt.priors import PriorFolder, find_priors, rig_and_feature
 from adapt.recipes.registry import Recipe, recipe
 from configs import InputError, to_dict
 from heads.rig import Rig
+from shards.features import Feature
+from shards.media.probe import video_info
 
 # Side of the frames, px, where nothing is asked for and the source has as many.
 SIZE_GPU, SIZE_CPU, LEAST_SIZE = 512, 256, 64
@@ -36,7 +36,7 @@ class Plan:
         config: the recipe's, its ``size`` chosen.
         frames: how many are trained on, from the first on; total: how many the video has.
         priors: found and compatible, not opened yet.
-        rig, feature: what the priors were trained with; rig_source: what ``load_rig`` is given to open it again.
+        rig, feature: what the priors were trained with.
         before: the document of the avatar that is resumed.
         exact: whether it goes on with the same budget and priors, so that it ends as if it had never stopped.
     """
@@ -54,7 +54,6 @@ class Plan:
     total: int
     priors: tuple[PriorFolder, ...]
     rig: Rig
-    rig_source: str
     feature: Feature
     before: Mapping[str, Any] | None = None
     exact: bool = False
@@ -107,7 +106,7 @@ def make_plan(
     else:
         prior = prior if prior is not None else _uris(before)
     priors = tuple(find_priors(prior))
-    rig, source, feature = rig_and_feature(priors, before)
+    rig, feature = rig_and_feature(priors, before)
     sha256 = folder.file_sha256(video)
     if before is not None:
         _check_resumed(before, chosen, sha256, video, out)
@@ -133,8 +132,7 @@ def make_plan(
         total=total,
         priors=priors,
         rig=rig,
-        rig_source=source,
-        feature=open_feature(feature),
+        feature=feature,
         before=before,
         exact=before is not None and _same(before, parsed, priors),
     )
@@ -144,7 +142,7 @@ def auto_size(video: str | Path, device: torch.device) -> int:
     """Side of the frames, px, a multiple of 16: 512 on a GPU, 256 on a CPU, or the source's where that is smaller."""
     info = video_info(video)
     wanted = SIZE_GPU if device.type == "cuda" else SIZE_CPU
-    return max(LEAST_SIZE, min(wanted, min(info["width"], info["height"]) // 16 * 16))
+    return max(LEAST_SIZE, min(wanted, min(info.width, info.height) // 16 * 16))
 
 
 def _check_video(video: str | Path) -> None:

@@ -7,18 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from cluster.registry.registry import check_compatible, resolve
+from cluster.registry.compatibility import check_compatible
+from cluster.registry.registry import resolve
 from configs import InputError
 from heads.rig import Rig, load_rig
+from heads.rig.registry import DEFAULT
 from pretrain.audio_expression.prior import AudioExpressionPrior
 from pretrain.expression_visual.prior import ExpressionVisualPrior
 from pretrain.folder import load_prior, read_info
 from pretrain.sync_expert.prior import SyncExpert
+from shards.features import Feature, open_feature
 
 KINDS = ("audio-expression", "expression-visual", "sync-expert")
 # What is heard where no prior says otherwise.
 FEATURE = "logmel"
-DEFAULT_RIG = "mediapipe"
 
 
 @dataclass(frozen=True)
@@ -118,35 +120,25 @@ def _folders(uri: str) -> list[Path]:
     return inside
 
 
-def rig_and_feature(
-    priors: Sequence[PriorFolder], before: Mapping[str, Any] | None = None
-) -> tuple[Rig, str, str | Mapping[str, Any]]:
-    """The rig that an adaptation is tracked with, its source, and the audio feature that it hears: its priors'.
+def rig_and_feature(priors: Sequence[PriorFolder], before: Mapping[str, Any] | None = None) -> tuple[Rig, Feature]:
+    """The rig that an adaptation is tracked with and the audio feature that it hears: those of its priors.
 
     Args:
         before: the document of the avatar that is resumed, whose rig and feature stay.
 
     Raises:
-        InputError: the priors do not fit together, or not to the avatar.
+        InputError: the priors do not fit together or to the avatar, or what they need is not here.
     """
-    infos = [prior.info for prior in priors]
-    records = ([before] if before is not None else []) + infos
+    infos = {f"{prior.kind} ({prior.uri})": prior.info for prior in priors}
+    records = ([before] if before is not None else []) + list(infos.values())
     rigs = [info["rig"] for info in records if info.get("rig")]
     features = [info["features"] for info in records if info.get("features")]
-    rig = open_rig(rigs[0]) if rigs else load_rig(DEFAULT_RIG)
-    check_compatible([dict(info) for info in infos])
-    for prior in priors:
-        check_rig(prior.uri, prior.info, rig)
-    feature = features[0] if features else FEATURE
-    for prior in priors:
-        heard = prior.info.get("features")
-        if heard and heard["name"] != (feature if isinstance(feature, str) else feature["name"]):
-            raise InputError(
-                f"prior '{prior.uri}' was trained on the audio features '{heard['name']}', but the avatar hears "
-                f"'{features[0]['name']}'; give the priors it was begun with, or adapt again without --resume"
-            )
-    source = (rigs[0].get("source") or rigs[0].get("name")) if rigs else None
-    return rig, str(source or DEFAULT_RIG), feature
+    rig = open_rig(rigs[0]) if rigs else load_rig()
+    begun = before["features"] if before is not None else None
+    check_compatible(infos, rig={"name": rig.name, "sha256": rig.sha256}, feature=begun)
+    feature = open_feature(features[0] if features else FEATURE)
+    feature.load()
+    return rig, feature
 
 
 def open_rig(record: Mapping[str, Any]) -> Rig:
@@ -155,7 +147,7 @@ def open_rig(record: Mapping[str, Any]) -> Rig:
     Raises:
         InputError: it is not here, or is another one by now.
     """
-    rig = load_rig(record.get("source") or record.get("name") or DEFAULT_RIG)
+    rig = load_rig(record.get("source") or record.get("name") or DEFAULT)
     if record.get("sha256") not in (None, rig.sha256):
         raise InputError(
             f"rig {record.get('name')} ({str(record['sha256'])[:12]}) is asked for, but {rig.name} is now "

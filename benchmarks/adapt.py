@@ -107,7 +107,7 @@ def _memory(avatar: Path) -> list[dict[str, Any]]:
 def stream(avatar: Path, minutes: int, rendered: int = 1) -> tuple[float, float]:
     """Peak memory (MB) of this process and seconds, after minutes of sound of which the first are rendered."""
     from adapt.avatar.avatar import load_avatar
-    from adapt.talk.talk import Talker
+    from adapt.talk.talker import Talker
 
     block = (0.1 * np.random.default_rng(0).standard_normal(16_000)).astype(np.float32)
     talker, begin = Talker(load_avatar(avatar, "cpu")), time.monotonic()

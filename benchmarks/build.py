@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.results import row, write
 from shards.build.build import build
-from shards.format.schema import FPS
+from shards.media.rates import FPS
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
 ROUNDS = 3

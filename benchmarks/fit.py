@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from heads.fitting import Clip, FitConfig, Fitting
 from torch import Tensor
 
 from benchmarks.results import row, write
-from heads.fitting import Clip, FitConfig, Fitting
 from heads.losses import ssim
 from heads.masks import region_masks
 from heads.measures.image import psnr
@@ -121,7 +121,7 @@ def fit(clip: Clip, size: int, seconds: float) -> tuple[TalkingHead, dict[str, f
 @torch.no_grad()
 def evaluate(head: TalkingHead, tracked: Tracked, frames: range) -> tuple[dict[str, float], Tensor]:
     """Mean measures over frames, and a strip of five of them: true, rendered, four times the difference."""
-    drive = head.drive(tracked.track)
+    drive = head.inputs(tracked.track)
     sums: dict[str, list[float]] = {}
     strip = []
     for i in frames:

@@ -84,8 +84,8 @@ def _person(person: str, missing: list[str], cases: dict[str, str], rows: list[d
 
 def widths(clip: Any) -> tuple[np.ndarray, np.ndarray]:
     """Per frame: distance of (yaw, pitch) from the clip's median, radians; inner lip gap in eye distances."""
-    from adapt.evaluate.metrics import lip_gap
-    from adapt.talk.poses import rotation_to_euler
+    from heads.geometry.rotation import rotation_to_euler
+    from heads.measures.face import lip_gap
 
     angles = rotation_to_euler(clip.track["rotation"])[:, :2]
     return np.linalg.norm(angles - np.median(angles, 0), axis=1), lip_gap(clip.track["landmarks"])
@@ -142,8 +142,8 @@ def _pair(case: str, video: Path, clip: Any, first: int, count: int, options: An
 
 def score(avatar: Any, clip: Any, frames: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[int, np.ndarray]]:
     """PSNR (dB, mean over frames) by figure, and the rendered frames by number."""
-    from adapt.evaluate import metrics
-    from adapt.evaluate.evaluate import track_drive
+    from adapt.evaluate.drives import track_drive
+    from heads.measures.image import psnr
 
     drive, _ = track_drive(avatar, clip)
     rows = np.unique(np.concatenate(list(frames.values())))
@@ -155,7 +155,7 @@ def score(avatar: Any, clip: Any, frames: dict[str, np.ndarray]) -> tuple[dict[s
             real, mask = clip.frames([i])[0] / np.float32(255), clip.masks([i])[region][0]
             # A closed mouth has a few anti-aliased pixels of "inside", which measure the lips' edge instead.
             if region != "mouth_inside" or mask.sum() > 2e-4 * mask.size:
-                found.append(metrics.psnr(shown[int(i)], real, mask))
+                found.append(psnr(shown[int(i)], real, mask))
         values[name] = float(np.nanmean(found)) if found else float("nan")
     return values, shown
 

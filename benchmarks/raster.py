@@ -1,4 +1,4 @@
-"""The rasteriser and the binding of UV Gaussians: time per picture against our twin and gsplat's PyTorch projection.
+"""The rasteriser and the binding of UV Gaussians: time per picture against our reference and gsplat's PyTorch projection.
 
 Scenes are ellipsoids of head size whose Gaussians are as large on the picture as a fitted head's (3-sigma 3 to 7 px)
 and lie in memory in random order, the worst case for the caches. Times are the least of several repetitions, which
@@ -22,7 +22,7 @@ SCENES = ((5_000, 128), (20_000, 256), (60_000, 512))
 # Forward and backward on two quiet cores as a study of five routes measured it (fused numba, the best of them).
 STUDY_MS = {5_000: 2.1, 20_000: 7.0, 60_000: 19.7}
 STUDY_FORWARD_MS = {5_000: 1.1, 20_000: 3.3, 60_000: 9.4}
-TWIN_LIMIT = 20_000  # the twin's gradients of more Gaussians take gigabytes
+REFERENCE_LIMIT = 20_000  # the reference's gradients of more Gaussians take gigabytes
 
 
 def scene(number: int, size: int, device: str = "cpu") -> list[Any]:
@@ -83,7 +83,7 @@ def passes(arguments: list[Any], backend: str) -> tuple[Callable[[], Any], Calla
 
 
 def rasteriser_rows() -> list[dict[str, Any]]:
-    """Kernels on one and two threads against the twin, forward and with gradients."""
+    """Kernels on one and two threads against the reference, forward and with gradients."""
     from heads import set_num_threads
 
     rows = []
@@ -91,23 +91,23 @@ def rasteriser_rows() -> list[dict[str, Any]]:
         arguments = scene(number, size)
         case = f"{number // 1000}k Gaussians, {size}x{size}"
         forward, both = passes(arguments, "torch")
-        twin_forward = least_ms(forward, 10)
-        twin_both = least_ms(both, 10) if number <= TWIN_LIMIT else None
-        rows.append(row(f"{case}, forward", "PyTorch twin, 1 thread", twin_forward, "ms"))
-        if twin_both is not None:
-            rows.append(row(f"{case}, forward + backward", "PyTorch twin, 1 thread", twin_both, "ms"))
+        reference_forward = least_ms(forward, 10)
+        reference_both = least_ms(both, 10) if number <= REFERENCE_LIMIT else None
+        rows.append(row(f"{case}, forward", "PyTorch reference, 1 thread", reference_forward, "ms"))
+        if reference_both is not None:
+            rows.append(row(f"{case}, forward + backward", "PyTorch reference, 1 thread", reference_both, "ms"))
         for threads in (1, 2):
             set_num_threads(threads)
             forward, both = passes(arguments, "cpu")
             variant = f"our kernels, {threads} thread{'s' * (threads > 1)}"
             value = least_ms(forward, 40)
-            against = f"twin {twin_forward:.0f} ms"
+            against = f"reference {reference_forward:.0f} ms"
             if threads == 2:
                 against += f"; study on quiet cores {STUDY_FORWARD_MS[number]} ms"
-            rows.append(row(f"{case}, forward", variant, value, "ms", against, value / twin_forward))
+            rows.append(row(f"{case}, forward", variant, value, "ms", against, value / reference_forward))
             value = least_ms(both, 40)
-            against = f"twin {twin_both:.0f} ms" if twin_both else ""
-            ratio = value / twin_both if twin_both else None
+            against = f"reference {reference_both:.0f} ms" if reference_both else ""
+            ratio = value / reference_both if reference_both else None
             if threads == 2:
                 against = f"{against + '; ' if against else ''}study on quiet cores {STUDY_MS[number]} ms"
             rows.append(row(f"{case}, forward + backward", variant, value, "ms", against, ratio))
@@ -148,7 +148,7 @@ def projection_rows() -> list[dict[str, Any]]:
 
 
 def binding_rows() -> list[dict[str, Any]]:
-    """UV Gaussians to head space: kernel against twin, and Adam over them."""
+    """UV Gaussians to head space: kernel against reference, and Adam over them."""
     import torch
 
     from heads.gaussians.uv import UVGaussians
@@ -157,7 +157,7 @@ def binding_rows() -> list[dict[str, Any]]:
     vertices = uv._mean[None].clone().requires_grad_(True)
     maps = uv.neutral()[None].clone().requires_grad_(True)
     rows, reference = [], None
-    for variant, bind in (("PyTorch twin, 1 thread", uv.bind_torch), ("our kernels, 1 thread", uv.bind)):
+    for variant, bind in (("PyTorch reference, 1 thread", uv.bind_reference), ("our kernels, 1 thread", uv.bind)):
 
         def step(bind: Callable = bind) -> None:
             g = bind(vertices, maps)
@@ -173,7 +173,7 @@ def binding_rows() -> list[dict[str, Any]]:
                 variant,
                 value,
                 "ms",
-                "" if ratio is None else "twin",
+                "" if ratio is None else "reference",
                 ratio,
             )
         )
@@ -243,7 +243,7 @@ def memory_rows() -> list[dict[str, Any]]:
 
 def gpu_rows() -> list[dict[str, Any]]:
     """gsplat through the same function, where there is a GPU."""
-    from heads.raster.probes import probe_gsplat
+    from heads.raster.backends.gsplat import probe as probe_gsplat
 
     if not probe_gsplat().ok:
         return []

@@ -17,7 +17,8 @@ import numpy as np
 import simplejpeg
 
 from benchmarks.results import row, write
-from shards import Reader, SequenceView, open_dataset
+from benchmarks.views import SequenceView
+from shards import Reader, open_dataset
 from shards.features import logmel
 from shards.format.catalogue import Catalogue, write_catalogue
 from shards.format.schema import frame_name, sample_key

@@ -76,7 +76,7 @@ def _parse() -> argparse.Namespace:
 def measure(person: str, recipe: str, case: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Adapt once and score both drives: one row a figure."""
     from adapt.avatar.avatar import load_avatar
-    from adapt.evaluate.evaluate import score_clip, test_range, track_test
+    from adapt.evaluate.avatars import score_clip, test_range, track_test
     from adapt.job import adapt
 
     video = options.clips / f"{person}.mp4"
@@ -112,10 +112,10 @@ def measure(person: str, recipe: str, case: str, options: argparse.Namespace) ->
 
 def _tools(options: argparse.Namespace, avatar: Any) -> Any:
     """What scores are made with; the sync expert is the given one, or that of the priors."""
-    from adapt.evaluate.evaluate import Tools
+    from adapt.evaluate.tools import open_tools
 
     record = avatar.document["priors"].get("sync-expert")
-    tools = Tools.make(None, options.sync or (record["uri"] if record else None), None)
+    tools = open_tools(sync=options.sync or (record["uri"] if record else None))
     return tools
 
 

@@ -53,9 +53,11 @@ def catalogue(shards: int = SHARDS) -> object:
 def simulate(dataset: object, fleet: Fleet, store: Store, restart: Restart, batch: int = BATCH) -> Report:
     """One epoch."""
     from shards.read.reader import Position, Reader
-    from shards.read.view import SequenceView
+    from shards.read.view import PlainView
 
-    reader = Reader(dataset, _anything(SequenceView()), batch_size=batch, seed=1, world_size=fleet.ranks, epochs=1)
+    reader = Reader(
+        dataset, PlainView(lambda sample, rng: {}), batch_size=batch, seed=1, world_size=fleet.ranks, epochs=1
+    )
     plan = reader.plan(0)
     shards = np.array([plan.shard_at(position) for position in range(len(plan))])
     return Simulation(
@@ -67,15 +69,6 @@ def simulate(dataset: object, fleet: Fleet, store: Store, restart: Restart, batc
         restart=restart,
         shard_of=lambda sample: int(shards[sample[1]]),
     ).run()
-
-
-def _anything(view: object) -> object:
-    """A view without demands on the dataset: nothing is decoded here."""
-
-    def read(sample: object, rng: object) -> dict:
-        return view(sample, rng)
-
-    return read
 
 
 def main() -> None:

@@ -29,10 +29,14 @@ from typing import Any
 
 import numpy as np
 
-from adapt.evaluate import metrics
 from adapt.recipes import recipe_names
 from benchmarks.recipes import CLIPS, means
 from benchmarks.results import row, stored, write
+from heads.measures.face import eye_distance, lip_gap
+from heads.rig.facemesh import LIPS
+from shards.media.encode import as_uint8
+from shards.media.rates import FPS, SAMPLE_RATE
+from shards.media.sound import read_audio
 
 PEOPLE = ("cnn2_a", "may", "french_a", "ed_pose2_a", "hl_video4")
 # The clips of these people are in English where nothing else is said.
@@ -40,8 +44,6 @@ SPOKEN = {"french_a": "fr"}
 # Clips whose sound is not known to fit their lips: nobody's lips are held against them.
 UNTRUSTED = ("may",)
 SIZE = 256
-RATE = 16_000
-FPS = 25
 BLOCK = 8
 
 
@@ -132,12 +134,10 @@ def neighbour(person: str, people: list[str]) -> str:
 
 def languages(person: str, options: argparse.Namespace) -> Iterator[Voice]:
     """Speech files of the languages that the person does not speak in the clip."""
-    from shards.media.sound import read_audio
-
     for path in sorted(options.speech.glob("??_*.wav")):
         language = path.name[:2]
         if language != SPOKEN.get(person, "en"):
-            yield Voice(f"language {language}", read_audio(path)[: round(options.seconds * FPS) * RATE // FPS])
+            yield Voice(f"language {language}", read_audio(path)[: round(options.seconds * FPS) * SAMPLE_RATE // FPS])
 
 
 def spoken_in(name: str, video: Path, first: int, count: int, expert: Any) -> Voice:
@@ -148,8 +148,8 @@ def spoken_in(name: str, video: Path, first: int, count: int, expert: Any) -> Vo
         landmarks = clip.track["landmarks"].copy()
         blocks = [np.arange(i, min(i + BLOCK, len(clip))) for i in range(0, len(clip), BLOCK)]
         lips = [expert.frame_features(clip.frames(rows), landmarks[rows]) for rows in blocks]
-        sound = clip.audio[: len(clip) * RATE // FPS].copy()
-    opening = None if video.stem in UNTRUSTED else metrics.lip_gap(landmarks)
+        sound = clip.audio[: len(clip) * SAMPLE_RATE // FPS].copy()
+    opening = None if video.stem in UNTRUSTED else lip_gap(landmarks)
     return Voice(name, sound, opening, _joined(lips), landmarks)
 
 
@@ -199,8 +199,7 @@ def _say(rows: list[dict[str, Any]]) -> None:
 
 def heard(avatar: Any, sound: np.ndarray, expert: Any) -> tuple[np.ndarray, Any]:
     """Landmarks ``[T, 478, 3]`` px found in the avatar's frames for a sound, and the expert's features of the lips."""
-    from adapt.avatar.video import as_uint8
-    from adapt.talk.talk import Talker
+    from adapt.talk.talker import Talker
     from shards.tracking import detect_landmarks
 
     talker = Talker(avatar)
@@ -230,8 +229,8 @@ def figures(case: str, voice: Voice, landmarks: np.ndarray, lips: Any, expert: A
     from pretrain.baselines.baselines import correlation
     from shards.features import extract_features
 
-    count = min(len(landmarks), len(voice.sound) * FPS // RATE)
-    opening = metrics.lip_gap(landmarks[:count])
+    count = min(len(landmarks), len(voice.sound) * FPS // SAMPLE_RATE)
+    opening = lip_gap(landmarks[:count])
     rows = [
         row(case, "frames", count, "frames"),
         row(case, "spread of the mouth's opening", float(100 * opening.std()), "% of the eye distance"),
@@ -252,10 +251,10 @@ def figures(case: str, voice: Voice, landmarks: np.ndarray, lips: Any, expert: A
 
 def lip_speed(landmarks: np.ndarray) -> float:
     """Mean path of a lip landmark from frame to frame without the lips' common motion, percent of the eye distance."""
-    lips = landmarks[:, list(metrics.LIPS), :2]
+    lips = landmarks[:, list(LIPS), :2]
     lips = lips - lips.mean(1, keepdims=True)
     path = np.linalg.norm(np.diff(lips, axis=0), axis=-1).mean(1)
-    return float((100 * path / metrics.eye_distance(landmarks)[1:]).mean())
+    return float((100 * path / eye_distance(landmarks)[1:]).mean())
 
 
 # --- results --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cluster.storage import storage
 from cluster.storage.errors import StorageError, Url, sentence
+from cluster.storage.local import on_disk, sync
 
 log = logging.getLogger("headstart.checkpoint")
 FOLDER = "checkpoints"
@@ -120,7 +121,7 @@ def _publish(folder: Path, url: str) -> None:
         storage.upload_tree(folder, url)
         return
     storage.seal(folder)
-    storage._local(url, "write", lambda path: _rename(folder, path))
+    on_disk(url, "write", lambda path: _rename(folder, path))
 
 
 def _rename(folder: Path, target: Path) -> None:
@@ -128,7 +129,7 @@ def _rename(folder: Path, target: Path) -> None:
         shutil.rmtree(target)
     folder.chmod(0o755)  # mkdtemp made it private; the run's other files are not
     folder.replace(target)
-    storage._sync(target.parent)
+    sync(target.parent)
 
 
 def _prune(run_url: Url, keep: int) -> None:

@@ -1,6 +1,6 @@
 """The head that training and adaptation share: rig, Gaussians on it, motion, colour, rendering, losses.
 
-Names are imported when they are first used, so that `import heads` costs next to nothing.
+Names are imported when they are first used, so that ``import heads`` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ _NAMES = {
     "get_num_threads": "heads.raster.threads",
     "Rig": "heads.rig",
     "load_rig": "heads.rig",
-    "Gaussians": "heads.gaussians.uv",
+    "Gaussians": "heads.gaussians.cloud",
     "UVGaussians": "heads.gaussians.uv",
     "FreeGaussians": "heads.gaussians.free",
     "Densifier": "heads.gaussians.free",
-    "render_head": "heads.gaussians.uv",
+    "render_head": "heads.gaussians.render",
     "TriPlaneHash": "heads.motion.encoding",
     "FaceMotion": "heads.motion.fields",
     "MouthMotion": "heads.motion.fields",
     "CrossModalMotion": "heads.motion.fields",
     "AudioNet": "heads.motion.audio",
     "AudioAttention": "heads.motion.audio",
-    "ColorMLP": "heads.person.residual",
     "BodyInpainter": "heads.person.inpaint",
     "region_masks": "heads.masks",
 }

@@ -10,26 +10,6 @@ import torch
 from torch import Tensor
 
 
-def compose_face_mouth(face: Tensor, face_alpha: Tensor, mouth: Tensor, mouth_alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """``C = C_face·A_face + C_mouth·(1 − A_face)`` with premultiplied colours.
-
-    Args:
-        face, mouth: ``[..., H, W, C]`` premultiplied colours.
-        face_alpha, mouth_alpha: ``[..., H, W, 1]`` in [0, 1].
-
-    Returns:
-        premultiplied colour and alpha of the face over the inside of the mouth.
-    """
-    return over([(face, face_alpha), (mouth, mouth_alpha)])
-
-
-def compose_regions(
-    face: tuple[Tensor, Tensor], eyes: tuple[Tensor, Tensor], mouth: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """FG-3DGS: eyes over face over mouth; each argument is (premultiplied colour, alpha)."""
-    return over([eyes, face, mouth])
-
-
 def over(layers: list[tuple[Tensor, Tensor]], background: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Front-to-back composition of premultiplied layers, the nearest first, over an optional opaque background.
 

@@ -14,11 +14,8 @@ from heads.ssim_kernel import ssim_map, window_radius
 __all__ = [
     "LPIPS",
     "d_ssim",
-    "huber_difference",
     "l1",
-    "multiscale_l1",
     "offset_penalty",
-    "photometric",
     "scale_penalty",
     "ssim",
 ]
@@ -74,28 +71,6 @@ def _inner(weight: Tensor, image: Tensor) -> Tensor:
     return (weight if weight.dim() == 3 else weight[None])[..., None]
 
 
-def photometric(image: Tensor, target: Tensor, weight: Tensor | None = None, ssim_share: float = 0.2) -> Tensor:
-    """``(1 − λ)·L1 + λ·D-SSIM`` with λ = ``ssim_share`` (Kerbl et al. 2023, eq. 7), optionally weighted per pixel."""
-    if ssim_share == 0:
-        return l1(image, target, weight)
-    return (1 - ssim_share) * l1(image, target, weight) + ssim_share * d_ssim(image, target, weight)
-
-
-def multiscale_l1(image: Tensor, target: Tensor, levels: int = 3) -> Tensor:
-    """Mean L1 over ``levels`` resolutions, each half the one before; levels under one pixel are left out."""
-    _same_shape(image, target)
-    x = torch.cat([_batched(image), _batched(target)]).permute(0, 3, 1, 2)
-    losses = []
-    for level in range(levels):
-        if level:
-            if min(x.shape[-2:]) < 2:
-                break
-            x = torch.nn.functional.avg_pool2d(x, 2)
-        a, b = x.chunk(2)
-        losses.append((a - b).abs().mean())
-    return torch.stack(losses).mean()
-
-
 def offset_penalty(offsets: Tensor, free: float = 1.0) -> Tensor:
     """Mean squared excess of local offsets ``[..., 3]`` over ``free`` triangle sizes (GaussianAvatars 2024)."""
     length = (offsets.square().sum(dim=-1) + 1e-12).sqrt()
@@ -111,14 +86,3 @@ def scale_penalty(log_scales: Tensor, largest: float = 0.6, smallest: float = 0.
     ordered = log_scales.sort(dim=-1).values
     needle = (ordered[..., 2] - ordered[..., 1] - torch.log(torch.tensor(ratio))).clamp_min(0)
     return excess.square().mean() + needle.square().mean()
-
-
-def huber_difference(sequence: Tensor, target: Tensor, delta: float = 0.1) -> Tensor:
-    """Huber loss on frame-to-frame differences of sequences ``[..., T, K]``; zero for fewer than two frames.
-
-    Source: GGTalker (2025), smoothness of the audio-expression prior.
-    """
-    _same_shape(sequence, target)
-    if sequence.shape[-2] < 2:
-        return sequence.sum() * 0
-    return torch.nn.functional.huber_loss(sequence.diff(dim=-2), target.diff(dim=-2), delta=delta)

@@ -63,14 +63,17 @@ class LPIPS(nn.Module):
         InputError: files that cannot be read, lack a tensor or belong to different networks.
     """
 
+    shift: Tensor
+    spread: Tensor
+
     def __init__(self, backbone: str | Path, linear: str | Path) -> None:
         super().__init__()
         weights, lines = load_weights(backbone), load_weights(linear)
         self.network = _network_of(weights, backbone)
         self.layers, self.pools, self.taps = _backbone(self.network)
         for layer, (number, *_) in zip(self.layers, _VGG if self.network == "vgg" else _ALEX):
-            _fill(layer.weight, weights, f"features.{number}.weight", backbone)
-            _fill(layer.bias, weights, f"features.{number}.bias", backbone)
+            for name, parameter in layer.named_parameters():
+                _fill(parameter, weights, f"features.{number}.{name}", backbone)
         self.lines = nn.ParameterList(torch.empty(1, c, 1, 1) for c in CHANNELS[self.network])
         for i, line in enumerate(self.lines):
             _fill(line, lines, f"lin{i}.model.1.weight", linear)

@@ -29,31 +29,32 @@ def region_masks(
     """Coverage of each region per pixel.
 
     Args:
-        landmarks: (T, 478, 2 or 3) px; pixel centres lie at half integers.
+        landmarks: ``[T, 478, 2 or 3]`` px; pixel centres lie at half integers.
         height, width: size of the masks in px.
         regions: names out of ``REGIONS``. ``head`` is the head with hair and some margin (where a renderer may paint);
             ``hair_neck`` is the person inside ``head`` and below it that is not face, and needs ``matte``.
-        matte: (T, H, W) person alpha, 0..1 or uint8.
+        matte: ``[T, H, W]`` person alpha, 0..1 or uint8.
 
     Returns:
-        region name to (T, H, W) float32 in [0, 1], numpy or torch like ``landmarks`` (on its device).
+        region name to ``[T, H, W]`` float32 in [0, 1], numpy or torch like ``landmarks`` (on its device).
 
     Raises:
         InputError: unknown region, wrong shapes, or ``hair_neck`` without a matte.
     """
     points, regions = _as_numpy(landmarks), tuple(regions)
-    _check(points, height, width, regions, matte)
-    drawn = {name: _draw(name, points, height, width) for name in regions if name != "hair_neck"}
-    if "hair_neck" in regions:
+    person = None if matte is None else _as_numpy(matte)
+    _check(points, height, width, regions, person)
+    drawn: dict[str, np.ndarray] = {name: _draw(name, points, height, width) for name in regions if name != "hair_neck"}
+    if "hair_neck" in regions and person is not None:
         face = drawn["face"] if "face" in drawn else _draw("face", points, height, width)
-        drawn["hair_neck"] = _alpha(_as_numpy(matte)) * (1 - face) * _above_shoulders(points, height)
+        drawn["hair_neck"] = _alpha(person) * (1 - face) * _above_shoulders(points, height)
     if isinstance(landmarks, torch.Tensor):
         return {name: torch.from_numpy(mask).to(landmarks.device) for name, mask in drawn.items()}
     return drawn
 
 
 def fill_polygons(polygons: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Even-odd coverage (T, H, W) float32 of one closed polygon (T, P, 2) px per picture; P >= 3."""
+    """Even-odd coverage ``[T, H, W]`` float32 of one closed polygon ``[T, P, 2]`` px per picture; P >= 3."""
     out = np.zeros((len(polygons), height, width), np.float32)
     _fill(np.ascontiguousarray(polygons, np.float64), out, SCANLINES)
     return out
@@ -86,7 +87,7 @@ def _eye_outline(xy: np.ndarray, eye: tuple[int, ...]) -> np.ndarray:
 
 
 def _head_frame(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Centre (T, 1, 2), unit vector from forehead to chin (T, 1, 2), distance from forehead to chin (T, 1, 1)."""
+    """Centre ``[T, 1, 2]``, unit vector from forehead to chin ``[T, 1, 2]``, distance from forehead to chin ``[T, 1, 1]``."""
     top, chin = xy[:, facemesh.FOREHEAD, None], xy[:, facemesh.CHIN, None]
     tall = np.maximum(np.linalg.norm(chin - top, axis=-1, keepdims=True), 1e-6)
     return xy[:, facemesh.OVAL].mean(1, keepdims=True), (chin - top) / tall, tall
@@ -103,7 +104,7 @@ def _head_outline(xy: np.ndarray) -> np.ndarray:
 
 
 def _above_shoulders(points: np.ndarray, height: int) -> np.ndarray:
-    """1 down to half a face below the chin, fading out over a tenth: hair and neck, but not the chest (T, H, 1)."""
+    """1 down to half a face below the chin, fading out over a tenth: hair and neck, but not the chest ``[T, H, 1]``."""
     _, _, tall = _head_frame(points[..., :2])
     limit = points[:, facemesh.CHIN, 1][:, None] + 0.5 * tall[:, 0]
     rows = np.arange(height)[None] + 0.5
@@ -131,7 +132,7 @@ def _check(points: np.ndarray, height: int, width: int, regions: tuple[str, ...]
 
 
 @njit(cache=True, nogil=True)
-def _fill(polygons, out, scanlines):  # pragma: no cover - compiled
+def _fill(polygons, out, scanlines):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     count, corners = polygons.shape[0], polygons.shape[1]
     height, width = out.shape[1], out.shape[2]
     crossings = np.empty(corners + 1, np.float64)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +19,11 @@ from torch import Tensor
 
 from heads.raster import threads
 
-C1, C2 = 0.01**2, 0.03**2
-SIGMA, RADIUS = 1.5, 5
+C1, C2 = 0.01**2, 0.03**2  # for a data range of one · paper (eq. 13, K1 = 0.01, K2 = 0.03)
+SIGMA, RADIUS = 1.5, 5  # px, of the window · paper (11 x 11, sigma 1.5)
 TAPS = 2 * RADIUS + 1
 F32 = np.float32
-PLANE = 1040
+PLANE = 1040  # values of one strip of a row: the ring of planes stays in the second cache level · guess
 
 
 def ssim_map(image: Tensor, target: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class _FastSSIM(torch.autograd.Function):
     """The numba route: the forward pass also writes dSSIM/d(E[x], E[x²], E[xy]), the backward pass blurs them back."""
 
     @staticmethod
-    def forward(ctx, image: Tensor, target: Tensor) -> Tensor:
+    def forward(ctx: Any, image: Tensor, target: Tensor) -> Tensor:
         x, y = image.detach().contiguous().numpy(), target.detach().contiguous().numpy()
         batch, height, width, channels = x.shape
         rows, columns = height - 2 * RADIUS, width - 2 * RADIUS
@@ -94,7 +95,7 @@ class _FastSSIM(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         x, y, planes = ctx.arrays
         batch, height, width, channels = x.shape
         upstream, result = grad.contiguous().numpy(), np.empty((batch, x[0].size), np.float32)
@@ -106,12 +107,12 @@ class _FastSSIM(torch.autograd.Function):
 
 
 @functools.cache
-def _kernels() -> tuple[Callable, Callable]:
+def _kernels() -> tuple[Callable[..., None], Callable[..., None]]:
     """Compiled (forward, backward) row kernels; from the disk cache after the first use."""
     import numba  # slow to import, and not needed on a GPU
 
-    def compiled(function: Callable) -> Callable:
-        options = {"nogil": True, "fastmath": True, "error_model": "numpy"}
+    def compiled(function: Callable[..., None]) -> Any:
+        options: dict[str, Any] = {"nogil": True, "fastmath": True, "error_model": "numpy"}
         try:
             return numba.njit(cache=True, **options)(function)
         except RuntimeError:  # no folder to keep a cache in: a read-only installation
@@ -120,7 +121,7 @@ def _kernels() -> tuple[Callable, Callable]:
     return compiled(_forward_rows), compiled(_backward_rows)
 
 
-def _in_rows(kernel: Callable, count: int, *arrays) -> None:
+def _in_rows(kernel: Callable[..., None], count: int, *arrays: Any) -> None:
     """Run ``kernel(first, last, *arrays)`` over ``count`` rows on the rasteriser's threads."""
     limit = threads.get_num_threads()
     pieces = min(limit, max(count // 32, 1))
@@ -128,7 +129,7 @@ def _in_rows(kernel: Callable, count: int, *arrays) -> None:
     threads.run(kernel, [(first, last, *arrays) for first, last in itertools.pairwise(cuts)], limit)
 
 
-def _forward_rows(first, last, x, y, window, channels, width, out):
+def _forward_rows(first, last, x, y, window, channels, width, out):  # type: ignore[no-untyped-def]
     """SSIM and its slopes in E[x], E[x²], E[xy] into ``out [4, rows * columns]``, for output rows ``first:last``.
 
     ``x`` and ``y`` are flat images with ``width`` values a row; ``out`` has ``width - (TAPS - 1) * channels`` a row.
@@ -190,7 +191,9 @@ def _forward_rows(first, last, x, y, window, channels, width, out):
         start += count
 
 
-def _backward_rows(first, last, x, y, window, channels, width, planes, upstream, rows, result):
+def _backward_rows(  # type: ignore[no-untyped-def]
+    first, last, x, y, window, channels, width, planes, upstream, rows, result
+):
     """Gradient in ``x`` for image rows ``first:last`` from slopes ``planes[1:]`` and ``upstream [rows * columns]``."""
     products, ring, turned = np.empty(3 * PLANE, F32), np.empty(3 * TAPS * PLANE, F32), np.empty(TAPS, F32)
     taps, step, stride, plane = np.uintp(TAPS), np.uintp(channels), np.uintp(width), np.uintp(PLANE)

@@ -25,10 +25,11 @@ _PUBLIC = {
     "load_prior": "pretrain:load_prior",
     "adapt_avatar": "adapt.job:adapt",
     "load_avatar": "adapt.avatar.avatar:load_avatar",
-    "Talker": "adapt.talk.talk:Talker",
+    "Talker": "adapt.talk.talker:Talker",
     "talk": "adapt.talk.talk:talk",
     "evaluate": "adapt.evaluate.evaluate:evaluate",
-    "export": "adapt.avatar.export.ply:export",
+    "export": "adapt.export:export",
+    "track": "adapt.track:track",
     "doctor": "headstart.installation:doctor",
     "main": "headstart.cli.app:main",
 }

@@ -20,7 +20,7 @@ from typing import Any
 
 from cluster.registry import mlflow_client, spool
 from cluster.storage import storage
-from heads.raster.probes import rendering_check
+from heads.raster.registry import rendering_check
 
 MEDIAPIPE = "0.10.21"  # the last one whose wheel holds its models
 FREE_GB = 5.0

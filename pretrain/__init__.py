@@ -1,4 +1,4 @@
-"""The three priors, learned once from many people, and the one loop that trains them.
+"""The priors, learned once from many people, and the one loop that trains them.
 
 ``pretrain`` trains a prior and registers it; ``load_prior`` gives the trained one back, ready to use. The loop
 (``loop.py``) knows no paper and the tasks (one folder each) know no cluster.
@@ -6,21 +6,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ["PRIORS", "load_prior", "pretrain"]
+from pretrain.names import prior_names
 
-PRIORS = ("audio-expression", "expression-visual", "sync-expert")
+__all__ = ["load_prior", "pretrain", "prior_names"]
+
+# Imported when they are used, so that naming a prior in a command line does not import torch.
+_LAZY = {"pretrain": "pretrain.train", "load_prior": "pretrain.folder"}
 
 
 def __getattr__(name: str) -> Any:
-    # Lazy, so that naming a prior in a command line does not import torch.
-    if name == "pretrain":
-        from pretrain.train import pretrain
-
-        return pretrain
-    if name == "load_prior":
-        from pretrain.folder import load_prior
-
-        return load_prior
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'pretrain' has no attribute '{name}'")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from cluster.engine.engine import EngineConfig
 from configs import InputError
@@ -69,6 +70,17 @@ class PretrainConfig:
             )
 
 
+# Keys that earlier versions called otherwise; priors and checkpoints that they wrote stay readable.
+RENAMED = {"caution": "correction_weight"}
+
+
+def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored configuration with today's names for keys."""
+    return {
+        RENAMED.get(key, key): renamed(value) if isinstance(value, Mapping) else value for key, value in config.items()
+    }
+
+
 # A resumed run may change how long and where it runs, never what it learns.
 FREE_ON_RESUME = frozenset(
     {
@@ -91,6 +103,7 @@ def check_same_run(saved: dict, now: dict, where: str) -> None:
     Raises:
         InputError: names the first differing key and both values.
     """
+    saved = renamed(saved)
     for key in sorted(set(saved) | set(now)):
         if key in FREE_ON_RESUME:
             continue

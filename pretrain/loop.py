@@ -18,11 +18,17 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from cluster.checkpoint import fetch_checkpoint, save_checkpoint
+from cluster.engine.engine import Engine
+from cluster.engine.rank_times import Meter, describe
+from cluster.engine.rank_times import metrics as rank_metrics
 from configs import InputError, to_dict
 from configs.seeds import derive
+from pretrain.beginnings import prepare
 from pretrain.config import check_same_run
 from pretrain.optimiser import rate, update_average, update_average_from_state
 from pretrain.task import Task
+from shards.read.reader import Reader
 
 STATE_SCHEMA = 1
 ZERO3_AVERAGE_EVERY = 10  # gathering all weights is costly, so the average moves in larger, rarer steps
@@ -109,10 +115,6 @@ class Trainer:
     """
 
     def __init__(self, task: Task, run_url: str, context: Any, tracker: Any = None) -> None:
-        from cluster.engine.engine import Engine
-        from cluster.engine.rank_times import Meter
-        from shards.read.reader import Reader
-
         self.meter = Meter()
         self.task, self.config, self.run_url, self.context, self.tracker = task, task.config, run_url, context, tracker
         config = self.config
@@ -148,7 +150,7 @@ class Trainer:
     def begin(self, checkpoint: str | None) -> None:
         """Start fresh (closed-form beginnings first), or from a checkpoint folder or URL."""
         if checkpoint is None:
-            self.task.prepare(self._fresh_objective)
+            prepare(self.task, self._fresh_objective, self.engine)
             self.average.load_state_dict(self._fresh_objective.state_dict())
         self.model = self.engine.prepare(self._fresh_objective, self._optimizer, self._scheduler)
         if checkpoint is not None:
@@ -158,8 +160,6 @@ class Trainer:
 
     def save(self) -> str:
         """Write the complete state; returns the checkpoint's URL. Collective: every rank calls it."""
-        from cluster.checkpoint import save_checkpoint
-
         url = save_checkpoint(
             self.run_url, self.step, self._write_state, keep=self.config.keep, main=self.engine.is_main
         )
@@ -190,8 +190,6 @@ class Trainer:
         (folder / "losses.txt").write_text(self.loss_text())
 
     def _load(self, checkpoint: str) -> None:
-        from cluster.checkpoint import fetch_checkpoint
-
         with tempfile.TemporaryDirectory(prefix="headstart-resume-") as scratch:
             folder = fetch_checkpoint(checkpoint, Path(scratch))
             state = _read_state(folder / "state.json", checkpoint, self.task.name)
@@ -311,14 +309,12 @@ class Trainer:
 
     def _rank_times(self) -> dict[str, float]:
         """Where the ranks' time went since the last call; a slow or starved rank is named. Collective."""
-        from cluster.engine.rank_times import describe, metrics
-
         table = self.meter.table(self.engine)
         self.meter.reset()
         trouble = describe(table)
         if trouble and self.engine.is_main and self.engine.world_size > 1:
             print(trouble, file=sys.stderr)
-        return metrics(table)
+        return rank_metrics(table)
 
     def close(self) -> None:
         """Stop the reading thread."""

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from configs import InputError
+from shards.read.dataset import Dataset
 
 
 @dataclass(kw_only=True)
@@ -81,15 +82,15 @@ class Task:
     config_class: ClassVar[type]
     identity_weights: ClassVar[Any] = None
 
-    def __init__(self, config: Any, train: Any, held: Any) -> None:
+    def __init__(self, config: Any, train: Dataset, held: Dataset) -> None:
         self.config, self.train, self.held = config, train, held
 
-    def view(self, *, training: bool) -> Callable[..., dict]:
+    def view(self, *, training: bool) -> Callable[..., dict[str, Any]]:
         """The function that turns a sample into the entries of a batch; augments when ``training``."""
         raise NotImplementedError
 
     @classmethod
-    def usable(cls, dataset: Any, config: Any) -> Any:
+    def usable(cls, dataset: Dataset, config: Any) -> Dataset:
         """The part of ``dataset`` that this task can learn from; all of it unless a task says otherwise."""
         return dataset
 
@@ -98,7 +99,11 @@ class Task:
         raise NotImplementedError
 
     def prepare(self, objective: nn.Module) -> None:
-        """Closed-form beginnings from the training people (statistics, linear parts); the same on every rank."""
+        """Closed-form beginnings from the training people (statistics, linear parts).
+
+        Called on the main rank alone; the other ranks get what it changed, and so do later runs with the same people
+        and configuration (:mod:`pretrain.beginnings`).
+        """
 
     def groups(self, objective: nn.Module) -> list[dict[str, Any]]:
         """Parameter groups for AdamW: vectors (gains, offsets) and embeddings are not decayed."""
@@ -123,11 +128,11 @@ class Task:
         return {name: value.detach().cpu().contiguous() for name, value in objective.state_dict().items()}
 
     def features(self) -> dict[str, Any] | None:
-        """Name and size of the audio features that the prior listens to, or nothing."""
+        """The record of the audio feature that the prior uses (``name, size, weights``), or nothing."""
         return None
 
 
-def check_features(dataset: Any, name: str, wanted_by: str) -> int:
+def check_features(dataset: Dataset, name: str, prior: str) -> int:
     """The size of the audio features ``name`` in ``dataset``.
 
     Raises:
@@ -135,7 +140,19 @@ def check_features(dataset: Any, name: str, wanted_by: str) -> int:
     """
     if name not in dataset.features:
         raise InputError(
-            f"dataset {dataset.url}: {wanted_by} asks for the audio features '{name}' and it holds "
-            f"{', '.join(sorted(dataset.features)) or 'none'}; build the shards with them, or set features=NAME to one it has"
+            f"dataset {dataset.url}: {prior} asks for the audio features '{name}' and it holds "
+            f"{', '.join(sorted(dataset.features)) or 'none'}; add them with 'headstart shards build VIDEOS --out "
+            f"{dataset.url} --features {','.join([*sorted(dataset.features), name])}', or set features=NAME to one it has"
         )
     return int(dataset.features[name])
+
+
+def feature_record(dataset: Dataset, name: str, prior: str) -> dict[str, Any]:
+    """The record ``{"name", "size", "weights"}`` of a dataset's feature, which travels with a prior.
+
+    Raises:
+        InputError: the dataset was built without it.
+    """
+    size = check_features(dataset, name, prior)
+    record = getattr(dataset, "feature_records", {}).get(name) or {}
+    return {"name": name, "size": size, "weights": record.get("weights")}

@@ -14,16 +14,19 @@ from torch import Tensor
 
 from adapt.avatar import folder
 from adapt.avatar.provenance import Provenance
-from adapt.drivers.driving import Driver, LoudnessDriver, PriorDriver, RidgeDriver
+from adapt.drivers.base import Driver
+from adapt.drivers.loudness import LoudnessDriver
+from adapt.drivers.prior import PriorDriver
+from adapt.drivers.ridge import RidgeDriver
 from adapt.models.base import HeadModel, over_original
-from adapt.models.drive import Drive, drive_of
 from adapt.models.inpainting import Inpainting
 from adapt.priors import open_rig, reopen_prior
 from adapt.recipes.registry import recipe
 from cluster.storage.errors import is_remote
 from cluster.storage.staging import Stage
 from configs import InputError, to_dict
-from heads.gaussians.uv import Gaussians
+from heads.gaussians.cloud import Gaussians
+from heads.person.inputs import HeadInputs, head_inputs
 from heads.rig import Rig
 
 BACKGROUNDS = ("original", "plain", "rgba", "model")
@@ -77,9 +80,9 @@ class Avatar:
         weights = self.document["files"][folder.WEIGHTS]["sha256"] if "files" in self.document else ""
         return Provenance.make(avatar=self.name, avatar_sha256=weights, recipe=self.document["recipe"], audio=audio)
 
-    def tracked_drive(self, frames: np.ndarray | list[int]) -> Drive:
+    def tracked_drive(self, frames: np.ndarray | list[int]) -> HeadInputs:
         """The drive of frames of the training clip, without sound."""
-        return drive_of(self.track, self.device).pick(frames)
+        return head_inputs(self.track, self.device).pick(frames)
 
     def gaussians(self, frame: int | None = None) -> Gaussians:
         """The head's Gaussians in head space, for one frame of the training clip or at rest.
@@ -98,7 +101,7 @@ class Avatar:
     @torch.no_grad()
     def render(
         self,
-        drive: Drive,
+        inputs: HeadInputs,
         *,
         background: str = "model",
         original: np.ndarray | None = None,
@@ -114,7 +117,7 @@ class Avatar:
         Returns:
             ``[B, H, W, 3]`` (4 for ``rgba``) float32 in [0, 1].
         """
-        rendered = self.model(drive.to(self.device))
+        rendered = self.model(inputs.to(self.device))
         if background == "original":
             if original is None or head is None:
                 raise ValueError("background 'original' needs the original frames and their head regions")

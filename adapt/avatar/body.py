@@ -8,11 +8,13 @@ import numpy as np
 
 from adapt.avatar.avatar import Avatar
 from adapt.avatar.provenance import Provenance
-from adapt.avatar.video import FPS, VideoWriter, read_frames_from
 from adapt.avatar.writer import BODY
 from adapt.clip import Clip
 from configs import InputError
 from heads.masks import region_masks
+from shards.media.decode import read_video
+from shards.media.encode import VideoWriter
+from shards.media.rates import FPS
 
 # An avatar is a few MB: a minute of its clip is enough of a body to speak over.
 BODY_FRAMES = 1500
@@ -22,7 +24,7 @@ QUALITY = 20
 
 def write_body(path: Path, clip: Clip, frames: int, provenance: Provenance) -> None:
     """The clip's first frames as H.264, which ``talk`` shows behind the head."""
-    with VideoWriter(path, clip.size, clip.size, provenance=provenance, crf=QUALITY) as writer:
+    with VideoWriter(path, clip.size, clip.size, tags=provenance.tags(), crf=QUALITY) as writer:
         for frame in range(frames):
             writer.write(clip.frames([frame])[0])
 
@@ -41,7 +43,7 @@ class BodyFrames:
     """
 
     def __init__(self, avatar: Avatar, keep: int = 64) -> None:
-        self.avatar, self.keep, self.fps = avatar, keep, FPS
+        self.avatar, self.keep = avatar, keep
         path = avatar.path / BODY if avatar.path is not None else None
         if path is None or not path.is_file():
             raise InputError(
@@ -68,6 +70,7 @@ class BodyFrames:
 
     def _decode_around(self, index: int) -> None:
         first = max(0, index - self.keep // 2)
-        self.held = dict(read_frames_from(self.path, first, self.keep, fps=self.fps))
+        pictures = read_video(self.path, start=first / FPS, seconds=self.keep / FPS)
+        self.held = dict(enumerate(pictures, first))
         if index not in self.held:
             raise InputError(f"avatar '{self.avatar.name}': {BODY} ends before frame {index}; adapt again")

@@ -13,6 +13,9 @@ from configs.machine import package_version
 # IPTC's term for media made by a trained model; C2PA assertions use the same URL.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
+# Where the record stands: our own key, and one of the few that survive remuxing by other programs.
+RECORD_KEYS = ("headstart_provenance", "description")
+
 
 def tool_version() -> str:
     """``headstart X.Y.Z``."""
@@ -72,15 +75,27 @@ class Provenance:
 
     def tags(self) -> dict[str, str]:
         """Container metadata: the plain comment that players show, and the JSON that machines read."""
+        record = json.dumps(self.as_dict(), sort_keys=True)
         return {
             "comment": self.statement(),
             "synthetic": "true",
             "digital_source_type": SOURCE_TYPE,
-            "headstart_provenance": json.dumps(self.as_dict(), sort_keys=True),
+            **dict.fromkeys(RECORD_KEYS, record),
+            "keywords": f"synthetic, trainedAlgorithmicMedia, {self.tool}",
         }
 
 
 def parse_tags(tags: dict[str, str]) -> dict[str, object] | None:
-    """The statement found in container or PNG metadata, ``None`` where there is none."""
-    text = tags.get("headstart_provenance")
-    return None if text is None else json.loads(text)
+    """The statement found in container or PNG metadata, ``None`` where there is none.
+
+    Keys are read without case: Matroska and WebM write them in capitals.
+    """
+    lowered = {key.lower(): value for key, value in tags.items()}
+    for key in RECORD_KEYS:
+        try:
+            record = json.loads(lowered.get(key, ""))
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "synthetic" in record:
+            return record
+    return None

@@ -11,9 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from adapt.avatar.provenance import Provenance
-from adapt.avatar.video import as_uint8
-from adapt.drivers.driving import Driver, PriorDriver, RidgeDriver
+from adapt.drivers.base import Driver
+from adapt.drivers.prior import PriorDriver
+from adapt.drivers.ridge import RidgeDriver
 from adapt.models.base import HeadModel
+from shards.media.encode import as_uint8
 
 BODY = "body.mp4"
 THUMBNAIL = "thumbnail.jpg"

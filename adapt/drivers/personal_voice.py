@@ -12,15 +12,19 @@ not this one, and a ridge regression on the clip this one alone, the avatar spea
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
 from adapt.clip import DRIVEN_BY_SOUND, Clip
-from adapt.drivers.driving import PriorDriver, RidgeDriver, drive
+from adapt.drivers.base import drive
+from adapt.drivers.prior import PriorDriver
+from adapt.drivers.ridge import RidgeDriver
+from heads.rig import Rig
+from heads.rig.facemesh import LIPS
+from pretrain.audio_expression import AudioExpressionPrior
 
 HELD_SHARE = 0.2
 RATE = 1e-4
@@ -34,17 +38,22 @@ CHOICE_FRAMES = 100
 
 
 def person_driver(
-    prior: Any, clip: Clip, record: dict[str, Any], *, steps: Iterable[object] = (), seed: int = 0
+    prior: AudioExpressionPrior,
+    clip: Clip,
+    record: Mapping[str, Any],
+    rig: Rig,
+    *,
+    steps: Iterable[object] = (),
+    seed: int = 0,
 ) -> PriorDriver:
     """What speaks for this person: the mean of the prior's voice and, from a few seconds of clip on, a regression on it.
 
     Args:
+        clip: tracked, with the audio features that the prior was trained on.
+        record: the prior's, as ``avatar.json`` keeps it.
         steps: one item for each step that the fine-tuning may take; it ends early when nothing is gained.
-
-    Raises:
-        InputError: the prior hears features of another width than the clip's.
     """
-    voice = person_voice(prior, clip, record, steps=steps, seed=seed)
+    voice = person_voice(prior, clip, record, rig, steps=steps, seed=seed)
     features, expression = clip.features(), clip.track["expression"]
     if len(features) < CHOICE_FRAMES:
         return voice
@@ -52,14 +61,16 @@ def person_driver(
 
 
 def person_voice(
-    prior: Any, clip: Clip, record: dict[str, Any], *, steps: Iterable[object] = (), seed: int = 0
+    prior: AudioExpressionPrior,
+    clip: Clip,
+    record: Mapping[str, Any],
+    rig: Rig,
+    *,
+    steps: Iterable[object] = (),
+    seed: int = 0,
 ) -> PriorDriver:
-    """The prior in the clip's speaking style, fine-tuned where that helps on the clip's last seconds, calibrated.
-
-    Raises:
-        InputError: the prior hears features of another width than the clip's.
-    """
-    features = prior.check_features(clip.features(), clip.feature.name)
+    """The prior in the clip's speaking style, fine-tuned where that helps on the clip's last seconds, calibrated."""
+    features = clip.features()
     track = {name: clip.track[name] for name in DRIVEN_BY_SOUND}
     # The closed form alone: steps beyond it take seconds of a minute and brought no speaker nearer (eight tried).
     style = prior.find_style(features, track, iterations=0, seed=seed)
@@ -69,19 +80,22 @@ def person_voice(
     voice = PriorDriver(prior, style, label=str(record.get("version", "")), changed=changed, seed=seed)
     # Weights that were fitted on the first part flatter themselves there.
     first = int(len(features) * (1 - HELD_SHARE)) if changed else 0
-    said = drive(voice, features)["expression"]
-    return voice.calibrated(calibration(said[first:], track["expression"][first:], track["expression"]))
+    sampled, tracked = drive(voice, features)["expression"], track["expression"]
+    weight = lip_weights(rig, tracked.shape[1])
+    return voice.calibrated(calibration(sampled[first:], tracked[first:], weight, tracked))
 
 
-def calibration(said: np.ndarray, true: np.ndarray, rest: np.ndarray | None = None) -> np.ndarray:
-    """``[3, K]``: gain, centre and rest of a voice, from what it says ``[T, K]`` and what was tracked ``[T, K]``.
+def calibration(
+    sampled: np.ndarray, true: np.ndarray, weight: np.ndarray, rest: np.ndarray | None = None
+) -> np.ndarray:
+    """``[3, K]``: gain, centre and rest of a voice, from its expressions ``[T, K]`` and the tracked ones ``[T, K]``.
 
     Args:
+        weight: ``[K]`` of each component in the gain that all share, see :func:`lip_weights`.
         rest: frames whose mean is the person's resting face; those of ``true`` by default.
     """
-    centre, mean = said.mean(0), true.mean(0)
-    p, t = said - centre, true - mean
-    weight = lip_weights(true.shape[1])
+    centre, mean = sampled.mean(0), true.mean(0)
+    p, t = sampled - centre, true - mean
     power, shared = (p * p).sum(0), (p * t).sum(0)
     common = float((weight * shared).sum() / max(float((weight * power).sum()), 1e-9))
     prior_power = COMMON_FRAMES * power / max(len(p), 1)
@@ -90,23 +104,19 @@ def calibration(said: np.ndarray, true: np.ndarray, rest: np.ndarray | None = No
     return np.stack([np.clip(gain, 0.0, MOST_GAIN), centre, rest_mean]).astype(np.float32)
 
 
-@lru_cache(maxsize=2)
-def lip_weights(components: int) -> np.ndarray:
+def lip_weights(rig: Rig, components: int) -> np.ndarray:
     """How much each expression component moves the lips apart (their own mean taken out), ``[K]`` of mean 1."""
-    from adapt.evaluate.metrics import LIPS
-    from heads.rig import load_rig
-
-    rig = load_rig("mediapipe")
-    basis = torch.cat([torch.zeros(1, components), torch.eye(components)])
+    basis = torch.cat([torch.zeros(1, components), torch.eye(components)]).to(rig.device)
     with torch.no_grad():
-        points = rig.vertices(torch.zeros(1, rig.n_identity).expand(len(basis), -1), basis)[:, list(LIPS), :2]
+        identity = torch.zeros(len(basis), rig.n_identity, device=basis.device)
+        points = rig.vertices(identity, basis)[:, list(LIPS), :2]
     moved = points[1:] - points[:1]
-    energy = ((moved - moved.mean(1, keepdim=True)).flatten(1).numpy() ** 2).sum(1)
+    energy = ((moved - moved.mean(1, keepdim=True)).flatten(1).cpu().numpy() ** 2).sum(1)
     return energy / energy.mean()
 
 
 def _finetune(
-    prior: Any,
+    prior: AudioExpressionPrior,
     style: np.ndarray,
     features: np.ndarray,
     track: dict[str, np.ndarray],
@@ -151,7 +161,7 @@ def _finetune(
 
 
 def _step(
-    prior: Any,
+    prior: AudioExpressionPrior,
     optimizer: torch.optim.Optimizer,
     style: np.ndarray,
     features: np.ndarray,
@@ -166,8 +176,8 @@ def _step(
     def windows(rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.stack([rows[s : s + window] for s in starts])).float()
 
-    wanted = torch.from_numpy(style)
-    loss = prior.loss(windows(features), windows(track["expression"]), windows(track["eyelids"]), wanted)
+    targets = windows(track["expression"]), windows(track["eyelids"])
+    loss = prior.loss(windows(features), *targets, torch.from_numpy(style))
     optimizer.zero_grad()
     loss.backward()
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -175,5 +185,5 @@ def _step(
     optimizer.step()
 
 
-def _error(prior: Any, style: np.ndarray, features: np.ndarray, expression: np.ndarray) -> float:
+def _error(prior: AudioExpressionPrior, style: np.ndarray, features: np.ndarray, expression: np.ndarray) -> float:
     return float(((prior.expect(features, style=style)["expression"] - expression) ** 2).mean())

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from adapt.avatar.avatar import Avatar, load_avatar
+from adapt.evaluate.avatars import score_avatar
+from adapt.evaluate.measures.base import Tools
+from adapt.job import adapt
 
 # Row name -> (changes of the configuration, priors left out).
 SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -33,13 +36,13 @@ SHORT_SECONDS = 1.0
 
 
 def run_ablations(
-    avatar: str | Path, video: str | Path, result: dict[str, Any], *, start: float | None, device: str, tools: Any
+    avatar: str | Path, video: str | Path, result: dict[str, Any], *, start: float | None, device: str, tools: Tools
 ) -> list[dict[str, Any]]:
     """Rows of the table: ``setting, drive`` and the columns, for the whole training part and for its first second.
 
     Args:
         result: the evaluation of the avatar itself, which is the first row.
-        tools: what scores are made with (:class:`adapt.evaluate.evaluate.Tools`).
+        tools: what scores are made with.
     """
     opened = load_avatar(avatar, device)
     first = result["test"]["first_frame"]
@@ -65,12 +68,9 @@ def _switches(avatar: Avatar) -> list[str]:
 
 
 def _row(
-    avatar: Avatar, video: str | Path, name: str, seconds: float | None, first: int, device: str, tools: Any
+    avatar: Avatar, video: str | Path, name: str, seconds: float | None, first: int, device: str, tools: Tools
 ) -> list[dict[str, Any]]:
     """Adapt once more with a switch and score the same test frames."""
-    from adapt.evaluate.evaluate import score_avatar
-    from adapt.job import adapt
-
     changes, without = SWITCHES[name]
     document = avatar.document
     uris = [record["uri"] for kind, record in document["priors"].items() if kind not in without]

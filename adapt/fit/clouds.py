@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from adapt.clip import Batch
-from adapt.evaluate.metrics import lip_gap
 from adapt.fit.config import BranchConfig, CloudConfig, RecipeConfig
 from adapt.fit.context import Context
 from adapt.fit.groups import backdrop_groups, cloud_groups
@@ -23,6 +22,8 @@ from adapt.models.branches import BranchHead, Field
 from configs.seeds import derive
 from heads.gaussians.free import Densifier, FreeGaussians
 from heads.gaussians.uv import UVGaussians
+from heads.measures.face import lip_gap
+from heads.person.inputs import pose_vectors
 
 # Side of the UV map whose texels are candidates for a cloud's points: about 30,000, more than any branch takes.
 CANDIDATES = 192
@@ -49,7 +50,7 @@ def build_branches(
         fields=fields,
         audio_features=context.clip.feature.size,
     )
-    model.backdrop.calibrate(model.pose_condition(context.drive()))
+    model.backdrop.calibrate(pose_vectors(context.inputs().vectors))
     context.start_backdrop(model.backdrop)
     return model.to(context.device)
 
@@ -65,8 +66,8 @@ def seed_cloud(
     chosen = np.random.default_rng(derive(context.seed, "cloud", *labels)).permutation(len(rows))[:count]
     rows = rows[torch.from_numpy(np.sort(chosen))]
     frame = context.frontal_frame()
-    drive = context.drive().to("cpu").pick([frame])
-    vertices = rig.vertices(context.identity[None], drive.expression, drive.eyelids, drive.gaze)
+    inputs = context.inputs().to("cpu").pick([frame])
+    vertices = rig.vertices(context.identity[None], inputs.expression, inputs.eyelids, inputs.gaze)
     points = binding.bind(vertices, binding.neutral()[None]).means[0][rows].detach()
     return points, frame_colors(context, points, frame)
 

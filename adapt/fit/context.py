@@ -11,10 +11,10 @@ from torch import Tensor
 
 from adapt.clip import Clip
 from adapt.models.base import HeadModel
-from adapt.models.drive import DRIVEN, Drive, drive_of
 from adapt.priors import Priors
-from adapt.talk.poses import rotation_to_euler
+from heads.geometry.rotation import rotation_to_euler
 from heads.person.backdrop import Backdrop
+from heads.person.inputs import TRACKED, HeadInputs, head_inputs, pose_vectors
 from heads.rig import Rig
 
 C = TypeVar("C", covariant=True)
@@ -57,12 +57,12 @@ class Context(Generic[C]):
         return torch.from_numpy(np.array(self.clip.identity))
 
     def tracked(self) -> dict[str, np.ndarray]:
-        """What drives a head in all frames tracked so far."""
-        return {name: self.clip.track[name].copy() for name in DRIVEN} | {"intrinsics": self.clip.intrinsics}
+        """What moves a head in all frames tracked so far."""
+        return {name: self.clip.track[name].copy() for name in TRACKED} | {"intrinsics": self.clip.intrinsics}
 
-    def drive(self) -> Drive:
+    def inputs(self) -> HeadInputs:
         """All frames tracked so far, without sound."""
-        return drive_of(self.tracked(), self.device)
+        return head_inputs(self.tracked(), self.device)
 
     def start_backdrop(self, backdrop: Backdrop) -> None:
         """Body and background from some of the frames tracked so far."""
@@ -70,13 +70,13 @@ class Context(Generic[C]):
         some = np.unique(np.linspace(0, self.pictured - 1, PICTURES).astype(int))
         mattes = (clip.mattes(some) * 255).astype(np.uint8)
         heads = torch.from_numpy(clip.masks(some)["head"])
-        poses = HeadModel.pose_condition(self.drive().pick(some)).to(backdrop.center.device)
-        backdrop.initialise(clip.frames(some), mattes, heads, range(len(some)), poses)
+        poses = pose_vectors(self.inputs().pick(some).vectors).to(backdrop.center.device)
+        backdrop.initialise(list(clip.frames(some)), list(mattes), heads, range(len(some)), poses)
 
     def complete_backdrop(self, model: HeadModel) -> None:
         """Start body and background again once the whole clip is tracked: only all poses show how the body moves."""
         if len(self.clip) > GROWN * self.pictured:
-            model.backdrop.calibrate(model.pose_condition(self.drive()))
+            model.backdrop.calibrate(pose_vectors(self.inputs().vectors))
             self.start_backdrop(model.backdrop)
 
     def update_backdrop(self, model: HeadModel) -> None:

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adapt.evaluate.metrics import lip_gap
 from adapt.fit.config import RecipeConfig, RiggedConfig
 from adapt.fit.context import Context, auto_resolution
-from adapt.models.drive import DRIVEN
 from adapt.models.rigged import RiggedHead
-from adapt.talk.poses import rotation_to_euler
 from heads.gaussians.uv import UVGaussians
-from heads.person.inputs import frame_vectors
+from heads.geometry.rotation import rotation_to_euler
+from heads.measures.face import lip_gap
+from heads.person.inputs import TRACKED, frame_vectors
 from heads.person.talking_head import HeadConfig
 from pretrain.expression_visual.prior import ExpressionVisualPrior
 
@@ -62,8 +61,8 @@ def build_rigged(
             maps = from_prior(prior_maps(prior, context, frames), nearest, prior.resolution, model, maps, known)
             if appearance_basis and prior.appearance_basis.rank:
                 shared = prior.appearance_basis
-                vectors = frame_vectors({name: context.clip.track[name][frames] for name in DRIVEN})
-                model.talking.follow(shared.rank, shared.rows).take(shared, vectors, nearest)
+                vectors = frame_vectors({name: context.clip.track[name][frames] for name in TRACKED})
+                model.talking.add_appearance_basis(shared.rank, shared.rows).take(shared, vectors, nearest)
         set_maps(model, maps)
     return model.to(context.device)
 
@@ -94,7 +93,7 @@ def reference_frames(context: Context[RecipeConfig], frame: int) -> list[int]:
 def prior_maps(prior: ExpressionVisualPrior, context: Context[RecipeConfig], frames: list[int]) -> Tensor:
     """What the expression-visual prior makes of up to four frames."""
     clip = context.clip
-    track = {name: clip.track[name][frames] for name in DRIVEN}
+    track = {name: clip.track[name][frames] for name in TRACKED}
     track["intrinsics"], track["identity"] = clip.intrinsics, np.array(clip.identity)
     return prior.predict(clip.frames(frames), clip.mattes(frames), track).float().cpu()
 
@@ -162,7 +161,7 @@ def texture_maps(model: RiggedHead, context: Context[RecipeConfig], frame: int) 
     everywhere = torch.ones(len(maps), dtype=torch.bool)
     widest = int(lip_gap(context.clip.track["landmarks"]).argmax())
     for texels, seen_in in ((everywhere, frame), (mouth_texels(model), widest)):
-        one = context.drive().to("cpu").pick([seen_in])
+        one = context.inputs().to("cpu").pick([seen_in])
         maps[texels, COLOR] = frame_colors(context, model.gaussians(one).means[0], seen_in)[texels]
     return maps
 
@@ -173,7 +172,7 @@ def frame_colors(context: Context[RecipeConfig], points: Tensor, frame: int) -> 
     Points that face away, or fall off the head, take the mean colour of what is head but not face (hair).
     """
     batch = context.clip.batch([frame])
-    one = context.drive().to("cpu").pick([frame])
+    one = context.inputs().to("cpu").pick([frame])
     camera = (points @ one.rotation[0].T + one.translation[0]) @ context.intrinsics.T
     grid = (camera[:, :2] / camera[:, 2:] / context.clip.size * 2 - 1)[None, None]
     layers = torch.cat([batch.image, batch.matte * batch.masks["head"]], -1).permute(0, 3, 1, 2)

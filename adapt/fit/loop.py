@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
@@ -27,11 +28,11 @@ from adapt.fit.schedule import FLOOR, cosine
 from adapt.fit.state import Place, seed_step
 from adapt.fit.track_refinement import TrackRefinement
 from adapt.models.base import HeadModel, head_window
-from adapt.models.drive import DRIVEN, Drive, drive_of, feature_windows
 from adapt.models.inpainting import Inpainting
 from configs.progress import Task
 from heads.gaussians.free import Densifier
 from heads.measures.image import psnr
+from heads.person.inputs import TRACKED, HeadInputs, feature_windows, head_inputs
 
 SAVE_EVERY = 15.0  # seconds of wall clock
 MEASURE_EVERY = 6.0  # seconds of wall clock
@@ -74,7 +75,7 @@ class Fit:
         self.exact = self.exact and "place/stage" in self.restored
         self._resumed_at = (self.place.stage, self.place.steps) if self.exact else (-1, 0)
         self._stages = 0
-        self._driven: Drive | None = None
+        self._inputs: HeadInputs | None = None
         self._features: Tensor | None = None
         self._last_save = self._last_measure = time.monotonic()
         if self.place.pictured:
@@ -95,7 +96,7 @@ class Fit:
         if self.model.inpainting is None:
             seed_step(self.context.seed, self.device, "inpainter")
             self.model.inpainting = Inpainting().to(self.device)
-        return self.model.inpainting
+        return cast(Inpainting, self.model.inpainting)
 
     def start_refinement(self) -> TrackRefinement:
         """Begin (or after ``--resume`` go on) correcting the tracks of the training frames."""
@@ -120,11 +121,11 @@ class Fit:
         frames = np.arange(len(self.clip))
         return frames if len(frames) <= len(self.held) + 1 else np.setdiff1d(frames, self.held, assume_unique=True)
 
-    def drive(self, batch: Batch) -> Drive:
+    def inputs(self, batch: Batch) -> HeadInputs:
         """What moved the head in a batch of training frames, as tracked."""
-        if self._driven is None or len(self._driven) < len(self.clip):
-            self._driven = drive_of({name: self.clip.track[name].copy() for name in DRIVEN}, self.device)
-        return self._driven.pick(batch.index.cpu()).with_(features=self.windows(batch.index), index=batch.index)
+        if self._inputs is None or len(self._inputs) < len(self.clip):
+            self._inputs = head_inputs({name: self.clip.track[name].copy() for name in TRACKED}, self.device)
+        return self._inputs.pick(batch.index.cpu()).with_(features=self.windows(batch.index), index=batch.index)
 
     def windows(self, index: Tensor) -> Tensor | None:
         """Audio rows around frames; ``None`` for a silent clip, or a model that uses expressions alone."""
@@ -202,12 +203,12 @@ class Fit:
 
     def _step(self, optimizers: Optimizers, frames: np.ndarray, loss: Loss, whole: bool) -> None:
         batch = self.clip.batch(frames, self.device)
-        drive, batch = self.drive(batch), batch.shrunk(self.shrink)
+        inputs, batch = self.inputs(batch), batch.shrunk(self.shrink)
         window = None
         if not whole:
             window = head_window(batch.track["landmarks"].cpu().numpy(), self.model.size // self.shrink)
         optimizers.zero_grad()
-        value = loss(self.model(drive, window, self.shrink), batch if window is None else batch.crop(window))
+        value = loss(self.model(inputs, window, self.shrink), batch if window is None else batch.crop(window))
         if not torch.isfinite(value):
             # A broken frame (black, all motion blur) must not end the run, nor reach the weights.
             return
@@ -247,7 +248,7 @@ class Fit:
     def look(self, frame: int) -> tuple[Tensor, Tensor, Tensor]:
         """A real frame ``[H, W, 3]``, the same rendered as tracked, and the mask of its face ``[H, W]``, on the CPU."""
         batch = self.clip.batch([frame], self.device)
-        image = self.model(self.drive(batch).with_(index=None)).image
+        image = self.model(self.inputs(batch).with_(index=None)).image
         return batch.image[0].cpu(), image[0].clamp(0, 1).cpu(), batch.masks["face"][0, ..., 0].cpu()
 
     # --- state --------------------------------------------------------------------------------------------------

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adapt.models.drive import Drive
-from heads.gaussians.uv import Gaussians
+from heads.gaussians.cloud import Gaussians
 from heads.person.backdrop import Backdrop
-from heads.person.talking_head import TalkingHead
+from heads.person.inputs import HeadInputs, pose_vectors
 
 Window = tuple[int, int, int, int]
 """Part of a frame: top, left, height, width in px."""
@@ -62,6 +61,7 @@ class HeadModel(nn.Module):
         self._refiner = () if refiner is None else (refiner,)
 
     backdrop: Backdrop
+    intrinsics: Tensor
 
     def __init__(self, size: int, intrinsics: Tensor) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class HeadModel(nn.Module):
         self.inpainting: nn.Module | None = None
         self.register_buffer("intrinsics", intrinsics.float().clone())
 
-    def head(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
+    def head(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
         """Premultiplied colour ``[B, H, W, 3]`` and alpha ``[B, H, W, 1]`` of the head.
 
         Args:
@@ -78,31 +78,26 @@ class HeadModel(nn.Module):
         """
         raise NotImplementedError
 
-    def gaussians(self, drive: Drive | None) -> Gaussians:
+    def gaussians(self, inputs: HeadInputs | None) -> Gaussians:
         """The head's Gaussians in head space, at rest for ``None``."""
         raise NotImplementedError
 
-    def behind(self, drive: Drive, shrink: int = 1, window: Window | None = None) -> Tensor:
+    def behind(self, inputs: HeadInputs, shrink: int = 1, window: Window | None = None) -> Tensor:
         """Body and background ``[B, H, W, 3]``, at one ``shrink``-th of the size, or a window of them."""
         size = self.size // shrink
-        return torch.stack([self.backdrop(condition, size, size, window) for condition in self.pose_condition(drive)])
+        return torch.stack([self.backdrop(pose, size, size, window) for pose in pose_vectors(inputs.vectors)])
 
-    @staticmethod
-    def pose_condition(drive: Drive) -> Tensor:
-        """What the backdrop listens to, ``[B, 18]``: the head's pose in the frame and around it."""
-        return TalkingHead.pose_condition(drive.condition)
-
-    def forward(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> Rendered:
+    def forward(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> Rendered:
         """The head over its body.
 
         Args:
             window: render only this part (of the shrunk frame).
             shrink: render at one ``shrink``-th of the size, for models that can.
         """
-        color, alpha = self.head(drive, window, shrink)
+        color, alpha = self.head(inputs, window, shrink)
         # Windows are for steps that teach the head; the body learns from whole frames.
         with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
-            body = self.behind(drive, shrink, window)
+            body = self.behind(inputs, shrink, window)
         return Rendered(color, alpha, body, color + (1 - alpha) * body)
 
     def view(self, window: Window | None, shrink: int = 1) -> tuple[Tensor, int, int]:
@@ -162,12 +157,15 @@ def _slide(x: Tensor, radius: int, dim: int, reduce: Callable[[Tensor, Tensor], 
     Blocks of twice the width are made of two blocks, so a window costs its logarithm: on a CPU twenty times less than
     pooling, and sums of zeros stay zero, which a running total's differences would not.
     """
-    length, width, offset, total = x.shape[dim], 1, 0, None
+    length, width, offset = x.shape[dim], 1, 0
+    total: Tensor | None = None
     block = functional.pad(x, (0, 0, radius, radius) if dim == 2 else (0, 0, 0, 0, radius, radius))
     while width <= 2 * radius + 1:
         if (2 * radius + 1) & width:
             part = block.narrow(dim, offset, length)
-            total, offset = part if total is None else reduce(total, part), offset + width
+            total = part if total is None else reduce(total, part)
+            offset += width
         count = block.shape[dim] - width
         block, width = reduce(block.narrow(dim, 0, count), block.narrow(dim, width, count)), 2 * width
+    assert total is not None, "a window has at least one element"
     return total

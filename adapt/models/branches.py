@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from adapt.models.action_units import upper_units
 from adapt.models.base import HeadModel, Window
-from adapt.models.drive import AUDIO_CONTEXT, Drive
 from heads.compose import over
+from heads.gaussians.cloud import Gaussians
 from heads.gaussians.free import PARTS, FreeGaussians
-from heads.gaussians.uv import Gaussians, render_head
+from heads.gaussians.render import render_head
 from heads.motion.audio import AudioEncoder
 from heads.motion.fields import Motion, MotionField
 from heads.person.backdrop import Backdrop
-from heads.person.inputs import POSE
+from heads.person.inputs import AUDIO_CONTEXT, POSE, HeadInputs
 from heads.person.talking_head import moved
 from heads.rig import Rig
 
@@ -53,6 +53,7 @@ class BranchHead(HeadModel):
     """
 
     uses_audio = True
+    identity: Tensor
 
     def __init__(
         self,
@@ -70,7 +71,7 @@ class BranchHead(HeadModel):
         self.backdrop = Backdrop(size, size, 3 * POSE)
         self.clouds = nn.ModuleDict(clouds)
         self.fields = nn.ModuleDict({name: field.module for name, field in fields.items()})
-        self.inputs = {name: field.inputs for name, field in fields.items()}
+        self.given = {name: field.inputs for name, field in fields.items()}
         self.audio = AudioEncoder(audio_features, AUDIO_SIZE)
         self.register_buffer("identity", identity.float().clone())
         self.active = tuple(clouds)
@@ -107,19 +108,19 @@ class BranchHead(HeadModel):
         """The motion field of a branch."""
         return cast(MotionField, self.fields[name])
 
-    def conditions(self, drive: Drive) -> dict[str, Tensor]:
+    def conditions(self, inputs: HeadInputs) -> dict[str, Tensor]:
         """What the fields listen to: ``audio [B, 32]``, ``units [B, 7]``, ``eyes [B, 6]``."""
-        centre = torch.tensor([AUDIO_CONTEXT], device=drive.rotation.device)
-        if drive.features is None:
-            audio = torch.zeros(len(drive), AUDIO_SIZE, device=drive.rotation.device)
+        centre = torch.tensor([AUDIO_CONTEXT], device=inputs.rotation.device)
+        if inputs.features is None:
+            audio = torch.zeros(len(inputs), AUDIO_SIZE, device=inputs.rotation.device)
         else:
-            audio = torch.cat([self.audio(rows, centre) for rows in drive.features])
-        eyes = torch.cat([drive.eyelids, drive.gaze.flatten(1)], 1)
-        return {"audio": audio, "units": upper_units(self.rig, self.identity, drive), "eyes": eyes}
+            audio = torch.cat([self.audio(rows, centre) for rows in inputs.features])
+        eyes = torch.cat([inputs.eyelids, inputs.gaze.flatten(1)], 1)
+        return {"audio": audio, "units": upper_units(self.rig, self.identity, inputs), "eyes": eyes}
 
     def motion(self, branch: str, condition: dict[str, Tensor], means: Tensor) -> Motion:
         """The residual of one branch under what its field is given."""
-        return self.field(branch)(means, **{name: condition[name] for name in self.inputs[branch]})
+        return self.field(branch)(means, **{name: condition[name] for name in self.given[branch]})
 
     def branch(self, name: str, condition: dict[str, Tensor] | None) -> Gaussians:
         """The Gaussians of a branch ``[B or 1, N, ...]`` under a condition; canonical for ``None``."""
@@ -132,22 +133,24 @@ class BranchHead(HeadModel):
         )
         return moved(shared, self.motion(name, condition, cloud.means[0]))
 
-    def gaussians(self, drive: Drive | None) -> Gaussians:
+    def gaussians(self, inputs: HeadInputs | None) -> Gaussians:
         """All branches in one scene."""
-        condition = None if drive is None else self.conditions(drive)
+        condition = None if inputs is None else self.conditions(inputs)
         return Gaussians.join(*(self.branch(name, condition) for name in self.clouds))
 
-    def layers(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> dict[str, tuple[Tensor, Tensor]]:
+    def layers(
+        self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1
+    ) -> dict[str, tuple[Tensor, Tensor]]:
         """Premultiplied colour and alpha of every active branch, rendered apart."""
-        condition = None if self.still else self.conditions(drive)
+        condition = None if self.still else self.conditions(inputs)
         intrinsics, height, width = self.view(window, shrink)
-        views = (drive.rotation, drive.translation, intrinsics.expand(len(drive), 3, 3), width, height)
+        views = (inputs.rotation, inputs.translation, intrinsics.expand(len(inputs), 3, 3), width, height)
         found = {}
         for name in self.active:
             color, alpha, self.metas[name] = render_head(self.branch(name, condition), *views)
             found[name] = (color, alpha)
         return found
 
-    def head(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
+    def head(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
         """Front-to-back composition of the branches; see :class:`HeadModel`."""
-        return over(list(self.layers(drive, window, shrink).values()))
+        return over(list(self.layers(inputs, window, shrink).values()))

@@ -34,7 +34,7 @@ class Inpainting(nn.Module):
         small = [_halved(x) for x in (plain, rendered.alpha, frame, region)]
         # A full alpha: the composition is done already, so the network starts as the identity.
         fixed = self.net(small[0], torch.ones_like(small[1]), small[2], torch.ones_like(small[3]))
-        return plain + region * _doubled(fixed - small[0], plain.shape[1:3])
+        return plain + region * _doubled(fixed - small[0], (plain.shape[1], plain.shape[2]))
 
 
 def _halved(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The rigged head of ``headstart`` and ``ggtalker``: ``heads.person.talking_head.TalkingHead`` as every model is driven.
+"""The rigged head of ``headstart`` and ``ggtalker``: ``heads.person.talking_head.TalkingHead`` behind the interface of every model.
 
 ``headstart`` adds residual motion of eyes and mouth (FG-3DGS's high-frequency branches) on top of the rig.
 """
@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from adapt.models.base import HeadModel, Window
-from adapt.models.drive import Drive
-from heads.gaussians.uv import Gaussians
+from heads.gaussians.cloud import Gaussians
 from heads.losses import offset_penalty, scale_penalty
 from heads.motion.fields import CrossModalMotion, Motion
 from heads.person.backdrop import Backdrop
-from heads.person.inputs import Drive as Driven
+from heads.person.inputs import HeadInputs
 from heads.person.talking_head import HeadConfig, TalkingHead, moved
 from heads.rig import Rig
 
@@ -44,6 +43,9 @@ class RiggedHead(HeadModel):
         maps: ``[N, 14]`` to start from (a prior's prediction), else neutral.
         residual: whether eyes and mouth move beyond the rig.
     """
+
+    start: Tensor | None
+    rest_means: Tensor
 
     def __init__(
         self,
@@ -77,8 +79,9 @@ class RiggedHead(HeadModel):
             self.register_buffer("rest_means", self.gaussians(None).means[0])
 
     @property
-    def backdrop(self) -> Backdrop:
+    def backdrop(self) -> Backdrop:  # type: ignore[override]
         """Body and background, which belong to the talking head."""
+        assert self.talking.backdrop is not None
         return self.talking.backdrop
 
     @property
@@ -106,56 +109,48 @@ class RiggedHead(HeadModel):
             residual=residual,
         )
         if "appearance_basis" in document["model"]:
-            model.talking.follow(**document["model"]["appearance_basis"])
+            model.talking.add_appearance_basis(**document["model"]["appearance_basis"])
         return model
 
-    def delta(self, drive: Drive) -> Motion | None:
+    def delta(self, inputs: HeadInputs) -> Motion | None:
         """Residual motion ``[B, N, 3]`` of all Gaussians, zero outside eyes and mouth."""
         if not len(self.motion):
             return None
-        eyes = torch.cat([drive.eyelids, drive.gaze.flatten(1)], 1)
-        means = self.rest_means.new_zeros(len(drive), *self.rest_means.shape)
+        eyes = torch.cat([inputs.eyelids, inputs.gaze.flatten(1)], 1)
+        means = self.rest_means.new_zeros(len(inputs), *self.rest_means.shape)
         for name, field in self.motion.items():
             texels = getattr(self, f"{name}_texels")
             means = means.index_add(
-                1, texels, field(self.rest_means[texels], expression=drive.expression, eyes=eyes).means
+                1, texels, field(self.rest_means[texels], expression=inputs.expression, eyes=eyes).means
             )
         return Motion(means)
 
-    def head(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
+    def head(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
         """Premultiplied colour and alpha; see :class:`HeadModel`."""
-        driven, delta = self._driven(drive), self.delta(drive)
+        projected, delta = self._projected(inputs), self.delta(inputs)
         size = (self.size // shrink, self.size // shrink)
         parts = []
-        for i in range(len(drive)):
+        for i in range(len(inputs)):
             motion = None if delta is None else Motion(delta.means[i : i + 1])
-            refinement = self.refinement(drive, i)
-            parts.append(self.talking.render(driven, i, size, None, window, refinement, motion))
+            refinement = self.refinement(inputs, i)
+            parts.append(self.talking.render(projected, i, size, None, window, refinement, motion))
         return torch.stack([part.head for part in parts]), torch.stack([part.alpha for part in parts])
 
-    def refinement(self, drive: Drive, i: int) -> Tensor | None:
+    def refinement(self, inputs: HeadInputs, i: int) -> Tensor | None:
         """The correction of one training frame's track; ``None`` for any other frame."""
-        return None if self.refiner is None or drive.index is None else self.refiner(drive.index[i])
+        return None if self.refiner is None or inputs.index is None else self.refiner(inputs.index[i])
 
-    def _driven(self, drive: Drive) -> Driven:
-        return Driven(
-            rotation=drive.rotation,
-            translation=drive.translation,
-            intrinsics=self.intrinsics,
-            expression=drive.expression,
-            eyelids=drive.eyelids,
-            gaze=drive.gaze,
-            condition=drive.condition,
-        )
+    def _projected(self, inputs: HeadInputs) -> HeadInputs:
+        return inputs.with_(intrinsics=self.intrinsics)
 
-    def gaussians(self, drive: Drive | None) -> Gaussians:
-        """Gaussians ``[1, N, ...]`` in head space for the first frame of a drive; at rest for ``None``."""
+    def gaussians(self, inputs: HeadInputs | None) -> Gaussians:
+        """Gaussians ``[1, N, ...]`` in head space for the first of the frames; at rest for ``None``."""
         talking = self.talking
-        if drive is None:
+        if inputs is None:
             zero = torch.zeros(1, self.rig.n_expression, device=talking.identity.device)
             return talking.uv.bind(self.rig.vertices(talking.identity[None], zero), talking.maps()[None])
-        bound, _ = talking.gaussians(self._driven(drive), 0)
-        delta = self.delta(drive)
+        bound, _ = talking.gaussians(self._projected(inputs), 0)
+        delta = self.delta(inputs)
         return bound if delta is None else moved(bound, Motion(delta.means[:1]))
 
     def drift(self) -> Tensor:

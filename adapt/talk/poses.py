@@ -1,4 +1,4 @@
-"""Head poses and blinks for speech: pure functions of the frame number, so that any length needs no memory.
+"""Head poses for speech: pure functions of the frame number, so that any length needs no memory.
 
 Poses are head -> camera: ``rotation [T, 3, 3]`` and ``translation [T, 3]`` in rig units, OpenCV axes.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from adapt.avatar.video import FPS
+from heads.geometry.rotation import euler_to_rotation, rotation_to_euler
+from shards.media.rates import FPS
 
 
 def ping_pong(frames: np.ndarray, length: int) -> np.ndarray:
@@ -22,29 +24,6 @@ def ping_pong(frames: np.ndarray, length: int) -> np.ndarray:
         return np.zeros(np.shape(frames), np.int64)
     phase = np.mod(frames, 2 * (length - 1))
     return np.minimum(phase, 2 * (length - 1) - phase).astype(np.int64)
-
-
-def euler_to_rotation(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> np.ndarray:
-    """Radians ``[T]`` each -> ``[T, 3, 3]``, ``R = R_y(yaw) R_x(pitch) R_z(roll)``.
-
-    Positive yaw turns the nose to the image's right, positive pitch lowers it, positive roll tilts clockwise.
-    """
-    yaw, pitch, roll = np.broadcast_arrays(*(np.atleast_1d(np.asarray(a, np.float64)) for a in (yaw, pitch, roll)))
-    # The nose points along -z: turning it to +x is a rotation about y by -yaw, and to +y about x by +pitch.
-    cy, sy, cp, sp, cr, sr = np.cos(-yaw), np.sin(-yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
-    zero, one = np.zeros_like(cy), np.ones_like(cy)
-    about_y = np.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy], -1).reshape(-1, 3, 3)
-    about_x = np.stack([one, zero, zero, zero, cp, -sp, zero, sp, cp], -1).reshape(-1, 3, 3)
-    about_z = np.stack([cr, -sr, zero, sr, cr, zero, zero, zero, one], -1).reshape(-1, 3, 3)
-    return (about_y @ about_x @ about_z).astype(np.float32)
-
-
-def rotation_to_euler(rotation: np.ndarray) -> np.ndarray:
-    """``[T, 3, 3]`` -> ``[T, 3]`` yaw, pitch, roll in radians; the inverse of :func:`euler_to_rotation`."""
-    pitch = np.arcsin(np.clip(-rotation[:, 1, 2], -1.0, 1.0))
-    yaw = -np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2])
-    roll = np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1])
-    return np.stack([yaw, pitch, roll], -1)
 
 
 def still_pose(rotation: np.ndarray, translation: np.ndarray) -> int:
@@ -81,6 +60,13 @@ class Poses:
     source: np.ndarray
 
 
+class PoseSource(Protocol):
+    """Where the head is in each output frame."""
+
+    def at(self, frames: np.ndarray) -> Poses:
+        """Poses of the output frames with these numbers ``[T]``."""
+
+
 class _Turning:
     """The clip's middle pose, turned to other angles about its neck, so that the shoulders stay where they are."""
 
@@ -97,7 +83,7 @@ class _Turning:
 
 
 class ClipPoses:
-    """The poses of a tracked clip, to and fro."""
+    """The poses of a tracked clip, forward and back."""
 
     def __init__(self, rotation: np.ndarray, translation: np.ndarray) -> None:
         self.rotation, self.translation = rotation, translation
@@ -131,7 +117,7 @@ class FixedPose(_Turning):
 
 
 class AnglePoses(_Turning):
-    """Given angles, degrees, one row (yaw, pitch, roll) per frame, played to and fro when they run out."""
+    """Given angles, degrees, one row (yaw, pitch, roll) per frame, played forward and back when they run out."""
 
     def __init__(self, rotation: np.ndarray, translation: np.ndarray, angles: np.ndarray) -> None:
         super().__init__(rotation, translation)
@@ -173,30 +159,3 @@ class GeneratedPoses:
             value[:, 3:].astype(np.float32),
             np.full(len(value), self.source, np.int64),
         )
-
-
-# Closure per frame of one blink at 25 fps: about 0.12 s down, 0.2 s up, as measured for spontaneous blinks.
-BLINK = np.array([0.35, 0.85, 1.0, 0.9, 0.6, 0.35, 0.15, 0.05])
-
-
-class Blinks:
-    """Eyelid closure ``[T, 2]``, 0 open .. 1 closed, one blink somewhere in every window of ``period`` seconds.
-
-    Each window's moment comes from (seed, window), so closure is a function of the frame number alone. Uniform
-    moments in windows of 4 s give 15 blinks a minute with intervals between 0 and 8 s, the usual rate in speech.
-    """
-
-    def __init__(self, period: float = 4.0, seed: int = 0, strength: float = 1.0) -> None:
-        self.window, self.seed, self.strength = max(len(BLINK) + 2, round(period * FPS)), seed, strength
-
-    def at(self, frames: np.ndarray) -> np.ndarray:
-        """Closure of both eyes in the output frames with these numbers ``[T]``."""
-        frames = np.asarray(frames, np.int64)
-        closure = np.zeros(len(frames))
-        for window in range(int(frames[0]) // self.window, int(frames[-1]) // self.window + 1):
-            # A blink stays inside its window, so a window needs no neighbour.
-            start = np.random.default_rng((self.seed, window)).integers(0, self.window - len(BLINK))
-            phase = frames - window * self.window - start
-            inside = (phase >= 0) & (phase < len(BLINK))
-            closure[inside] = BLINK[phase[inside]]
-        return np.repeat((self.strength * closure)[:, None], 2, 1).astype(np.float32)

@@ -102,7 +102,7 @@ class Engine:
         if self._is_zero:
             from cluster.engine import zero
 
-            self._broadcast(model.to(self.device))
+            self.broadcast(model.to(self.device))
             prepared, _ = self._accelerator.prepare(model, optimizer)
             if self.mode == "zero3":
                 zero.register_direct_parameters(model)
@@ -186,6 +186,14 @@ class Engine:
         dist.all_gather(everyone, mine)
         return [row.tolist() for row in everyone]
 
+    def broadcast(self, model: nn.Module) -> None:
+        """Give every rank rank 0's parameters and buffers."""
+        import torch.distributed as dist
+
+        if self.world_size > 1:
+            for tensor in [*model.parameters(), *model.buffers()]:
+                dist.broadcast(tensor.data, src=0)
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
         self.any(False)
@@ -240,13 +248,6 @@ class Engine:
                 f"the engine believes to be rank {seen[0]} of {seen[1]}, the launcher says {self.rank} of "
                 f"{self.world_size}; start the workers with cluster.launch.launch or torchrun"
             )
-
-    def _broadcast(self, model: nn.Module) -> None:
-        import torch.distributed as dist
-
-        if self.world_size > 1:
-            for tensor in [*model.parameters(), *model.buffers()]:
-                dist.broadcast(tensor.data, src=0)
 
     def _mark_boundary(self) -> None:
         """Tell DDP whether the coming forward pass is the last of its step, when the ranks exchange gradients."""

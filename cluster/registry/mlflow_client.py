@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import socket
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from cluster.storage import storage
+from cluster.storage.retry import brief
 from configs import InputError
+from configs.progress import say
 
 EXPERIMENT = "headstart"
+SQLITE = "sqlite:///"
 _SECRET_NAME = re.compile(r"token|secret|passw|credential|api[_-]?key|access[_-]?key", re.IGNORECASE)
 
 
 def tracking_uri() -> str:
-    """``MLFLOW_TRACKING_URI``, or the SQLite file in ``HEADSTART_HOME`` (default ``~/.headstart``)."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{storage.home() / 'mlflow.db'}"
+    """``MLFLOW_TRACKING_URI``, or the SQLite file in ``HEADSTART_HOME`` (default ``~/.headstart``).
+
+    The path of a SQLite file is made absolute, so that a URI means the same file in every process.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{storage.home() / 'mlflow.db'}"
+    file = sqlite_file(uri)
+    return uri if file is None else f"{SQLITE}{file.absolute()}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The data base file that a SQLite URI names, or None for servers and for URIs with options."""
+    if not uri.startswith(SQLITE) or "?" in uri:
+        return None
+    return Path(uri.removeprefix(SQLITE))
 
 
 def shown_uri() -> str:
@@ -73,9 +91,27 @@ def client() -> Any:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     uri = tracking_uri()
-    if uri.startswith("sqlite:///"):
-        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    if file := sqlite_file(uri):
+        _check_sqlite(file)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _check_sqlite(file: Path) -> None:
+    """Whether the data base can be written to: MLflow itself would try for minutes and end in a traceback.
+
+    Raises:
+        InputError: it cannot, and why.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(file, timeout=20.0)) as data_base:
+            data_base.execute("BEGIN IMMEDIATE")
+            data_base.rollback()
+    except (OSError, sqlite3.Error) as error:
+        raise InputError(
+            f"the registry's data base {file} cannot be written ({error}); check the folder's owner, mode and free space, "
+            "or name another by MLFLOW_TRACKING_URI"
+        ) from None
 
 
 def experiment(connected: Any) -> str:
@@ -84,19 +120,60 @@ def experiment(connected: Any) -> str:
 
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     found = connected.get_experiment_by_name(name)
-    if found is not None:
-        return found.experiment_id
-    embedded = "MLFLOW_TRACKING_URI" not in os.environ
-    try:
-        return connected.create_experiment(
-            name, artifact_location=(storage.home() / "artifacts").absolute().as_uri() if embedded else None
+    if found is None:
+        try:
+            location = artifact_folder()
+            made = connected.create_experiment(name, artifact_location=location.as_uri() if location else None)
+            if location and "MLFLOW_TRACKING_URI" in os.environ:
+                say(f"files registered in {shown_uri()} are placed beside it, in {location}")
+            return str(made)
+        except MlflowException:
+            # Another process was first.
+            found = connected.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise InputError(
+            f"the experiment '{name}' was deleted in MLflow at {shown_uri()}; restore it with "
+            f"'mlflow experiments restore --experiment-id {found.experiment_id}', or name another by MLFLOW_EXPERIMENT_NAME"
         )
-    except MlflowException:
-        # Another process was first.
-        found = connected.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return found.experiment_id
+    return str(found.experiment_id)
+
+
+def artifact_folder() -> Path | None:
+    """Where a SQLite registry's files go: beside its data base. MLflow would take the working directory of the moment."""
+    file = sqlite_file(tracking_uri())
+    return file.parent / "artifacts" if file else None
+
+
+def check_writable() -> None:
+    """Whether runs and versions can be written and their files placed.
+
+    Raises:
+        InputError: the experiment was deleted, the data base, server or artifact folder refuses.
+    """
+    from mlflow.exceptions import MlflowException
+
+    connected = client()
+    try:
+        at = experiment(connected)
+        connected.set_experiment_tag(at, "headstart.checked", str(int(time.time())))
+        location = str(connected.get_experiment(at).artifact_location)
+    except MlflowException as error:
+        raise InputError(
+            f"MLflow at {shown_uri()} refuses to be written to ({brief(error)}); check its permissions, or name another "
+            "by MLFLOW_TRACKING_URI"
+        ) from error
+    folder = Path(location.removeprefix("file://"))
+    if location.startswith(("file://", "/")) and not _can_be_made(folder):
+        raise InputError(
+            f"files registered in {shown_uri()} belong into {folder}, which cannot be written; check its owner and mode"
+        )
+
+
+def _can_be_made(folder: Path) -> bool:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

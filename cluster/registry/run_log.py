@@ -6,11 +6,11 @@ thread sends it in batches. When the server is away the training goes on and the
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import math
 import re
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,6 +20,7 @@ from cluster.registry import mlflow_client, spool
 from cluster.storage import storage
 from cluster.storage.errors import StorageError
 from cluster.storage.retry import brief
+from configs.progress import say
 
 log = logging.getLogger("headstart.tracking")
 
@@ -76,23 +77,30 @@ class RunLog:
         if self._closed.is_set():
             return
         self._spool.write({"end": status})
-        self._spool.close()
         self._closed.set()
         self._thread.join(timeout=patience)
         if self._thread.is_alive() or self._trouble:
             reason = self._trouble or "MLflow is slow"
-            cure = "the next training sends them, or 'python -m cluster.spool'"
-            print(f"metrics wait in {self._spool.folder} ({reason}); {cure}", file=sys.stderr)
+            cure = "the next training sends them, or 'python -m cluster.registry.spool'"
+            say(f"metrics wait in {self._spool.folder} ({reason}); {cure}")
+
+    def flush(self) -> None:
+        """Send what has been said so far, now; what cannot be sent is kept."""
+        self._send()
 
     def _send_now_and_then(self) -> None:
         spool.send_all()  # what earlier trainings left
         while not self._closed.wait(self._every):
             self._send()
         self._send()
+        self._spool.close()
+        if self._trouble is None:
+            with contextlib.suppress(Exception):
+                spool.send(self._spool.folder)  # all is said: this removes the diary
 
     def _send(self) -> None:
         try:
-            spool.send(self._spool.folder)
+            self._spool.send()
             self._trouble = None
         except Exception as error:
             if self._trouble is None:

@@ -1,22 +1,26 @@
 """A diary of what MLflow must be told: written first, sent when the server answers, in order, at least once.
 
-One folder per training under ``HEADSTART_HOME/spool``: ``run.json`` (who it is), ``diary.jsonl`` (one entry a line),
-``sent`` (bytes of the diary delivered), ``files/`` (pictures and artifacts until they are delivered). A training never
-waits for the server, and what a crash left behind is sent by the next training or by ``python -m cluster.spool``.
+One folder per training and server under ``HEADSTART_HOME/spool``: ``run.json`` (who it is, and which server it belongs
+to), ``diary.jsonl`` (one entry a line), ``sent`` (bytes of the diary delivered), ``files/`` (pictures and artifacts until
+they are delivered), ``alive`` (locked while the training writes). A training never waits for the server. What a crash
+left behind is sent by the next training that uses the same server, or by ``python -m cluster.registry.spool``; a diary
+whose training lives is sent by that training alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import logging
+import os
 import shutil
 import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cluster.registry import mlflow_client
 from cluster.storage import storage
@@ -38,11 +42,12 @@ class Spool:
     """
 
     def __init__(self, key: str, name: str, params: dict[str, str]) -> None:
-        self.folder = _root() / key
-        (self.folder / "files").mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        identity = {"key": key, "name": name, "params": params, "uri": mlflow_client.shown_uri()}
-        storage.write_json(self.folder / "run.json", identity)
+        uri = mlflow_client.shown_uri()
+        self.folder = _root() / f"{key}-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+        self._alive = _take(self.folder)
+        (self.folder / "files").mkdir(exist_ok=True)
+        self._lock, self._sending = threading.Lock(), threading.Lock()
+        storage.write_json(self.folder / "run.json", {"key": key, "name": name, "params": params, "uri": uri})
         self._diary = open(self.folder / "diary.jsonl", "ab")  # noqa: SIM115 - kept for the run
         if self._diary.tell() and _torn(self.folder):
             self._diary.write(b"\n")  # a line that a crash cut short must not swallow the next one
@@ -64,51 +69,50 @@ class Spool:
         name = uuid.uuid4().hex[:12] + suffix
         return self.folder / "files" / name, name
 
+    def send(self) -> int:
+        """Deliver what is new, from the training that writes; see :func:`send`."""
+        with self._sending:
+            return _deliver_all(self.folder, remove=False)
+
     def close(self) -> None:
-        """No more entries from this process."""
+        """No more entries from this process; whoever comes next may deliver and remove the diary."""
         with self._lock:
             self._diary.close()
+            self._alive.close()
 
 
 def send(folder: Path) -> int:
     """Deliver what a diary still holds and remove it when it is finished; returns the entries delivered now.
 
+    A diary of another server, or one whose training lives, is left as it is.
+
     Raises:
         InputError: the server does not answer.
         Exception: what MLflow raised; the diary stays.
     """
-    with _exclusive(folder) as mine:
-        if not mine or not (folder / "run.json").is_file():
-            return 0
-        identity = storage.read_json(folder / "run.json")
-        entries = _entries(folder)
-        if not entries:
-            return 0
-        client = mlflow_client.client()
-        run_id = _run_id(client, identity)
-        for group in _groups(entries):
-            _deliver(client, run_id, folder, [entry for entry, _ in group])
-            storage.write_bytes(folder / "sent", str(group[-1][1]).encode())
-        if entries[-1][0].get("end"):
-            shutil.rmtree(folder, ignore_errors=True)
-        return len(entries)
+    if not _is_ours(folder):
+        return 0
+    with _unless_alive(folder) as mine:
+        return _deliver_all(folder, remove=True) if mine else 0
 
 
 def send_all() -> dict[str, Any]:
-    """Deliver every diary of this user: ``{"sent": entries, "waiting": diaries left, "error": why or None}``."""
+    """Deliver the diaries of this process' server: ``{"sent": entries, "waiting": diaries left, "error": why or None}``.
+
+    ``waiting`` counts the diaries of all servers, without those of living trainings.
+    """
     sent, error = 0, None
     for folder in sorted(_root().glob("*")):
         try:
             sent += send(folder)
         except Exception as caught:
-            error = brief(caught)
-            break
+            error = error or brief(caught)
     return {"sent": sent, "waiting": len(waiting()), "error": error}
 
 
 def waiting() -> list[Path]:
-    """Diaries with entries not delivered."""
-    return [f for f in sorted(_root().glob("*")) if _entries(f)]
+    """Diaries with entries not delivered and nobody who writes them."""
+    return [folder for folder in sorted(_root().glob("*")) if _entries(folder) and not _is_alive(folder)]
 
 
 def find_run(client: Any, key: str) -> Any:
@@ -125,19 +129,67 @@ def _root() -> Path:
     return storage.home() / "spool"
 
 
+def _take(folder: Path) -> IO[str]:
+    """Mark a diary's folder as being written, for as long as the file stays open; the system lets go at a crash."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        alive = open(folder / "alive", "a")  # noqa: SIM115 - kept for the run
+        fcntl.flock(alive, fcntl.LOCK_EX)  # whoever delivers it just now is soon done
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(folder / "alive").st_ino == os.fstat(alive.fileno()).st_ino:
+                return alive
+        alive.close()  # delivered and removed meanwhile: begin again with a fresh folder
+
+
 @contextlib.contextmanager
-def _exclusive(folder: Path) -> Iterator[bool]:
-    """One process delivers a diary at a time; another one finds it taken and goes on."""
-    if not folder.is_dir():
-        yield False
-        return
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+def _unless_alive(folder: Path) -> Iterator[bool]:
+    """Holds the folder as its writer would; False where a training or another deliverer has it."""
+    try:
+        with open(folder / "alive", "a") as alive:
+            try:
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            yield True
+    except FileNotFoundError:
+        yield False  # another process was first
+
+
+def _is_alive(folder: Path) -> bool:
+    with _unless_alive(folder) as free:
+        return not free
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether the diary belongs to the server that this process uses."""
+    try:
+        return bool(storage.read_json(folder / "run.json")["uri"] == mlflow_client.shown_uri())
+    except (InputError, KeyError, TypeError):
+        return False
+
+
+def _deliver_all(folder: Path, *, remove: bool) -> int:
+    entries = _entries(folder)
+    if entries:
+        client = mlflow_client.client()
+        run_id = _run_id(client, storage.read_json(folder / "run.json"))
+        for group in _groups(entries):
+            _deliver(client, run_id, folder, [entry for entry, _ in group])
+            storage.write_bytes(folder / "sent", str(group[-1][1]).encode())
+    if remove and _is_finished(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(entries)
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether the last line says that the training has ended."""
+    path = folder / "diary.jsonl"
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    try:
+        return bool(lines) and bool(json.loads(lines[-1]).get("end"))
+    except ValueError:
+        return False
 
 
 def _sent(folder: Path) -> int:

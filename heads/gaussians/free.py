@@ -1,6 +1,6 @@
 """Free Gaussians: a canonical cloud that grows where the picture asks for it (TalkingGaussian, FG-3DGS).
 
-Densification is `gsplat.strategy`'s, on every backend: it only needs the gradient of the projected means, which all
+Densification is ``gsplat.strategy``'s, on every backend: it only needs the gradient of the projected means, which all
 our backends keep.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from configs import InputError
-from heads.gaussians.uv import Gaussians
+from heads.gaussians.cloud import Gaussians
 
 PARTS = ("means", "quats", "scales", "opacities", "colors")
 # Adam's steps, in the units of the stored parameters; means are multiplied by the scene's size.
@@ -24,8 +24,8 @@ class FreeGaussians(nn.Module):
     """N Gaussians without a rig, N changing in training; stored as means, quats, log-scales, logits and colours.
 
     Args:
-        points: starting centres [N, 3], rig units.
-        colors: starting colours [N, D]; grey if None.
+        points: starting centres ``[N, 3]``, rig units.
+        colors: starting colours ``[N, D]``; grey if None.
         opacity: of every Gaussian at the start, in (0, 1).
         scale: standard deviation at the start, rig units; None: the distance to the nearest neighbours.
     """
@@ -78,7 +78,7 @@ class FreeGaussians(nn.Module):
 
 
 def neighbour_distance(points: Tensor, neighbours: int = 3) -> Tensor:
-    """Root mean square distance [N] of points [N, 3] to their nearest neighbours (0 for a single point)."""
+    """Root mean square distance ``[N]`` of points ``[N, 3]`` to their nearest neighbours (0 for a single point)."""
     from scipy.spatial import cKDTree
 
     neighbours = min(neighbours, len(points) - 1)
@@ -90,7 +90,7 @@ def neighbour_distance(points: Tensor, neighbours: int = 3) -> Tensor:
 
 
 class Densifier:
-    """Optimisers and `gsplat.strategy.DefaultStrategy` of one cloud.
+    """Optimisers and ``gsplat.strategy.DefaultStrategy`` of one cloud.
 
     Usage, each step::
 
@@ -102,8 +102,8 @@ class Densifier:
     Args:
         cloud: the Gaussians.
         scene_scale: size of the scene in rig units, by which means are stepped and big and small are told apart.
-        rates: learning rates by part, over `RATES`.
-        strategy: fields of `DefaultStrategy` (`refine_every`, `grow_grad2d`, `absgrad`, ...).
+        rates: learning rates by part, over ``RATES``.
+        strategy: fields of ``DefaultStrategy`` (``refine_every``, ``grow_grad2d``, ``absgrad``, ...).
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Densifier:
     def after_backward(self, meta: Mapping[str, Any], first: int = 0) -> None:
         """Step the optimisers, then refine the cloud.
 
-        `first`: index of the cloud's first Gaussian in the rendered scene, when it was joined with others.
+        ``first``: index of the cloud's first Gaussian in the rendered scene, when it was joined with others.
         """
         info = self._info(meta, first)
         for optimizer in self.optimizers.values():

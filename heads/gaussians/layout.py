@@ -12,7 +12,7 @@ from configs import InputError
 
 @dataclass(frozen=True)
 class UVLayout:
-    """N texels sorted by triangle: texels [N, 2] (row, column), triangles [N], barycentric [N, 3], runs [F + 1]."""
+    """N texels sorted by triangle: texels ``[N, 2]`` (row, column), triangles ``[N]``, barycentric ``[N, 3]``, runs ``[F + 1]``."""
 
     texels: Tensor
     triangles: Tensor
@@ -21,9 +21,9 @@ class UVLayout:
 
 
 def lay_out(face_uvs: Tensor, resolution: int) -> UVLayout:
-    """Give every texel of a `resolution` x `resolution` map whose centre lies in a triangle to that triangle.
+    """Give every texel of a ``resolution`` x ``resolution`` map whose centre lies in a triangle to that triangle.
 
-    `face_uvs` [F, 3, 2] in [0, 1], u right, v down. A centre on a shared edge goes to the first triangle.
+    ``face_uvs [F, 3, 2]`` in [0, 1], u right, v down. A centre on a shared edge goes to the first triangle.
     """
     if resolution < 1:
         raise InputError(f"UV Gaussians: resolution {resolution}: expected at least 1")
@@ -57,7 +57,7 @@ def _candidates(corners: Tensor, resolution: int) -> tuple[Tensor, Tensor, Tenso
 
 
 def _barycentric(corners: Tensor, points: Tensor) -> Tensor:
-    """Weights [P, 3] of points [P, 2] in triangles [P, 3, 2]; -1 throughout where a triangle has no area."""
+    """Weights ``[P, 3]`` of points ``[P, 2]`` in triangles ``[P, 3, 2]``; -1 throughout where a triangle has no area."""
     a, b, c = corners.unbind(1)
     e, g, p = b - a, c - a, points - a
     area = e[:, 0] * g[:, 1] - e[:, 1] * g[:, 0]

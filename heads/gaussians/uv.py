@@ -1,4 +1,4 @@
-"""Gaussians of heads: maps over the rig's UV atlas, bound to its triangles, and one call that renders a batch.
+"""Gaussians of heads: maps over the rig's UV atlas, bound to its triangles.
 
 A texel's Gaussian lives in the frame of the triangle under it: origin T at the texel's point on the triangle, axes R
 (first edge, in-plane normal to it, outward normal), unit k (root mean square edge length, which does not vanish with
@@ -7,7 +7,6 @@ the area when lids or lips close):  mean = k R offset + T,  scale = k exp(log-sc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -16,60 +15,29 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from configs import InputError
+from heads.gaussians.cloud import Gaussians
 from heads.gaussians.layout import lay_out
-from heads.raster.api import rasterization
+from heads.geometry.rotation import quaternion_product, quaternions
+from heads.raster.backends.base import Binding
+from heads.raster.registry import default_backend
+from heads.rig import Rig
 
 # Columns of a map: offset 3 (triangle units), quaternion 4 (wxyz, any length), log-scale 3 (triangle units),
 # colour 3 (linear, as it is), opacity 1 (logit).
 MAP_CHANNELS = 14
 MAP_SPLIT = (3, 4, 3, 3, 1)
-_DEGENERATE = 1e-12
-_NEUTRAL_OPACITY = 2.2  # logit of 0.9
-_NEUTRAL_SPREAD = 0.6  # standard deviation in texel spacings
-_NEUTRAL_DEPTH = 0.3  # thickness over width
-_NEUTRAL_COLOR = (0.62, 0.5, 0.44)
-
-
-@dataclass(frozen=True)
-class Gaussians:
-    """A batch of B scenes of N Gaussians, ready to render (activations applied).
-
-    means [B, N, 3] rig units, quats [B, N, 4] wxyz of any length, scales [B, N, 3] positive, opacities [B, N] in
-    [0, 1], colors [B, N, D].
-    """
-
-    means: Tensor
-    quats: Tensor
-    scales: Tensor
-    opacities: Tensor
-    colors: Tensor
-
-    @property
-    def n(self) -> int:
-        """Gaussians per scene."""
-        return self.means.shape[-2]
-
-    def replace(self, **parts: Tensor) -> Gaussians:
-        """A copy with some parts exchanged."""
-        return replace(self, **parts)
-
-    def to(self, device: torch.device | str) -> Gaussians:
-        """A copy on a device."""
-        return Gaussians(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
-
-    @staticmethod
-    def join(*groups: Gaussians) -> Gaussians:
-        """All groups in one scene; a group of batch 1 is shared by the scenes of the others."""
-        batch = max(group.means.shape[0] for group in groups)
-        parts = {}
-        for field in fields(Gaussians):
-            tensors = [getattr(group, field.name) for group in groups]
-            parts[field.name] = torch.cat([t.expand(batch, *t.shape[1:]) for t in tensors], 1)
-        return Gaussians(**parts)
+_DEGENERATE = 1e-12  # of the edges' squared lengths · guess: a triangle of less area has no frame of its own
+_DEGENERATE_UV = 1e-12  # texels²: a triangle of less area in the atlas counts as none
+_NEUTRAL_OPACITY = 2.2  # logit of 0.9 · guess
+_NEUTRAL_SPREAD = (
+    0.6  # standard deviation in texel spacings · guess: covers without gaps (tests/heads/test_gaussians.py)
+)
+_NEUTRAL_DEPTH = 0.3  # thickness over width · guess
+_NEUTRAL_COLOR = (0.62, 0.5, 0.44)  # linear RGB · guess: skin
 
 
 def triangle_frames(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """Axes R [B, F, 3, 3] (columns x, y, z) and units k [B, F] of triangles `faces` [F, 3] of vertices [B, V, 3].
+    """Axes R ``[B, F, 3, 3]`` (columns x, y, z) and units k ``[B, F]`` of triangles ``faces [F, 3]`` of vertices ``[B, V, 3]``.
 
     A triangle without area keeps the axes of head space and passes no gradient through them.
     """
@@ -87,45 +55,18 @@ def triangle_frames(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([x, torch.linalg.cross(z, x), z], -1), k
 
 
-def quaternions(R: Tensor) -> Tensor:
-    """Unit quaternions wxyz [..., 4] of rotations [..., 3, 3], differentiable everywhere."""
-    m = R.flatten(-2).unbind(-1)
-    squares = torch.stack(
-        [1 + m[0] + m[4] + m[8], 1 + m[0] - m[4] - m[8], 1 - m[0] + m[4] - m[8], 1 - m[0] - m[4] + m[8]], -1
-    )
-    # Row k is the quaternion times four times its component k; the row of the largest component is well conditioned.
-    rows = torch.stack(
-        [
-            torch.stack([squares[..., 0], m[7] - m[5], m[2] - m[6], m[3] - m[1]], -1),
-            torch.stack([m[7] - m[5], squares[..., 1], m[1] + m[3], m[2] + m[6]], -1),
-            torch.stack([m[2] - m[6], m[1] + m[3], squares[..., 2], m[5] + m[7]], -1),
-            torch.stack([m[3] - m[1], m[2] + m[6], m[5] + m[7], squares[..., 3]], -1),
-        ],
-        -2,
-    )
-    best = squares.argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
-    return F.normalize(rows.gather(-2, best)[..., 0, :], dim=-1)
-
-
-def quaternion_product(p: Tensor, q: Tensor) -> Tensor:
-    """Hamilton product of quaternions wxyz [..., 4]: first turn by q, then by p."""
-    pw, pv, qw, qv = p[..., :1], p[..., 1:], q[..., :1], q[..., 1:]
-    vector = pw * qv + qw * pv + torch.linalg.cross(pv, qv)
-    return torch.cat([pw * qw - (pv * qv).sum(-1, True), vector], -1)
-
-
 class UVGaussians(nn.Module):
     """Binds a map over the UV atlas to the triangles of a rig: the same N Gaussians for every identity.
 
     Attributes (buffers, in one order, sorted by triangle):
         n: number of Gaussians N.
-        texels: [N, 2] row and column in the map.
-        triangles: [N] index of the triangle under the texel.
-        barycentric: [N, 3] weights of its corners.
-        regions: [N] region label of the triangle.
+        texels: ``[N, 2]`` row and column in the map.
+        triangles: ``[N]`` index of the triangle under the texel.
+        barycentric: ``[N, 3]`` weights of its corners.
+        regions: ``[N]`` region label of the triangle.
 
     Args:
-        rig: needs `faces` [F, 3], `face_uvs` [F, 3, 2], `face_regions` [F] and `mean` [V, 3] (for `neutral`).
+        rig: needs ``faces [F, 3]``, ``face_uvs [F, 3, 2]``, ``face_regions [F]`` and ``mean [V, 3]`` (for ``neutral``).
         resolution: side of the map in texels.
     """
 
@@ -133,8 +74,13 @@ class UVGaussians(nn.Module):
     triangles: Tensor
     barycentric: Tensor
     regions: Tensor
+    _faces: Tensor
+    _runs: Tensor
+    _weights: Tensor
+    _mean: Tensor
+    _face_uvs: Tensor
 
-    def __init__(self, rig: Any, resolution: int) -> None:
+    def __init__(self, rig: Rig, resolution: int) -> None:
         super().__init__()
         self.resolution = resolution
         layout = lay_out(rig.face_uvs, resolution)
@@ -160,7 +106,7 @@ class UVGaussians(nn.Module):
         return len(self.triangles)
 
     def gather(self, map_image: Tensor) -> Tensor:
-        """Values [B, N, C] of a map image [B, C, H_uv, W_uv] at the texels."""
+        """Values ``[B, N, C]`` of a map image ``[B, C, H_uv, W_uv]`` at the texels."""
         size = self.resolution
         if map_image.dim() != 4 or tuple(map_image.shape[-2:]) != (size, size):
             raise InputError(f"UV map: expected [B, C, {size}, {size}], got {list(map_image.shape)}")
@@ -168,24 +114,26 @@ class UVGaussians(nn.Module):
         return map_image.flatten(2).index_select(2, cell).transpose(1, 2)
 
     def scatter(self, values: Tensor, fill: float = 0.0) -> Tensor:
-        """The map image [B, C, H_uv, W_uv] of values [B, N, C]; `fill` where no triangle is."""
+        """The map image ``[B, C, H_uv, W_uv]`` of values ``[B, N, C]``; ``fill`` where no triangle is."""
         size = self.resolution
         image = values.new_full((values.shape[0], values.shape[2], size * size), fill)
         cell = self.texels[:, 0] * size + self.texels[:, 1]
         return image.index_copy(2, cell, values.transpose(1, 2)).unflatten(2, (size, size))
 
     def bind(self, vertices: Tensor, maps: Tensor) -> Gaussians:
-        """Gaussians in head space of maps [B, N, 14] on vertices [B, V, 3]; a batch of 1 is shared.
+        """Gaussians in head space of maps ``[B, N, 14]`` on vertices ``[B, V, 3]``; a batch of 1 is shared.
 
         Exact under rigid motion and scaling of the vertices; differentiable in both.
         """
         self._check(vertices, maps)
-        if vertices.device.type == "cpu" and vertices.dtype == maps.dtype:
-            return Gaussians(*_Bind.apply(vertices, maps, self._faces, self._runs, self._weights.to(maps.dtype)))
-        return self.bind_torch(vertices, maps)
+        binding = default_backend(vertices.device.type).binding
+        if binding is None or vertices.dtype != maps.dtype:
+            return self.bind_reference(vertices, maps)
+        weights = self._weights.to(maps.dtype)
+        return Gaussians(*_Bind.apply(binding, vertices, maps, self._faces, self._runs, weights))
 
-    def bind_torch(self, vertices: Tensor, maps: Tensor) -> Gaussians:
-        """`bind` in plain PyTorch: for other devices, and the twin that the kernels are tested against."""
+    def bind_reference(self, vertices: Tensor, maps: Tensor) -> Gaussians:
+        """``bind`` in plain PyTorch: for other devices, and the reference that the kernels are tested against."""
         R, k = triangle_frames(vertices, self._faces)
         corners = vertices[:, self._faces[self.triangles]]
         origins = (corners * self.barycentric.to(maps.dtype)[..., None]).sum(2)
@@ -198,7 +146,7 @@ class UVGaussians(nn.Module):
         return Gaussians(means, quats, k * log_scales.exp(), opacities, colors)
 
     def neutral(self, mean_color: Tensor | None = None) -> Tensor:
-        """A map [N, 14] of flat Gaussians that cover the mean head without gaps, in one colour [3] (skin, if None)."""
+        """A map ``[N, 14]`` of flat Gaussians that cover the mean head without gaps, in one colour ``[3]`` (skin, if None)."""
         device = self._mean.device
         angle, spread = self._texel_footprints()
         thickness = spread.mean(-1, keepdim=True) * _NEUTRAL_DEPTH
@@ -211,12 +159,12 @@ class UVGaussians(nn.Module):
         return maps
 
     def _texel_footprints(self) -> tuple[Tensor, Tensor]:
-        """Ellipse that a texel covers on the mean head: angle [N] in the triangle's plane, axes [N, 2] in its units."""
+        """Ellipse that a texel covers on the mean head: angle ``[N]`` in the triangle's plane, axes ``[N, 2]`` in its units."""
         R, k = triangle_frames(self._mean[None].double(), self._faces)
         corners = self._mean.double()[self._faces]
         local = (corners[:, 1:] - corners[:, :1]) @ R[0]  # [F, 2, 3], rows are edges
         uv = (self._face_uvs[:, 1:] - self._face_uvs[:, :1]).double() * self.resolution
-        flat = torch.linalg.det(uv).abs() < 1e-12
+        flat = torch.linalg.det(uv).abs() < _DEGENERATE_UV
         uv = torch.where(flat[:, None, None], torch.eye(2, dtype=uv.dtype, device=uv.device), uv)
         jacobian = torch.linalg.solve(uv, local[..., :2]).transpose(1, 2)  # triangle plane per texel
         axes, spread, _ = torch.linalg.svd(jacobian / k[0].clamp_min(1e-9)[:, None, None])
@@ -237,74 +185,17 @@ class UVGaussians(nn.Module):
 
 class _Bind(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, vertices, maps, faces, runs, weights):
-        from heads.raster.bind import bind_forward
-
+    def forward(
+        ctx: Any, binding: Binding, vertices: Tensor, maps: Tensor, faces: Tensor, runs: Tensor, weights: Tensor
+    ) -> tuple[Tensor, ...]:
         vertices, maps = vertices.contiguous(), maps.contiguous()
-        outputs, records = bind_forward(vertices, maps, faces, runs, weights)
+        outputs, records = binding.forward(vertices, maps, faces, runs, weights)
         _, quats, scales, opacities, _ = outputs
+        ctx.binding = binding
         ctx.save_for_backward(vertices, maps, faces, runs, weights, quats, scales, opacities, records)
         return tuple(outputs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *upstream):
-        from heads.raster.bind import bind_backward
-
-        return (*bind_backward(*ctx.saved_tensors, *upstream), None, None, None)
-
-
-def render_head(
-    gaussians: Gaussians,
-    rotation: Tensor,
-    translation: Tensor,
-    intrinsics: Tensor,
-    width: int,
-    height: int,
-    background: Tensor | None = None,
-    **options: Any,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Render B heads, each with its own pose and camera, in one call.
-
-    Args:
-        gaussians: in head space, [B, N, ...]; a batch of 1 is shown in every pose.
-        rotation, translation: head to camera, [B, 3, 3] and [B, 3]: x_cam = rotation @ x_head + translation.
-        intrinsics: [B, 3, 3] pixels.
-        width, height: pixels.
-        background: none, a colour [D] or [B, D], or pictures [H, W, D] or [B, H, W, D].
-        options: of `heads.rasterization` (`render_mode`, `absgrad`, `backend`, ...).
-
-    Returns:
-        image [B, H, W, D], alpha [B, H, W, 1] and the meta dictionary of `rasterization`. Without a background the
-        image is the premultiplied head over black.
-    """
-    batch = rotation.shape[0]
-    if rotation.shape != (batch, 3, 3) or translation.shape != (batch, 3) or intrinsics.shape != (batch, 3, 3):
-        shapes = f"{list(rotation.shape)}, {list(translation.shape)}, {list(intrinsics.shape)}"
-        raise InputError(
-            f"render_head: expected rotation [B, 3, 3], translation [B, 3], intrinsics [B, 3, 3], got {shapes}"
-        )
-    bottom = rotation.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(batch, 1, 4)
-    viewmats = torch.cat([torch.cat([rotation, translation[..., None]], -1), bottom], 1)
-    g = gaussians
-    shared = g.means.shape[0] == 1 and batch > 1
-    # One scene under many cameras is cheaper than many equal scenes.
-    lead = slice(None) if not shared else 0
-    parts = [t[lead] for t in (g.means, g.quats, g.scales, g.opacities, g.colors)]
-    views = (viewmats, intrinsics) if shared else (viewmats[:, None], intrinsics[:, None])
-    image, alpha, meta = rasterization(*parts, *views, width, height, **options)
-    if not shared:
-        image, alpha = image[:, 0], alpha[:, 0]
-    if background is not None:
-        if background.dim() <= 2:
-            background = background.reshape(-1, 1, 1, background.shape[-1])
-        image = image + (1 - alpha) * background
-    return image, alpha, meta
-
-
-def __getattr__(name: str) -> Any:
-    if name == "FreeGaussians":  # in a file of its own, imported only where it is used
-        from heads.gaussians.free import FreeGaussians
-
-        return FreeGaussians
-    raise AttributeError(f"module 'heads.gaussians.uv' has no attribute {name!r}")
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, *ctx.binding.backward(*ctx.saved_tensors, *upstream), None, None, None)

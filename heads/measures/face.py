@@ -1,47 +1,114 @@
-"""Measures of a face in rig units, the same for predicted and tracked expressions."""
+"""Measures of a face from its landmarks, and of rigs and expressions by them.
+
+Landmarks ``[..., N, 2 or 3]`` are FaceMesh's (:mod:`heads.rig.facemesh`), as numpy arrays or tensors, in px or in rig
+units. Drop the third coordinate to measure in the picture's plane.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from configs import InputError
+from heads.rig import Rig, facemesh, load_rig
 
-# FaceMesh landmarks of the inner lips; the rig's first 478 vertices are these landmarks.
-INNER_UPPER, INNER_LOWER = (13, 82, 312), (14, 87, 317)
-CORNERS = (61, 291)
-LIPS = (
-    *(61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409),
-    *(78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415),
-)
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+def distance(points: Array, a: int, b: int) -> Array:
+    """Distance ``[...]`` of two landmarks of ``points [..., N, 2 or 3]``, in the points' unit."""
+    return _length(points[..., a, :] - points[..., b, :])
+
+
+def inner_lip_distance(points: Array) -> Array:
+    """Distance ``[...]`` between the middles of the inner lips of ``points [..., N, 2 or 3]``."""
+    return distance(points, *facemesh.INNER_MIDDLE)
+
+
+def mouth_opening(points: Array) -> Array:
+    """Vertical distance ``[...]`` of the inner lips, the mean of three pairs; below zero where the lips cross.
+
+    Args:
+        points: ``[..., N, 2 or 3]`` with y down.
+    """
+    lower, upper = points[..., list(facemesh.INNER_LOWER), 1], points[..., list(facemesh.INNER_UPPER), 1]
+    return (lower - upper).mean(-1)
+
+
+def mouth_width(points: Array) -> Array:
+    """Distance ``[...]`` of the corners of the mouth of ``points [..., N, 2 or 3]``."""
+    left, right = facemesh.LIP_CORNERS[1], facemesh.LIP_CORNERS[0]
+    return distance(points, left, right)
+
+
+def eye_distance(points: Array) -> Array:
+    """Distance ``[...]`` between the eyes' centres (means of their corners) of ``points [..., N, 2 or 3]``.
+
+    Give three dimensions where turning the head must not change it.
+    """
+    right = points[..., list(facemesh.CORNERS_RIGHT), :].mean(-2)
+    left = points[..., list(facemesh.CORNERS_LEFT), :].mean(-2)
+    return _length(right - left)
+
+
+def outer_eye_distance(points: Array) -> Array:
+    """Distance ``[...]`` of the eyes' outer corners of ``points [..., N, 2 or 3]``; speech does not change it."""
+    right, left = facemesh.OUTER_CORNERS
+    return distance(points, left, right)
+
+
+def iris_distance(points: Array) -> Array:
+    """Distance ``[...]`` of the irises' centres of ``points [..., N, 2 or 3]``."""
+    return distance(points, facemesh.IRIS_LEFT[0], facemesh.IRIS_RIGHT[0])
+
+
+def lip_gap(points: Array) -> Array:
+    """Inner lip distance ``[...]`` of ``points [..., N, 2 or 3]`` in eye distances: how open the mouth is."""
+    return inner_lip_distance(points) / eye_distance(points)
+
+
+def lid_gap(points: Array) -> Array:
+    """Vertical opening ``[..., 2]`` of the left and the right eye of ``points [..., N, 2 or 3]``, y down."""
+    gaps = [
+        _mean([points[..., lower, 1] - points[..., upper, 1] for upper, lower in eye]) for eye in facemesh.LID_PAIRS
+    ]
+    return torch.stack(gaps, -1) if isinstance(points, Tensor) else np.stack(gaps, -1)
+
+
+def _length(vectors: Array) -> Array:
+    return vectors.norm(dim=-1) if isinstance(vectors, Tensor) else np.linalg.norm(vectors, axis=-1)
+
+
+def _mean(values: list[Array]) -> Array:
+    stacked = torch.stack(values, -1) if isinstance(values[0], Tensor) else np.stack(values, -1)
+    return stacked.mean(-1)
 
 
 @lru_cache(maxsize=2)
-def default_rig() -> Any:
+def default_rig() -> Rig:
     """The rig that shipped datasets are tracked with."""
-    from heads.rig import load_rig
-
     return load_rig()
 
 
 @lru_cache(maxsize=2)
-def mirror_signs(rig: Any) -> dict[str, np.ndarray]:
-    """What each coefficient of a mirrored head is multiplied by: ``identity`` (K_id,) and ``expression`` (K,), 1 or -1.
+def mirror_signs(rig: Rig) -> dict[str, np.ndarray]:
+    """What each coefficient of a mirrored head is multiplied by: ``identity [K_id]`` and ``expression [K]``, 1 or -1.
 
     Raises:
         InputError: a rig whose components are not each symmetric or antisymmetric; it cannot tell a mirrored head.
     """
     from scipy.spatial import cKDTree
 
-    flip, mean = np.array([-1.0, 1.0, 1.0]), rig.mean.cpu().numpy()[: rig.n_landmarks or None]
+    flip, mean = np.array([-1.0, 1.0, 1.0]), _points(rig, rig.mean)
     apart, other = cKDTree(mean).query(mean * flip)
     signs = {}
     for name in ("identity", "expression"):
-        basis = getattr(rig, name).cpu().numpy()[:, : len(mean)]
+        basis = _points(rig, getattr(rig, name))
         mirrored = basis[:, other] * flip
         sign = np.sign((basis * mirrored).sum((1, 2)))
         signs[name] = sign.astype(np.float32)
@@ -52,64 +119,67 @@ def mirror_signs(rig: Any) -> dict[str, np.ndarray]:
     return signs
 
 
+def _points(rig: Rig, values: Tensor) -> np.ndarray:
+    """Landmarks of ``values [..., V, 3]``; all vertices of a rig that names none."""
+    return (rig.landmarks(values) if rig.n_landmarks else values).cpu().numpy()
+
+
 @dataclass(frozen=True)
 class LipMotion:
-    """Lip vertices (T, L, 3) of a sequence and the mouth opening (T,), both in rig units."""
+    """Lip vertices ``[T, L, 3]`` of a sequence and the mouth opening ``[T]``, both in rig units."""
 
     lips: np.ndarray
     opening: np.ndarray
 
 
 @torch.no_grad()
-def lip_motion(rig: Any, identity: np.ndarray, expression: np.ndarray, block: int = 512) -> LipMotion:
+def lip_motion(rig: Rig, identity: np.ndarray, expression: np.ndarray, block: int = 512) -> LipMotion:
     """Lips of one person under a sequence of expressions.
 
     Args:
-        identity: (K_id,); expression: (T, K).
+        identity: ``[K_id]``; expression: ``[T, K]``.
     """
     lips, opening = [], []
     person = torch.tensor(identity)[None]
     for start in range(0, len(expression), block):
         part = torch.tensor(expression[start : start + block])
         vertices = rig.vertices(person.expand(len(part), -1), part)
-        lips.append(vertices[:, list(LIPS)].numpy())
-        gap = vertices[:, list(INNER_LOWER), 1] - vertices[:, list(INNER_UPPER), 1]
-        opening.append(gap.mean(1).numpy())
+        points = rig.landmarks(vertices)
+        lips.append(points[:, list(facemesh.LIPS)].numpy())
+        opening.append(mouth_opening(points).numpy())
     return LipMotion(np.concatenate(lips), np.concatenate(opening))
 
 
 @torch.no_grad()
-def component_importance(rig: Any, scale: np.ndarray, lips: float) -> np.ndarray:
-    """How far each expression component moves the face at its own spread ``scale`` (K,): (K,), mean 1.
+def component_importance(rig: Rig, scale: np.ndarray, lips: float) -> np.ndarray:
+    """How far each expression component moves the face at its own spread ``scale [K]``: ``[K]``, mean 1.
 
     ``lips``: the share (0..1) that counts lip vertices alone; the rest counts all landmarks.
     """
     count = len(scale)
     identity = torch.zeros(count + 1, rig.n_identity)
     moves = torch.cat([torch.zeros(1, count), torch.diag(torch.from_numpy(np.asarray(scale, np.float32)))])
-    vertices = rig.vertices(identity, moves)[:, :478]
+    vertices = rig.landmarks(rig.vertices(identity, moves))
     energy = (vertices[1:] - vertices[:1]).square().sum(-1)
-    of_lips, of_all = energy[:, list(LIPS)].mean(1), energy.mean(1)
+    of_lips, of_all = energy[:, list(facemesh.LIPS)].mean(1), energy.mean(1)
     mixed = lips * of_lips / of_lips.mean().clamp_min(1e-12) + (1 - lips) * of_all / of_all.mean().clamp_min(1e-12)
     return (mixed / mixed.mean()).numpy()
 
 
 @torch.no_grad()
-def mouth_directions(rig: Any, scale: np.ndarray) -> np.ndarray:
-    """What each expression component does to the mouth at its spread ``scale`` (K,): (K, 2) opening and width, rig units.
+def mouth_directions(rig: Rig, scale: np.ndarray) -> np.ndarray:
+    """What each expression component does to the mouth at its spread ``scale [K]``: ``[K, 2]`` opening and width, rig units.
 
     Exact for rigs that are linear in expression, the first order for others.
     """
     count = len(scale)
     identity = torch.zeros(count + 1, rig.n_identity)
     moves = torch.cat([torch.zeros(1, count), torch.diag(torch.from_numpy(np.asarray(scale, np.float32)))])
-    vertices = rig.vertices(identity, moves)
-    opening = (vertices[:, list(INNER_LOWER), 1] - vertices[:, list(INNER_UPPER), 1]).mean(1)
-    width = (vertices[:, CORNERS[1]] - vertices[:, CORNERS[0]]).norm(dim=-1)
-    measured = torch.stack([opening, width], 1)
+    points = rig.landmarks(rig.vertices(identity, moves))
+    measured = torch.stack([mouth_opening(points), mouth_width(points)], 1)
     return (measured[1:] - measured[:1]).numpy()
 
 
 def lip_error(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean distance of lip vertices (T, L, 3), rig units."""
+    """Mean distance of lip vertices ``[T, L, 3]``, rig units."""
     return float(np.sqrt(((a - b) ** 2).sum(-1)).mean())

@@ -1,33 +1,56 @@
-"""Pixel measures shared by fitting, benchmarks and evaluation; images are RGB ``[..., H, W, C]`` in [0, 1]."""
+"""Pixel measures shared by fitting, priors, evaluation and benchmarks; images are RGB ``[..., H, W, C]`` in [0, 1]."""
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
+import torch
 from torch import Tensor
 
+PSNR_OF_EQUAL = 100.0  # dB · choice: equal images stay finite, so that means over frames do
 
-def psnr(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
-    """Peak signal-to-noise ratio in dB over all pixels, or under a soft ``mask [..., H, W]``.
 
-    100 dB for equal images (never infinite, so that means stay finite); NaN where the mask is empty, since nothing
-    was measured.
+def mean_square_error(image: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean square error ``[...]`` of each of ``[..., H, W, C]``; under a soft ``mask [..., H, W]`` where one is given.
+
+    NaN where the mask is empty, since nothing was measured.
+
+    Raises:
+        ValueError: images that differ in shape.
     """
     if image.shape != target.shape:
         raise ValueError(f"images differ in shape: got {tuple(image.shape)}, expected {tuple(target.shape)}")
     error = (image.float() - target.float()).square().mean(dim=-1)
     if mask is None:
-        value = error.mean()
-    else:
-        total = mask.expand_as(error).sum()
-        if total <= 0:
-            return math.nan
-        value = (error * mask).sum() / total
-    return min(100.0, -10.0 * math.log10(max(float(value), 1e-12)))
+        return error.mean(dim=(-2, -1))
+    weight = mask.expand_as(error).float()
+    total = weight.sum(dim=(-2, -1))
+    return (error * weight).sum(dim=(-2, -1)) / torch.where(total > 0, total, torch.full_like(total, torch.nan))
 
 
-def mean_psnr(images: Tensor, targets: Tensor, masks: Tensor | None = None) -> float:
-    """Mean over frames of :func:`psnr`, for ``[T, H, W, C]``; frames with an empty mask are left out."""
-    rows = [psnr(images[t], targets[t], None if masks is None else masks[t]) for t in range(len(images))]
-    rows = [row for row in rows if not math.isnan(row)]
-    return sum(rows) / len(rows) if rows else math.nan
+def decibels(mean_square: Tensor) -> Tensor:
+    """PSNR in dB of mean square errors at peak 1, at most :data:`PSNR_OF_EQUAL`; NaN stays NaN."""
+    return -10.0 * torch.log10(mean_square.clamp_min(10.0 ** (-PSNR_OF_EQUAL / 10)))
+
+
+def psnr_per_image(images: Tensor, targets: Tensor, masks: Tensor | None = None) -> Tensor:
+    """Peak signal-to-noise ratio ``[...]`` in dB of each of ``[..., H, W, C]``, see :func:`psnr`."""
+    return decibels(mean_square_error(images, targets, masks))
+
+
+def psnr(image: Tensor | np.ndarray, target: Tensor | np.ndarray, mask: Tensor | np.ndarray | None = None) -> float:
+    """Peak signal-to-noise ratio in dB over all pixels of ``[..., H, W, C]``, or under a soft ``mask [..., H, W]``.
+
+    100 dB for equal images (never infinite, so that means stay finite); NaN where the mask is empty, since nothing
+    was measured.
+
+    Raises:
+        ValueError: images that differ in shape.
+    """
+    image, target = torch.as_tensor(image), torch.as_tensor(target)
+    if image.shape != target.shape:
+        raise ValueError(f"images differ in shape: got {tuple(image.shape)}, expected {tuple(target.shape)}")
+    if mask is not None:
+        mask = torch.as_tensor(mask).expand(image.shape[:-1]).flatten(0, -2)
+    # One image as tall as all of them together: every pixel counts once.
+    error = mean_square_error(image.flatten(0, -3), target.flatten(0, -3), mask)
+    return float(decibels(error.double()))

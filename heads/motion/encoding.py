@@ -1,7 +1,7 @@
 """Tri-plane hash encoding of positions: three 2D multi-resolution hash grids, one per coordinate plane.
 
 Two backends with the same numbers: ``tinycudann`` (used when it is installed and the tensors are on a GPU) and a
-PyTorch twin that follows the same level sizes, the same hash and the same interpolation, so weights move between the
+PyTorch reference that follows the same level sizes, the same hash and the same interpolation, so weights move between the
 two unchanged. Source: Müller et al., *Instant Neural Graphics Primitives* (2022), section 3; the three-plane layout
 is that of ER-NeRF (2023) and TalkingGaussian (2024).
 """
@@ -49,6 +49,11 @@ class HashGrid2D(nn.Module):
         log2_size: the largest table of a level has ``2 ** log2_size`` entries; finer levels share entries by hash.
         base, finest: cells per side at the first and the last level.
     """
+
+    scales: Tensor
+    sides: Tensor
+    sizes: Tensor
+    offsets: Tensor
 
     def __init__(self, levels: int, features: int, log2_size: int, base: int, finest: int) -> None:
         super().__init__()
@@ -152,7 +157,7 @@ class TriPlaneHash(nn.Module):
             return "torch"
         if tinycudann_available():
             return "tinycudann"
-        _warn_once("tinycudann is not installed: tri-plane hash encoding uses the slower PyTorch twin")
+        _warn_once("tinycudann is not installed: tri-plane hash encoding uses the slower PyTorch reference")
         return "torch"
 
     def forward(self, positions: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ Three kinds, each the identity when new (its last layer is zero, or its output i
 * :class:`MouthMotion`: translation only, for the inside of the mouth (TalkingGaussian, section 3.3).
 * :class:`CrossModalMotion`: gated cross-modal attention → Δmean, for eyes and mouth (FG-3DGS 2026).
 
-Positions are head-space rig units. Every field takes one frame's condition ``[C]``, or a batch ``[B, C]`` and then
+Positions are head-space rig units. Every field takes one frame's inputs ``[C]``, or a batch ``[B, C]`` and then
 answers ``[B, N, ...]``. Position features do not depend on the frame: :meth:`MotionField.features` computes them once
 for a batch, and a caller whose canonical positions are frozen may keep them.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,16 +47,15 @@ def mlp(sizes: list[int], bias: bool = True, zero_last: bool = False) -> nn.Sequ
         if i < len(sizes) - 2:
             layers.append(nn.ReLU())
     if zero_last:
-        nn.init.zeros_(layers[-1].weight)
-        if bias:
-            nn.init.zeros_(layers[-1].bias)
+        for parameter in layers[-1].parameters():
+            nn.init.zeros_(parameter)
     return nn.Sequential(*layers)
 
 
-def _batched(condition: Tensor, size: int, name: str) -> Tensor:
-    if condition.dim() not in (1, 2) or condition.shape[-1] != size:
-        raise ValueError(f"{name}: expected shape [{size}] or [B, {size}], got {tuple(condition.shape)}")
-    return condition if condition.dim() == 2 else condition[None]
+def _batched(value: Tensor, size: int, name: str) -> Tensor:
+    if value.dim() not in (1, 2) or value.shape[-1] != size:
+        raise ValueError(f"{name}: expected shape [{size}] or [B, {size}], got {tuple(value.shape)}")
+    return value if value.dim() == 2 else value[None]
 
 
 class MotionField(nn.Module):
@@ -69,7 +69,19 @@ class MotionField(nn.Module):
             raise ValueError(f"positions: expected shape [N, 3], got {tuple(positions.shape)}")
         return self.encoding(positions)
 
-    def parameter_groups(self, rate: float = 5e-4, grid_rate: float = 5e-3) -> list[dict]:
+    def _given(self, positions: Tensor | None, features: Tensor | None) -> Tensor:
+        """The features that were given, else those of the positions.
+
+        Raises:
+            ValueError: neither is given.
+        """
+        if features is not None:
+            return features
+        if positions is None:
+            raise ValueError("motion field: expected positions [N, 3] or features [N, F], got neither")
+        return self.features(positions)
+
+    def parameter_groups(self, rate: float = 5e-4, grid_rate: float = 5e-3) -> list[dict[str, Any]]:
         """AdamW groups: hash grids at ``grid_rate`` without decay, everything else at ``rate``."""
         grids = set(map(id, self.encoding.parameters()))
         rest = [p for p in self.parameters() if id(p) not in grids]
@@ -121,7 +133,7 @@ class FaceMotion(MotionField):
         """Residuals at ``positions [N, 3]`` for ``audio [(B,) audio]`` and upper-face ``units [(B,) units]``."""
         single = audio.dim() == 1
         audio, units = _batched(audio, self.audio, "audio"), _batched(units, self.units, "units")
-        features = self.features(positions) if features is None else features
+        features = self._given(positions, features)
         to_audio, to_units = self.attention(features)
         mixed = torch.cat([self.unit_mix(units[:, :-1]), units[:, -1:]], dim=-1)
         out = self._decide(features, audio[:, None] * to_audio, mixed[:, None] * to_units) * self.step
@@ -137,7 +149,7 @@ class MouthMotion(MotionField):
     """Translation-only field of the inside of the mouth, mostly vertical (TalkingGaussian).
 
     Args:
-        audio: size of the condition vector.
+        audio: entries of the audio vector.
         base, finest: grid resolutions (64 → 384 for the mouth).
         sideways: factor on x and z relative to y (one fifth in the paper's code).
     """
@@ -160,10 +172,10 @@ class MouthMotion(MotionField):
         self.register_buffer("axes", torch.tensor([sideways, 1.0, sideways]) * step, persistent=False)
 
     def forward(self, positions: Tensor | None, audio: Tensor, *, features: Tensor | None = None) -> Motion:
-        """Translations ``[(B,) N, 3]`` at ``positions [N, 3]`` for the condition ``audio [(B,) audio]``."""
+        """Translations ``[(B,) N, 3]`` at ``positions [N, 3]`` for ``audio [(B,) audio]``."""
         single = audio.dim() == 1
         audio = _batched(audio, self.audio, "audio")
-        features = self.features(positions) if features is None else features
+        features = self._given(positions, features)
         shape = (len(audio), len(features))
         joined = torch.cat([features.expand(*shape, -1), audio[:, None].expand(*shape, -1)], dim=-1)
         means = self.decide(joined) * self.axes
@@ -212,7 +224,7 @@ class CrossModalMotion(MotionField):
             raise ValueError(f"modalities: expected {sorted(self.modalities)}, got {sorted(modalities)}")
         single = next(iter(modalities.values())).dim() == 1
         vectors = {name: _batched(v, self.modalities[name], name) for name, v in modalities.items()}
-        features = self.features(positions) if features is None else features
+        features = self._given(positions, features)
         query = self.query(features)
         attended = self._attend(query, *self._keys_values(vectors))  # [B, N, W]
         query = query.expand_as(attended)
@@ -224,7 +236,8 @@ class CrossModalMotion(MotionField):
         rows = [
             self.keys_values[name](vector).view(len(vector), self.tokens, 2, -1) for name, vector in vectors.items()
         ]
-        return torch.cat(rows, dim=1).unbind(dim=2)  # [B, M * tokens, W] each
+        keys, values = torch.cat(rows, dim=1).unbind(dim=2)  # [B, M * tokens, W] each
+        return keys, values
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         batch, n_tokens, width = key.shape

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heads.person.residual import ConditionNet
+from heads.person.residual import CoefficientNet
 
 CHANNELS = 6
 """Of a texel's change: offset 3, colour 3."""
@@ -31,10 +31,12 @@ class AppearanceBasis(nn.Module):
         noise: of the vectors while training, in standard deviations.
     """
 
+    row: Tensor
+
     def __init__(self, size: int, rank: int, rows: int, row: Tensor, noise: float = 0.0) -> None:
         super().__init__()
         self.size, self.rank, self.rows = size, rank, rows
-        self.net = ConditionNet(size, rank, HIDDEN, noise=noise)
+        self.net = CoefficientNet(size, rank, HIDDEN, noise=noise)
         # The basis is zero and the network is not: a zero change whose gradient is not zero.
         self.basis = nn.Parameter(torch.zeros(rank, rows * CHANNELS))
         self.register_buffer("row", row, persistent=False)
@@ -59,6 +61,9 @@ class PersonalAppearance(AppearanceBasis):
         size, rank, rows: see :class:`AppearanceBasis`.
         n: number of Gaussians.
     """
+
+    here: Tensor
+    origin: Tensor
 
     def __init__(self, size: int, rank: int, rows: int, n: int) -> None:
         super().__init__(size, rank, rows, torch.full((n,), rows))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heads.person.image_registration import predicted_by, register
+from heads.person.inpaint import fill_hole
 
 REGISTERED = 64  # px: longer side of the frames in which the body's motion is found
 # Of the regression of that motion on poses. A body drifts from where the pose alone would put it: trust it a little less.
@@ -27,22 +28,25 @@ class Backdrop(nn.Module):
 
     Args:
         height, width: px of the pictures kept.
-        conditions: size of the pose condition.
+        inputs: entries of the pose vector.
         grid: (rows, columns) of the displacement field's control points.
-        reach: the condition's limit in standard deviations, so that no pose bends the body beyond what was seen.
+        reach: the vector's limit in standard deviations, so that no pose bends the body beyond what was seen.
     """
 
+    center: Tensor
+    scale: Tensor
+
     def __init__(
-        self, height: int, width: int, conditions: int, grid: tuple[int, int] = (9, 9), reach: float = 2.5
+        self, height: int, width: int, inputs: int, grid: tuple[int, int] = (9, 9), reach: float = 2.5
     ) -> None:
         super().__init__()
         self.grid, self.reach = grid, reach
         self.background = nn.Parameter(torch.full((1, 3, height, width), 0.5))
         self.body = nn.Parameter(torch.zeros(1, 3, height, width))
         self.body_alpha = nn.Parameter(torch.full((1, 1, height, width), -4.0))
-        self.register_buffer("center", torch.zeros(conditions))
-        self.register_buffer("scale", torch.ones(conditions))
-        self.bend = nn.Linear(conditions, 2 * grid[0] * grid[1], bias=False)
+        self.register_buffer("center", torch.zeros(inputs))
+        self.register_buffer("scale", torch.ones(inputs))
+        self.bend = nn.Linear(inputs, 2 * grid[0] * grid[1], bias=False)
         nn.init.zeros_(self.bend.weight)
 
     @property
@@ -58,26 +62,26 @@ class Backdrop(nn.Module):
         """
         return 0.03 / (self.size[0] * self.size[1])
 
-    def calibrate(self, conditions: Tensor) -> None:
-        """Set centre and scale from the training frames' pose conditions ``[T, C]``."""
-        self.center.copy_(conditions.mean(dim=0))
-        self.scale.copy_(conditions.std(dim=0, unbiased=False).clamp_min(1e-3))
+    def calibrate(self, poses: Tensor) -> None:
+        """Set centre and scale from the training frames' pose vectors ``[T, C]``."""
+        self.center.copy_(poses.mean(dim=0))
+        self.scale.copy_(poses.std(dim=0, unbiased=False).clamp_min(1e-3))
 
-    def displacement(self, condition: Tensor) -> Tensor:
-        """Control displacements ``[1, 2, gh, gw]`` in fractions of the picture (x, y) for one condition ``[C]``."""
-        return self.bend(self._normalised(condition)).view(1, 2, *self.grid)
+    def displacement(self, pose: Tensor) -> Tensor:
+        """Control displacements ``[1, 2, gh, gw]`` in fractions of the picture (x, y) for one pose vector ``[C]``."""
+        return self.bend(self._normalised(pose)).view(1, 2, *self.grid)
 
-    def _normalised(self, condition: Tensor) -> Tensor:
-        return torch.nan_to_num((condition - self.center) / self.scale).clamp(-self.reach, self.reach)
+    def _normalised(self, pose: Tensor) -> Tensor:
+        return torch.nan_to_num((pose - self.center) / self.scale).clamp(-self.reach, self.reach)
 
     def forward(
         self,
-        condition: Tensor,
+        pose: Tensor,
         height: int | None = None,
         width: int | None = None,
         window: tuple[int, int, int, int] | None = None,
     ) -> Tensor:
-        """The picture behind the head ``[H, W, 3]`` for one pose condition ``[C]``, at any size up to its own.
+        """The picture behind the head ``[H, W, 3]`` for one pose vector ``[C]``, at any size up to its own.
 
         With a ``window`` (top, left, rows, columns) only that part: ``[rows, columns, 3]``.
         """
@@ -86,7 +90,7 @@ class Backdrop(nn.Module):
         part = (..., slice(top, top + rows), slice(left, left + columns))
         body = _resized(torch.cat([self.body, torch.sigmoid(self.body_alpha)], dim=1), height, width)
         background = _resized(self.background, height, width)[part]
-        flow = F.interpolate(self.displacement(condition), (height, width), mode="bilinear", align_corners=True)
+        flow = F.interpolate(self.displacement(pose), (height, width), mode="bilinear", align_corners=True)
         grid = (_identity_grid(height, width, flow) + 2 * flow)[part].permute(0, 2, 3, 1)
         body = F.grid_sample(body, grid, padding_mode="border", align_corners=False)
         alpha = body[:, 3:]
@@ -95,43 +99,43 @@ class Backdrop(nn.Module):
     @torch.no_grad()
     def initialise(
         self,
-        frames: Sequence,
-        mattes: Sequence,
+        frames: Sequence[np.ndarray],
+        mattes: Sequence[np.ndarray],
         head_masks: Tensor,
         indices: Sequence[int],
-        conditions: Tensor | None = None,
+        poses: Tensor | None = None,
     ) -> None:
         """Start from the clip: background and body are the mean colours seen where nothing stands before them.
 
         Args:
-            frames, mattes: per frame uint8 ``(H, W, 3)`` and ``(H, W)`` of the pictures' size or larger.
+            frames, mattes: per frame uint8 ``[H, W, 3]`` and ``[H, W]`` of the pictures' size or larger.
             head_masks: ``[len(indices), H, W]`` where the head's own Gaussians will draw.
             indices: the frames to use.
-            conditions: ``[len(indices), C]`` their pose conditions, after :meth:`calibrate`: the body then starts to
+            poses: ``[len(indices), C]`` their pose vectors, after :meth:`calibrate`: the body then starts to
                 follow the pose as it does in these frames.
         """
         height, width = self.size
         pictures = torch.stack([_picture(frames[i], height, width) for i in indices])
-        mattes = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices])
+        alphas = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices])
         heads = _resized(head_masks[:, None].float(), height, width)
-        body = mattes * (1 - heads)
-        if conditions is not None and len(indices) > 1:
-            self._follow(pictures, body, conditions)
-        layers = [(self.background, pictures, (1 - mattes) ** 4)]
-        layers.append((self.body, *self._unbent(pictures, body, conditions)))
-        fill = sum((picture * weight).sum(dim=(0, 2, 3)) for _, picture, weight in layers)
-        fill = fill / sum(weight.sum() for _, _, weight in layers).clamp_min(1e-6)
+        body = alphas * (1 - heads)
+        if poses is not None and len(indices) > 1:
+            self._follow(pictures, body, poses)
+        layers: list[tuple[Tensor, Tensor, Tensor]] = [(self.background, pictures, (1 - alphas) ** 4)]
+        layers.append((self.body, *self._unbent(pictures, body, poses)))
+        fill = torch.stack([(picture * weight).sum(dim=(0, 2, 3)) for _, picture, weight in layers]).sum(0)
+        fill = fill / torch.stack([weight.sum() for _, _, weight in layers]).sum().clamp_min(1e-6)
         for target, picture, weight in layers:
             seen = weight.mean(0)
             target[0] = _completed((picture * weight).mean(0) / seen.clamp_min(1e-6), seen, fill)
         self.body_alpha[0] = torch.logit(layers[1][2].mean(0).clamp(0.02, 0.98))
 
-    def _follow(self, pictures: Tensor, body: Tensor, conditions: Tensor) -> None:
+    def _follow(self, pictures: Tensor, body: Tensor, poses: Tensor) -> None:
         """Set the displacement field to what the pose says of the body's place in these frames."""
-        size = [max(8, round(side * min(1.0, REGISTERED / max(self.size)))) for side in self.size]
-        small = [_resized(x, *size)[:, 0] for x in (pictures.mean(1, keepdim=True), body)]
-        x = self._normalised(conditions)
-        motion = register(*small, first=int(x.square().sum(1).argmin()))
+        height, width = (max(8, round(side * min(1.0, REGISTERED / max(self.size)))) for side in self.size)
+        brightness, region = (_resized(x, height, width)[:, 0] for x in (pictures.mean(1, keepdim=True), body))
+        x = self._normalised(poses)
+        motion = register(brightness, region, first=int(x.square().sum(1).argmin()))
         weights = predicted_by(x, motion, RIDGE + 1 / len(x))
         rows, columns = self.grid
         y, x = torch.linspace(-1, 1, rows), torch.linspace(-1, 1, columns)
@@ -140,14 +144,14 @@ class Backdrop(nn.Module):
         # A pixel of the frame shows the body where it was before it moved, in fractions of the picture.
         self.bend.weight.copy_(-0.5 * torch.einsum("rck,dkn->drcn", basis, weights).flatten(0, 2))
 
-    def _unbent(self, pictures: Tensor, body: Tensor, conditions: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _unbent(self, pictures: Tensor, body: Tensor, poses: Tensor | None) -> tuple[Tensor, Tensor]:
         """The frames and their bodies moved back to where the body layer keeps them."""
-        if conditions is None:
+        if poses is None:
             return pictures, body
         both = torch.cat([pictures, body], 1)
         moved = []
-        for one, condition in zip(both, conditions):
-            flow = F.interpolate(self.displacement(condition), self.size, mode="bilinear", align_corners=True)
+        for one, pose in zip(both, poses):
+            flow = F.interpolate(self.displacement(pose), self.size, mode="bilinear", align_corners=True)
             grid = (_identity_grid(*self.size, flow) - 2 * flow).permute(0, 2, 3, 1)
             moved.append(F.grid_sample(one[None], grid, padding_mode="border", align_corners=False)[0])
         both = torch.stack(moved)
@@ -156,15 +160,13 @@ class Backdrop(nn.Module):
 
 def _completed(mean: Tensor, known: Tensor, fill: Tensor) -> Tensor:
     """Colours ``[3, H, W]`` where they are known, elsewhere the smooth continuation of what is around."""
-    from heads.person.inpaint import fill_hole
-
     if known.max() < 0.02:
         return fill[:, None, None].expand_as(mean)
     hole = (known < 0.02).float()[None]
     return fill_hole(torch.where(hole > 0, torch.zeros_like(mean), mean[None]), hole)[0]
 
 
-def _picture(array, height: int, width: int) -> Tensor:
+def _picture(array: np.ndarray | Tensor, height: int, width: int) -> Tensor:
     return _resized(torch.as_tensor(np.asarray(array)).permute(2, 0, 1)[None].float() / 255, height, width)[0]
 
 

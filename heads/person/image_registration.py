@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from heads.ridge import ridge_weights
+
 ROBUST = 0.1  # brightness difference from which on a pixel counts as something else
 LONGEST = 0.05  # of one step, half pictures
 
@@ -32,7 +34,7 @@ def register(frames: Tensor, weights: Tensor, first: int, rounds: int = 2, steps
     Returns:
         coefficients of (1, x, y) per direction (x, y), in half pictures: ``frame(p + u(p))`` shows the common ``p``.
     """
-    grid, basis = planes(*frames.shape[1:], frames)
+    grid, basis = planes(frames.shape[1], frames.shape[2], frames)
     motion = frames.new_zeros(len(frames), 2, 3)
     both = torch.stack([frames, weights], 1)
     common = frames[first]
@@ -67,13 +69,12 @@ def _step(warped: Tensor, common: Tensor, basis: Tensor) -> Tensor:
     return torch.linalg.solve(normal, right).view(-1, 2, 3).clamp(-LONGEST, LONGEST)
 
 
-def predicted_by(conditions: Tensor, motion: Tensor, ridge: float) -> Tensor:
-    """What conditions say of motions: weights ``[2, 3, C]`` of a ridge regression around both means.
+def predicted_by(inputs: Tensor, motion: Tensor, ridge: float) -> Tensor:
+    """What inputs say of motions: weights ``[2, 3, C]`` of a ridge regression around both means.
 
     Args:
-        conditions: ``[T, C]`` of about unit size; motion: ``[T, 2, 3]``; ridge: penalty beside the mean square of one.
+        inputs: ``[T, C]`` of about unit size; motion: ``[T, 2, 3]``; ridge: penalty beside the mean square of one.
     """
-    x, y = conditions.double(), motion.flatten(1).double()
+    x, y = inputs.double(), motion.flatten(1).double()
     x, y = x - x.mean(0), y - y.mean(0)
-    normal = x.T @ x / len(x) + ridge * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    return torch.linalg.solve(normal, x.T @ y / len(x)).T.reshape(2, 3, -1).to(motion.dtype)
+    return ridge_weights(x.T @ x / len(x), x.T @ y / len(x), ridge).T.reshape(2, 3, -1).to(motion.dtype)

@@ -53,8 +53,8 @@ class BodyInpainter(nn.Module):
         self.down = nn.ModuleList(_Block(8 if i == 0 else widths[i - 1], widths[i]) for i in range(depth + 1))
         self.up = nn.ModuleList(_Block(widths[i] + widths[i + 1], widths[i]) for i in range(depth))
         self.last = nn.Conv2d(width, 3, 1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, head: Tensor, alpha: Tensor, frame: Tensor, region: Tensor) -> Tensor:
         """Final frames ``[B, H, W, 3]``.

@@ -1,40 +1,104 @@
-"""What drives a head, frame by frame: tracks → a :class:`Drive` with one condition vector per frame.
+"""What moves a head, frame by frame: tracks (and sound) to :class:`HeadInputs`, the one input of every head and avatar.
 
-The condition is what colours, residual offsets, track corrections and the body layer listen to: expression, eyelids,
-gaze and pose of the frame and of its near neighbours, so that a small network can also smooth tracking noise away.
-It is a pure function of the track: an unseen frame is treated exactly as a training frame.
+Networks that follow the frame (colours, residual offsets, track corrections, the body layer) read its ``vectors``: pose,
+expression, eyelids and gaze of the frame and of its near neighbours, so that a small network can also smooth tracking
+noise. They are a pure function of the track: an unseen frame is treated exactly as a training frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from heads.geometry.rotation import rotation_vector
+
 POSE = 6
 """Leading entries of a frame's vector: rotation vector (3, radians) and translation (3, rig units)."""
+TRACKED = ("rotation", "translation", "expression", "eyelids", "gaze")
+"""Entries of a track that move a head."""
+SPANS = ((1, 1), (2, 4))  # frames before and after whose means stand beside a frame's vector · guess
+TRACK_CONTEXT = 4
+"""Frames before and after a frame that its ``vectors`` depend on."""
+AUDIO_CONTEXT = 12
+"""Rows of audio features on either side of a frame that a model may hear: half of AudioNet's 16-row window plus half of
+the 8-frame attention (AD-NeRF, TalkingGaussian)."""
 
 
 @dataclass
-class Drive:
-    """Per-frame inputs of a head, ``T`` rows each, float32 on the head's device."""
+class HeadInputs:
+    """A batch of ``B`` frames, float32 on the head's device.
 
-    rotation: Tensor  # (T, 3, 3) head to camera
-    translation: Tensor  # (T, 3) rig units
-    intrinsics: Tensor  # (3, 3) px of the tracked frame size
-    expression: Tensor  # (T, K)
-    eyelids: Tensor  # (T, 2)
-    gaze: Tensor  # (T, 2, 2)
-    condition: Tensor  # (T, C)
+    Attributes:
+        rotation: ``[B, 3, 3]`` head to camera.
+        translation: ``[B, 3]`` rig units.
+        expression: ``[B, K]`` coefficients of the rig.
+        eyelids: ``[B, 2]`` left, right; 0 open, 1 closed.
+        gaze: ``[B, 2, 2]`` left, right eye; yaw, pitch in radians.
+        vectors: ``[B, C]`` each frame and its neighbours as one vector, see :func:`neighbourhood`.
+        intrinsics: ``[3, 3]`` px of the tracked frame size; ``None`` where nothing is projected.
+        features: ``[B, 2 * AUDIO_CONTEXT + 1, F]`` audio rows around each frame; ``None`` without sound.
+        index: ``[B]`` numbers of the training frames, for what belongs to one frame alone; else ``None``.
+    """
+
+    rotation: Tensor
+    translation: Tensor
+    expression: Tensor
+    eyelids: Tensor
+    gaze: Tensor
+    vectors: Tensor
+    intrinsics: Tensor | None = None
+    features: Tensor | None = None
+    index: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rotation)
 
-    def to(self, device: torch.device | str) -> Drive:
-        return Drive(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+    def to(self, device: torch.device | str) -> HeadInputs:
+        """The same on another device."""
+        moved: dict[str, Any] = {name: None if value is None else value.to(device) for name, value in self._items()}
+        return HeadInputs(**moved)
+
+    def with_(self, **changes: Any) -> HeadInputs:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)
+
+    def pick(self, frames: Sequence[int] | np.ndarray | Tensor | slice) -> HeadInputs:
+        """Some of its frames, by number; the intrinsics are those of all."""
+        rows = frames
+        if not isinstance(frames, slice):
+            rows = torch.as_tensor(frames if isinstance(frames, Tensor) else np.asarray(frames))
+            rows = rows.to(self.rotation.device)
+        picked: dict[str, Any] = {
+            name: value if value is None or name == "intrinsics" else value[rows] for name, value in self._items()
+        }
+        return HeadInputs(**picked)
+
+    def _items(self) -> list[tuple[str, Tensor | None]]:
+        return [(field.name, getattr(self, field.name)) for field in fields(self)]
+
+
+def head_inputs(track: Mapping[str, Any], device: torch.device | str = "cpu", cut: int = 0) -> HeadInputs:
+    """The inputs of consecutive frames of a track, without sound.
+
+    Args:
+        track: ``rotation, translation, expression, eyelids, gaze`` ``[T, ...]``, and ``intrinsics [3, 3]`` if known.
+        cut: leave out so many frames at either end: they are only there as neighbours of the others.
+
+    Raises:
+        ValueError: a missing entry, or entries with different numbers of frames.
+    """
+    parts = {name: as_tensor(track, name, device) for name in TRACKED}
+    lengths = {name: len(value) for name, value in parts.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"track: entries differ in frames: {lengths}")
+    intrinsics = as_tensor(track, "intrinsics", device) if "intrinsics" in track else None
+    inputs = HeadInputs(**parts, vectors=neighbourhood(frame_vectors(track, device)), intrinsics=intrinsics)
+    return inputs.pick(slice(cut, len(inputs) - cut)) if cut else inputs
 
 
 def as_tensor(track: Mapping[str, Any], name: str, device: torch.device | str = "cpu") -> Tensor:
@@ -48,35 +112,6 @@ def as_tensor(track: Mapping[str, Any], name: str, device: torch.device | str = 
     return torch.as_tensor(track[name], dtype=torch.float32, device=device)
 
 
-def rotation_vector(rotation: Tensor) -> Tensor:
-    """Rotation vectors ``[..., 3]`` (radians) of matrices ``[..., 3, 3]``; exact below a half turn."""
-    skew = torch.stack(
-        [
-            rotation[..., 2, 1] - rotation[..., 1, 2],
-            rotation[..., 0, 2] - rotation[..., 2, 0],
-            rotation[..., 1, 0] - rotation[..., 0, 1],
-        ],
-        dim=-1,
-    )
-    cosine = ((rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1)
-    sine = skew.norm(dim=-1) / 2
-    angle = torch.atan2(sine, cosine)
-    return skew * torch.where(sine > 1e-6, angle / (2 * sine).clamp_min(1e-9), torch.full_like(sine, 0.5))[..., None]
-
-
-def rotation_matrix(vector: Tensor) -> Tensor:
-    """Rotation matrices ``[..., 3, 3]`` of rotation vectors ``[..., 3]`` (Rodrigues), smooth at zero."""
-    x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    square = vector.square().sum(-1)[..., None, None]
-    angle = (square + 1e-12).sqrt()
-    a, b = torch.sin(angle) / angle, (1 - torch.cos(angle)) / (square + 1e-12)
-    # The second factor loses all digits near zero; its limit is one half.
-    b = torch.where(square < 1e-6, 0.5 - square / 24, b)
-    return torch.eye(3, dtype=vector.dtype, device=vector.device) + a * cross + b * (cross @ cross)
-
-
 def frame_vectors(track: Mapping[str, Any], device: torch.device | str = "cpu") -> Tensor:
     """One vector ``[T, 6 + K + 6]`` per frame: rotation vector, translation, expression, eyelids, gaze."""
     rotation = as_tensor(track, "rotation", device)
@@ -85,7 +120,7 @@ def frame_vectors(track: Mapping[str, Any], device: torch.device | str = "cpu") 
     return torch.cat(parts, dim=-1)
 
 
-def neighbourhood(vectors: Tensor, spans: tuple[tuple[int, int], ...] = ((1, 1), (2, 4))) -> Tensor:
+def neighbourhood(vectors: Tensor, spans: tuple[tuple[int, int], ...] = SPANS) -> Tensor:
     """Vectors ``[T, D]`` beside the means of their neighbours: ``[T, D * (1 + len(spans))]``.
 
     A span ``(a, b)`` is the mean over the frames a…b before and after; past the ends the last frame counts.
@@ -100,16 +135,14 @@ def neighbourhood(vectors: Tensor, spans: tuple[tuple[int, int], ...] = ((1, 1),
     return torch.cat(parts, dim=-1)
 
 
-def make_drive(track: Mapping[str, Any], device: torch.device | str = "cpu") -> Drive:
-    """A :class:`Drive` from a track (DESIGN section 4: rotation, translation, intrinsics, expression, eyelids, gaze).
+def pose_vectors(vectors: Tensor) -> Tensor:
+    """The head's pose in each frame and around it, ``[..., 3 * POSE]`` of ``vectors [..., C]``: what the body follows."""
+    blocks = vectors.unflatten(-1, (1 + len(SPANS), -1))[..., :POSE]
+    return blocks.flatten(-2)
 
-    Raises:
-        ValueError: a missing entry, or entries with different numbers of frames.
-    """
-    names = ("rotation", "translation", "expression", "eyelids", "gaze")
-    parts = {name: as_tensor(track, name, device) for name in names}
-    lengths = {name: len(value) for name, value in parts.items()}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(f"track: entries differ in frames: {lengths}")
-    condition = neighbourhood(frame_vectors(track, device))
-    return Drive(**parts, intrinsics=as_tensor(track, "intrinsics", device), condition=condition)
+
+def feature_windows(features: Tensor, frames: Tensor) -> Tensor:
+    """Rows around frames: ``features [T, F]``, ``frames [B]`` to ``[B, 2 * AUDIO_CONTEXT + 1, F]``, ends repeated."""
+    offsets = torch.arange(-AUDIO_CONTEXT, AUDIO_CONTEXT + 1, device=frames.device)
+    rows = (frames[:, None] + offsets).clamp(0, len(features) - 1)
+    return features[rows]

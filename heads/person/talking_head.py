@@ -4,7 +4,7 @@ This is what every recipe optimises and what an avatar stores. Everything that i
 Gaussians is a residual that starts at zero:
 
 * colours per Gaussian and offsets per vertex (the person's own corrective blendshapes), low rank in the frame's
-  condition (:class:`heads.person.residual.LowRankResidual`);
+  vector (:class:`heads.person.residual.LowRankResidual`);
 * where a prior gives it, an appearance basis that all people share (:class:`heads.person.appearance.PersonalAppearance`);
 * a correction of the track (pose, expression, eyelids, gaze), a function of the tracked values alone, so that an
   unseen frame or another speech is corrected as the training frames were;
@@ -14,8 +14,8 @@ Usage::
 
     head = TalkingHead(load_rig("mediapipe"), track["identity"], 256, 256, HeadConfig())
     head.calibrate(track)
-    drive = head.drive(track)               # any track of the same rig
-    image = head.render(drive, 7).image     # (H, W, 3)
+    inputs = head.inputs(track)             # any track of the same rig
+    image = head.render(inputs, 7).image    # [H, W, 3]
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ import torch
 from torch import Tensor, nn
 
 from configs import InputError
-from heads.gaussians.uv import Gaussians, UVGaussians, render_head
+from heads.gaussians.cloud import Gaussians
+from heads.gaussians.render import render_head
+from heads.gaussians.uv import UVGaussians
+from heads.geometry.camera import view_intrinsics
+from heads.geometry.rotation import rotation_matrix
 from heads.motion.fields import Motion
 from heads.person.appearance import PersonalAppearance
 from heads.person.backdrop import Backdrop
-from heads.person.inputs import POSE, Drive, frame_vectors, make_drive, rotation_matrix
+from heads.person.inputs import POSE, SPANS, HeadInputs, frame_vectors, head_inputs, pose_vectors
 from heads.person.residual import LowRankResidual
 from heads.rig import Rig
 
@@ -50,10 +54,10 @@ class HeadConfig:
         resolution: side of the UV map; the number of Gaussians follows (about 0.8 of its square).
         color_rank, offset_rank: basis vectors per Gaussian of the colour residual and per vertex of the offset
             residual; 0 leaves it out.
-        noise: of the conditions while training, in standard deviations: keeps the residuals from learning frames by
+        noise: of the vectors while training, in standard deviations: keeps the residuals from learning frames by
             heart.
         correction_rank: of the track correction; 0 leaves it out.
-        hidden: width of the small condition networks.
+        hidden: width of the networks that read the vectors.
         body: whether a body layer and a background are learned.
         body_grid: control points per side of the body's displacement field.
     """
@@ -74,9 +78,12 @@ class HeadConfig:
             raise InputError("head: ranks and hidden must not be negative")
 
 
+Window = tuple[int, int, int, int]  # top, left, height, width in px
+
+
 @dataclass
 class Rendered:
-    """One frame: ``image (H, W, 3)`` composed, ``alpha (H, W, 1)`` and premultiplied ``head (H, W, 3)`` of the head."""
+    """One frame: ``image [H, W, 3]`` composed, ``alpha [H, W, 1]`` and premultiplied ``head [H, W, 3]`` of the head."""
 
     image: Tensor
     alpha: Tensor
@@ -90,11 +97,14 @@ class TalkingHead(nn.Module):
 
     Args:
         rig: the rig its tracks belong to.
-        identity: ``(K_id,)`` identity coefficients of the track.
+        identity: ``[K_id]`` identity coefficients of the track.
         height, width: px of the view that the track's intrinsics describe.
         config: sizes and parts.
-        maps: ``(N, 14)`` UV Gaussians to start from (a prior's), else neutral skin on the rig.
+        maps: ``[N, 14]`` UV Gaussians to start from (a prior's), else neutral skin on the rig.
     """
+
+    center: Tensor
+    spread: Tensor
 
     def __init__(
         self,
@@ -113,20 +123,20 @@ class TalkingHead(nn.Module):
         self.identity = nn.Parameter(torch.as_tensor(identity, dtype=torch.float32).clone())
         self._set_maps(self.uv.neutral() if maps is None else maps)
         size = POSE + rig.n_expression + 6
-        condition, cfg = 3 * size, self.config
-        self.color = self._residual(cfg.color_rank, self.uv.n, 3, condition)
-        self.offset = self._residual(cfg.offset_rank, rig.n_vertices, 3, condition)
-        self.correction = self._residual(cfg.correction_rank, 1, size, condition)
+        entries, cfg = (1 + len(SPANS)) * size, self.config
+        self.color = self._residual(cfg.color_rank, self.uv.n, 3, entries)
+        self.offset = self._residual(cfg.offset_rank, rig.n_vertices, 3, entries)
+        self.correction = self._residual(cfg.correction_rank, 1, size, entries)
         grid = (cfg.body_grid, cfg.body_grid)
         self.appearance_basis: PersonalAppearance | None = None
-        self.backdrop = Backdrop(height, width, 3 * POSE, grid) if cfg.body else None
+        self.backdrop = Backdrop(height, width, (1 + len(SPANS)) * POSE, grid) if cfg.body else None
         self.register_buffer("center", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
 
-    def _residual(self, rank: int, n: int, channels: int, condition: int) -> LowRankResidual | None:
+    def _residual(self, rank: int, n: int, channels: int, inputs: int) -> LowRankResidual | None:
         if not rank:
             return None
-        residual = LowRankResidual(n, channels, condition, rank, self.config.hidden)
+        residual = LowRankResidual(n, channels, inputs, rank, self.config.hidden)
         residual.net.noise = self.config.noise
         return residual
 
@@ -144,27 +154,27 @@ class TalkingHead(nn.Module):
         return self.uv.n
 
     def maps(self) -> Tensor:
-        """The UV Gaussians ``(N, 14)`` without residuals."""
+        """The UV Gaussians ``[N, 14]`` without residuals."""
         return torch.cat([self.offsets, self.quats, self.log_scales, self.colors, self.opacities], dim=-1)
 
-    def follow(self, rank: int, rows: int) -> PersonalAppearance:
+    def add_appearance_basis(self, rank: int, rows: int) -> PersonalAppearance:
         """Add an empty :class:`heads.person.appearance.PersonalAppearance`, for a prior or an avatar's weights to fill."""
         self.appearance_basis = PersonalAppearance(len(self.center), rank, rows, self.n).to(self.offsets.device)
         return self.appearance_basis
 
     @torch.no_grad()
     def calibrate(self, track: Mapping[str, Any]) -> None:
-        """Learn from the training track what is usual, so that the condition networks see values around one."""
-        drive = self.drive(track)
+        """Learn from the training track what is usual, so that these networks see values around one."""
+        inputs = self.inputs(track)
         vectors = frame_vectors(track, self.center.device)
         self.center.copy_(vectors.mean(dim=0))
         self.spread.copy_(vectors.std(dim=0, unbiased=False))
         for residual in (self.color, self.offset, self.correction):
             if residual is not None:
-                residual.net.calibrate(drive.condition)
-                self._soften(residual.net.scale, len(drive))
+                residual.net.calibrate(inputs.vectors)
+                self._soften(residual.net.scale, len(inputs))
         if self.backdrop is not None:
-            self.backdrop.calibrate(self.pose_condition(drive.condition))
+            self.backdrop.calibrate(pose_vectors(inputs.vectors))
 
     def _soften(self, scale: Tensor, frames: int) -> None:
         """Entries that hardly move carry tracking noise: do not blow them up to unit size.
@@ -179,28 +189,22 @@ class TalkingHead(nn.Module):
                 part = scale[block * size + first : block * size + last]
                 part.copy_((part.square() + 0.1 * part.square().mean() + (few * usual) ** 2).sqrt())
 
-    def drive(self, track: Mapping[str, Any]) -> Drive:
-        """Per-frame inputs from a track; see :func:`heads.person.inputs.make_drive`."""
-        return make_drive(track, self.offsets.device)
+    def inputs(self, track: Mapping[str, Any]) -> HeadInputs:
+        """Per-frame inputs from a track; see :func:`heads.person.inputs.head_inputs`."""
+        return head_inputs(track, self.offsets.device)
 
-    @staticmethod
-    def pose_condition(condition: Tensor) -> Tensor:
-        """What the backdrop listens to of conditions ``[..., C]``: the head's pose in the frame and around it."""
-        blocks = condition.unflatten(-1, (3, -1))[..., :POSE]
-        return blocks.flatten(-2)
-
-    def corrected(self, drive: Drive, index: int, refinement: Tensor | None = None) -> dict[str, Tensor]:
+    def corrected(self, inputs: HeadInputs, index: int, refinement: Tensor | None = None) -> dict[str, Tensor]:
         """The frame's track with its learned correction, batch of one: rotation, translation, expression, …
 
         Args:
-            refinement: ``(6 + K + 6,)`` a further residual of this frame alone (training only).
+            refinement: ``[6 + K + 6]`` a further residual of this frame alone (training only).
         """
         change = refinement
         if self.correction is not None:
-            learned = self.correction(drive.condition[index])[0] * self.correction_scale()
+            learned = self.correction(inputs.vectors[index])[0] * self.correction_scale()
             change = learned if change is None else change + learned
-        parts = {name: getattr(drive, name)[index : index + 1] for name in ("rotation", "translation", "expression")}
-        parts |= {"eyelids": drive.eyelids[index : index + 1], "gaze": drive.gaze[index : index + 1]}
+        parts = {name: getattr(inputs, name)[index : index + 1] for name in ("rotation", "translation", "expression")}
+        parts |= {"eyelids": inputs.eyelids[index : index + 1], "gaze": inputs.gaze[index : index + 1]}
         if change is None:
             return parts
         k = POSE + self.rig.n_expression
@@ -212,43 +216,43 @@ class TalkingHead(nn.Module):
         return parts
 
     def correction_scale(self) -> Tensor:
-        """Typical size ``(6 + K + 6,)`` of tracking errors, so that an optimiser's step means the same for all."""
+        """Typical size ``[6 + K + 6]`` of tracking errors, so that an optimiser's step means the same for all."""
         scale = torch.full_like(self.center, 0.1)
         scale[:3], scale[3:5], scale[5], scale[-6:] = 0.005, 0.01, 0.05, 0.05
         return scale
 
-    def gaussians(self, drive: Drive, index: int, refinement: Tensor | None = None) -> tuple[Gaussians, dict]:
+    def gaussians(self, inputs: HeadInputs, index: int, refinement: Tensor | None = None) -> tuple[Gaussians, dict]:
         """Gaussians in head space, batch of one, and the corrected track of the frame."""
-        parts = self.corrected(drive, index, refinement)
+        parts = self.corrected(inputs, index, refinement)
         vertices = self.rig.vertices(self.identity[None], parts["expression"], parts["eyelids"], parts["gaze"])
-        condition = drive.condition[index]
+        vector = inputs.vectors[index]
         if self.offset is not None:
-            vertices = vertices + self.offset(condition)
-        colors = self.colors if self.color is None else self.colors + self.color(condition)
-        offsets = self.offsets
+            vertices = vertices + self.offset(vector)
+        colors = self.colors if self.color is None else self.colors + self.color(vector)
+        offsets: Tensor = self.offsets
         if self.appearance_basis is not None:
-            # A condition begins with the frame's own vector.
-            shift, tint = self.appearance_basis.at(condition[: self.appearance_basis.size])
+            # The frame's own entries come before those of its neighbours.
+            shift, tint = self.appearance_basis.at(vector[: self.appearance_basis.size])
             offsets, colors = offsets + shift, colors + tint
         maps = torch.cat([offsets, self.quats, self.log_scales, colors, self.opacities], dim=-1)
         return self.uv.bind(vertices, maps[None]), parts
 
     def render(
         self,
-        drive: Drive,
+        inputs: HeadInputs,
         index: int,
         size: tuple[int, int] | None = None,
         background: str | Tensor | None = "learned",
-        window: tuple[int, int, int, int] | None = None,
+        window: Window | None = None,
         refinement: Tensor | None = None,
         delta: Motion | None = None,
     ) -> Rendered:
         """One frame.
 
         Args:
-            drive, index: which frame of which drive.
+            inputs, index: which frame of which inputs; they carry the intrinsics.
             size: (height, width) px of the whole view; the view's own by default.
-            background: ``"learned"`` (body over background), a colour ``(3,)``, a picture ``(H, W, 3)`` of the
+            background: ``"learned"`` (body over background), a colour ``[3]``, a picture ``[H, W, 3]`` of the
                 rendered size, or ``None`` for black.
             window: (top, left, height, width) px of ``size``: render only this part. The backdrop then gets no
                 gradient (it is learned on whole frames).
@@ -257,33 +261,30 @@ class TalkingHead(nn.Module):
         """
         height, width = size or (self.height, self.width)
         top, left, rows, columns = window or (0, 0, height, width)
-        gaussians, parts = self.gaussians(drive, index, refinement)
+        gaussians, parts = self.gaussians(inputs, index, refinement)
         if delta is not None:
             gaussians = moved(gaussians, delta)
-        intrinsics = self._intrinsics(drive.intrinsics, height, width, top, left)
+        if inputs.intrinsics is None:
+            raise ValueError("inputs without intrinsics cannot be rendered; use inputs.with_(intrinsics=...)")
+        intrinsics = view_intrinsics(inputs.intrinsics, (self.height, self.width), (height, width), (top, left))
         head, alpha, meta = render_head(
             gaussians, parts["rotation"], parts["translation"], intrinsics[None], columns, rows
         )
         head, alpha = head[0], alpha[0]
-        behind = self._behind(background, drive.condition[index], (height, width), window)
+        behind = self._behind(background, inputs.vectors[index], (height, width), window)
         image = head if behind is None else head + (1 - alpha) * behind
         return Rendered(image, alpha, head, gaussians, meta)
 
-    def _intrinsics(self, intrinsics: Tensor, height: int, width: int, top: int, left: int) -> Tensor:
-        scale = intrinsics.new_tensor([width / self.width, height / self.height, 1.0])
-        intrinsics = intrinsics * scale[:, None]
-        shift = torch.zeros_like(intrinsics)
-        shift[0, 2], shift[1, 2] = left, top
-        return intrinsics - shift
-
-    def _behind(self, background: str | Tensor | None, condition: Tensor, size, window) -> Tensor | None:
+    def _behind(
+        self, background: str | Tensor | None, vector: Tensor, size: tuple[int, int], window: Window | None
+    ) -> Tensor | None:
         if isinstance(background, str):
             if background != "learned":
                 raise InputError(f"background '{background}': expected 'learned', a colour, a picture or None")
             if self.backdrop is None:
                 return None
             with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
-                return self.backdrop(self.pose_condition(condition), *size, window)
+                return self.backdrop(pose_vectors(vector), *size, window)
         if background is None or background.dim() == 1 or window is None:
             return background
         top, left, rows, columns = window

@@ -24,7 +24,7 @@ _lock = threading.Lock()
 
 
 def set_num_threads(count: int | None) -> None:
-    """Limit the CPU rasteriser to `count` threads; None: back to `HEADSTART_THREADS` or torch's number."""
+    """Limit the CPU rasteriser to ``count`` threads; None: back to ``HEADSTART_THREADS`` or torch's number."""
     global _limit
     if count is not None and (not isinstance(count, int) or count < 1):
         raise InputError(f"set_num_threads: expected a whole number of at least 1 or None, got {count!r}")
@@ -32,7 +32,7 @@ def set_num_threads(count: int | None) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads a call may use: `set_num_threads`, else `HEADSTART_THREADS`, else `torch.get_num_threads()`."""
+    """Threads a call may use: ``set_num_threads``, else ``HEADSTART_THREADS``, else ``torch.get_num_threads()``."""
     if _limit is not None:
         return _limit
     value = os.environ.get("HEADSTART_THREADS")
@@ -74,7 +74,7 @@ def _run_all(function: Callable, calls: Sequence[tuple]) -> None:
 
 
 def run(function: Callable, calls: Sequence[tuple], limit: int) -> None:
-    """Run `function(*arguments)` for each item of `calls` on at most `limit` threads, this one included, and wait.
+    """Run ``function(*arguments)`` for each item of ``calls`` on at most ``limit`` threads, this one included, and wait.
 
     Calls are shared out in contiguous groups, so who does what is always the same.
     """

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from heads.ridge import ridge_weights
 from heads.rig import facemesh
 from heads.rig.atlas import build_atlas
 from heads.rig.completion import (
@@ -24,7 +25,6 @@ from heads.rig.controls import control_directions
 from heads.rig.rig import FORMAT
 
 HINGE = np.array([0.0, 0.55, 0.8])  # the axis of the jaw's joints, in front of the ears
-JAW_POINTS = (152, 148, 377, 176, 400, 149, 378, 175, 199, 200, 208, 428, 171, 396)
 LOOP_FOLLOW = (0.6, 0.3, 0.12, 0.04)  # how far rows of cranium and neck go along with the face's outline
 
 
@@ -40,10 +40,10 @@ def assemble(
     """The arrays of a rig file.
 
     Args:
-        mean: (478, 3) symmetric mean landmarks, head space.
-        triangles: (F, 3) of the face's surface.
-        identity, expression: (K, 478, 3) displacements per unit coefficient.
-        eyelids: (2, 478, 3) displacements that close the left and the right eye of the mean face.
+        mean: ``[478, 3]`` symmetric mean landmarks, head space.
+        triangles: ``[F, 3]`` of the face's surface.
+        identity, expression: ``[K, 478, 3]`` displacements per unit coefficient.
+        eyelids: ``[2, 478, 3]`` displacements that close the left and the right eye of the mean face.
         atlas: ``faces``, ``face_regions`` and ``face_uvs`` of a rig to keep, so that maps learned on one rig fit the
             other; ``None`` builds an atlas, which takes some ten seconds.
     """
@@ -87,7 +87,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> 
 
 
 def _lid_gap(n: int) -> np.ndarray:
-    """Weights (2, V) on y that measure how far the left and the right eye are open."""
+    """Weights ``[2, V]`` on y that measure how far the left and the right eye are open."""
     weights = np.zeros((2, n), np.float32)
     for eye, pairs in enumerate(facemesh.LID_PAIRS):
         for upper, lower in pairs:
@@ -96,7 +96,7 @@ def _lid_gap(n: int) -> np.ndarray:
 
 
 def _eyeball_mask(head: Head) -> np.ndarray:
-    """Which eyeball a vertex turns with: 0 none, 1 left, 2 right (V,)."""
+    """Which eyeball a vertex turns with: 0 none, 1 left, 2 right ``[V]``."""
     mask = np.zeros(len(head.vertices), np.int8)
     for label, part in ((1, "eyeball_left"), (2, "eyeball_right")):
         # The last ring closes the eye's corners; it stays where it is when the eyeball turns.
@@ -106,7 +106,7 @@ def _eyeball_mask(head: Head) -> np.ndarray:
 
 
 def _extend_identity(head: Head, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(K, 478, 3) -> (K, V, 3) and the eyeballs' centres (K, 2, 3).
+    """``[K, 478, 3]`` -> ``[K, V, 3]`` and the eyeballs' centres ``[K, 2, 3]``.
 
     The rest of the head follows the face by the best axis-aligned scaling and translation, and near the face's outline
     by what that leaves over.
@@ -131,7 +131,7 @@ def _extend_identity(head: Head, basis: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _axis_affine(points: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least squares ``motion ~ points * scale + shift`` per axis, scales drawn together: (K, 3), (K, 3)."""
+    """Least squares ``motion ~ points * scale + shift`` per axis, scales drawn together: ``[K, 3]``, ``[K, 3]``."""
     centre = points.mean(0)
     offset = points - centre
     spread, product = (offset**2).sum(0), (offset * motion).sum(1)
@@ -142,7 +142,7 @@ def _axis_affine(points: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _extend_expression(head: Head, basis: np.ndarray) -> np.ndarray:
-    """(K, 478, 3) -> (K, V, 3): lower teeth and mouth go with the jaw, cranium and neck with the outline near them."""
+    """``[K, 478, 3]`` -> ``[K, V, 3]``: lower teeth and mouth go with the jaw, cranium and neck with the outline near them."""
     full = np.zeros((len(basis), *head.vertices.shape))
     full[:, : facemesh.N_SURFACE] = basis[:, : facemesh.N_SURFACE]
     turn = _jaw_turn(head.vertices, basis)
@@ -161,8 +161,8 @@ def _extend_expression(head: Head, basis: np.ndarray) -> np.ndarray:
 
 
 def _jaw_turn(vertices: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    """Rotation vectors (K, 3) of the jaw about its hinge that best explain the chin's motion."""
-    arm = vertices[list(JAW_POINTS)] - HINGE
+    """Rotation vectors ``[K, 3]`` of the jaw about its hinge that best explain the chin's motion."""
+    arm = vertices[list(facemesh.JAW)] - HINGE
     zero = np.zeros(len(arm))
     cross = np.stack(
         [
@@ -173,12 +173,12 @@ def _jaw_turn(vertices: np.ndarray, basis: np.ndarray) -> np.ndarray:
         1,
     )  # cross[n] @ turn == turn x arm[n]
     system = cross.reshape(-1, 3)
-    motion = basis[:, list(JAW_POINTS)].reshape(len(basis), -1)
-    return np.linalg.solve(system.T @ system + 0.05 * np.eye(3), system.T @ motion.T).T
+    motion = basis[:, list(facemesh.JAW)].reshape(len(basis), -1)
+    return ridge_weights(system.T @ system, system.T @ motion.T, 0.05).T
 
 
 def _lids_over_eyeballs(head: Head, eyelids: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """(2, 478, 3) -> (2, V, 3), lifted so that a closing lid slides over the eyeball and not through it."""
+    """``[2, 478, 3]`` -> ``[2, V, 3]``, lifted so that a closing lid slides over the eyeball and not through it."""
     full = np.zeros((2, *head.vertices.shape))
     full[:, : facemesh.N_SURFACE] = eyelids[:, : facemesh.N_SURFACE]
     for k, side in enumerate(("left", "right")):

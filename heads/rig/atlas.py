@@ -35,7 +35,7 @@ BOXES = {
 
 
 def build_atlas(vertices: np.ndarray, faces: np.ndarray, regions: np.ndarray, parts: dict[str, slice]) -> np.ndarray:
-    """UV coordinates (F, 3, 2) in [0, 1], u to the right and v down, per triangle corner."""
+    """UV coordinates ``[F, 3, 2]`` in [0, 1], u to the right and v down, per triangle corner."""
     face_uvs = np.zeros((len(faces), 3, 2))
     skin = np.isin(regions, [REGIONS.index(name) for name in SKIN])
     face_uvs[skin] = _skin_chart(vertices, faces[skin], regions[skin])[faces[skin]]
@@ -49,7 +49,7 @@ def build_atlas(vertices: np.ndarray, faces: np.ndarray, regions: np.ndarray, pa
 
 
 def signed_areas(corners: np.ndarray) -> np.ndarray:
-    """Areas (F,) of UV triangles (F, 3, 2); positive for the winding that the skin has."""
+    """Areas ``[F]`` of UV triangles ``[F, 3, 2]``; positive for the winding that the skin has."""
     a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     return -0.5 * (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
 
@@ -87,7 +87,7 @@ def _row_positions(name: str, rows: int) -> np.ndarray:
 
 
 def _skin_chart(vertices: np.ndarray, faces: np.ndarray, regions: np.ndarray) -> np.ndarray:
-    """UV (V, 2) of the skin; vertices that no skin triangle uses stay at zero."""
+    """UV ``[V, 2]`` of the skin; vertices that no skin triangle uses stay at zero."""
     filled, extra = _fill_holes(faces, len(vertices))
     rest = np.concatenate([vertices, [vertices[list(loop)].mean(0) for loop in extra]])
     used, local = np.unique(filled, return_inverse=True)
@@ -142,14 +142,14 @@ def _rounded_rectangle(ring: np.ndarray) -> np.ndarray:
 
 
 def _laplacian(edges: np.ndarray, n: int) -> sparse.csc_matrix:
-    """Graph Laplacian (n, n) of edges (E, 2)."""
+    """Graph Laplacian ``[n, n]`` of edges ``[E, 2]``."""
     (i, j), both = edges.T, np.ones(2 * len(edges))
     adjacency = sparse.coo_matrix((both, (np.concatenate([i, j]), np.concatenate([j, i]))), (n, n)).tocsr()
     return sparse.csc_matrix(sparse.diags(np.asarray(adjacency.sum(1)).ravel()) - adjacency)
 
 
 def _edges_of(faces: np.ndarray) -> np.ndarray:
-    """Every undirected edge (E, 2) once."""
+    """Every undirected edge ``[E, 2]`` once."""
     return np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0)
 
 
@@ -197,6 +197,8 @@ def _symmetric_dirichlet(
 def _descend(energy: Energy, uv: np.ndarray, free: np.ndarray, metric: Any) -> np.ndarray:
     """L-BFGS from a feasible start; a step that would flip a triangle has infinite energy and is halved."""
     value, gradient = energy(uv)
+    if gradient is None:
+        raise ValueError("the atlas starts with a flipped triangle")
     history: list[tuple[np.ndarray, np.ndarray]] = []
     for _ in range(DESCENT_STEPS):
         direction = np.zeros_like(uv)
@@ -231,7 +233,7 @@ def _two_loop(gradient: np.ndarray, history: list[tuple[np.ndarray, np.ndarray]]
 
 
 def _flattened(corners: np.ndarray) -> np.ndarray:
-    """Edge matrices (F, 2, 2), columns b-a and c-a, of 3D triangles (F, 3, 3) laid flat."""
+    """Edge matrices ``[F, 2, 2]``, columns b-a and c-a, of 3D triangles ``[F, 3, 3]`` laid flat."""
     b, c = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     length = np.linalg.norm(b, axis=1)
     along = (b * c).sum(1) / length

@@ -35,14 +35,14 @@ class Head:
     follow: dict[str, np.ndarray] = field(default_factory=dict)  # per part: share of the jaw's motion per vertex
 
     def add(self, part: str, points: np.ndarray) -> np.ndarray:
-        """Appends vertices (n, 3) and returns their indices."""
+        """Appends vertices ``[n, 3]`` and returns their indices."""
         start = len(self.vertices)
         self.vertices = np.concatenate([self.vertices, points.reshape(-1, 3)])
         self.parts[part] = slice(start, len(self.vertices))
         return np.arange(start, len(self.vertices))
 
     def connect(self, faces: np.ndarray, region: str | np.ndarray) -> None:
-        """Appends triangles (n, 3) of one region, or of a region index per triangle."""
+        """Appends triangles ``[n, 3]`` of one region, or of a region index per triangle."""
         self.faces.append(np.asarray(faces))
         label = np.full(len(faces), REGIONS.index(region)) if isinstance(region, str) else region
         self.labels.append(label)
@@ -52,8 +52,8 @@ def complete(face: np.ndarray, triangles: np.ndarray) -> Head:
     """A head from the mean face.
 
     Args:
-        face: (478, 3) symmetric, frontal landmarks in head space.
-        triangles: (F, 3) of the face's surface, any orientation.
+        face: ``[478, 3]`` symmetric, frontal landmarks in head space.
+        triangles: ``[F, 3]`` of the face's surface, any orientation.
     """
     head = Head(face.copy())
     _skin(head, triangles)
@@ -86,14 +86,14 @@ def _consistent(triangles: np.ndarray) -> np.ndarray:
     owner: dict[tuple[int, int], list[int]] = {}
     for f, tri in enumerate(triangles):
         for k in range(3):
-            owner.setdefault(tuple(sorted((int(tri[k]), int(tri[k - 1])))), []).append(f)
+            owner.setdefault(_undirected(int(tri[k]), int(tri[k - 1])), []).append(f)
     flip = np.zeros(len(triangles), int)
     queue, flip[0] = [0], 1
     while queue:
         f = queue.pop()
         directed = {(int(triangles[f][k - 1]), int(triangles[f][k])) for k in range(3)}
         for edge in directed:
-            for g in owner[tuple(sorted(edge))]:
+            for g in owner[_undirected(*edge)]:
                 if flip[g] == 0:
                     same = edge in {(int(triangles[g][k - 1]), int(triangles[g][k])) for k in range(3)}
                     flip[g] = -flip[f] if same else flip[f]
@@ -101,6 +101,10 @@ def _consistent(triangles: np.ndarray) -> np.ndarray:
     wanted = 1 if (flip == 1).sum() * 2 >= len(flip) else -1
     triangles[flip != wanted] = triangles[flip != wanted][:, ::-1]
     return triangles
+
+
+def _undirected(a: int, b: int) -> tuple[int, int]:
+    return (a, b) if a < b else (b, a)
 
 
 def _grown(triangles: np.ndarray, seeds: tuple[int, ...], rings: int) -> np.ndarray:
@@ -126,7 +130,7 @@ def _within(triangles: np.ndarray, vertices: np.ndarray) -> np.ndarray:
 
 
 def _grid_faces(index: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-    """Two triangles per cell of a grid of vertex indices (R, C), split along the shorter diagonal.
+    """Two triangles per cell of a grid of vertex indices ``[R, C]``, split along the shorter diagonal.
 
     Splitting all cells the same way would make the mesh, and with it the atlas, twist to one side.
     """
@@ -152,7 +156,7 @@ def _skull_radius(direction: np.ndarray) -> np.ndarray:
 
 
 def _nape(n: int) -> np.ndarray:
-    """The lower edge of the cranium (n, 3), from behind the right ear round the nape to behind the left ear."""
+    """The lower edge of the cranium ``[n, 3]``, from behind the right ear round the nape to behind the left ear."""
     angle = np.linspace(-np.deg2rad(80), np.deg2rad(80), n)
     return np.stack([0.98 * np.sin(angle), 1.25 - 0.1 * np.cos(angle) ** 2, 1.05 + 0.92 * np.cos(angle)], 1)
 
@@ -187,8 +191,8 @@ def _cranium(head: Head) -> np.ndarray:
 
 
 def _ear_weight(points: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """How much of an ear is at the points (...,): an upright ellipse just behind the landmarks at the tragus."""
-    tragus = np.abs(face[[234, 454]]).mean(0)
+    """How much of an ear is at the points ``[...]``: an upright ellipse just behind the landmarks at the tragus."""
+    tragus = np.abs(face[[facemesh.FACE_RIGHT, facemesh.FACE_LEFT]]).mean(0)
     x, y, z = np.abs(points[..., 0]), points[..., 1], points[..., 2]
     away = ((y - tragus[1] - 0.02) / 0.5) ** 2 + ((z - tragus[2] - 0.36) / 0.3) ** 2
     return np.exp(-(away**2)) * (x > 0.6)
@@ -255,7 +259,7 @@ def _eyeball(head: Head, side: str) -> None:
 
 
 def eyeball_centre(vertices: np.ndarray, side: str) -> np.ndarray:
-    """Centre of rotation (3,), just so deep that the cornea touches the plane of the lids."""
+    """Centre of rotation ``[3]``, just so deep that the cornea touches the plane of the lids."""
     contour = vertices[eye_contour(side)]
     iris = vertices[facemesh.IRIS_LEFT[0] if side == "left" else facemesh.IRIS_RIGHT[0]]
     lids = contour[[3, 4, 5, 11, 12, 13], 2].mean()
@@ -263,7 +267,7 @@ def eyeball_centre(vertices: np.ndarray, side: str) -> np.ndarray:
 
 
 def iris_points(centre: np.ndarray) -> np.ndarray:
-    """The five iris landmarks (5, 3) of an eye that looks straight ahead: centre, then +x, up, -x, down."""
+    """The five iris landmarks ``[5, 3]`` of an eye that looks straight ahead: centre, then +x, up, -x, down."""
     depth = -np.sqrt(EYEBALL_RADIUS**2 - IRIS_RADIUS**2)
     around = IRIS_RADIUS * np.array([[1, 0], [0, -1], [-1, 0], [0, 1]])
     return centre + np.concatenate([[[0, 0, -EYEBALL_RADIUS]], np.column_stack([around, np.full(4, depth)])])

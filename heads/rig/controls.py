@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from heads.ridge import ridge_weights
 from heads.rig import facemesh
 
 LONGEST = 4.0  # standard deviations; beyond, a direction is shortened rather than made grotesque
@@ -21,28 +22,31 @@ WANTED = {
 
 
 def measures(vertices: np.ndarray) -> dict[str, np.ndarray]:
-    """Linear measures (...,) of vertices or displacements (..., V, 3) whose first ones are the landmarks."""
-    brows = list(facemesh.BROW_LEFT + facemesh.BROW_RIGHT)
+    """Linear measures ``[...]`` of vertices or displacements ``[..., V, 3]`` whose first ones are the landmarks."""
+    brows = facemesh.BROW_LEFT + facemesh.BROW_RIGHT
+
+    def height(landmarks: tuple[int, ...]) -> np.ndarray:
+        return vertices[..., list(landmarks), 1].mean(-1)
+
     return {
-        "chin": vertices[..., [152, 148, 377], 1].mean(-1),
-        "gap": vertices[..., [14, 87, 317], 1].mean(-1) - vertices[..., [13, 82, 312], 1].mean(-1),
-        "brows": vertices[..., brows, 1].mean(-1),
+        "chin": height(facemesh.CHIN_TIP),
+        "gap": height(facemesh.INNER_LOWER) - height(facemesh.INNER_UPPER),
+        "brows": height(brows),
         "frown": vertices[..., 285, 0] - vertices[..., 55, 0],
-        "width": vertices[..., 291, 0] - vertices[..., 61, 0],
-        "corners": vertices[..., [61, 291], 1].mean(-1),
-        "protrude": vertices[..., [0, 17, 13, 14], 2].mean(-1),
-        "sideways": vertices[..., [13, 14, 152], 0].mean(-1),
+        "width": vertices[..., facemesh.LIP_CORNERS[1], 0] - vertices[..., facemesh.LIP_CORNERS[0], 0],
+        "corners": height(facemesh.LIP_CORNERS),
+        "protrude": vertices[..., list(facemesh.OUTER_MIDDLE + facemesh.INNER_MIDDLE), 2].mean(-1),
+        "sideways": vertices[..., [*facemesh.INNER_MIDDLE, facemesh.CHIN], 0].mean(-1),
     }
 
 
 def control_directions(expression: np.ndarray) -> dict[str, np.ndarray]:
-    """Directions (K,) per control from an expression basis (K, V, 3)."""
+    """Directions ``[K]`` per control from an expression basis ``[K, V, 3]``."""
     effect = measures(expression)
     directions = {}
     for name, wanted in WANTED.items():
         wanted = {**wanted, "sideways": 0.0}
         system = np.stack([effect[measure] for measure in wanted])
-        noise = 1e-5 * np.eye(len(wanted))
-        direction = system.T @ np.linalg.solve(system @ system.T + noise, np.array(list(wanted.values())))
+        direction = system.T @ ridge_weights(system @ system.T, np.array(list(wanted.values())), 1e-5)
         directions[name] = direction / max(1.0, np.linalg.norm(direction) / LONGEST)
     return directions

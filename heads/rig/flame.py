@@ -17,9 +17,13 @@ import torch
 from torch import Tensor
 
 from configs import InputError
+from heads.rig.completion import REGIONS
+from heads.rig.correspondence import read_landmarks
+from heads.rig.mediapipe import accepts as is_rig_file
 from heads.rig.packing import packed_atlas
-from heads.rig.rig import Rig
+from heads.rig.rig import Rig, RigKind
 
+SUFFIXES = (".npz", ".pkl", ".safetensors")
 NEEDED = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
 SHAPES, EXPRESSIONS = 100, 50  # coefficients used of the model's 300 and 100
 SHAPE_SPACE = 300  # where expressions begin in the model's joint basis
@@ -57,7 +61,7 @@ class FlameRig(Rig):
 
     def to(self, device: torch.device | str) -> Rig:
         other = super().to(device)
-        if other is not self:
+        if other is not self and isinstance(other, FlameRig):
             other._model = {key: value.to(device) for key, value in self._model.items()}
             other._parents = self._parents.to(device)
         return other
@@ -91,17 +95,38 @@ class FlameRig(Rig):
         return (points - model["origin"]) * points.new_tensor([1.0, -1.0, -1.0]) * self._scale
 
 
-def load_flame(path: Path) -> FlameRig:
-    """FLAME from ``.npz``, ``.safetensors`` or ``.pkl``.
+def accepts(path: Path) -> bool:
+    """Whether the path is a file of arrays that could be FLAME, or a folder that holds one."""
+    if path.is_dir():
+        return bool(_in_folder(path))
+    return path.suffix in SUFFIXES and not is_rig_file(path)
 
-    UVs and masks come from ``FLAME_texture.npz`` and ``FLAME_masks.pkl`` beside it when they are there.
+
+def load(path: Path | None = None) -> FlameRig:
+    """FLAME from ``.npz``, ``.safetensors`` or ``.pkl``, or from a folder that holds one.
+
+    UVs and masks come from ``FLAME_texture.npz`` and ``FLAME_masks.pkl`` beside it when they are there, FaceMesh's
+    landmarks from ``landmarks.json``; FLAME itself names none.
 
     Raises:
         InputError: unreadable, code in the pickle, keys missing, shapes that disagree.
     """
     _require_smplx()
+    if path is None:
+        raise InputError("rig 'flame': expected a path, as in flame:/path/to/FLAME_NEUTRAL.pkl")
+    if path.is_dir():
+        files = _in_folder(path)
+        if not files:
+            raise InputError(f"rig folder '{path}': found no FLAME*.npz, .safetensors or .pkl")
+        path = files[0]
     model = _checked(read_arrays(path), path)
     return FlameRig(_arrays(model, path))
+
+
+def _in_folder(path: Path) -> list[Path]:
+    files = path.iterdir() if path.is_dir() else ()
+    named = (file for file in files if file.suffix in SUFFIXES and "FLAME" in file.name.upper())
+    return sorted(file for file in named if not file.stem.upper().startswith(("FLAME_TEXTURE", "FLAME_MASKS")))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -205,7 +230,7 @@ def _arrays(model: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
         "region_names": names,
         "control_names": np.array(["jaw"]),
         "control_expression": np.eye(len(linear))[[-3]] * 0.35,
-        "n_landmarks": np.array(0),
+        "landmark_vertices": _landmarks(path, len(template)),
         "template": template,
         "directions": np.concatenate([shapes, expressions], 2),
         "pose_directions": model["posedirs"].reshape(-1, 36).T,
@@ -217,16 +242,19 @@ def _arrays(model: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     }
 
 
+def _landmarks(path: Path, n_vertices: int) -> np.ndarray:
+    named = read_landmarks(path.parent, n_vertices)
+    return np.zeros(0, np.int64) if named is None else named
+
+
 def _jaw_motion(template: np.ndarray, model: dict[str, np.ndarray], joints: np.ndarray) -> np.ndarray:
-    """(3, V, 3): what a small turn of the jaw about each axis does."""
+    """``[3, V, 3]``: what a small turn of the jaw about each axis does."""
     arm = template - joints[JAW]
     return np.cross(np.eye(3)[:, None], arm[None]) * model["weights"][None, :, JAW, None]
 
 
 def _regions(template: np.ndarray, faces: np.ndarray, joints: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (F,) and names: from FLAME's masks, or roughly from the geometry where they are not at hand."""
-    from heads.rig.completion import REGIONS
-
+    """Labels ``[F]`` and names: from FLAME's masks, or roughly from the geometry where they are not at hand."""
     label = np.full(len(template), REGIONS.index("face"))
     beside = path.parent / "FLAME_masks.pkl"
     if beside.exists():
@@ -254,3 +282,6 @@ def _uvs(path: Path, faces: np.ndarray) -> np.ndarray:
 def _require_smplx() -> None:
     if importlib.util.find_spec("smplx") is None:
         raise InputError("FLAME needs smplx: pip install 'headstart[rigs]'")
+
+
+RIG = RigKind(name="flame", about="a FLAME model (.npz, .safetensors, .pkl) or its folder", accepts=accepts, load=load)

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def packed_atlas(n_faces: int, margin: float = 0.08) -> np.ndarray:
-    """UV corners (F, 3, 2) in [0, 1]: two triangles per cell, ``margin`` of a cell apart; no flips, no overlaps."""
+    """UV corners ``[F, 3, 2]`` in [0, 1]: two triangles per cell, ``margin`` of a cell apart; no flips, no overlaps."""
     cells = -(-n_faces // 2)
     side = max(1, int(np.ceil(np.sqrt(cells))))
     cell = np.arange(n_faces) // 2

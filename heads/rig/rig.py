@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import torch
 from torch import Tensor
 
 from configs import InputError
+from heads.geometry.rotation import gaze_rotation
+from heads.rig.facemesh import N_LANDMARKS
 
 FORMAT = "headstart-rig/1"
 CONTROLS = ("jaw", "blink_left", "blink_right", "brows_up", "brows_down", "smile", "pucker", "gaze_x", "gaze_y")
@@ -20,9 +24,9 @@ CONTROLS = ("jaw", "blink_left", "blink_right", "brows_up", "brows_down", "smile
 class Control:
     """A named direction; multiply by an amount (1: strong but natural) and add to a head's parameters."""
 
-    expression: Tensor  # (K_exp,)
-    eyelids: Tensor  # (2,) left, right
-    gaze: Tensor  # (2, 2) left, right eye; yaw, pitch in radians
+    expression: Tensor  # [K_exp]
+    eyelids: Tensor  # [2] left, right
+    gaze: Tensor  # [2, 2] left, right eye; yaw, pitch in radians
 
     def __call__(self, amount: float) -> dict[str, Tensor]:
         return {"expression": self.expression * amount, "eyelids": self.eyelids * amount, "gaze": self.gaze * amount}
@@ -37,10 +41,11 @@ class Rig:
     Attributes:
         name, sha256: which rig this is; the digest covers every defining array.
         n_identity, n_expression, n_vertices: K_id, K_exp, V.
-        n_landmarks: the first so many vertices are the FaceMesh landmarks (478; 0 for a rig of another topology).
-        faces: (F, 3) int64, counter-clockwise seen from outside.
-        face_uvs: (F, 3, 2) in [0, 1], u to the right, v down; per corner, so seams need no doubled vertices.
-        face_regions: (F,) int64 into ``regions``.
+        source: what :func:`heads.rig.load_rig` finds this rig by, such as ``mediapipe`` or ``ict:/path``.
+        landmark_vertices: ``[478]`` the vertex of each FaceMesh landmark; empty for a rig that names none.
+        faces: ``[F, 3]`` int64, counter-clockwise seen from outside.
+        face_uvs: ``[F, 3, 2]`` in [0, 1], u to the right, v down; per corner, so seams need no doubled vertices.
+        face_regions: ``[F]`` int64 into ``regions``.
         regions: region name to label.
         controls: names to directions, see :class:`Control`.
     """
@@ -49,7 +54,10 @@ class Rig:
         self.name = str(arrays["name"])
         self.sha256 = digest(arrays)
         self.regions = {str(name): k for k, name in enumerate(arrays["region_names"])}
-        self.n_landmarks = int(arrays.get("n_landmarks", 478))
+        self.source = self.name
+        self.landmark_vertices = torch.from_numpy(_landmark_vertices(arrays))
+        # Landmarks that are the first vertices are a view of them.
+        self._landmarks_first = bool((self.landmark_vertices == torch.arange(len(self.landmark_vertices))).all())
         floats = ("mean", "identity", "expression", "eyelids", "eyeball_centres", "eyeball_identity", "face_uvs")
         for key in floats:
             setattr(self, key, torch.from_numpy(np.ascontiguousarray(arrays[key], np.float32)))
@@ -58,13 +66,13 @@ class Rig:
         self._gap = torch.from_numpy(np.ascontiguousarray(arrays["lid_gap"], np.float32))
         self.controls = self._named_controls(arrays)
 
-    mean: Tensor  # (V, 3)
-    identity: Tensor  # (K_id, V, 3)
-    expression: Tensor  # (K_exp, V, 3)
-    eyelids: Tensor  # (2, V, 3)
-    eyeball_centres: Tensor  # (2, 3)
-    eyeball_identity: Tensor  # (K_id, 2, 3)
-    eyeball_vertices: Tensor  # (V,) 0 none, 1 left, 2 right
+    mean: Tensor  # [V, 3]
+    identity: Tensor  # [K_id, V, 3]
+    expression: Tensor  # [K_exp, V, 3]
+    eyelids: Tensor  # [2, V, 3]
+    eyeball_centres: Tensor  # [2, 3]
+    eyeball_identity: Tensor  # [K_id, 2, 3]
+    eyeball_vertices: Tensor  # [V] 0 none, 1 left, 2 right
     faces: Tensor
     face_uvs: Tensor
     face_regions: Tensor
@@ -82,6 +90,31 @@ class Rig:
         return len(self.mean)
 
     @property
+    def n_landmarks(self) -> int:
+        """478, or 0 for a rig that names no landmarks."""
+        return len(self.landmark_vertices)
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What datasets, priors and avatars keep of their rig: ``name``, ``sha256`` and ``source``."""
+        return {"name": self.name, "sha256": self.sha256, "source": self.source}
+
+    def landmarks(self, vertices: Tensor) -> Tensor:
+        """The FaceMesh landmarks ``[..., 478, 3]`` among vertices, or rows of a basis, ``[..., V, 3]``.
+
+        Raises:
+            InputError: the rig names no landmarks.
+        """
+        if not self.n_landmarks:
+            raise InputError(
+                f"rig {self.name} names no FaceMesh landmarks, which tracking and measures need; put a landmarks.json "
+                f"with the {N_LANDMARKS} vertex numbers beside its file (docs/rig.md), or use the rig 'mediapipe'"
+            )
+        if self._landmarks_first:
+            return vertices[..., : self.n_landmarks, :]
+        return vertices[..., self.landmark_vertices, :]
+
+    @property
     def device(self) -> torch.device:
         return self.mean.device
 
@@ -89,7 +122,7 @@ class Rig:
         """A copy on the device; itself when it is already there."""
         if torch.device(device) == self.device:
             return self
-        other = object.__new__(Rig)
+        other = object.__new__(type(self))
         other.__dict__ = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.__dict__.items()}
         other.controls = {
             name: Control(c.expression.to(device), c.eyelids.to(device), c.gaze.to(device))
@@ -103,13 +136,13 @@ class Rig:
         """Vertices in head space.
 
         Args:
-            identity: (B, K_id), in standard deviations of the people the basis was learned from.
-            expression: (B, K_exp), likewise over frames; zero is the person's neutral face.
-            eyelids: (B, 2) closure of the left and right eye, 0 open as usual, 1 closed.
-            gaze: (B, 2, 2) per eye (left, right) yaw towards +x and pitch towards +y, radians.
+            identity: ``[B, K_id]``, in standard deviations of the people the basis was learned from.
+            expression: ``[B, K_exp]``, likewise over frames; zero is the person's neutral face.
+            eyelids: ``[B, 2]`` closure of the left and right eye, 0 open as usual, 1 closed.
+            gaze: ``[B, 2, 2]`` per eye (left, right) yaw towards +x and pitch towards +y, radians.
 
         Returns:
-            (B, V, 3) rig units, differentiable in every argument.
+            ``[B, V, 3]`` rig units, differentiable in every argument.
 
         Raises:
             ValueError: a shape that does not fit, with what was expected.
@@ -127,7 +160,7 @@ class Rig:
         return vertices
 
     def control(self, name: str, amount: float = 1.0) -> dict[str, Tensor]:
-        """Deltas ``expression (K,), eyelids (2,), gaze (2, 2)`` of a named control.
+        """Deltas ``expression [K], eyelids [2], gaze [2, 2]`` of a named control.
 
         Raises:
             InputError: unknown name.
@@ -144,11 +177,11 @@ class Rig:
         return torch.isin(self.face_regions, self.faces.new_tensor([self.regions[n] for n in names])).nonzero()[:, 0]
 
     def eyeball_positions(self, identity: Tensor) -> Tensor:
-        """Centres (B, 2, 3) about which the eyeballs of identities (B, K_id) turn."""
+        """Centres ``[B, 2, 3]`` about which the eyeballs of identities ``[B, K_id]`` turn."""
         return self.eyeball_centres + torch.einsum("bk,kec->bec", identity, self.eyeball_identity)
 
     def lid_scale(self, identity: Tensor) -> Tensor:
-        """How much wider than the mean head's the eyes (B, 2) of identities (B, K_id) are open, at least a quarter."""
+        """How much wider than the mean head's the eyes ``[B, 2]`` of identities ``[B, K_id]`` are open, at least a quarter."""
         if not self._gap.any():
             return identity.new_ones(len(identity), 2)
         gap = torch.einsum("ev,vc->e", self._gap, self.mean[:, 1:2])
@@ -159,7 +192,7 @@ class Rig:
         return _combine(eyelids * self.lid_scale(identity), self.eyelids)
 
     def _turn_eyes(self, vertices: Tensor, identity: Tensor, gaze: Tensor) -> Tensor:
-        rotation = _gaze_rotation(gaze).expand(len(vertices), 2, 3, 3)
+        rotation = gaze_rotation(gaze).expand(len(vertices), 2, 3, 3)
         centres = self.eyeball_positions(identity).expand(len(vertices), 2, 3)
         vertices = vertices.clone()
         for eye in (0, 1):
@@ -190,16 +223,32 @@ class Rig:
 
 
 def _combine(coefficients: Tensor, basis: Tensor) -> Tensor:
-    """(B, K) x (K, V, 3) -> (B, V, 3)."""
+    """``[B, K]`` x ``[K, V, 3]`` -> ``[B, V, 3]``."""
     return (coefficients @ basis.flatten(1)).unflatten(1, basis.shape[1:])
 
 
-def _gaze_rotation(gaze: Tensor) -> Tensor:
-    """Rotations (..., 3, 3) that take straight ahead, (0, 0, -1), to yaw (+x) and pitch (+y)."""
-    (sy, sp), (cy, cp) = gaze.sin().unbind(-1), gaze.cos().unbind(-1)
-    zero = torch.zeros_like(sy)
-    rows = (cy, -sy * sp, -sy * cp), (zero, cp, -sp), (sy, cy * sp, cy * cp)
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+def _landmark_vertices(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Vertex numbers ``[478]`` or ``[0]``; files from before landmarks were named have the landmarks first."""
+    if "landmark_vertices" in arrays:
+        return np.ascontiguousarray(arrays["landmark_vertices"], np.int64)
+    return np.arange(int(arrays.get("n_landmarks", N_LANDMARKS)))
+
+
+@dataclass(frozen=True)
+class RigKind:
+    """A kind of rig that :func:`heads.rig.load_rig` can load.
+
+    Attributes:
+        name: the word before the colon of a source, ``ict`` in ``ict:/path``.
+        about: what to give it, for help and errors.
+        accepts: whether a path holds such a rig; it looks at names, and reads no more than it must.
+        load: the rig of a path, or of ``None`` where the kind has one of its own.
+    """
+
+    name: str
+    about: str
+    accepts: Callable[[Path], bool]
+    load: Callable[[Path | None], Rig]
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:

@@ -10,27 +10,6 @@ from rich.console import Console
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command
 
-# Measure -> how it is shown: name, unit, digits, which way is better.
-MEASURES = {
-    "psnr": ("PSNR, whole frame", "dB", 2, "higher"),
-    "psnr_face": ("PSNR, face", "dB", 2, "higher"),
-    "psnr_mouth": ("PSNR, mouth", "dB", 2, "higher"),
-    "ssim": ("SSIM, whole frame", "", 3, "higher"),
-    "ssim_face": ("SSIM, face", "", 3, "higher"),
-    "lpips": ("LPIPS", "", 4, "lower"),
-    "flip": ("FLIP", "", 3, "lower"),
-    "lmd": ("lips, distance", "px at 512", 2, "lower"),
-    "aue_u": ("upper face, action units", "", 3, "lower"),
-    "aue_l": ("lower face, action units", "", 3, "lower"),
-    "sync_c": ("sync confidence", "", 3, "higher"),
-    "sync_d": ("sync distance", "", 3, "lower"),
-    "closure_f1": ("lip closures met, F1", "", 2, "higher"),
-    "opening_r": ("mouth opening, correlation", "", 2, "higher"),
-    "jitter_head": ("head jitter, ratio to the real", "", 2, "1"),
-    "jitter_lips": ("lip jitter, ratio to the real", "", 2, "1"),
-    "seam": ("seam around the head", "", 4, "lower"),
-}
-
 
 def add(commands: Subparsers) -> None:
     """Its parser."""
@@ -65,10 +44,11 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     drives = result["drives"]
     out.print(f"{result.get('frames')} frames of {result.get('size')} px that no step saw; {result.get('device')}")
     rows = []
-    for key, (name, unit, digits, better) in MEASURES.items():
+    for key, column in call("adapt.evaluate.measures.registry:columns").items():
         values = [scores.get(key) for scores in drives.values()]
         if any(value is not None for value in values):
-            rows.append((name, *(output.with_unit(value, "", digits) for value in values), unit or "–", better))
+            shown = (output.with_unit(value, "", column.decimals) for value in values)
+            rows.append((column.label, *shown, column.unit or "–", column.better))
     output.table(out, ("measure", *drives, "unit", "better"), rows)
     _show_ablations(out, result)
     for reason in sorted({text for scores in drives.values() for text in (scores.get("null_reasons") or {}).values()}):
@@ -78,8 +58,7 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
 
 def _show_ablations(out: Console, result: dict[str, Any]) -> None:
     rows = [
-        (row.get("name"), *(output.with_unit(row.get(key), unit) for key, unit in (("psnr_face", "dB"), ("lmd", "px"))))
+        [row[name] for name in ("setting", "trained on", "drive", "psnr_face", "lmd")]
         for row in result.get("ablations") or []
-        if isinstance(row, dict)
     ]
-    output.table(out, ("without", "face", "lips"), rows)
+    output.table(out, ("setting", "trained on", "drive", "face, dB", "lips, px"), rows)

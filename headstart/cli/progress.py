@@ -13,6 +13,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -29,13 +30,14 @@ class _Note(ProgressColumn):
 
 
 class _Bar:
-    def __init__(self, bars: Progress, row: int) -> None:
+    def __init__(self, bars: Progress, row: TaskID) -> None:
         self.bars, self.row = bars, row
 
     def update(self, done: float | None = None, *, total: float | None = None, note: str | None = None) -> None:
         """See :class:`configs.progress.Task`."""
-        fields = {} if note is None else {"note": note}
-        self.bars.update(self.row, completed=done, total=total, **fields)
+        self.bars.update(self.row, completed=done, total=total)
+        if note is not None:
+            self.bars.update(self.row, note=note)
 
     def advance(self, by: float = 1) -> None:
         """See :class:`configs.progress.Task`."""

@@ -74,7 +74,7 @@ def run_synthesize(a: argparse.Namespace) -> dict[str, Any]:
 
 def run_info(a: argparse.Namespace) -> dict[str, Any]:
     """``shards info``."""
-    return call("shards.check.verify:info", a.dataset)
+    return call("shards.check.info:info", a.dataset)
 
 
 def run_verify(a: argparse.Namespace) -> dict[str, Any]:

@@ -32,6 +32,9 @@ def add(commands: Subparsers) -> None:
 
 
 def _add_motion(group: Any) -> None:
+    group.add_argument(
+        "--blendshapes", metavar="FILE.csv|.json", help="52 ARKit weights over time move the face, not the sound"
+    )
     group.add_argument("--pose-from", metavar="VIDEO", help="head motion of this clip")
     group.add_argument("--pose", default="clip", help="clip (the training clip's, looped), generated or still")
     for angle in ("yaw", "pitch", "roll"):
@@ -49,7 +52,20 @@ def _add_motion(group: Any) -> None:
 
 def run(a: argparse.Namespace) -> dict[str, Any]:
     """Talk."""
-    names = ("pose_from", "yaw", "pitch", "roll", "pose", "blink", "style", "background", "prior", "device", "seed")
+    names = (
+        "pose_from",
+        "yaw",
+        "pitch",
+        "roll",
+        "pose",
+        "blink",
+        "style",
+        "blendshapes",
+        "background",
+        "prior",
+        "device",
+        "seed",
+    )
     options = {name: getattr(a, name) for name in names}
     return call("adapt.talk.talk:talk", a.avatar, a.audio, a.out, controls=a.control, overwrite=a.overwrite, **options)
 

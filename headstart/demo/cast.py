@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from configs import InputError
+from shards.build.find import find_clips
+from shards.media.probe import video_info
+from shards.synthetic.generate import CONSENT, LICENCE, make_talker, synthetic_video
 
 # Every fifth person is kept out, unless names are given.
 KEEP_OUT_EVERY = 5
@@ -46,7 +49,6 @@ def invented_people(count: int, seed: int, folder: Path, seconds: float, size: i
 
     Films that are there from a run before are kept.
     """
-    from shards.synthetic.generate import CONSENT, LICENCE, make_talker, synthetic_video
 
     held_out = []
     for number in range(seed * 1000 + _OUTSIDE, seed * 1000 + _OUTSIDE + count):
@@ -81,7 +83,6 @@ def real_cast(
     Raises:
         InputError: no clips, fewer than three people, an identity nobody has, or nobody to adapt.
     """
-    from shards.build.build import find_clips
 
     folder = Path(folder)
     if consent is None and (folder / "consent.csv").is_file():
@@ -111,14 +112,13 @@ def _outside(people: list[str], hold_out: Sequence[str] | None) -> list[str]:
 
 def _held_out(clips: dict[str, list[Any]], people: int, speech: str | Path | None) -> list[HeldOutPerson]:
     """The outsiders with the longest sounding clips, each with something to say that is not in the clip."""
-    from adapt.avatar.video import video_info
 
     sounding: dict[str, list[tuple[float, Path, Any]]] = {}
     for name, theirs in clips.items():
         for clip in theirs:
             info = video_info(clip.path)
-            if info["audio"] and info["seconds"] >= MIN_SECONDS:
-                sounding.setdefault(name, []).append((info["seconds"], Path(clip.path), clip.consent))
+            if info.has_audio and info.seconds >= MIN_SECONDS:
+                sounding.setdefault(name, []).append((info.seconds, Path(clip.path), clip.consent))
     if not sounding:
         raise InputError(
             f"none of the people kept out ({', '.join(clips)}) has a clip of {MIN_SECONDS:g} s with sound; name others"

@@ -6,6 +6,12 @@ import tempfile
 import time
 from typing import Any
 
+from cluster.launch.launch import launch
+from configs import load_config
+from pretrain.folder import task_class
+from pretrain.loop import Trainer
+from pretrain.train import open_split
+
 WARM_UP, TIMED = 1, 3
 # How the minutes are shared: pictures take the longest to show anything.
 SHARES = {"audio-expression": 0.30, "expression-visual": 0.48, "sync-expert": 0.22}
@@ -27,7 +33,6 @@ def steps_that_fit(seconds: float, step_seconds: float, most: int) -> int:
 
 
 def _measured(prior: str, dataset: str, overrides: list[str]) -> dict[str, Any]:
-    from cluster.launch.launch import launch
 
     with tempfile.TemporaryDirectory(prefix="headstart-demo-") as scratch:
         job = {"prior": prior, "dataset": dataset, "overrides": overrides, "run": scratch}
@@ -39,10 +44,6 @@ def measure(job: dict[str, Any], context: Any) -> dict[str, Any]:
 
     What `cluster.launch.launch` calls.
     """
-    from configs import load_config
-    from pretrain.folder import task_class
-    from pretrain.loop import Trainer
-    from pretrain.train import open_split
 
     task_type = task_class(job["prior"])
     config = load_config(task_type.config_class, f"pretrain/{job['prior']}/tiny", job["overrides"])

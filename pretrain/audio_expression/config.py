@@ -7,6 +7,7 @@ from typing import Literal
 
 from configs import InputError
 from pretrain.config import PretrainConfig
+from pretrain.data.spectrum import SpectrumConfig
 
 TARGETS = ("expression", "eyelids", "gaze", "motion")
 
@@ -40,7 +41,9 @@ class DiffusionConfig:
     sampler: Literal["ddim", "dpm++"] = "ddim"
     sample_steps: int = 8
     guidance: float = 1.0  # classifier-free guidance; 1 is the conditional model alone
-    caution: float = 1.0  # share of the network's correction in the one-step mean; the regression counts in full
+    correction_weight: float = (
+        1.0  # share of the network's correction in the one-step mean; the regression counts in full
+    )
     smooth: float = 1.5  # frames over which the noise is smooth: faces do not tremble, so neither does the noise
     temperature: float = 0.5  # scale of the starting noise: 0 gives the calmest motion, 1 the model's own spread
     condition_drop: float = 0.1  # share of training windows that hear nothing
@@ -59,14 +62,10 @@ class SequenceLossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class AugmentConfig(SpectrumConfig):
     """What is varied in training; speech is rarer than parameters."""
 
-    gain: float = 5.0  # dB of loudness, standard deviation
-    tilt: float = 2.5  # dB of a smooth change of the spectrum
-    warp: float = 0.1  # relative shift of the frequency axis (another vocal tract)
     speed: float = 0.12  # relative change of tempo, of sound and face together
-    mask: float = 0.15  # share of mel bins hidden, in one band
     noise: float = 0.4  # standard deviations of noise on the normalised features
 
 
@@ -83,7 +82,7 @@ class AudioExpressionConfig(PretrainConfig):
         False  # divide by the spread of the last seconds as well: takes out the room and how lively a voice is
     )
     memory: int = 250  # frames of that mean and spread when sampling
-    linear_context: int = 5  # frames to each side that the linear part hears; 0 leaves it out
+    linear_context: int = 5  # frames to each side that the linear part uses; 0 leaves it out
     unreliable: list[str] = field(default_factory=list)  # clips whose sound and lips are not known to agree
     model: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from heads.measures.face import LipMotion, component_importance, default_rig, lip_error, lip_motion
-from pretrain.audio_expression.prior import AudioExpressionPrior
-from pretrain.audio_expression.windows import levelled
+from pretrain.audio_expression.inference import AudioExpressionPrior
+from pretrain.audio_expression.windows import normalise_utterance
 from pretrain.baselines.baselines import RidgeFit, apply_ridge, correlation, principal_columns
 from pretrain.data.sequences import Sequence
 from pretrain.task import Evidence, people_means
 
-Runs = Callable[[], Iterable[Sequence]]
+Runs = Iterable[Sequence]
 LEAST_FRAMES = 60  # a correlation of fewer frames says nothing
 STYLE_SHARE = 1 / 3  # of a clip is given to find_style; the rest is scored
 
@@ -22,22 +22,24 @@ STYLE_SHARE = 1 / 3  # of a clip is given to find_style; the rest is scored
 def fit_baseline(train: Runs, context: int, scale: bool = False) -> np.ndarray:
     """The ridge regression (D, C, 2·context+1) from features to expression, fitted on the training people.
 
-    As strong as we can make it: it hears the features levelled as the prior does, and its penalty is the one with the
+    As strong as we can make it: its features are normalised as the prior's are, and its penalty is the one with the
     least error of the lips on training people left out.
     """
-    fit = RidgeFit(context=context, projection=principal_columns(levelled(run.features, scale) for run in train()))
-    for run in train():
-        fit.add(run.identity, levelled(run.features, scale), run.track["expression"])
+    fit = RidgeFit(
+        context=context, projection=principal_columns(normalise_utterance(run.features, scale) for run in train)
+    )
+    for run in train:
+        fit.add(run.identity, normalise_utterance(run.features, scale), run.track["expression"])
     components = len(next(iter(fit.people.values()))[2])
     return fit.solve(importance=component_importance(default_rig(), np.ones(components), 1.0))[0]
 
 
 def collect(prior: AudioExpressionPrior, train: Runs, held: Runs, ridge_context: int) -> Evidence:
-    """Score every held-out clip; ``train`` and ``held`` start a new pass over their sequences at each call."""
+    """Score every held-out clip; ``train`` is gone through several times, ``held`` once."""
     rig, rows = default_rig(), []
     ridge = fit_baseline(train, ridge_context, prior.config.scale)
-    mean_face = _mean_face(train())
-    for sequence in held():
+    mean_face = _mean_face(train)
+    for sequence in held:
         if len(sequence) >= LEAST_FRAMES:
             rows.append(score(prior, sequence, ridge, mean_face, rig))
     return Evidence(rows=rows, summary=summarise(rows), notes=NOTES)
@@ -61,12 +63,12 @@ def score(
 ) -> dict[str, Any]:
     """One clip's row."""
     truth = sequence.track["expression"]
-    linear = apply_ridge(ridge, levelled(sequence.features, prior.config.scale)).astype(np.float32)
+    linear = apply_ridge(ridge, normalise_utterance(sequence.features, prior.config.scale)).astype(np.float32)
     guesses = {
         "prior": prior.expect(sequence.features)["expression"],
         "ridge": linear + mean_face,
         "mean": np.broadcast_to(mean_face, truth.shape),
-        "sampled": prior.sample(sequence.features, mean=prior.level(sequence.features))["expression"],
+        "sampled": prior.sample(sequence.features, mean=prior.utterance_statistics(sequence.features))["expression"],
     }
     lips = {name: lip_motion(rig, sequence.track["identity"], guess) for name, guess in guesses.items()}
     real = lip_motion(rig, sequence.track["identity"], truth)

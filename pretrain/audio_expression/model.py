@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.audio_expression.config import DenoiserConfig
+from pretrain.audio_expression import diffusion
+from pretrain.audio_expression.config import AudioExpressionConfig, DenoiserConfig
 from pretrain.audio_expression.layers import DenoiserLayer, EncoderLayer, RelativeBias, sinusoid
+from pretrain.audio_expression.targets import target_sizes
 
 
 class LinearPart(nn.Module):
-    """What a ridge regression hears: a frozen linear filter from ``2·context+1`` feature rows to the targets.
+    """A ridge regression: a frozen linear filter from ``2·context+1`` feature rows to the targets.
 
     The diffusion starts from it: with an untrained transformer the model's mean *is* the regression.
     """
@@ -41,8 +43,8 @@ class AudioEncoder(nn.Module):
         self.norm, self.drop = nn.LayerNorm(width), nn.Dropout(config.dropout)
         self.silence = nn.Parameter(torch.zeros(width))
 
-    def forward(self, features: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:
-        """features [B, T, C], heard [B] bool (False: the condition is dropped) to [B, T, W] and [B, W]."""
+    def forward(self, features: Tensor, conditioned: Tensor) -> tuple[Tensor, Tensor]:
+        """features [B, T, C], conditioned [B] bool (False: the condition is dropped) to [B, T, W] and [B, W]."""
         x = features.transpose(1, 2)
         for layer in self.stem:
             x = F.gelu(layer(x))
@@ -50,7 +52,7 @@ class AudioEncoder(nn.Module):
         bias = self.bias(x.shape[1], x.shape[1], 0, x.device)
         for layer in self.layers:
             x = layer(x, bias)
-        x = torch.where(heard[:, None, None], self.norm(x), self.silence.to(x.dtype))
+        x = torch.where(conditioned[:, None, None], self.norm(x), self.silence.to(x.dtype))
         return x, x.mean(1)
 
 
@@ -112,12 +114,12 @@ class Denoiser(nn.Module):
         system = weight.T @ weight * certainty + torch.eye(weight.shape[1], device=weight.device)
         return torch.linalg.solve(system, weight.T @ resting * certainty)
 
-    def mean(self, features: Tensor, style: Tensor, heard: Tensor) -> Tensor:
+    def mean(self, features: Tensor, style: Tensor, conditioned: Tensor) -> Tensor:
         """The linear guess [B, T, D] in normalised units: regression scaled by the style, plus its resting face."""
         rest = self.rest(style)[:, None]
         if self.linear is None:
             return rest.expand(-1, features.shape[1], -1)
-        loudness = heard[:, None, None] * (1 + torch.tanh(self.gain(style))[:, None])
+        loudness = conditioned[:, None, None] * (1 + torch.tanh(self.gain(style))[:, None])
         return self.linear(features) * loudness + rest
 
     def forward(
@@ -127,23 +129,25 @@ class Denoiser(nn.Module):
         alpha: Tensor,
         features: Tensor,
         style: Tensor,
-        heard: Tensor,
-        trust: float = 1.0,
+        conditioned: Tensor,
+        correction_weight: float = 1.0,
     ) -> Tensor:
-        """noisy [B, T, D], t [B] and alpha = ᾱ_t [B], normalised features [B, T, C], style [B, S], heard [B] to x0 [B, T, D].
+        """noisy [B, T, D], t [B] and alpha = ᾱ_t [B], normalised features [B, T, C], style [B, S], conditioned [B] to x0 [B, T, D].
 
-        ``trust``: share of the network's correction that counts.
+        ``correction_weight``: share of the network's correction that counts.
         """
-        mean = self.mean(features, style, heard)
+        mean = self.mean(features, style, conditioned)
         alpha = alpha[:, None, None]
         gain = alpha.sqrt() * self.spread / (alpha * self.spread + 1 - alpha)
         guess = mean + gain * (noisy - alpha.sqrt() * mean)
         share = (1 - alpha.sqrt() * gain).clamp_min(1e-6).sqrt()
-        return guess + trust * share * self.network(noisy, mean, t, features, style, heard)
+        return guess + correction_weight * share * self.network(noisy, mean, t, features, style, conditioned)
 
-    def network(self, noisy: Tensor, mean: Tensor, t: Tensor, features: Tensor, style: Tensor, heard: Tensor) -> Tensor:
+    def network(
+        self, noisy: Tensor, mean: Tensor, t: Tensor, features: Tensor, style: Tensor, conditioned: Tensor
+    ) -> Tensor:
         """The transformer's correction [B, T, D]."""
-        audio, whole = self.audio(features, heard)
+        audio, whole = self.audio(features, conditioned)
         time = self.time(sinusoid(t, self.config.width))
         utterance = self.utterance(torch.cat([whole, style], -1))
         tokens, condition = torch.stack([time, utterance], 1), time + utterance
@@ -154,3 +158,60 @@ class Denoiser(nn.Module):
         for layer in self.layers:
             x = layer(x, audio, tokens, F.silu(condition), own, cross)
         return self.output(self.norm(x))
+
+
+class ExpressionModel(nn.Module):
+    """The denoiser with the statistics that make its inputs and outputs unit-sized.
+
+    Args:
+        size: C, columns of the audio features; n_expression: K of the rig; identities: rows of the style table.
+        alpha: the schedule (train_steps,) where it is known already.
+    """
+
+    def __init__(
+        self,
+        config: AudioExpressionConfig,
+        size: int,
+        n_expression: int,
+        identities: int,
+        alpha: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.size, self.n_expression = config, size, n_expression
+        self.dims = sum(target_sizes(config.targets, n_expression).values())
+        self.denoiser = Denoiser(size, self.dims, identities, config.linear_context, config.model)
+        self.register_buffer("feature_mean", torch.zeros(size))
+        self.register_buffer("feature_std", torch.ones(size))
+        self.register_buffer("target_mean", torch.zeros(self.dims))
+        self.register_buffer("target_std", torch.ones(self.dims))
+        self.register_buffer("alpha", diffusion.alphas(config.diffusion) if alpha is None else alpha.clone())
+        self.register_buffer("taps", diffusion.smoothing(config.diffusion.smooth), persistent=False)
+
+    def normalise(self, features: Tensor, mean: Tensor) -> Tensor:
+        """Features [B, T, C] as the network wants them.
+
+        ``mean`` [B, C] is that of the last seconds (with ``centre``); with ``scale`` it is mean and spread [B, 2, C].
+        """
+        if self.config.scale:
+            return (features - mean[:, :1]) / (mean[:, 1:] * self.feature_std)
+        return (features - (mean[:, None] if self.config.centre else self.feature_mean)) / self.feature_std
+
+    def encode(self, targets: Tensor) -> Tensor:
+        """Targets [B, T, D] in rig units to unit-sized ones."""
+        return (targets - self.target_mean) / self.target_std
+
+    def decode(self, x: Tensor) -> Tensor:
+        """The inverse of :meth:`encode`."""
+        return x * self.target_std + self.target_mean
+
+    def predict(
+        self,
+        noisy: Tensor,
+        t: Tensor,
+        features: Tensor,
+        style: Tensor,
+        conditioned: Tensor,
+        correction_weight: float = 1.0,
+    ) -> Tensor:
+        """Clean unit-sized targets from noisy ones; ``features`` already normalised; ``correction_weight`` as in the denoiser."""
+        return self.denoiser(noisy, t, self.alpha[t], features, style, conditioned, correction_weight)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 SIZES = {"eyelids": 2, "gaze": 4, "motion": 6}
+TRACK_FIELDS = {"motion": ("rotation", "translation")}  # that a target is made from; the others are fields themselves
 
 
 def target_sizes(targets: Sequence[str], n_expression: int) -> dict[str, int]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from pretrain.audio_expression.config import AudioExpressionConfig, AugmentConfig
+from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.targets import flatten_targets
-from pretrain.audio_expression.windows import level_of
-from pretrain.data.audible import audible, has_sound
+from pretrain.audio_expression.windows import utterance_statistics
+from pretrain.data.audible import audible, clip_rows, has_sound
+from pretrain.data.spectrum import MEL_BINS, vary_spectrum
 
-MEL_BINS = 40
-DECIBEL = 1 / 25  # one decibel in the units of shards.features.logmel
 REMEMBERED = (
     1500  # segments whose rows stay decoded (40 kB of log-mel each): decoding them costs more than a small model's step
 )
@@ -35,22 +34,29 @@ class WindowView:
     config: AudioExpressionConfig
     people: dict[str, int]
     memory: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
+    window: ClassVar[int] = 1  # a shorter segment gives way to another one
+    needs_sound: ClassVar[bool] = False  # so does a silent one
+
+    @property
+    def features(self) -> str:
+        """Name of the audio features that it reads."""
+        return self.config.features
 
     def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Cut one window; the same ``rng`` gives the same window."""
         least = int(0.75 * self.config.window)
-        sample, usable = audible(sample, rng, least, self.config.unreliable, self._heard)
+        sample, usable = audible(sample, rng, least, self.config.unreliable, self._has_sound)
         rows, targets = self._rows(sample), self._targets(sample)
         # The mean goes through the same variation as the rows, as one more row that the window leaves out.
-        around = clip_rows(sample, rows, self.config, rng, self._rows)
-        spread = level_of(around, True)[1] if self.config.scale else np.float32(1)
+        around = clip_rows(sample, rows, rng, self._rows)
+        spread = utterance_statistics(around, True)[1] if self.config.scale else np.float32(1)
         features, targets, mean = vary(rows / spread, targets, around.mean(0) / spread, self.config, rng)
         mean = np.stack([mean, np.ones_like(mean)]) if self.config.scale else mean
         person = np.int64(self.people.get(sample.identity, -1))
         return {"features": features, "mean": mean, "targets": targets, "person": person, "weight": np.float32(usable)}
 
-    def _heard(self, sample: Any) -> bool:
-        return self._remember("heard", sample, has_sound)
+    def _has_sound(self, sample: Any) -> bool:
+        return self._remember("sound", sample, has_sound)
 
     def _rows(self, sample: Any) -> np.ndarray:
         return self._remember("rows", sample, lambda s: s.features(self.config.features))
@@ -67,22 +73,6 @@ class WindowView:
         if len(self.memory) < 3 * REMEMBERED:
             self.memory[key] = value
         return value
-
-
-def clip_rows(
-    sample: Any,
-    rows: np.ndarray,
-    config: Any,
-    rng: np.random.Generator,
-    read: Callable[[Any], np.ndarray] | None = None,
-) -> np.ndarray:
-    """Feature rows (T, C) of a few seconds of the sample's clip: of itself and of two neighbours in the shard."""
-    parts = [rows]
-    for _ in range(2):
-        other = sample.sibling(rng)
-        if other.clip == sample.clip and other.key != sample.key:
-            parts.append(read(other) if read else other.features(config.features))
-    return np.concatenate(parts)
 
 
 def vary(
@@ -112,22 +102,3 @@ def resample(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
     high = np.minimum(low + 1, len(rows) - 1)
     share = (at - low)[:, None].astype(np.float32)
     return rows[low] * (1 - share) + rows[high] * share
-
-
-def vary_spectrum(features: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Another loudness, microphone and vocal tract, and a hidden band, on (T, hops·40) log-mel rows."""
-    mel = features.reshape(len(features), -1, MEL_BINS)
-    bins = np.arange(MEL_BINS)
-    warped = (bins - 8) * np.exp(rng.normal(0, config.warp)) + 8
-    low = np.clip(np.floor(warped).astype(int), 0, MEL_BINS - 1)
-    high = np.minimum(low + 1, MEL_BINS - 1)
-    share = np.clip(warped - low, 0, 1).astype(np.float32)
-    mel = mel[..., low] * (1 - share) + mel[..., high] * share
-    waves = np.cos(np.pi * np.outer(np.arange(1, 4), (bins + 0.5) / MEL_BINS))
-    change = rng.normal(0, config.gain) + rng.normal(0, config.tilt, 3) @ waves
-    mel = mel + (DECIBEL * change).astype(np.float32)
-    hidden = int(rng.integers(0, int(config.mask * MEL_BINS) + 1))
-    first = int(rng.integers(0, MEL_BINS - hidden + 1))
-    # A hidden band sounds like its mean, in the mean row too, so it is zero once that is subtracted.
-    mel[..., first : first + hidden] = mel[-1:, :, first : first + hidden]
-    return mel.reshape(features.shape)

@@ -31,21 +31,21 @@ def fade(length: int) -> np.ndarray:
 LEAST_SPREAD = 0.2  # added to a column's spread, in units of log-mel (5 dB): noise in a silent room stays small
 
 
-def level_of(rows: np.ndarray, scale: bool) -> np.ndarray:
-    """What a recording (T, C) sounds like apart from what is said: mean (C,); with ``scale`` mean and spread (2, C)."""
+def utterance_statistics(rows: np.ndarray, scale: bool) -> np.ndarray:
+    """Mean (C,) of a recording (T, C): microphone and room; with ``scale`` mean and spread (2, C)."""
     mean = rows.mean(0)
     return np.stack([mean, rows.std(0) + LEAST_SPREAD]) if scale else mean
 
 
-def levelled(rows: np.ndarray, scale: bool) -> np.ndarray:
+def normalise_utterance(rows: np.ndarray, scale: bool) -> np.ndarray:
     """Rows (T, C) of a whole recording divided by their spread; as they are without ``scale``."""
-    return rows / level_of(rows, True)[1] if scale else rows
+    return rows / utterance_statistics(rows, True)[1] if scale else rows
 
 
-class RecentMean:
-    """Level of the last ``memory`` rows of a stream of overlapping windows: what a microphone and a room sound like.
+class RecentStatistics:
+    """Statistics of the last ``memory`` rows of a stream of overlapping windows: of its microphone and room.
 
-    It knows no more than what was heard so far, so a stream and a whole file give the same values.
+    They use no more than what has come so far, so a stream and a whole file give the same values.
     """
 
     def __init__(self, memory: int, overlap: int, scale: bool = False) -> None:
@@ -53,10 +53,10 @@ class RecentMean:
         self._rows: np.ndarray | None = None
 
     def __call__(self, window: np.ndarray) -> np.ndarray:
-        """Take in the next window (m, C), whose first ``overlap`` rows are known already; see :func:`level_of`."""
+        """Take in the next window (m, C), whose first ``overlap`` rows are known already; see :func:`utterance_statistics`."""
         known = self._rows
         self._rows = window if known is None else np.concatenate([known, window[self.overlap :]])[-self.memory :]
-        return level_of(self._rows, self.scale)
+        return utterance_statistics(self._rows, self.scale)
 
 
 class Stitcher:

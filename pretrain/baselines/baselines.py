@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+
+from heads.ridge import RidgePath
 
 RIDGES = tuple(10.0**e for e in np.arange(-1.0, 4.51, 0.5))  # per frame of the training set, tried by cross-validation
 
@@ -88,12 +90,11 @@ def apply_ridge(weight: np.ndarray, features: np.ndarray, centre: bool = True) -
     return stacked @ weight.transpose(0, 2, 1).reshape(len(weight), -1).T
 
 
-def _solutions(gram: np.ndarray, cross: np.ndarray, count: float, ridges=RIDGES) -> list[np.ndarray]:
-    values, vectors = np.linalg.eigh(gram)
-    projected = vectors.T @ cross
+def _solutions(gram: np.ndarray, cross: np.ndarray, count: float, ridges: Sequence[float] = RIDGES) -> list[np.ndarray]:
+    path = RidgePath.of_moments(gram, cross)
     # Relative to the mean energy of an input, so that the grid suits features of any scale.
     unit = np.trace(gram) / len(gram) / max(count, 1.0)
-    return [vectors @ (projected / (values + ridge * unit)[:, None]) for ridge in np.asarray(ridges) * count**0.5]
+    return [path.weights(ridge * unit) for ridge in np.asarray(ridges) * count**0.5]
 
 
 def _error(weight: np.ndarray, held: list[np.ndarray]) -> np.ndarray:

@@ -18,18 +18,18 @@ def has_sound(sample: Any) -> bool:
 
 
 def speaking_people(dataset: Any, unreliable: Collection[str] = ()) -> list[str]:
-    """The people of a dataset who can be heard in some trusted clip.
+    """The people of a dataset with sound in some trusted clip.
 
     Large datasets are not searched (that would read them whole): everyone is returned, and :func:`audible` passes
     over silent segments one by one.
     """
     if len(dataset) > SEARCHED:
         return list(dataset.identities)
-    heard: set[str] = set()
+    people: set[str] = set()
     for row in dataset.samples:
-        if row.identity not in heard and row.clip not in unreliable and has_sound(dataset.read(row.key)):
-            heard.add(row.identity)
-    return sorted(heard)
+        if row.identity not in people and row.clip not in unreliable and has_sound(dataset.read(row.key)):
+            people.add(row.identity)
+    return sorted(people)
 
 
 def audible(
@@ -37,17 +37,31 @@ def audible(
     rng: np.random.Generator,
     frames: int,
     unreliable: Collection[str] = (),
-    heard: Callable[[Any], bool] = has_sound,
+    is_audible: Callable[[Any], bool] = has_sound,
 ) -> tuple[Any, bool]:
     """The sample itself, or a sibling, that has sound, a trusted clip and at least ``frames`` frames.
 
-    ``heard`` tells whether a sample has sound; by default its sound is decoded.
+    ``is_audible`` says whether a sample has sound; by default its sound is decoded.
 
     Returns:
         the sample and whether it is usable; when no sibling is, the last one tried and False.
     """
     for _ in range(TRIES):
-        if sample.length >= frames and sample.clip not in unreliable and heard(sample):
+        if sample.length >= frames and sample.clip not in unreliable and is_audible(sample):
             return sample, True
         sample = sample.sibling(rng)
     return sample, False
+
+
+def clip_rows(sample: Any, rows: np.ndarray, rng: np.random.Generator, read: Callable[[Any], np.ndarray]) -> np.ndarray:
+    """Feature rows (T, C) of a few seconds of the sample's clip: of itself and of two neighbours in the shard.
+
+    Args:
+        read: the rows of a sample.
+    """
+    parts = [rows]
+    for _ in range(2):
+        other = sample.sibling(rng)
+        if other.clip == sample.clip and other.key != sample.key:
+            parts.append(read(other))
+    return np.concatenate(parts)

@@ -61,7 +61,7 @@ def sequences(
 
 
 def _join(run: list, features: str | None) -> Sequence:
-    heard = [s.features(features) if features else np.zeros((s.length, 0), np.float32) for s in run]
+    rows = [s.features(features) if features else np.zeros((s.length, 0), np.float32) for s in run]
     track = {
         name: run[0].track[name] if name in CONSTANT else np.concatenate([s.track[name] for s in run])
         for name in run[0].track
@@ -69,7 +69,7 @@ def _join(run: list, features: str | None) -> Sequence:
     return Sequence(
         identity=run[0].identity,
         clip=run[0].clip,
-        features=np.concatenate(heard),
+        features=np.concatenate(rows),
         track=track,
         keys=[(s.key, s.length) for s in run],
     )

@@ -1,7 +1,7 @@
 """One frame to a head of Gaussians: the expression-visual prior, its training task and its evidence."""
 
 from pretrain.expression_visual.config import ExpressionVisualConfig
-from pretrain.expression_visual.prior import ExpressionVisualPrior
+from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.expression_visual.task import ExpressionVisualTask
 
 __all__ = ["ExpressionVisualConfig", "ExpressionVisualPrior", "ExpressionVisualTask"]

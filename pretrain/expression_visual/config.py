@@ -42,7 +42,7 @@ class VisualLossConfig:
     l1: float = 0.8
     d_ssim: float = 0.2
     perceptual: float = 0.0  # needs lpips
-    lpips: str | None = None  # path of LPIPS/VGG weights; without them the perceptual loss is absent
+    lpips: str | None = None  # weight files BACKBONE,LINEAR; without them the perceptual loss is absent
     alpha: float = 0.1  # agreement of the head's outline with the matte
     offset: float = 0.05
     scale: float = 0.2
@@ -54,9 +54,9 @@ class VisualLossConfig:
     def check(self) -> None:
         """Refuse a perceptual loss without its network."""
         if self.perceptual and not self.lpips:
-            raise InputError(
-                "loss.perceptual is set and loss.lpips is not: give the path of the LPIPS weights, or set it to 0"
-            )
+            raise InputError("loss.perceptual is set and loss.lpips is not: give the LPIPS weights, or set it to 0")
+        if self.lpips and self.lpips.count(",") != 1:
+            raise InputError(f"loss.lpips is '{self.lpips}', expected two weight files: BACKBONE,LINEAR")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heads.gaussians.uv import UVGaussians, triangle_frames
+from heads.geometry.rotation import quaternions
 from heads.person.appearance import AppearanceBasis, changed
 from heads.person.inputs import POSE, frame_vectors
 from pretrain.expression_visual.config import ExpressionVisualConfig, VisualModelConfig
@@ -139,8 +141,6 @@ def covering(neutral: Tensor, binding: Any, rig: Any) -> Tensor:
     whose footprint is held to a triangle smaller than they are: gaps. Here every point of a region of the mean head
     belongs to the region's nearest texel, and a Gaussian takes the mean and the spread of what belongs to it.
     """
-    from heads.gaussians.uv import quaternions, triangle_frames
-
     mean, faces = rig.mean.cpu(), rig.faces.cpu().long()
     frames, units = (x[0] for x in triangle_frames(mean[None], faces))
     texels = (mean[faces[binding.triangles]] * binding.barycentric.cpu()[..., None]).sum(1)
@@ -203,8 +203,6 @@ class VisualModel(nn.Module):
 
     def __init__(self, config: ExpressionVisualConfig, rig: Any) -> None:
         super().__init__()
-        from heads.gaussians.uv import UVGaussians
-
         self.config, self.rig = config, rig
         self.binding = UVGaussians(rig, config.model.resolution)
         self.surface = TexelSurface(rig, self.binding)

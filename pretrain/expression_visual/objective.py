@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from heads.gaussians.render import render_head
+from heads.losses import LPIPS, d_ssim, l1, offset_penalty
 from pretrain.expression_visual.config import ExpressionVisualConfig
 from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.view import POSE
@@ -62,8 +64,6 @@ class VisualObjective(nn.Module):
         self, maps: Tensor, batch: dict[str, Tensor], code: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Rendered images (B·G, S, S, 3), alphas (B·G, S, S, 1) and composited targets."""
-        from heads.gaussians.uv import render_head
-
         model, count = self.model, batch["target_image"].shape[1]
         here, there = ({name: batch[f"{side}_{name}"].float() for name in POSE} for side in ("source", "target"))
         maps = model.follow(maps, here, batch["seen"].float(), there, code).flatten(0, 1)
@@ -83,8 +83,6 @@ class VisualObjective(nn.Module):
         self, image: Tensor, alpha: Tensor, target: Tensor, maps: Tensor, batch: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """The parts, by the names of their weights in the config."""
-        from heads.losses import d_ssim, l1, offset_penalty
-
         config = self.model.config.loss
         weight = batch["target_weight"].float().flatten(0, 1)
         near = (weight > 0).float()[..., None]
@@ -103,9 +101,7 @@ class VisualObjective(nn.Module):
     def perceptual(self) -> nn.Module:
         """LPIPS with the weights that the config names."""
         if not self._perceptual:
-            from heads.losses import LPIPS
-
-            self._perceptual.append(LPIPS(self.model.config.loss.lpips).to(self.model.device))
+            self._perceptual.append(LPIPS(*str(self.model.config.loss.lpips).split(",")).to(self.model.device))
         return self._perceptual[0]
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.expression_visual.evidence import Clip, heads_of, render
-from pretrain.expression_visual.prior import ExpressionVisualPrior
+from pretrain.expression_visual.clips import Clip, heads_of, render
+from pretrain.expression_visual.inference import ExpressionVisualPrior
 
 YAW = 30.0  # degrees of the side views
 JAW = 1.5  # amount of the jaw control of the open mouth

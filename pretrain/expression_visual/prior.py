@@ -1,43 +1,43 @@
-"""The trained expression-visual prior: from one frame of somebody to a head of Gaussians that turns and speaks."""
+"""Expression-visual as a prior: one frame of somebody to a head of Gaussians."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from configs import InputError
-from pretrain.expression_visual.model import VisualModel
-from pretrain.expression_visual.view import POSE
+from heads.rig import load_rig
+from pretrain.expression_visual.inference import ExpressionVisualPrior
+from pretrain.expression_visual.model import CHANNELS, VisualModel
+from pretrain.expression_visual.task import ExpressionVisualTask
+from pretrain.prior import Headline, Prior, tensor
+from pretrain.task import Task
 
 
-class ExpressionVisualPrior:
-    """Ready-to-use prior.
+class ExpressionVisual(Prior):
+    """See :class:`pretrain.prior.Prior`."""
 
-    Attributes:
-        info: the ``prior.json`` dictionary; resolution: texels along a side of the UV map; size: px at which frames are
-        looked at; binding: the ``heads.UVGaussians`` that its maps belong to; rig: the rig they are bound to;
-        appearance_basis: how its maps follow pose and expression (:class:`heads.person.appearance.AppearanceBasis`).
-    """
-
-    def __init__(self, model: VisualModel, info: dict[str, Any]) -> None:
-        self.model, self.info, self.config = model.eval(), info, model.config
-        self.resolution, self.size = model.config.model.resolution, model.config.size
-        self.binding, self.rig, self.appearance_basis = model.binding, model.rig, model.appearance_basis
+    task: ClassVar[type[Task]] = ExpressionVisualTask
+    learns: ClassVar[str] = "what a head looks like from one frame: Gaussians from a picture"
+    headlines: ClassVar[tuple[Headline, ...]] = (
+        Headline("psnr_prior", "PSNR of the face, dB", "the prior"),
+        Headline("psnr_copy", "PSNR of the face, dB", "texture copy"),
+        Headline("head_prior", "PSNR of the head, dB", "the prior"),
+        Headline("head_copy", "PSNR of the head, dB", "texture copy"),
+    )
+    budget_share: ClassVar[float] = 0.48  # pictures take the longest to show anything
 
     @classmethod
     def restore(cls, info: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> ExpressionVisualPrior:
-        """From a prior folder's content (see :func:`pretrain.folder.load_prior`).
+        """From a prior folder's content.
 
         Raises:
             InputError: trained on another rig than this installation's.
         """
-        from heads.rig import load_rig
-        from pretrain.folder import restored_config
-
         rig = load_rig()
         if info["rig"].get("sha256") != rig.sha256:
             raise InputError(
@@ -45,71 +45,33 @@ class ExpressionVisualPrior:
                 f"({str(info['rig'].get('sha256'))[:12]}), this installation has {rig.name} ({rig.sha256[:12]}); "
                 "use a prior of this version, or train one"
             )
-        model = VisualModel(restored_config(info), rig)
+        model = VisualModel(cls.config_of(info), rig)
         model.load_state_dict(tensors)
-        return cls(model.to(device), info)
+        return ExpressionVisualPrior(model.to(device), info)
 
-    @torch.no_grad()
-    def predict(self, frames: Any, mattes: Any, tracks: dict[str, Any]) -> Tensor:
-        """A UV map (N, 14) for ``heads.UVGaussians(rig, prior.resolution)`` from R frames of one person.
+    @classmethod
+    def signature(cls, info: dict[str, Any]) -> dict[str, Any]:
+        """R frames of one person, their mattes and tracks to a map (N, 14) of UV Gaussians."""
+        inputs = [
+            tensor("frames", "uint8", -1, -1, -1, 3),
+            tensor("mattes", "uint8", -1, -1, -1),
+            tensor("identity", "float32", -1),
+            tensor("intrinsics", "float32", 3, 3),
+            tensor("rotation", "float32", -1, 3, 3),
+            tensor("translation", "float32", -1, 3),
+            tensor("expression", "float32", -1, -1),
+            tensor("eyelids", "float32", -1, 2),
+            tensor("gaze", "float32", -1, 2, 2),
+        ]
+        return {"inputs": inputs, "outputs": [tensor("maps", "float32", -1, CHANNELS)]}
 
-        It holds for the mean pose and expression of those frames; ``appearance_basis`` tells how it changes from there.
-
-        Args:
-            frames: (R, H, W, 3) or (H, W, 3), uint8 or float RGB in [0, 1]; mattes: (R, H, W) or (H, W), likewise.
-            tracks: fields of those frames: ``identity`` (K_id,), ``intrinsics`` (3, 3) px, and with or without a
-                leading R ``rotation, translation, expression, eyelids, gaze``.
-
-        Raises:
-            InputError: shapes that do not fit each other.
-        """
-        image, matte = _unit(frames, 4), _unit(mattes, 3)
-        if image.shape[:3] != matte.shape:
-            raise InputError(
-                f"frames {tuple(image.shape)} and mattes {tuple(matte.shape)} differ in number or size; give a matte a frame"
-            )
-        references, height = len(image), image.shape[1]
-        device = self.model.device
-        pose = {name: self._field(tracks, name, references) for name in POSE}
-        pose["intrinsics"] = pose["intrinsics"] * torch.tensor(
-            [[self.size / image.shape[2]], [self.size / height], [1.0]], device=device
-        )
-        identity = torch.as_tensor(np.asarray(tracks["identity"]), dtype=torch.float32, device=device).reshape(1, -1)
-        sources = {
-            "image": _resized(image.to(device), self.size),
-            "matte": _resized(matte[..., None].to(device), self.size)[..., 0],
-        }
-        batch = {name: value[None] for name, value in (sources | pose).items()}
-        return self.model(batch, identity, torch.ones(1, references, device=device))[0]
-
-    def _field(self, tracks: dict[str, Any], name: str, references: int) -> Tensor:
-        value = torch.as_tensor(np.asarray(tracks[name]), dtype=torch.float32, device=self.model.device)
-        shape = {"rotation": (3, 3), "intrinsics": (3, 3), "translation": (3,), "gaze": (2, 2)}.get(
-            name, value.shape[-1:]
-        )
-        if value.shape == shape:
-            return value.expand(references, *shape)
-        if value.shape != (references, *shape):
-            raise InputError(
-                f"track field '{name}' has shape {tuple(value.shape)}, expected ({references}, {', '.join(map(str, shape))})"
-            )
-        return value
+    @classmethod
+    def predict(
+        cls, ready: ExpressionVisualPrior, data: Mapping[str, Any], params: Mapping[str, Any]
+    ) -> dict[str, np.ndarray]:
+        """One map for one person."""
+        tracks = {name: value for name, value in data.items() if name not in ("frames", "mattes")}
+        return {"maps": ready.predict(data["frames"], data["mattes"], tracks).cpu().numpy()}
 
 
-def _unit(value: Any, dims: int) -> Tensor:
-    """uint8 or float pictures to float32 in [0, 1] with a leading axis."""
-    tensor = torch.as_tensor(np.asarray(value)) if not isinstance(value, Tensor) else value
-    tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
-    return tensor[None] if tensor.ndim == dims - 1 else tensor
-
-
-def _resized(images: Tensor, size: int) -> Tensor:
-    """(R, H, W, C) to (R, size, size, C), area-averaged when shrinking."""
-    if images.shape[1:3] == (size, size):
-        return images
-    planes = images.permute(0, 3, 1, 2)
-    if min(images.shape[1:3]) >= size:
-        planes = F.interpolate(planes, size=(size, size), mode="area")
-    else:
-        planes = F.interpolate(planes, size=(size, size), mode="bilinear", align_corners=False)
-    return planes.permute(0, 2, 3, 1)
+PRIOR = ExpressionVisual

@@ -12,10 +12,13 @@ from torch import Tensor
 from configs.seeds import derive
 from heads.measures.face import default_rig
 from heads.person.inputs import frame_vectors
+from pretrain.expression_visual.clips import load_clips
 from pretrain.expression_visual.config import ExpressionVisualConfig
+from pretrain.expression_visual.evidence import collect, score, summarise
+from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.objective import VisualObjective
-from pretrain.expression_visual.prior import ExpressionVisualPrior
+from pretrain.expression_visual.pictures import sheet
 from pretrain.expression_visual.view import POSE, ReferenceView
 from pretrain.task import Evidence, Task
 
@@ -78,31 +81,23 @@ class ExpressionVisualTask(Task):
 
     def held_clips(self) -> list:
         """Held-out clips with the frames that are compared, read once."""
-        from pretrain.expression_visual.evidence import load_clips
-
         if self._clips is None:
             self._clips = load_clips(self.held, self.config.size)
         return self._clips
 
     def validate(self, objective: VisualObjective) -> dict[str, float]:
         """PSNR and SSIM of one-shot heads of the held-out people, and the gain over copying the texture."""
-        from pretrain.expression_visual.evidence import score, summarise
-
         prior = self.prior(objective)
         figures = summarise([score(prior, clip) for clip in self.held_clips()])
         return {name: value for name, value in figures.items() if name.startswith(("psnr", "ssim", "gain"))}
 
     def pictures(self, objective: VisualObjective) -> dict[str, np.ndarray]:
         """One sheet of the first held-out person."""
-        from pretrain.expression_visual.pictures import sheet
-
         prior = self.prior(objective)
         return {f"one-shot-{clip.identity}": sheet(prior, clip) for clip in self.held_clips()[:1]}
 
     def evidence(self, objective: VisualObjective) -> Evidence:
         """See :mod:`pretrain.expression_visual.evidence`."""
-        from pretrain.expression_visual.evidence import collect
-
         return collect(self.prior(objective), self.held_clips())
 
     def weights(self, objective: VisualObjective) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from heads.geometry.camera import project
 from heads.rig import facemesh
 
 TOLERANCE = 0.16  # rig units: nearer than this in front counts as the same surface
@@ -74,14 +75,6 @@ def mirror_index(points: Tensor) -> Tensor:
 
     mirrored = points.numpy() * [-1.0, 1.0, 1.0]
     return torch.from_numpy(cKDTree(points.numpy()).query(mirrored)[1])
-
-
-def project(points: Tensor, rotation: Tensor, translation: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
-    """Head-space points (B, N, 3) to pixels (B, N, 2) and depth (B, N) under B cameras."""
-    seen = points @ rotation.transpose(1, 2) + translation[:, None]
-    depth = seen[..., 2].clamp_min(1e-3)
-    pixels = seen @ intrinsics.transpose(1, 2)
-    return pixels[..., :2] / pixels[..., 2:].clamp_min(1e-3), depth
 
 
 def facing(points: Tensor, normals: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:

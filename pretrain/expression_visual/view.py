@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from heads.masks import region_masks
 from heads.measures.face import default_rig, mirror_signs
+from heads.rig import facemesh
 from pretrain.expression_visual.config import ExpressionVisualConfig
+from shards.read.view import PairView
 
 POSE = ("rotation", "translation", "intrinsics", "expression", "eyelids", "gaze")
 
@@ -24,11 +27,12 @@ class ReferenceView:
     """
 
     config: ExpressionVisualConfig
+    features: ClassVar[str | None] = None
+    window: ClassVar[int] = 1
+    needs_sound: ClassVar[bool] = False
 
     def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
         """Draw the frames; the same ``rng`` gives the same ones."""
-        from shards.read.view import PairView
-
         config = self.config
         extra = config.references - 1
         pair = PairView(size=config.size, across=config.across, targets=config.targets + extra, wide=config.wide)(
@@ -82,8 +86,6 @@ def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.n
 
 def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: ExpressionVisualConfig) -> np.ndarray:
     """How much each pixel counts (G, S, S): the head, its hair and neck and the background beside it; not the clothes."""
-    from heads.masks import region_masks
-
     size = matte.shape[1]
     names = ("face", "eyes", "lips", "mouth_inside", "head", "hair_neck")
     masks = region_masks(landmarks, size, size, names, matte=matte)
@@ -94,19 +96,16 @@ def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: ExpressionVis
     return np.clip(weight, 0, None).astype(np.float32)
 
 
-# FaceMesh: top of the forehead, chin, and the face's outline at the height of the ears.
-FOREHEAD, CHIN, SIDES = 10, 152, [234, 454]
-
-
 def beside_neck(landmarks: np.ndarray, size: int) -> np.ndarray:
     """1 below the jaw and beside the neck, where shoulders and clothes are, else 0 (G, S, S), soft at the edges."""
-    top, chin = landmarks[:, FOREHEAD, :2], landmarks[:, CHIN, :2]
+    top, chin = landmarks[:, facemesh.FOREHEAD, :2], landmarks[:, facemesh.CHIN, :2]
     tall = np.maximum(np.linalg.norm(chin - top, axis=-1), 1e-3)[:, None, None]
     down = ((chin - top) / tall[:, 0])[:, None, None]
     centres = np.arange(size, dtype=np.float32) + 0.5
     x, y = centres[None, None] - chin[:, :1, None], centres[None, :, None] - chin[:, 1:, None]
     along = (x * down[..., 0] + y * down[..., 1]) / tall
     across = np.abs(x * down[..., 1] - y * down[..., 0]) / tall
-    broad = np.linalg.norm(np.diff(landmarks[:, SIDES, :2], axis=1)[:, 0], axis=-1)[:, None, None] / tall
+    sides = landmarks[:, [facemesh.FACE_RIGHT, facemesh.FACE_LEFT], :2]
+    broad = np.linalg.norm(np.diff(sides, axis=1)[:, 0], axis=-1)[:, None, None] / tall
     below, beside = np.clip((along + 0.12) / 0.05, 0, 1), np.clip((across - 0.42 * broad) / 0.05, 0, 1)
     return (below * beside).astype(np.float32)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from configs import InputError
 from pretrain.config import PretrainConfig
+from pretrain.data.spectrum import SpectrumConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,13 +31,13 @@ class SyncLossConfig:
     """Weights of the training losses."""
 
     contrast: float = 1.0  # which of a clip's sounds belongs to these lips, and the reverse
-    shape: float = 0.5  # lip geometry told from the picture and from the sound
+    shape: float = 0.5  # lip geometry predicted from the picture and from the sound
     foreign: float = 0.0  # share of negatives from other people; they teach voices rather than lips
     guard: int = 1  # frames around the right one that are neither right nor wrong
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyncAugmentConfig:
+class SyncAugmentConfig(SpectrumConfig):
     """What is varied in training."""
 
     shift: float = 0.06  # of the crop, in crop widths
@@ -46,10 +47,6 @@ class SyncAugmentConfig:
     colour: float = 0.1
     noise: float = 0.03
     mirror: float = 0.5
-    gain: float = 5.0  # dB of the sound
-    tilt: float = 2.5  # dB, smooth over the spectrum
-    warp: float = 0.1
-    mask: float = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,5 +70,5 @@ class SyncExpertConfig(PretrainConfig):
         if self.window < 1 or self.run < self.window + 2 * self.loss.guard + 2 or self.run > 50:
             raise InputError(
                 f"run is {self.run} frames and window {self.window}: expected run from window + 2·loss.guard + 2 "
-                f"({self.window + 2 * self.loss.guard + 2}) to 50, or a window has no wrong sound to be told from"
+                f"({self.window + 2 * self.loss.guard + 2}) to 50, or a window has no wrong sound to be compared with"
             )

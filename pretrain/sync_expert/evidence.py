@@ -11,7 +11,7 @@ import torch
 from pretrain.baselines.baselines import area_under_curve
 from pretrain.data.sequences import sequences
 from pretrain.sync_expert.config import SyncExpertConfig
-from pretrain.sync_expert.prior import OFFSETS, SyncExpert
+from pretrain.sync_expert.inference import OFFSETS, SyncExpert
 from pretrain.sync_expert.view import sample_lips
 from pretrain.task import people_means
 

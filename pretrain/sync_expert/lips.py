@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# FaceMesh: outer corners of the eyes and of the mouth. Their distance does not change with speech.
-EYES, CORNERS = (33, 263), (61, 291)
-# Inner lips, outer lips, chin: what the geometry of a mouth is told from.
-UPPER, LOWER, OUTER_UPPER, OUTER_LOWER = 13, 14, 0, 17
+from heads.measures.face import distance
+from heads.rig import facemesh
+
+EYES, CORNERS = facemesh.OUTER_CORNERS, facemesh.LIP_CORNERS  # speech does not change the eyes' distance
+MOUTH = (facemesh.INNER_MIDDLE, CORNERS, facemesh.OUTER_MIDDLE)  # pairs that the geometry of a mouth is taken from
 BREADTH = 0.95  # crop width over the distance of the outer eye corners
 DROP = 0.04  # the crop's centre below the mouth corners, in the same unit: the jaw opens downwards
 
@@ -61,6 +62,5 @@ def crop_lips(frames: Tensor, landmarks: Tensor, height: int, breadth: int, jitt
 
 def lip_shape(landmarks: Tensor) -> Tensor:
     """Geometry of the mouth (..., 3): inner opening, width, outer height; in distances of the outer eye corners."""
-    length = (landmarks[..., EYES[1], :] - landmarks[..., EYES[0], :]).norm(dim=-1).clamp_min(1e-3)
-    pairs = ((UPPER, LOWER), CORNERS, (OUTER_UPPER, OUTER_LOWER))
-    return torch.stack([(landmarks[..., b, :] - landmarks[..., a, :]).norm(dim=-1) / length for a, b in pairs], -1)
+    length = distance(landmarks, *EYES).clamp_min(1e-3)
+    return torch.stack([distance(landmarks, upper, lower) / length for upper, lower in MOUTH], -1)

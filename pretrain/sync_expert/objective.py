@@ -30,40 +30,40 @@ class SyncObjective(nn.Module):
         seen = model.lips.windows(sliding(frames, config.window))
         mean = batch["mean"].float()[:, None] if config.centre else None
         rows = sliding(model.normalise(batch["features"].float(), mean), config.window)
-        heard, told = model.audio(rows)
+        sound, predicted = model.audio(rows)
         weight = batch["weight"].float()
-        contrast, accuracy = self.contrast(seen, heard, weight)
+        contrast, accuracy = self.contrast(seen, sound, weight)
         shape = batch["shape"].float() / model.shape_std
-        middle = shape[:, config.window // 2 :][:, : told.shape[1]]
+        middle = shape[:, config.window // 2 :][:, : predicted.shape[1]]
         of_lips = F.smooth_l1_loss(model.lips.shape(frames), shape, reduction="none").mean((1, 2))
-        of_sound = F.smooth_l1_loss(told, middle, reduction="none").mean((1, 2))
+        of_sound = F.smooth_l1_loss(predicted, middle, reduction="none").mean((1, 2))
         geometry = ((of_lips + of_sound) * weight).sum() / weight.sum().clamp_min(1.0)
         loss = config.loss.contrast * contrast + config.loss.shape * geometry
         return loss, {"contrast": contrast.detach(), "shape": geometry.detach(), "accuracy": accuracy.detach()}
 
-    def contrast(self, seen: Tensor, heard: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """seen and heard [B, N, E], unit; weight [B]. Cross-entropy both ways, and the share of windows told right."""
+    def contrast(self, seen: Tensor, sound: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """seen and sound [B, N, E], unit; weight [B]. Cross-entropy both ways, and the share of windows matched rightly."""
         config = self.model.config.loss
         sharpness = self.model.sharpness.clamp(max=4.0).exp()
-        scores = sharpness * torch.einsum("bne,bme->bnm", seen, heard)
+        scores = sharpness * torch.einsum("bne,bme->bnm", seen, sound)
         count = scores.shape[1]
         distance = (torch.arange(count)[:, None] - torch.arange(count)[None]).abs().to(scores.device)
         scores = scores.masked_fill((distance > 0) & (distance <= config.guard), -1e4)
         right = torch.arange(count, device=scores.device).expand(len(scores), -1)
-        both = [(_with_foreign(scores, seen, heard, sharpness, config.foreign)), scores.transpose(1, 2)]
+        both = [(_with_foreign(scores, seen, sound, sharpness, config.foreign)), scores.transpose(1, 2)]
         losses = sum(F.cross_entropy(s.transpose(1, 2), right, reduction="none").mean(1) for s in both) / 2
-        told = (scores.argmax(-1) == right).float().mean(1)
+        matched = (scores.argmax(-1) == right).float().mean(1)
         total = weight.sum().clamp_min(1.0)
-        return (losses * weight).sum() / total, (told * weight).sum() / total
+        return (losses * weight).sum() / total, (matched * weight).sum() / total
 
 
-def _with_foreign(scores: Tensor, seen: Tensor, heard: Tensor, sharpness: Tensor, share: float) -> Tensor:
+def _with_foreign(scores: Tensor, seen: Tensor, sound: Tensor, sharpness: Tensor, share: float) -> Tensor:
     """Add other people's sounds as further negatives, so many that they make up ``share`` of them."""
     batch, count = scores.shape[:2]
     extra = round(share * count / max(1e-6, 1 - share)) if share and batch > 1 else 0
     if not extra:
         return scores
-    others = heard.roll(1, 0)[:, torch.randperm(count, device=heard.device)[:extra]]
+    others = sound.roll(1, 0)[:, torch.randperm(count, device=sound.device)[:extra]]
     return torch.cat([scores, sharpness * torch.einsum("bne,bme->bnm", seen, others)], -1)
 
 

@@ -3,7 +3,7 @@
 Network, face crop, sound features, offset scan and confidence are those of the authors' ``syncnet_python``, so that
 figures can be held against published ones. Two things differ: the box around a face comes from its landmarks instead
 of the S3FD detector, and the crop is not compressed as a video in between.
-It measures only: the loss of adaptation is our own expert's, which hears the features that avatars hear.
+It measures only: the loss of adaptation is our own expert's, which uses the feature that avatars use.
 """
 
 from __future__ import annotations

@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from pretrain.audio_expression.task import Moments
 from pretrain.data.audible import speaking_people
+from pretrain.data.moments import Moments
 from pretrain.data.sequences import sequences
 from pretrain.sync_expert.config import SyncExpertConfig
+from pretrain.sync_expert.evidence import NOTES, load_clips, score, summarise
+from pretrain.sync_expert.inference import SyncExpert
 from pretrain.sync_expert.lips import lip_shape
 from pretrain.sync_expert.model import SyncModel
 from pretrain.sync_expert.objective import SyncObjective
-from pretrain.sync_expert.prior import SyncExpert
 from pretrain.sync_expert.view import CropCache, LipRunView
-from pretrain.task import Evidence, Task, check_features
+from pretrain.task import Evidence, Task, check_features, feature_record
 
 
 class SyncExpertTask(Task):
@@ -27,13 +28,14 @@ class SyncExpertTask(Task):
 
     def __init__(self, config: SyncExpertConfig, train: Any, held: Any) -> None:
         super().__init__(config, train, held)
-        self.size = check_features(train, config.features, self.name)
+        self.feature = feature_record(train, config.features, self.name)
+        self.size = int(self.feature["size"])
         self.cache = CropCache(config.cache_mb << 20)
         self._held: list | None = None
 
     @classmethod
     def usable(cls, dataset: Any, config: SyncExpertConfig) -> Any:
-        """The people who can be heard."""
+        """The people with trusted sound."""
         check_features(dataset, config.features, cls.name)
         return dataset.subset(speaking_people(dataset, config.unreliable))
 
@@ -46,20 +48,20 @@ class SyncExpertTask(Task):
         return SyncObjective(SyncModel(self.config, self.size))
 
     def features(self) -> dict[str, Any]:
-        """What the expert hears."""
-        return {"name": self.config.features, "size": self.size}
+        """The audio feature that the expert uses."""
+        return dict(self.feature)
 
     def prepare(self, objective: SyncObjective) -> None:
         """Statistics of the features and of the lips' geometry."""
-        heard, shapes = Moments(), Moments()
+        inputs, shapes = Moments(), Moments()
         for sequence in sequences(self.train, self.config.features, unreliable=self.config.unreliable):
             mean = sequence.features.mean(0) if self.config.centre else 0.0
-            heard.add(sequence.features - mean)
+            inputs.add(sequence.features - mean)
             shape = lip_shape(torch.tensor(sequence.track["landmarks"])).numpy()
             shapes.add(shape - shape.mean(0))
         model = objective.model
-        model.feature_mean.copy_(torch.from_numpy(heard.mean()))
-        model.feature_std.copy_(torch.from_numpy(heard.std()).clamp_min(1e-3))
+        model.feature_mean.copy_(torch.from_numpy(inputs.mean()))
+        model.feature_std.copy_(torch.from_numpy(inputs.std()).clamp_min(1e-3))
         model.shape_std.copy_(torch.from_numpy(shapes.std()).clamp_min(1e-4))
 
     def prior(self, objective: SyncObjective) -> SyncExpert:
@@ -68,23 +70,17 @@ class SyncExpertTask(Task):
 
     def held_clips(self) -> list:
         """Held-out clips with their lips, cut once."""
-        from pretrain.sync_expert.evidence import load_clips
-
         if self._held is None:
             self._held = load_clips(self.held, self.config)
         return self._held
 
     def validate(self, objective: SyncObjective) -> dict[str, float]:
         """AUC of single windows and of seconds on the held-out people, and the offset's accuracy."""
-        from pretrain.sync_expert.evidence import score, summarise
-
         prior = self.prior(objective)
         return summarise([score(prior, clip) for clip in self.held_clips()])
 
     def evidence(self, objective: SyncObjective) -> Evidence:
         """See :mod:`pretrain.sync_expert.evidence`."""
-        from pretrain.sync_expert.evidence import NOTES, score, summarise
-
         prior = self.prior(objective)
         rows = [score(prior, clip) for clip in self.held_clips()]
         return Evidence(rows=rows, summary=summarise(rows), notes=NOTES)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from pretrain.audio_expression.config import AugmentConfig
-from pretrain.audio_expression.view import MEL_BINS, clip_rows, vary_spectrum
-from pretrain.data.audible import audible
+from pretrain.data.audible import audible, clip_rows
+from pretrain.data.spectrum import MEL_BINS, vary_spectrum
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.lips import crop_lips, lip_shape
 
@@ -63,6 +62,13 @@ class LipRunView:
 
     config: SyncExpertConfig
     cache: CropCache = field(compare=False, default_factory=lambda: CropCache(0))
+    window: ClassVar[int] = 1  # a shorter segment gives way to another one
+    needs_sound: ClassVar[bool] = False  # so does a silent one
+
+    @property
+    def features(self) -> str:
+        """Name of the audio features that it reads."""
+        return self.config.features
 
     def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Cut one run; the same ``rng`` gives the same run."""
@@ -70,8 +76,8 @@ class LipRunView:
         sample, usable = audible(sample, rng, run, self.config.unreliable)
         start = int(rng.integers(max(0, sample.length - run) + 1))
         rows = np.minimum(np.arange(start, start + run), sample.length - 1)
-        features = sample.features(self.config.features)
-        mean = clip_rows(sample, features, self.config, rng).mean(0)
+        features = self._rows(sample)
+        mean = clip_rows(sample, features, rng, self._rows).mean(0)
         features = self.vary(np.concatenate([features, mean[None]]), rng)
         shape = lip_shape(torch.tensor(sample.track["landmarks"])).numpy()
         shape = shape - shape.mean(0)
@@ -87,6 +93,7 @@ class LipRunView:
         """Another loudness, microphone and voice, where the features are log-mel."""
         if self.config.features != "logmel" or features.shape[1] % MEL_BINS:
             return features
-        augment = self.config.augment
-        names = ("gain", "tilt", "warp", "mask")
-        return vary_spectrum(features, AugmentConfig(**{n: getattr(augment, n) for n in names}), rng).astype(np.float32)
+        return vary_spectrum(features, self.config.augment, rng).astype(np.float32)
+
+    def _rows(self, sample: Any) -> np.ndarray:
+        return sample.features(self.config.features)

@@ -13,22 +13,18 @@ from typing import Any
 
 from cluster.storage import storage
 from configs import InputError
-from shards.format.catalogue import Catalogue
+from shards.format.catalogue import Catalogue, base_name
 
 FILE = "build.json"
 FORMAT = "headstart-build"
-
-
-def base_name(shard: str) -> str:
-    """A shard's name without the revision that ``forget`` appends (``_r1``)."""
-    return shard.partition("_")[0]
 
 
 class Journal:
     """Records of clips by name.
 
     Attributes:
-        settings: features and size of the dataset; later builds must agree.
+        settings: size of the dataset's frames, on which later builds must agree, and ``adding``: records of the
+            features that are being added to its shards.
         clips: clip name → record as :func:`shards.build.worker.run_task` gives it, with ``shards``: base names.
     """
 

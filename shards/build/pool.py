@@ -15,8 +15,11 @@ from contextlib import closing, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
+from cluster.launch.launch import ClusterConfig
+from cluster.launch.ray_train import connect
 from configs import InputError
-from shards.build.worker import BuildSettings, Message, Task, run_task
+from shards.build.task import BuildSettings, Message, Task
+from shards.build.worker import run_task
 
 
 class Pool(Protocol):
@@ -118,9 +121,6 @@ class RayPool:
     """Workers are Ray tasks of one core; each task may run on another machine, so output must be shared or remote."""
 
     def __init__(self, settings: BuildSettings, workers: int, address: str) -> None:
-        from cluster.launch.launch import ClusterConfig
-        from cluster.launch.ray_train import connect
-
         self._ray, self._owned = connect(ClusterConfig(workers=workers, address=address or None))
         self._settings, self._workers = settings, workers
         # A repeat is ours to decide: Ray would run the crash again and again.

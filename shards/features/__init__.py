@@ -1,5 +1,16 @@
-"""Audio features, one row per video frame."""
+"""Audio features, one file each: rows of 40 ms, one for each video frame."""
 
-from shards.features.features import FEATURES, FeatureStream, extract_features, feature_size, logmel, parse_feature
+from shards.features.base import Feature
+from shards.features.logmel import logmel
+from shards.features.registry import FeatureStream, extract_features, feature_size, open_feature
 
-__all__ = ["FEATURES", "FeatureStream", "extract_features", "feature_size", "logmel", "parse_feature"]
+__all__ = ["Feature", "FeatureStream", "extract_features", "feature_size", "logmel", "open_feature"]
+
+
+def __getattr__(name: str) -> dict[str, int]:
+    """``FEATURES``: every feature's width with its default weights."""
+    if name != "FEATURES":
+        raise AttributeError(f"module 'shards.features' has no attribute '{name}'")
+    from shards.features.registry import features
+
+    return {kind.name: kind.default_size for kind in features().values()}

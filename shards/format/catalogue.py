@@ -13,7 +13,8 @@ from typing import Any
 
 from cluster.storage import storage
 from configs import InputError, nearest
-from shards.format.schema import FPS, SCHEMA
+from shards.format.schema import SCHEMA
+from shards.media.rates import FPS
 
 FORMAT = "headstart-dataset"
 FILE = "dataset.json"
@@ -38,6 +39,17 @@ def index_url(url: str, name: str) -> str:
     return storage.join(url, "index", f"{name}.npz")
 
 
+def base_name(shard: str) -> str:
+    """A shard's name without the revision that a rewriting appends (``_r1``)."""
+    return shard.partition("_")[0]
+
+
+def next_revision(name: str) -> str:
+    """``abc-00001`` → ``abc-00001_r1`` → ``abc-00001_r2``."""
+    match = re.fullmatch(r"(.*)_r(\d+)", name)
+    return f"{match[1]}_r{int(match[2]) + 1}" if match else f"{base_name(name)}_r1"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardEntry:
     """One shard as its writer reports it.
@@ -60,6 +72,10 @@ class Catalogue:
     """``dataset.json`` in memory, as plain JSON values.
 
     Attributes:
+        rig: ``{"name", "sha256", "source"}``; datasets of version 0.1 have no source.
+        features: name → width of the audio features that every sample has.
+        feature_records: name → ``{"name", "size", "weights": {"source", "sha256"} | None}``; version 0.1 kept none.
+        track: numbers of coefficients, ``{"identity", "expression"}``.
         identities: ``{"name", "licences", "consents"}``; shards refer to people by position in this list.
         shards: ``{"name", "sha256", "bytes", "samples", "frames", "index_sha256", "people": [[identity,
             sound, samples, frames, clips], ...]}``, sorted by name so that the order of the build does not matter.
@@ -71,6 +87,7 @@ class Catalogue:
     identities: list[dict[str, Any]] = field(default_factory=list)
     shards: list[dict[str, Any]] = field(default_factory=list)
     withdrawn: int = 0
+    feature_records: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> Catalogue:
@@ -85,6 +102,10 @@ class Catalogue:
         """What ``meta.json`` says of the rig."""
         return {"rig": self.rig} if self.rig else {}
 
+    def feature_record(self, name: str) -> dict[str, Any]:
+        """The record of a feature that the dataset has; of version 0.1, which kept none, its name and size."""
+        return self.feature_records.get(name) or {"name": name, "size": self.features[name], "weights": None}
+
     def adopt_rig(self, rig: dict[str, str] | None) -> None:
         """Take over the rig of a new dataset, or prove that it is the dataset's.
 
@@ -93,12 +114,13 @@ class Catalogue:
         """
         if rig is None:
             return
-        if self.rig is not None and self.rig != rig:
+        ours, theirs = ({name: (r or {}).get(name) for name in ("name", "sha256")} for r in (self.rig, rig))
+        if self.rig is not None and ours != theirs:
             raise InputError(
-                f"the dataset was made with rig {self.rig.get('name')} ({self.rig.get('sha256', '')[:12]}), "
-                f"now it is {rig.get('name')} ({rig.get('sha256', '')[:12]}); use the same rig or another folder"
+                f"the dataset was made with rig {ours['name']} ({str(ours['sha256'])[:12]}), now it is "
+                f"{theirs['name']} ({str(theirs['sha256'])[:12]}); use the same rig (--rig) or another folder"
             )
-        self.rig = rig
+        self.rig = {**(self.rig or {}), **rig}
 
     def adopt_sizes(self, features: Mapping[str, int], track: Mapping[str, int]) -> None:
         """Take over feature and coefficient sizes of the first sample, or prove that they are the dataset's.
@@ -171,6 +193,7 @@ def write_catalogue(url: str, catalogue: Catalogue) -> None:
         "totals": catalogue.totals(),
         "rig": catalogue.rig,
         "features": catalogue.features,
+        "feature_records": catalogue.feature_records,
         "track": catalogue.track,
         "withdrawn": catalogue.withdrawn,
     }
@@ -221,7 +244,8 @@ def read_catalogue(url: str) -> Catalogue:
         )
     try:
         names = ("rig", "features", "track", "identities", "shards", "withdrawn")
-        catalogue = Catalogue(**{name: value[name] for name in names})
+        records = dict(value.get("feature_records") or {})
+        catalogue = Catalogue(**{name: value[name] for name in names}, feature_records=records)
         for shard in catalogue.shards:
             _check_shard(shard, len(catalogue.identities))
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -11,9 +11,7 @@ import numpy as np
 from configs import InputError
 from shards.format import codecs as members
 from shards.format.schema import (
-    FPS,
     MAX_FRAMES,
-    SAMPLES_PER_FRAME,
     SCHEMA,
     BrokenSample,
     check_features,
@@ -24,6 +22,7 @@ from shards.format.schema import (
     matte_name,
     split_key,
 )
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 
 def encode_sample(

@@ -151,16 +151,48 @@ def index_of(stream: Any, where: str, on_sample: OnSample | None = None) -> Shar
         InputError: not a tar, truncated, a member that is no plain file, is absurdly large or has a name outside the
             schema (``../x``), or samples that are not contiguous. Samples before it were handed out.
     """
-    table = _Table(where, on_sample)
+    table, whole = _Table(where, on_sample), WholeTar(stream, where)
     try:
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
+        with tarfile.open(fileobj=whole, mode="r|") as archive:  # type: ignore[call-overload]
             for info in archive:
                 table.check(info)
                 table.add(info, archive.extractfile(info).read())  # type: ignore[union-attr]
                 archive.members = []  # type: ignore[assignment]  # tarfile would remember every header
     except (tarfile.TarError, EOFError) as error:
         raise InputError(f"{where}: not a readable tar ({error}); fetch or build this shard again") from None
+    whole.check_end()
     return table.finish()
+
+
+class WholeTar:
+    """A stream of a tar that tells whether the tar was read to its true end.
+
+    A tar that is cut between two members, or inside a header, looks complete to tarfile: only the two empty blocks that
+    end every tar are missing.
+    """
+
+    def __init__(self, stream: Any, where: str) -> None:
+        self._stream, self._where, self._tail = stream, where, b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Bytes of the stream."""
+        data = self._stream.read(size)
+        self._tail = data[-2 * BLOCK :] if len(data) >= 2 * BLOCK else (self._tail + data)[-2 * BLOCK :]
+        return data
+
+    def check_end(self) -> None:
+        """Read the rest and prove that it ends as a tar does.
+
+        Raises:
+            InputError: the tar was cut.
+        """
+        while self.read(1 << 20):
+            pass
+        if self._tail != bytes(2 * BLOCK):
+            raise InputError(
+                f"{self._where}: the tar ends without its end mark, so it was cut and its last sample may be "
+                "incomplete; fetch or build this shard again"
+            )
 
 
 class _Table:

@@ -16,11 +16,9 @@ import numpy as np
 
 from configs import InputError
 from shards.format import codecs as members
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 SCHEMA = 1
-FPS = 25
-SAMPLE_RATE = 16_000
-SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
 MAX_FRAMES = 50
 N_LANDMARKS = 478
 MAX_NAME = 100  # a longer member name needs a second tar header, which ranged reads do not expect
@@ -257,7 +255,9 @@ class Sample:
         self.members = frozenset(members)
         self.identity_index = identity_index
         self.identity, self.clip, self.number = split_key(key)
-        self._fetch, self._raw, self._decoded = fetch, {}, {}
+        self._fetch = fetch
+        self._raw: dict[str, bytes] = {}
+        self._decoded: dict[str, Any] = {}
         self._siblings = siblings
 
     def __repr__(self) -> str:
@@ -276,6 +276,10 @@ class Sample:
         """The bytes of a member; read once, given away once (a frame is not kept in memory twice)."""
         self.prefetch([name])
         return self._raw.pop(name)
+
+    def forget(self) -> None:
+        """Free what was read and decoded; it is read again when asked for again."""
+        self._raw, self._decoded = {}, {}
 
     def broken(self, member: str, reason: str) -> BrokenSample:
         """The error that names this sample."""

@@ -1,53 +1,39 @@
-"""Decoding of any video to 25 pictures a second in step with its sound: any rate, size, rotation flag, pixel shape.
+"""Decoding of any video to 25 pictures a second in step with its sound: any rate, size, orientation, pixel shape.
 
-Time 0 is the start of the video stream, as in ``shards.media.sound``. Picture k is the source picture whose time stamp is
-nearest to k / 25 s, so variable rates neither drift nor jump. One picture is held at a time: memory does not grow.
+Time 0 is the first picture that can be decoded, as in ``shards.media.sound``. Picture k is the source picture whose time
+stamp is nearest to k / 25 s, so variable rates neither drift nor jump; the last picture stays for as long as the file
+says. One picture is held at a time: memory does not grow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from configs import InputError
-from shards.format.schema import FPS
+from shards.media.colour import ToRgb
+from shards.media.container import LARGEST_SIDE, decoded, open_input, picture_stream
+from shards.media.display import UPRIGHT, Orientation, orientation, square_size
+from shards.media.rates import FPS
 
-LARGEST_SIDE = 16_384  # what a header may claim before we refuse to allocate for it
 TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut off
+LONGEST_STILL = 10.0  # s that the last picture may stay; a longer claim is taken for nonsense
+LONGEST_GAP = 600.0  # s between two pictures; more is a jump of the time stamps
+JUMP_BACK = 1.0  # s
+# Where a seek is exact. MPEG program streams and bare streams lose the time of pictures after one.
+SEEKABLE = {"mov", "matroska", "mpegts", "avi", "flv"}
+SEEK_MARGINS = (0.0, 2.0, 10.0)  # s before the wanted time at which a seek is tried; then the file is read through
 
 
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file says of itself, as seen upright."""
+class Timed(NamedTuple):
+    """A decoded frame and when it is shown."""
 
-    width: int
-    height: int
-    rotation: int  # degrees counter-clockwise that a player turns the stored picture: 0, 90, 180, 270
-    fps: float  # average
-    seconds: float  # 0 when the file does not say
-    has_audio: bool
-
-
-def probe(path: str | Path) -> VideoInfo:
-    """Reads headers and the first picture.
-
-    Raises:
-        InputError: not a video that can be decoded.
-    """
-    with _opened(path) as container:
-        stream = _picture_stream(container, path)
-        frame = next(_decoded(container, stream, path), None)
-        if frame is None:
-            raise InputError(f"{path}: holds no picture that can be decoded; give a playable video")
-        width, height = _upright_size(frame, stream)
-        rate = stream.average_rate or stream.guessed_rate or 0
-        return VideoInfo(
-            width, height, _rotation(frame), float(rate), _stated_seconds(container, stream), _has_audio(container)
-        )
+    time: float  # s after the first picture
+    length: float  # s as stated, 0 when the file does not say
+    frame: Any
 
 
 def read_video(
@@ -56,150 +42,228 @@ def read_video(
     start: float = 0.0,
     seconds: float | None = None,
     max_side: int | None = None,
+    size: int | None = None,
     fps: float = FPS,
     threads: int = 1,
 ) -> Iterator[np.ndarray]:
-    """Pictures (H, W, 3) uint8 RGB, upright with square pixels, ``fps`` a second from ``start`` s on.
+    """Pictures ``[H, W, 3]`` uint8 RGB, upright with square pixels, ``fps`` a second from ``start`` s on.
 
     Args:
         path: any file that FFmpeg's libraries read.
-        start: s from the video's beginning; picture 0 is at exactly ``start``.
+        start: s from the first picture; picture 0 is at exactly ``start``.
         seconds: at most so much of it; ``None`` for all.
         max_side: scales the picture down so that its longer side is at most so many px.
-        threads: of the decoder; more threads hold more pictures.
+        size: instead, scales the picture to ``size x size``, black bars where it is not square.
+        threads: of the decoder; more threads hold more pictures; 0 for one per core.
 
     Raises:
-        InputError: not a video, zero bytes, cut off before its stated end, absurd size.
+        InputError: not a video, zero bytes, cut off before its stated end, damaged, absurd size.
     """
     limit = None if seconds is None else max(0, round(seconds * fps))
-    for count, picture in enumerate(_on_grid(path, start, max_side, fps, threads)):
-        if limit is not None and count >= limit:
-            return
+    if limit == 0:
+        return
+    show = Pictures(path, max_side, size)
+    last: Timed | None = None
+    for count, timed in enumerate(_on_grid(path, start, fps, threads)):
+        if last is None or timed.frame is not last.frame:
+            picture = show(timed)
+        last = timed
         yield picture
+        if limit is not None and count + 1 >= limit:
+            return
 
 
-def _on_grid(path: str | Path, start: float, max_side: int | None, fps: float, threads: int) -> Iterator[np.ndarray]:
+def read_frames(path: str | Path, *, size: int | None = None, threads: int = 0) -> Iterator[np.ndarray]:
+    """All pictures of a video as :func:`read_video` gives them, with all cores."""
+    return read_video(path, size=size, threads=threads)
+
+
+class Pictures:
+    """Makes upright RGB pictures of one size from a video's frames."""
+
+    def __init__(self, path: str | Path, max_side: int | None = None, size: int | None = None) -> None:
+        self._path, self._max_side, self._fit = path, max_side, size
+        self._rgb = ToRgb()
+        self._first: tuple[int, int] | None = None  # upright, before scaling
+        self._raw: tuple[int, int, int] | None = None
+        self._target = (0, 0)  # of the stored picture, not yet turned
+        self._turn: Orientation = UPRIGHT
+
+    def __call__(self, timed: Timed) -> np.ndarray:
+        """``[H, W, 3]`` uint8 RGB.
+
+        Raises:
+            InputError: absurd size, or the shape of the pictures changes on the way.
+        """
+        frame = timed.frame
+        self._turn = orientation(frame, self._path)
+        raw = (frame.width, frame.height, hash(self._turn))
+        if raw != self._raw:
+            self._raw, self._target = raw, self._scaled(timed)
+        picture = self._turn.apply(self._rgb(frame, *self._target))
+        return picture if self._fit is None else _centred(picture, self._fit)
+
+    def _scaled(self, timed: Timed) -> tuple[int, int]:
+        """Size of the stored picture that makes all pictures of the video equally large."""
+        width, height = self._turn.upright(*square_size(timed.frame, timed.frame.opaque))
+        if self._first is None:
+            self._first = width, height
+        elif abs(width / height - self._first[0] / self._first[1]) > 0.02 * self._first[0] / self._first[1]:
+            raise InputError(
+                f"{self._path}: its pictures change from {self._first[0]}x{self._first[1]} to {width}x{height} px "
+                f"at {timed.time:.1f} s; cut it there and give the parts"
+            )
+        width, height = self._first
+        longest = self._fit or self._max_side
+        scale = 1.0 if longest is None else longest / max(width, height)
+        scale = min(1.0, scale) if self._fit is None else scale
+        width, height = max(1, round(width * scale)), max(1, round(height * scale))
+        if max(width, height) > LARGEST_SIDE:
+            raise InputError(f"{self._path}: a picture of {width}x{height} px, expected at most {LARGEST_SIDE} a side")
+        return self._turn.upright(width, height)
+
+
+def _centred(picture: np.ndarray, size: int) -> np.ndarray:
+    """On a black square."""
+    down, right = size - picture.shape[0], size - picture.shape[1]
+    if not (down or right):
+        return picture
+    return np.pad(picture, ((down // 2, down - down // 2), (right // 2, right - right // 2), (0, 0)))
+
+
+# --- time -----------------------------------------------------------------------------------------------------------
+
+
+def _on_grid(path: str | Path, start: float, fps: float, threads: int) -> Iterator[Timed]:
     """Repeats or drops source pictures so that each grid time gets the nearest one."""
-    with _opened(path) as container:
-        stream = _picture_stream(container, path)
+    held: Timed | None = None
+    due, last_gap = 0, 1 / fps
+    for timed in _from(path, start, threads):
+        if held is not None:
+            last_gap = timed.time - held.time
+            # The picture in hand serves every grid time that is nearer to it than to the new one.
+            middle = (held.time + timed.time) / 2 - start
+            while due / fps < middle:
+                yield held
+                due += 1
+        held = timed
+    if held is None:
+        raise InputError(f"{path}: holds no picture that can be decoded; give a playable video")
+    end = end_of_last(held.time, held.length, last_gap, fps) - start
+    # Rounding of time stamps must not decide whether a last picture exists.
+    while due / fps < end - 0.5 / fps:
+        yield held
+        due += 1
+
+
+def end_of_last(time: float, length: float, gap: float, fps: float) -> float:
+    """When the last picture ends: after its own length, else after as long as the one before it stayed.
+
+    Args:
+        time, length: of the last picture, s; ``length`` 0 where the file does not say.
+        gap: s between the last two pictures.
+        fps: of the grid; a picture stays for at least one step of it.
+    """
+    stated = length if 0 < length <= LONGEST_STILL else min(gap, 1.0)
+    return time + max(stated, 1 / fps)
+
+
+def _from(path: str | Path, start: float, threads: int) -> Iterator[Timed]:
+    """Pictures from the one shown at ``start`` s on."""
+    if start <= 0:
+        yield from _decoded_in_time(path, threads)
+        return
+    with open_input(path) as container:
+        _, origin = first_frame(container, picture_stream(container, path), path)
+        seekable = container.format.name.split(",")[0] in SEEKABLE
+    for margin in SEEK_MARGINS:
+        if start - margin <= 0 or not seekable:
+            break
+        pictures = _decoded_in_time(path, threads, origin, start - margin)
+        first = next(pictures, None)
+        # Some containers land behind the wanted time, or lose the time altogether.
+        if first is not None and first.time <= start + 1e-3:
+            yield first
+            yield from pictures
+            return
+        pictures.close()
+    yield from _decoded_in_time(path, threads)
+
+
+def first_frame(container: Any, stream: Any, path: str | Path) -> tuple[Any, float]:
+    """The first frame that can be decoded and its time on the container's clock, s; moves the container's position.
+
+    Raises:
+        InputError: there is none.
+    """
+    frame = next(decoded(container, stream, path), None)
+    if frame is None:
+        raise InputError(f"{path}: holds no picture that can be decoded; give a playable video")
+    return frame, stamp_of(frame) or 0.0
+
+
+def stamp_of(frame: Any) -> float | None:
+    ticks = frame.pts if frame.pts is not None else frame.dts
+    return None if ticks is None or frame.time_base is None else float(ticks * frame.time_base)
+
+
+def _decoded_in_time(
+    path: str | Path, threads: int, origin: float | None = None, seek: float | None = None
+) -> Generator[Timed, None, None]:
+    """Frames in order of time, from the beginning or from a key frame before ``seek`` s on."""
+    with open_input(path) as container:
+        stream = picture_stream(container, path)
         stream.codec_context.thread_count = threads
-        _seek(container, stream, start)
-        held, held_time, due, last_gap = None, 0.0, 0, 1 / fps
-        for time, frame in _timed(container, stream, path):
-            time -= start
-            if held is not None:
-                last_gap = time - held_time
-                # The picture in hand serves every grid time that is nearer to it than to the new one.
-                picture, middle = None, (held_time + time) / 2
-                while due / fps < middle:
-                    picture = _picture(held, stream, max_side, path) if picture is None else picture
-                    yield picture
-                    due += 1
-            held, held_time = frame, time
-        if held is None:
-            raise InputError(f"{path}: holds no picture that can be decoded; give a playable video")
-        end = held_time + min(max(last_gap, 1 / fps), 1.0)
-        _check_complete(container, stream, path, start + end)
-        picture = None
-        # Rounding of time stamps must not decide whether a last picture exists.
-        while due / fps < end - 0.5 / fps:
-            picture = _picture(held, stream, max_side, path) if picture is None else picture
-            yield picture
-            due += 1
+        stream.codec_context.thread_type = "SLICE" if threads == 1 else "AUTO"
+        if seek is not None and origin is not None:
+            _seek(container, stream, seek + origin)
+        yield from _in_order(decoded(container, stream, path), container, stream, path, origin)
 
 
-def _timed(container: Any, stream: Any, path: str | Path) -> Iterator[tuple[float, Any]]:
-    """``(seconds since the stream's start, frame)`` in order of time."""
-    origin = float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
-    rate = float(stream.average_rate or FPS)
-    previous = -1e9
-    for number, frame in enumerate(_decoded(container, stream, path)):
-        time = float(frame.time) - origin if frame.time is not None else number / rate
-        if time > previous:  # a picture that claims to be older than the last one cannot be placed
-            yield time, frame
-            previous = time
+def _seek(container: Any, stream: Any, seconds: float) -> None:
+    import contextlib
 
-
-def _decoded(container: Any, stream: Any, path: str | Path) -> Iterator[Any]:
     import av
 
-    try:
-        yield from container.decode(stream)
-    except av.error.FFmpegError as error:
-        raise InputError(f"{path}: is damaged, decoding stopped ({error.strerror}); give an intact file") from None
+    with contextlib.suppress(av.error.FFmpegError):  # what cannot be sought is read from its beginning
+        container.seek(int(seconds / stream.time_base), stream=stream, backward=True)
 
 
-def _opened(path: str | Path) -> Any:
-    import av
-
-    file = Path(path)
-    if not file.exists():
-        raise InputError(f"{path}: no such file; give the path of a video")
-    if file.is_dir():
-        raise InputError(f"{path}: is a folder; give the path of a video")
-    if file.stat().st_size == 0:
-        raise InputError(f"{path}: is empty (0 bytes); give a playable video")
-    try:
-        return av.open(str(file), metadata_errors="ignore")
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{path}: is not a video that can be read ({reason}); give a playable video") from None
-
-
-def _picture_stream(container: Any, path: str | Path) -> Any:
-    if not container.streams.video:
-        raise InputError(f"{path}: has no video stream; give a video")
-    stream = container.streams.video[0]
-    width, height = stream.codec_context.width, stream.codec_context.height
-    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
-        raise InputError(f"{path}: claims {width}x{height} px, expected 1 to {LARGEST_SIDE} a side; give another video")
-    return stream
+def _in_order(
+    frames: Iterator[Any], container: Any, stream: Any, path: str | Path, origin: float | None
+) -> Iterator[Timed]:
+    step = 1 / float(stream.average_rate or FPS)
+    previous: float | None = None
+    last: Timed | None = None
+    for frame in frames:
+        stamp = stamp_of(frame)
+        if origin is None:
+            origin = stamp or 0.0
+        time = stamp - origin if stamp is not None else 0.0 if previous is None else previous + step
+        if previous is not None:
+            _check_step(time - previous, previous, path)
+            if time <= previous:  # a picture that claims to be older than the last one cannot be placed
+                continue
+        frame.opaque = stream
+        length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+        previous, last = time, Timed(time, length, frame)
+        yield last
+    if last is not None:
+        _check_complete(stream, path, last.time + max(last.length, step))
 
 
-def _has_audio(container: Any) -> bool:
-    return len(container.streams.audio) > 0
+def _check_step(step: float, time: float, path: str | Path) -> None:
+    if -JUMP_BACK <= step <= LONGEST_GAP:
+        return
+    way = "back" if step < 0 else "ahead"
+    raise InputError(
+        f"{path}: its time stamps jump {way} by {abs(step):.1f} s at {time:.1f} s, as in recordings that were joined; "
+        "split it there, or write it anew with ffmpeg"
+    )
 
 
-def _stated_seconds(container: Any, stream: Any) -> float:
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / 1e6 if container.duration else 0.0
-
-
-def _check_complete(container: Any, stream: Any, path: str | Path, end: float) -> None:
+def _check_complete(stream: Any, path: str | Path, end: float) -> None:
     """A file cut off in transfer still opens when its index is at the front; it must not pass for a short video."""
     stated = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
     if stated - end > max(TRUNCATED, 0.02 * stated):
         raise InputError(f"{path}: is cut off, it promises {stated:.1f} s and holds {end:.1f} s; copy it again")
-
-
-def _seek(container: Any, stream: Any, start: float) -> None:
-    if start > 0:
-        origin = stream.start_time or 0
-        container.seek(max(0, int(start / stream.time_base) + origin), stream=stream, backward=True)
-
-
-def _rotation(frame: Any) -> int:
-    return int(round(frame.rotation / 90) * 90) % 360
-
-
-def _pixel_shape(stream: Any) -> float:
-    shape = stream.sample_aspect_ratio
-    return float(shape) if shape and 0.1 < float(shape) < 10 else 1.0
-
-
-def _upright_size(frame: Any, stream: Any) -> tuple[int, int]:
-    width, height = round(frame.width * _pixel_shape(stream)), frame.height
-    return (height, width) if _rotation(frame) in (90, 270) else (width, height)
-
-
-def _picture(frame: Any, stream: Any, max_side: int | None, path: str | Path) -> np.ndarray:
-    """One frame as RGB: scaled in the decoder's own colours first, which is cheaper, then turned upright."""
-    width, height = round(frame.width * _pixel_shape(stream)), frame.height
-    scale = 1.0 if max_side is None else min(1.0, max_side / max(width, height))
-    width, height = max(1, round(width * scale)), max(1, round(height * scale))
-    if max(width, height) > LARGEST_SIDE:
-        raise InputError(f"{path}: a picture of {width}x{height} px, expected at most {LARGEST_SIDE} a side")
-    picture = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA").to_ndarray()
-    turns = _rotation(frame) // 90
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture

@@ -68,11 +68,11 @@ def _rewrite(url: str, catalogue: Any, identity: str) -> tuple[int, int]:
     old = [s["name"] for s in catalogue.shards if any(row[0] == number for row in s["people"])]
     opened = Dataset(url, catalogue)
     starts = first_keys([row.key for row in opened.samples]) if old else set()
-    entries = [
-        entry
-        for name in old
-        if (entry := rewrite_shard(url, name, lambda key, _: split_key(key)[0] != identity, starts)) is not None
-    ]
+
+    def others(key: str, members: dict[str, bytes]) -> dict[str, bytes] | None:
+        return members if split_key(key)[0] != identity else None
+
+    entries = [entry for name in old if (entry := rewrite_shard(url, name, others, starts)) is not None]
     opened.close()
     catalogue.add(entries)
     catalogue.remove(old)

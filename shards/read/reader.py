@@ -14,19 +14,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from cluster.storage import storage
 from configs import InputError
 from shards.format.schema import BrokenSample, Sample
+from shards.read.collate import collate
 from shards.read.dataset import Dataset
 from shards.read.plan import EpochPlan, Weights
-from shards.read.view import check_view
+from shards.read.view import View, check_view
 from shards.tar import tars
 
 log = logging.getLogger("headstart.reader")
 
-View = Callable[[Sample, np.random.Generator], dict[str, Any]]
 BROKEN, AFTER, ERROR = "__broken__", "__after__", "__error__"  # what a batch carries from a worker besides data
 REMOTE_READS = 8  # samples under way at once
 
@@ -80,7 +79,7 @@ class Reader:
         if batch_size < world_size:
             raise InputError(f"batch_size {batch_size} is less than the {world_size} ranks; every rank needs a sample")
         check_view(view, dataset)
-        if getattr(view, "needs_sound", False):
+        if view.needs_sound:
             dataset = dataset.with_sound()  # a silent clip would teach that speech moves no lips
         self.dataset, self.view, self.batch_size = dataset, view, batch_size
         self.seed, self.rank, self.world_size, self.workers = seed, rank, world_size, workers
@@ -224,17 +223,3 @@ class Reader:
                 f"{self.dataset.url}: {self.n_broken} broken samples, at most {self.max_broken} are allowed; "
                 f"last {where}: {last['reason']}; run headstart shards verify"
             )
-
-
-def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack the values of samples: arrays and numbers become tensors, texts lists."""
-    batch: dict[str, Any] = {}
-    for name in items[0] if items else ():
-        values = [item[name] for item in items]
-        if isinstance(values[0], str):
-            batch[name] = values
-        elif isinstance(values[0], torch.Tensor):
-            batch[name] = torch.stack(values)
-        else:
-            batch[name] = torch.from_numpy(np.stack([np.asarray(value) for value in values]))
-    return batch

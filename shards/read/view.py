@@ -1,50 +1,60 @@
 """Views: what a task sees of a sample. A view reads and decodes only the members it needs.
 
-A view is a callable ``view(sample, rng) -> dict`` of numpy arrays and numbers; :class:`shards.read.reader.Reader` stacks
-them into a batch. All randomness comes from ``rng``, which depends on the position in the epoch and on nothing else.
+A :class:`View` gives a dict of numpy arrays and numbers for a sample; :class:`shards.read.reader.Reader` stacks them into
+a batch. All randomness comes from ``rng``, which depends on the position in the epoch and on nothing else.
 Images are float32 RGB in [0, 1], (H, W, 3); intrinsics and landmarks are in px of the returned image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from configs import InputError
-from shards.format.schema import Sample, feature_name, frame_name, matte_name
+from heads.measures.face import inner_lip_distance, outer_eye_distance
+from shards.format.schema import MAX_FRAMES, Sample, frame_name, matte_name
+from shards.read.dataset import Dataset
 
 PER_FRAME = ("expression", "eyelids", "gaze", "rotation", "translation", "quality")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SequenceView:
-    """A window of audio features and the motion that belongs to it (audio-expression).
+class View(Protocol):
+    """What :class:`shards.read.reader.Reader` needs of a view; plain attributes, dataclass fields or properties.
 
-    Returns, with T = ``window``: ``features`` (T, C), ``expression`` (T, K), ``eyelids`` (T, 2), ``gaze`` (T, 2, 2),
-    ``rotation`` (T, 3, 3), ``translation`` (T, 3), ``quality`` (T,), ``mask`` (T,) False where a segment was shorter
-    and its last frame is repeated, ``identity`` (I,), ``identity_index``, ``start`` (first frame of the window).
+    Attributes:
+        features: name of the audio features that it reads, None where it reads none.
+        window: frames of one segment that it needs at once.
+        needs_sound: whether samples of silent clips are left out.
     """
 
-    window: int = 50
-    features: str = "logmel"
-    needs_sound: bool = True
+    @property
+    def features(self) -> str | None: ...
+
+    @property
+    def window(self) -> int: ...
+
+    @property
+    def needs_sound(self) -> bool: ...
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
-        sample.prefetch([feature_name(self.features), "track.npz"])
-        start = int(rng.integers(max(0, sample.length - self.window) + 1))
-        rows = np.minimum(np.arange(start, start + self.window), sample.length - 1)
-        track = sample.track
-        return {
-            "features": sample.features(self.features)[rows],
-            **{name: track[name][rows] for name in PER_FRAME},
-            "mask": np.arange(start, start + self.window) < sample.length,
-            "identity": track["identity"],
-            "identity_index": sample.identity_index,
-            "start": start,
-        }
+        """A batch's entries for one sample: arrays, numbers and texts of equal names and shapes for all samples."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlainView:
+    """A view of a function that has no demands on the dataset."""
+
+    function: Callable[[Sample, np.random.Generator], dict[str, Any]]
+    features: str | None = None
+    window: int = 1
+    needs_sound: bool = False
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+        return self.function(sample, rng)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +76,9 @@ class PairView:
     across: float = 0.5
     targets: int = 1
     wide: float = 0.0
+    features: ClassVar[str | None] = None
+    window: ClassVar[int] = 1
+    needs_sound: ClassVar[bool] = False
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
         other = sample.sibling(rng) if rng.random() < self.across else sample
@@ -85,55 +98,15 @@ class PairView:
     def _widened(
         self, targets: np.ndarray, rotation: np.ndarray, track: Mapping[str, np.ndarray], rng: np.random.Generator
     ) -> np.ndarray:
-        """Each of the frames, or with the probability ``wide`` one of the widest in its stead."""
+        """Each of the frames, or with the probability ``wide`` one of the widest instead."""
         turned = -np.einsum("tij,ij->t", track["rotation"], rotation)  # falls with the cosine of the angle between
-        widest = [
-            np.argsort(measure)[-max(1, len(measure) // 4) :] for measure in (mouth_gap(track["landmarks"]), turned)
-        ]
+        points = track["landmarks"][..., :2]
+        opening = inner_lip_distance(points) / np.maximum(outer_eye_distance(points), 1e-6)
+        widest = [np.argsort(measure)[-max(1, len(measure) // 4) :] for measure in (opening, turned)]
         chosen = [
             rng.choice(widest[int(rng.random() < 0.5)]) if rng.random() < self.wide else target for target in targets
         ]
         return np.array(chosen)
-
-
-def mouth_gap(landmarks: np.ndarray) -> np.ndarray:
-    """Distance (T,) of the inner lips' middles in landmarks (T, 478, 3), over that of the outer eye corners."""
-    gap, eyes = (np.linalg.norm(landmarks[:, a, :2] - landmarks[:, b, :2], axis=-1) for a, b in ((13, 14), (33, 263)))
-    return gap / np.maximum(eyes, 1e-6)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SyncView:
-    """Frames and the sound that belongs to them, and sound that does not (sync-expert).
-
-    Returns, with W = ``window`` and S = ``size``: ``frames`` (W, S, S, 3), ``landmarks`` (W, 478, 3) px, ``features``
-    (W, C) of the same frames, ``other_features`` (W, C) of the same segment ``shift`` frames later, ``shift`` (0 where
-    the segment is too short for another window), ``quality`` (W,), ``identity_index``.
-    """
-
-    window: int = 5
-    features: str = "logmel"
-    size: int = 256
-    needs_sound: bool = True
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
-        last = max(0, sample.length - self.window)
-        start, other = int(rng.integers(last + 1)), int(rng.integers(last + 1))
-        rows = np.minimum(np.arange(start, start + self.window), sample.length - 1)
-        others = np.minimum(np.arange(other, other + self.window), sample.length - 1)
-        names = [frame_name(int(i)) for i in np.unique(rows)]
-        sample.prefetch(["meta.json", "track.npz", feature_name(self.features), *names])
-        images = {int(i): _resized(sample.frame(int(i), self.size), self.size) for i in np.unique(rows)}
-        features = sample.features(self.features)
-        return {
-            "frames": np.stack([images[int(i)] for i in rows]),
-            "landmarks": sample.track["landmarks"][rows] * _scale(sample, self.size),
-            "features": features[rows],
-            "other_features": features[others],
-            "shift": other - start,
-            "quality": sample.track["quality"][rows],
-            "identity_index": sample.identity_index,
-        }
 
 
 def _picture(sample: Sample, index: int, size: int) -> dict[str, np.ndarray]:
@@ -179,16 +152,17 @@ def _resized(image: np.ndarray, size: int) -> np.ndarray:
     return image.astype(np.float32) / 255.0
 
 
-def check_view(view: Any, dataset: Any) -> None:
+def check_view(view: View, dataset: Dataset) -> None:
     """Prove before the first step that the dataset holds what a view asks for.
 
     Raises:
+        TypeError: the view lacks an attribute of :class:`View`.
         InputError: features that the dataset was built without, or a window longer than a segment.
     """
-    from shards.format.schema import MAX_FRAMES
-
-    features, window = getattr(view, "features", None), getattr(view, "window", None)
-    if isinstance(features, str):
-        dataset.stored_features(features)
-    if window is not None and not 1 <= window <= MAX_FRAMES:
-        raise InputError(f"window {window}: a segment has at most {MAX_FRAMES} frames, choose 1 to {MAX_FRAMES}")
+    lacking = [name for name in ("features", "window", "needs_sound") if not hasattr(view, name)]
+    if lacking:
+        raise TypeError(f"the view {view!r} has no {' and no '.join(lacking)}; see shards.read.view.View")
+    if view.features is not None:
+        dataset.stored_features(view.features)
+    if not 1 <= view.window <= MAX_FRAMES:
+        raise InputError(f"window {view.window}: a segment has at most {MAX_FRAMES} frames, choose 1 to {MAX_FRAMES}")

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from configs import InputError
-from shards.format.schema import MAX_FRAMES, SAMPLES_PER_FRAME, sample_key
+from shards.format.schema import MAX_FRAMES, sample_key
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.synthetic.identity import sample_identity
 from shards.synthetic.mp4 import write_mp4
-from shards.synthetic.talker import FPS, Performance, Talker
+from shards.synthetic.talker import Performance, Talker
 
 LICENCE = "CC0-1.0"
 CONSENT = "synthetic: no such person exists"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from shards.media.rates import FPS
 from shards.synthetic import motion
 from shards.synthetic.body import CLOTH_SIZE, Mesh, cloth_texture, glasses, socket_points, sockets, torso
 from shards.synthetic.hair import STYLES, grow, visible_gaussians
@@ -28,7 +29,6 @@ from shards.synthetic.skin import Painter, hair_amount, paint
 from shards.synthetic.visemes import MouthSolver, mouth_curves
 from shards.synthetic.voice import compose, speak
 
-FPS = 25
 FOCAL = 4.0  # focal length in image sizes, as everywhere in Headstart
 SUPERSAMPLING = 2
 _PIVOT = np.array([0.0, 1.35, 1.15])  # heads turn on their necks, not between their eyes

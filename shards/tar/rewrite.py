@@ -1,42 +1,42 @@
-"""A shard again without some of its samples, byte for byte otherwise: for withdrawing people and for repair."""
+"""A new revision of a shard, with fewer samples or with more members, byte for byte otherwise."""
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 from cluster.storage import storage
-from configs import InputError
-from shards.build.journal import base_name
-from shards.format.catalogue import Catalogue, ShardEntry, index_url, shard_url
+from shards.format.catalogue import Catalogue, ShardEntry, index_url, next_revision, shard_url
 from shards.format.schema import split_key
 from shards.tar.shardfile import ShardFile
 from shards.tar.tars import stream_samples
 
+Edit = Callable[[str, dict[str, bytes]], "dict[str, bytes] | None"]
+
 
 def rewrite_shard(
-    url: str, name: str, keep: Callable[[str, dict[str, Any]], bool], starts: set[str]
+    url: str, name: str, edit: Edit, starts: set[str], read: Callable[[str], Iterator[dict[str, Any]]] = stream_samples
 ) -> ShardEntry | None:
-    """Publish a new revision of a shard with the samples that ``keep(key, members)`` accepts; None when none is left.
+    """Publish a new revision of a shard; None when no sample is left.
 
     The old files stay: readers use them until ``dataset.json`` lists the new revision.
 
     Args:
+        edit: called as ``edit(key, members)`` for every sample; the members to keep, None to leave the sample out.
         starts: keys of the samples with which a clip begins, so that clips are counted once over all shards.
+        read: how samples are read from the tar's URL, as :func:`shards.tar.tars.stream_samples` gives them.
 
     Raises:
-        InputError: nothing of the tar can be read, or the new one cannot be written.
+        InputError: the tar cannot be read, or the new one cannot be written.
     """
     scratch = storage.scratch(url)
     shard = None
     try:
-        for sample in _readable(shard_url(url, name)):
+        for sample in read(shard_url(url, name)):
             key = sample["__key__"]
-            members = {k: v for k, v in sample.items() if not k.startswith("__")}
-            if not keep(key, members):
+            members = edit(key, {k: v for k, v in sample.items() if not k.startswith("__")})
+            if members is None:
                 continue
             if shard is None:
                 shard = ShardFile(url, next_revision(name), scratch)
@@ -48,18 +48,6 @@ def rewrite_shard(
         raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _readable(url: str) -> Iterator[dict[str, Any]]:
-    """The samples of a tar up to where it is damaged."""
-    with suppress(InputError):
-        yield from stream_samples(url)
-
-
-def next_revision(name: str) -> str:
-    """``abc-00001`` → ``abc-00001_r1`` → ``abc-00001_r2``."""
-    match = re.fullmatch(r"(.*)_r(\d+)", name)
-    return f"{match[1]}_r{int(match[2]) + 1}" if match else f"{base_name(name)}_r1"
 
 
 def first_keys(keys: list[str]) -> set[str]:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from cluster.storage import storage
 from configs import InputError
+from shards.format.index import WholeTar
 
 
 class TarFile:
@@ -21,7 +22,8 @@ class TarFile:
         from webdataset import TarWriter
 
         self._stream: BinaryIO = open(path, "wb")  # noqa: SIM115  (closed in close)
-        self._tar = TarWriter(self._stream, encoder=False, user="headstart", group="headstart", mtime=0.0)
+        # A whole number: a fraction would give every member a PAX header of its own, 1,024 bytes more.
+        self._tar = TarWriter(self._stream, encoder=False, user="headstart", group="headstart", mtime=0)
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
         """Append members; several calls with one key are one sample as long as no other key comes between."""
@@ -50,18 +52,25 @@ def stream_samples(url: str) -> Iterator[dict[str, Any]]:
     Memory holds one sample; remote tars are streamed.
 
     Raises:
-        InputError: not a tar, truncated, or doubled members.
+        InputError: not a tar, truncated (the sample in which it ends is not given out), or doubled members.
     """
     import tarfile
 
-    from webdataset.tariterators import group_by_keys, tar_file_iterator
+    from webdataset.tariterators import group_by_keys
 
     with storage.open_read(url) as stream:
         try:
-            files = ({**file, "__url__": url} for file in tar_file_iterator(stream, skip_meta=None))
-            yield from group_by_keys(files)
+            yield from group_by_keys(_files(WholeTar(stream, url), url))
         except (tarfile.TarError, ValueError, EOFError) as error:
             raise InputError(f"{url}: not a readable shard ({error}); fetch or build it again") from None
+
+
+def _files(stream: WholeTar, url: str) -> Iterator[dict[str, Any]]:
+    from webdataset.tariterators import tar_file_iterator
+
+    for file in tar_file_iterator(stream, skip_meta=None):
+        yield {**file, "__url__": url}
+    stream.check_end()  # before webdataset takes what it has of the last sample for all of it
 
 
 def pipeline(*stages: Callable[..., Iterator[Any]]) -> Any:
@@ -86,31 +95,3 @@ def worker() -> tuple[int, int]:
 
     info = get_worker_info()
     return (0, 1) if info is None else (info.id, info.num_workers)
-
-
-def register_remote_schemes() -> None:
-    """Let plain webdataset open ``s3://`` through our storage (retries, endpoint from the environment)."""
-    from webdataset.gopen import gopen_schemes
-
-    for scheme in ("s3", "s3a"):
-        gopen_schemes[scheme] = _open_remote
-
-
-class _Stream:
-    """A remote stream that stays open until webdataset closes it."""
-
-    def __init__(self, url: str) -> None:
-        self._context = storage.open_read(url)
-        self._stream = self._context.__enter__()
-
-    def read(self, size: int = -1) -> bytes:
-        return self._stream.read(size)
-
-    def close(self) -> None:
-        self._context.__exit__(None, None, None)
-
-
-def _open_remote(url: str, mode: str = "rb", bufsize: int = 8192, **_: Any) -> _Stream:
-    if "r" not in mode:
-        raise InputError(f"{url}: webdataset may only read here; write with shards.tar.writer")
-    return _Stream(url)

@@ -14,10 +14,12 @@ import numpy as np
 
 from cluster.storage import storage
 from configs import InputError
+from heads.rig import Rig
 from shards.format.catalogue import FILE, Catalogue, ShardEntry, read_catalogue, write_catalogue
 from shards.format.encode import encode_sample
 from shards.format.schema import split_key
 from shards.people.withdrawn import withdrawn_people
+from shards.read.dataset import open_dataset
 from shards.tar.shardfile import SAMPLES_PER_SHARD, ShardSet
 
 
@@ -36,7 +38,9 @@ class DatasetWriter:
         InputError: the output cannot be written, the disk is full, a key exists, or sizes differ from the dataset's.
     """
 
-    def __init__(self, url: str | Path, *, samples_per_shard: int = SAMPLES_PER_SHARD, rig: Any = None) -> None:
+    def __init__(
+        self, url: str | Path, *, samples_per_shard: int = SAMPLES_PER_SHARD, rig: Rig | Mapping[str, str] | None = None
+    ) -> None:
         self.url = str(url)
         self._catalogue = read_catalogue(self.url) if storage.exists(storage.join(self.url, FILE)) else None
         if self._catalogue is None:
@@ -53,8 +57,6 @@ class DatasetWriter:
     def has(self, key: str) -> bool:
         """Whether the dataset holds this sample already."""
         if self._keys is None:
-            from shards.read.dataset import open_dataset
-
             self._keys = {row.key for row in open_dataset(self.url).samples}
         return key in self._keys
 
@@ -102,8 +104,6 @@ class DatasetWriter:
             self.abort()
 
 
-def rig_record(rig: Any) -> dict[str, str] | None:
-    """Name and sha256 of a rig, given as a mapping, as a rig object, or not at all."""
-    if rig is None or isinstance(rig, Mapping):
-        return dict(rig) if rig is not None else None
-    return {"name": str(rig.name), "sha256": str(rig.sha256)}
+def rig_record(rig: Rig | Mapping[str, str] | None) -> dict[str, str] | None:
+    """Name, sha256 and source of a rig, given as a mapping, as a rig object, or not at all."""
+    return rig.record if isinstance(rig, Rig) else None if rig is None else dict(rig)

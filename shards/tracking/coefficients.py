@@ -9,10 +9,11 @@ import torch
 
 from heads.rig import Rig, load_rig
 from heads.rig.completion import EYEBALL_RADIUS
-from heads.rig.facemesh import IRIS_LEFT, IRIS_RIGHT, N_LANDMARKS, N_SURFACE, STABLE
+from heads.rig.facemesh import IRIS_LEFT, IRIS_RIGHT, N_SURFACE, STABLE
 from shards.tracking.pose import head_pose
 from shards.tracking.shape_statistics import landmark_weights, lid_gap, neutral_face
 
+DEFAULT_RIG = "mediapipe"
 IDENTITY_NOISE = 0.006  # rig units that a neutral landmark may be off
 EXPRESSION_NOISE = 0.006
 CLOSURE_LIMITS = (-0.6, 1.15)
@@ -24,14 +25,17 @@ class Fitter:
 
     def __init__(self, rig: Rig | None = None) -> None:
         self.rig = rig or load_rig()
-        numbers = lambda t: t.detach().cpu().numpy().astype(np.float64)  # noqa: E731
-        self._mean = numbers(self.rig.mean)[:N_LANDMARKS]
-        self._identity = numbers(self.rig.identity)[:, :N_LANDMARKS]
-        self._eyelids = numbers(self.rig.eyelids)[:, :N_LANDMARKS]
+        self._mean = self._landmarks_of(self.rig.mean)
+        self._identity = self._landmarks_of(self.rig.identity)
+        self._eyelids = self._landmarks_of(self.rig.eyelids)
         self._weights = landmark_weights()
         self._solve_identity = _ridge(self._identity[:, :N_SURFACE], self._weights, IDENTITY_NOISE)
-        expression = numbers(self.rig.expression)[:, :N_SURFACE]
+        expression = self._landmarks_of(self.rig.expression)[:, :N_SURFACE]
         self._solve_expression = _ridge(expression, self._weights, EXPRESSION_NOISE)
+
+    def _landmarks_of(self, vertices: torch.Tensor) -> np.ndarray:
+        """Landmarks ``[..., 478, 3]`` float64 among vertices or rows of a basis ``[..., V, 3]``."""
+        return self.rig.landmarks(vertices.detach().cpu()).numpy().astype(np.float64)
 
     def identity_of(self, landmarks: np.ndarray, intrinsics: np.ndarray, rounds: int = 3) -> np.ndarray:
         """Identity (K_id,) of a person from landmarks (T, 478, 3) px of frames spread over a take."""
@@ -84,13 +88,17 @@ class Fitter:
         with torch.no_grad():
             one = torch.from_numpy(np.float32(identity))[None]
             rest = (torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (expression, eyelids, gaze))
-            return self.rig.vertices(one, *rest)[:, :N_LANDMARKS].numpy()
+            return self.rig.landmarks(self.rig.vertices(one, *rest)).numpy()
 
 
-@lru_cache(maxsize=1)
-def default_fitter() -> Fitter:
-    """The shipped rig's fitter, made once per process."""
-    return Fitter()
+@lru_cache(maxsize=2)
+def fitter_of(rig: str = DEFAULT_RIG) -> Fitter:
+    """The fitter of a rig by name or path, made once per process.
+
+    Raises:
+        InputError: no such rig, or one without landmarks.
+    """
+    return Fitter(load_rig(rig))
 
 
 def _ridge(basis: np.ndarray, weights: np.ndarray, noise: float) -> np.ndarray:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from heads.rig.facemesh import IRIS_LEFT, IRIS_RIGHT, N_LANDMARKS
-from shards.format.schema import FPS
 from shards.media.decode import read_video
+from shards.media.rates import FPS
 from shards.tracking.options import Refusal, TrackOptions
 
 THUMBNAIL = 48  # px, of the picture that cuts are found on

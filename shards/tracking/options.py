@@ -22,6 +22,7 @@ class TrackOptions:
     matte: bool = True
     decoder_threads: int = 1
     crop_box: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in the source; None: around head and shoulders
+    rig: str = "mediapipe"  # name or path of the rig whose coefficients are given
     identity: tuple[float, ...] | None = None  # known identity coefficients; None: estimated per take
 
     def check(self) -> None:

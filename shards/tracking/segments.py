@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from heads.rig.facemesh import CHIN, FOREHEAD, OVAL, STABLE
-from shards.format.schema import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from shards.media.decode import read_video
+from shards.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from shards.media.sound import stream_audio
-from shards.tracking.coefficients import Fitter, default_fitter
+from shards.tracking.coefficients import Fitter, fitter_of
 from shards.tracking.first_pass import Run, Scan
 from shards.tracking.options import TrackOptions
 from shards.tracking.pose import head_pose, intrinsics_for, project
@@ -66,7 +66,7 @@ class Take:
     ) -> None:
         self.number, self.start, self.end = number, run.start, run.end
         self._scan, self._options, self._source = found, options, source
-        self._fitter = fitter or default_fitter()
+        self._fitter = fitter or fitter_of(options.rig)
         self._accelerations = np.zeros((2, 2))  # sums of squares and counts, before and after smoothing
 
     def __len__(self) -> int:

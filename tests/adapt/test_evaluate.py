@@ -8,11 +8,15 @@ import re
 import numpy as np
 import pytest
 
-from adapt.avatar.video import VideoWriter, video_info
+from adapt.avatar.provenance import parse_tags
+from adapt.evaluate.charts import over_frames
 from adapt.evaluate.evaluate import evaluate
-from adapt.evaluate.report import MEASURES, contact_sheet, curve_svg, error_colors
+from adapt.evaluate.measures.registry import columns
+from adapt.evaluate.report import contact_sheet, error_colors
 from adapt.job import adapt as make_avatar
 from configs import InputError
+from shards.media.encode import VideoWriter
+from shards.media.probe import video_info
 from tests.support.avatars import SIZE, make_world
 
 NAMES = {"psnr", "psnr_face", "ssim", "ssim_face", "lpips", "flip", "lmd", "aue_u", "aue_l", "sync_c", "sync_d"}
@@ -72,8 +76,8 @@ def test_the_page_needs_nothing_beside_it(scored):
 
 def test_the_side_by_side_video_is_twice_as_wide_and_says_what_it_is(scored):
     info = video_info(scored / "scores" / "track.mp4")
-    assert (info["width"], info["height"]) == (2 * SIZE, SIZE)
-    assert info["provenance"]["synthetic"]
+    assert (info.width, info.height) == (2 * SIZE, SIZE)
+    assert parse_tags(info.tags)["synthetic"]
 
 
 def test_a_video_against_itself_is_perfect(world, tmp_path):
@@ -94,7 +98,7 @@ def test_a_darker_video_scores_what_its_error_says(world, tmp_path):
     assert scores["psnr_face"] == pytest.approx(-20 * np.log10(26 / 255), abs=1.0)
 
 
-def test_the_original_syncnet_hears_the_true_videos_sound(world, tmp_path, monkeypatch):
+def test_the_original_syncnet_judges_the_true_videos_sound(world, tmp_path, monkeypatch):
     from pretrain.sync_expert import syncnet
     from tests.pretrain.test_syncnet import Bright
 
@@ -138,15 +142,15 @@ def test_videos_of_different_sizes_are_refused(world, tmp_path):
 
 
 def test_every_measure_of_the_page_has_a_label_and_a_direction():
-    assert all(label and better for label, _, _, better, _ in MEASURES.values())
-    assert MEASURES.keys() >= NAMES - {"null_reasons"}
+    assert all(column.label and column.better for column in columns().values())
+    assert columns().keys() >= NAMES - {"null_reasons"}
 
 
 def test_pictures_of_the_page():
     assert error_colors(np.array([[0.0, 0.25]])).tolist() == [[[0, 0, 0], [1, 1, 1]]]
     tiles = [[np.zeros((4, 6, 3), np.uint8)] * 3] * 2
     assert contact_sheet(tiles, gap=2).shape == (10, 22, 3)
-    assert curve_svg({"real": np.arange(5.0), "rendered": np.ones(5)}).count("<polyline") == 2
+    assert over_frames({"real": np.arange(5.0), "rendered": np.ones(5)}, "lips").count("<polyline") == 2
 
 
 def _ablations(scored, world, monkeypatch, complete=True):
@@ -160,8 +164,8 @@ def _ablations(scored, world, monkeypatch, complete=True):
         return {"complete": complete}
 
     opened = ablations.load_avatar(scored / "ada", "cpu")
-    monkeypatch.setattr("adapt.job.adapt", adapted)
-    monkeypatch.setattr("adapt.evaluate.evaluate.score_avatar", lambda *_: drives)
+    monkeypatch.setattr(ablations, "adapt", adapted)
+    monkeypatch.setattr(ablations, "score_avatar", lambda *_: drives)
     monkeypatch.setattr(ablations, "load_avatar", lambda *_: opened)
     result = {"drives": drives, "test": {"first_frame": 60}}
     rows = ablations.run_ablations(scored / "ada", world.video, result, start=None, device="cpu", tools=None)
@@ -185,12 +189,12 @@ def test_an_interrupted_ablation_ends_the_evaluation_instead_of_giving_a_row(sco
 
 
 def test_the_page_names_measures_in_the_table_of_ablations_and_says_each_absence_once():
-    from adapt.evaluate.evaluate import _reasons
+    from adapt.evaluate.page import reasons_of
     from adapt.evaluate.report import ablation_rows
 
     row = {"setting": "full", "drive": "track", "psnr_face": 31.734, "sync_c": "–"}
     assert ablation_rows([row]) == [{"setting": "full", "drive": "track", "PSNR, face": "31.73", "Sync-C": "–"}]
     drives = {"track": {"null_reasons": {"lpips": "no weights"}}, "audio": {"null_reasons": {"lpips": "no weights"}}}
-    assert _reasons(drives) == {"LPIPS": "no weights"}
+    assert reasons_of(drives) == {"LPIPS": "no weights"}
     drives["audio"]["null_reasons"] = {"lpips": "no weights", "lmd": "no face"}
-    assert _reasons(drives) == {"LPIPS": "no weights", "LMD (audio)": "no face"}
+    assert reasons_of(drives) == {"LPIPS": "no weights", "LMD (audio)": "no face"}

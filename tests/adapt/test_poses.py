@@ -5,17 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapt.talk.poses import (
-    AnglePoses,
-    Blinks,
-    ClipPoses,
-    FixedPose,
-    GeneratedPoses,
-    euler_to_rotation,
-    neck_pivot,
-    ping_pong,
-    rotation_to_euler,
-)
+from adapt.talk.blinks import Blinks
+from adapt.talk.poses import AnglePoses, ClipPoses, FixedPose, GeneratedPoses, neck_pivot, ping_pong
+from heads.geometry.rotation import euler_to_rotation, rotation_to_euler
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import adapt.job
 from adapt.avatar import folder
 from adapt.avatar.avatar import load_avatar
 from adapt.clip import track_clip
-from adapt.job import adapt as make_avatar
 from adapt.fit.schedule import anchor_share
+from adapt.job import adapt as make_avatar
 from adapt.recipes import recipe as find_recipe
 from adapt.recipes import recipe_names
 from configs import InputError
@@ -61,7 +61,7 @@ def test_every_recipe_makes_an_avatar_that_opens_and_renders_the_same_again(worl
 
 
 def _windows(avatar, count):
-    from adapt.models.drive import AUDIO_CONTEXT
+    from heads.person.inputs import AUDIO_CONTEXT
 
     return torch.zeros(count, 2 * AUDIO_CONTEXT + 1, avatar.document["features"]["size"])
 
@@ -144,7 +144,7 @@ def test_a_pose_that_a_single_frame_did_not_show_is_not_tens_of_deviations_away(
     rows = {name: rows if name in ("intrinsics", "identity") else rows[:1] for name, rows in world.track.items()}
     head.calibrate(rows)
     net = head.color.net
-    away = (head.drive(world.track).condition - net.center) / net.scale
+    away = (head.inputs(world.track).vectors - net.center) / net.scale
     assert float(away[:, :3].abs().max()) < 6.0
 
 
@@ -195,7 +195,7 @@ def test_a_map_follows_pose_and_expression_as_the_prior_has_it_and_the_avatar_ke
 
 def test_a_training_frames_track_is_refined_by_its_pixels_and_no_other_frames_is(world):
     from adapt.fit.track_refinement import TrackRefinement
-    from adapt.models.drive import drive_of
+    from heads.person.inputs import head_inputs
 
     model = _rigged(world)
     model.talking.calibrate(world.track)
@@ -203,7 +203,7 @@ def test_a_training_frames_track_is_refined_by_its_pixels_and_no_other_frames_is
     model.refine_with(refinement)
     assert model.refiner is refinement
     assert "refiner" not in dict(model.named_children()), "no part of the avatar"
-    drive = drive_of(world.track, "cpu").pick([2])
+    drive = head_inputs(world.track, "cpu").pick([2])
     plain, _ = model.head(drive)
     with torch.no_grad():
         refinement.rows[2, :3] = 20.0
@@ -223,7 +223,7 @@ def test_own_residuals_come_in_more_slowly_where_a_prior_knows_how_heads_follow(
     for known in (False, True):
         model = _rigged(world)
         if known:
-            model.talking.follow(2, 10)
+            model.talking.add_appearance_basis(2, 10)
         for frames in (25, 125, 250):
             rates[known, frames] = {g["name"]: g["lr"] for g in groups_for_clip(model, 1.0, frames, patience=3.0)}
     assert "head.color" not in rates[False, 25]
@@ -314,7 +314,7 @@ def test_an_output_that_exists_is_not_touched(world, tmp_path):
 
 
 def test_ten_frames_are_too_few(tmp_path):
-    from adapt.avatar.video import VideoWriter
+    from shards.media.encode import VideoWriter
 
     with VideoWriter(tmp_path / "short.mp4", 64, 64) as writer:
         for _ in range(10):

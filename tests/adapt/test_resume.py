@@ -47,7 +47,7 @@ def run(world, out, recipe, budget=f"{STEPS}it", **options):
     )
 
 
-def killed_after(monkeypatch, step):
+def run_killed_after(step, *arguments):
     """Save after a step, then die; saves and measurements at other times fall where the clock lets them."""
     between = Fit._between
 
@@ -57,7 +57,10 @@ def killed_after(monkeypatch, step):
             fit.save()
             raise Killed
 
-    monkeypatch.setattr(Fit, "_between", dies)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Fit, "_between", dies)
+        with pytest.raises(Killed):
+            run(*arguments)
 
 
 def weights(out):
@@ -76,9 +79,7 @@ def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_weights(world, 
     whole = weights(tmp_path / "whole")
     for step in sorted(random.sample(range(1, STEPS), 2)):
         out = tmp_path / f"killed-{step}"
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            killed_after(patch, step)
-            run(world, out, recipe)
+        run_killed_after(step, world, out, recipe)
         assert (out / folder.STATE).is_file()
         torch.manual_seed(random.randrange(1 << 30))
         result = run(world, out, recipe, resume=True)
@@ -99,9 +100,7 @@ def test_densification_happens_in_these_few_steps(world, tmp_path):
 def test_stages_that_get_their_one_step_of_a_tiny_budget_get_it_after_a_kill_too(world, tmp_path, budget):
     whole = run(world, tmp_path / "whole", "fg3dgs", budget)
     assert whole["iterations"] > 2
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        killed_after(patch, 3)
-        run(world, tmp_path / "killed", "fg3dgs", budget)
+    run_killed_after(3, world, tmp_path / "killed", "fg3dgs", budget)
     assert run(world, tmp_path / "killed", "fg3dgs", budget, resume=True)["iterations"] == whole["iterations"]
     assert_equal(weights(tmp_path / "killed"), weights(tmp_path / "whole"), budget)
 

@@ -12,14 +12,14 @@ import soundfile
 
 import headstart
 from adapt.avatar.avatar import load_avatar
-from adapt.avatar.export.ply import export
-from adapt.avatar.video import read_frames
 from adapt.budget import Clock
 from adapt.evaluate.evaluate import evaluate
+from adapt.export import export
 from adapt.job import adapt as make_avatar
 from adapt.talk.talk import talk
 from cluster.storage import storage
 from configs import InputError
+from shards.media.decode import read_frames
 from tests.support.avatars import SIZE, make_world
 from tests.support.s3_faults import BUCKET, s3_server
 
@@ -101,13 +101,13 @@ def test_speech_from_a_bucket_becomes_the_same_video_in_a_bucket(made, s3, world
 
 def test_an_export_of_a_bucket_s_avatar_has_the_bytes_of_the_disk_s(made, s3, tmp_path):
     out = f"s3://{BUCKET}/{tmp_path.name}/ada.ply"
-    assert export(ADA, out)["ply"] == out
+    assert export(ADA, out)["out"] == out
     export(made[1], tmp_path / "ada.ply")
     assert storage.read_bytes(out) == (tmp_path / "ada.ply").read_bytes()
 
 
 def test_an_evaluation_in_a_bucket_has_its_record_page_and_video(made, s3, world, tmp_path, monkeypatch):
-    monkeypatch.setattr("adapt.evaluate.evaluate._open_sync", lambda uri: "not asked for")
+    monkeypatch.setattr("adapt.evaluate.tools.open_sync", lambda uri: "not asked for")
     out = f"s3://{BUCKET}/{tmp_path.name}/scores"
     assert evaluate(f"{ADA}/", world.video, f"{out}/", device="cpu")["report"] == f"{out}/report.html"
     assert storage.is_committed(out)

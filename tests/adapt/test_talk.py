@@ -7,13 +7,19 @@ import pytest
 import soundfile
 
 from adapt.avatar.avatar import load_avatar
-from adapt.avatar.export.ply import export, read_ply
-from adapt.avatar.video import read_frames, stream_sound, video_info
-from adapt.drivers.driving import Bounds, LoudnessDriver, RidgeDriver, drive
+from adapt.avatar.provenance import parse_tags
+from adapt.drivers.base import Bounds, drive
+from adapt.drivers.loudness import LoudnessDriver
+from adapt.drivers.ridge import RidgeDriver
 from adapt.job import adapt as make_avatar
-from adapt.talk.poses import rotation_to_euler
-from adapt.talk.talk import Talker, parse_controls, talk
+from adapt.talk.options import parse_controls
+from adapt.talk.talk import talk
+from adapt.talk.talker import Talker
 from configs import InputError
+from heads.geometry.rotation import rotation_to_euler
+from shards.media.decode import read_frames
+from shards.media.probe import video_info
+from shards.media.sound import stream_sound
 from tests.support.avatars import SIZE, make_world
 
 
@@ -90,7 +96,7 @@ def test_the_result_says_who_drove_and_the_file_that_it_is_synthetic(avatar, spe
     assert {"video", "frames", "fps", "driver", "delay_seconds"} <= result.keys()
     assert "ridge" in result["driver"]
     assert result["background"] == "original"
-    statement = video_info(tmp_path / "out.mp4")["provenance"]
+    statement = parse_tags(video_info(tmp_path / "out.mp4").tags)
     assert statement["synthetic"]
     assert statement["avatar"] == "ada"
     assert len(statement["avatar_sha256"]) == 64
@@ -128,7 +134,7 @@ def test_angles_controls_and_blinks_do_what_they_say(avatar, speech, tmp_path):
     open_jaw = _stream(opened, sound, [], blink="none", controls={"jaw": 1.0})
     assert np.abs(still - closed).max() > 0.02
     assert np.abs(still - open_jaw).max() > 0.02
-    from adapt.talk.talk import make_poses
+    from adapt.talk.options import make_poses
 
     poses = make_poses(opened, None, 15.0, None, None, "clip", 0).at(np.arange(2))
     assert np.degrees(rotation_to_euler(poses.rotation)[0, 0]) == pytest.approx(15, abs=1e-3)
@@ -224,6 +230,7 @@ def test_a_driver_that_errs_far_cannot_move_the_face_beyond_what_the_clip_showed
 
 def test_an_exploding_voice_keeps_the_face_in_its_place(avatar):
     class Exploding:
+        by_sound = True
         name, lookahead = "exploding", 0
 
         def stream(self):
@@ -251,22 +258,3 @@ def test_without_a_voice_the_jaw_follows_the_loudness():
     jaw = drive(driver, rows)["expression"][:, 0]
     assert jaw[:8].max() == 0
     assert jaw[12:].min() > 0.3
-
-
-def test_a_head_exports_as_gaussians_that_standard_viewers_read(avatar, tmp_path):
-    neutral = export(avatar, tmp_path / "neutral.ply")
-    export(avatar, tmp_path / "frame.ply", frame=3)
-    columns = read_ply(tmp_path / "neutral.ply")
-    opened = load_avatar(avatar, "cpu").gaussians()
-    assert neutral["gaussians"] == opened.n == len(columns["x"])
-    names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
-    names += ["scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
-    assert list(columns) == names
-    assert np.allclose(columns["x"], opened.means[0, :, 0].numpy() * 0.063, atol=1e-6)
-    assert np.allclose(1 / (1 + np.exp(-columns["opacity"])), opened.opacities[0].numpy().clip(1e-6, 1), atol=1e-3)
-    assert np.allclose(np.exp(columns["scale_1"]), opened.scales[0, :, 1].numpy() * 0.063, rtol=1e-3)
-    assert not np.array_equal(columns["x"], read_ply(tmp_path / "frame.ply")["x"])
-    with pytest.raises(InputError, match="frames 0 to"):
-        export(avatar, tmp_path / "none.ply", frame=9999)
-    with pytest.raises(InputError, match=r"ends in \.ply"):
-        export(avatar, tmp_path / "head.obj")

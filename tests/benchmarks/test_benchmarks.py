@@ -16,7 +16,7 @@ from benchmarks.results import peak_memory, row
 @pytest.fixture
 def clip():
     """100 frames: still and closed in the middle third, turned in the first, open in the last, one blink."""
-    from adapt.talk.poses import euler_to_rotation
+    from heads.geometry.rotation import euler_to_rotation
 
     yaw, gap = np.zeros(100), np.full(100, 0.02)
     yaw[:30], gap[70:] = np.linspace(0.4, 0.1, 30), np.linspace(0.1, 0.4, 30)

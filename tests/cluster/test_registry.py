@@ -7,33 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from cluster.registry import mlflow_client, registry, spool
-from cluster.registry.run_log import RunLog
+from cluster.registry import mlflow_client, registry
 from cluster.storage import storage
 from configs import InputError
+from tests.support.prior_folders import INFO, make_prior, sqlite_registry
 
-INFO = {
-    "schema": 1,
-    "prior": "sync-expert",
-    "config": {"steps": 3},
-    "rig": {"name": "mediapipe-478/1", "sha256": "a" * 64},
-    "features": {"name": "logmel", "size": 160},
-    "dataset": {"fingerprint": "f" * 16, "identities": ["ann", "bob"], "hours": 0.1, "licences": ["CC-BY-4.0"]},
-    "metrics": {"accuracy": 0.75},
-    "code_version": "0.1.0",
-    "serving": {
-        "module": "registry_toy",
-        "inputs": [{"name": "x", "dtype": "float32", "shape": [-1, 2]}],
-        "outputs": [{"name": "y", "dtype": "float32", "shape": [-1, 3]}],
-    },
-}
 TOY = '''
 """A loader module such as the registry's MLmodel names."""
 from pathlib import Path
@@ -50,41 +33,6 @@ def _load_pyfunc(path):
 '''
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory) -> Path:
-    """MLflow's SQLite file after its migrations, which take longer than any test here."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{path}"
-    mlflow_client.client().search_registered_models()
-    del os.environ["MLFLOW_TRACKING_URI"]
-    if before is not None:
-        os.environ["MLFLOW_TRACKING_URI"] = before
-    return path
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch, empty_store):
-    """An embedded registry of this test alone."""
-    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "home").mkdir()
-    shutil.copyfile(empty_store, tmp_path / "home" / "mlflow.db")
-    return tmp_path / "home"
-
-
-def make_prior(folder: Path, seed: int = 0, **changes) -> Path:
-    """A prior folder with random weights."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True)
-    weight = torch.randn(2, 3, generator=torch.Generator().manual_seed(seed))
-    save_file({"weight": weight}, folder / "weights.safetensors")
-    info = INFO | {"weights_sha256": storage.sha256(folder / "weights.safetensors")} | changes
-    (folder / "prior.json").write_text(json.dumps(info))
-    return folder
-
-
 def test_the_first_version_is_champion_and_promotion_moves_the_alias(home, tmp_path):
     first = registry.register("sync-expert", make_prior(tmp_path / "a", 1), metrics={"accuracy": 0.5})
     second = registry.register(
@@ -97,6 +45,23 @@ def test_the_first_version_is_champion_and_promotion_moves_the_alias(home, tmp_p
     listed = registry.list_models()
     assert [(v["version"], v["aliases"]) for v in listed[0]["versions"]] == [(1, []), (2, ["champion"])]
     assert listed[0]["versions"][1]["metrics"] == {"accuracy": 0.9}
+
+
+def test_a_version_that_does_not_fit_the_other_champions_never_becomes_champion_in_silence(home, tmp_path, caplog):
+    first = registry.register("sync-expert", make_prior(tmp_path / "a"))
+    assert first["champion"]
+    assert first["misfit"] is None
+    caplog.set_level("INFO", "headstart")
+    hears = {"prior": "audio-expression", "features": {"name": "hubert", "size": 1024}}
+    other = registry.register("audio-expression", make_prior(tmp_path / "b", **hears))
+    assert not other["champion"]
+    assert "hubert" in other["misfit"]
+    assert "audio-expression/1 does not become champion" in caplog.text
+    fitting = registry.register("audio-expression", make_prior(tmp_path / "c", prior="audio-expression"))
+    assert fitting["champion"]
+    asked = registry.promote("audio-expression", 1)
+    assert asked["aliases"] == ["champion"]
+    assert "hubert" in asked["misfit"]
 
 
 def test_show_tells_rig_features_data_and_licences_without_a_download(home, tmp_path):
@@ -170,23 +135,6 @@ def test_a_folder_that_is_no_prior_or_is_damaged_is_not_registered(home, tmp_pat
         registry.register("../x", make_prior(tmp_path / "b"))
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"rig": {"name": "flame", "sha256": "b" * 64}}, "rig of 'sync-expert'"),
-        ({"features": {"name": "hubert", "size": 1024}}, "audio features"),
-        ({"schema": 2}, "schema"),
-    ],
-)
-def test_priors_that_do_not_fit_together_are_refused_by_name_and_value(change, words):
-    with pytest.raises(InputError, match=words):
-        registry.check_compatible([INFO, INFO | {"prior": "audio-expression"} | change])
-
-
-def test_a_prior_without_audio_fits_every_audio_feature():
-    registry.check_compatible([INFO, INFO | {"prior": "expression-visual", "features": None}])
-
-
 @pytest.mark.slow
 def test_a_plain_mlflow_user_in_another_process_loads_the_champion_by_alias(home, tmp_path):
     source = make_prior(tmp_path / "a", 5)
@@ -217,107 +165,109 @@ except mlflow.exceptions.MlflowException as error:
     assert second == "refused"
 
 
-# ------------------------------------------------------------------------------------------------ tracking
+# ------------------------------------------------------------------------------------------------ servers
 
 
-def _only_run():
+def test_a_registration_waits_for_the_server_it_was_meant_for(home, tmp_path, empty_store, monkeypatch):
+    monkeypatch.setattr(mlflow_client, "reachable", lambda: False)
+    registry.register("sync-expert", make_prior(tmp_path / "p"))
+    monkeypatch.setattr(mlflow_client, "reachable", lambda: True)
+    before = mlflow_client.tracking_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_registry(tmp_path / "other", empty_store))
+    assert registry.register_waiting() == []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", before)
+    assert [r["version"] for r in registry.register_waiting()] == [1]
+
+
+def test_a_registry_that_says_no_is_a_sentence_beforehand_and_a_postponed_registration_afterwards(
+    home, tmp_path, monkeypatch
+):
+    assert registry.check() is None
     client = mlflow_client.client()
-    runs = client.search_runs([mlflow_client.experiment(client)])
-    assert len(runs) == 1
-    return client, runs[0]
+    client.delete_experiment(mlflow_client.experiment(client))
+    with pytest.raises(InputError, match=r"experiment 'headstart' was deleted.*mlflow experiments restore"):
+        registry.check()
+    kept = registry.register("sync-expert", make_prior(tmp_path / "a"))
+    assert kept["version"] is None
+    assert Path(kept["waiting"], "prior", "weights.safetensors").is_file()
+    with pytest.raises(InputError, match="was deleted"):
+        registry.register("sync-expert", tmp_path / "a", postpone=False)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/file/mlflow.db")
+    with pytest.raises(InputError, match=r"data base .* cannot be written"):
+        registry.check()
 
 
-def test_metrics_pictures_and_files_arrive_in_one_run(home, tmp_path):
-    tracker = RunLog("first", {"steps": 2, "model": {"width": 4}}, run=str(tmp_path / "run"), every=60)
-    for step in range(3):
-        tracker.log({"loss": 1.0 / (step + 1), "bad": float("nan")}, step)
-    tracker.image("face", np.linspace(0, 1, 12).reshape(2, 2, 3), 2)
-    (tmp_path / "report.md").write_text("good")
-    tracker.artifact(tmp_path / "report.md")
-    tracker.close()
-    client, run = _only_run()
-    assert run.data.params == {"steps": "2", "model.width": "4"}
-    history = client.get_metric_history(run.info.run_id, "loss")
-    assert [(m.step, m.value) for m in history] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
-    assert "bad" not in run.data.metrics
-    assert run.info.status == "FINISHED"
-    names = {f.path for f in client.list_artifacts(run.info.run_id)}
-    assert names == {"images", "report.md"}
-    assert client.list_artifacts(run.info.run_id, "images/face")[0].path.endswith("step-00000002.png")
-    assert not spool.waiting()
+def test_the_files_of_a_sqlite_registry_lie_beside_its_data_base(home, tmp_path, empty_store, monkeypatch, caplog):
+    caplog.set_level("INFO", "headstart")
+    sqlite_registry(tmp_path / "mine", empty_store)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mine/own.db")
+    registry.register("sync-expert", make_prior(tmp_path / "a"))
+    assert f"are placed beside it, in {tmp_path / 'mine' / 'artifacts'}" in caplog.text
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mine/own.db")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert registry.resolve("sync-expert").is_dir()
+    assert list((tmp_path / "mine" / "artifacts").rglob("weights.safetensors"))
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_a_resumed_training_goes_on_in_the_same_run_and_its_version_belongs_to_it(home, tmp_path):
-    for part in range(2):
-        tracker = RunLog("again", {"steps": 2}, run=str(tmp_path / "run"), every=60)
-        tracker.log({"loss": float(part)}, part)
-        tracker.close()
-    registry.register("sync-expert", make_prior(tmp_path / "a"), metrics={"accuracy": 1.0}, run=tmp_path / "run")
-    client, run = _only_run()
-    assert len(client.get_metric_history(run.info.run_id, "loss")) == 2
-    assert registry.show("sync-expert")["run_id"] == run.info.run_id
+@pytest.mark.parametrize("alias", ["v1", "V12", "Latest", "LATEST", "1", "a b"])
+def test_aliases_that_mlflow_keeps_for_itself_are_a_sentence(home, tmp_path, alias):
+    registry.register("sync-expert", make_prior(tmp_path / "a"))
+    with pytest.raises(InputError, match=f"alias '{alias}'.*such as champion"):
+        registry.promote("sync-expert", 1, alias=alias)
 
 
-def test_secrets_never_reach_parameters(home, tmp_path):
-    flat = mlflow_client.flatten(
-        {
-            "aws_secret_access_key": "hush",
-            "api-key": "hush",
-            "auth": {"token": "hush"},
-            "data": "https://me:hush@host/x",
-        }
-    )
-    assert flat == {"data": "https://host/x"}
+def test_a_champion_whose_files_are_gone_is_named_and_can_be_registered_again(home, tmp_path):
+    storage.write_json(tmp_path / "run" / "tracking.json", {"key": "k1"})
+    folder = make_prior(tmp_path / "a")
+    first = registry.register("sync-expert", folder, run=tmp_path / "run")
+    assert registry.list_models()[0]["versions"][0]["missing"] is None
+    shutil.rmtree(next((home / "artifacts").glob("*/artifacts/prior")))
+    listed = registry.list_models()[0]["versions"][0]
+    assert listed["aliases"] == ["champion"]
+    assert "its files are gone" in listed["missing"]
+    with pytest.raises(InputError, match=r"sync-expert/1: its files (are gone|cannot be fetched)"):
+        registry.resolve("sync-expert")
+    again = registry.register("sync-expert", folder, run=tmp_path / "run")
+    assert (first["version"], again["version"]) == (1, 2)
 
 
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def test_a_training_goes_on_without_its_server_and_all_is_sent_later(home, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{_free_port()}")
-    tracker = RunLog("away", {"steps": 1}, run=str(tmp_path / "run"), every=0.05)
-    tracker.log({"loss": 2.0}, 0)
-    time.sleep(0.2)
-    tracker.log({"loss": 1.0}, 1)
-    tracker.close(patience=10)
-    waiting = registry.register("sync-expert", make_prior(tmp_path / "a"), run=tmp_path / "run")
-    assert waiting["version"] is None
-    assert "metrics wait in" in capsys.readouterr().err
-    assert len(spool.waiting()) == 1
-    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # the embedded store stands for the server that came back
-    assert spool.send_all()["error"] is None
-    assert [r["name"] for r in registry.register_waiting()] == ["sync-expert"]
-    client, run = _only_run()
-    assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [2.0, 1.0]
-    assert registry.show("sync-expert")["run_id"] == run.info.run_id
-    assert not spool.waiting()
+def test_the_same_prior_of_the_same_run_is_registered_once_and_a_longer_training_beside_it(home, tmp_path):
+    storage.write_json(tmp_path / "run" / "tracking.json", {"key": "k1"})
+    registered = [
+        registry.register("sync-expert", make_prior(tmp_path / f"{seed}-{i}", seed), run=tmp_path / "run")["version"]
+        for i, seed in enumerate((1, 1, 2, 2, 1))
+    ]
+    assert registered == [1, 1, 2, 2, 1]
+    for version in (1, 2):
+        pulled = registry.resolve(f"sync-expert/{version}")
+        wanted = storage.sha256(next(tmp_path.glob(f"{version}-*")) / "weights.safetensors")
+        assert storage.sha256(pulled / "weights.safetensors") == wanted
 
 
-def test_a_diary_line_cut_short_by_a_crash_loses_only_itself(home):
-    diary = spool.Spool("torn", "torn", {})
-    diary.write({"metrics": {"loss": 1.0}, "step": 0, "time": 1})
-    diary.close()
-    with open(diary.folder / "diary.jsonl", "ab") as stream:
-        stream.write(b'{"metrics": {"lo')
-    again = spool.Spool("torn", "torn", {})
-    again.write({"metrics": {"loss": 3.0}, "step": 2, "time": 3})
-    again.close()
-    assert spool.send(again.folder) == 3
-    client, run = _only_run()
-    assert [m.step for m in client.get_metric_history(run.info.run_id, "loss")] == [0, 2]
+@pytest.mark.parametrize(
+    "at", ["log_artifacts", "create_registered_model", "create_model_version", "set_registered_model_alias"]
+)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_registration_killed_at_any_step_is_finished_by_the_next_attempt(home, tmp_path, monkeypatch, at, when):
+    from mlflow import MlflowClient
 
+    storage.write_json(tmp_path / "run" / "tracking.json", {"key": "k1"})
+    folder, real = make_prior(tmp_path / "a"), getattr(MlflowClient, at)
 
-def test_sending_twice_repeats_nothing(home):
-    diary = spool.Spool("twice", "twice", {})
-    diary.write({"metrics": {"loss": 1.0}, "step": 0, "time": 1})
-    spool.send(diary.folder)
-    (diary.folder / "sent").unlink()  # as after a crash between sending and writing it down
-    spool.send(diary.folder)
-    diary.close()
-    client, run = _only_run()
-    assert len(client.get_metric_history(run.info.run_id, "loss")) == 1
+    def killed(*args, **kwargs):
+        if when == "after":
+            real(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlflowClient, at, killed)
+    with pytest.raises(KeyboardInterrupt):
+        registry.register("sync-expert", folder, run=tmp_path / "run")
+    monkeypatch.setattr(MlflowClient, at, real)
+    assert registry.register("sync-expert", folder, run=tmp_path / "run")["version"] == 1
+    listed = registry.list_models()[0]["versions"]
+    assert [(v["version"], v["aliases"]) for v in listed] == [(1, ["champion"])]
+    assert storage.sha256(registry.resolve("sync-expert") / "weights.safetensors") == listed[0]["weights_sha256"]

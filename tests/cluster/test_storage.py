@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster import checkpoint
-from cluster.storage import remote, retry, storage
+from cluster.storage import local, remote, retry, storage
 from cluster.storage.errors import StorageError
 from tests.support.s3_faults import BUCKET, s3_server
 
@@ -100,7 +100,7 @@ def test_replacing_a_file_never_shows_a_part_of_it(tmp_path, monkeypatch):
     def fail(path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(storage, "_sync", fail)
+    monkeypatch.setattr(local, "sync", fail)
     with pytest.raises(StorageError, match="the disk is full; free some space"):
         storage.write_bytes(url, b"new and longer")
     assert url.read_bytes() == b"old"

@@ -89,14 +89,14 @@ def test_wrong_use_is_told():
 @pytest.mark.gpu
 @pytest.mark.skipif(not tinycudann_available(), reason="tinycudann is not installed here")
 def test_tinycudann_and_the_twin_agree():
-    native, twin = TriPlaneHash(backend="tinycudann").cuda(), TriPlaneHash(backend="torch").cuda()
+    native, reference = TriPlaneHash(backend="tinycudann").cuda(), TriPlaneHash(backend="torch").cuda()
     with torch.no_grad():
         native.params.normal_()
-    twin.load_state_dict(native.state_dict())
+    reference.load_state_dict(native.state_dict())
     points = torch.rand(4096, 3, device="cuda") * 5 - 2.5
-    torch.testing.assert_close(native(points), twin(points), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(native(points), reference(points), rtol=1e-3, atol=1e-3)
     grads = []
-    for encoding in (native, twin):
+    for encoding in (native, reference):
         encoding(points).square().sum().backward()
         grads.append(encoding.params.grad)
     torch.testing.assert_close(*grads, rtol=1e-2, atol=1e-2)

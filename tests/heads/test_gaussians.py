@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import InputError
+from heads.gaussians.cloud import Gaussians
 from heads.gaussians.free import Densifier, FreeGaussians
-from heads.gaussians.uv import Gaussians, UVGaussians, quaternion_product, quaternions, render_head
-from heads.raster.backends.reference import rotation_matrices
+from heads.gaussians.render import render_head
+from heads.gaussians.uv import UVGaussians
+from heads.geometry.rotation import quaternion_matrices as rotation_matrices
+from heads.geometry.rotation import quaternion_product, quaternions
 from tests.support.raster_scenes import small_rotations
 
 
@@ -67,7 +70,7 @@ def test_gather_and_scatter_are_inverse():
         uv.gather(torch.zeros(2, 14, 8, 8))
 
 
-@given(st.integers(0, 10_000), st.floats(0.1, 10), st.sampled_from(["bind", "bind_torch"]))
+@given(st.integers(0, 10_000), st.floats(0.1, 10), st.sampled_from(["bind", "bind_reference"]))
 @settings(max_examples=25, deadline=None)
 def test_gaussians_follow_any_rigid_motion_and_scale_exactly(seed, scale, how):
     rig = small_rig()
@@ -97,15 +100,15 @@ def test_the_kernel_and_its_twin_agree_with_gradients():
         vertices[:, 4] = vertices[:, 2] + 1e-3
         vertices.requires_grad_(True)
         maps = random_maps(uv, batches[1]).requires_grad_(True)
-        kernel, twin = uv.bind(vertices, maps), uv.bind_torch(vertices, maps)
+        kernel, reference = uv.bind(vertices, maps), uv.bind_reference(vertices, maps)
         # A quaternion and its negative are the same rotation; the two ways may choose differently.
-        sign = (kernel.quats.detach() * twin.quats.detach()).sum(-1, True).sign()
+        sign = (kernel.quats.detach() * reference.quats.detach()).sum(-1, True).sign()
         parts = [
-            (kernel.means, twin.means),
-            (kernel.quats, twin.quats * sign),
-            (kernel.scales, twin.scales),
-            (kernel.opacities, twin.opacities),
-            (kernel.colors, twin.colors),
+            (kernel.means, reference.means),
+            (kernel.quats, reference.quats * sign),
+            (kernel.scales, reference.scales),
+            (kernel.opacities, reference.opacities),
+            (kernel.colors, reference.colors),
         ]
         weights = [torch.randn(a.shape, generator=g, dtype=a.dtype) for a, _ in parts]
         for a, b in parts:
@@ -137,7 +140,7 @@ def test_triangles_without_area_give_finite_gaussians_and_gradients():
     for collapsed in (rig.mean * 0, rig.mean * torch.tensor([1.0, 0, 0])):
         vertices = collapsed[None].clone().requires_grad_(True)
         maps = random_maps(uv, 1, torch.float32).requires_grad_(True)
-        for how in (uv.bind, uv.bind_torch):
+        for how in (uv.bind, uv.bind_reference):
             g = how(vertices, maps)
             total = g.means.sum() + g.quats.sum() + g.scales.sum()
             for tensor in (total, *torch.autograd.grad(total, (vertices, maps))):

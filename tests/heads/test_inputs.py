@@ -1,13 +1,23 @@
-"""What drives a head: rotation vectors, neighbourhoods, drives; and the backdrop that follows the pose."""
+"""What drives a head: rotation vectors, neighbourhoods, inputs; and the backdrop that follows the pose."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from heads.geometry.rotation import rotation_matrix, rotation_vector
 from heads.person.backdrop import Backdrop
 from heads.person.image_registration import planes, register
-from heads.person.inputs import make_drive, neighbourhood, rotation_matrix, rotation_vector
+from heads.person.inputs import (
+    AUDIO_CONTEXT,
+    POSE,
+    TRACK_CONTEXT,
+    feature_windows,
+    frame_vectors,
+    head_inputs,
+    neighbourhood,
+    pose_vectors,
+)
 
 
 def track(frames=6, expressions=5):
@@ -46,24 +56,24 @@ def test_a_neighbourhood_holds_the_frame_and_the_means_around_it():
     assert torch.equal(neighbourhood(rows[:1]), torch.zeros(1, 3))
 
 
-def test_a_drive_depends_only_on_the_tracks_near_a_frame():
+def test_inputs_depend_only_on_the_tracks_near_a_frame():
     full = track(20)
     part = {k: v if k == "intrinsics" else v[5:16] for k, v in full.items()}
-    torch.testing.assert_close(make_drive(full).condition[10], make_drive(part).condition[5])
+    torch.testing.assert_close(head_inputs(full).vectors[10], head_inputs(part).vectors[5])
 
 
-def test_a_drive_refuses_missing_and_uneven_entries():
+def test_inputs_refuse_missing_and_uneven_entries():
     bad = track()
     bad["gaze"] = bad["gaze"][:3]
     with pytest.raises(ValueError, match="differ in frames"):
-        make_drive(bad)
+        head_inputs(bad)
     del bad["gaze"]
     with pytest.raises(ValueError, match="no entry 'gaze'"):
-        make_drive(bad)
+        head_inputs(bad)
 
 
 def test_a_new_backdrop_stands_still_and_a_bent_one_moves_the_body_only():
-    backdrop = Backdrop(40, 48, conditions=4)
+    backdrop = Backdrop(40, 48, inputs=4)
     with torch.no_grad():
         backdrop.background.uniform_()
         backdrop.body.uniform_()
@@ -81,7 +91,7 @@ def test_a_new_backdrop_stands_still_and_a_bent_one_moves_the_body_only():
 
 
 def test_no_pose_bends_the_body_further_than_the_reach():
-    backdrop = Backdrop(16, 16, conditions=2)
+    backdrop = Backdrop(16, 16, inputs=2)
     torch.nn.init.normal_(backdrop.bend.weight)
     far, farther = (backdrop.displacement(torch.tensor([x, 0.0])) for x in (1e3, 1e6))
     assert torch.equal(far, farther)
@@ -92,7 +102,7 @@ def test_the_backdrop_starts_from_what_the_clip_shows():
     frames = np.full((3, 32, 32, 3), 50, np.uint8)
     mattes = np.zeros((3, 32, 32), np.uint8)
     frames[:, 16:], mattes[:, 16:] = 200, 255
-    backdrop = Backdrop(32, 32, conditions=2)
+    backdrop = Backdrop(32, 32, inputs=2)
     head = torch.zeros(3, 32, 32)
     head[:, 16:24, 12:20] = 1
     frames[:, 16:24, 12:20] = 7
@@ -118,7 +128,7 @@ def test_what_the_head_hides_learns_next_to_nothing_from_what_shines_through():
 
 
 def test_the_body_starts_to_follow_the_pose_as_it_does_in_the_clip():
-    # Stripes and a gradient, moved by up to four px with the first of two conditions; nothing is optimised.
+    # Stripes and a gradient, moved by up to four px with the first of two inputs; nothing is optimised.
     x = np.arange(96) / 8
     rows = np.arange(64)[:, None] / 64
 
@@ -131,10 +141,10 @@ def test_the_body_starts_to_follow_the_pose_as_it_does_in_the_clip():
     mattes, head = np.full((12, 64, 64), 255, np.uint8), torch.zeros(12, 64, 64)
     unseen = torch.tensor([1.3, 0.0])
     errors = []
-    for conditions in (None, poses):
-        backdrop = Backdrop(64, 64, conditions=2)
+    for given in (None, poses):
+        backdrop = Backdrop(64, 64, inputs=2)
         backdrop.calibrate(poses)
-        backdrop.initialise(frames, mattes, head, range(12), conditions)
+        backdrop.initialise(frames, mattes, head, range(12), given)
         shown = backdrop(unseen).detach().numpy() * 255
         errors.append(np.abs(shown - frame(2.6))[:, 8:-8].mean())
     assert errors[1] < 0.3 * errors[0], errors
@@ -158,10 +168,46 @@ def test_registration_finds_where_a_region_went_and_leaves_blank_frames_alone():
 
 
 def test_a_smaller_picture_is_the_same_view():
-    backdrop = Backdrop(32, 32, conditions=2)
+    backdrop = Backdrop(32, 32, inputs=2)
     with torch.no_grad():
         backdrop.background[..., :16] = 0.2
         backdrop.background[..., 16:] = 0.8
     small = backdrop(torch.zeros(2), 16, 16)
     assert small.shape == (16, 16, 3)
     assert abs(float(small[:, :6].mean()) - 0.2) < 0.02
+
+
+def test_inputs_are_picked_changed_and_moved_without_losing_what_belongs_to_all_frames():
+    inputs = head_inputs(track(10)).with_(index=torch.arange(10))
+    part = inputs.pick([7, 2])
+    assert part.index.tolist() == [7, 2]
+    assert torch.equal(part.vectors, inputs.vectors[[7, 2]])
+    assert torch.equal(part.intrinsics, inputs.intrinsics)
+    assert part.features is None
+    assert len(inputs.pick(slice(2, 5))) == 3
+    assert inputs.to("cpu").with_(index=None).index is None
+
+
+def test_cut_frames_serve_as_neighbours_only():
+    full = track(20)
+    del full["intrinsics"]
+    cut = head_inputs(full, cut=TRACK_CONTEXT)
+    assert len(cut) == 20 - 2 * TRACK_CONTEXT
+    assert cut.intrinsics is None
+    assert torch.equal(cut.vectors, head_inputs(full).vectors[TRACK_CONTEXT:-TRACK_CONTEXT])
+
+
+def test_pose_vectors_are_the_poses_of_the_frame_and_its_neighbours():
+    vectors = frame_vectors(track(8))
+    width = vectors.shape[1]
+    poses = pose_vectors(neighbourhood(vectors))
+    assert poses.shape == (8, 3 * POSE)
+    assert torch.equal(poses[:, :POSE], vectors[:, :POSE])
+    assert torch.equal(poses[:, POSE : 2 * POSE], neighbourhood(vectors)[:, width : width + POSE])
+
+
+def test_feature_windows_repeat_the_ends():
+    rows = feature_windows(torch.arange(5.0)[:, None], torch.tensor([0, 4]))
+    assert rows.shape == (2, 2 * AUDIO_CONTEXT + 1, 1)
+    assert rows[0, :, 0].tolist()[AUDIO_CONTEXT:] == [0, 1, 2, 3, 4] + [4] * (AUDIO_CONTEXT - 4)
+    assert rows[1, :, 0].tolist()[: AUDIO_CONTEXT + 1] == [0] * (AUDIO_CONTEXT - 4) + [0, 1, 2, 3, 4]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from heads.compose import compose_face_mouth, compose_regions, over
+from heads.compose import over
 from heads.motion.audio import AudioEncoder, AudioNet, frame_windows
 from heads.motion.fields import CrossModalMotion, FaceMotion, MouthMotion
 
@@ -110,10 +110,10 @@ def test_audio_net_refuses_a_window_it_was_not_built_for():
 def test_composition_follows_the_paper_and_needs_no_order_of_opaque_parts():
     face, mouth, eyes = torch.rand(3, 1, 4, 5, 3).unbind(0)
     a_face, a_mouth, a_eyes = torch.rand(3, 1, 4, 5, 1).unbind(0)
-    color, alpha = compose_face_mouth(face * a_face, a_face, mouth * a_mouth, a_mouth)
+    color, alpha = over([(face * a_face, a_face), (mouth * a_mouth, a_mouth)])
     torch.testing.assert_close(color, face * a_face + mouth * a_mouth * (1 - a_face))
     torch.testing.assert_close(alpha, 1 - (1 - a_face) * (1 - a_mouth))
-    color, _ = compose_regions((face, torch.ones_like(a_face)), (eyes, torch.zeros_like(a_eyes)), (mouth, a_mouth))
+    color, _ = over([(eyes, torch.zeros_like(a_eyes)), (face, torch.ones_like(a_face)), (mouth, a_mouth)])
     torch.testing.assert_close(color, eyes + face)
     color, alpha = over([(face * a_face, a_face)], background=torch.ones(3))
     assert torch.equal(alpha, torch.ones_like(alpha))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,13 @@ from scipy import sparse
 
 from configs import InputError
 from heads.masks import fill_polygons
-from heads.rig import CONTROLS, load_rig
+from heads.rig import CONTROLS, Rig, load_rig
 from heads.rig.atlas import signed_areas
-from heads.rig.facemesh import EYE_LEFT, EYE_RIGHT, IRIS_LEFT, IRIS_RIGHT, LID_PAIRS, LIPS_INNER
+from heads.rig.facemesh import EYE_LEFT, EYE_RIGHT, IRIS_LEFT, IRIS_RIGHT, LID_PAIRS, LIPS_INNER, N_SURFACE
 from heads.rig.packing import packed_atlas
+from heads.rig.registry import rig_kinds
+from heads.rig.rig import RigKind
+from tests.support.ict_rig import slots, write_ict_folder
 
 REGIONS = {
     "face", "lips", "eye_left", "eye_right", "eyeball_left", "eyeball_right",
@@ -244,7 +249,7 @@ def test_files_that_are_no_rig_are_refused(tmp_path):
     (tmp_path / "noise.npz").write_bytes(b"PK\x03\x04 not really")
     np.savez(tmp_path / "else.npz", x=np.zeros(3))
     (tmp_path / "empty").mkdir()
-    for name, match in (("noise.npz", "not a readable npz"), ("else.npz", "FLAME needs"), ("empty", "found neither")):
+    for name, match in (("noise.npz", "not a readable npz"), ("else.npz", "FLAME needs"), ("empty", "no known kind")):
         with pytest.raises(InputError, match=match):
             load_rig(tmp_path / name)
 
@@ -378,53 +383,145 @@ def test_flame_files_with_missing_or_unfitting_arrays_are_refused(tmp_path):
 # ---------------------------------------------------------------------------------------------------- ICT-FaceKit
 
 
-def write_obj(path, points):
-    """A grid of quads with texture coordinates, as ICT-FaceKit writes them."""
-    lines = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in points]
-    lines += [f"vt {k % 100 / 100:.4f} {k // 100 / 300:.4f}" for k in range(len(points))]
-    lines += [f"f {k}/{k} {k + 1}/{k + 1} {k + 101}/{k + 101} {k + 100}/{k + 100}" for k in range(1, 300) if k % 100]
-    path.write_text("\n".join(lines) + "\n")
-
-
 @pytest.fixture(scope="module")
 def ict_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ict") / "FaceXModel"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    neutral = rng.normal(size=(24_600, 3)) * [6, 9, 7]
-    neutral[21_451:23_021] = rng.normal(size=(1570, 3)) * 0.3 + [3.15, 2, 6]
-    neutral[23_021:24_591] = rng.normal(size=(1570, 3)) * 0.3 + [-3.15, 2, 6]
-    write_obj(folder / "generic_neutral_mesh.obj", neutral)
-    jaw, blink = neutral.copy(), neutral.copy()
-    jaw[:100, 1] -= 2.0
-    blink[13_294:13_677, 1] -= 0.5
-    for name, points in (("identity000", neutral * 1.05), ("jawOpen", jaw), ("eyeBlink_L", blink)):
-        write_obj(folder / f"{name}.obj", points)
-    return folder.parent
+    return write_ict_folder(tmp_path_factory.mktemp("ict"))
 
 
-def test_ict_facekit_loads_with_its_blend_shapes_blinks_and_eyes(ict_folder):
-    ict = load_rig(ict_folder)
-    assert (ict.n_vertices, ict.n_identity, ict.n_expression) == (24_600, 1, 1)
-    zero = torch.zeros(1, 1)
-    rest = ict.vertices(zero, zero)[0]
-    scale = 1 / 6.3
-    opened = ict.vertices(zero, ict.control("jaw")["expression"][None])[0]
-    assert (opened - rest)[:100, 1].mean() == pytest.approx(2.0 * scale, rel=0.05)
-    blink = ict.vertices(zero, zero, torch.tensor([[1.0, 0.0]]))[0]
-    assert (blink - rest)[13_294:13_677, 1].mean() == pytest.approx(0.5 * scale, rel=0.05)
-    turned = ict.vertices(zero, zero, None, torch.tensor([[[0.3, 0.0], [0.0, 0.0]]]))[0]
-    moved = (turned - rest).abs().sum(1) > 1e-6
+def test_ict_facekit_moves_as_its_blend_shapes_blinks_and_eyes_do(ict_folder):
+    ict, source = load_rig(f"ict:{ict_folder}"), load_rig()
+    assert (ict.n_vertices, ict.n_identity) == (24_591, 4)
+    assert ict.face_uvs.shape == (len(ict.faces), 3, 2)
+    scale = float(1 / (source.eyeball_centres[0] - source.eyeball_centres[1]).norm())
+    used = slots(source)
+    for control in ("jaw", "smile"):
+        theirs = posed(source, **{control: 1.0}) - posed(source)
+        ours = posed(ict, **{control: 1.0}) - posed(ict)
+        torch.testing.assert_close(ours[used], theirs * scale, atol=1e-4, rtol=1e-3)
+    blink = posed(ict, blink_left=1.0) - posed(ict)
+    torch.testing.assert_close(
+        blink[used], (posed(source, blink_left=1.0) - posed(source)) * scale, atol=1e-4, rtol=1e-3
+    )
+    zero = torch.zeros(1, 4), torch.zeros(1, ict.n_expression)
+    turned = ict.vertices(*zero, None, torch.tensor([[[0.3, 0.0], [0.0, 0.0]]]))[0]
+    moved = (turned - posed(ict)).abs().sum(1) > 1e-6
     assert bool(moved[21_451:23_021].all())
     assert not bool(moved[:21_451].any() or moved[23_021:].any())
-    assert ict.face_uvs.shape == (len(ict.faces), 3, 2)
-    assert rest[21_451:23_021, 0].mean() > 0  # the left eye
+    assert posed(ict)[21_451:23_021, 0].mean() > 0  # the left eye
+
+
+def test_ict_facekit_finds_facemesh_landmarks_by_its_68(ict_folder):
+    ict, source = load_rig(f"ict:{ict_folder}"), load_rig()
+    surface, irises = ict.landmark_vertices[:N_SURFACE], ict.landmarks(ict.mean)[N_SURFACE:]
+    assert surface.tolist() == slots(source)[:N_SURFACE].tolist()
+    # Irises lie on vertices of the eyeballs, of which several may share a place.
+    scale = (source.eyeball_centres[0] - source.eyeball_centres[1]).norm()
+    expected = (source.mean[N_SURFACE:478] - source.eyeball_centres.mean(0)) / scale
+    torch.testing.assert_close(irises, expected, atol=1e-4, rtol=1e-4)
+    assert ict.landmarks(torch.zeros(2, 5, ict.n_vertices, 3)).shape == (2, 5, 478, 3)
+    assert ict.landmarks(ict.expression).shape == (ict.n_expression, 478, 3)
+    wide = torch.tensor([[0.0, 0.0, 0.0, 0.0]])
+    assert ict.lid_scale(wide).tolist() == [[1.0, 1.0]]
+
+
+def test_ict_facekit_has_every_region_that_a_head_needs(ict_folder):
+    ict = load_rig(f"ict:{ict_folder}")
+    present = {name for name, label in ict.regions.items() if bool((ict.face_regions == label).any())}
+    assert present >= REGIONS - {"ear"}
+    lips = posed(ict)[part(ict, "lips")]
+    assert bool((lips[:, 1] > 0.5).all())
+    assert bool((posed(ict)[part(ict, "eye_left")][:, 0] > 0).all())
+
+
+def test_landmarks_beside_a_rig_are_taken_as_they_are(ict_folder, tmp_path):
+    shutil.copytree(ict_folder, tmp_path / "ict")
+    file = tmp_path / "ict/FaceXModel/landmarks.json"
+    file.write_text(json.dumps({"facemesh": list(range(478))}))
+    ict = load_rig(tmp_path / "ict")
+    assert ict.landmark_vertices.tolist() == list(range(478))
+    assert torch.equal(ict.landmarks(ict.mean), ict.mean[:478])
+    for wrong in ("{}", '{"facemesh": [1, 2]}', json.dumps({"facemesh": [24_591] * 478}), "["):
+        file.write_text(wrong)
+        load_rig.cache_clear()
+        with pytest.raises(InputError, match="478 vertex numbers"):
+            load_rig(tmp_path / "ict")
 
 
 def test_an_ict_mesh_of_another_topology_is_refused(ict_folder, tmp_path):
-    import shutil
-
     shutil.copytree(ict_folder, tmp_path / "ict")
-    write_obj(tmp_path / "ict/FaceXModel/jawOpen.obj", np.zeros((500, 3)))
-    with pytest.raises(InputError, match="has 500 vertices, expected 24600"):
+    jaw = tmp_path / "ict/FaceXModel/jawOpen.obj"
+    jaw.write_text("\n".join(jaw.read_text().splitlines()[:500]))
+    with pytest.raises(InputError, match="has 500 vertices, expected 24591"):
         load_rig(tmp_path / "ict")
+    neutral = tmp_path / "ict/FaceXModel/generic_neutral_mesh.obj"
+    neutral.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    with pytest.raises(InputError, match="has 3 vertices, expected at least 24591"):
+        load_rig(tmp_path / "ict")
+
+
+# ---------------------------------------------------------------------------------------------------- registry
+
+
+def test_a_rig_says_where_it_came_from_and_is_found_there_again(ict_folder):
+    assert load_rig().record == {"name": "mediapipe-478/1", "sha256": load_rig().sha256, "source": "mediapipe"}
+    by_path = load_rig(ict_folder)
+    assert by_path.record["source"] == f"ict:{ict_folder.resolve()}"
+    assert load_rig(by_path.source).sha256 == by_path.sha256
+
+
+def test_a_rig_without_landmarks_says_what_to_do(tmp_path):
+    pytest.importorskip("smplx")
+    np.savez(tmp_path / "FLAME_NEUTRAL.npz", **small_flame())
+    flame = load_rig(f"flame:{tmp_path}")
+    assert flame.n_landmarks == 0
+    with pytest.raises(InputError, match=r"names no FaceMesh landmarks.*landmarks\.json"):
+        flame.landmarks(flame.mean)
+    assert type(flame.to("meta")) is type(flame)
+
+
+def test_unknown_rigs_are_refused_with_what_is_known(tmp_path):
+    with pytest.raises(InputError, match="did you mean 'mediapipe'"):
+        load_rig("mediapip")
+    with pytest.raises(InputError, match="no such file or folder"):
+        load_rig("ict:/nowhere")
+    with pytest.raises(InputError, match="expected a folder with generic_neutral_mesh"):
+        load_rig("ict")
+    (tmp_path / "rig.txt").write_text("x")
+    with pytest.raises(InputError, match=r"no known kind of rig.*ict: a folder of ICT-FaceKit"):
+        load_rig(tmp_path / "rig.txt")
+
+
+class Point:
+    """An entry point of an installed package."""
+
+    def __init__(self, name, value):
+        self.name, self.value, self._loaded = name, "package.module:RIG", value
+
+    def load(self):
+        if isinstance(self._loaded, Exception):
+            raise self._loaded
+        return self._loaded
+
+
+def test_other_packages_offer_rigs_by_entry_point(monkeypatch):
+    kind = RigKind(name="box", about="nothing", accepts=lambda path: False, load=lambda path: Rig(small_rig()))
+    monkeypatch.setattr("heads.rig.registry.metadata.entry_points", lambda group: [Point("box", kind)])
+    assert "box" in rig_kinds()
+    assert load_rig("box").record["source"] == "box"
+    load_rig.cache_clear()
+    for wrong, match in ((ImportError("no"), "cannot be imported"), (3, "expected a heads.rig.rig.RigKind")):
+        monkeypatch.setattr("heads.rig.registry.metadata.entry_points", lambda group: [Point("box", wrong)])  # noqa: B023
+        with pytest.raises(InputError, match=match):
+            load_rig("box")
+
+
+def small_rig():
+    """Arrays of the smallest rig: one triangle."""
+    zeros = np.zeros
+    return {
+        "name": np.array("box"), "region_names": np.array(["face"]), "landmark_vertices": zeros(0, np.int64),
+        "mean": np.eye(3), "identity": zeros((1, 3, 3)), "expression": zeros((1, 3, 3)), "eyelids": zeros((2, 3, 3)),
+        "eyeball_centres": zeros((2, 3)), "eyeball_identity": zeros((1, 2, 3)), "face_uvs": np.full((1, 3, 2), 0.5),
+        "faces": np.array([[0, 1, 2]]), "face_regions": zeros(1), "eyeball_vertices": zeros(3), "lid_gap": zeros((2, 3)),
+        "control_names": np.array([]), "control_expression": zeros((0, 1)),
+    }  # fmt: skip

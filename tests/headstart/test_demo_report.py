@@ -18,9 +18,13 @@ from configs import InputError
 from headstart.cli.demo import show
 from headstart.cli.output import console
 from headstart.demo.cast import HeldOutPerson, real_cast
+from headstart.demo.corpus import demo_folder
+from headstart.demo.people import _side_by_side
+from headstart.demo.priors import train_prior
 from headstart.demo.report import HEADLINES, best_of, comparison, line_chart, smooth, table, write_demo_report
 from headstart.demo.speed import FEWEST, SHARES, steps_that_fit
-from headstart.demo.story import PRIORS, Story, _folder, _pretrain, _side_by_side, demo
+from headstart.demo.story import PRIORS, demo
+from headstart.demo.telling import Story
 from shards.synthetic.mp4 import write_mp4
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -244,7 +248,7 @@ def test_wrong_hold_outs_and_outputs_are_sentences(tmp_path):
         with pytest.raises(InputError, match=words):
             demo(tmp_path / "x", **options)
     assert not (tmp_path / "x").exists()
-    assert _folder(tmp_path / "new").is_dir()
+    assert demo_folder(tmp_path / "new").is_dir()
 
 
 def test_the_steps_of_a_prior_fit_its_time_and_stay_sensible():
@@ -256,12 +260,12 @@ def test_the_steps_of_a_prior_fit_its_time_and_stay_sensible():
 
 
 def test_side_by_side_is_as_long_as_the_avatar_and_keeps_its_sound(tmp_path):
-    from adapt.avatar.video import video_info
+    from shards.media.probe import video_info
 
     _side_by_side(film(tmp_path / "a.mp4", 0.6, 48), film(tmp_path / "b.mp4", 1.0, 32), tmp_path / "both.mp4")
     info = video_info(tmp_path / "both.mp4")
-    assert (info["width"], info["height"], info["audio"]) == (64, 32, True)
-    assert info["seconds"] == pytest.approx(1.0, abs=0.1)
+    assert (info.width, info.height, info.has_audio) == (64, 32, True)
+    assert info.seconds == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_summary_names_people_priors_scores_and_failures(story):
@@ -283,8 +287,8 @@ def test_a_held_out_person_knows_what_is_unknown():
 
 
 def test_a_training_that_was_asked_to_end_ends_the_demo(monkeypatch, tmp_path):
-    monkeypatch.setattr("pretrain.train.pretrain", lambda *_, **__: {"finished": False})
+    monkeypatch.setattr("headstart.demo.priors.pretrain", lambda *_, **__: {"finished": False})
     story = Story("Invented people")
     with pytest.raises(KeyboardInterrupt), story.stage("pretraining", vital=False):
-        _pretrain("sync-expert", "data", tmp_path, 30, 0, False, [])
+        train_prior("sync-expert", "data", tmp_path, 30, 0, False, [])
     assert not story.failed

@@ -14,12 +14,14 @@ from heads.measures.face import component_importance, lip_motion, mouth_directio
 from heads.rig import load_rig
 from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.config import AudioExpressionConfig, DiffusionConfig
-from pretrain.audio_expression.model import Denoiser
-from pretrain.audio_expression.prior import AudioExpressionPrior, ExpressionModel
+from pretrain.audio_expression.inference import AudioExpressionPrior
+from pretrain.audio_expression.model import Denoiser, ExpressionModel
+from pretrain.audio_expression.objective import SequenceObjective
+from pretrain.audio_expression.prior import AudioExpression
 from pretrain.audio_expression.targets import flatten_targets, split_targets
-from pretrain.audio_expression.task import AudioExpressionTask, SequenceObjective
+from pretrain.audio_expression.task import AudioExpressionTask
 from pretrain.audio_expression.view import WindowView, vary
-from pretrain.audio_expression.windows import RecentMean, Stitcher, fade, frame_noise, level_of
+from pretrain.audio_expression.windows import RecentStatistics, Stitcher, fade, frame_noise, utterance_statistics
 from pretrain.baselines.baselines import RidgeFit, apply_ridge, area_under_curve, correlation, principal_columns
 from pretrain.data.sequences import Sequence
 
@@ -104,8 +106,8 @@ def test_windows_that_agree_are_joined_without_a_trace():
     assert np.allclose(np.concatenate(parts), features, atol=1e-6)
 
 
-def test_the_level_of_a_recording_is_that_of_its_last_seconds():
-    rows, recent = sound(40), RecentMean(memory=20, overlap=4)
+def test_the_statistics_of_a_recording_are_those_of_its_last_seconds():
+    rows, recent = sound(40), RecentStatistics(memory=20, overlap=4)
     assert np.allclose(recent(rows[:16]), rows[:16].mean(0), atol=1e-6)
     assert np.allclose(recent(rows[12:28]), rows[8:28].mean(0), atol=1e-6)
 
@@ -147,11 +149,11 @@ def changed(**values) -> AudioExpressionConfig:
     return load_config(AudioExpressionConfig, {**to_dict(CONFIG), **values})
 
 
-def test_caution_shrinks_what_the_network_adds_to_the_regression_and_nothing_else():
-    calm = random_prior(changed(diffusion={"sample_steps": 3, "caution": 0.5}))
+def test_the_correction_weight_shrinks_what_the_network_adds_to_the_regression_and_nothing_else():
+    calm = random_prior(changed(diffusion={"sample_steps": 3, "correction_weight": 0.5}))
     bold, features = random_prior(), sound(12)
     assert np.array_equal(bold.sample(features)["expression"], calm.sample(features)["expression"])
-    linear = bold.sample(features, steps=1, temperature=0.0, mean=features.mean(0), trust=0.0)["expression"]
+    linear = bold.sample(features, steps=1, temperature=0.0, mean=features.mean(0), correction_weight=0.0)["expression"]
     expected = apply_ridge(bold.model.denoiser.linear.weight.numpy(), features)[:, :K]
     assert np.allclose(linear, expected, atol=2e-3), "without the network it is the regression"
     full, half = (prior.expect(features)["expression"] for prior in (bold, calm))
@@ -178,15 +180,15 @@ def test_a_stream_with_its_spread_taken_out_gives_what_the_whole_gives(block):
     assert len(prior.find_style(features, np.zeros((75, K), np.float32), iterations=2)) == 6
 
 
-def test_a_level_of_another_shape_is_refused_with_what_to_give():
+def test_utterance_statistics_of_another_shape_is_refused_with_what_to_give():
     features = sound(20)
-    with pytest.raises(InputError, match=r"shape \(12,\).* expects \(2, 12\); give prior.level"):
+    with pytest.raises(InputError, match=r"shape \(12,\).* expects \(2, 12\); give prior.utterance_statistics"):
         random_prior(changed(scale=True)).sample(features, mean=features.mean(0))
     with pytest.raises(InputError, match="scale is true and centre is false"):
         changed(scale=True, centre=False)
 
 
-def test_a_training_window_is_levelled_as_a_recording_is():
+def test_a_training_window_is_normalised_as_a_recording_is():
     class Segment:
         key, clip, identity, length = "a/b-00000", "b", "a", 50
         audio = np.ones(32000, np.float32)
@@ -203,7 +205,7 @@ def test_a_training_window_is_levelled_as_a_recording_is():
     model = ExpressionModel(config, SIZE, K, 1)
     ours = model.normalise(*(torch.from_numpy(window[name])[None] for name in ("features", "mean")))
     rows = Segment().features("logmel")
-    theirs = model.normalise(torch.from_numpy(rows)[None], torch.from_numpy(level_of(rows, True))[None])
+    theirs = model.normalise(torch.from_numpy(rows)[None], torch.from_numpy(utterance_statistics(rows, True))[None])
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
@@ -331,7 +333,7 @@ def test_features_of_another_name_or_size_are_refused_in_a_sentence():
     prior = random_prior()
     with pytest.raises(InputError, match=r"expects \(frames, 12\) of 'logmel'"):
         prior.sample(np.zeros((10, 7), np.float32))
-    with pytest.raises(InputError, match="'hubert': this audio-expression prior hears 'logmel'"):
+    with pytest.raises(InputError, match="'hubert': this audio-expression prior uses 'logmel'"):
         prior.check_features(sound(3), name="hubert")
     with pytest.raises(InputError, match="64 rows and the track 60"):
         prior.find_style(sound(64), np.zeros((60, K), np.float32))
@@ -460,10 +462,9 @@ def test_scores_know_their_ends():
 
 def test_a_trained_prior_opens_expects_and_finds_a_style_without_the_samplers(monkeypatch):
     made = random_prior()
-    info = {"config": {}, "dataset": {"identities": ["ann", "bob", "cyd"]}, "features": {"size": SIZE}}
-    monkeypatch.setattr("pretrain.folder.restored_config", lambda info: CONFIG)
+    info = {"config": to_dict(CONFIG), "dataset": {"identities": ["ann", "bob", "cyd"]}, "features": {"size": SIZE}}
     monkeypatch.setitem(sys.modules, "diffusers", None)  # importing it now fails
-    opened = AudioExpressionPrior.restore(info, made.model.state_dict(), torch.device("cpu"))
+    opened = AudioExpression.restore(info, made.model.state_dict(), torch.device("cpu"))
     features = sound(40)
     np.testing.assert_array_equal(opened.expect(features)["expression"], made.expect(features)["expression"])
     opened.find_style(features, np.zeros((40, K), np.float32), iterations=2)

@@ -11,15 +11,15 @@ import torch
 
 from configs import InputError, load_config
 from heads.gaussians.uv import UVGaussians
+from heads.geometry.camera import project
 from heads.rig import load_rig
 from pretrain.expression_visual.baseline import texture_copy
 from pretrain.expression_visual.config import ExpressionVisualConfig
-from pretrain.expression_visual.evidence import angles_to_frontal, psnr, relative_angles
+from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.expression_visual.model import COLOUR, VisualModel
 from pretrain.expression_visual.objective import VisualObjective
-from pretrain.expression_visual.prior import ExpressionVisualPrior
 from pretrain.expression_visual.task import ExpressionVisualTask
-from pretrain.expression_visual.unwrap import TexelSurface, facing, mirror_index, project, unhidden, visibility, within
+from pretrain.expression_visual.unwrap import TexelSurface, facing, mirror_index, unhidden, visibility, within
 from pretrain.expression_visual.view import ReferenceView, pixel_weight
 from tests.support.talkers import talkers
 
@@ -130,7 +130,7 @@ def test_an_eyeball_is_seen_through_open_lids_and_not_through_closed_ones():
 
 
 def test_no_hole_shows_in_the_neck_and_the_cranium_of_an_untrained_head():
-    from heads.gaussians.uv import render_head
+    from heads.gaussians.render import render_head
 
     rig, yaws = load_rig(), (0.0, 0.6, 1.5, 3.1)
     pose = {name: torch.cat([frontal(yaw=yaw)[name] for yaw in yaws]) for name in frontal()}
@@ -348,19 +348,8 @@ def test_clothes_and_far_background_do_not_count_and_the_mouth_counts_most():
 def test_a_perceptual_loss_without_its_weights_is_refused():
     with pytest.raises(InputError, match=r"loss\.perceptual is set and loss\.lpips is not"):
         load_config(ExpressionVisualConfig, {"loss": {"perceptual": 0.1}})
-
-
-def test_scores_measure_what_they_say():
-    image = torch.zeros(1, 8, 8, 3)
-    mask = torch.zeros(1, 8, 8)
-    mask[:, :4] = 1
-    target = image.clone()
-    target[:, 4:] = 1  # outside the mask
-    target[:, :4] = 0.1
-    assert float(psnr(image, target, mask)) == pytest.approx(20, abs=1e-3)
-    turn = frontal(yaw=0.3)["rotation"].numpy()
-    assert float(angles_to_frontal(turn)[0]) == pytest.approx(0.3, abs=1e-4)
-    assert float(relative_angles(turn, frontal(yaw=-0.2)["rotation"][0].numpy())[0]) == pytest.approx(0.5, abs=1e-4)
+    with pytest.raises(InputError, match=r"loss\.lpips is 'vgg\.pth', expected two weight files: BACKBONE,LINEAR"):
+        load_config(ExpressionVisualConfig, {"loss": {"perceptual": 0.1, "lpips": "vgg.pth"}})
 
 
 @pytest.mark.parametrize("change", [{"across": 2}, {"wide": 2}, {"augment": {"mirror": 2}}])

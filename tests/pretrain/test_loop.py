@@ -275,12 +275,10 @@ def test_bad_datasets_are_refused_with_what_to_do(tmp_path):
 
 
 def test_a_dataset_of_another_rig_is_refused(monkeypatch):
-    from heads import rig
-
     class Other:
         name, sha256 = "other/1", "f" * 64
 
-    monkeypatch.setattr(rig, "load_rig", lambda *_: Other())
+    monkeypatch.setattr("pretrain.data.split.load_rig", lambda *_: Other())
     with pytest.raises(InputError, match=r"tracked with the rig mediapipe.*has other/1"):
         open_split(
             task_class("audio-expression"), load_config(task_class("audio-expression").config_class, SMALL), talkers()

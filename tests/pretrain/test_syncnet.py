@@ -203,6 +203,7 @@ def test_a_clip_shorter_than_a_second_is_refused():
 
 
 def test_scores_carry_syncnets_own_figures_or_say_why_not():
+    from adapt.evaluate.measures.base import Tools
     from adapt.evaluate.scoring import Scorer
 
     rng = np.random.default_rng(6)
@@ -210,9 +211,10 @@ def test_scores_carry_syncnets_own_figures_or_say_why_not():
     masks = {name: np.ones((30, 48, 48), np.float32) for name in ("face", "head", "mouth_inside")}
 
     def scored(syncnet, sound) -> dict:
-        scorer = Scorer(
-            lambda frames: (landmarks[: len(frames)], np.ones(len(frames), bool)), "-", "-", 30, 30, syncnet
-        )
+        def detect(frames):
+            return landmarks[: len(frames)], np.ones(len(frames), bool)
+
+        scorer = Scorer(Tools(detect, "-", "-", syncnet), expected=30, every=30)
         scorer.add(pictures / 255, pictures, landmarks, masks)
         return scorer.result("no features", sound)
 

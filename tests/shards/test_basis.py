@@ -10,7 +10,7 @@ import pytest
 from configs import InputError
 from heads.rig import load_rig
 from shards.basis import basis
-from shards.tracking.coefficients import default_fitter
+from shards.tracking.coefficients import fitter_of
 from shards.tracking.pose import intrinsics_for, project
 from shards.tracking.shape_statistics import (
     Clip,
@@ -27,7 +27,7 @@ SIZE = 512
 
 def clip(seed: int, frames: int = 40) -> Clip:
     """A made-up person who talks, blinks and nods: the shipped rig's motion seen by our camera, with a little noise."""
-    fitter, rng = default_fitter(), np.random.default_rng(seed)
+    fitter, rng = fitter_of(), np.random.default_rng(seed)
     t = np.arange(frames) / 25
     identity = rng.normal(size=64) * 0.7
     expression = np.sin(2 * np.pi * (t[:, None] * rng.uniform(1, 4, 32) + rng.random(32))) * (t[:, None] > 0.4)

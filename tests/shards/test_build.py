@@ -14,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.views import SequenceView
 from configs import InputError
-from shards import Reader, SequenceView, open_dataset
-from shards.build.build import build, find_clips
+from shards import Reader, open_dataset
+from shards.build.build import build
+from shards.build.find import find_clips
 from shards.check.verify import verify
+from shards.format.catalogue import read_catalogue, write_catalogue
 from shards.people.consent import read_consent
 from shards.people.forget import forget
 from tests.support.fake_tracker import TRACKER, write_video
@@ -260,14 +263,34 @@ def test_a_consent_file_that_now_says_otherwise_is_reported(videos, tmp_path):
     assert "now says robert, licence owned" in entry["reason"]
 
 
-def test_another_rig_than_the_datasets_is_refused_before_any_work(videos, tmp_path, monkeypatch):
-    import shards.build.build as module
+def test_another_rig_than_the_datasets_is_refused_before_any_work(videos, tmp_path):
+    from dataclasses import replace
 
     run(videos, tmp_path / "d")
+    catalogue = read_catalogue(str(tmp_path / "d"))
+    assert catalogue.rig["name"].startswith("mediapipe")
+    assert catalogue.rig["source"] == "mediapipe"
+    assert open_dataset(tmp_path / "d").read(0).meta["rig"] == catalogue.rig
+    write_catalogue(str(tmp_path / "d"), replace(catalogue, rig={"name": "other/1", "sha256": "f" * 64}))
     write_video(videos, "eve")
-    monkeypatch.setattr(module, "default_rig", lambda: {"name": "other/1", "sha256": "f" * 64})
-    with pytest.raises(InputError, match="now it is other/1"):
+    with pytest.raises(InputError, match=r"made with rig other/1 .* use the same rig \(--rig\)"):
         run(videos, tmp_path / "d")
+
+
+def test_a_rig_by_path_is_recorded_with_its_place(videos, tmp_path):
+    import shutil
+
+    from heads.rig import load_rig
+
+    shutil.copy(
+        next(Path(load_rig.__wrapped__.__code__.co_filename).parent.glob("data/mediapipe.npz")), tmp_path / "mine.npz"
+    )
+    run(videos, tmp_path / "d", rig=tmp_path / "mine.npz")
+    rig = open_dataset(tmp_path / "d").rig
+    assert rig["source"].endswith(str(tmp_path / "mine.npz"))
+    assert rig["sha256"] == load_rig().sha256
+    write_video(videos, "eve")
+    assert run(videos, tmp_path / "d")["built_clips"] == 1  # with the dataset's rig
 
 
 def test_a_touched_file_is_still_the_same_one(videos, tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from configs import InputError
-from shards.media.decode import probe, read_video
+from shards.media.decode import read_video
+from shards.media.probe import video_info
 from shards.media.sound import read_audio
 from tests.support.videos import clock_picture, read_clock, turn, write_video
 
@@ -56,7 +57,7 @@ def test_rotation_flags_are_obeyed(tmp_path, degrees, corner):
     assert picture.shape == ((128, 96, 3) if degrees in (90, 270) else (96, 128, 3))
     y, x = (3 if c == 0 else -3 for c in corner)
     assert picture[y, x, 0] > 150 > picture[y, x, 1]  # the red corner, turned clockwise
-    info = probe(path)
+    info = video_info(path)
     assert (info.height, info.width) == picture.shape[:2]
 
 
@@ -89,11 +90,11 @@ def test_sound_stays_in_step_with_the_pictures_through_aac_priming(tmp_path, rat
 
 
 def test_probe_tells_size_rate_length_and_sound(tmp_path):
-    info = probe(write_video(tmp_path / "a.mp4", [clock_picture(0)] * 30, 30, sound=np.zeros(16_000)))
-    assert (info.width, info.height, info.rotation, info.has_audio) == (128, 96, 0, True)
+    info = video_info(write_video(tmp_path / "a.mp4", [clock_picture(0)] * 30, 30, sound=np.zeros(16_000)))
+    assert (info.width, info.height, info.orientation.degrees, info.has_audio) == (128, 96, 0, True)
     assert info.fps == pytest.approx(30, abs=0.1)
     assert info.seconds == pytest.approx(1.0, abs=0.05)
-    assert not probe(write_video(tmp_path / "b.mp4", [clock_picture(0)] * 3)).has_audio
+    assert not video_info(write_video(tmp_path / "b.mp4", [clock_picture(0)] * 3)).has_audio
 
 
 def test_what_is_no_video_is_refused_in_one_sentence(tmp_path):
@@ -114,7 +115,7 @@ def test_what_is_no_video_is_refused_in_one_sentence(tmp_path):
         "": "is a folder",
     }
     for name, match in cases.items():
-        for call in (probe, lambda path: list(read_video(path))):
+        for call in (video_info, lambda path: list(read_video(path))):
             with pytest.raises(InputError, match=match) as error:
                 call(tmp_path / name)
             assert "\n" not in str(error.value)

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.views import SequenceView
 from configs import InputError
-from shards import PairView, Reader, SequenceView, SyncView, open_dataset
+from shards import PairView, Reader, open_dataset
 from shards.read.plan import EpochPlan
+from shards.read.view import PlainView
 from tests.support.samples import make_dataset
 
 VIEW = SequenceView(window=4)
@@ -154,7 +156,6 @@ def test_a_pair_view_reads_only_the_members_it_uses(dataset, monkeypatch):
 
 
 def test_a_wide_pair_draws_the_widest_mouths_and_the_farthest_turned_heads():
-    from shards.read import view as views
 
     count, shown = 40, []
     turned = np.radians(np.arange(count))  # farthest from frame 0: the last ones
@@ -171,7 +172,6 @@ def test_a_wide_pair_draws_the_widest_mouths_and_the_farthest_turned_heads():
     assert set(shown) <= {*range(10), *range(30, 40)}
     assert {*range(10)} & set(shown)
     assert {*range(30, 40)} & set(shown)
-    assert views.mouth_gap(landmarks)[0] == pytest.approx(0.39)
     few = [PairView(wide=0.25)._widened(np.array([20]), rotation[0], track, rng)[0] for _ in range(200)]
     assert 0.65 < np.mean(np.array(few) == 20) < 0.85
 
@@ -190,17 +190,23 @@ def test_views_return_what_they_promise(dataset):
     np.testing.assert_allclose(pair["source_intrinsics"][:2], sample.track["intrinsics"][:2] / 2)
     # The blue channel of the fixture says which frame it is: image and track must be of the same one.
     assert abs(pair["source_image"][..., 2].mean() * 255 - 4 * pair["source_expression"][0]) < 3
-    sync = SyncView(window=3, size=16)(sample, rng)
-    assert sync["frames"].shape == (3, 16, 16, 3)
-    whole = sample.features("logmel")
-    start = next(i for i in range(3) if np.array_equal(whole[i : i + 3], sync["features"]))
-    assert np.array_equal(whole[start + sync["shift"] :][:3], sync["other_features"])
-    assert abs(sync["frames"][0, ..., 2].mean() * 255 - 4 * start) < 3
 
 
 def test_features_that_were_not_built_are_refused_before_the_first_step(dataset):
     with pytest.raises(InputError, match="no audio features 'hubert'"):
         Reader(dataset, SequenceView(features="hubert"), batch_size=4)
+
+
+def test_a_view_that_does_not_say_what_it_needs_is_refused_when_the_reader_is_made(dataset):
+    with pytest.raises(TypeError, match="has no features and no window and no needs_sound"):
+        Reader(dataset, lambda sample, rng: {}, batch_size=4)
+    keys = keys_of(Reader(dataset, PlainView(lambda sample, rng: {"n": sample.length}), batch_size=4, epochs=1))
+    assert len(keys) == len(dataset)
+
+
+def test_a_window_longer_than_a_segment_is_refused(dataset):
+    with pytest.raises(InputError, match="window 51: a segment has at most 50 frames"):
+        Reader(dataset, SequenceView(window=51), batch_size=4)
 
 
 @pytest.mark.parametrize(("size", "rank", "world"), [(2, 0, 3), (4, 3, 3)])

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.views import SequenceView
 from configs import InputError
-from shards import PairView, Reader, SequenceView, open_dataset
+from shards import PairView, Reader, open_dataset
 from shards.build.build import build
-from shards.check.verify import info, verify
+from shards.check.info import info
+from shards.check.verify import verify
 from shards.people.forget import forget
 from shards.tar.tars import register_remote_schemes
 from tests.support.fake_tracker import TRACKER, write_video

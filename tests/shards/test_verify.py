@@ -11,7 +11,8 @@ import pytest
 
 from configs import InputError
 from shards import DatasetWriter, open_dataset, sample_key
-from shards.check.verify import info, verify
+from shards.check.info import info
+from shards.check.verify import verify
 from shards.people.forget import forget
 from shards.people.withdrawn import withdrawn_people
 from tests.support.samples import RIG, make_dataset, parts

@@ -26,7 +26,7 @@ class World:
     track: dict[str, np.ndarray]
     sound: np.ndarray
 
-    def segments(self, path, *, seconds=None, start=0.0, size=None, crop_box=None, identity=None, stop=None):
+    def segments(self, path, *, seconds=None, start=0.0, size=None, crop_box=None, identity=None, rig=None, stop=None):
         """What ``shards.tracking.track_frames`` would say, for this video only."""
         assert Path(path) == self.video
         first = round(start * 25)
@@ -56,7 +56,7 @@ def make_world(folder: Path, frames: int = FRAMES) -> World:
     """Draw the person, let their jaw follow the loudness of a tone, and write the video."""
     import soundfile
 
-    from adapt.avatar.video import VideoWriter
+    from shards.media.encode import VideoWriter
 
     rng = np.random.default_rng(0)
     loud = np.clip(np.sin(np.arange(frames) / 3.0), 0, 1).astype(np.float32)
@@ -74,7 +74,7 @@ def make_world(folder: Path, frames: int = FRAMES) -> World:
 
 
 def _tracks(frames: int, loud: np.ndarray) -> dict[str, np.ndarray]:
-    from adapt.talk.poses import euler_to_rotation
+    from heads.geometry.rotation import euler_to_rotation
     from heads.rig import load_rig
 
     rig, t = load_rig("mediapipe"), np.arange(frames)
@@ -94,7 +94,8 @@ def _tracks(frames: int, loud: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _draw(track: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    from heads.gaussians.uv import UVGaussians, render_head
+    from heads.gaussians.render import render_head
+    from heads.gaussians.uv import UVGaussians
     from heads.rig import load_rig
 
     rig = load_rig("mediapipe")

@@ -40,7 +40,7 @@ def small_rotations(vectors: Tensor) -> Tensor:
 def brute_force(means, quats, scales, opacities, colors, viewmat, K, width, height, eps2d=0.3, clamp=0.999):
     """One picture [H, W, D + 1] (depth last) and alpha [H, W] of one scene in float64, straight from the formulas.
 
-    Written for reading, not for speed, and on purpose unlike the twin: full 3x3 covariances, explicit loops over
+    Written for reading, not for speed, and on purpose unlike the reference: full 3x3 covariances, explicit loops over
     Gaussians, no tiles, no boxes.
     """
     order = sorted(range(len(means)), key=lambda n: float((viewmat[:3, :3] @ means[n] + viewmat[:3, 3])[2]))

@@ -1,110 +1,113 @@
-"""Gaussians as a ``.ply`` in the convention of 3D Gaussian Splatting, which standard viewers open."""
+"""``.ply`` as 3D Gaussian Splatting writes it: float32 columns, SH degree 0, logarithmic scales, opacity as logits.
+
+Integer and byte columns are left out on purpose: some readers misalign rows over them, others take red, green and
+blue for a point cloud. Source of the convention: Kerbl et al., 3D Gaussian Splatting (2023), reference code.
+"""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cluster.storage.staging import staged
+from adapt.avatar.export.axes import OPENGL, checked_axes, half_turn, to_axes
+from adapt.avatar.export.cloud import Cloud, colors_of
+from adapt.avatar.export.files import RECORD_KEY, Record, as_json, parse_record, partial_file, statement
+from configs import InputError
 
-# Degree-0 spherical harmonic: viewers show 0.5 + C0 * f_dc.
-SH_C0 = 0.28209479177387814
-MEAN_EYE_DISTANCE = 0.063  # metres in one rig unit
+SUFFIXES = (".ply",)
+# The convention names no axes; in these a head is upright and faces the viewer in Spark and three.js.
+AXES = OPENGL
+COLUMNS = (
+    "x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity",
+    "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3",
+)  # fmt: skip
+_NEEDED = tuple(name for name in COLUMNS if not name.startswith("n"))
 
 
-def write_ply(
-    path: str | Path,
-    means: np.ndarray,
-    quats: np.ndarray,
-    scales: np.ndarray,
-    opacities: np.ndarray,
-    colors: np.ndarray,
-    *,
-    comments: tuple[str, ...] = (),
-) -> None:
-    """Write ``N`` Gaussians, binary little-endian, atomically.
+def write(path: str | Path, cloud: Cloud, record: Record, axes: str | None = None) -> None:
+    """Write a cloud given in OpenCV axes, atomically.
 
     Args:
-        means: ``[N, 3]``, metres, OpenCV axes (x right, y down, z forward), as 3DGS files have them.
-        quats: ``[N, 4]`` wxyz, any length.
-        scales: ``[N, 3]`` standard deviations, metres; stored as logarithms.
-        opacities: ``[N]`` in (0, 1); stored as logits.
-        colors: ``[N, 3]`` RGB in [0, 1]; stored as degree-0 coefficients.
-        comments: header comments, one line each.
+        record: see ``Provenance.as_dict``; goes into header comments.
+        axes: ``opencv`` or ``opengl``; by default ``opengl``.
     """
-    count = len(means)
-    names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
-    names += [f"scale_{i}" for i in range(3)] + [f"rot_{i}" for i in range(4)]
-    alpha = np.clip(opacities, 1e-6, 1 - 1e-6)
-    unit = quats / np.maximum(np.linalg.norm(quats, axis=1, keepdims=True), 1e-12)
-    columns = [
-        means,
-        np.zeros((count, 3)),
-        (np.clip(colors, 0.0, 1.0) - 0.5) / SH_C0,
-        np.log(alpha / (1 - alpha))[:, None],
-        np.log(np.maximum(scales, 1e-9)),
-        unit,
-    ]
-    rows = np.concatenate(columns, 1).astype("<f4")
-    header = ["ply", "format binary_little_endian 1.0"]
-    header += [f"comment {' '.join(comment.split())}" for comment in comments]
-    header += [f"element vertex {count}", *(f"property float {name}" for name in names), "end_header"]
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(("\n".join(header) + "\n").encode("ascii", "replace") + rows.tobytes())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    axes = checked_axes(axes, AXES)
+    with partial_file(Path(path)) as partial, partial.open("wb") as file:
+        file.write(header(cloud.n, record, axes))
+        file.write(rows(to_axes(cloud, axes)).tobytes())
 
 
-def read_ply(path: str | Path) -> dict[str, np.ndarray]:
-    """The columns of a binary little-endian float PLY such as :func:`write_ply` makes, by property name."""
-    data = Path(path).read_bytes()
-    end = data.index(b"end_header\n") + len(b"end_header\n")
-    header = data[:end].decode("ascii").splitlines()
-    count = int(next(line.split()[2] for line in header if line.startswith("element vertex")))
-    names = [line.split()[2] for line in header if line.startswith("property float")]
-    rows = np.frombuffer(data, "<f4", count * len(names), end).reshape(count, len(names))
-    return {name: rows[:, i] for i, name in enumerate(names)}
+def header(count: int, record: Record, axes: str) -> bytes:
+    """The header of a file with so many Gaussians."""
+    lines = ["ply", "format binary_little_endian 1.0", f"comment {statement(record)}"]
+    lines += [f"comment {RECORD_KEY} {as_json(record, axes)}", f"comment axes {axes}", "comment units metres"]
+    lines += [f"element vertex {count}", *(f"property float {name}" for name in COLUMNS), "end_header"]
+    return ("\n".join(lines) + "\n").encode("ascii", "replace")
 
 
-@staged(reads=("avatar",), writes="out")
-def export(
-    avatar: str | Path, out: str | Path, *, frame: int | None = None, device: str = "cpu", overwrite: bool = False
-) -> dict[str, Any]:
-    """Write one moment of an avatar's head as ``.ply``.
+def rows(cloud: Cloud) -> np.ndarray:
+    """The table ``[N, 17]`` little-endian float32, columns as in ``COLUMNS``."""
+    table = np.zeros((cloud.n, len(COLUMNS)), "<f4")
+    opacities = cloud.opacities.astype(np.float64)
+    table[:, 0:3] = cloud.means
+    table[:, 6:9] = cloud.f_dc
+    table[:, 9] = np.log(opacities / (1 - opacities))
+    table[:, 10:13] = np.log(cloud.scales)
+    table[:, 13:17] = cloud.quats
+    return table
 
-    Args:
-        avatar: the avatar's folder or ``s3://`` URL.
-        out: the ``.ply`` to make, a path or an ``s3://`` URL.
-        frame: a frame of the clip that the avatar was adapted to; ``None`` is the neutral head.
-        overwrite: replace an existing file.
 
-    Returns:
-        ``{"ply", "gaussians", "bytes"}``.
+def read(path: str | Path) -> Cloud:
+    """The cloud of a binary little-endian PLY of float columns, in OpenCV axes where its comments name axes.
 
     Raises:
-        InputError: no avatar, frame out of range, ``out`` exists or is no ``.ply``.
+        InputError: another kind of PLY, a column missing, or a file cut short.
     """
-    from adapt.avatar.avatar import load_avatar
-    from adapt.outputs import claim
-
-    out = claim(out, suffix=".ply", overwrite=overwrite)
-    opened = load_avatar(avatar, device=device)
-    gaussians = opened.gaussians(frame)
-    arrays = {name: getattr(gaussians, name)[0].detach().cpu().numpy() for name in
-              ("means", "quats", "scales", "opacities", "colors")}  # fmt: skip
-    write_ply(
-        out,
-        arrays["means"] * MEAN_EYE_DISTANCE,
-        arrays["quats"],
-        arrays["scales"] * MEAN_EYE_DISTANCE,
-        arrays["opacities"],
-        arrays["colors"],
-        comments=(opened.provenance("").statement().replace("video", "head"), "units metres"),
+    data = Path(path).read_bytes()
+    lines, at = _header_lines(path, data)
+    columns = _columns(path, lines, data, at)
+    cloud = Cloud.make(
+        np.stack([columns[name] for name in ("x", "y", "z")], 1),
+        np.stack([columns[f"rot_{i}"] for i in range(4)], 1),
+        np.exp(np.stack([columns[f"scale_{i}"] for i in range(3)], 1)),
+        1 / (1 + np.exp(-columns["opacity"].astype(np.float64))),
+        colors_of(np.stack([columns[f"f_dc_{i}"] for i in range(3)], 1)),
     )
-    return {"ply": str(out), "gaussians": len(arrays["means"]), "bytes": out.stat().st_size}
+    return half_turn(cloud) if f"comment axes {OPENGL}" in lines else cloud
+
+
+def read_record(path: str | Path) -> dict[str, object] | None:
+    """What a file says about itself, ``None`` where it says nothing."""
+    with Path(path).open("rb") as file:
+        data = file.read(65536)
+    mark = f"comment {RECORD_KEY} "
+    lines, _ = _header_lines(path, data)
+    return next((parse_record(line.removeprefix(mark)) for line in lines if line.startswith(mark)), None)
+
+
+def _header_lines(path: str | Path, data: bytes) -> tuple[list[str], int]:
+    """The header's lines and where the rows begin."""
+    mark = b"end_header\n"
+    end = data.find(mark)
+    if not data.startswith(b"ply") or end < 0:
+        raise InputError(f"{path}: no PLY header; expected a file written by headstart export")
+    return data[:end].decode("ascii", "replace").splitlines(), end + len(mark)
+
+
+def _columns(path: str | Path, lines: list[str], data: bytes, at: int) -> dict[str, np.ndarray]:
+    """The columns ``[N]`` by name."""
+    properties = [line.split() for line in lines if line.startswith("property ")]
+    if "format binary_little_endian 1.0" not in lines or any(words[1] != "float" for words in properties):
+        raise InputError(f"{path}: expected a binary little-endian PLY of float columns only")
+    names = [words[2] for words in properties]
+    missing = [name for name in _NEEDED if name not in names]
+    if missing:
+        raise InputError(f"{path}: column '{missing[0]}' is missing; expected {', '.join(_NEEDED)}")
+    count = int(next((line.split()[2] for line in lines if line.startswith("element vertex ")), "0"))
+    if len(data) - at < count * len(names) * 4:
+        raise InputError(
+            f"{path}: cut short: {count} Gaussians announced, {len(data) - at} bytes of rows; copy it again"
+        )
+    table = np.frombuffer(data, "<f4", count * len(names), at).reshape(count, len(names))
+    return {name: table[:, i] for i, name in enumerate(names)}

@@ -1,6 +1,6 @@
-"""The CPU rasteriser as two differentiable functions: `project` and `rasterize`.
+"""The CPU rasteriser as two differentiable functions: ``project`` and ``rasterize``.
 
-They are two, so that `means2d` is a node of the graph as in gsplat: strategies retain its gradient to densify.
+They are two, so that ``means2d`` is a node of the graph as in gsplat: strategies retain its gradient to densify.
 Work is cut into chunks of Gaussians and bands of tiles. Gradients are written per (tile, Gaussian) pair and summed in
 a fixed order, so pictures and gradients are the same bits for any number of threads (the gradient of the viewmats,
 a sum over chunks, only for the same number).
@@ -8,54 +8,61 @@ a sum over chunks, only for the same number).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from heads.raster import threads
+from heads.raster import bind, threads
+from heads.raster.arrays import chunks, flat, worthwhile_threads
+from heads.raster.backends.base import Backend, Binding
 from heads.raster.camera import Camera
 from heads.raster.kernels import binning, compositing, projection
+from heads.raster.probes import Probe, version
+from heads.raster.simd import caching
 from heads.raster.simd.vector import WIDTH
 
-_MIN_CHUNK = 4096  # Gaussians below which a second thread costs more than it saves
 _MIN_PAIRS = 5000  # (Gaussian, tile) pairs, likewise
 _CHANNELS = (1, 3, 4, 8, 16, 32)  # compiled numbers of channels; others are padded up
 MAX_CHANNELS = _CHANNELS[-1]
 
 
-def _flat(tensor: Tensor) -> np.ndarray:
-    """A contiguous tensor as a flat array that shares its memory."""
-    return tensor.detach().contiguous().numpy().reshape(-1)
-
-
-def _chunks(sets: int, number: int, parts: int) -> list[tuple[int, int, int]]:
-    """(set, first, last) pieces of `sets` x `number` items: about one per thread, cut at multiples of the width."""
-    pieces = max(1, min(-(-parts // sets), number // _MIN_CHUNK)) if sets else 1
-    step = -(-number // pieces)
-    step = -(-step // WIDTH) * WIDTH
-    return [(s, first, min(first + step, number)) for s in range(sets) for first in range(0, number, max(step, 1))]
-
-
-def _worthwhile_threads(items: int) -> int:
-    return max(1, min(threads.get_num_threads(), items // _MIN_CHUNK))
+@cache
+def probe() -> Probe:
+    """Our CPU rasteriser: numba, threads, and where compiled kernels are kept."""
+    folder = caching.cache_folder()
+    detail = f"numba {version('numba')}, {threads.get_num_threads()} threads, compiled kernels in {folder}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        return Probe("cpu", True, f"{detail} (not writable: every process compiles again)", "set HEADSTART_CACHE")
+    return Probe("cpu", True, detail)
 
 
 class _Project(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, means, quats, scales, opacities, viewmats, Ks, camera, compensate):
+    def forward(
+        ctx: Any, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor, Ks: Tensor,
+        camera: Camera, compensate: bool,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         batches, number = means.shape[:2]
         cameras = viewmats.shape[1]
         shape = (batches, cameras, number)
         means2d, conics = means.new_empty(*shape, 2), means.new_empty(*shape, 3)
         depths, radii = means.new_empty(shape), torch.empty(*shape, 2, dtype=torch.int32)
         compensations = means.new_empty(shape if compensate else 0)
-        inputs = [_flat(t) for t in (means, quats, scales, opacities, viewmats, Ks)]
-        outputs = [_flat(t) for t in (means2d, conics, depths, radii, compensations)]
-        limit = _worthwhile_threads(batches * cameras * number)
+        inputs = [flat(t) for t in (means, quats, scales, opacities, viewmats, Ks)]
+        outputs = [flat(t) for t in (means2d, conics, depths, radii, compensations)]
+        limit = worthwhile_threads(batches * cameras * number)
 
         def job(image: int, first: int, last: int) -> None:
             planes = (camera.near_plane, camera.far_plane)
@@ -64,7 +71,7 @@ class _Project(torch.autograd.Function):
                 camera.eps2d, camera.radius_clip, compensate, *outputs,
             )  # fmt: skip
 
-        threads.run(job, _chunks(batches * cameras, number, limit), limit)
+        threads.run(job, chunks(batches * cameras, number, limit), limit)
         ctx.save_for_backward(means, quats, scales, viewmats, Ks, means2d, conics, depths, compensations)
         ctx.camera, ctx.compensate = camera, compensate
         ctx.mark_non_differentiable(radii)
@@ -72,20 +79,22 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, v_means2d, v_conics, v_depths, _v_radii, v_compensations):
+    def backward(
+        ctx: Any, v_means2d: Tensor, v_conics: Tensor, v_depths: Tensor, _v_radii: Tensor, v_compensations: Tensor
+    ) -> tuple[Tensor | None, ...]:
         means, quats, scales, viewmats, Ks, means2d, conics, depths, compensations = ctx.saved_tensors
         batches, number = means.shape[:2]
         cameras = viewmats.shape[1]
         grads = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (means, quats, scales)]
         want_views = ctx.needs_input_grad[4]
-        limit = _worthwhile_threads(batches * cameras * number)
-        chunks = _chunks(batches, number, limit)
-        sums = means.new_zeros(len(chunks) if want_views else 0, cameras, 12, WIDTH)
-        inputs = [_flat(t) for t in (means, quats, scales, viewmats, Ks)]
-        upstream = [_flat(t) for t in (v_means2d, v_conics, v_depths, v_compensations)]
-        saved = [_flat(t) for t in (means2d, conics, depths, compensations)]
-        outputs = [_flat(t) for t in grads]
-        sums_flat = _flat(sums)
+        limit = worthwhile_threads(batches * cameras * number)
+        pieces = chunks(batches, number, limit)
+        sums = means.new_zeros(len(pieces) if want_views else 0, cameras, 12, WIDTH)
+        inputs = [flat(t) for t in (means, quats, scales, viewmats, Ks)]
+        upstream = [flat(t) for t in (v_means2d, v_conics, v_depths, v_compensations)]
+        saved = [flat(t) for t in (means2d, conics, depths, compensations)]
+        outputs = [flat(t) for t in grads]
+        sums_flat = flat(sums)
         step = cameras * 12 * WIDTH
 
         def job(index: int, batch: int, first: int, last: int) -> None:
@@ -94,16 +103,16 @@ class _Project(torch.autograd.Function):
                 *saved, *upstream, *outputs, want_views, sums_flat[index * step : (index + 1) * step],
             )  # fmt: skip
 
-        threads.run(job, [(index, *chunk) for index, chunk in enumerate(chunks)], limit)
-        v_viewmats = _view_gradient(sums, chunks, viewmats) if want_views else None
+        threads.run(job, [(index, *chunk) for index, chunk in enumerate(pieces)], limit)
+        v_viewmats = _view_gradient(sums, pieces, viewmats) if want_views else None
         return *grads, None, v_viewmats, None, None, None
 
 
-def _view_gradient(sums: Tensor, chunks: list[tuple[int, int, int]], viewmats: Tensor) -> Tensor:
-    """Sum lanes and chunks to the gradient of the viewmats [B, C, 4, 4], whose last row is constant."""
+def _view_gradient(sums: Tensor, pieces: list[tuple[int, int, int]], viewmats: Tensor) -> Tensor:
+    """Sum lanes and chunks to the gradient of the viewmats ``[B, C, 4, 4]``, whose last row is constant."""
     result = torch.zeros_like(viewmats)
-    owner = torch.tensor([batch for batch, _, _ in chunks], dtype=torch.long)
-    rows = sums.sum(-1).reshape(len(chunks), viewmats.shape[1], 3, 4)
+    owner = torch.tensor([batch for batch, _, _ in pieces], dtype=torch.long)
+    rows = sums.sum(-1).reshape(len(pieces), viewmats.shape[1], 3, 4)
     result[:, :, :3] = torch.zeros_like(result[:, :, :3]).index_add_(0, owner, rows)
     return result
 
@@ -118,12 +127,7 @@ def project(
     camera: Camera,
     compensate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Project [B, N] Gaussians with C cameras each: means [B, N, 3], viewmats [B, C, 4, 4], Ks [B, C, 3, 3].
-
-    Returns means2d [B, C, N, 2] px, conics [B, C, N, 3], depths [B, C, N], radii [B, C, N, 2] int32 (0: not seen) and
-    compensations [B, C, N] (empty unless `compensate`). Differentiable in means, quats, scales and viewmats; the
-    opacities only bound the radii.
-    """
+    """See :class:`heads.raster.backends.base.Project`; the opacities only bound the radii."""
     return _Project.apply(means, quats, scales, opacities.detach(), viewmats, Ks.detach(), camera, compensate)
 
 
@@ -152,21 +156,24 @@ def _bands(offsets: np.ndarray, jobs: int) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in pairwise(cuts) if b > a]
 
 
-def _tile(means2d, conics, depths, radii, opacities, colors, camera, channels, with_depth) -> _Tiling:
+def _tile(
+    means2d: Tensor, conics: Tensor, depths: Tensor, radii: Tensor, opacities: Tensor, colors: Tensor,
+    camera: Camera, channels: int, with_depth: bool,
+) -> _Tiling:  # fmt: skip
     """Records, depth order and pair lists of all images."""
     batches, cameras, number = depths.shape
     images = batches * cameras
     tiles_x = -(-camera.width // binning.TILE_WIDTH)
     tiles = tiles_x * -(-camera.height // binning.TILE_HEIGHT)
     stride = binning.record_size(channels)
-    depths_flat = _flat(depths)
-    inputs = [_flat(means2d), _flat(conics), depths_flat, _flat(radii), _flat(opacities), _flat(colors)]
-    records = _flat(torch.empty(images * number * stride, dtype=depths.dtype))  # torch aligns to cache lines
+    depths_flat = flat(depths)
+    inputs = [flat(means2d), flat(conics), depths_flat, flat(radii), flat(opacities), flat(colors)]
+    records = flat(torch.empty(images * number * stride, dtype=depths.dtype))  # torch aligns to cache lines
     boxes = np.empty(images * number * 4, np.int32)
     starts = np.zeros(images * number + 1, np.int64)
-    limit = _worthwhile_threads(images * number)
-    chunks = _chunks(images, number, limit)
-    histograms = np.zeros((len(chunks), tiles), np.int32)
+    limit = worthwhile_threads(images * number)
+    pieces = chunks(images, number, limit)
+    histograms = np.zeros((len(pieces), tiles), np.int32)
     opacity_shared, color_shared = opacities.dim() == 2, colors.dim() == 3
 
     def job(index: int, image: int, first: int, last: int) -> None:
@@ -177,8 +184,8 @@ def _tile(means2d, conics, depths, radii, opacities, colors, camera, channels, w
             with_depth, stride, records, boxes, starts[1:], histograms[index],
         )  # fmt: skip
 
-    threads.run(job, [(index, *chunk) for index, chunk in enumerate(chunks)], limit)
-    owner = np.array([image for image, _, _ in chunks], np.int64)
+    threads.run(job, [(index, *chunk) for index, chunk in enumerate(pieces)], limit)
+    owner = np.array([image for image, _, _ in pieces], np.int64)
     counts = np.zeros((images, tiles), np.int64)
     np.add.at(counts, owner, histograms)
     np.cumsum(starts, out=starts)
@@ -195,7 +202,9 @@ def _tile(means2d, conics, depths, radii, opacities, colors, camera, channels, w
     return _Tiling(records, stride, ids, offsets, slots, starts, tiles_x, tiles, bands)
 
 
-def _depth_order(depths, boxes, images, number, limit) -> tuple[np.ndarray, np.ndarray]:
+def _depth_order(
+    depths: np.ndarray, boxes: np.ndarray, images: int, number: int, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Drawn Gaussians of each image, nearest first [images * N], and their number [images]."""
     order, drawn = np.empty(images * number, np.int32), np.zeros(images, np.int64)
     exact = depths.dtype == np.float64
@@ -219,15 +228,18 @@ def _depth_order(depths, boxes, images, number, limit) -> tuple[np.ndarray, np.n
 
 class _Rasterize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, means2d, conics, depths, radii, opacities, colors, backgrounds, camera, with_depth, absgrad):
+    def forward(
+        ctx: Any, means2d: Tensor, conics: Tensor, depths: Tensor, radii: Tensor, opacities: Tensor, colors: Tensor,
+        backgrounds: Tensor | None, camera: Camera, with_depth: bool, absgrad: bool,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         batches, cameras, number = depths.shape
         channels = colors.shape[-1] + int(with_depth)
         images = batches * cameras
         tiling = _tile(means2d, conics, depths, radii, opacities, colors, camera, channels, with_depth)
         render = means2d.new_empty(batches, cameras, camera.height, camera.width, channels)
         alphas = means2d.new_empty(batches, cameras, camera.height, camera.width, 1)
-        render_flat, alphas_flat = _flat(render), _flat(alphas)
-        background = np.zeros(images * channels, render_flat.dtype) if backgrounds is None else _flat(backgrounds)
+        render_flat, alphas_flat = flat(render), flat(alphas)
+        background = np.zeros(images * channels, render_flat.dtype) if backgrounds is None else flat(backgrounds)
         ends = np.empty(images * tiling.tiles, np.int64)
         like = (0,) * channels
 
@@ -246,13 +258,13 @@ class _Rasterize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, v_render, v_alphas):
+    def backward(ctx: Any, v_render: Tensor, v_alphas: Tensor) -> tuple[Tensor | None, ...]:
         means2d, depths, render, alphas, backgrounds, opacities, colors = ctx.saved_tensors
         camera, with_depth, absgrad, like = ctx.settings
         tiling, ends = ctx.tiling, ctx.ends
         batches, cameras, number = depths.shape
         channels = len(like)
-        arrays = [_flat(t) for t in (render, alphas, v_render, v_alphas)]
+        arrays = [flat(t) for t in (render, alphas, v_render, v_alphas)]
         absolute = (0,) * int(absgrad)
         size = compositing.MOMENTS + channels + 2 * len(absolute)
         pairs = np.empty(len(tiling.ids) * size, arrays[0].dtype)
@@ -269,17 +281,17 @@ class _Rasterize(torch.autograd.Function):
         outputs = [torch.empty_like(means2d), means2d.new_empty(*shape, 3), means2d.new_empty(shape)]
         outputs += [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (opacities, colors)]
         outputs.append(torch.empty_like(means2d) if absgrad else means2d.new_empty(0))
-        flat = [_flat(t) for t in outputs]
-        limit = _worthwhile_threads(batches * cameras * number)
+        arrays_out = [flat(t) for t in outputs]
+        limit = worthwhile_threads(batches * cameras * number)
 
         def reduce(batch: int, first: int, last: int) -> None:
             compositing.reduce_gradients(
                 tiling.records, tiling.stride, pairs, tiling.slots, tiling.starts, size, batch, cameras, number, first,
                 last, opacities.dim() == 2, colors.dim() == 3, colors.shape[-1], with_depth,
-                compositing.MOMENTS + channels if absgrad else 0, *flat,
+                compositing.MOMENTS + channels if absgrad else 0, *arrays_out,
             )  # fmt: skip
 
-        threads.run(reduce, _chunks(batches, number, limit), limit)
+        threads.run(reduce, chunks(batches, number, limit), limit)
         if absgrad:
             means2d.absgrad = outputs[5]
         v_backgrounds = None
@@ -300,12 +312,7 @@ def rasterize(
     with_depth: bool = False,
     absgrad: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Composite projected Gaussians: `project`'s outputs, opacities [B, (C,) N], colors [B, (C,) N, D].
-
-    Returns render [B, C, H, W, D + with_depth] (the last channel is accumulated depth) and alphas [B, C, H, W, 1].
-    `backgrounds` [B, C, D + with_depth]. D + with_depth is at most `MAX_CHANNELS`: callers cut more into pieces.
-    With `absgrad`, the backward pass sets `means2d.absgrad` [B, C, N, 2].
-    """
+    """See :class:`heads.raster.backends.base.Rasterize`; callers cut more than ``MAX_CHANNELS`` channels into pieces."""
     channels = colors.shape[-1] + int(with_depth)
     padded = next(c for c in _CHANNELS if c >= channels)
     if padded > channels:
@@ -323,3 +330,14 @@ def rasterize(
         plain = channels - int(with_depth)
         render = torch.cat([render[..., :plain], render[..., padded - 1 :]], -1) if with_depth else render[..., :plain]
     return render, alphas
+
+
+BACKEND = Backend(
+    name="cpu",
+    probe=probe,
+    project=project,
+    rasterize=rasterize,
+    devices=("cpu",),
+    place=20,
+    binding=Binding(bind.bind_forward, bind.bind_backward),
+)

@@ -1,4 +1,4 @@
-"""The rasteriser in plain PyTorch: the twin that our kernels are tested and timed against (`backend="torch"`).
+"""The rasteriser in plain PyTorch: the reference that our kernels are tested and timed against (``backend="reference"``).
 
 Runs on any device and dtype with autograd's gradients. Same rules as the kernels: tiles only group the work, so the
 picture does not depend on their size.
@@ -7,27 +7,29 @@ picture does not depend on their size.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-_TILE = 16
+from heads.geometry.rotation import quaternion_matrices
+from heads.raster.backends.base import Backend
+from heads.raster.camera import Camera
+from heads.raster.probes import Probe
+
+_TILE = 16  # px, side of a tile
 _CHUNK_ELEMENTS = 1 << 22  # (pixel, Gaussian) products evaluated at once
-_FINISHED = 1e-4
+_FINISHED = 1e-4  # transmittance under which nothing behind is drawn · paper (3DGS, its CUDA code)
 
 
-def rotation_matrices(quats: Tensor) -> Tensor:
-    """Rotation matrices [..., 3, 3] of quaternions wxyz [..., 4] of any length; zero means no rotation."""
-    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
-    rows = (
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    )  # fmt: skip
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
-
-
-def project(means, quats, scales, opacities, viewmats, Ks, camera, compensate=False):
-    """As `heads.raster.backends.cpu.project`, for tensors of any device: same arguments, shapes and results."""
+def project(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    camera: Camera,
+    compensate: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """See :class:`heads.raster.backends.base.Project`."""
     rotation, translation = viewmats[:, :, None, :3, :3], viewmats[:, :, None, :3, 3]
     points = (rotation @ means[:, None, :, :, None])[..., 0] + translation
     depths = points[..., 2]
@@ -42,7 +44,7 @@ def project(means, quats, scales, opacities, viewmats, Ks, camera, compensate=Fa
     v = (y / z).clamp(-cy / fy - margin_y, (camera.height - cy) / fy + margin_y)
     a = (rotation[..., 0, :] - u[..., None] * rotation[..., 2, :]) * (fx / z)[..., None]
     b = (rotation[..., 1, :] - v[..., None] * rotation[..., 2, :]) * (fy / z)[..., None]
-    shape = (rotation_matrices(quats) * scales[..., None, :])[:, None]
+    shape = (quaternion_matrices(quats) * scales[..., None, :])[:, None]
     row0, row1 = (a[..., None, :] @ shape)[..., 0, :], (b[..., None, :] @ shape)[..., 0, :]
     xx, xy, yy = (row0 * row0).sum(-1), (row0 * row1).sum(-1), (row1 * row1).sum(-1)
     sharp = torch.linalg.cross(row0, row1).square().sum(-1)
@@ -75,8 +77,10 @@ def project(means, quats, scales, opacities, viewmats, Ks, camera, compensate=Fa
 
 
 @torch.no_grad()
-def _pairs(means2d, conics, depths, radii, opacities, camera) -> tuple[Tensor, Tensor, Tensor]:
-    """(Gaussian [P] sorted by tile and depth, first pair and number of pairs per tile) over all images."""
+def _pairs(
+    means2d: Tensor, conics: Tensor, depths: Tensor, radii: Tensor, opacities: Tensor, camera: Camera
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(Gaussian ``[P]`` sorted by tile and depth, first pair and number of pairs per tile) over all images."""
     images, number = depths.shape
     tiles_x, tiles_y = -(-camera.width // _TILE), -(-camera.height // _TILE)
     seen = (conics[..., 0] > 0) & (opacities * 255 >= 1)
@@ -97,7 +101,9 @@ def _pairs(means2d, conics, depths, radii, opacities, camera) -> tuple[Tensor, T
     return owner[order], per_tile.cumsum(0) - per_tile, per_tile
 
 
-def _composite_tiles(tiles, starts, counts, owner, flat, camera) -> tuple[Tensor, Tensor]:
+def _composite_tiles(
+    tiles: Tensor, starts: Tensor, counts: Tensor, owner: Tensor, flat: tuple[Tensor, ...], camera: Camera
+) -> tuple[Tensor, Tensor]:
     """Colours [T, pixels, D] and alpha [T, pixels] of some tiles, lists padded to the longest."""
     means2d, conics, opacities, colors = flat
     tiles_x, tiles_y = -(-camera.width // _TILE), -(-camera.height // _TILE)
@@ -120,8 +126,19 @@ def _composite_tiles(tiles, starts, counts, owner, flat, camera) -> tuple[Tensor
     return weights.transpose(1, 2) @ colors[which], weights.sum(1)
 
 
-def rasterize(means2d, conics, depths, radii, opacities, colors, backgrounds, camera, with_depth=False, absgrad=False):
-    """As `heads.raster.backends.cpu.rasterize`; `absgrad` needs the kernels and is not offered here."""
+def rasterize(
+    means2d: Tensor,
+    conics: Tensor,
+    depths: Tensor,
+    radii: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    backgrounds: Tensor | None,
+    camera: Camera,
+    with_depth: bool = False,
+    absgrad: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """See :class:`heads.raster.backends.base.Rasterize`; ``absgrad`` needs the kernels and is not offered here."""
     batches, cameras, number = depths.shape
     images, dim = batches * cameras, colors.shape[-1]
     opacities = opacities if opacities.dim() == 3 else opacities[:, None].expand(-1, cameras, -1)
@@ -152,3 +169,11 @@ def rasterize(means2d, conics, depths, radii, opacities, colors, backgrounds, ca
     if backgrounds is not None:
         render = render + (1 - alphas) * backgrounds[:, :, None, None]
     return render, alphas
+
+
+def probe() -> Probe:
+    """Usable wherever torch is."""
+    return Probe("reference", True, "plain PyTorch on any device, slow")
+
+
+BACKEND = Backend(name="reference", probe=probe, project=project, rasterize=rasterize, place=1000, absgrad=False)

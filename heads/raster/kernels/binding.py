@@ -7,6 +7,8 @@ Gradients of the rotation are kept as a torque tau (dL = tau . dtheta for a turn
 joins what comes from means and from quaternions: with d = R offset k, tau = d x v_mean + the quaternion's part.
 """
 
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
 from __future__ import annotations
 
 import math
@@ -14,11 +16,13 @@ import math
 import numpy as np
 
 from heads.raster.simd.jit import inline, kernel
-from heads.raster.simd.vector import WIDTH, exp_fast, gather, lanes, ramp, scatter, select, splat, total
+from heads.raster.simd.maths import exp_fast, ramp, select, splat, total
+from heads.raster.simd.memory import gather, lanes, scatter
+from heads.raster.simd.vector import WIDTH
 
 # A triangle's record: corner, its two edges from there, axes x y z by rows of R, quaternion, size, |edge|, |normal|
 FRAME = 26
-_SUMS = 13
+SUMS = 13
 _DEGENERATE = 1e-12  # squared sine below which a triangle has no direction
 
 
@@ -43,7 +47,7 @@ def _matrix_to_quaternion(R, out, at):
 
 @kernel
 def frames(vertices, corners, first, last, base, out):
-    """Records [F, FRAME] of triangles `first ... last - 1`; `base`: index of the head's vertex 0 in `vertices`."""
+    """Records ``[F, FRAME]`` of triangles ``first ... last - 1``; ``base``: index of the head's vertex 0 in ``vertices``."""
     R = np.empty(9, vertices.dtype)
     for f in range(first, last):
         a, b, c = 3 * (base + corners[3 * f]), 3 * (base + corners[3 * f + 1]), 3 * (base + corners[3 * f + 2])
@@ -76,7 +80,7 @@ def frames(vertices, corners, first, last, base, out):
 
 @inline
 def _turn(records, at, x, y, z):
-    """R (x, y, z) with R of the record at `at`."""
+    """R (x, y, z) with R of the record at ``at``."""
     r = at + 9
     return (
         x * records[r] + y * records[r + 1] + z * records[r + 2],
@@ -96,10 +100,10 @@ def _rows(array, at, width, offset):
 
 @kernel
 def bind(records, runs, weights, maps, map_base, base, first, last, means, quats, scales, opacities, colors):
-    """Gaussians of triangles `first ... last - 1` of one head.
+    """Gaussians of triangles ``first ... last - 1`` of one head.
 
-    `runs` [F + 1]: where each triangle's Gaussians start; `weights` [N, 2]: barycentric weights of the second and third
-    corner; `maps` [., 14] from row `map_base`; outputs from row `base`.
+    ``runs [F + 1]``: where each triangle's Gaussians start; ``weights [N, 2]``: barycentric weights of the second and third
+    corner; ``maps [., 14]`` from row ``map_base``; outputs from row ``base``.
     """
     for f in range(first, last):
         r = f * FRAME
@@ -178,7 +182,7 @@ def bind_backward(
                 sv2 + v * gz,
             )
             sk += gx * dx + gy * dy + gz * dz
-        o = f * _SUMS
+        o = f * SUMS
         sums[o], sums[o + 1], sums[o + 2] = total(s0), total(s1), total(s2)
         sums[o + 3], sums[o + 4], sums[o + 5] = total(su0), total(su1), total(su2)
         sums[o + 6], sums[o + 7], sums[o + 8] = total(sv0), total(sv1), total(sv2)
@@ -188,14 +192,14 @@ def bind_backward(
 
 @kernel
 def frames_backward(records, sums, corners, count, base, v_vertices):
-    """Turn the sums of `count` triangles into gradients of the vertices, added to `v_vertices`.
+    """Turn the sums of ``count`` triangles into gradients of the vertices, added to ``v_vertices``.
 
     A change of the edges e, g turns the frame: about z by y.de/|e|, about y by -z.de/|e|, about x by -y.dn/|n|, where
     n = e x g; and it changes the size by ((2e - g).de + (2g - e).dg) / (3 size).
     """
     ve, vg = np.empty(3, records.dtype), np.empty(3, records.dtype)
     for f in range(count):
-        r, o = f * FRAME, f * _SUMS
+        r, o = f * FRAME, f * SUMS
         size, length, normal = records[r + 22], records[r + 23], records[r + 24]
         for k in range(3):
             ve[k], vg[k] = sums[o + 3 + k], sums[o + 6 + k]

@@ -4,6 +4,8 @@ Per image: a record per Gaussian with all that the compositor reads, its box in 
 counting sort by tile. A box is lossless: outside of it alpha is below 1/255, the threshold of the compositor.
 """
 
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
 from __future__ import annotations
 
 import math
@@ -11,20 +13,9 @@ import math
 import numpy as np
 
 from heads.raster.simd.jit import inline, kernel
-from heads.raster.simd.vector import (
-    WIDTH,
-    ceil,
-    floor,
-    gather,
-    gather_as,
-    lanes,
-    log,
-    prefetch,
-    scatter,
-    select,
-    splat,
-    sqrt,
-)
+from heads.raster.simd.maths import ceil, floor, log, select, splat, sqrt
+from heads.raster.simd.memory import gather, gather_as, lanes, prefetch, scatter
+from heads.raster.simd.vector import WIDTH
 
 TILE_WIDTH, TILE_HEIGHT = 64, 32
 HEADER = 11  # x, y, a, b, c, ln opacity, first and end column, first and end row, opacity; then the channels
@@ -40,7 +31,7 @@ def record_size(channels: int) -> int:
 
 @inline
 def _span(centre, reach, end):
-    """First and one-past-last pixel of [0, end) whose centre lies within `reach` of `centre`."""
+    """First and one-past-last pixel of [0, end) whose centre lies within ``reach`` of ``centre``."""
     first, last = ceil(centre - reach - 0.5), floor(centre + reach - 0.5) + 1.0
     first, last = select(first > 0.0, first, 0.0), select(last < end, last, end)
     return first, select(last > first, last, first)
@@ -51,9 +42,9 @@ def prepare(
     means2d, conics, depths, radii, opacities, colors, image, opacity_set, color_set, number, first, last, size, plain,
     with_depth, stride, records, boxes, spread, histogram,
 ):  # fmt: skip
-    """Write records, boxes and numbers of tiles of Gaussians `first ... last - 1` of an image; count tiles' pairs.
+    """Write records, boxes and numbers of tiles of Gaussians ``first ... last - 1`` of an image; count tiles' pairs.
 
-    Records of `stride` numbers hold the header, `plain` colours and the depth where `with_depth`.
+    Records of ``stride`` numbers hold the header, ``plain`` colours and the depth where ``with_depth``.
     """
     width, height = size
     of, opacity_of, color_of = image * number, opacity_set * number, color_set * number
@@ -114,9 +105,9 @@ def _tile_range(boxes, box):
 
 @kernel
 def sort_by_depth(depth_bits, boxes, image, number, order, scratch, keys, keys_scratch):
-    """Write the Gaussians of `image` that have a box, nearest first (ties: lower index first), return their count.
+    """Write the Gaussians of ``image`` that have a box, nearest first (ties: lower index first), return their count.
 
-    `depth_bits`: positive float32 depths seen as uint32, whose order is the same. The buffers hold N items each.
+    ``depth_bits``: positive float32 depths seen as uint32, whose order is the same. The buffers hold N items each.
     """
     count = 0
     low, high = np.uint32(0xFFFFFFFF), np.uint32(0)
@@ -155,9 +146,9 @@ def sort_by_depth(depth_bits, boxes, image, number, order, scratch, keys, keys_s
 
 @kernel
 def fill(boxes, order, counts, offsets, starts, number, tiles_x, tiles, first, last, ids, slots):
-    """Write the Gaussians of tiles `first ... last - 1` (over all images), each tile's nearest first, to `ids`.
+    """Write the Gaussians of tiles ``first ... last - 1`` (over all images), each tile's nearest first, to ``ids``.
 
-    `slots[starts[i] ...]` receives where the pairs of Gaussian i (over all images) went, for its gradient.
+    ``slots[starts[i] ...]`` receives where the pairs of Gaussian i (over all images) went, for its gradient.
     """
     cursor = offsets[first:last].copy()
     for image in range(first // tiles, (last - 1) // tiles + 1):

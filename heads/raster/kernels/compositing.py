@@ -9,6 +9,8 @@ a pixel is finished *before* the Gaussian that would bring its transmittance to 
 is marked by a negative sign of its transmittance.
 """
 
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
 from __future__ import annotations
 
 import math
@@ -16,31 +18,23 @@ import math
 import numpy as np
 
 from heads.raster.kernels.binning import HEADER, TILE_HEIGHT, TILE_WIDTH
-from heads.raster.simd.jit import inline, kernel
-from heads.raster.simd.vector import (
-    WIDTH,
-    absolute,
+from heads.raster.simd.channels import (
     add_to_planes,
-    all_lanes,
     dot_tuples,
-    exp_negative,
-    fma,
     fma_tuples,
     joined,
-    load,
     load_pixels,
     load_planes,
-    prefetch,
-    ramp,
-    select,
-    splat,
     splats,
-    store,
     store_pixels,
     store_planes,
     store_totals,
     zeros_like,
 )
+from heads.raster.simd.jit import inline, kernel
+from heads.raster.simd.maths import absolute, all_lanes, exp_negative, fma, ramp, select, splat
+from heads.raster.simd.memory import load, prefetch, store
+from heads.raster.simd.vector import WIDTH
 
 _PITCH = TILE_WIDTH + WIDTH
 PLANE = _PITCH * TILE_HEIGHT
@@ -91,10 +85,10 @@ def composite(
     records, stride, ids, offsets, number, size, tiles_x, tiles, first, last, clamp, backgrounds, like, planes,
     render, alphas, ends,
 ):  # fmt: skip
-    """Render tiles `first ... last - 1` (over all images) to `render` [I, H, W, D] and `alphas` [I, H, W], flat.
+    """Render tiles ``first ... last - 1`` (over all images) to ``render [I, H, W, D]`` and ``alphas [I, H, W]``, flat.
 
-    `like`: a tuple with D entries, which makes D known to the compiler. `planes`: scratch of (1 + D) PLANE numbers.
-    `ends` [tiles]: where the tile's list ends for the backward pass. `backgrounds` [I, D].
+    ``like``: a tuple with D entries, which makes D known to the compiler. ``planes``: scratch of (1 + D) PLANE numbers.
+    ``ends [tiles]``: where the tile's list ends for the backward pass. ``backgrounds [I, D]``.
     """
     width, height = size
     for job in range(first, last):
@@ -140,7 +134,7 @@ def _blend(records, at, left, top, clamp, like, planes):
 
 @inline
 def _write(planes, to, inside_width, inside_height, width, backgrounds, background, like, render, alphas):
-    """Copy a tile's planes to the pictures, from pixel `to` on, over the background."""
+    """Copy a tile's planes to the pictures, from pixel ``to`` on, over the background."""
     channels = len(like)
     behind = splats(backgrounds, background, like)
     one = splat(planes, 1.0)
@@ -169,9 +163,9 @@ def composite_backward(
     records, stride, ids, offsets, ends, number, size, tiles_x, tiles, first, last, clamp, like, planes,
     render, alphas, v_render, v_alphas, absolute_too, gradients,
 ):  # fmt: skip
-    """Gradient sums of the pairs of tiles `first ... last - 1` to `gradients` [pairs, G], flat.
+    """Gradient sums of the pairs of tiles ``first ... last - 1`` to ``gradients [pairs, G]``, flat.
 
-    G = six moments of dL/ds (1, dx, dy, dx^2, dx dy, dy^2), D channels, and |dL/dmean2d| (2) where `absolute_too` is a
+    G = six moments of dL/ds (1, dx, dy, dx^2, dx dy, dy^2), D channels, and |dL/dmean2d| (2) where ``absolute_too`` is a
     non-empty tuple. Runs front to back: what lies behind a Gaussian is the rest of one number per pixel,
     render . v_render - T_end v_alpha, once all that lies before has been subtracted.
     """
@@ -279,9 +273,9 @@ def reduce_gradients(
     records, stride, pairs, slots, starts, gradient_size, batch, cameras, number, first, last, opacity_shared,
     color_shared, plain, with_depth, absolute_at, v_means2d, v_conics, v_depths, v_opacities, v_colors, v_absolute,
 ):  # fmt: skip
-    """Sum over the pairs of Gaussians `first ... last - 1` of scene `batch`, and turn moments into gradients.
+    """Sum over the pairs of Gaussians ``first ... last - 1`` of scene ``batch``, and turn moments into gradients.
 
-    `absolute_at`: where |dL/dmean2d| lies among a pair's numbers, 0: nowhere.
+    ``absolute_at``: where |dL/dmean2d| lies among a pair's numbers, 0: nowhere.
     """
     sums = np.zeros(gradient_size + 1, records.dtype)
     zero = sums[gradient_size]

@@ -1,29 +1,18 @@
 """Projection of 3D Gaussians to the image plane and its gradient, eight Gaussians at a time.
 
-Mathematics of gsplat's `fully_fused_projection` (EWA splatting, Zwicker et al. 2001; pinhole camera, OpenCV axes):
+Mathematics of gsplat's ``fully_fused_projection`` (EWA splatting, Zwicker et al. 2001; pinhole camera, OpenCV axes):
 t = R mu + T, W = R Rq diag(s), rows of J W, covariance = (J W)(J W)^T + eps2d I, conic = its inverse.
 The determinant is taken as |row0 x row1|^2 + eps2d (a + c) + eps2d^2, which cannot cancel to a negative number.
 """
 
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
 from __future__ import annotations
 
 from heads.raster.simd.jit import inline, kernel
-from heads.raster.simd.vector import (
-    WIDTH,
-    any_lane,
-    ceil,
-    fma,
-    gather,
-    lanes,
-    load,
-    log,
-    ramp,
-    scatter,
-    select,
-    splat,
-    sqrt,
-    store,
-)
+from heads.raster.simd.maths import any_lane, ceil, fma, log, ramp, select, splat, sqrt
+from heads.raster.simd.memory import gather, lanes, load, scatter, store
+from heads.raster.simd.vector import WIDTH
 
 _ALPHA_MIN = 255.0  # a Gaussian is seen where opacity * exp(-s) >= 1/255
 _EXTEND = 3.33  # gsplat's bound in standard deviations; sqrt(2 ln 255) = 3.329, so it loses nothing
@@ -66,7 +55,7 @@ def _clip(value, low, high):
 
 @inline
 def _triple(array, at, base):
-    """Three numbers each of the items `base + at` of a flat [..., 3] array."""
+    """Three numbers each of the items ``base + at`` of a flat ``[..., 3]`` array."""
     return gather(array, at, 3, base * 3), gather(array, at, 3, base * 3 + 1), gather(array, at, 3, base * 3 + 2)
 
 
@@ -128,10 +117,10 @@ def project(
     means, quats, scales, opacities, viewmats, Ks, image, batch, number, first, last, size, planes, eps2d, radius_clip,
     compensate, means2d, conics, depths, radii, compensations,
 ):  # fmt: skip
-    """Project Gaussians `first ... last - 1` of one image. All arrays are flat.
+    """Project Gaussians ``first ... last - 1`` of one image. All arrays are flat.
 
-    Inputs are those of scene `batch` ([B, N, ...]), outputs those of `image` ([I, N, ...]), N = `number`;
-    `size` = (width, height), `planes` = (near, far). A Gaussian that is not seen gets zeros everywhere.
+    Inputs are those of scene ``batch`` (``[B, N, ...]``), outputs those of ``image`` (``[I, N, ...]``), N = ``number``;
+    ``size`` = (width, height), ``planes`` = (near, far). A Gaussian that is not seen gets zeros everywhere.
     """
     width, height = size
     V, K = viewmats[image * 16 : image * 16 + 16], Ks[image * 9 : image * 9 + 9]
@@ -197,10 +186,10 @@ def project_backward(
     means2d, conics, depths, compensations, v_means2d, v_conics, v_depths, v_compensations,
     v_means, v_quats, v_scales, want_views, view_sums,
 ):  # fmt: skip
-    """Gradients of Gaussians `first ... last - 1` of scene `batch`, summed over its cameras. All arrays are flat.
+    """Gradients of Gaussians ``first ... last - 1`` of scene ``batch``, summed over its cameras. All arrays are flat.
 
-    `view_sums` [cameras * 12 * 8] receives, lane by lane, this chunk's gradients of the viewmats' upper three rows
-    (the caller sums lanes and chunks); written only where `want_views`.
+    ``view_sums [cameras * 12 * 8]`` receives, lane by lane, this chunk's gradients of the viewmats' upper three rows
+    (the caller sums lanes and chunks); written only where ``want_views``.
     """
     width, height = size
     one, zero, tiny = splat(means, 1.0), splat(means, 0.0), splat(means, 1e-24)

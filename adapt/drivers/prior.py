@@ -1,0 +1,170 @@
+"""The audio-expression prior as a driver: in the person's style, with their amplitude, averaged with a regression."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from adapt.drivers.base import Expressions, Stream, joined
+from adapt.drivers.ridge import RidgeDriver
+from configs import InputError
+
+# The mean of what the prior thinks possible, in one step without noise: lips that agree with the sound matter more than
+# lively ones. A little guidance gives back some of the spread that a mean loses.
+SAMPLER = {"steps": 1, "temperature": 0.0, "guidance": 1.3}
+
+
+# Two that err apart move less on average than either: so much farther from the resting face goes what they agree on.
+EMPHASIS = 1.3
+
+
+class PriorDriver:
+    """The audio-expression prior, sampled with the person's speaking style.
+
+    Args:
+        prior: ``pretrain.load_prior(...)``, its weights perhaps fine-tuned.
+        style: ``[S]``; ``None`` is the mean style.
+        changed: names of the weights that fine-tuning changed: what an avatar stores beside the style.
+        options: of the sampler: ``steps``, ``guidance``, ``temperature``; ``SAMPLER`` by default.
+        calibration: ``[3, K]`` of the expression, ``(gain, centre, rest)``: the prior's expressions become
+            ``rest + gain * (expression - centre)``, this person's amplitude around this person's mean; ``None``: as is.
+        regression: of the person's own clip; its expressions and the prior's are averaged, see ``EMPHASIS``.
+    """
+
+    kind: ClassVar[str] = "prior"
+    by_sound: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        prior: Any,
+        style: np.ndarray | None = None,
+        *,
+        label: str = "",
+        changed: tuple[str, ...] = (),
+        seed: int = 0,
+        options: dict[str, Any] | None = None,
+        calibration: np.ndarray | None = None,
+        regression: RidgeDriver | None = None,
+    ) -> None:
+        self.calibration, self.regression = calibration, regression
+        self.prior, self.style, self.label, self.changed, self.seed = prior, style, label, changed, seed
+        self.options = SAMPLER if options is None else options
+        self.name = f"audio-expression prior {label}".strip() + (", fine-tuned on the clip" if changed else "")
+        self.lookahead = int(prior.streamer(style=style).lookahead)
+        if regression is not None:
+            self.name += ", averaged with a ridge regression on the clip"
+            self.lookahead = max(self.lookahead, regression.lookahead)
+
+    def stream(self) -> Stream:
+        """A new stream."""
+        stream = _PriorStream(self.prior, self.style, self.seed, self.options, self.calibration)
+        return stream if self.regression is None else _MeanStream(stream, self.regression)
+
+    def with_style(self, style: np.ndarray | None) -> PriorDriver:
+        """The same voice in another style.
+
+        Raises:
+            InputError: a style of another size.
+        """
+        if style is not None and style.shape != self.prior.mean_style.shape:
+            raise InputError(
+                f"style has shape {style.shape}, the audio-expression prior expects {self.prior.mean_style.shape}"
+            )
+        return self._with(style=style)
+
+    def calibrated(self, calibration: np.ndarray) -> PriorDriver:
+        """The same voice with this amplitude."""
+        return self._with(calibration=calibration)
+
+    def averaged(self, regression: RidgeDriver) -> PriorDriver:
+        """The same voice, averaged with a regression."""
+        return self._with(regression=regression)
+
+    def _with(self, **changes: Any) -> PriorDriver:
+        names = ("style", "label", "changed", "seed", "options", "calibration", "regression")
+        kept = {name: getattr(self, name) for name in names}
+        return PriorDriver(self.prior, **{**kept, **changes})
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What an avatar keeps of it: the style and the changed weights, in half precision."""
+        state = self.prior.model.state_dict()
+        kept = {f"weights.{name}": state[name].detach().cpu().half() for name in self.changed}
+        style = self.prior.mean_style if self.style is None else self.style
+        if self.calibration is not None:
+            kept["calibration"] = torch.from_numpy(np.asarray(self.calibration, np.float32))
+        if self.regression is not None:
+            kept |= {f"regression.{name}": value for name, value in self.regression.tensors().items()}
+        return {**kept, "style": torch.from_numpy(np.asarray(style, np.float32))}
+
+    @classmethod
+    def from_tensors(cls, prior: Any, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> PriorDriver:
+        """The inverse of :meth:`tensors` on the prior that ``record`` names."""
+        changed = {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
+        state = prior.model.state_dict()
+        with torch.no_grad():
+            for name, value in changed.items():
+                state[name].copy_(value.to(state[name].dtype))
+        calibration = tensors["calibration"].float().numpy() if "calibration" in tensors else None
+        fitted = {k.removeprefix("regression."): v.float() for k, v in tensors.items() if k.startswith("regression.")}
+        return cls(
+            prior,
+            tensors["style"].numpy(),
+            label=str(record.get("version", "")),
+            changed=tuple(changed),
+            calibration=calibration,
+            regression=RidgeDriver.from_tensors(fitted) if fitted else None,
+        )
+
+
+class _PriorStream:
+    def __init__(
+        self, prior: Any, style: np.ndarray | None, seed: int, options: dict[str, Any], calibration: np.ndarray | None
+    ) -> None:
+        self.live, self.calibration = prior.streamer(style=style, seed=seed, **options), calibration
+
+    def push(self, rows: np.ndarray) -> Expressions:
+        return self._calibrated(_arrays(self.live.push(rows)))
+
+    def finish(self) -> Expressions:
+        return self._calibrated(_arrays(self.live.finish()))
+
+    def _calibrated(self, found: Expressions) -> Expressions:
+        if self.calibration is not None and "expression" in found:
+            gain, centre, rest = self.calibration
+            found["expression"] = (rest + gain * (found["expression"] - centre)).astype(np.float32)
+        return found
+
+
+class _MeanStream:
+    """A prior's stream and a regression's, averaged frame by frame; eyes are the prior's."""
+
+    def __init__(self, prior: _PriorStream, regression: RidgeDriver) -> None:
+        self.prior, self.regression, self.rest = prior, regression.stream(), regression.bias
+        self.waiting: tuple[Expressions, Expressions] = ({}, {})
+
+    def push(self, rows: np.ndarray) -> Expressions:
+        """Expressions of the frames that both know."""
+        return self._both(self.prior.push(rows), self.regression.push(rows))
+
+    def finish(self) -> Expressions:
+        """Expressions of the last frames."""
+        return self._both(self.prior.finish(), self.regression.finish())
+
+    def _both(self, sampled: Expressions, regressed: Expressions) -> Expressions:
+        sampled, regressed = map(joined, zip(self.waiting, (sampled, regressed), strict=True))
+        ready = min(len(part.get("expression", ())) for part in (sampled, regressed))
+        rest = [{name: rows[ready:] for name, rows in part.items()} for part in (sampled, regressed)]
+        self.waiting = rest[0], rest[1]
+        if not ready:
+            return {}
+        found = {name: rows[:ready] for name, rows in sampled.items()}
+        mean = (found["expression"] + regressed["expression"][:ready]) / 2
+        found["expression"] = (self.rest + EMPHASIS * (mean - self.rest)).astype(np.float32)
+        return found
+
+
+def _arrays(values: dict[str, Any] | None) -> Expressions:
+    values = values or {}
+    return {name: np.asarray(value, np.float32) for name, value in values.items() if value is not None}

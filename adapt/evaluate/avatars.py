@@ -1,0 +1,147 @@
+"""An avatar scored on frames of its person that no step saw, under both drives."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapt.avatar.avatar import Avatar
+from adapt.avatar.folder import file_sha256
+from adapt.clip import Clip, track_clip
+from adapt.evaluate.drives import audio_drive, track_drive
+from adapt.evaluate.measures.base import Tools
+from adapt.evaluate.measures.registry import columns
+from adapt.evaluate.scoring import Scorer
+from configs import InputError, progress
+from shards.features import open_feature
+from shards.media.encode import VideoWriter
+from shards.media.probe import video_info
+from shards.media.rates import FPS
+
+BATCH = 8
+MASKS = ("face", "head", "mouth_inside")
+
+
+def test_range(avatar: Avatar, video: str | Path, start: float | None) -> tuple[int, int]:
+    """First frame and number of the test frames.
+
+    Raises:
+        InputError: nothing is left to test on.
+    """
+    total = video_info(video).frames
+    trained = avatar.document["clip"]["frames"] if _same_video(avatar, video) else 0
+    first = trained if start is None else round(start * FPS)
+    if first < 0 or total - first < 3:
+        raise InputError(
+            f"{video}: {max(0, total - first)} frames are left from frame {first} on, too few to test; "
+            "give another --from, or adapt with a smaller --seconds"
+        )
+    return first, total - first
+
+
+def _same_video(avatar: Avatar, video: str | Path) -> bool:
+    return avatar.document["provenance"].get("video_sha256") == file_sha256(video)
+
+
+def score_avatar(avatar: Avatar, video: str | Path, first: int, folder: Path, tools: Tools) -> dict[str, Any]:
+    """Both drives' scores of an avatar on a video's frames from ``first`` on; ``folder`` takes the videos."""
+    count = video_info(video).frames - first
+    return scored(avatar, video, first, count, folder, tools)[0]
+
+
+def scored(
+    avatar: Avatar, video: str | Path, first: int, count: int, folder: Path, tools: Tools
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    with track_test(avatar, video, first, count) as clip:
+        return score_clip(avatar, clip, tools, folder)
+
+
+def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Clip:
+    """Test frames tracked with the training frames' crop and shape."""
+    trained = avatar.document["clip"]
+    return track_clip(
+        video,
+        start=first,
+        frames=count,
+        size=avatar.size,
+        crop_box=tuple(int(v) for v in trained["crop_box"]),
+        identity=np.array(trained["identity"], np.float32),
+        feature=open_feature(avatar.document["features"]),
+        rig=avatar.rig.source,
+    )
+
+
+def score_clip(
+    avatar: Avatar, clip: Clip, tools: Tools, folder: Path | None = None, pictures: int | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Both drives' scores on tracked test frames, and what the page shows of each.
+
+    Args:
+        folder: takes the side-by-side videos; none are written without.
+        pictures: at most so many frames, evenly spread, for the measures of single pictures; landmarks and lips are
+            looked at in all of them.
+    """
+    drives, page = {}, []
+    for name in ("track", "audio"):
+        drives[name], part = _drive_scores(avatar, clip, name, folder, tools, pictures)
+        page.append(part)
+    return drives, page
+
+
+def _drive_scores(
+    avatar: Avatar, clip: Clip, name: str, folder: Path | None, tools: Tools, pictures: int | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Render the clip's frames under a drive, score them and write the side-by-side video."""
+    drive, reason = (track_drive if name == "track" else audio_drive)(avatar, clip)
+    if drive is None:
+        return _absent(reason), {"name": name, "fps": 0.0, "curves": {}, "eyes": {}, "picked": [], "video": None}
+    every = 1 if pictures is None else -(-len(clip) // pictures)
+    scorer = Scorer(tools, len(clip), every)
+    spent = 0.0
+    path = None if folder is None else folder / f"{name}.mp4"
+    with _writer(path, avatar, clip.size, name) as writer:
+        for rows in progress.tracked(_batches(len(clip)), f"scoring, {name} drive", -(-len(clip) // BATCH), "batches"):
+            begin = time.monotonic()
+            rendered = avatar.render(drive.pick(rows))
+            spent += time.monotonic() - begin
+            reals = clip.frames(rows)
+            masks = {key: mask for key, mask in clip.masks(rows).items() if key in MASKS}
+            masks["head"] = masks["head"] * np.maximum(clip.mattes(rows), masks["face"])
+            scorer.add(rendered, reals, clip.track["landmarks"][rows], masks)
+            for real, picture in zip(reals, rendered):
+                if writer is not None:
+                    writer.write(np.concatenate([real, (picture * 255 + 0.5).astype(np.uint8)], 1))
+    features = clip.features() if clip.has_sound else "the clip has no sound"
+    sound = clip.audio if clip.has_sound else features
+    scores = scorer.result(features, sound)
+    if name == "track" and avatar.model.uses_audio:
+        scores["note"] = "this recipe is driven by sound: the track drive gives it the test sound, eyelids and pose"
+    page = {
+        "name": name,
+        "fps": len(clip) / max(spent, 1e-9),
+        "curves": scorer.curves(),
+        "eyes": scorer.eye_curves(),
+        "picked": scorer.picked,
+        "video": path,
+    }
+    return scores, page
+
+
+def _writer(path: Path | None, avatar: Avatar, size: int, name: str) -> AbstractContextManager[VideoWriter | None]:
+    if path is None:
+        return nullcontext()
+    return VideoWriter(path, 2 * size, size, tags=avatar.provenance(name).tags(), crf=20)
+
+
+def _batches(count: int) -> Iterator[np.ndarray]:
+    for first in range(0, count, BATCH):
+        yield np.arange(first, min(count, first + BATCH))
+
+
+def _absent(reason: str) -> dict[str, Any]:
+    return {**dict.fromkeys(columns()), "null_reasons": dict.fromkeys(columns(), reason)}

@@ -1,0 +1,39 @@
+"""The two drives of a test: what was tracked in its frames, and what its sound says."""
+
+from __future__ import annotations
+
+import torch
+
+from adapt.avatar.avatar import Avatar
+from adapt.clip import Clip
+from adapt.drivers.base import Bounds
+from adapt.drivers.base import drive as drive_by_sound
+from adapt.talk.silence import rested
+from heads.person.inputs import TRACKED, HeadInputs, feature_windows, head_inputs
+
+
+def track_drive(avatar: Avatar, clip: Clip) -> tuple[HeadInputs | None, str]:
+    """Expression and pose as tracked in the test frames."""
+    drive = head_inputs({name: clip.track[name] for name in TRACKED}, avatar.device)
+    return _with_sound(avatar, clip, drive)
+
+
+def audio_drive(avatar: Avatar, clip: Clip) -> tuple[HeadInputs | None, str]:
+    """Expression from the test sound; pose, eyelids and gaze from the test frames, which no sound tells."""
+    if not clip.has_sound:
+        return None, "the test part of the clip has no sound"
+    moved = drive_by_sound(avatar.driver, clip.features())
+    track = {name: clip.track[name].copy() for name in TRACKED}
+    bounded = Bounds(avatar.track["expression"])(moved["expression"][: len(clip)])
+    track["expression"] = rested(bounded, clip.audio, avatar.track)
+    return _with_sound(avatar, clip, head_inputs(track, avatar.device))
+
+
+def _with_sound(avatar: Avatar, clip: Clip, drive: HeadInputs) -> tuple[HeadInputs | None, str]:
+    if not avatar.model.uses_audio:
+        return drive, ""
+    if not clip.has_sound:
+        return None, "the recipe is driven by sound and the test part of the clip has none"
+    rows = torch.from_numpy(clip.features()).to(avatar.device)
+    frames = torch.arange(len(clip), device=avatar.device)
+    return drive.with_(features=feature_windows(rows, frames)), ""

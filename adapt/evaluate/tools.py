@@ -1,0 +1,59 @@
+"""What scoring needs beside pictures, opened: landmark detector, LPIPS, sync experts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from adapt.evaluate.measures.base import NO_LPIPS, NO_SYNC, NO_SYNCNET, Tools
+from adapt.fit.losses import lpips_of
+from adapt.priors import champion
+from configs import InputError
+from pretrain import load_prior
+from pretrain.sync_expert.syncnet import SyncNet
+from shards import tracking
+
+
+def open_tools(lpips: str | None = None, sync: str | Path | None = None, syncnet: str | Path | None = None) -> Tools:
+    """Open what there is; arguments as those of :func:`adapt.evaluate.evaluate.evaluate`.
+
+    Raises:
+        InputError: given weights that cannot be used.
+    """
+    return Tools(tracking.detect_landmarks, _open_lpips(lpips), open_sync(sync), _open_syncnet(syncnet))
+
+
+def _open_lpips(weights: str | None) -> Callable[[np.ndarray, np.ndarray], float] | str:
+    if weights is None:
+        return NO_LPIPS
+    network = lpips_of(weights)
+    assert network is not None
+
+    def distance(a: np.ndarray, b: np.ndarray) -> float:
+        with torch.no_grad():
+            return float(network(torch.from_numpy(a), torch.from_numpy(b)))
+
+    return distance
+
+
+def open_sync(uri: str | Path | None) -> Any | str:
+    """A sync expert by URI, else the champion, else the sentence that says that there is none."""
+    if uri is None:
+        folder = champion("models:/sync-expert@champion")
+        if folder is None:
+            return NO_SYNC
+        uri = folder
+    expert = load_prior(uri)
+    if expert.info["prior"] != "sync-expert":
+        raise InputError(f"sync '{uri}': is a {expert.info['prior']} prior, expected a sync-expert")
+    return expert
+
+
+def _open_syncnet(weights: str | Path | None) -> Any | str:
+    if weights is None:
+        return NO_SYNCNET
+    return SyncNet.open(weights)

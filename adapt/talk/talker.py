@@ -1,0 +1,227 @@
+"""An avatar as a stream: sound goes in as it comes, frames come out as soon as enough of it has been heard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from adapt.avatar.avatar import Avatar
+from adapt.avatar.body import BodyFrames
+from adapt.drivers.base import Bounds, Driver, Expressions
+from adapt.drivers.prior import PriorDriver
+from adapt.talk.blinks import lids
+from adapt.talk.poses import ClipPoses, Poses, PoseSource
+from adapt.talk.silence import Resting, SpeechActivity, resting_expression
+from configs import InputError
+from heads.person.inputs import AUDIO_CONTEXT, TRACK_CONTEXT, TRACKED, HeadInputs, head_inputs
+from shards.features import open_feature
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
+
+# Frames that are rendered at a time.
+BATCH = 4
+Result = TypeVar("Result")
+
+
+class Talker:
+    """Feed sound, get frames.
+
+    Args:
+        avatar: an opened avatar.
+        poses: where the head is; the training clip's poses by default.
+        blink, controls, style, background, seed: see :func:`adapt.talk.talk.talk`; with ``blink="driver"`` eyelids and
+            gaze are the driver's.
+
+    Attributes:
+        frames: how many came out; delay: seconds of sound that must follow a frame before it can be made;
+        stages: seconds spent by stage.
+    """
+
+    def __init__(
+        self,
+        avatar: Avatar,
+        *,
+        poses: PoseSource | None = None,
+        blink: str | float = "natural",
+        controls: Mapping[str, float] | None = None,
+        style: str | Path | None = None,
+        background: str = "model",
+        seed: int = 0,
+    ) -> None:
+        self.avatar, self.background = avatar, background
+        self.poses = poses or ClipPoses(avatar.track["rotation"], avatar.track["translation"])
+        self.blink = None if blink == "driver" else lids(blink, avatar.track["eyelids"], seed)
+        self.offsets = _control_offsets(avatar, controls or {})
+        self.driver, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
+        self.sound, self.stream = open_feature(avatar.document["features"]).stream(), self.driver.stream()
+        self.activity = SpeechActivity()
+        self.resting = Resting(resting_expression(avatar.track)) if self.driver.by_sound else None
+        self._speech = np.zeros(0, bool)
+        self.body = BodyFrames(avatar) if background == "original" else None
+        self.frames = 0
+        self.stages: dict[str, float] = {}
+        self._track: dict[str, np.ndarray] = {}
+        self._source = np.zeros(0, np.int64)
+        self._held = np.zeros(0, np.float32)
+        self._moved = 0
+        self._rows: np.ndarray | None = None
+        self._finished = False
+        self._uses_audio = bool(avatar.model.uses_audio)
+
+    @property
+    def delay(self) -> float:
+        """Seconds between a frame's sound and the moment at which enough sound has come to make it."""
+        ahead = max(self.driver.lookahead + TRACK_CONTEXT, AUDIO_CONTEXT if self._uses_audio else 0)
+        return (ahead + BATCH) / FPS + 0.0075  # a batch of frames, and what a log-mel window looks ahead
+
+    def feed(self, sound: np.ndarray) -> Iterator[np.ndarray]:
+        """Frames ``[H, W, 3]`` float in [0, 1] that became possible with ``sound [n]``, float32 mono at 16 kHz."""
+        if self._finished:
+            raise ValueError("this Talker is finished; make a new one for new sound")
+        yield from self._advance(self._timed("features", self._features, np.asarray(sound, np.float32)))
+
+    def finish(self) -> Iterator[np.ndarray]:
+        """The last frames: the end of the sound is continued as silence."""
+        self._finished = True
+        yield from self._advance(self._timed("features", self._last_features))
+
+    def _features(self, sound: np.ndarray) -> np.ndarray:
+        """Feature rows that became complete. Sound goes in by whole frames, because a product over more rows rounds
+        differently, and a stream must repeat bit for bit however its sound is cut."""
+        self._held = np.concatenate([self._held, sound])
+        whole = len(self._held) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
+        rows = [self.sound.push(self._held[i : i + SAMPLES_PER_FRAME]) for i in range(0, whole, SAMPLES_PER_FRAME)]
+        self._speech = np.concatenate([self._speech, self.activity.push(self._held[:whole])])
+        self._held = self._held[whole:]
+        return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+
+    def _last_features(self) -> np.ndarray:
+        rows = self.sound.push(self._held), self.sound.finish()
+        return np.concatenate([part for part in rows if len(part)] or [np.zeros((0, 0), np.float32)])
+
+    def _timed(self, stage: str, function: Callable[..., Result], *arguments: Any) -> Result:
+        start = time.monotonic()
+        result = function(*arguments)
+        self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - start
+        return result
+
+    def _advance(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        parts = [self._timed("expression", self.stream.push, rows)] if len(rows) else []
+        if self._finished:
+            parts.append(self._timed("expression", self.stream.finish))
+        for part in parts:
+            if len(part.get("expression", ())):
+                self._extend(part)
+        if self._finished and self._track:
+            self._pad(after=True)
+        if self._uses_audio:
+            self._keep_rows(rows)
+        while (count := self._possible()) > 0:
+            yield from self._timed("render", self._render, min(count, BATCH))
+
+    def _extend(self, part: Expressions) -> None:
+        """Append what drives the next frames: the driver's expressions, poses, blinks and controls."""
+        count = len(part["expression"])
+        numbers = np.arange(self._moved, self._moved + count)
+        self._moved += count
+        poses: Poses = self.poses.at(numbers)
+        expression, eyelids, gaze = self.offsets
+        closed = part["eyelids"] if self.blink is None else self.blink(numbers, poses)
+        seen = self.avatar.track["gaze"][poses.source] if self.blink is not None else part["gaze"]
+        rows = {
+            "rotation": poses.rotation,
+            "translation": poses.translation,
+            "expression": self._rested(self.bounds(part["expression"])) + expression,
+            "eyelids": np.clip(closed + eyelids, 0, 1),
+            "gaze": seen + gaze,
+        }
+        first = not self._track
+        for name in TRACKED:
+            new = rows[name].astype(np.float32)
+            self._track[name] = new if first else np.concatenate([self._track[name], new])
+        self._source = np.concatenate([self._source, poses.source])
+        if first:
+            self._pad(after=False)
+
+    def _rested(self, expression: np.ndarray) -> np.ndarray:
+        """The next frames' expressions, at rest where nobody speaks; a last part of a frame holds no speech."""
+        count = len(expression)
+        speech = np.pad(self._speech[:count], (0, max(0, count - len(self._speech))))
+        self._speech = self._speech[count:]
+        return expression if self.resting is None else self.resting(expression, speech)
+
+    def _pad(self, after: bool) -> None:
+        """Repeat the first or last frame as its own neighbours."""
+        for name, rows in self._track.items():
+            edge = np.repeat(rows[-1:] if after else rows[:1], TRACK_CONTEXT, 0)
+            self._track[name] = np.concatenate([rows, edge] if after else [edge, rows])
+
+    def _keep_rows(self, rows: np.ndarray) -> None:
+        if self._rows is None and len(rows):
+            # The past of the first frame is silence like its own first row.
+            self._rows = np.repeat(rows[:1], AUDIO_CONTEXT, 0)
+        if len(rows):
+            self._rows = np.concatenate([self._rows, rows])
+        if self._finished and self._rows is not None:
+            self._rows = np.concatenate([self._rows, np.repeat(self._rows[-1:], AUDIO_CONTEXT, 0)])
+
+    def _possible(self) -> int:
+        """Frames that can be made now; only whole batches before the end, so that batches never depend on blocks."""
+        count = max(0, len(self._track["rotation"]) - 2 * TRACK_CONTEXT) if self._track else 0
+        if self._uses_audio:
+            count = min(count, max(0, (0 if self._rows is None else len(self._rows)) - 2 * AUDIO_CONTEXT))
+        return count if self._finished else count // BATCH * BATCH
+
+    def _render(self, count: int) -> np.ndarray:
+        drive = self._next_drive(count)
+        source, self._source = self._source[:count], self._source[count:]
+        self.frames += count
+        if self.body is None:
+            return self.avatar.render(drive, background=self.background)
+        original, head = self._timed("body", self.body, source)
+        return self.avatar.render(drive, background="original", original=original, head=head)
+
+    def _next_drive(self, count: int) -> HeadInputs:
+        window = {name: rows[: count + 2 * TRACK_CONTEXT] for name, rows in self._track.items()}
+        self._track = {name: rows[count:] for name, rows in self._track.items()}
+        drive = head_inputs(window, cut=TRACK_CONTEXT)
+        if not self._uses_audio:
+            return drive
+        assert self._rows is not None
+        windows = np.lib.stride_tricks.sliding_window_view(self._rows, 2 * AUDIO_CONTEXT + 1, 0)[:count]
+        self._rows = self._rows[count:]
+        return drive.with_(features=torch.from_numpy(np.ascontiguousarray(windows.transpose(0, 2, 1))))
+
+
+def _control_offsets(avatar: Avatar, controls: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums of the named controls: expression ``[K]``, eyelids ``[2]``, gaze ``[2, 2]``."""
+    total = [np.zeros(avatar.rig.n_expression, np.float32), np.zeros(2, np.float32), np.zeros((2, 2), np.float32)]
+    for name, amount in controls.items():
+        deltas = avatar.rig.control(name, amount)
+        for i, key in enumerate(("expression", "eyelids", "gaze")):
+            total[i] = total[i] + deltas[key].cpu().numpy()
+    return total[0], total[1], total[2]
+
+
+def _styled(avatar: Avatar, style: str | Path | None) -> Driver:
+    """The avatar's driver with the style asked for.
+
+    Raises:
+        InputError: a style without a prior that has styles, or an unreadable file.
+    """
+    if style is None or str(style) == "own":
+        return avatar.driver
+    if not isinstance(avatar.driver, PriorDriver):
+        raise InputError(
+            f"style '{style}': this avatar speaks by {avatar.driver.name}, which has no styles; adapt with one"
+        )
+    if str(style) == "mean":
+        return avatar.driver.with_style(None)
+    path = Path(str(style))
+    if path.suffix != ".npy" or not path.is_file():
+        raise InputError(f"style '{style}': expected own, mean or an .npy file with a style vector")
+    return avatar.driver.with_style(np.load(path, allow_pickle=False).astype(np.float32))

@@ -1,0 +1,119 @@
+"""A head of 60,000 Gaussians into every export format: seconds, megabytes, and frames per second of an animation.
+
+    python -m benchmarks export [--gaussians 60000] [--frames 25]
+
+The head is generated: positions on an egg, scales and colours as trained heads have them. Times hold the way from the
+renderer's tensors to the finished file, the best of three. USD is measured where ``usd-core`` is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.results import row, write
+
+GOAL = 1.0  # seconds a file
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and write ``results/export.json``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks export")
+    parser.add_argument("--gaussians", type=int, default=60_000)
+    parser.add_argument("--frames", type=int, default=25, help="frames of each animation")
+    options = parser.parse_args(arguments)
+    head = make_head(options.gaussians)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [*stills(head, Path(folder)), *animations(head, options.frames, Path(folder))]
+    write("export", rows, f"goal {GOAL:g} s a file; sizes depend on the head only where a file is compressed")
+
+
+def make_head(count: int) -> Any:
+    """``heads`` Gaussians ``[1, N, ...]`` in rig units, of a trained head's statistics."""
+    import torch
+
+    from heads import Gaussians
+
+    rng = np.random.default_rng(0)
+    around = rng.normal(size=(count, 3))
+    means = around / np.linalg.norm(around, axis=1, keepdims=True) * [1.2, 1.9, 1.4] + rng.normal(0, 0.02, (count, 3))
+    scales = np.exp(rng.normal(np.log(0.015), 0.8, (count, 3)))
+    parts = means, rng.normal(size=(count, 4)), scales, rng.beta(8, 1, count), rng.uniform(0, 1, (count, 3))
+    return Gaussians(*(torch.from_numpy(part.astype(np.float32))[None] for part in parts))
+
+
+def written_formats() -> Iterator[tuple[str, Any]]:
+    """Suffixes and formats that this machine can write."""
+    from adapt.avatar.export import formats
+    from configs import InputError
+
+    for suffix, candidate in formats().items():
+        try:
+            if hasattr(candidate, "require_usd"):
+                candidate.require_usd()
+        except InputError as error:
+            print(f"  {suffix}: not measured: {error}")
+            continue
+        yield suffix, candidate
+
+
+def stills(head: Any, folder: Path) -> list[dict[str, Any]]:
+    """Seconds and megabytes of one head in every format."""
+    from adapt.avatar.export import Cloud
+
+    case, rows = f"{head.n} Gaussians, one moment", []
+    for suffix, candidate in written_formats():
+        path = folder / f"head{suffix}"
+
+        def once(path: Path = path, candidate: Any = candidate) -> None:
+            candidate.write(path, Cloud.of_head(head), {})
+
+        spent = best_of(3, once)
+        rows.append(row(case, f"{suffix}, seconds", spent, "s", f"goal {GOAL:g} s", spent / GOAL))
+        rows.append(row(case, f"{suffix}, size", path.stat().st_size / 1e6, "MB"))
+    return rows
+
+
+def animations(head: Any, frames: int, folder: Path) -> list[dict[str, Any]]:
+    """Frames per second and megabytes a frame where every mean moves and nothing else does."""
+    from adapt.avatar.export import Cloud, write_frames
+    from adapt.avatar.export.registry import animates
+
+    still = Cloud.of_head(head)
+
+    def clouds() -> Iterator[Cloud]:
+        for frame in range(frames):
+            yield still.replace(means=still.means + np.float32(1e-4 * frame))
+
+    case, rows = f"{head.n} Gaussians, {frames} frames", []
+    for suffix, candidate in written_formats():
+        if not animates(candidate):
+            continue
+        path = folder / f"moving{suffix}"
+        spent = timed(functools.partial(candidate.write_sequence, path, clouds(), {}))
+        rows.append(row(case, f"{suffix}, means move", frames / spent, "frames/s", "25 frames/s of a live video",
+                        frames / spent / 25))  # fmt: skip
+        rows.append(row(case, f"{suffix}, size", path.stat().st_size / 1e6 / frames, "MB a frame"))
+    spent = timed(lambda: write_frames(folder / "frames", clouds(), {}))
+    rows.append(row(case, "folder of .ply", frames / spent, "frames/s", "25 frames/s of a live video",
+                    frames / spent / 25))  # fmt: skip
+    return rows
+
+
+def best_of(times: int, function: Callable[[], object]) -> float:
+    """The shortest time of some calls, seconds."""
+    return min(timed(function) for _ in range(times))
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin

@@ -1,0 +1,108 @@
+"""Pulling priors into the cache, every file verified by its checksum, each time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+from cluster.registry import mlflow_client
+from cluster.registry.prior_folder import ARTIFACT, check_prior
+from cluster.registry.versions import MANIFEST_TAG, gone
+from cluster.storage import storage
+from cluster.storage.errors import StorageError
+from configs import InputError
+
+log = logging.getLogger("headstart.registry")
+
+
+def fetch_version(client: Any, found: Any, cache: Path) -> Path:
+    """The folder of a registered version.
+
+    Raises:
+        InputError: not ours, gone from the artifact store, or changed there.
+    """
+    manifest = client.get_model_version(found.name, str(found.version)).tags.get(MANIFEST_TAG)
+    if not manifest:
+        raise InputError(
+            f"models:/{found.name}/{found.version}: not registered by headstart, so there is nothing to verify"
+        )
+    target = cache / found.name / f"{found.version}-{manifest[:12]}"
+    return _fetch_artifacts(found.source, target, f"models:/{found.name}/{found.version}", manifest, gone(found))
+
+
+def fetch_run(uri: str, cache: Path) -> Path:
+    """The folder that a run has among its artifacts (``runs:/RUN_ID/prior``)."""
+    client = mlflow_client.client()
+    run_id, _, path = uri.removeprefix("runs:/").partition("/")
+    from mlflow.exceptions import MlflowException
+
+    try:
+        source = f"{client.get_run(run_id).info.artifact_uri}/{path or ARTIFACT}"
+    except MlflowException:
+        raise InputError(f"{uri}: no such run at {mlflow_client.shown_uri()}; check the run id") from None
+    return _fetch_artifacts(
+        source, cache / "runs" / run_id / (path or ARTIFACT), uri, None, f"{uri}: the run has no such files"
+    )
+
+
+def _fetch_artifacts(source: str, target: Path, shown: str, manifest: str | None, empty: str) -> Path:
+    if target.is_dir():
+        try:
+            return _verify(target, shown, manifest)
+        except StorageError as error:
+            log.warning("%s; fetching it again", error)
+            shutil.rmtree(target)
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as scratch:
+        try:
+            got = download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=mlflow_client.tracking_uri())
+        except (MlflowException, OSError) as error:
+            first = str(error).splitlines()[0]
+            raise InputError(f"{shown}: its files cannot be fetched ({first}); check the artifact store") from error
+        if not any(Path(got).iterdir()):  # MLflow downloads files that are gone as an empty folder, without an error
+            raise StorageError(empty)
+        _verify(Path(got), shown, manifest)
+        try:
+            os.replace(got, target)
+        except OSError:
+            if not target.is_dir():  # another process was first, with the same content
+                raise
+    return target
+
+
+def _verify(folder: Path, shown: str, manifest: str | None) -> Path:
+    mark = folder / storage.COMMIT_MARK
+    if not mark.is_file():
+        raise StorageError(
+            f"{shown}: no manifest of checksums among its files; it is not a prior registered by headstart"
+        )
+    if manifest is not None and (got := storage.sha256(mark)) != manifest:
+        raise StorageError(
+            f"{shown}: its manifest has sha256 {got[:12]}, the registry says {manifest[:12]}; do not use it"
+        )
+    storage.check_tree(folder, storage.read_mark(folder))
+    return folder
+
+
+def fetch_url(url: str, cache: Path) -> Path:
+    """A prior folder by path or URL of an object store."""
+    if not storage.is_remote(url):
+        folder = storage.local_path(url)
+        check_prior(folder)
+        return folder
+    mark = storage.read_mark(url)
+    digest = str(mark["files"].get("weights.safetensors", {}).get("sha256", uuid.uuid4().hex))[:16]
+    target = cache / "urls" / f"{storage.basename(url)}-{digest}"
+    if not target.is_dir():
+        storage.download_tree(url, target)
+    storage.check_tree(target, mark)
+    check_prior(target)
+    return target

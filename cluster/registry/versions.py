@@ -1,0 +1,153 @@
+"""Looking up registered versions, their records and aliases."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import Any
+
+from cluster.registry import mlflow_client
+from cluster.registry.prior_folder import WEIGHTS
+from cluster.storage.retry import brief
+from configs import InputError, nearest
+
+log = logging.getLogger("headstart.registry")
+CHAMPION = "champion"
+LATEST = "latest"  # MLflow keeps this alias for itself; here it is the newest version
+INFO_TAG = "headstart.info"
+MANIFEST_TAG = "headstart.manifest"
+MOST_TAG = 4900  # characters
+
+
+def find(client: Any, name: str, version: str) -> Any:
+    """MLflow's record of a version (a number or an alias).
+
+    Raises:
+        InputError: no such model, version or alias, with those that there are.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if version == LATEST:
+            numbers = [int(v.version) for v in client.search_model_versions(f"name='{name}'")]
+            version = str(max(numbers)) if numbers else version
+        if version.isdigit():
+            return client.get_model_version(name, version)
+        return client.get_model_version_by_alias(name, version)
+    except MlflowException as error:
+        raise InputError(_not_found(client, name, version, error)) from None
+
+
+def _not_found(client: Any, name: str, version: str, error: Exception) -> str:
+    names = [model.name for model in client.search_registered_models()]
+    if name not in names:
+        if not names:
+            return f"prior '{name}': the registry at {mlflow_client.shown_uri()} is empty; use 'headstart pretrain'"
+        return f"prior '{name}': not in the registry{nearest(name, names)}"
+    have = [f"{v['version']} {' '.join('@' + a for a in v['aliases'])}".strip() for v in records(client, name)]
+    return f"prior '{name}': no version or alias '{version}'; there are {', '.join(have) or 'none'}"
+
+
+def records(client: Any, name: str) -> list[dict[str, Any]]:
+    """Every version of a name, oldest first; see :func:`record`."""
+    found = sorted(client.search_model_versions(f"name='{name}'"), key=lambda v: int(v.version))
+    return [record(client, version) for version in found]
+
+
+def record(client: Any, found: Any) -> dict[str, Any]:
+    """One version as plain data; ``missing`` is a sentence where it has an alias and its files are gone, else None."""
+    # Searches leave the aliases out on some stores; asking for the version itself never does.
+    whole = client.get_model_version(found.name, str(found.version))
+    metrics, config, wrong = _run_data(client, found)
+    if wrong is None and whole.aliases:
+        wrong = missing(client, found)
+    return {
+        "name": found.name,
+        "version": int(found.version),
+        "aliases": sorted(whole.aliases),
+        "created": int(found.creation_timestamp),
+        "run_id": found.run_id,
+        "metrics": metrics,
+        "config": config,
+        "weights_sha256": whole.tags.get("weights_sha256"),
+        "uri": f"models:/{found.name}/{found.version}",
+        "missing": wrong if whole.aliases else None,
+    }
+
+
+def _run_data(client: Any, found: Any) -> tuple[dict[str, float], dict[str, str], str | None]:
+    """Metrics and parameters of a version's run, and what is wrong where it has been deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(found.run_id)
+    except MlflowException:
+        log.warning("run %s of %s/%s is gone; its metrics are unknown", found.run_id, found.name, found.version)
+        return {}, {}, gone(found)
+    return dict(run.data.metrics), dict(run.data.params), None
+
+
+def missing(client: Any, found: Any) -> str | None:
+    """A sentence where a version's weights are no longer in the artifact store; only what the store says counts."""
+    path = str(found.source).rsplit("/", 1)[-1]
+    try:
+        names = [str(file.path).rsplit("/", 1)[-1] for file in client.list_artifacts(found.run_id, path)]
+    except Exception as error:
+        log.warning("%s/%s: its artifacts cannot be listed (%s)", found.name, found.version, brief(error))
+        return None
+    return None if WEIGHTS in names else gone(found)
+
+
+def gone(found: Any) -> str:
+    """The sentence for a version whose files are gone."""
+    return (
+        f"models:/{found.name}/{found.version}: its files are gone from the artifact store, as after 'mlflow gc'; "
+        "register its run again with 'headstart priors register RUN', or promote another version"
+    )
+
+
+def champion(client: Any, name: str) -> Any:
+    """MLflow's record of a name's champion, or None."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, CHAMPION)
+    except MlflowException:
+        return None
+
+
+def champions(client: Any, leave_out: str) -> dict[str, dict[str, Any]]:
+    """What the champions of the other priors need, by name; models that are no priors of ours are left out."""
+    infos = {}
+    for model in client.search_registered_models():
+        found = champion(client, model.name) if model.name != leave_out else None
+        info = json.loads(found.tags.get(INFO_TAG, "{}")) if found is not None else {}
+        if info.get("prior") == model.name:
+            infos[model.name] = info
+    return infos
+
+
+def parse(uri: str) -> tuple[str, str]:
+    """(name, version or alias) of ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a bare name (its champion)."""
+    match = re.fullmatch(r"(?:models:/+)?([\w\-. ]+?)(?:[@/]([\w\-]+))?", uri)
+    if not match:
+        raise InputError(
+            f"prior '{uri}': expected a folder, models:/NAME@alias, models:/NAME/VERSION or runs:/ID/prior"
+        )
+    return match[1], match[2] or CHAMPION
+
+
+def short_info(info: dict[str, Any]) -> str:
+    """What :func:`show` tells without a download; of the people only their number."""
+    dataset = dict(info.get("dataset") or {})
+    for key in ("identities", "held_out"):
+        if isinstance(dataset.get(key), list):
+            dataset[key] = len(dataset[key])
+    keys = ("schema", "prior", "rig", "features", "code_version", "weights_sha256")
+    short = {key: info.get(key) for key in keys} | {"dataset": dataset, "licences": dataset.get("licences")}
+    text = json.dumps(short)
+    if len(text) > MOST_TAG:  # MLflow cuts longer tags short, and half a record is none
+        count = f"{len(dataset.get('licences') or ())} licences"
+        text = json.dumps(short | {"licences": count, "dataset": {**dataset, "licences": count}})
+    return text

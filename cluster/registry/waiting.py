@@ -1,0 +1,69 @@
+"""Registrations kept on this machine while their MLflow server is away or says no."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cluster.registry import mlflow_client
+from cluster.registry.prior_folder import ARTIFACT, check_prior
+from cluster.registry.publish import Job, publish
+from cluster.storage import storage
+from cluster.storage.retry import brief
+from configs.progress import say
+
+log = logging.getLogger("headstart.registry")
+
+
+def folders() -> list[Path]:
+    """Registrations that wait, for whatever server."""
+    return sorted(path.parent for path in (storage.home() / "registrations").glob("*/job.json"))
+
+
+def postpone(source: Path, job: Job, why: str) -> dict[str, Any]:
+    """Keep a copy of the prior and what is to be said of it; doing it twice keeps one copy."""
+    folder = storage.home() / "registrations" / job.id
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source, folder / ARTIFACT)
+    # Written last: a copy without it was cut short and is passed over.
+    storage.write_json(folder / "job.json", asdict(job) | {"uri": mlflow_client.shown_uri()})
+    say(
+        f"MLflow at {mlflow_client.shown_uri()} {why}; {job.name} is kept in {folder} and registered by the next "
+        "training, or by 'headstart priors register RUN'"
+    )
+    return {
+        "name": job.name,
+        "version": None,
+        "uri": None,
+        "waiting": str(folder),
+        "champion": False,
+        "misfit": None,
+    }
+
+
+def forget(job: Job) -> None:
+    """The registration is done: nothing waits for it any more."""
+    shutil.rmtree(storage.home() / "registrations" / job.id, ignore_errors=True)
+
+
+def register_waiting() -> list[dict[str, Any]]:
+    """Register what waits for the server that this process uses; returns the new versions.
+
+    One that fails stays and does not keep the others waiting.
+    """
+    done = []
+    for folder in folders():
+        record = storage.read_json(folder / "job.json")
+        if record.pop("uri", None) != mlflow_client.shown_uri():
+            continue
+        job = Job(**record | {"aliases": tuple(record["aliases"])})
+        try:
+            done.append(publish(folder / ARTIFACT, check_prior(folder / ARTIFACT), job))
+        except Exception as error:
+            log.warning("%s waits further: %s", folder, brief(error))
+            continue
+        forget(job)
+    return done

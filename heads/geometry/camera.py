@@ -1,0 +1,83 @@
+"""The pinhole camera: head space to camera space to pixels, for numpy arrays and tensors.
+
+Conventions (OpenCV): x to image right, y down, z forward; ``x_camera = rotation @ x_head + translation`` and
+``pixel = (intrinsics @ x_camera)[:2] / z``. A picture's first pixel has its centre at (0.5, 0.5). Lengths are rig units
+(one is the mean head's eye distance).
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+FOCAL = 4.0  # focal length over image size · guess: head-and-shoulder footage is shot from about this far
+NEAREST = 1e-3  # rig units · guess: points behind the camera are divided by this instead
+
+
+def intrinsics_for(size: float, focal: float = FOCAL) -> np.ndarray:
+    """Pinhole matrix ``[3, 3]`` of a square picture of ``size`` px: focal ``focal * size``, centre in the middle."""
+    return np.array([[focal * size, 0, size / 2], [0, focal * size, size / 2], [0, 0, 1]], dtype=np.float32)
+
+
+def view_intrinsics(
+    intrinsics: Tensor, stored: tuple[int, int], size: tuple[int, int], corner: tuple[int, int] = (0, 0)
+) -> Tensor:
+    """The matrix ``[3, 3]`` of a part of a resized picture.
+
+    Args:
+        intrinsics: ``[3, 3]`` of the stored picture.
+        stored, size: (height, width) px of the stored and of the resized picture.
+        corner: (top, left) px of the part in the resized picture.
+    """
+    scale = intrinsics.new_tensor([size[1] / stored[1], size[0] / stored[0], 1.0])
+    shift = torch.zeros_like(intrinsics)
+    shift[0, 2], shift[1, 2] = corner[1], corner[0]
+    return intrinsics * scale[:, None] - shift
+
+
+def to_camera(points: Array, rotation: Array, translation: Array) -> Array:
+    """Points ``[..., N, 3]`` of head space under poses ``[..., 3, 3]`` and ``[..., 3]``, in camera space."""
+    return points @ rotation.swapaxes(-1, -2) + translation[..., None, :]
+
+
+def to_pixels(points: Array, intrinsics: Array, nearest: float = NEAREST) -> Array:
+    """Pixels ``[..., N, 2]`` of points ``[..., N, 3]`` in camera space under ``intrinsics [..., 3, 3]``.
+
+    Depths under ``nearest`` count as ``nearest``, so that points behind the camera stay finite.
+    """
+    pixels = points @ intrinsics.swapaxes(-1, -2)
+    return pixels[..., :2] / pixels[..., 2:].clip(nearest)
+
+
+def project(points: Array, rotation: Array, translation: Array, intrinsics: Array) -> tuple[Array, Array]:
+    """Points ``[B, N, 3]`` of head space under B cameras: pixels ``[B, N, 2]`` and depths ``[B, N]`` (rig units)."""
+    seen = to_camera(points, rotation, translation)
+    return to_pixels(seen, intrinsics), seen[..., 2].clip(NEAREST)
+
+
+def landmarks_to_camera(landmarks: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Landmarks ``[T, N, 3]`` px, z relative in px, as points ``[T, N, 3]`` of a camera whose head is at depth one.
+
+    A landmark's own depth divides its pixel, so that :func:`camera_to_landmarks` gives back exactly the pixels.
+    """
+    focal = intrinsics[0, 0]
+    depth = 1 + landmarks[..., 2:] / focal
+    return np.concatenate([(landmarks[..., :2] - intrinsics[:2, 2]) / focal * depth, depth], axis=-1)
+
+
+def camera_to_landmarks(points: np.ndarray, intrinsics: np.ndarray, distance: np.ndarray | None = None) -> np.ndarray:
+    """Landmarks ``[..., N, 3]`` px, z relative in px, of camera points; the inverse of :func:`landmarks_to_camera`.
+
+    Args:
+        points: ``[..., N, 3]`` in camera space.
+        distance: ``[...]`` depth of the head's origin, at which z is zero; by default the points' mean depth.
+    """
+    focal = intrinsics[0, 0]
+    distance = points[..., 2].mean(axis=-1) if distance is None else distance
+    pixel = points[..., :2] / points[..., 2:] * focal + intrinsics[:2, 2]
+    return np.concatenate([pixel, ((points[..., 2] / distance[..., None] - 1) * focal)[..., None]], axis=-1)

@@ -1,0 +1,121 @@
+"""Rotations as matrices, rotation vectors, quaternions ``wxyz`` and Euler angles.
+
+Tensor functions are differentiable. Angles are radians. Axes are those of the camera (OpenCV): x right, y down,
+z forward; a frontal head's nose points along -z.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rotation_vector(rotation: Tensor) -> Tensor:
+    """Rotation vectors ``[..., 3]`` (radians) of matrices ``[..., 3, 3]``; exact below a half turn."""
+    skew = torch.stack(
+        [
+            rotation[..., 2, 1] - rotation[..., 1, 2],
+            rotation[..., 0, 2] - rotation[..., 2, 0],
+            rotation[..., 1, 0] - rotation[..., 0, 1],
+        ],
+        dim=-1,
+    )
+    cosine = ((rotation.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1)
+    sine = skew.norm(dim=-1) / 2
+    angle = torch.atan2(sine, cosine)
+    return skew * torch.where(sine > 1e-6, angle / (2 * sine).clamp_min(1e-9), torch.full_like(sine, 0.5))[..., None]
+
+
+def rotation_matrix(vector: Tensor) -> Tensor:
+    """Rotation matrices ``[..., 3, 3]`` of rotation vectors ``[..., 3]`` (Rodrigues' formula), smooth at zero."""
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    square = vector.square().sum(-1)[..., None, None]
+    angle = (square + 1e-12).sqrt()
+    a, b = torch.sin(angle) / angle, (1 - torch.cos(angle)) / (square + 1e-12)
+    # The second factor loses all digits near zero; its limit is one half.
+    b = torch.where(square < 1e-6, 0.5 - square / 24, b)
+    return torch.eye(3, dtype=vector.dtype, device=vector.device) + a * cross + b * (cross @ cross)
+
+
+def quaternions(rotation: Tensor) -> Tensor:
+    """Unit quaternions wxyz ``[..., 4]`` of rotation matrices ``[..., 3, 3]``, differentiable everywhere."""
+    m = rotation.flatten(-2).unbind(-1)
+    squares = torch.stack(
+        [1 + m[0] + m[4] + m[8], 1 + m[0] - m[4] - m[8], 1 - m[0] + m[4] - m[8], 1 - m[0] - m[4] + m[8]], -1
+    )
+    # Row k is the quaternion times four times its component k; the row of the largest component is well conditioned.
+    rows = torch.stack(
+        [
+            torch.stack([squares[..., 0], m[7] - m[5], m[2] - m[6], m[3] - m[1]], -1),
+            torch.stack([m[7] - m[5], squares[..., 1], m[1] + m[3], m[2] + m[6]], -1),
+            torch.stack([m[2] - m[6], m[1] + m[3], squares[..., 2], m[5] + m[7]], -1),
+            torch.stack([m[3] - m[1], m[2] + m[6], m[5] + m[7], squares[..., 3]], -1),
+        ],
+        -2,
+    )
+    best = squares.argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
+    return F.normalize(rows.gather(-2, best)[..., 0, :], dim=-1)
+
+
+def quaternion_product(p: Tensor, q: Tensor) -> Tensor:
+    """Hamilton product of quaternions wxyz ``[..., 4]``: first turn by ``q``, then by ``p``."""
+    pw, pv, qw, qv = p[..., :1], p[..., 1:], q[..., :1], q[..., 1:]
+    vector = pw * qv + qw * pv + torch.linalg.cross(pv, qv)
+    return torch.cat([pw * qw - (pv * qv).sum(-1, True), vector], -1)
+
+
+def quaternion_matrices(quats: Tensor) -> Tensor:
+    """Rotation matrices ``[..., 3, 3]`` of quaternions wxyz ``[..., 4]`` of any length; zero means no rotation."""
+    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
+    rows = (
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    )  # fmt: skip
+    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
+
+def gaze_rotation(gaze: Tensor) -> Tensor:
+    """Rotations ``[..., 3, 3]`` that take straight ahead, (0, 0, -1), to ``gaze [..., 2]``: yaw (+x) and pitch (+y)."""
+    (sy, sp), (cy, cp) = gaze.sin().unbind(-1), gaze.cos().unbind(-1)
+    zero = torch.zeros_like(sy)
+    rows = (cy, -sy * sp, -sy * cp), (zero, cp, -sp), (sy, cy * sp, cy * cp)
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def euler_to_rotation(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> np.ndarray:
+    """Matrices ``[T, 3, 3]`` float32 of yaw, pitch and roll ``[T]`` each: ``R = R_y(yaw) R_x(pitch) R_z(roll)``.
+
+    Positive yaw turns the nose to the image's right, positive pitch lowers it, positive roll tilts clockwise.
+    """
+    yaw, pitch, roll = np.broadcast_arrays(*(np.atleast_1d(np.asarray(a, np.float64)) for a in (yaw, pitch, roll)))
+    # The nose points along -z: turning it to +x is a rotation about y by -yaw, and to +y about x by +pitch.
+    cy, sy, cp, sp, cr, sr = np.cos(-yaw), np.sin(-yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    zero, one = np.zeros_like(cy), np.ones_like(cy)
+    about_y = np.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy], -1).reshape(-1, 3, 3)
+    about_x = np.stack([one, zero, zero, zero, cp, -sp, zero, sp, cp], -1).reshape(-1, 3, 3)
+    about_z = np.stack([cr, -sr, zero, sr, cr, zero, zero, zero, one], -1).reshape(-1, 3, 3)
+    return (about_y @ about_x @ about_z).astype(np.float32)
+
+
+def rotation_to_euler(rotation: np.ndarray) -> np.ndarray:
+    """Yaw, pitch and roll ``[T, 3]`` of matrices ``[T, 3, 3]``; the inverse of :func:`euler_to_rotation`."""
+    pitch = np.arcsin(np.clip(-rotation[:, 1, 2], -1.0, 1.0))
+    yaw = -np.arctan2(rotation[:, 0, 2], rotation[:, 2, 2])
+    roll = np.arctan2(rotation[:, 1, 0], rotation[:, 1, 1])
+    return np.stack([yaw, pitch, roll], -1)
+
+
+def angles_to_frontal(rotation: np.ndarray) -> np.ndarray:
+    """Angle ``[T]`` between the head's and the camera's axis, for matrices ``[T, 3, 3]``."""
+    return np.arccos(np.clip(rotation[:, 2, 2], -1, 1))
+
+
+def relative_angles(rotation: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Angle ``[T]`` of the turn between each of ``rotation [T, 3, 3]`` and ``reference [3, 3]``."""
+    trace = np.einsum("tij,ij->t", rotation, reference)
+    return np.arccos(np.clip((trace - 1) / 2, -1, 1))

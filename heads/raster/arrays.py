@@ -1,0 +1,29 @@
+"""Tensors as flat arrays for the kernels, and how their work is cut into pieces for threads."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from heads.raster import threads
+from heads.raster.simd.vector import WIDTH
+
+MIN_CHUNK = 4096  # Gaussians below which a second thread costs more than it saves · guess
+
+
+def flat(tensor: Tensor) -> np.ndarray:
+    """A contiguous tensor as a flat array that shares its memory."""
+    return tensor.detach().contiguous().numpy().reshape(-1)
+
+
+def chunks(sets: int, number: int, parts: int) -> list[tuple[int, int, int]]:
+    """(set, first, last) pieces of ``sets`` x ``number`` items: about one per thread, cut at multiples of the width."""
+    pieces = max(1, min(-(-parts // sets), number // MIN_CHUNK)) if sets else 1
+    step = -(-number // pieces)
+    step = -(-step // WIDTH) * WIDTH
+    return [(s, first, min(first + step, number)) for s in range(sets) for first in range(0, number, max(step, 1))]
+
+
+def worthwhile_threads(items: int) -> int:
+    """Threads that are worth their start for so many Gaussians."""
+    return max(1, min(threads.get_num_threads(), items // MIN_CHUNK))

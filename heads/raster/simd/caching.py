@@ -1,0 +1,102 @@
+"""Compiled kernels on disk: the only module that touches numba's private caching.
+
+Numba's own cache knows only the file of the kernel: a change in a module that it calls leaves stale machine code, and a
+read-only installation with an unwritable home fails at import. Ours is stamped with every source file of this room's
+kernels, and is simply absent where no folder can be written (the kernels then compile once per process).
+
+The private names are bound once, here. Where a version of numba lacks them, :func:`keep` falls back to numba's public
+cache, in a folder of its own for every state of our sources, so that nothing stale is read there either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+
+try:
+    from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+
+    BROKEN = ""
+except ImportError as error:  # tests/heads/test_numba_private.py names this
+    BROKEN = f"numba {numba.__version__} has other caching internals: {error}"
+
+
+@cache
+def source_stamp() -> str:
+    """Digest of numba's version and of all sources that kernels are compiled from."""
+    digest = hashlib.sha256(numba.__version__.encode())
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: ``$HEADSTART_CACHE``, else the user's cache folder."""
+    root = os.environ.get("HEADSTART_CACHE")
+    if root:
+        return Path(root) / "kernels"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headstart" / "kernels"
+
+
+def keep(dispatcher: Any, function: Callable[..., Any]) -> Any:
+    """The dispatcher of a kernel, with its machine code kept on disk where that is possible."""
+    if BROKEN:
+        return _kept_publicly(dispatcher)
+    # No writable folder, or a numba whose cache is built differently: compile in every process.
+    with contextlib.suppress(RuntimeError, OSError, AttributeError):
+        dispatcher._cache = _Cache(function)
+    return dispatcher
+
+
+def _kept_publicly(dispatcher: Any) -> Any:
+    """Numba's own cache, in a folder that belongs to this state of our sources."""
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(cache_folder() / f"public-{source_stamp()[:12]}")
+    try:
+        dispatcher.enable_caching()
+    except (RuntimeError, OSError):
+        pass  # no writable folder: compile in every process
+    finally:
+        config.CACHE_DIR = before
+    return dispatcher
+
+
+if not BROKEN:
+
+    class _Locator(_CacheLocator):  # type: ignore[misc]
+        def __init__(self, function: Callable[..., Any], file: str) -> None:
+            self._py_file = file
+            self._name = function.__qualname__
+
+        def get_cache_path(self) -> str:
+            return str(cache_folder())
+
+        def get_source_stamp(self) -> str:
+            return source_stamp()
+
+        def get_disambiguator(self) -> str:
+            # Two installations of different age share the folder, so the stamp is part of the file's name.
+            return source_stamp()[:12]
+
+        @classmethod
+        def from_function(cls, function: Callable[..., Any], file: str) -> _Locator | None:
+            locator = cls(function, file)
+            try:
+                locator.ensure_cache_path()
+            except OSError:
+                return None
+            return locator
+
+    class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
+        _locator_classes = [_Locator]  # noqa: RUF012 numba's own protocol
+
+    class _Cache(FunctionCache):  # type: ignore[misc]
+        _impl_class = _Impl

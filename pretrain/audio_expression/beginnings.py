@@ -1,0 +1,101 @@
+"""Closed-form beginnings of audio-expression: statistics, the weight of each component, the built-in regression."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from heads.measures.face import component_importance, default_rig, mouth_directions
+from pretrain.audio_expression.config import AudioExpressionConfig
+from pretrain.audio_expression.model import ExpressionModel
+from pretrain.audio_expression.objective import SequenceObjective
+from pretrain.audio_expression.targets import flatten_targets, target_sizes
+from pretrain.audio_expression.windows import normalise_utterance
+from pretrain.baselines.baselines import RidgeFit, principal_columns
+from pretrain.data import sequences
+from pretrain.data.moments import Moments
+
+LEAST_STD = 1e-3  # of a column: constant ones are not blown up
+LEAST_IMPORTANCE = 0.05  # of a component, relative to the mean: small ones would drift freely otherwise
+SPREAD = (0.1, 1.0)  # bounds of the share of a target's variance that the regression leaves unexplained
+
+Runs = Iterable[sequences.Sequence]
+
+
+def prepare(objective: SequenceObjective, runs: Runs, people: Sequence[str]) -> None:
+    """Fill the objective's statistics from the training people's sequences, which are gone through several times.
+
+    Args:
+        runs: iterable again and again, see :class:`pretrain.data.recording.Recording`.
+        people: names in the order of the style table.
+    """
+    model = objective.model
+    _set_statistics(model, runs)
+    _weigh(objective)
+    model.denoiser.set_resting(torch.from_numpy(_resting(model, runs, people)))
+    if model.denoiser.linear is not None:
+        _fit_linear(model, runs, objective.importance.numpy())
+
+
+def _set_statistics(model: ExpressionModel, runs: Runs) -> None:
+    config = model.config
+    inputs, moved, rests = Moments(), Moments(), Moments()
+    for run in runs:
+        targets = flatten_targets(run.track, config.targets)
+        features = normalise_utterance(run.features, config.scale)
+        inputs.add(features - features.mean(0) if config.centre else features)
+        moved.add(targets)
+        rests.add(targets.mean(0, keepdims=True))
+    model.feature_mean.copy_(torch.from_numpy(inputs.mean()))
+    model.feature_std.copy_(torch.from_numpy(inputs.std()).clamp_min(LEAST_STD))
+    # A clip counts once however long it is: a stranger's face is not likelier to rest as that of a long clip.
+    model.target_mean.copy_(torch.from_numpy(rests.mean()))
+    model.target_std.copy_(torch.from_numpy(moved.std()).clamp_min(LEAST_STD))
+
+
+def _resting(model: ExpressionModel, runs: Runs, people: Sequence[str]) -> np.ndarray:
+    """Mean targets of each training person (people, D), unit-sized; zero for people without a sequence."""
+    moments = {name: Moments() for name in people}
+    for run in runs:
+        moments[run.identity].add(_targets(model, run))
+    empty = np.zeros(model.dims, np.float32)
+    return np.stack([moments[name].mean() if moments[name].count else empty for name in people])
+
+
+def _targets(model: ExpressionModel, run: sequences.Sequence) -> np.ndarray:
+    return model.encode(torch.from_numpy(flatten_targets(run.track, model.config.targets))).numpy()
+
+
+def expression_columns(config: AudioExpressionConfig, n_expression: int) -> slice:
+    """Where the expression stands among the flat targets."""
+    sizes = target_sizes(config.targets, n_expression)
+    at = sum(sizes[name] for name in config.targets[: config.targets.index("expression")])
+    return slice(at, at + n_expression)
+
+
+def _weigh(objective: SequenceObjective) -> None:
+    model = objective.model
+    here = expression_columns(model.config, model.n_expression)
+    scale, rig = model.target_std[here].numpy(), default_rig()
+    weight = component_importance(rig, scale, model.config.loss.lips)
+    objective.importance[here] = torch.from_numpy(np.maximum(weight, LEAST_IMPORTANCE))
+    directions = mouth_directions(rig, scale)
+    spread = np.sqrt((directions**2).sum(0, keepdims=True))  # of components that vary by themselves
+    objective.mouth[here] = torch.from_numpy((directions / spread).astype(np.float32))
+
+
+def _fit_linear(model: ExpressionModel, runs: Runs, importance: np.ndarray) -> None:
+    std, config = model.feature_std.numpy(), model.config
+
+    def inputs(run: sequences.Sequence) -> np.ndarray:
+        return normalise_utterance(run.features, config.scale) / std
+
+    columns = principal_columns((inputs(run) for run in runs), centre=config.centre)
+    fit = RidgeFit(context=config.linear_context, centre=config.centre, projection=columns)
+    for run in runs:
+        fit.add(run.identity, inputs(run), _targets(model, run))
+    weight, unexplained = fit.solve(importance=importance)
+    model.denoiser.linear.weight.copy_(torch.from_numpy(weight))
+    model.denoiser.spread.copy_(torch.from_numpy(unexplained).clamp(*SPREAD))

@@ -1,0 +1,60 @@
+"""A dataset as people to train on and people held out, checked before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from configs import InputError
+from heads.rig import load_rig
+from pretrain.task import Task
+from shards.read.dataset import Dataset, open_dataset
+
+
+def open_split(task: type[Task], config: Any, data: str) -> tuple[Dataset, Dataset]:
+    """The dataset as (training people, held-out people), both checked.
+
+    Raises:
+        InputError: too few people, licence unknown, another rig.
+    """
+    whole = open_dataset(data)
+    holdout = config.holdout if isinstance(config.holdout, float) else list(whole.subset(config.holdout).identities)
+    dataset = task.usable(whole, config)
+    if len(dataset.identities) < 2:
+        raise InputError(
+            f"dataset {data}: {len(dataset.identities)} usable person(s) for {task.name}; a prior needs two or more, "
+            "because people are held out to prove it; add clips of other people"
+        )
+    refuse_unknown_licence(dataset, data, config.allow_unknown_licence)
+    refuse_other_rig(dataset, data)
+    if not isinstance(holdout, float):  # people named to be kept out whom this prior cannot use anyway
+        holdout = [name for name in holdout if name in dataset.identities]
+    train, held = dataset.split(holdout)
+    if not train.identities or not held.identities:
+        raise InputError(
+            f"dataset {data}: holdout {config.holdout} leaves {len(train.identities)} people to train on and "
+            f"{len(held.identities)} to validate on; both need one or more"
+        )
+    return train, held
+
+
+def refuse_unknown_licence(dataset: Dataset, data: str, allowed: bool) -> None:
+    """Training on footage without a known consent is a decision, so it must be written down."""
+    records = {name: dataset.licences[name] + dataset.consents[name] for name in dataset.identities}
+    unknown = [name for name, values in records.items() if not values or "unknown" in map(str.lower, values)]
+    if unknown and not allowed:
+        few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        raise InputError(
+            f"dataset {data}: consent or licence unknown for {len(unknown)} people ({few}); "
+            "record it with 'shards build --consent FILE.csv', or set allow_unknown_licence=true to take the decision"
+        )
+
+
+def refuse_other_rig(dataset: Dataset, data: str) -> None:
+    """Expression coefficients mean nothing on another rig."""
+    rig = load_rig()
+    theirs = dataset.rig or {}
+    if theirs.get("sha256") and theirs["sha256"] != rig.sha256:
+        raise InputError(
+            f"dataset {data}: tracked with the rig {theirs.get('name')} ({theirs['sha256'][:12]}), this installation has "
+            f"{rig.name} ({rig.sha256[:12]}); rebuild the shards, or install the version that built them"
+        )

@@ -1,0 +1,132 @@
+"""After the last step: evidence, prior folder, registration, result. Every step can be done again after a kill.
+
+A second attempt at the same weights takes over the prior folder of the first, finds its registered version, and ends
+with the same result; a longer training replaces the folder and registers another version.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from cluster.checkpoint import latest_checkpoint
+from cluster.registry import registry
+from cluster.registry.prior_folder import ARTIFACT, WEIGHTS
+from cluster.storage import storage
+from configs import InputError
+from configs.progress import say
+from pretrain.folder import read_info, write_prior
+from pretrain.loop import Trainer
+from pretrain.report import end_of_run, write_report
+from pretrain.task import Evidence
+
+RESULT = "result.json"
+
+
+def finish(trainer: Trainer, prior: str, finished: bool, started: float) -> dict[str, Any]:
+    """Rank 0 after the last step; returns (and writes to ``RUN/result.json``) what ``--json`` prints.
+
+    Args:
+        prior: its name; finished: False after a request to stop, when nothing is published.
+        started: ``time.perf_counter()`` when the worker began.
+    """
+    speed = trainer.speed()
+    result: dict[str, Any] = {
+        "prior": prior,
+        "run": trainer.run_url,
+        "checkpoint": latest_checkpoint(trainer.run_url),
+        "weights_sha256": None,
+        "steps": trainer.step,
+        "samples": trainer.samples,
+        "seconds": round(time.perf_counter() - started, 3),
+        "samples_per_second": round(speed["samples_per_second"], 3),
+        "wait_share": round(speed["wait_share"], 4),
+        "peak_memory_mb": round(speed["peak_memory_mb"], 1),
+        "validation": {},
+        "registered": None,
+        "finished": finished,
+    }
+    if finished:
+        publish(trainer, prior, result)
+        result["seconds"] = round(time.perf_counter() - started, 3)
+    storage.write_json(storage.join(trainer.run_url, RESULT), result)
+    say(end_of_run(result))
+    return result
+
+
+def publish(trainer: Trainer, prior: str, result: dict[str, Any]) -> None:
+    """Score the averaged weights on the held-out people, write the prior folder and register it."""
+    with tempfile.TemporaryDirectory(prefix="headstart-prior-") as scratch:
+        folder = _published(trainer, Path(scratch)) or _publish(trainer, result, Path(scratch) / ARTIFACT)
+        info = read_info(folder)
+        result["weights_sha256"], result["validation"] = info["weights_sha256"], info["metrics"]
+        if trainer.tracker is not None:
+            trainer.tracker.flush()  # so that the version finds the training's own MLflow run
+        result["registered"] = _register(prior, folder, info, trainer.run_url, postpone=True)
+
+
+def _published(trainer: Trainer, scratch: Path) -> Path | None:
+    """The run's prior folder where an earlier attempt published these very weights, verified; else None."""
+    url = storage.join(trainer.run_url, ARTIFACT)
+    if not storage.is_committed(url):
+        return None
+    save_file(trainer.task.weights(trainer.average), scratch / WEIGHTS)
+    if storage.read_mark(url)["files"].get(WEIGHTS, {}).get("sha256") != storage.sha256(scratch / WEIGHTS):
+        return None
+    try:
+        return registry.resolve(url, scratch / "cache")
+    except InputError:  # damaged meanwhile: made again
+        return None
+
+
+def _publish(trainer: Trainer, result: dict[str, Any], folder: Path) -> Path:
+    """Make the prior folder and put it into the run, in the place of an earlier one."""
+    with torch.no_grad():
+        evidence = trainer.task.evidence(trainer.average)
+    info = write_prior(folder, trainer.task, trainer.average, evidence.summary)
+    write_report(folder, evidence, info, result, trainer.loss_text())
+    if trainer.tracker is not None:
+        _track(trainer, evidence, folder)
+    storage.upload_tree(folder, storage.join(trainer.run_url, ARTIFACT), replace=True)
+    return folder
+
+
+def _track(trainer: Trainer, evidence: Evidence, folder: Path) -> None:
+    trainer.tracker.log({f"evidence/{name}": value for name, value in evidence.summary.items()}, trainer.step)
+    for name, picture in evidence.pictures.items():
+        trainer.tracker.image(name, picture, trainer.step)
+    trainer.tracker.artifact(folder / "report.md")
+
+
+def _register(prior: str, folder: Path, info: dict[str, Any], run: str, *, postpone: bool) -> dict[str, Any]:
+    done = registry.register(prior, folder, metrics=info["metrics"], config=info["config"], run=run, postpone=postpone)
+    return {key: done[key] for key in ("name", "version", "champion", "misfit")}
+
+
+def register_run(run: str) -> dict[str, Any]:
+    """Register the prior of a finished run, as after an outage; a run that is registered already stays so.
+
+    Returns:
+        ``{"name", "version", "champion", "misfit"}``.
+
+    Raises:
+        InputError: a run without a finished prior, or a registry that is away or says no.
+    """
+    url = storage.join(run, ARTIFACT)
+    if not storage.is_committed(url):
+        raise InputError(
+            f"{run}: holds no finished prior; give a run that 'headstart pretrain' finished, or go on with --resume"
+        )
+    folder = registry.resolve(url)
+    storage.check_tree(folder, storage.read_mark(url))
+    info = read_info(folder)
+    registered = _register(info["prior"], folder, info, run, postpone=False)
+    at = storage.join(run, RESULT)
+    if storage.exists(at):
+        storage.write_json(at, storage.read_json(at) | {"registered": registered})
+    return registered

@@ -1,0 +1,142 @@
+"""What a prior is to the rest of the project, and which priors there are.
+
+A prior is a folder of this package with a ``prior.py`` that defines ``PRIOR``, a subclass of :class:`Prior`; its name is
+the folder's with hyphens. Another package adds one by the entry-point group ``headstart.priors``
+(``NAME = "package.module:CLASS"``). Nothing outside its folder and its YAML files names it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from configs import InputError, load_config, nearest
+from pretrain.config import PretrainConfig, renamed
+from pretrain.names import GROUP, HERE, prior_names
+from pretrain.task import Task
+
+SERVING = "pretrain.serving"  # the module that MLflow loads a registered prior with
+
+
+class Headline(NamedTuple):
+    """One figure of a prior's evidence that people should see first.
+
+    Attributes:
+        figure: its name in the evidence's summary; what: what is measured, with its unit; who: whose value it is.
+    """
+
+    figure: str
+    what: str
+    who: str
+
+
+class Prior(ABC):
+    """One kind of prior: what it learns, how it is trained, how it is loaded and served.
+
+    Attributes:
+        task: its side of the training loop, which also gives ``name`` (as on the command line) and ``config_class``
+            (what its YAML fills).
+        learns: what it learns, in one line.
+        headlines: the figures of its evidence to show first.
+        configs: the folder of its shipped sizes, as :func:`configs.load_config` finds it; ``pretrain/NAME`` by default.
+        budget_share: of the demo's training minutes, relative to the other priors'.
+    """
+
+    task: ClassVar[type[Task]]
+    learns: ClassVar[str]
+    headlines: ClassVar[tuple[Headline, ...]] = ()
+    configs: ClassVar[str | Path] = ""
+    budget_share: ClassVar[float] = 0.25
+
+    name: ClassVar[str]
+    config_class: ClassVar[type[PretrainConfig]]
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls.name, cls.config_class = cls.task.name, cls.task.config_class
+        cls.configs = cls.configs or f"pretrain/{cls.name}"
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, info: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> Any:
+        """A trained prior, ready to use, with ``.info``.
+
+        Args:
+            info: its ``prior.json``; tensors: its ``weights.safetensors``.
+
+        Raises:
+            InputError: trained on another rig, or with a configuration that this version does not know.
+        """
+
+    @classmethod
+    @abstractmethod
+    def signature(cls, info: dict[str, Any]) -> dict[str, Any]:
+        """What :meth:`predict` takes and gives: ``{"inputs": [...], "outputs": [...], "params": [...]}``.
+
+        Entries come from :func:`tensor`; parameters are ``{"name", "dtype", "default"}``.
+        """
+
+    @classmethod
+    @abstractmethod
+    def predict(cls, ready: Any, data: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+        """Serve arrays whose first axis is frames, as :meth:`signature` says.
+
+        Args:
+            ready: what :meth:`restore` gave.
+        """
+
+    @classmethod
+    def config_of(cls, info: Mapping[str, Any]) -> Any:
+        """The typed configuration that a prior was trained with; keys of earlier versions have today's names."""
+        return load_config(cls.config_class, renamed(info["config"]))
+
+    @classmethod
+    def source(cls, config: str | Path | Mapping[str, Any] | None) -> str | Path | Mapping[str, Any]:
+        """What :func:`configs.load_config` reads for a user's choice: a mapping, a file, a size such as ``base``.
+
+        ``None`` means ``tiny``. A size is a file of :attr:`configs`.
+        """
+        if config is None or (isinstance(config, str) and config in ("tiny", "base", "large")):
+            return str(Path(cls.configs) / f"{config or 'tiny'}.yaml")
+        return config
+
+
+def tensor(name: str, dtype: str, *shape: int) -> dict[str, Any]:
+    """An entry of a signature; -1 stands for any length."""
+    return {"name": name, "dtype": dtype, "shape": list(shape)}
+
+
+@cache
+def find_prior(name: str) -> type[Prior]:
+    """A prior by its name.
+
+    Raises:
+        InputError: no such prior (with the nearest name), or an entry point that gives none.
+    """
+    if name not in prior_names():
+        raise InputError(f"prior '{name}': no such prior{nearest(name, prior_names())}")
+    folder = name.replace("-", "_")
+    if (HERE / folder / "prior.py").is_file():
+        return _checked(name, import_module(f"pretrain.{folder}.prior").PRIOR, f"pretrain/{folder}/prior.py")
+    point = next(point for point in metadata.entry_points(group=GROUP) if point.name == name)
+    try:
+        return _checked(name, point.load(), point.value)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"prior '{name}': its entry point {point.value} cannot be loaded ({error})") from error
+
+
+def _checked(name: str, found: Any, where: str) -> type[Prior]:
+    if not (isinstance(found, type) and issubclass(found, Prior)):
+        raise InputError(f"prior '{name}': {where} gives {found!r}, expected a subclass of pretrain.prior.Prior")
+    if found.name != name:
+        raise InputError(f"prior '{name}': {where} calls itself '{found.name}'; give both the same name")
+    if missing := sorted(found.__abstractmethods__):
+        raise InputError(f"prior '{name}': {where} leaves out {', '.join(missing)}")
+    return found

@@ -1,0 +1,60 @@
+"""What a run says of itself at its end: the report beside the prior, and the block for people."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from configs.machine import device_name
+from pretrain.task import Evidence
+
+
+def write_report(folder: Path, evidence: Evidence, info: dict[str, Any], result: dict[str, Any], losses: str) -> None:
+    """Write ``report.md``, ``report.json``, ``losses.txt`` and the pictures into a prior's folder.
+
+    Args:
+        info: its ``prior.json``; result: steps and speed of the run; losses: one line a step.
+    """
+    held = info["dataset"]["held_out"]
+    head = [
+        f"# {info['prior']}: evidence on people it never saw",
+        "",
+        f"Trained on {len(info['dataset']['identities'])} people, {info['dataset']['hours']:.3f} h; "
+        f"held out {len(held)}: {', '.join(held)}.",
+        f"{result['steps']} steps, {result['samples_per_second']:.1f} samples/s, "
+        f"code {info['code_version']}, device {device_name()}.",
+        "",
+    ]
+    for name, picture in evidence.pictures.items():
+        Image.fromarray(picture).save(folder / f"{name}.png")
+    shown = "".join(f"\n![{name}]({name}.png)\n" for name in evidence.pictures)
+    (folder / "report.md").write_text("\n".join(head) + "\n" + evidence.markdown() + shown)
+    (folder / "report.json").write_text(json.dumps({"rows": evidence.rows, "summary": evidence.summary}, indent=1))
+    (folder / "losses.txt").write_text(losses)
+
+
+def end_of_run(result: dict[str, Any]) -> str:
+    """The block printed when a run ends."""
+    state = "finished" if result["finished"] else "stopped as asked, state saved"
+    lines = [
+        f"{result['prior']}: {state} at step {result['steps']}",
+        f"  samples      {result['samples']} at {result['samples_per_second']:.1f}/s, "
+        f"{100 * result['wait_share']:.1f} % of the time waiting for data",
+        f"  time         {result['seconds']:.1f} s",
+        f"  memory       {result['peak_memory_mb']:.0f} MB at the peak",
+        f"  checkpoint   {result['checkpoint']}",
+    ]
+    lines += [f"  {name:<28} {value:.4f}" for name, value in result["validation"].items() if isinstance(value, float)]
+    if result["registered"]:
+        lines.append(f"  registered   {registered_as(result['registered'])}")
+    return "\n".join(lines)
+
+
+def registered_as(registered: dict[str, Any]) -> str:
+    """A registration in a few words."""
+    if registered["version"] is None:
+        return "not yet; the next training or 'headstart priors register RUN' does it"
+    return f"models:/{registered['name']}/{registered['version']}"

@@ -1,0 +1,82 @@
+"""Which clips lie behind files, folders and URLs, under which names, and whose consent they carry."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.storage import storage
+from configs import InputError
+from shards.build.task import SourceClip
+from shards.format.schema import clean_name
+from shards.people.consent import read_consent, unknown_record
+
+VIDEOS = frozenset(
+    f".{ending}"
+    for ending in "avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts webm wmv 3gp".split()  # noqa: SIM905
+)
+
+
+def find_clips(videos: Sequence[str | Path], consent: str | Path | None = None) -> list[SourceClip]:
+    """The clips behind files and folders, with names that are unique in keys and their consent records.
+
+    Raises:
+        InputError: nothing there, a folder without videos, or a wrong consent file.
+    """
+    rows = read_consent(str(consent)) if consent is not None else None
+    paths = list(dict.fromkeys(path for video in videos for path in _expand(str(video))))
+    if not paths:
+        raise InputError("no videos were given; name files or folders")
+    names = _names(paths)
+    clips = []
+    for path in paths:
+        found = rows.find(storage.basename(path)) if rows is not None else None
+        bytes_, modified = _stat(path)
+        record = found or unknown_record(names[path])
+        clips.append(
+            SourceClip(
+                name=names[path], path=path, bytes=bytes_, modified=modified, consent=record, known=found is not None
+            )
+        )
+    return sorted(clips, key=lambda clip: clip.name)
+
+
+def _expand(video: str) -> list[str]:
+    if storage.is_remote(video):
+        if Path(video).suffix.lower() in VIDEOS:
+            return [video]
+        found = [storage.join(video, n) for n in storage.listdir(video) if Path(n).suffix.lower() in VIDEOS]
+    else:
+        path = storage.local_path(video)
+        if not path.exists():
+            raise InputError(f"{video}: no such file or folder; check the name")
+        if not path.is_dir():
+            return [str(path.resolve())]
+        found = [str(p.resolve()) for p in sorted(path.rglob("*")) if p.suffix.lower() in VIDEOS and p.is_file()]
+    if not found:
+        raise InputError(
+            f"{video}: holds no videos (looked for {' '.join(sorted(VIDEOS))}); name another folder or a file"
+        )
+    return found
+
+
+def _names(paths: list[str]) -> dict[str, str]:
+    """A clean, unique clip name per path; files of the same name in different folders get a hash of their path."""
+    plain = {path: clean_name(Path(storage.basename(path)).stem) for path in paths}
+    counts: dict[str, int] = {}
+    for name in plain.values():
+        counts[name.lower()] = counts.get(name.lower(), 0) + 1
+    return {p: n if counts[n.lower()] == 1 else f"{n[:27]}-{_short(p)}" for p, n in plain.items()}
+
+
+def _short(path: str) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()[:8]
+
+
+def _stat(path: str) -> tuple[int, int]:
+    if storage.is_remote(path):
+        return storage.size(path), 0
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,97 @@
+"""What travels between the builder and its workers: clips, settings, tasks, and what became of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.storage import storage
+from shards.people.consent import ConsentRecord
+
+Message = tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceClip:
+    """A video to be built: its name in keys, where it is, and the consent record that speaks of it."""
+
+    name: str
+    path: str
+    bytes: int
+    modified: int
+    consent: ConsentRecord
+    known: bool = True  # a consent file names it
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the build report keeps of it; the path is reduced to the file's name."""
+        record = {
+            "clip": self.name,
+            "file": storage.basename(self.path),
+            "bytes": self.bytes,
+            "modified": self.modified,
+        }
+        return {**record, **self.consent.for_meta(), "identity": self.consent.identity, "in_consent_file": self.known}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """What every worker needs to know.
+
+    Attributes:
+        features: records of the audio features that every sample gets, see :attr:`shards.features.Feature.record`.
+        rig: ``{"name", "sha256", "source"}`` of the rig whose coefficients the tracker gives.
+    """
+
+    out: str
+    features: tuple[Mapping[str, Any], ...] = ()
+    rig: Mapping[str, str] = field(default_factory=dict)
+    size: int = 512
+    samples_per_shard: int = 32
+    tracker: str = "shards.tracking:track_video"
+    thumbnails: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackTask:
+    """Clips for one worker, and the prefix of the shards that it writes."""
+
+    prefix: str
+    clips: tuple[SourceClip, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureTask:
+    """Shards of the dataset that share clips with each other alone; they get the features that they lack."""
+
+    shards: tuple[str, ...]
+
+
+Task = TrackTask | FeatureTask
+
+
+@dataclass
+class ClipRecord:
+    """What became of a clip; one entry of the build report."""
+
+    seconds: float = 0.0
+    frames: int = 0
+    segments: int = 0
+    shots: int = 0
+    tracked_fraction: float = 0.0
+    sha256: str = ""
+    quality: float = 0.0
+    jitter: dict[str, float] = field(default_factory=dict)
+    refused: list[dict[str, Any]] = field(default_factory=list)
+    thumbnail: str | None = None
+
+    def refuse(self, reason: str, start: float | None = None, end: float | None = None) -> None:
+        """Note a part (seconds) or, without times, the whole clip as refused."""
+        self.refused.append({"start": start, "end": end, "reason": reason})
+
+
+def task_prefix(clips: Sequence[SourceClip]) -> str:
+    """Start of the names of a task's shards: the same for the same clips, so a repeated task overwrites its rests."""
+    text = "\n".join(f"{clip.name} {clip.bytes} {clip.modified}" for clip in clips)
+    return hashlib.sha256(text.encode()).hexdigest()[:12] + "-"

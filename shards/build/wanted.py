@@ -1,0 +1,81 @@
+"""Which audio features and which rig a build works with: those of the dataset, and those asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from configs import InputError
+from heads.rig import load_rig
+from shards.build.journal import Journal
+from shards.features.registry import open_feature, parse_feature
+from shards.format.catalogue import Catalogue
+from shards.tracking.coefficients import DEFAULT_RIG
+
+DEFAULT_SIZE = 512
+Records = list[dict[str, Any]]
+
+
+def wanted_features(catalogue: Catalogue, journal: Journal, specs: Sequence[str]) -> Records:
+    """Records of the features that every sample shall have: log-mel, the dataset's, and ``specs``.
+
+    Raises:
+        InputError: no such feature, weights that cannot be loaded or are not those that the dataset was built with.
+    """
+    asked = dict(_named(spec) for spec in ["logmel", *specs])
+    adding = {record["name"]: record for record in journal.settings.get("adding", ())}
+    known = {**{name: catalogue.feature_record(name) for name in catalogue.features}, **adding}
+    records = []
+    for name in dict.fromkeys([*known, *asked]):
+        if name not in known:
+            records.append(_opened(asked[name]))
+        else:
+            _agree(journal.url, known[name], asked.get(name, name))
+            records.append(known[name])
+    return sorted(records, key=lambda record: record["name"])
+
+
+def _named(spec: str) -> tuple[str, str]:
+    return parse_feature(spec)[0], spec
+
+
+def _opened(spec: str) -> dict[str, Any]:
+    feature = open_feature(spec)
+    feature.load()  # what is wrong with the weights is found before any work
+    return feature.record
+
+
+def _agree(url: str, record: dict[str, Any], spec: str) -> None:
+    """A dataset's feature is asked for by its name, or by weights that are the dataset's."""
+    if "=" not in spec or not record["weights"]:
+        return
+    asked = open_feature(spec).record
+    if asked["weights"]["sha256"] != record["weights"]["sha256"]:
+        raise InputError(
+            f"{url}: holds {record['name']} of {record['weights']['source']} (sha256 "
+            f"{record['weights']['sha256'][:12]}), asked for {asked['weights']['source']} (sha256 "
+            f"{asked['weights']['sha256'][:12]}); use the same weights or another folder"
+        )
+
+
+def load_weights(records: Records) -> None:
+    """Load every feature once, so that weights that are missing here are found before any work.
+
+    Raises:
+        InputError: weights that are missing or others than those recorded.
+    """
+    for record in records:
+        open_feature(record).load()
+
+
+def wanted_rig(catalogue: Catalogue, source: str | Path | None) -> dict[str, str]:
+    """Record of the rig whose coefficients the tracker gives: ``source``, else the dataset's, else the shipped one.
+
+    Raises:
+        InputError: no such rig, or one without landmarks, which a tracker cannot follow.
+    """
+    found = str(source or (catalogue.rig or {}).get("source") or DEFAULT_RIG)
+    rig = load_rig(found)
+    rig.landmarks(rig.mean)  # a rig that names no landmarks is refused here
+    return dict(rig.record)

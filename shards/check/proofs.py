@@ -1,0 +1,58 @@
+"""Proof of one sample: all that can be wrong with its members, one by one and against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from shards.features import logmel
+from shards.format.schema import Sample, check_sample
+from shards.read.dataset import Dataset
+
+DRIFT = 0.05  # mean difference of log-mel rows that rounding to 16-bit sound and float16 can explain
+MISFIT = 0.5  # eye distances between landmarks and the posed head; a track of another clip is several off
+
+
+def check_members(dataset: Dataset, shard: str, key: str, members: Mapping[str, bytes], frames: int) -> None:
+    """Prove everything about one sample.
+
+    Raises:
+        BrokenSample: the first member that is wrong.
+    """
+    sample = Sample(key, max(1, frames), lambda names: {n: members[n] for n in names}, members, shard=shard)
+    sizes = check_sample(sample, dataset.features)
+    if dataset.track and sizes != dataset.track:
+        raise sample.broken("track.npz", f"has coefficients {sizes}, the dataset {dataset.track}")
+    _check_sound(sample)
+    _check_pose(sample)
+
+
+def _check_sound(sample: Sample) -> None:
+    """The stored log-mel must be that of the stored sound, frame by frame, away from the segment's ends."""
+    stored = sample.features("logmel")[1:-1]
+    drift = np.abs(stored - logmel(sample.audio)[1:-1])
+    if len(drift) and float(drift.mean()) > DRIFT:
+        reason = (
+            f"differs from the sound by {drift.mean():.2f} on average, at most {DRIFT}: audio and features disagree"
+        )
+        raise sample.broken("audio.logmel.npy", reason)
+
+
+def _check_pose(sample: Sample) -> None:
+    """Rotations must be rotations, and the head's stable points must lie where the landmarks are."""
+    track = sample.track
+    rotation = track["rotation"].astype(np.float64)
+    error = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max()
+    if error > 1e-3 or (np.linalg.det(rotation) < 0).any():
+        raise sample.broken("track.npz", f"'rotation' is no rotation (off by {error:.3f})")
+    if (track["translation"][:, 2] <= 0).any():
+        raise sample.broken("track.npz", "'translation' puts the head behind the camera")
+    # The origin of head space lies about between the eyes: seen through the camera it must be near the landmarks there.
+    focus = track["translation"] @ track["intrinsics"].T
+    focus = focus[:, :2] / focus[:, 2:]
+    left, right = (track["landmarks"][:, [a, b], :2].mean(axis=1) for a, b in ((263, 362), (33, 133)))
+    eyes = np.maximum(np.linalg.norm(left - right, axis=1), 1.0)
+    misfit = np.linalg.norm(focus - (left + right) / 2, axis=1) / eyes
+    if float(np.median(misfit)) > 4 * MISFIT:
+        raise sample.broken("track.npz", f"the pose is {np.median(misfit):.1f} eye distances from the landmarks")

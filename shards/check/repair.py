@@ -1,0 +1,127 @@
+"""``headstart shards verify --repair``: what it would do, named before anything is written, and doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.storage import storage
+from shards.check.findings import Findings
+from shards.check.proofs import check_members
+from shards.format.catalogue import Catalogue, index_url, shard_url, write_catalogue
+from shards.format.index import digest, index_of
+from shards.format.schema import BrokenSample, frame_name
+from shards.read.dataset import Dataset
+from shards.tar.rewrite import first_keys, remove_unlisted, rewrite_shard
+from shards.tar.salvage import Salvage
+
+INDEX, REWRITE = "index rebuilt", "rewritten with every sample that can be read"
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a repair does with one shard.
+
+    Attributes:
+        kept: keys of the samples that stay, empty for a new index.
+        lost: keys of the samples that the dataset loses.
+    """
+
+    shard: str
+    action: str
+    kept: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``shards verify --json`` prints of it."""
+        return {"shard": self.shard, "action": self.action, "samples_lost": len(self.lost), "lost": list(self.lost)}
+
+
+def plan_repairs(dataset: Dataset, catalogue: Catalogue, findings: Sequence[Findings]) -> list[Repair]:
+    """One repair for each shard with faults; reads, writes nothing."""
+    # A key that is in two shards stays in the first one.
+    taken = {key for found in findings if not found.broken for key in found.keys}
+    repairs = []
+    for found in findings:
+        if not found.broken:
+            continue
+        if found.index_only and not found.damaged:
+            taken.update(found.keys)
+            repairs.append(Repair(found.name, INDEX))
+            continue
+        kept = [key for key in _readable(dataset, found.name) if key not in taken]
+        taken.update(kept)
+        lost = sorted(set(_promised(dataset, found)) - set(kept))
+        repairs.append(Repair(found.name, REWRITE, tuple(kept), tuple(lost)))
+    return repairs
+
+
+def _readable(dataset: Dataset, name: str) -> Iterator[str]:
+    """Keys of the samples of a tar that are whole, wherever their members lie in it."""
+    try:
+        tar = Salvage(storage.cached(shard_url(dataset.url, name)))
+    except (storage.StorageError, OSError):
+        return
+    for sample in tar.samples():
+        key = sample.pop("__key__")
+        try:
+            check_members(dataset, name, key, sample, _length(sample))
+        except BrokenSample:
+            continue
+        yield key
+
+
+def _length(members: dict[str, bytes]) -> int:
+    """Frames that follow each other from the first."""
+    count = 0
+    while frame_name(count) in members:
+        count += 1
+    return count
+
+
+def _promised(dataset: Dataset, found: Findings) -> list[str]:
+    """Keys that the shard's index lists, or those that were met in the tar."""
+    try:
+        return [*dataset.index(dataset.table.names.index(found.name)).keys, *found.keys]
+    except (storage.StorageError, ValueError):
+        return found.keys
+
+
+def carry_out(url: str, catalogue: Catalogue, repairs: Sequence[Repair]) -> None:
+    """Rebuild indexes and rewrite shards; committed in one piece at the end.
+
+    Raises:
+        InputError: storage fails; the dataset is then as before.
+    """
+    rewritten = [one for one in repairs if one.action == REWRITE]
+    for one in repairs:
+        if one.action == INDEX:
+            _renew_index(url, catalogue, one.shard)
+    old = [one.shard for one in rewritten]
+    starts = first_keys([key for one in rewritten for key in one.kept])
+    entries = [entry for one in rewritten if (entry := _rewrite(url, one, starts)) is not None]
+    catalogue.add(entries)
+    catalogue.remove(old)
+    write_catalogue(url, catalogue)
+    remove_unlisted(url, catalogue, old)
+
+
+def _rewrite(url: str, one: Repair, starts: set[str]) -> Any:
+    kept = set(one.kept)
+    if not kept:
+        return None
+    return rewrite_shard(
+        url,
+        one.shard,
+        lambda key, members: members if key in kept else None,
+        starts,
+        read=lambda where: Salvage(storage.cached(where)).samples(),
+    )
+
+
+def _renew_index(url: str, catalogue: Catalogue, name: str) -> None:
+    with storage.open_read(shard_url(url, name)) as stream:
+        data = index_of(stream, name).to_bytes()
+    storage.write_bytes(index_url(url, name), data)
+    next(shard for shard in catalogue.shards if shard["name"] == name)["index_sha256"] = digest(data)

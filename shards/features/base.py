@@ -1,0 +1,72 @@
+"""What every audio feature is: a name, a width, the weights behind it, and rows of a stream."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+
+class RowStream(Protocol):
+    """Sound in, rows out; the rows do not depend on how the sound is cut into pieces."""
+
+    def push(self, sound: np.ndarray) -> np.ndarray:
+        """Append sound ``[N]`` float32 at 16 kHz; the rows ``[K, C]`` that became final, possibly none."""
+        ...
+
+    def finish(self) -> np.ndarray:
+        """The last rows ``[K, C]``, with silence after the end."""
+        ...
+
+
+class Feature(ABC):
+    """One audio feature: one row ``[C]`` for each video frame, row t centred on 40 t + 20 ms.
+
+    A subclass in ``shards/features/NAME.py`` that the module also calls ``FEATURE``, or one that the entry-point group
+    ``headstart.features`` names, is found by :func:`shards.features.registry.open_feature`.
+
+    Attributes:
+        name: what datasets, priors and ``--features`` call it; letters, digits, ``_`` and ``-``.
+        default_weights: folder or hub name that is used when none is given; empty for a feature without weights.
+        default_size: width C with the default weights.
+    """
+
+    name: ClassVar[str]
+    default_weights: ClassVar[str] = ""
+    default_size: ClassVar[int] = 0
+
+    def __init__(self, weights: str = "") -> None:
+        """``weights``: folder or hub name; empty for the default."""
+        self.weights = weights or self.default_weights
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Width C of a row."""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What datasets and priors store: ``{"name", "size", "weights": {"source", "sha256"} | None}``."""
+        return {"name": self.name, "size": self.size, "weights": None}
+
+    @abstractmethod
+    def stream(self) -> RowStream:
+        """A new stream.
+
+        Raises:
+            InputError: weights that cannot be loaded, or an optional package that is absent.
+        """
+
+    def load(self) -> None:
+        """Load what the first row needs, so that what is wrong with it is found before any work.
+
+        Raises:
+            InputError: as :meth:`stream`.
+        """
+        self.stream()
+
+    def extract(self, sound: np.ndarray) -> np.ndarray:
+        """Sound ``[N]`` float32 at 16 kHz to rows ``[N // 640, C]`` float32: those of a stream, joined."""
+        stream = self.stream()
+        return np.concatenate([stream.push(sound), stream.finish()])

@@ -1,0 +1,142 @@
+"""Whisper: the last layer of the encoder of any Whisper, two of its 50-Hz rows a frame.
+
+Whisper hears 30 s at a time and pads shorter sound with silence, which costs ten times more than the sound itself.
+Here it hears windows of BLOCK + 2 CONTEXT frames: its table of positions is cut to the window, and a last window that
+is shorter is filled with silence. docs/shards.md has the figures behind BLOCK and CONTEXT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from configs import InputError
+from shards.features.speech import Rows, SpeechFeature, not_finite
+from shards.media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
+
+HOP = 160  # samples between two mel columns (Radford et al. 2022, section 2.2)
+WINDOW = 400  # samples that a mel column sees
+POSITION = 2 * HOP  # samples between two rows of the encoder: its second convolution has stride 2
+EACH = SAMPLES_PER_FRAME // POSITION  # rows in a frame
+# Mel column i is centred on sample 160 i, row k on column 2 k. With 160 samples in front, rows 2 t + 1 and 2 t + 2 are
+# centred 10 and 30 ms into frame t, and so is their mean on the frame.
+FRONT = POSITION // 2
+QUIET = 1e-10  # least energy, of which Whisper takes the logarithm
+RANGE = 8.0  # decades below the loudest column at which Whisper cuts
+
+
+class Whisper(SpeechFeature):
+    """Rows ``[T, C]``; C is the model's width: 384 for tiny, 512 base, 768 small, 1024 medium, 1280 large."""
+
+    name = "whisper"
+    default_weights = "openai/whisper-tiny.en"
+    default_size = 384
+    model_types = ("whisper",)
+
+    @property
+    def size(self) -> int:
+        return self.files.positive("d_model")[0]
+
+    @cached_property
+    def positions(self) -> int:
+        """Rows of the encoder for a whole window: the frames' and one in front of them."""
+        needed = EACH * (self.block + 2 * self.context) + 1
+        (available,) = self.files.positive("max_source_positions")
+        if available < needed:
+            raise InputError(f"{self.files.source}: has {available} positions, a window needs {needed}; use a Whisper")
+        return needed
+
+    def open_encoder(self) -> Rows:
+        positions, encoder, filters = self.positions, self._encoder(), self._filters()
+
+        def rows(sound: np.ndarray) -> np.ndarray:
+            import torch
+
+            frames = len(sound) // SAMPLES_PER_FRAME
+            mel = log_mel(sound, filters, 2 * positions)
+            with torch.inference_mode():
+                hidden = encoder(torch.from_numpy(mel.T.copy())[None]).last_hidden_state[0].numpy()
+            return hidden[1 : 1 + EACH * frames].reshape(frames, EACH, -1).mean(axis=1)
+
+        return rows
+
+    def _encoder(self) -> Any:
+        """The encoder in float32, its table of positions cut to a window."""
+        try:
+            from transformers import WhisperConfig
+            from transformers.models.whisper.modeling_whisper import WhisperEncoder
+        except ImportError:
+            raise InputError("speech features need transformers: pip install 'headstart[speech]'") from None
+        state = self._state()
+        try:
+            config = WhisperConfig.from_dict(self.files.config)
+            config.max_source_positions = self.positions
+            if (table := state.get("embed_positions.weight")) is not None:
+                state["embed_positions.weight"] = table[: self.positions]
+            encoder: Any = WhisperEncoder(config).float()  # whatever type its config.json names
+            report = encoder.load_state_dict(state, strict=False)
+        except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise self.files.unreadable(error) from None
+        self.files.refuse(report.missing_keys)
+        self.files.refuse(report.unexpected_keys, "holds, beyond those of its config.json,")
+        self.files.refuse(not_finite(encoder), "holds infinite or undefined numbers in")
+        return encoder.requires_grad_(False).eval()
+
+    def _state(self) -> dict[str, Any]:
+        """The encoder's tensors in float32, by their names in the encoder; the decoder is not read."""
+        from safetensors import SafetensorError, safe_open
+
+        state: dict[str, Any] = {}
+        for path in self.files.files:
+            try:
+                with safe_open(path, framework="pt") as file:
+                    for name in file.keys():  # noqa: SIM118  (not a mapping)
+                        _, within, rest = name.rpartition("encoder.") if "decoder." not in name else ("", "", "")
+                        if within:
+                            state[rest] = file.get_tensor(name).float()
+            except (SafetensorError, OSError, ValueError) as error:
+                raise self.files.unreadable(error) from None
+        return state
+
+    def _filters(self) -> np.ndarray:
+        """Whisper's mel filters ``[201, MELS]``."""
+        with contextlib.suppress(ImportError):
+            from transformers.audio_utils import mel_filter_bank
+
+            (bands,) = self.files.positive("num_mel_bins")
+            filters = mel_filter_bank(
+                num_frequency_bins=1 + WINDOW // 2,
+                num_mel_filters=bands,
+                min_frequency=0.0,
+                max_frequency=SAMPLE_RATE / 2,
+                sampling_rate=SAMPLE_RATE,
+                norm="slaney",
+                mel_scale="slaney",
+            )
+            return np.asarray(filters, np.float32)
+        raise InputError("speech features need transformers: pip install 'headstart[speech]'")
+
+
+def log_mel(sound: np.ndarray, filters: np.ndarray, columns: int) -> np.ndarray:
+    """Whisper's spectrogram ``[columns, MELS]`` of a window ``[N]``, silence before and behind it.
+
+    Column i is centred on sample ``160 i - 160`` of the window.
+    """
+    before = FRONT + WINDOW // 2
+    padded = np.zeros((columns - 1) * HOP + WINDOW, np.float32)
+    kept = sound[: len(padded) - before]
+    padded[before : before + len(kept)] = kept
+    steps = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
+    power = np.abs(np.fft.rfft(steps * _hann())).astype(np.float32) ** 2
+    decades = np.log10(np.maximum(power @ filters, QUIET))
+    return ((np.maximum(decades, decades.max() - RANGE) + 4.0) / 4.0).astype(np.float32)
+
+
+def _hann() -> np.ndarray:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).astype(np.float32)
+
+
+FEATURE = Whisper

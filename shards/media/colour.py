@@ -1,0 +1,79 @@
+"""From a decoder's colours to RGB: which matrix and range a frame means, and rounding that is right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+HIGH_DEFINITION = 720  # rows from which players take untagged video for BT.709 (Chromium's rule), below for BT.601
+
+BT709, BT601, BT2020 = 1, 5, 9  # SWS_CS_*, the converter's numbers of matrices
+# AVCOL_SPC_* of a frame -> SWS_CS_*.
+_MATRICES = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: BT2020, 10: BT2020}
+
+
+def matrix_of(frame: Any) -> int:
+    """PyAV's number of the YUV matrix that a frame was made with; by its size where it does not say."""
+    known = _MATRICES.get(int(frame.colorspace))
+    return known or (BT709 if frame.height >= HIGH_DEFINITION else BT601)
+
+
+class ToRgb:
+    """Converts frames of one video to RGB uint8, scaled; keeps the converter between frames."""
+
+    def __init__(self) -> None:
+        from av.video.reformatter import Interpolation, VideoReformatter
+
+        # Without both flags the result is 1 to 1.5 levels too dark, with one of them alone worse.
+        self._flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: Any, width: int, height: int) -> np.ndarray:
+        """``[height, width, 3]`` uint8 RGB."""
+        converted = self._reformatter.reformat(
+            frame,
+            width=width,
+            height=height,
+            format="rgb24",
+            src_colorspace=None if frame.format.is_rgb else matrix_of(frame),
+            interpolation=self._flags,
+        )
+        return converted.to_ndarray()
+
+
+class ToYuv:
+    """Converts RGB pictures to the YUV that our files are tagged with: BT.709, limited range, 4:2:0."""
+
+    FORMAT = "yuv420p"
+
+    def __init__(self) -> None:
+        from av.video.reformatter import Interpolation, VideoReformatter
+
+        self._flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, picture: np.ndarray) -> Any:
+        """A frame of ``[H, W, 3]`` uint8 RGB with even sides."""
+        import av
+
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        converted = self._reformatter.reformat(
+            frame,
+            format=self.FORMAT,
+            dst_colorspace=BT709,
+            dst_color_range="MPEG",
+            interpolation=self._flags,
+        )
+        self.tag(converted)
+        return converted
+
+    @staticmethod
+    def tag(target: Any) -> None:
+        """Writes the colours on a frame or an encoder: matrix, primaries, transfer and range."""
+        from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
+
+        target.colorspace = 1  # AVCOL_SPC_BT709
+        target.color_primaries = int(ColorPrimaries.BT709)
+        target.color_trc = int(ColorTrc.BT709)
+        target.color_range = int(ColorRange.MPEG)

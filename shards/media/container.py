@@ -1,0 +1,129 @@
+"""Opening a media file and choosing its picture stream, with one sentence for whatever cannot be opened."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from configs import InputError
+
+LARGEST_SIDE = 16_384  # px that a header may claim before we refuse to allocate for it
+DAMAGED_SECONDS = 1.0  # of pictures or sound that may be undecodable before a file is refused as damaged
+
+log = logging.getLogger("headstart.media")
+
+
+def open_input(path: str | Path, kind: str = "video") -> Any:
+    """A PyAV input container, to be used as a context manager.
+
+    Args:
+        kind: what the user was to give, ``video`` or ``sound``; it names the file in the error's sentence.
+
+    Raises:
+        InputError: no such file, a folder, empty, or no media file.
+    """
+    import av
+
+    file, wanted = Path(path), {"video": "a video", "sound": "a video or sound file"}[kind]
+    if not file.exists():
+        raise InputError(f"{path}: no such file; give the path of {wanted}")
+    if file.is_dir():
+        raise InputError(f"{path}: is a folder; give the path of {wanted}")
+    if file.stat().st_size == 0:
+        raise InputError(f"{path}: is empty (0 bytes); give {wanted} that plays")
+    try:
+        return av.open(str(file), metadata_errors="ignore")
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: is not {wanted} that can be read ({reason}); convert it or give another") from None
+
+
+def find_pictures(container: Any) -> Any | None:
+    """The picture stream: FFmpeg's choice among those that are no cover art; ``None`` where there is none."""
+    streams = [stream for stream in container.streams.video if not is_cover(stream)]
+    if not streams:
+        return None
+    best = container.streams.best("video")
+    return next((stream for stream in streams if best is not None and stream.index == best.index), streams[0])
+
+
+def is_cover(stream: Any) -> bool:
+    """Whether a stream is one attached picture, as music files carry, and no video."""
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
+
+
+def picture_stream(container: Any, path: str | Path) -> Any:
+    """As :func:`find_pictures`.
+
+    Raises:
+        InputError: no pictures, or of an absurd size.
+    """
+    stream = find_pictures(container)
+    if stream is None:
+        raise InputError(f"{path}: has no video stream; give a video")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
+        raise InputError(f"{path}: claims {width}x{height} px, expected 1 to {LARGEST_SIDE} a side; give another video")
+    return stream
+
+
+def decoded(container: Any, stream: Any, path: str | Path) -> Iterator[Any]:
+    """Frames of a stream. A packet that cannot be decoded is left out, as players do.
+
+    Raises:
+        InputError: the file breaks off, or more than ``DAMAGED_SECONDS`` of it cannot be decoded.
+    """
+    import av
+
+    damage = _Damage(stream, path)
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            raise InputError(f"{path}: is damaged, reading stopped ({error.strerror}); give an intact file") from None
+        if packet is None:
+            break
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError as error:
+            damage.note(packet, error)
+            continue
+        for frame in frames:
+            if frame.is_corrupt:
+                damage.note(packet, None)
+            else:
+                yield frame
+    damage.tell()
+
+
+class _Damage:
+    """Counts what cannot be decoded and refuses when it is too much."""
+
+    def __init__(self, stream: Any, path: str | Path) -> None:
+        self._stream, self._path = stream, path
+        self._seconds, self._count = 0.0, 0
+
+    def note(self, packet: Any, error: Any) -> None:
+        """One packet or frame is lost."""
+        self._count += 1
+        length = float(packet.duration * packet.time_base) if packet.duration and packet.time_base else 0.04
+        self._seconds += min(length, 1.0)
+        if self._seconds > DAMAGED_SECONDS:
+            reason = getattr(error, "strerror", None) or "corrupt data"
+            raise InputError(
+                f"{self._path}: is damaged, more than {DAMAGED_SECONDS:g} s of its {self._stream.type} cannot be "
+                f"decoded ({reason}); give an intact file"
+            )
+
+    def tell(self) -> None:
+        """Say once how much was left out."""
+        if self._count:
+            log.warning(
+                "%s: %d damaged piece(s) of its %s, %.2f s, were left out",
+                self._path, self._count, self._stream.type, self._seconds,
+            )  # fmt: skip

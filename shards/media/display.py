@@ -1,0 +1,93 @@
+"""How a stored picture is to be shown: turned, mirrored, with square pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from configs import InputError
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """What makes a stored picture upright: exchange rows and columns first, then mirror.
+
+    Attributes:
+        transposed: rows become columns.
+        flip_x, flip_y: columns, rows are reversed afterwards.
+    """
+
+    transposed: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @property
+    def degrees(self) -> int:
+        """Clockwise turn of a player, after mirroring where there is any: 0, 90, 180, 270."""
+        if not self.transposed:
+            return 180 if self.flip_y else 0
+        return 270 if self.flip_y else 90
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether writing in the stored picture would read backwards unless it is mirrored."""
+        return (self.transposed + self.flip_x + self.flip_y) % 2 == 1
+
+    def apply(self, picture: np.ndarray) -> np.ndarray:
+        """Picture ``[H, W, C]`` upright, contiguous."""
+        if self.transposed:
+            picture = picture.swapaxes(0, 1)
+        if self.flip_x or self.flip_y:
+            picture = picture[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
+        return np.ascontiguousarray(picture)
+
+    def upright(self, width: int, height: int) -> tuple[int, int]:
+        """``(width, height)`` after :meth:`apply`."""
+        return (height, width) if self.transposed else (width, height)
+
+
+UPRIGHT = Orientation()
+
+
+def orientation(frame: Any, path: str | Path) -> Orientation:
+    """What the frame's display matrix asks for, from the container or from the codec's own message.
+
+    Raises:
+        InputError: a turn that is no multiple of 90 degrees.
+    """
+    matrix = _matrix(frame)
+    if matrix is None:
+        return UPRIGHT
+    # Row vectors: x' = a x + c y, y' = b x + d y, x right and y down.
+    (a, b), (c, d) = matrix
+    straight, crossed = abs(a) + abs(d), abs(b) + abs(c)
+    if straight + crossed == 0:
+        return UPRIGHT
+    if min(straight, crossed) > 0.2 * max(straight, crossed):
+        degrees = float(np.degrees(np.arctan2(b, a)))
+        raise InputError(f"{path}: is to be shown turned by {degrees:.0f} degrees, expected 0, 90, 180 or 270; turn it")
+    if straight > crossed:
+        return Orientation(False, bool(a < 0), bool(d < 0))
+    return Orientation(True, bool(c < 0), bool(b < 0))
+
+
+def _matrix(frame: Any) -> np.ndarray | None:
+    """``[[a, b], [c, d]]`` of the frame's display matrix."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    return np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)
+
+
+def pixel_aspect(stream: Any) -> float:
+    """Width over height of a stored pixel."""
+    shape = stream.sample_aspect_ratio
+    return float(shape) if shape and 0.1 < float(shape) < 10 else 1.0
+
+
+def square_size(frame: Any, stream: Any) -> tuple[int, int]:
+    """``(width, height)`` of the stored picture with square pixels, not yet turned."""
+    return max(1, round(frame.width * pixel_aspect(stream))), frame.height

@@ -1,0 +1,116 @@
+"""Readers of other people see the same Gaussians. Needs node and a folder with the packages of ``package.json``.
+
+npm install --prefix FOLDER tests/adapt/export && HEADSTART_NODE_READERS=FOLDER pytest -m node
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adapt.avatar.export import Cloud, format_of, glb, ply
+from adapt.avatar.export.axes import half_turn, rotation_matrices
+from adapt.avatar.export.cloud import colors_of
+from tests.support.export_samples import BOUNDS, Bounds, assert_within, covariances
+
+pytestmark = pytest.mark.node
+HERE = Path(__file__).parent
+BYTE = 0.5 / 255 + 1e-6
+
+
+@pytest.fixture
+def packages(tmp_path) -> Path:
+    """A folder with the reader script beside the installed packages; the test is skipped without them."""
+    folder = os.environ.get("HEADSTART_NODE_READERS")
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    if folder is None or not (Path(folder) / "node_modules").is_dir():
+        pytest.skip(
+            f"no readers: install the npm packages of {HERE / 'package.json'}, then HEADSTART_NODE_READERS=FOLDER"
+        )
+    place = tmp_path / "readers"
+    place.mkdir()
+    (place / "node_modules").symlink_to(Path(folder).resolve() / "node_modules")
+    shutil.copy(HERE / "readers.mjs", place)
+    return place
+
+
+def run(*command: object) -> str:
+    """What a command prints; its complaint when it fails."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def written(cloud: Cloud, record, path: Path) -> Path:
+    """The path of a file with the cloud in it."""
+    format_of(path).write(path, cloud, record)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".spz", ".glb"])
+def test_three_js_sees_the_same_gaussians_upright(suffix, cloud, record, packages, tmp_path):
+    path = written(cloud, record, tmp_path / f"head{suffix}")
+    seen = json.loads(run("node", packages / "readers.mjs", "three", path))
+    truth, bounds = half_turn(cloud), BOUNDS[suffix]
+    centers = np.float64(seen["centers"]).reshape(-1, 3)
+    assert np.abs(centers - truth.means).max() <= bounds.position + 1e-9
+    colors = np.float64(seen["colors"]).reshape(-1, 4) / 255
+    assert np.abs(colors[:, :3] - truth.colors).max() <= bounds.color + BYTE
+    assert np.abs(colors[:, 3] - truth.opacities).max() <= bounds.opacity + BYTE
+    expected = covariances(truth)
+    found = np.float64(seen["covariances"])[: 6 * cloud.n].reshape(-1, 6)
+    upper = expected[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
+    size = truth.scales.max(1, keepdims=True).astype(float) ** 2
+    # An error of a share s in scale is 2 s in covariance; one of a radians in rotation is at most 2 a.
+    assert (np.abs(found - upper) / size).max() <= 2.1 * bounds.scale + 2 * np.radians(bounds.degrees) + 1e-4
+    if suffix == ".glb":
+        assert seen["extras"]["synthetic"] is True
+
+
+def test_babylon_js_sees_the_same_positions(cloud, record, packages, tmp_path):
+    path = written(cloud, record, tmp_path / "head.glb")
+    seen = json.loads(run("node", packages / "readers.mjs", "babylon", path))
+    assert seen["count"] == cloud.n
+    positions = np.float64(seen["positions"]).reshape(-1, 4)[: cloud.n, :3]  # padded to a texture
+    assert np.abs(positions - half_turn(cloud).means).max() <= 1e-6
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".spz"])
+def test_splat_transform_sees_the_same_gaussians_in_the_same_order(suffix, cloud, record, packages, tmp_path):
+    path = written(cloud, record, tmp_path / f"head{suffix}")
+    table = tmp_path / "seen.csv"
+    command = packages / "node_modules/@playcanvas/splat-transform/bin/cli.mjs"
+    run("node", command, "-q", "--gpu", "cpu", "-w", path, table)
+    names = table.open().readline().strip().split(",")
+    columns = dict(zip(names, np.loadtxt(table, delimiter=",", skiprows=1).T))
+    seen = Cloud.make(
+        np.stack([columns[name] for name in "xyz"], 1),
+        np.stack([columns[f"rot_{i}"] for i in range(4)], 1),
+        np.exp(np.stack([columns[f"scale_{i}"] for i in range(3)], 1)),
+        1 / (1 + np.exp(-columns["opacity"])),
+        colors_of(np.stack([columns[f"f_dc_{i}"] for i in range(3)], 1)),
+    )
+    b = BOUNDS[suffix]
+    loose = Bounds(b.position + 1e-9, b.opacity + 1e-6, b.color + 1e-6, b.scale + 1e-5, b.degrees + 0.01)
+    assert_within(seen, half_turn(cloud), loose)
+
+
+def test_splat_transform_writes_the_same_glb_but_for_its_half_turn(cloud, record, packages, tmp_path):
+    """It takes PLY for y-down and turns it by 180° about z; every other number is ours."""
+    path = written(cloud, record, tmp_path / "head.ply")
+    command = packages / "node_modules/@playcanvas/splat-transform/bin/cli.mjs"
+    run("node", command, "-q", "--gpu", "cpu", "-w", path, tmp_path / "theirs.glb")
+    theirs, ours = half_turn(glb.read(tmp_path / "theirs.glb")), half_turn(ply.read(path))
+    turn = np.diag([-1.0, -1.0, 1.0])
+    assert np.abs(theirs.means - ours.means @ turn).max() <= 1e-6
+    assert np.allclose(rotation_matrices(theirs.quats), turn @ rotation_matrices(ours.quats), atol=1e-5)
+    assert np.allclose(theirs.scales, ours.scales, rtol=1e-5)
+    assert np.allclose(theirs.opacities, ours.opacities, atol=1e-5)
+    assert np.allclose(theirs.colors, ours.colors, atol=1e-5)

@@ -1,0 +1,64 @@
+"""docs/extending.md: every example written to a folder outside the tree and run there, found by its entry point."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+SECTIONS = {part.splitlines()[0]: part for part in re.split(r"^## ", PAGE, flags=re.MULTILINE)[1:]}
+FILE = re.compile(r"^`(my_package/[\w/.-]+)`\n\n```\w+\n(.*?)```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory) -> Path:
+    """A folder as pip leaves it: the package's files and its entry points."""
+    folder = tmp_path_factory.mktemp("site")
+    for name, text in FILE.findall(PAGE):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        (folder / "my_package" / "__init__.py").touch()
+    info = folder / "my_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    toml = re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    assert toml
+    points = re.sub(r'\[project\.entry-points\."([\w.]+)"\]', r"[\1]", toml[1]).replace('"', "")
+    (info / "entry_points.txt").write_text(points)
+    return folder
+
+
+def usage(section: str) -> str:
+    """The block of a section that is no file."""
+    whole = SECTIONS[section]
+    files = {text for _, text in FILE.findall(whole)}
+    blocks = [text for text in re.findall(r"```python\n(.*?)```", whole, re.DOTALL) if text not in files]
+    assert len(blocks) == 1, f"{section}: expected one block that uses the example"
+    return blocks[0]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_example_runs_from_outside_the_tree(section, package, tmp_path):
+    assert FILE.findall(SECTIONS[section]), "a section without a file"
+    path = os.pathsep.join([str(package), str(ROOT)])
+    run = subprocess.run(
+        [sys.executable, "-c", usage(section)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_every_group_of_the_table_has_an_example():
+    groups = set(re.findall(r"`(headstart\.\w+)`", PAGE.split("## ")[0]))
+    assert groups == set(re.findall(r'entry-points\."(headstart\.\w+)"', PAGE))
+    assert len(SECTIONS) == len(groups)
