@@ -25,7 +25,7 @@ SMALL = (
     ("--budget 60s", "--budget 10it --size 96"),
     ("--config base", "--no-ray steps=2 batch_size=2"),
     ("--workers 8", "--workers 1"),
-    ("videos/ ", "videos --size 128 "),
+    ("videos/ ", "videos --size 192 "),
     ("/3 ", "/1 "),
 )
 SECONDS = 4.0
@@ -57,7 +57,7 @@ def world(tmp_path_factory) -> Any:
         rows = ["clip,identity,licence,consent,source"]
         (folder / "videos").mkdir()
         for number in range(3):
-            synthetic_video(number, SECONDS, folder / "videos" / f"p{number}.mp4", size=128)
+            synthetic_video(number, SECONDS, folder / "videos" / f"p{number}.mp4", size=192)
             rows.append(f"p{number},p{number},CC0,generated,synthetic")
         (folder / "consent.csv").write_text("\n".join(rows) + "\n")
         yield folder
@@ -82,7 +82,9 @@ def test_the_commands_of_the_readme_run_in_their_order(done):
         assert (done / made).is_file(), made
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page.name != "extending.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page) and page.name != "extending.md"], ids=lambda p: p.name
+)
 def test_the_python_of_a_page_runs(page, done, monkeypatch):
     """Blocks of a page share their names; what they take from the reader is put in."""
     rig = headstart.load_rig()
@@ -99,6 +101,9 @@ def test_the_python_of_a_page_runs(page, done, monkeypatch):
     (done / "me.avatar").rename(done / "kept.avatar") if page.name == "README.md" else None
     with s3_server():
         for text in blocks(page):
-            exec(compile(text.replace("s3://bucket", f"s3://{BUCKET}").replace('"60s"', '"10it"'), page.name, "exec"), names)
+            exec(
+                compile(text.replace("s3://bucket", f"s3://{BUCKET}").replace('"60s"', '"10it"'), page.name, "exec"),
+                names,
+            )
     if page.name == "README.md":
         assert (done / "talking.mp4").is_file()
