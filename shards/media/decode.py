@@ -7,6 +7,7 @@ says. One picture is held at a time: memory does not grow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from configs import InputError
 from shards.media.colour import ToRgb
 from shards.media.container import LARGEST_SIDE, decoded, open_input, picture_stream
 from shards.media.display import UPRIGHT, Orientation, orientation, square_size
+from shards.media.fields import progressive
 from shards.media.rates import FPS
 
 TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut off
@@ -83,7 +85,7 @@ class Pictures:
 
     def __init__(self, path: str | Path, max_side: int | None = None, size: int | None = None) -> None:
         self._path, self._max_side, self._fit = path, max_side, size
-        self._rgb = ToRgb()
+        self._rgb = ToRgb(path)
         self._first: tuple[int, int] | None = None  # upright, before scaling
         self._raw: tuple[int, int, int] | None = None
         self._target = (0, 0)  # of the stored picture, not yet turned
@@ -150,10 +152,14 @@ def _on_grid(path: str | Path, start: float, fps: float, threads: int) -> Iterat
     if held is None:
         raise InputError(f"{path}: holds no picture that can be decoded; give a playable video")
     end = end_of_last(held.time, held.length, last_gap, fps) - start
-    # Rounding of time stamps must not decide whether a last picture exists.
-    while due / fps < end - 0.5 / fps:
+    for _ in range(due, count_until(end, fps)):
         yield held
-        due += 1
+
+
+def count_until(seconds: float, fps: float) -> int:
+    """How many pictures ``fps`` a second a video of this length has: the last lasts half a step at least."""
+    # Rounding of time stamps to a microsecond must not decide whether a last picture exists.
+    return math.ceil((seconds - 1e-6) * fps - 0.5)
 
 
 def end_of_last(time: float, length: float, gap: float, fps: float) -> float:
@@ -217,7 +223,7 @@ def _decoded_in_time(
         stream.codec_context.thread_type = "SLICE" if threads == 1 else "AUTO"
         if seek is not None and origin is not None:
             _seek(container, stream, seek + origin)
-        yield from _in_order(decoded(container, stream, path), container, stream, path, origin)
+        yield from _in_order(progressive(decoded(container, stream, path), path), stream, path, origin)
 
 
 def _seek(container: Any, stream: Any, seconds: float) -> None:
@@ -229,9 +235,7 @@ def _seek(container: Any, stream: Any, seconds: float) -> None:
         container.seek(int(seconds / stream.time_base), stream=stream, backward=True)
 
 
-def _in_order(
-    frames: Iterator[Any], container: Any, stream: Any, path: str | Path, origin: float | None
-) -> Iterator[Timed]:
+def _in_order(frames: Iterator[Any], stream: Any, path: str | Path, origin: float | None) -> Iterator[Timed]:
     step = 1 / float(stream.average_rate or FPS)
     previous: float | None = None
     last: Timed | None = None
