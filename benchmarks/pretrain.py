@@ -19,8 +19,8 @@ from typing import Any
 
 from benchmarks.results import alone, peak_memory, row, write
 from configs import load_config
+from pretrain.names import prior_names
 
-PRIORS = ("audio-expression", "expression-visual", "sync-expert")
 # Steps of one round, and rounds of bare step and loop in turn: what else the machine does changes from second to second.
 STEPS, ROUNDS = 4, 5
 SLOW_STEPS, SLOW_ROUNDS = 1, 3
@@ -148,7 +148,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         data = given or dataset(folder)
-        for prior in PRIORS:
+        for prior in prior_names():
             for size in ("tiny", "base"):
                 rows += alone(measure, prior, size, data, folder)
         rows += cost_of_data(data, rows)

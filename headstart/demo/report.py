@@ -13,33 +13,7 @@ from adapt.evaluate.charts import line_chart, smooth, timeline_svg
 from adapt.evaluate.measures.registry import columns
 from adapt.evaluate.report import format_value, jpeg, video_data
 from headstart.demo.telling import Story
-
-TELLS = {
-    "audio-expression": "how a face moves to a voice: expression from sound",
-    "expression-visual": "what a head looks like from one frame: Gaussians from a picture",
-    "sync-expert": "whether these lips and this sound belong together",
-}
-# Of what each prior proves about itself, what says most: (name in its summary, what it is called here, what it is).
-HEADLINES = {
-    "audio-expression": (
-        ("r_prior", "lip opening, correlation", "the prior"),
-        ("r_ridge", "lip opening, correlation", "ridge regression"),
-        ("own_lip_error_prior", "lip error, eye distances", "the prior, style found"),
-        ("own_lip_error_ridge", "lip error, eye distances", "ridge regression"),
-        ("own_lip_error_mean", "lip error, eye distances", "a still face"),
-    ),
-    "expression-visual": (
-        ("psnr_prior", "PSNR of the face, dB", "the prior"),
-        ("psnr_copy", "PSNR of the face, dB", "texture copy"),
-        ("head_prior", "PSNR of the head, dB", "the prior"),
-        ("head_copy", "PSNR of the head, dB", "texture copy"),
-    ),
-    "sync-expert": (
-        ("auc_window", "AUC, one window", "0.5 is chance"),
-        ("auc_second", "AUC, one second", "0.5 is chance"),
-        ("offset_accuracy", "clips whose offset is found", "1 is all"),
-    ),
-}
+from pretrain.prior import find_prior
 
 
 def write_demo_report(path: str | Path, story: Story) -> None:
@@ -73,7 +47,7 @@ def _prior(name: str, prior: Mapping[str, Any]) -> dict[str, Any]:
     columns, rows = table(prior["rows"])
     return {
         "name": name,
-        "tells": TELLS[name],
+        "tells": find_prior(name).learns,
         "facts": {
             "registered": f"{prior['registered']['name']} version {prior['registered']['version']}",
             "pulled as": prior.get("uri", "not pulled"),
@@ -99,7 +73,7 @@ def _prior(name: str, prior: Mapping[str, Any]) -> dict[str, Any]:
 
 def headlines(name: str, summary: Mapping[str, float]) -> list[dict[str, str]]:
     """The figures of a prior's summary that a newcomer should see first; those it has, formatted."""
-    found = [(summary[key], what, who) for key, what, who in HEADLINES[name] if key in summary]
+    found = [(summary[key], what, who) for key, what, who in find_prior(name).headlines if key in summary]
     return [
         {"value": f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}", "what": what, "who": who}
         for value, what, who in found

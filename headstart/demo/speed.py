@@ -8,21 +8,21 @@ from typing import Any
 
 from cluster.launch.launch import launch
 from configs import load_config
-from pretrain.folder import task_class
+from pretrain.data.split import open_split
 from pretrain.loop import Trainer
-from pretrain.train import open_split
+from pretrain.names import prior_names
+from pretrain.prior import find_prior
 
 WARM_UP, TIMED = 1, 3
-# How the minutes are shared: pictures take the longest to show anything.
-SHARES = {"audio-expression": 0.30, "expression-visual": 0.48, "sync-expert": 0.22}
 FEWEST = 30
 
 
 def plan_steps(dataset: str, minutes: float, overrides: list[str]) -> dict[str, int]:
     """Steps of each prior (size ``tiny``) that fit its share of the minutes; a few steps of each are run to know."""
+    shares = {name: find_prior(name).budget_share for name in prior_names()}
     return {
-        prior: steps_that_fit(60 * minutes * share, **_measured(prior, dataset, overrides))
-        for prior, share in SHARES.items()
+        name: steps_that_fit(60 * minutes * share / sum(shares.values()), **_measured(name, dataset, overrides))
+        for name, share in shares.items()
     }
 
 
@@ -33,7 +33,6 @@ def steps_that_fit(seconds: float, step_seconds: float, most: int) -> int:
 
 
 def _measured(prior: str, dataset: str, overrides: list[str]) -> dict[str, Any]:
-
     with tempfile.TemporaryDirectory(prefix="headstart-demo-") as scratch:
         job = {"prior": prior, "dataset": dataset, "overrides": overrides, "run": scratch}
         return launch("headstart.demo.speed:measure", job, ray=False, run=scratch)
@@ -44,9 +43,9 @@ def measure(job: dict[str, Any], context: Any) -> dict[str, Any]:
 
     What `cluster.launch.launch` calls.
     """
-
-    task_type = task_class(job["prior"])
-    config = load_config(task_type.config_class, f"pretrain/{job['prior']}/tiny", job["overrides"])
+    prior = find_prior(job["prior"])
+    task_type = prior.task
+    config = load_config(prior.config_class, prior.source("tiny"), job["overrides"])
     trainer = Trainer(task_type(config, *open_split(task_type, config, job["dataset"])), job["run"], context)
     try:
         trainer.begin(None)

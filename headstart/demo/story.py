@@ -27,8 +27,8 @@ from headstart.demo.priors import promote_and_pull, train_prior
 from headstart.demo.report import write_demo_report
 from headstart.demo.speed import plan_steps
 from headstart.demo.telling import Story
+from pretrain.names import prior_names
 
-PRIORS = ("audio-expression", "expression-visual", "sync-expert")
 FEWEST_PEOPLE = 2  # one to train on, one to prove it on
 
 
@@ -98,7 +98,7 @@ def demo(
     allowed = ["allow_unknown_licence=true"] if story.corpus["unknown"] else []
     with story.stage("measuring this machine's speed"):
         steps = plan_steps(dataset, minutes, allowed)
-    for prior in PRIORS:
+    for prior in prior_names():
         with story.stage(f"pretraining {prior}: {steps[prior]} steps", vital=False):
             story.priors[prior] = train_prior(prior, dataset, out, steps[prior], seed, ray, allowed)
     uris = "none"

@@ -21,10 +21,12 @@ from headstart.demo.cast import HeldOutPerson, real_cast
 from headstart.demo.corpus import demo_folder
 from headstart.demo.people import _side_by_side
 from headstart.demo.priors import train_prior
-from headstart.demo.report import HEADLINES, best_of, comparison, line_chart, smooth, table, write_demo_report
-from headstart.demo.speed import FEWEST, SHARES, steps_that_fit
-from headstart.demo.story import PRIORS, demo
+from headstart.demo.report import best_of, comparison, line_chart, smooth, table, write_demo_report
+from headstart.demo.speed import FEWEST, steps_that_fit
+from headstart.demo.story import demo
 from headstart.demo.telling import Story
+from pretrain.names import prior_names
+from pretrain.prior import find_prior
 from shards.synthetic.mp4 import write_mp4
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -255,8 +257,14 @@ def test_the_steps_of_a_prior_fit_its_time_and_stay_sensible():
     assert steps_that_fit(60.0, 0.2, 1000) == 300
     assert steps_that_fit(1.0, 10.0, 1000) == FEWEST
     assert steps_that_fit(1e6, 1e-9, 200) == 200
-    assert sum(SHARES.values()) == pytest.approx(1.0)
-    assert set(SHARES) == set(PRIORS) == set(HEADLINES)
+
+
+def test_every_prior_says_what_it_learns_and_which_figures_come_first():
+    for name in prior_names():
+        prior = find_prior(name)
+        assert prior.learns
+        assert prior.headlines
+        assert 0 < prior.budget_share < 1
 
 
 def test_side_by_side_is_as_long_as_the_avatar_and_keeps_its_sound(tmp_path):
