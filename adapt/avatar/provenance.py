@@ -14,8 +14,8 @@ from configs.machine import package_version
 # IPTC's term for media made by a trained model; C2PA assertions use the same URL.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
-# Where the record stands: our own key, and one of the few that survive remuxing by other programs.
 STATEMENT = re.compile(r"Synthetic video made by (?P<creator>.+) with (?P<tool>headstart \S+), avatar '(?P<avatar>.*)'")
+# Where the record stands: our own key, and one of the few that survive remuxing by other programs.
 RECORD_KEYS = ("headstart_provenance", "description")
 
 

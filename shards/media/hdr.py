@@ -21,6 +21,7 @@ PQ, HLG = 16, 18  # AVCOL_TRC_*
 WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # AVCOL_PRI_* wider than BT.709
 # Graphics white of ITU-R BT.2408 in nits; programmes made from SDR without a lift have 100.
 WHITE, LEAST_WHITE = 203.0, 100.0
+UNLIFTED = (115.0, 150.0)  # nits of the brightest pixels up to which white is at 100, and from which it is at 203
 HLG_PEAK = 1000.0  # nits of the display that HLG's system gamma of 1.2 is for
 GAMMA = 2.4
 KNEE = 0.75  # of diffuse white, from which highlights are rolled off
@@ -33,6 +34,8 @@ _FROM_2020 = np.array(
     [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]]
 )
 _FROM_P3 = np.array([[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]])
+
+_TO_EIGHT_BITS = np.round(np.arange(1024) * 255 / 1023).astype(np.uint8)
 
 
 class Range(NamedTuple):
@@ -56,8 +59,10 @@ def to_light(values: np.ndarray, transfer: int) -> np.ndarray:
     if transfer == HLG:
         a, b, c = 0.17883277, 0.28466892, 0.55991073
         scene = np.where(values <= 0.5, values**2 / 3, (np.exp((values - c) / a) + b) / 12)
-        luminance = scene @ np.array([0.2627, 0.6780, 0.0593])
-        return HLG_PEAK * scene * np.maximum(luminance, 1e-6)[..., None] ** 0.2
+        # Cameras and BT.2100 apply the system gamma to the luminance, zimg (ffmpeg's zscale) to each channel; seen with
+        # the other rule, saturation is off by 10 to 20 %. Half of each keeps both within 10 %.
+        luminance = (scene @ np.array([0.2627, 0.6780, 0.0593]))[..., None]
+        return HLG_PEAK * scene * np.sqrt(np.maximum(luminance * scene, 1e-12)) ** 0.2
     return np.maximum(values, 0) ** GAMMA
 
 
@@ -88,9 +93,9 @@ def _rolled_off(light: np.ndarray, peak: float) -> np.ndarray:
 def light_range(path: str | Path) -> Range:
     """White and peak of a video from some of its pictures, so that all of it is converted in the same way.
 
-    White is 203 nits, or as little as 100 where hardly anything in the video is brighter.
+    White is 203 nits, but 100 where nothing in the video is brighter than that: SDR that was put into HDR as it is.
     """
-    whites, peaks = [LEAST_WHITE], [LEAST_WHITE]
+    peaks = [LEAST_WHITE]
     with open_input(path) as container:
         stream = picture_stream(container, path)
         length = stream.duration or 0
@@ -98,24 +103,22 @@ def light_range(path: str | Path) -> Range:
             with contextlib.suppress(Exception):  # what cannot be sought is judged by the pictures that can be read
                 if look:
                     container.seek((stream.start_time or 0) + length * look // LOOKS, stream=stream)
-                white, peak = _brightest(next(container.decode(stream)))
-                whites.append(white)
-                peaks.append(peak)
-    white = min(max(whites), WHITE)
-    return Range(white, max(white, *peaks))
+                peaks.append(_brightest(next(container.decode(stream))))
+    peak = max(peaks)
+    return Range(float(np.interp(peak, UNLIFTED, (LEAST_WHITE, WHITE))), peak)
 
 
-def _brightest(frame: Any) -> tuple[float, float]:
-    """Nits that a hundredth of a frame exceeds, and that none of it does, in a small picture: edges overshoot."""
+def _brightest(frame: Any) -> float:
+    """Nits of the brightest thousandth of a frame, made small because edges overshoot."""
     if int(frame.color_trc) not in (PQ, HLG):
-        return 0.0, 0.0
+        return 0.0
     width = min(frame.width, LOOK_WIDTH)
     height = max(1, round(frame.height * width / frame.width))
     small = frame.reformat(
         width=width, height=height, format="gbrp", src_colorspace=9, interpolation="AREA"
     ).to_ndarray()
     light = to_light(small.astype(np.float64) / 255, int(frame.color_trc)).max(-1)
-    return float(np.quantile(light, 0.99)), float(light.max())
+    return float(np.quantile(light, 0.999))
 
 
 class ToneMap:
@@ -144,5 +147,4 @@ class ToneMap:
     def __call__(self, frame: Any) -> np.ndarray:
         """``[H, W, 3]`` uint8 RGB."""
         self._graph.push(frame)
-        values = self._graph.pull().to_ndarray().astype(np.uint32)
-        return ((values * 255 + 511) // 1023).astype(np.uint8)
+        return _TO_EIGHT_BITS[self._graph.pull().to_ndarray()]
