@@ -17,7 +17,7 @@ import numpy as np
 from configs import InputError
 from shards.media.colour import ToRgb
 from shards.media.container import LARGEST_SIDE, decoded, open_input, picture_stream
-from shards.media.display import UPRIGHT, Orientation, orientation, square_size
+from shards.media.display import UPRIGHT, Orientation, orientation, pixel_aspect, square_size
 from shards.media.fields import progressive
 from shards.media.rates import FPS
 
@@ -36,6 +36,7 @@ class Timed(NamedTuple):
     time: float  # s after the first picture
     length: float  # s as stated, 0 when the file does not say
     frame: Any
+    aspect: float  # width over height of its pixels
 
 
 def read_video(
@@ -107,7 +108,7 @@ class Pictures:
 
     def _scaled(self, timed: Timed) -> tuple[int, int]:
         """Size of the stored picture that makes all pictures of the video equally large."""
-        width, height = self._turn.upright(*square_size(timed.frame, timed.frame.opaque))
+        width, height = self._turn.upright(*square_size(timed.frame, timed.aspect))
         if self._first is None:
             self._first = width, height
         elif abs(width / height - self._first[0] / self._first[1]) > 0.02 * self._first[0] / self._first[1]:
@@ -248,9 +249,8 @@ def _in_order(frames: Iterator[Any], stream: Any, path: str | Path, origin: floa
             _check_step(time - previous, previous, path)
             if time <= previous:  # a picture that claims to be older than the last one cannot be placed
                 continue
-        frame.opaque = stream
         length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
-        previous, last = time, Timed(time, length, frame)
+        previous, last = time, Timed(time, length, frame, pixel_aspect(stream))
         yield last
     if last is not None:
         _check_complete(stream, path, last.time + max(last.length, step))

@@ -35,8 +35,6 @@ _FROM_2020 = np.array(
 )
 _FROM_P3 = np.array([[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]])
 
-_TO_EIGHT_BITS = np.round(np.arange(1024) * 255 / 1023).astype(np.uint8)
-
 
 class Range(NamedTuple):
     """Diffuse white and the brightest light of a video, nits."""
@@ -122,9 +120,9 @@ def _brightest(frame: Any) -> float:
 
 
 class ToneMap:
-    """Applies :func:`to_sdr` to frames in ``gbrp10le``."""
+    """Applies :func:`to_sdr` to frames in ``gbrp16le``, the one form that the filter has vector code for."""
 
-    FORMAT = "gbrp10le"
+    FORMAT = "gbrp16le"
 
     def __init__(self, width: int, height: int, transfer: int, primaries: int, levels: Range) -> None:
         import av.filter
@@ -147,4 +145,5 @@ class ToneMap:
     def __call__(self, frame: Any) -> np.ndarray:
         """``[H, W, 3]`` uint8 RGB."""
         self._graph.push(frame)
-        return _TO_EIGHT_BITS[self._graph.pull().to_ndarray()]
+        values = self._graph.pull().to_ndarray()
+        return ((values - (values >> 8) + 128) >> 8).astype(np.uint8)  # x * 255 / 65535, rounded

@@ -9,7 +9,7 @@ from typing import Any
 
 from shards.media.container import open_input, picture_stream
 from shards.media.decode import count_until, end_of_last, first_frame
-from shards.media.display import Orientation, orientation, square_size
+from shards.media.display import Orientation, orientation, pixel_aspect, square_size
 from shards.media.memo import once_per_file
 from shards.media.rates import FPS
 
@@ -49,7 +49,7 @@ def video_info(path: str | Path) -> VideoInfo:
         stream = picture_stream(container, path)
         frame, origin = first_frame(container, stream, path)
         turn = orientation(frame, path)
-        width, height = turn.upright(*square_size(frame, stream))
+        width, height = turn.upright(*square_size(frame, pixel_aspect(stream)))
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         has_audio, tags = len(container.streams.audio) > 0, container_tags(container)
     seconds, count = _length(path, origin, rate or FPS)
