@@ -58,7 +58,7 @@ def test_a_folder_of_videos_becomes_a_dataset_that_verifies(videos, tmp_path):
     assert sample.meta["tools"]["av"] != "absent"
 
 
-def test_features_of_a_segment_are_those_of_the_whole_take(videos, tmp_path):
+def test_features_of_a_segment_are_those_of_the_whole_shot(videos, tmp_path):
     from shards import logmel
 
     run(videos, tmp_path / "d")
