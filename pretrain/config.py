@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cluster.engine.engine import EngineConfig
+from cluster.engine.config import EngineConfig
 from configs import InputError
 
 

@@ -7,7 +7,6 @@ import json
 import math
 import queue
 import resource
-import sys
 import tempfile
 import threading
 import time
@@ -22,7 +21,7 @@ from cluster.checkpoint import fetch_checkpoint, save_checkpoint
 from cluster.engine.engine import Engine
 from cluster.engine.rank_times import Meter, describe
 from cluster.engine.rank_times import metrics as rank_metrics
-from configs import InputError, to_dict
+from configs import InputError, progress, to_dict
 from configs.seeds import derive
 from pretrain.beginnings import prepare
 from pretrain.config import check_same_run
@@ -261,11 +260,16 @@ class Trainer:
 
     def run(self) -> bool:
         """Train until ``config.steps`` (True) or until asked to stop (False); the state is saved either way."""
+        with progress.task(f"training {self.task.name}", self.config.steps, "steps") as shown:
+            return self._run(shown)
+
+    def _run(self, shown: progress.Task) -> bool:
         config, saved_at, started = self.config, self.step, time.perf_counter()
         while self.step < config.steps:
             metrics = self.train_step()
             self._busy += time.perf_counter() - started
             started = time.perf_counter()
+            shown.update(self.step, note=f"loss {metrics['loss']:.4g}")
             if self.step % config.log_every == 0 or self.step == config.steps:
                 self._log({**metrics, "lr": self._scheduler.get_last_lr()[0], **self.speed(), **self._rank_times()})
             if self.engine.any(bool(self.context.should_stop())):
@@ -313,7 +317,7 @@ class Trainer:
         self.meter.reset()
         trouble = describe(table)
         if trouble and self.engine.is_main and self.engine.world_size > 1:
-            print(trouble, file=sys.stderr)
+            progress.say(trouble)
         return rank_metrics(table)
 
     def close(self) -> None:
@@ -325,15 +329,8 @@ class Trainer:
         self.context.report(checkpoint, {"step": self.step, **metrics})
 
     def _log(self, metrics: dict[str, float]) -> None:
-        if not self.engine.is_main:
-            return
-        if self.tracker is not None:
+        if self.engine.is_main and self.tracker is not None:
             self.tracker.log(metrics, self.step)
-        if "loss" in metrics and sys.stderr.isatty():
-            text = "  ".join(
-                f"{k} {v:.4g}" for k, v in metrics.items() if k in ("loss", "lr", "samples_per_second", "wait_share")
-            )
-            print(f"step {self.step}/{self.config.steps}  {text}", file=sys.stderr)
 
 
 def _read_state(path: Path, where: str, prior: str) -> dict[str, Any]:

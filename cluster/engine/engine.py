@@ -18,44 +18,22 @@ number of workers, and holds no pickle.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import math
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from cluster.engine import process_group, state, zero
+from cluster.engine.config import EngineConfig
 from configs import InputError
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
 log = logging.getLogger("headstart.engine")
-SCHEMA = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """How a model is spread over the workers. ``plain`` with several workers means ``ddp``."""
-
-    mode: Literal["plain", "ddp", "zero1", "zero2", "zero3"] = "plain"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    accumulate: int = 1  # micro-batches of one optimiser step
-    clip: float = 1.0  # gradient norm above which gradients are scaled down; 0 leaves them
-    persistence: int = 100_000  # zero3: parameters with fewer elements stay whole on every rank
-
-    def check(self) -> None:
-        """Refuse numbers that cannot work."""
-        if self.accumulate < 1:
-            raise InputError(f"engine.accumulate is {self.accumulate}, expected one or more")
-        if self.clip < 0:
-            raise InputError(f"engine.clip is {self.clip}, expected zero (off) or more")
-        if self.persistence < 0:
-            raise InputError(f"engine.persistence is {self.persistence}, expected zero or more")
 
 
 class Engine:
@@ -70,8 +48,6 @@ class Engine:
     """
 
     def __init__(self, config: EngineConfig | None = None) -> None:
-        from cluster.engine import process_group
-
         self.config = config or EngineConfig()
         self.config.check()
         self.rank, self.world_size = process_group.current()
@@ -100,8 +76,6 @@ class Engine:
         if self.config.precision == "bf16":
             model.forward = _autocast(model.forward, self.device.type)  # type: ignore[method-assign]
         if self._is_zero:
-            from cluster.engine import zero
-
             self.broadcast(model.to(self.device))
             prepared, _ = self._accelerator.prepare(model, optimizer)
             if self.mode == "zero3":
@@ -155,8 +129,6 @@ class Engine:
 
     def mean(self, tensor: torch.Tensor) -> torch.Tensor:
         """The mean of a tensor over the ranks, on every rank; shape and dtype are kept."""
-        import torch.distributed as dist
-
         if self.world_size == 1:
             return tensor.detach().clone()
         total = tensor.detach().to(self.device).clone()
@@ -165,9 +137,6 @@ class Engine:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; every rank gets the same answer."""
-        import torch
-        import torch.distributed as dist
-
         if self.world_size == 1:
             return bool(flag)
         value = torch.tensor([int(bool(flag))], device=self.device)
@@ -176,9 +145,6 @@ class Engine:
 
     def gather(self, values: list[float]) -> list[list[float]]:
         """The same short list of numbers from every rank, in rank order, on every rank."""
-        import torch
-        import torch.distributed as dist
-
         if self.world_size == 1:
             return [list(values)]
         mine = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -188,8 +154,6 @@ class Engine:
 
     def broadcast(self, model: nn.Module) -> None:
         """Give every rank rank 0's parameters and buffers."""
-        import torch.distributed as dist
-
         if self.world_size > 1:
             for tensor in [*model.parameters(), *model.buffers()]:
                 dist.broadcast(tensor.data, src=0)
@@ -202,15 +166,11 @@ class Engine:
 
     def full_state_dict(self) -> dict[str, torch.Tensor] | None:
         """The whole model as float32 CPU tensors on the main rank, None on the others. Collective."""
-        from cluster.engine import state
-
         whole = state.weights(self)
         return whole if self.is_main else None
 
     def export(self, path: str | Path) -> None:
         """Write the whole model as one safetensors file that loads alone on one device. Collective."""
-        from cluster.engine import state
-
         state.write_tensors(Path(path), self.full_state_dict())
 
     def save(self, folder: str | Path) -> None:
@@ -218,8 +178,6 @@ class Engine:
 
         Files: ``weights.safetensors``, ``optimizer.safetensors``, ``random.safetensors``, ``engine.json``.
         """
-        from cluster.engine import state
-
         state.save(self, Path(folder))
 
     def load(self, folder: str | Path) -> None:
@@ -230,8 +188,6 @@ class Engine:
         Raises:
             InputError: not a folder of ours, or of another model (the first name that differs is given).
         """
-        from cluster.engine import state
-
         state.load(self, Path(folder))
 
     # -- details ---------------------------------------------------------------------------------------------------
@@ -255,8 +211,6 @@ class Engine:
             self._model.require_backward_grad_sync = self._micro % self.config.accumulate == self.config.accumulate - 1
 
     def _clip(self) -> float:
-        import torch
-
         parameters = [p for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
         limit = self.config.clip or float("inf")
         return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
@@ -269,10 +223,6 @@ def _effective_mode(mode: str, world: int) -> str:
 
 
 def _device(name: str) -> torch.device:
-    import os
-
-    import torch
-
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("engine.device is cuda and torch sees no GPU; use device=cpu or see 'headstart doctor'")
     if name == "cpu" or not torch.cuda.is_available():
@@ -288,16 +238,10 @@ def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
     from accelerate.state import AcceleratorState, GradientState
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
-    from cluster.engine import process_group
-
     # These are singletons: a second engine in one process would silently get the first one's mode.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     if mode.startswith("zero"):
-        import torch.distributed as dist
-
-        from cluster.engine import zero
-
         plugin = zero.plugin(mode, accumulate=config.accumulate, clip=config.clip, persistence=config.persistence)
         backend = "nccl" if device.type == "cuda" else "gloo"
         if not dist.is_initialized():
@@ -315,23 +259,7 @@ def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
 def _autocast(forward: Callable[..., Any], device: str) -> Callable[..., Any]:
     # Inside the wrapped module's forward: DeepSpeed switches off an autocast that surrounds it.
     def run(*args: Any, **kwargs: Any) -> Any:
-        import torch
-
         with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False):
             return forward(*args, **kwargs)
 
     return run
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    """The ``engine.json`` of a saved engine.
-
-    Raises:
-        InputError: absent, damaged or of another schema.
-    """
-    path = folder / "engine.json"
-    with contextlib.suppress(OSError, ValueError):
-        saved = json.loads(path.read_text())
-        if isinstance(saved, dict) and saved.get("schema") == SCHEMA:
-            return saved
-    raise InputError(f"{path}: no engine state of schema {SCHEMA}; give a folder that Engine.save wrote")

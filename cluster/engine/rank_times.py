@@ -11,12 +11,11 @@ print(describe(table) or "no rank is slow")
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from cluster.engine.engine import Engine
@@ -49,7 +48,7 @@ class Meter:
         self.reset()
 
     def reset(self) -> None:
-        """Start anew, after a table was shown."""
+        """Start again, after a table was shown."""
         self._data = self._compute = 0.0
         self._steps, self._started = 0, time.perf_counter()
 
@@ -109,37 +108,3 @@ def metrics(table: list[RankTimes]) -> dict[str, float]:
     for row in table:
         flat |= {f"rank{row.rank}/{name}": value for name, value in asdict(row).items() if name != "rank"}
     return flat
-
-
-class Progress:
-    """One changing line on a terminal, plain lines now and then elsewhere.
-
-    Args:
-        total: steps of the run; stream: where to; every: seconds between lines that are not on a terminal.
-    """
-
-    def __init__(self, total: int, stream: TextIO | None = None, every: float = 30.0) -> None:
-        self.total, self.stream, self.every = total, stream or sys.stderr, every
-        self._terminal = self.stream.isatty()
-        self._started, self._first, self._last = time.perf_counter(), None, float("-inf")
-
-    def show(self, step: int, numbers: dict[str, float]) -> None:
-        """Say that ``step`` steps are done; cheap enough for every step."""
-        now = time.perf_counter()
-        self._first = step - 1 if self._first is None else self._first
-        if now - self._last < (0.2 if self._terminal else self.every) and step < self.total:
-            return
-        self._last = now
-        rate = (step - self._first) / max(now - self._started, 1e-9)
-        left = (self.total - step) / max(rate, 1e-9)
-        text = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        line = f"step {step}/{self.total}  {text}  {rate:.2f} steps/s  {_clock(left)} left"
-        end = "\n" if step >= self.total or not self._terminal else ""
-        start = "\r\x1b[2K" if self._terminal else ""
-        print(f"{start}{line}", end=end, file=self.stream, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"

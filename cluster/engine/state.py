@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 from pathlib import Path
@@ -10,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cluster.engine import zero
 from configs import InputError, nearest
 
 if TYPE_CHECKING:
     from cluster.engine.engine import Engine
 
+SCHEMA = 1
+
 
 def weights(engine: Engine) -> dict[str, torch.Tensor]:
     """Whole float32 tensors by name; empty off the main rank. Collective."""
     if engine._is_zero:
-        from cluster.engine import zero
-
         return zero.weights(engine._model, engine.unwrapped, keep=engine.is_main)
     if not engine.is_main:
         return {}
@@ -29,8 +31,6 @@ def weights(engine: Engine) -> dict[str, torch.Tensor]:
 
 def save(engine: Engine, folder: Path) -> None:
     """See :meth:`cluster.engine.engine.Engine.save`."""
-    from cluster.engine.engine import SCHEMA
-
     whole, moments, generators = weights(engine), _moments(engine), _random_state(engine)
     if not engine.is_main:
         return
@@ -55,8 +55,6 @@ def load(engine: Engine, folder: Path) -> None:
     """See :meth:`cluster.engine.engine.Engine.load`."""
     from safetensors.torch import load_file
 
-    from cluster.engine.engine import read_state
-
     saved = read_state(folder)
     if engine._model is None:
         raise InputError("the engine has no model yet; call prepare before load")
@@ -64,8 +62,6 @@ def load(engine: Engine, folder: Path) -> None:
     _check_names(engine.unwrapped, whole, folder)
     moments = load_file(folder / "optimizer.safetensors")
     if engine._is_zero:
-        from cluster.engine import zero
-
         zero.load_weights(engine._model, engine.unwrapped, whole)
         zero.load_moments(engine._model, engine.unwrapped, moments)
     else:
@@ -93,8 +89,6 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor] | None) -> None:
 
 def _moments(engine: Engine) -> dict[str, torch.Tensor]:
     if engine._is_zero:
-        from cluster.engine import zero
-
         return zero.moments(engine._model, engine.unwrapped, keep=engine.is_main)
     if not engine.is_main:
         return {}
@@ -200,3 +194,17 @@ def _check_names(model: torch.nn.Module, whole: dict[str, torch.Tensor], folder:
         if tuple(whole[name].shape) != shape:
             got = tuple(whole[name].shape)
             raise InputError(f"{folder}: weight '{name}' has shape {got}, the model wants {shape}; use the same config")
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The ``engine.json`` of a saved engine.
+
+    Raises:
+        InputError: absent, damaged or of another schema.
+    """
+    path = folder / "engine.json"
+    with contextlib.suppress(OSError, ValueError):
+        saved = json.loads(path.read_text())
+        if isinstance(saved, dict) and saved.get("schema") == SCHEMA:
+            return saved
+    raise InputError(f"{path}: no engine state of schema {SCHEMA}; give a folder that Engine.save wrote")

@@ -8,55 +8,16 @@ runs from its beginning.
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from cluster import checkpoint
+from cluster.launch import ray_train, worker
+from cluster.launch.settings import ClusterConfig
+from cluster.launch.worker import find_target
 from cluster.storage import storage
 from configs import InputError, load_config
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterConfig:
-    """Where a run's workers live (``configs/cluster/*.yaml``)."""
-
-    workers: int = 1
-    min_workers: int | None = None  # go on with so few after losing machines; None: all here, half of them on a cluster
-    gpus_per_worker: int = 0
-    cpus_per_worker: int | None = None  # None: this machine's cores shared out; 1 on a cluster
-    address: str | None = None  # a Ray cluster, "auto" or host:port; None starts a private one on the loopback
-    max_failures: int = 3  # restarts before the run is given up; -1 for ever
-    object_store_mb: int = 80  # shared memory of the private Ray; the batches do not go through it
-    dashboard: bool = False  # Ray's dashboard of the private Ray, on 127.0.0.1:8265
-    start_timeout: float = 30.0  # seconds to wait for all workers before going on with fewer
-    resize_every: float = 60.0  # seconds between looks for machines that came back
-
-    def check(self) -> None:
-        """Refuse numbers that contradict each other, naming both."""
-        if self.workers < 1:
-            raise InputError(f"workers is {self.workers}, expected one or more")
-        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
-            raise InputError(f"min_workers is {self.min_workers}, expected 1 to workers ({self.workers})")
-        if self.address and self.dashboard:
-            raise InputError("dashboard belongs to a private Ray, address names a running one; leave one out")
-
-    @property
-    def least_workers(self) -> int:
-        """The number of workers below which the run waits."""
-        if self.min_workers is not None:
-            return self.min_workers
-        return max(1, self.workers // 2) if self.address else self.workers
-
-    @property
-    def cpus(self) -> int:
-        """Cores that each worker reserves and its torch threads use."""
-        if self.cpus_per_worker is not None:
-            return self.cpus_per_worker
-        return 1 if self.address else max(1, (os.cpu_count() or 1) // self.workers)
 
 
 def launch(
@@ -98,30 +59,8 @@ def launch(
             raise InputError(
                 f"workers={settings.workers} without Ray: this process is one worker; leave out --no-ray or --workers"
             )
-        return run_here(function, config, run)
-    from cluster.launch import ray_train
-
+        return worker.run_here(function, config, _absolute(run))
     return ray_train.fit(target, config, _absolute(run), settings)
-
-
-def run_here(function: Callable[..., Any], config: dict[str, Any], run: str) -> Any:
-    """The training function in this process, as the only worker."""
-    from cluster.launch import worker as context
-
-    return context.run_here(function, config, _absolute(run))
-
-
-def find_target(target: str) -> Callable[..., Any]:
-    """The function that ``"module:function"`` names.
-
-    Raises:
-        InputError: no such module or function.
-    """
-    module, _, name = target.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"target '{target}': {error}; expected module:function, importable on every worker") from error
 
 
 def _settings(source: ClusterConfig | str | dict[str, Any] | None, **overrides: Any) -> ClusterConfig:

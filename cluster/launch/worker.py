@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -18,8 +18,11 @@ from typing import Any
 from cluster import checkpoint
 from cluster.engine import process_group
 from cluster.storage import storage
+from configs import InputError
+from configs.progress import say
 
 log = logging.getLogger("headstart.launch")
+run_log = logging.getLogger("headstart.run")
 
 
 class Context:
@@ -62,13 +65,13 @@ class Context:
         return None if step < 0 else checkpoint.checkpoint_url(self.run, step)
 
     def report(self, checkpoint_url: str | None, metrics: dict[str, Any]) -> None:
-        """Say where the run stands: one line of JSON on stderr from rank 0, for people and log collectors.
+        """Say where the run stands: one line of JSON to the logger ``headstart.run``, for log collectors.
 
         Any rank may call it; it does not wait for the others.
         """
         if self.is_main:
             numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
-            print(json.dumps({"run": self.run, "checkpoint": checkpoint_url, **numbers}), file=sys.stderr, flush=True)
+            run_log.info("%s", json.dumps({"run": self.run, "checkpoint": checkpoint_url, **numbers}))
 
     def should_stop(self) -> bool:
         """Whether this worker was asked to end (SIGTERM, spot preemption): save a checkpoint and return.
@@ -99,7 +102,9 @@ def stop_signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         if not asked.is_set():
             name = signal.Signals(number).name
-            print(f"{name}: saving a checkpoint and ending; add --resume to go on later", file=sys.stderr, flush=True)
+            text = f"{name}: saving a checkpoint and ending; add --resume to go on later"
+            say(text)
+            log.warning("%s", text)  # without a command line nobody listens to the former
         asked.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -119,6 +124,19 @@ def run_here(target: Callable[[dict, Context], Any], config: dict, run: str) -> 
         finally:
             context.close()
             process_group.disconnect()
+
+
+def find_target(target: str) -> Callable[..., Any]:
+    """The function that ``"module:function"`` names.
+
+    Raises:
+        InputError: no such module or function.
+    """
+    module, _, name = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"target '{target}': {error}; expected module:function, importable on every worker") from error
 
 
 def check_shared(run: str, context: Context) -> None:

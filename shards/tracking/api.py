@@ -9,6 +9,7 @@ import numpy as np
 
 from configs import InputError, progress
 from heads.rig.facemesh import N_LANDMARKS
+from heads.rig.registry import DEFAULT
 from shards.media.probe import video_info
 from shards.media.rates import FPS, SAMPLE_RATE
 from shards.media.sound import stream_audio
@@ -97,6 +98,7 @@ def track_frames(
     size: int | None = None,
     crop_box: tuple[int, int, int, int] | None = None,
     identity: np.ndarray | None = None,
+    rig: str = DEFAULT,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[Segment]:
     """Segments of the one person that a video shows, from its longest shot.
@@ -106,6 +108,7 @@ def track_frames(
         size: px of the frames, at most the crop's own; ``None``: 512.
         crop_box: x0, y0, x1, y1 px of the source, as an earlier segment of the same video reports.
         identity: (K_id,) coefficients of an earlier segment, which makes expressions comparable with it.
+        rig: name or source of the rig whose coefficients are given.
         stop: asked after each frame of the first pass, for callers that may lose interest.
 
     Raises:
@@ -118,6 +121,7 @@ def track_frames(
         crop_box=None if crop_box is None else tuple(int(v) for v in crop_box),
         identity=None if identity is None else tuple(float(v) for v in np.asarray(identity).ravel()),
         min_seconds=min(1.0, seconds or 1.0) * 0.9,
+        rig=rig,
     )
     video = track_video(path, options, stop)
     with video:

@@ -6,19 +6,19 @@ import socket
 
 import pytest
 
-from cluster.launch.ray_train import _check_reachable
+from cluster.launch.ray_start import check_reachable
 from configs import InputError
 
 
 def test_a_port_where_nobody_listens_is_refused_with_what_to_do():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        _check_reachable(address)
-        _check_reachable(f"ray://{address}")
+        check_reachable(address)
+        check_reachable(f"ray://{address}")
     for wrong in (address, f"ray://{address}", "127.0.0.1:99999"):
         with pytest.raises(InputError, match=r"nobody answers .*ray start --head"):
-            _check_reachable(wrong)
+            check_reachable(wrong)
 
 
 def test_addresses_that_ray_finds_by_itself_are_left_to_it():
-    _check_reachable("auto")
+    check_reachable("auto")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-import headstart
 from cluster.launch.launch import ClusterConfig
 from cluster.launch.ray_train import _forwarded
 from cluster.registry.mlflow_client import is_secret
 from configs import load_config
+from headstart.cli.app import parser
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -23,7 +23,7 @@ def check_command(line: str) -> None:
     """The command line, a configuration and a cluster file that it names, are ours."""
     words = shlex.split(line)
     assert words[0] == "headstart"
-    taken = headstart._parser().parse_args(words[1:])
+    taken = parser().parse_args(words[1:])
     assert (Path(__file__).parents[2] / "configs" / "pretrain" / taken.prior / f"{taken.config}.yaml").is_file()
     assert load_config(ClusterConfig, f"cluster/{taken.cluster}").workers > 1
     assert taken.resume, "a rescheduled driver must go on"

@@ -255,10 +255,10 @@ def two_nodes(monkeypatch):
     ray = sys.modules.get("ray")
     if ray is not None and ray.is_initialized():
         ray.shutdown()
-    from cluster.launch import ray_train
+    from cluster.launch import ray_start
 
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
-    ray_train._environment(ClusterConfig(), imported=False)
+    ray_start.prepare_environment(ClusterConfig(), imported=False)
     from ray.cluster_utils import Cluster
 
     small = {"object_store_memory": 80 * 2**20}

@@ -1,36 +1,33 @@
-"""Meters, progress and the doctor: what they say about a slow rank, and about a machine."""
+"""Meters and the doctor: what they say about a slow rank, and about a machine."""
 
 from __future__ import annotations
 
-import io
-import json
 import subprocess
 import sys
 import time
 
 import pytest
 
-from cluster.engine import rank_times as observe
+from cluster.engine import rank_times
 from cluster.engine.engine import Engine
 from cluster.launch.launch import ClusterConfig
 from configs import load_config
-from headstart import installation as doctor
 
 
-def rows(*triples: tuple[float, float, float]) -> list[observe.RankTimes]:
-    return [observe.RankTimes(rank, *triple, 1.0) for rank, triple in enumerate(triples)]
+def rows(*triples: tuple[float, float, float]) -> list[rank_times.RankTimes]:
+    return [rank_times.RankTimes(rank, *triple, 1.0) for rank, triple in enumerate(triples)]
 
 
 def test_a_rank_that_waits_for_data_is_named_with_a_cure():
-    assert observe.describe(rows((1, 9, 0), (5, 4, 1))).startswith("rank 1 waits for data 50 % of its time; raise")
+    assert rank_times.describe(rows((1, 9, 0), (5, 4, 1))).startswith("rank 1 waits for data 50 % of its time; raise")
 
 
 def test_a_rank_that_computes_longer_than_the_others_is_named():
-    assert "rank 2 computes 1.5 times" in observe.describe(rows((0, 10, 5), (0, 10, 5), (0, 15, 0)))
+    assert "rank 2 computes 1.5 times" in rank_times.describe(rows((0, 10, 5), (0, 10, 5), (0, 15, 0)))
 
 
 def test_even_ranks_are_left_in_peace():
-    assert observe.describe(rows((0.1, 10, 0), (0.2, 10.5, 0))) is None
+    assert rank_times.describe(rows((0.1, 10, 0), (0.2, 10.5, 0))) is None
 
 
 def test_a_meter_splits_the_time_into_data_work_and_the_rest():
@@ -39,7 +36,7 @@ def test_a_meter_splits_the_time_into_data_work_and_the_rest():
             time.sleep(0.02)
             yield number
 
-    meter = observe.Meter()
+    meter = rank_times.Meter()
     for _ in meter.data(slow()):
         with meter.computing():
             time.sleep(0.01)
@@ -47,58 +44,7 @@ def test_a_meter_splits_the_time_into_data_work_and_the_rest():
     assert row.data >= 0.06
     assert row.compute >= 0.03
     assert row.seconds == pytest.approx(row.data + row.compute + row.others)
-    assert observe.metrics([row])["rank0/data"] == row.data
-
-
-def test_logs_get_plain_lines_and_a_terminal_one_changing_line():
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    plain, terminal = io.StringIO(), Terminal()
-    for stream in (plain, terminal):
-        progress = observe.Progress(2, stream, every=0.0)
-        for step in (1, 2):
-            progress.show(step, {"loss": 0.5})
-    assert plain.getvalue().count("\n") == 2
-    assert "\r" not in plain.getvalue()
-    assert terminal.getvalue().count("\n") == 1
-    assert "step 2/2  loss 0.5" in terminal.getvalue()
-
-
-def test_the_doctor_answers_every_check_with_a_name_a_detail_and_a_fix():
-    report = doctor.doctor()
-    names = [check["name"] for check in report["checks"]]
-    assert {"python", "torch", "gpu", "nccl", "ray", "deepspeed", "gsplat", "tinycudann", "mediapipe", "s3"} <= set(
-        names
-    )
-    assert {"mlflow", "disk"} <= set(names)
-    assert all(set(check) == {"name", "ok", "detail", "fix"} and check["detail"] for check in report["checks"])
-    assert report["ok"] == all(check["ok"] for check in report["checks"])
-    json.dumps(report)
-
-
-def test_the_doctor_says_when_a_configured_service_does_not_answer_and_hides_secrets(monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:hush@127.0.0.1:9")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hush@127.0.0.1:9")
-    store, registry = doctor.check_s3(), doctor.check_mlflow()
-    assert not store.ok
-    assert not registry.ok
-    assert "MLFLOW_TRACKING_URI" in registry.fix
-    assert "hush" not in f"{store} {registry}"
-
-
-def test_a_check_that_breaks_is_a_finding_and_not_a_crash(monkeypatch):
-    def check_torn() -> doctor.Check:
-        raise RuntimeError("torn")
-
-    monkeypatch.setattr(doctor, "CHECKS", (check_torn,))
-    assert doctor.doctor() == {
-        "ok": False,
-        "checks": [{"name": "torn", "ok": False, "detail": "RuntimeError: torn", "fix": "see the detail"}],
-    }
+    assert rank_times.metrics([row])["rank0/data"] == row.data
 
 
 @pytest.mark.parametrize("name", ["local", "single-node-8gpu", "multi-node"])
@@ -110,8 +56,8 @@ def test_every_shipped_cluster_file_is_valid(name):
 def test_the_cluster_room_loads_no_engine_until_it_is_used():
     script = (
         "import sys, cluster.launch.launch, cluster.storage.storage, cluster.registry.registry;"
-        "import cluster.registry.run_log, cluster.engine.engine, cluster.engine.rank_times;"
-        "import headstart.installation, benchmarks.simulate;"
+        "import cluster.registry.run_log, cluster.engine.config, cluster.engine.rank_times;"
+        "import benchmarks.simulate;"
         "print([n for n in ('ray', 'mlflow', 'deepspeed', 'accelerate', 'fsspec', 'torch') if n in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

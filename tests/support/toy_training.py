@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -155,3 +157,16 @@ def train(config: dict, context) -> dict | None:
         "started_at": start,
         "world": engine.world_size,
     }
+
+
+def seat(config: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Where this worker sits; says what it is asked to, and prints what nobody should see."""
+    from configs import progress
+
+    print("chatter of a library", flush=True)
+    print("chatter of a library", file=sys.stderr, flush=True)
+    if config.get("say"):
+        progress.say(config["say"])
+        for _ in progress.tracked(range(3), "counting", 3, "steps"):
+            pass
+    return {"world": context.world_size, "rank": context.rank, "niceness": os.nice(0)}

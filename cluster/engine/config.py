@@ -1,0 +1,29 @@
+"""The engine's part of a configuration; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from configs import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How a model is spread over the workers. ``plain`` with several workers means ``ddp``."""
+
+    mode: Literal["plain", "ddp", "zero1", "zero2", "zero3"] = "plain"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    accumulate: int = 1  # micro-batches of one optimiser step
+    clip: float = 1.0  # gradient norm above which gradients are scaled down; 0 leaves them
+    persistence: int = 100_000  # zero3: parameters with fewer elements stay whole on every rank
+
+    def check(self) -> None:
+        """Refuse numbers that cannot work."""
+        if self.accumulate < 1:
+            raise InputError(f"engine.accumulate is {self.accumulate}, expected one or more")
+        if self.clip < 0:
+            raise InputError(f"engine.clip is {self.clip}, expected zero (off) or more")
+        if self.persistence < 0:
+            raise InputError(f"engine.persistence is {self.persistence}, expected zero or more")

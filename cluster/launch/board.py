@@ -1,0 +1,120 @@
+"""How workers and their launcher talk: a small actor on the driver's machine, and progress that crosses over."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+from configs import progress
+
+EVERY = 0.5  # seconds between updates of a task that are sent
+
+
+class Board:
+    """The actor: whether to stop, an error that no restart can cure, and what the main rank says."""
+
+    def __init__(self) -> None:
+        self.stopping = False
+        self.error: str | None = None
+        self.messages: list[tuple[Any, ...]] = []
+
+    def stop(self) -> None:
+        """Ask every worker to save and end."""
+        self.stopping = True
+
+    def give_up(self, error: str) -> None:
+        """Record the first error that a restart cannot cure."""
+        self.error = self.error or error
+
+    def read(self) -> tuple[bool, str | None]:
+        """(whether to stop, the final error or None)."""
+        return self.stopping, self.error
+
+    def tell(self, *message: Any) -> None:
+        """Leave a message for the driver."""
+        self.messages.append(message)
+
+    def take(self) -> list[tuple[Any, ...]]:
+        """The messages since the last call, in order."""
+        taken, self.messages = self.messages, []
+        return taken
+
+
+class Forward:
+    """A :class:`configs.progress.Listener` on a worker that sends what it is told, through ``send(*message)``."""
+
+    def __init__(self, send: Callable[..., Any]) -> None:
+        self._send, self._numbers = send, itertools.count()
+
+    def say(self, text: str) -> None:
+        """Send a sentence."""
+        self._send("say", text)
+
+    def start(self, label: str, total: float | None, unit: str) -> _Sent:
+        """Announce a task."""
+        number = next(self._numbers)
+        self._send("start", number, label, total, unit)
+        return _Sent(number, self._send)
+
+    def stop(self, task: _Sent) -> None:
+        """The task has ended."""
+        task.flush()
+        self._send("stop", task.number)
+
+
+class _Sent:
+    """A task whose updates are sent now and then."""
+
+    def __init__(self, number: int, send: Callable[..., Any]) -> None:
+        self.number, self._send = number, send
+        self._done, self._last = 0.0, 0.0
+        self._total: float | None = None
+        self._note: str | None = None
+
+    def update(self, done: float | None = None, *, total: float | None = None, note: str | None = None) -> None:
+        self._done = self._done if done is None else done
+        self._total, self._note = total if total is not None else self._total, note or self._note
+        if time.monotonic() - self._last >= EVERY:
+            self.flush()
+
+    def advance(self, by: float = 1) -> None:
+        self.update(self._done + by)
+
+    def flush(self) -> None:
+        """Send how far it is."""
+        self._last = time.monotonic()
+        self._send("update", self.number, self._done, self._total, self._note)
+
+
+class Replay:
+    """Shows a worker's messages on the driver; tasks that a killed worker left open end with :meth:`close`."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[int, tuple[contextlib.ExitStack, progress.Task]] = {}
+
+    def show(self, messages: list[tuple[Any, ...]]) -> None:
+        """In order."""
+        for kind, *rest in messages:
+            if kind == "say":
+                progress.say(rest[0])
+            elif kind == "start":
+                self._start(*rest)
+            elif kind == "update" and rest[0] in self._tasks:
+                self._tasks[rest[0]][1].update(rest[1], total=rest[2], note=rest[3])
+            elif kind == "stop" and rest[0] in self._tasks:
+                self._tasks.pop(rest[0])[0].close()
+
+    def _start(self, number: int, label: str, total: float | None, unit: str) -> None:
+        if number in self._tasks:  # of workers that were started again
+            self._tasks.pop(number)[0].close()
+        stack = contextlib.ExitStack()
+        self._tasks[number] = stack, stack.enter_context(progress.task(label, total, unit))
+
+    def close(self) -> None:
+        """End every task that is still shown."""
+        for stack, _ in self._tasks.values():
+            stack.close()
+        self._tasks.clear()

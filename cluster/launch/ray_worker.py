@@ -1,0 +1,148 @@
+"""What runs on each of Ray's workers: join the others, train, tell the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import signal
+import sys
+import threading
+from typing import Any
+
+from cluster.engine import process_group
+from cluster.launch.board import Forward
+from cluster.launch.worker import Context, check_shared, find_target
+from cluster.storage.errors import StorageError
+from configs import InputError, progress
+
+log = logging.getLogger("headstart.launch")
+_asked_to_stop = threading.Event()  # set by SIGTERM in a worker process
+
+
+class Preempted(RuntimeError):
+    """This worker was asked to go; its state is saved, and the others should go on without it."""
+
+
+def backend_config() -> Any:
+    """Ray's hook on each worker's start."""
+    from ray.train.backend import Backend, BackendConfig
+
+    class Signals(Backend):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(listen_for_sigterm)
+
+    class SignalsConfig(BackendConfig):
+        @property
+        def backend_cls(self) -> type:
+            return Signals
+
+    return SignalsConfig()
+
+
+def listen_for_sigterm() -> None:
+    """Make SIGTERM a polite request. Runs in the worker's main thread; the training function runs in another."""
+    _asked_to_stop.clear()
+    signal.signal(signal.SIGTERM, lambda number, frame: _asked_to_stop.set())
+
+
+def work(payload: dict[str, Any]) -> Any:
+    """One worker from joining the others to the result; Ray Train calls it on each."""
+    import ray
+
+    job, board = payload["job"], payload["board"]
+    if job["machine"] == platform.node():  # what the driver can import, workers beside it can
+        sys.path.extend(entry for entry in job["path"] if entry not in sys.path)
+    given_up = ray.get(board.read.remote())[1]
+    if given_up is not None:
+        return {"input_error": given_up}
+    context = _join(job, board)
+    try:
+        check_shared(job["run"], context)
+        with _shown_by(board) if context.is_main else contextlib.nullcontext():
+            result = find_target(job["target"])(job["config"], context)
+        if _asked_to_stop.is_set():
+            raise Preempted(f"rank {context.rank} was asked to go (SIGTERM); its state is saved")
+        return result if context.is_main else None
+    except Exception as error:
+        if not _worth_a_restart(error):
+            log.error("rank %d", context.rank, exc_info=True)
+            sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            ray.get(board.give_up.remote(sentence))
+        raise
+    finally:
+        context.close()
+        process_group.disconnect()
+
+
+def _shown_by(board: Any) -> contextlib.AbstractContextManager[None]:
+    """What this worker reports with :mod:`configs.progress` is shown by the driver."""
+    return progress.listen(Forward(board.tell.remote))
+
+
+def _worth_a_restart(error: Exception) -> bool:
+    """A dead peer or a store that was away may be better next time; wrong input stays wrong."""
+    if isinstance(error, InputError) and not isinstance(error, StorageError):
+        return False
+    return getattr(error, "retry", True)
+
+
+def _join(job: dict[str, Any], board: Any) -> Context:
+    import ray
+    import torch
+
+    seat = ray.train.get_context()
+    torch.set_num_threads(max(1, job["threads"]))
+    rank, world = seat.get_world_rank(), seat.get_world_size()
+    if world > 1:
+        _join_group(seat)
+    return Context(
+        job["run"],
+        rank=rank,
+        world_size=world,
+        local_rank=seat.get_local_rank(),
+        stop=_Watch(board).asked,
+    )
+
+
+def _join_group(seat: Any) -> None:
+    import ray
+    import torch
+    from ray.train.collective import broadcast_from_rank_zero
+
+    rank, listener, meeting = seat.get_world_rank(), None, None
+    if rank == 0:
+        host = ray.util.get_node_ip_address()  # 127.0.0.1 in a private Ray
+        listener = process_group.listen(host)
+        meeting = (host, listener.getsockname()[1])
+    host, port = broadcast_from_rank_zero(meeting)
+    place = process_group.Place(
+        rank=rank,
+        world=seat.get_world_size(),
+        local_rank=seat.get_local_rank(),
+        local_world=seat.get_local_world_size(),
+        host=host,
+        port=port,
+    )
+    process_group.connect(place, "nccl" if torch.cuda.is_available() else "gloo", listener)
+
+
+class _Watch:
+    """Looks at the board now and then, so that asking at every step costs nothing."""
+
+    def __init__(self, board: Any, every: float = 1.0) -> None:
+        self._board, self._every, self._stop = board, every, threading.Event()
+        threading.Thread(target=self._look, daemon=True, name="stop-watch").start()
+
+    def asked(self) -> bool:
+        return self._stop.is_set() or _asked_to_stop.is_set()
+
+    def _look(self) -> None:
+        import ray
+
+        while not self._stop.wait(self._every):
+            try:
+                if ray.get(self._board.read.remote(), timeout=30)[0]:
+                    self._stop.set()
+            except Exception:
+                return  # the driver is gone, and this process soon will be

@@ -1,0 +1,48 @@
+"""Where a run's workers live: the keys of ``configs/cluster/*.yaml``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from configs import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterConfig:
+    """Where a run's workers live (``configs/cluster/*.yaml``)."""
+
+    workers: int = 1
+    min_workers: int | None = None  # go on with so few after losing machines; None: all here, half of them on a cluster
+    gpus_per_worker: int = 0
+    cpus_per_worker: int | None = None  # None: this machine's cores shared out; 1 on a cluster
+    address: str | None = None  # a Ray cluster, "auto" or host:port; None starts a private one on the loopback
+    max_failures: int = 3  # restarts before the run is given up; -1 for ever
+    object_store_mb: int = 80  # shared memory of the private Ray; the batches do not go through it
+    dashboard: bool = False  # Ray's dashboard of the private Ray, on 127.0.0.1:8265
+    start_timeout: float = 30.0  # seconds to wait for all workers before going on with fewer
+    resize_every: float = 60.0  # seconds between looks for machines that came back
+    quiet: bool = True  # what Ray and the workers' libraries print stays in Ray's log folder; our lines are shown
+
+    def check(self) -> None:
+        """Refuse numbers that contradict each other, naming both."""
+        if self.workers < 1:
+            raise InputError(f"workers is {self.workers}, expected one or more")
+        if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
+            raise InputError(f"min_workers is {self.min_workers}, expected 1 to workers ({self.workers})")
+        if self.address and self.dashboard:
+            raise InputError("dashboard belongs to a private Ray, address names a running one; leave one out")
+
+    @property
+    def least_workers(self) -> int:
+        """The number of workers below which the run waits."""
+        if self.min_workers is not None:
+            return self.min_workers
+        return max(1, self.workers // 2) if self.address else self.workers
+
+    @property
+    def cpus(self) -> int:
+        """Cores that each worker reserves and its torch threads use."""
+        if self.cpus_per_worker is not None:
+            return self.cpus_per_worker
+        return 1 if self.address else max(1, (os.cpu_count() or 1) // self.workers)

@@ -1,0 +1,81 @@
+"""The private names of Ray that are used here: which are there, and that trainings run without them."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import pytest
+
+from cluster.launch import ray_private
+from cluster.launch.launch import ClusterConfig, launch
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def ray_here():
+    """One private Ray for this file."""
+    from cluster.launch import ray_train
+
+    ray, owned = ray_train.connect(ClusterConfig(workers=1, cpus_per_worker=1))
+    yield ray
+    if owned:
+        ray.shutdown()
+
+
+def test_the_installed_ray_has_every_private_name_that_the_quick_start_overrides(ray_here):
+    assert ray_private.missing() == [], "raise the bound of ray in pyproject.toml only when this list is empty"
+
+
+def test_a_ray_without_those_names_trains_by_its_public_interface(ray_here, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(ray_private, "POLICY", "ray.train.nowhere:Policy")
+    monkeypatch.setattr(ray_private, "TRAINER", "ray.train.nowhere:Trainer")
+    gone = [("ray.train.nowhere:Policy", "_send_resource_request")]
+    monkeypatch.setattr(ray_private, "OVERRIDDEN", gone)
+    caplog.set_level(logging.WARNING, "headstart.launch")
+    found = launch(
+        "tests.support.toy_training:seat",
+        {},
+        run=str(tmp_path / "run"),
+        cluster=ClusterConfig(workers=1, cpus_per_worker=1),
+    )
+    assert found["world"] == 1
+    assert "ray.train.nowhere:Policy is gone" in caplog.text
+
+
+def test_workers_run_at_the_niceness_of_the_command_and_their_words_reach_it(ray_here, tmp_path, capfd):
+    from configs import progress
+
+    said: list[object] = []
+
+    class Ear:
+        def say(self, text):
+            said.append(text)
+
+        def start(self, label, total, unit):
+            said.append((label, total, unit))
+            return self
+
+        def stop(self, task):
+            said.append("stop")
+
+        def update(self, done=None, *, total=None, note=None):
+            said.append(done)
+
+        def advance(self, by=1):
+            raise AssertionError("updates are absolute")
+
+    with progress.listen(Ear()):
+        found = launch(
+            "tests.support.toy_training:seat",
+            {"say": "hello from rank 0"},
+            run=str(tmp_path / "run"),
+            cluster=ClusterConfig(workers=1, cpus_per_worker=1),
+        )
+    assert found["niceness"] == os.nice(0)
+    assert said[:2] == ["hello from rank 0", ("counting", 3, "steps")]
+    assert said[-2:] == [3.0, "stop"]
+    printed = capfd.readouterr()
+    assert "chatter" not in printed.out + printed.err
+    assert "TrainController" not in printed.err
