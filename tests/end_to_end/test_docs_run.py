@@ -82,7 +82,9 @@ def test_the_commands_of_the_readme_run_in_their_order(done):
         assert (done / made).is_file(), made
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page.name != "extending.md"], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page) and page.name != "extending.md"], ids=lambda p: p.name
+)
 def test_the_python_of_a_page_runs(page, done, monkeypatch):
     """Blocks of a page share their names; what they take from the reader is put in."""
     rig = headstart.load_rig()
@@ -99,6 +101,9 @@ def test_the_python_of_a_page_runs(page, done, monkeypatch):
     (done / "me.avatar").rename(done / "kept.avatar") if page.name == "README.md" else None
     with s3_server():
         for text in blocks(page):
-            exec(compile(text.replace("s3://bucket", f"s3://{BUCKET}").replace('"60s"', '"10it"'), page.name, "exec"), names)
+            exec(
+                compile(text.replace("s3://bucket", f"s3://{BUCKET}").replace('"60s"', '"10it"'), page.name, "exec"),
+                names,
+            )
     if page.name == "README.md":
         assert (done / "talking.mp4").is_file()
