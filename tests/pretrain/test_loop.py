@@ -278,8 +278,8 @@ def test_a_dataset_of_another_rig_is_refused(monkeypatch):
     class Other:
         name, sha256 = "other/1", "f" * 64
 
-    monkeypatch.setattr("pretrain.data.split.load_rig", lambda *_: Other())
-    with pytest.raises(InputError, match=r"tracked with the rig mediapipe.*has other/1"):
+    monkeypatch.setattr("pretrain.data.rigs.load_rig", lambda *_: Other())
+    with pytest.raises(InputError, match=r"made with the rig mediapipe.*has other/1"):
         open_split(
             task_class("audio-expression"), load_config(task_class("audio-expression").config_class, SMALL), talkers()
         )
