@@ -72,7 +72,7 @@ def _inner(weight: Tensor, image: Tensor) -> Tensor:
 
 
 def offset_penalty(offsets: Tensor, free: float = 1.0) -> Tensor:
-    """Mean squared excess of local offsets ``[..., 3]`` over ``free`` triangle sizes (GaussianAvatars 2024)."""
+    """Mean squared excess of local ``offsets [..., 3]`` over ``free`` triangle sizes (GaussianAvatars 2024)."""
     length = (offsets.square().sum(dim=-1) + 1e-12).sqrt()
     return (length - free).clamp_min(0).square().mean()
 

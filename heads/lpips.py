@@ -57,7 +57,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 class LPIPS(nn.Module):
     """Perceptual distance of images: ``LPIPS(backbone_file, linear_file)(image, target) -> [B]``; 0 for equal images.
 
-    The network (VGG16 or AlexNet) is told from the backbone's tensors. Parameters are frozen.
+    The backbone's tensors say which network it is (VGG16 or AlexNet). Parameters are frozen.
 
     Raises:
         InputError: files that cannot be read, lack a tensor or belong to different networks.

@@ -19,8 +19,8 @@ from heads.rig import facemesh
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 REGIONS = ("face", "eyes", "lips", "mouth_inside", "head", "hair_neck")
-SCANLINES = 4  # per pixel row; with exact coverage along the row this gives 4 * 256 levels on a slanted edge
-EYE_MARGIN = 0.35  # of the eye's height: lids and lashes belong to the eyes
+SCANLINES = 4  # per pixel row · choice: with exact coverage along the row this gives 4 * 256 levels on a slanted edge
+EYE_MARGIN = 0.35  # of the eye's height · guess: lids and lashes belong to the eyes
 
 
 def region_masks(

@@ -16,7 +16,7 @@ from configs import InputError
 from heads.gaussians.cloud import Gaussians
 
 PARTS = ("means", "quats", "scales", "opacities", "colors")
-# Adam's steps, in the units of the stored parameters; means are multiplied by the scene's size.
+# Adam's rates, in the units of the stored parameters; that of means is times the scene's size · paper (3DGS, its code)
 RATES = {"means": 1.6e-4, "quats": 1e-3, "scales": 5e-3, "opacities": 5e-2, "colors": 2.5e-3}
 
 

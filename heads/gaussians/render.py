@@ -26,7 +26,8 @@ def render_head(
 
     Args:
         gaussians: in head space, ``[B, N, ...]``; a batch of 1 is shown in every pose.
-        rotation, translation: head to camera, ``[B, 3, 3]`` and ``[B, 3]``: x_cam = rotation @ x_head + translation.
+        rotation: ``[B, 3, 3]`` head to camera: x_cam = rotation @ x_head + translation.
+        translation: ``[B, 3]`` rig units.
         intrinsics: ``[B, 3, 3]`` pixels.
         width, height: pixels.
         background: none, a colour ``[D]`` or ``[B, D]``, or pictures ``[H, W, D]`` or ``[B, H, W, D]``.

@@ -55,7 +55,13 @@ def to_pixels(points: Array, intrinsics: Array, nearest: float = NEAREST) -> Arr
 
 
 def project(points: Array, rotation: Array, translation: Array, intrinsics: Array) -> tuple[Array, Array]:
-    """Points ``[B, N, 3]`` of head space under B cameras: pixels ``[B, N, 2]`` and depths ``[B, N]`` (rig units)."""
+    """Pixels ``[B, N, 2]`` and depths ``[B, N]`` (rig units) of head space's ``points [B, N, 3]`` under B cameras.
+
+    Args:
+        rotation: ``[B, 3, 3]`` head to camera.
+        translation: ``[B, 3]`` rig units.
+        intrinsics: ``[B, 3, 3]`` px.
+    """
     seen = to_camera(points, rotation, translation)
     return to_pixels(seen, intrinsics), seen[..., 2].clip(NEAREST)
 

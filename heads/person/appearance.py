@@ -1,10 +1,12 @@
-"""How a UV map follows pose and expression: learned from many people, fitted to one.
+"""How a UV map changes with pose and expression: learned from many people, fitted to one.
 
-Skin brightens and darkens as a head turns, folds come with a smile, teeth appear in an opening mouth. Much of that is
-alike in all people, whatever they look like: a shared basis over the texels of offsets and colours, of which each frame
-takes coefficients that a small network reads off its pose and expression. What is a person's own (a light from another
-side) is their *code*, a linear map from pose and expression to further coefficients on the same basis: so few numbers
-that some seconds of video tell them, and they hold for angles and mouths that those seconds do not show.
+Skin brightens and darkens as a head turns, a smile brings folds, an opening mouth shows teeth. Most of these changes are
+common to all people. They are a shared basis of offsets and colours over the texels. A small network computes each
+frame's coefficients from its pose and expression.
+
+What is particular to a person, such as light from another side, is their *code*: a linear map from pose and expression
+to further coefficients of the same basis. It has so few numbers that some seconds of video determine it, and it holds
+for angles and mouth shapes that those seconds do not show.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from heads.person.residual import CoefficientNet
 
 CHANNELS = 6
 """Of a texel's change: offset 3, colour 3."""
-STEP = 0.09  # of a change per unit of the basis, offsets in triangle sizes: scales the optimiser's step too
-HIDDEN = 32  # width of the network
+STEP = 0.09  # triangle sizes and colour per unit of the basis, so also of the optimiser's step · guess
+HIDDEN = 32  # units of the network's hidden layer · guess
 
 
 class AppearanceBasis(nn.Module):

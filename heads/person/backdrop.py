@@ -3,7 +3,7 @@
 The body (torso, shoulders, hair that falls on them) is one RGBA picture, bent by a smooth displacement field that is
 linear in the pose: near the neck it learns to follow the head, at the shoulders a little, elsewhere not at all. That
 costs one bilinear lookup per pixel, and stays as sharp as the clip. The field is found by registering frames of the clip
-and regressing the body's motion on the pose; optimising it on top of that only learns the training frames by heart.
+and regressing the body's motion on the pose; optimising it after that only overfits the training frames.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from heads.person.image_registration import predicted_by, register
 from heads.person.inpaint import fill_hole
 
-REGISTERED = 64  # px: longer side of the frames in which the body's motion is found
-# Of the regression of that motion on poses. A body drifts from where the pose alone would put it: trust it a little less.
+REGISTERED = 64  # px, longer side of the frames in which the body's motion is found · guess
+# Penalty of the regression of that motion on poses, in variances of a pose entry · guess: a body also moves by itself.
 RIDGE = 0.2
 
 

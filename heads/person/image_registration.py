@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from heads.ridge import ridge_weights
 
-ROBUST = 0.1  # brightness difference from which on a pixel counts as something else
-LONGEST = 0.05  # of one step, half pictures
+ROBUST = 0.1  # brightness difference from which a pixel counts as something else · guess
+LONGEST = 0.05  # half pictures, of one step · guess
 
 
 def planes(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ class CoefficientNet(nn.Module):
     expression far from all training frames bends the colours no further than the farthest one seen.
 
     In training, ``noise`` (standard deviations) is added to the inputs: with fewer frames than inputs the network
-    would otherwise learn the frames by heart.
+    would otherwise memorise them.
 
     Args:
         inputs: entries of the vector.

@@ -40,9 +40,9 @@ from heads.person.inputs import POSE, SPANS, HeadInputs, frame_vectors, head_inp
 from heads.person.residual import LowRankResidual
 from heads.rig import Rig
 
-FEW_FRAMES = 25.0
+FEW_FRAMES = 25.0  # a second of video: with so many the clip counts as much as people in general · guess
 # Of a talking person, per part of a frame's vector: rotation (radians), translation (rig units), expression
-# (deviations), eyelids (closure), gaze (radians).
+# (deviations), eyelids (closure), gaze (radians) · guess
 USUAL_SPREAD = (0.1, 0.15, 0.7, 0.3, 0.15)
 
 
@@ -54,8 +54,8 @@ class HeadConfig:
         resolution: side of the UV map; the number of Gaussians follows (about 0.8 of its square).
         color_rank, offset_rank: basis vectors per Gaussian of the colour residual and per vertex of the offset
             residual; 0 leaves it out.
-        noise: of the vectors while training, in standard deviations: keeps the residuals from learning frames by
-            heart.
+        noise: added to the vectors while training, in standard deviations, so that the residuals do not memorise
+            frames.
         correction_rank: of the track correction; 0 leaves it out.
         hidden: width of the networks that read the vectors.
         body: whether a body layer and a background are learned.

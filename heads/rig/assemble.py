@@ -24,8 +24,8 @@ from heads.rig.completion import (
 from heads.rig.controls import control_directions
 from heads.rig.rig import FORMAT
 
-HINGE = np.array([0.0, 0.55, 0.8])  # the axis of the jaw's joints, in front of the ears
-LOOP_FOLLOW = (0.6, 0.3, 0.12, 0.04)  # how far rows of cranium and neck go along with the face's outline
+HINGE = np.array([0.0, 0.55, 0.8])  # rig units, on the axis of the jaw's joints in front of the ears · guess
+LOOP_FOLLOW = (0.6, 0.3, 0.12, 0.04)  # shares of the face outline's motion that rows of cranium and neck follow · guess
 
 
 def assemble(

@@ -16,7 +16,7 @@ REGIONS = (
     "face", "lips", "eye_left", "eye_right", "eyeball_left", "eyeball_right",
     "mouth_inside", "teeth_upper", "teeth_lower", "cranium", "ear", "neck",
 )  # fmt: skip
-EYEBALL_RADIUS, IRIS_RADIUS = 0.19, 0.093
+EYEBALL_RADIUS, IRIS_RADIUS = 0.19, 0.093  # rig units · anatomy: 12 mm and 5.9 mm
 SKULL_CENTRE, SKULL_AXES = np.array([0, -0.2, 1.1]), np.array([1.2, 1.4, 1.5])
 CRANIUM_ROWS, NECK_ROWS, EYEBALL_SEGMENTS = 14, 9, 24
 EYEBALL_RINGS = np.deg2rad([10, 20, 29.3, 40, 55, 72, 90])  # the last one flares, to close the eye's corners

@@ -10,7 +10,7 @@ import numpy as np
 from heads.ridge import ridge_weights
 from heads.rig import facemesh
 
-LONGEST = 4.0  # standard deviations; beyond, a direction is shortened rather than made grotesque
+LONGEST = 4.0  # standard deviations, longest direction · guess: beyond, faces look grotesque
 # Wanted change of each measure, rig units; measures not named should stay.
 WANTED = {
     "jaw": {"chin": 0.26, "gap": 0.27, "brows": 0.0},

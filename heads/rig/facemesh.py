@@ -100,7 +100,7 @@ def triangles_of(edges: np.ndarray) -> np.ndarray:
 
 
 def mirror_pairs(points: np.ndarray) -> np.ndarray:
-    """For every landmark ``[N, 3]`` of a roughly symmetric, frontal shape with x to the side: its mirrored partner."""
+    """The mirrored partner ``[N]`` of each of ``points [N, 3]`` of a roughly symmetric, frontal face, x to the side."""
     from scipy.optimize import linear_sum_assignment
 
     centre = points[list(OVAL), 0].mean()

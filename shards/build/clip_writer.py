@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from cluster.storage import storage
+from configs import InputError
 from shards.build.task import BuildSettings, ClipRecord, SourceClip
 from shards.features.base import RowStream
 from shards.features.registry import open_feature
+from shards.format.codecs import encode_jpeg
 from shards.format.encode import encode_sample
 from shards.format.schema import sample_key
 from shards.media.rates import SAMPLES_PER_FRAME
@@ -21,6 +24,24 @@ from shards.tar.shardfile import ShardSet
 
 class OutputError(Exception):
     """Carries a storage error of the output past the handlers that are about the input."""
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A segment until its feature rows are final; its frames are JPEGs already, which take a twentieth of the memory."""
+
+    pictures: list[bytes]
+    middle: np.ndarray  # the frame [H, W, 3] uint8 in the middle, for the report
+    segment: Any  # as the tracker gave it, without its frames
+
+    @classmethod
+    def of(cls, segment: Any) -> _Waiting:
+        """Encode the frames of a segment and let them go."""
+        if np.shape(segment.frames)[:3] != np.shape(segment.matte):
+            raise InputError(f"frames {np.shape(segment.frames)} and matte {np.shape(segment.matte)} disagree")
+        pictures = [encode_jpeg(frame) for frame in segment.frames]
+        middle = segment.frames[len(pictures) // 2].copy()
+        return cls(pictures, middle, replace(segment, frames=None))
 
 
 class ClipWriter:
@@ -34,7 +55,7 @@ class ClipWriter:
         self._features = [open_feature(record) for record in settings.features]
         self._streams: dict[str, RowStream] = {}
         self._rows: dict[str, list[np.ndarray]] = {}
-        self._held: deque[Any] = deque()
+        self._held: deque[_Waiting] = deque()
         self._stride = 1  # every so-many-th segment gives a picture
 
     def push(self, segment: Any) -> None:
@@ -45,7 +66,7 @@ class ClipWriter:
         audio = np.asarray(segment.audio, np.float32)
         for name, stream in self._streams.items():
             self._rows[name].append(stream.push(audio))
-        self._held.append(segment)
+        self._held.append(_Waiting.of(segment))
         self._emit()
 
     def end_shot(self) -> None:
@@ -57,15 +78,16 @@ class ClipWriter:
 
     def _emit(self) -> None:
         while self._held:
-            length = len(self._held[0].frames)
+            length = len(self._held[0].pictures)
             rows = {name: np.concatenate(parts) for name, parts in self._rows.items()}
             if any(len(part) < length for part in rows.values()):
                 return
             self._rows = {name: [part[length:]] for name, part in rows.items()}
             self._add(self._held.popleft(), {name: part[:length] for name, part in rows.items()})
 
-    def _add(self, segment: Any, features: dict[str, np.ndarray]) -> None:
-        clip, record, length = self.clip, self.record, len(segment.frames)
+    def _add(self, waiting: _Waiting, features: dict[str, np.ndarray]) -> None:
+        clip, record, segment = self.clip, self.record, waiting.segment
+        length = len(waiting.pictures)
         key = sample_key(clip.consent.identity, clip.name, record.segments)
         meta = {
             **clip.consent.for_meta(),
@@ -81,7 +103,7 @@ class ClipWriter:
         encoded = encode_sample(
             key,
             meta,
-            frames=segment.frames,
+            frames_jpeg=waiting.pictures,
             matte=segment.matte,
             track=segment.track,
             audio=np.asarray(segment.audio, np.float32)[: length * SAMPLES_PER_FRAME],
@@ -94,13 +116,13 @@ class ClipWriter:
         total = record.quality * record.frames + float(np.sum(segment.track["quality"]))
         record.frames, record.segments = record.frames + length, record.segments + 1
         record.quality = total / record.frames
-        self._keep_picture(segment)
+        self._keep_picture(waiting)
 
-    def _keep_picture(self, segment: Any) -> None:
+    def _keep_picture(self, waiting: _Waiting) -> None:
         """A frame now and then for the thumbnails: pictures are thinned to every second one when there are many."""
         if (self.record.segments - 1) % self._stride == 0:
-            middle = len(segment.frames) // 2
-            self.pictures.append((segment.frames[middle].copy(), segment.track["landmarks"][middle].copy()))
+            middle = len(waiting.pictures) // 2
+            self.pictures.append((waiting.middle, waiting.segment.track["landmarks"][middle].copy()))
         if len(self.pictures) > 2 * self.settings.thumbnails:
             self.pictures, self._stride = self.pictures[::2], self._stride * 2
 

@@ -1,8 +1,9 @@
-"""Whisper: the last layer of the encoder of any Whisper, two of its 50-Hz rows a frame.
+"""Whisper: the first half of the encoder of any Whisper, two of its 50-Hz rows a frame.
 
-Whisper hears 30 s at a time and pads shorter sound with silence, which costs ten times more than the sound itself.
-Here it hears windows of BLOCK + 2 CONTEXT frames: its table of positions is cut to the window, and a last window that
-is shorter is filled with silence. docs/shards.md has the figures behind BLOCK and CONTEXT.
+Whisper hears 30 s at a time and pads shorter sound with silence. Here it hears windows of ``block`` + 2 ``context``
+frames, 10 s: its table of positions is cut to the window, and a window that is shorter (the first and the last of a
+stream) is filled with silence behind. Rows are the hidden state after half of the layers, which say more about lips
+than the last layer, and cost half. docs/shards.md has the figures behind both choices.
 """
 
 from __future__ import annotations
@@ -29,8 +30,13 @@ RANGE = 8.0  # decades below the loudest column at which Whisper cuts
 
 
 class Whisper(SpeechFeature):
-    """Rows ``[T, C]``; C is the model's width: 384 for tiny, 512 base, 768 small, 1024 medium, 1280 large."""
+    """Rows ``[T, C]`` of mean 0 and variance 1 before two of them are averaged.
 
+    C is the model's width: 384 for tiny, 512 base, 768 small, 1024 medium, 1280 large.
+    """
+
+    block = 150
+    context = 50
     name = "whisper"
     default_weights = "openai/whisper-tiny.en"
     default_size = 384
@@ -39,6 +45,11 @@ class Whisper(SpeechFeature):
     @property
     def size(self) -> int:
         return self.files.positive("d_model")[0]
+
+    @property
+    def depth(self) -> int:
+        """Layers of the encoder that are run."""
+        return -(-self.files.positive("encoder_layers")[0] // 2)
 
     @cached_property
     def positions(self) -> int:
@@ -59,12 +70,14 @@ class Whisper(SpeechFeature):
             mel = log_mel(sound, filters, 2 * positions)
             with torch.inference_mode():
                 hidden = encoder(torch.from_numpy(mel.T.copy())[None]).last_hidden_state[0].numpy()
-            return hidden[1 : 1 + EACH * frames].reshape(frames, EACH, -1).mean(axis=1)
+            return standardised(hidden[1 : 1 + EACH * frames]).reshape(frames, EACH, -1).mean(axis=1)
 
         return rows
 
     def _encoder(self) -> Any:
-        """The encoder in float32, its table of positions cut to a window."""
+        """The encoder's lower half in float32, its table of positions cut to a window, without the norm at its end."""
+        import torch
+
         try:
             from transformers import WhisperConfig
             from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -73,10 +86,11 @@ class Whisper(SpeechFeature):
         state = self._state()
         try:
             config = WhisperConfig.from_dict(self.files.config)
-            config.max_source_positions = self.positions
+            config.max_source_positions, config.encoder_layers = self.positions, self.depth
             if (table := state.get("embed_positions.weight")) is not None:
                 state["embed_positions.weight"] = table[: self.positions]
             encoder: Any = WhisperEncoder(config).float()  # whatever type its config.json names
+            encoder.layer_norm = torch.nn.Identity()
             report = encoder.load_state_dict(state, strict=False)
         except (RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise self.files.unreadable(error) from None
@@ -95,11 +109,17 @@ class Whisper(SpeechFeature):
                 with safe_open(path, framework="pt") as file:
                     for name in file.keys():  # noqa: SIM118  (not a mapping)
                         _, within, rest = name.rpartition("encoder.") if "decoder." not in name else ("", "", "")
-                        if within:
+                        if within and self._is_run(rest):
                             state[rest] = file.get_tensor(name).float()
             except (SafetensorError, OSError, ValueError) as error:
                 raise self.files.unreadable(error) from None
         return state
+
+    def _is_run(self, name: str) -> bool:
+        """Whether a tensor belongs to the lower half."""
+        kind, _, rest = name.partition(".")
+        number = rest.partition(".")[0]
+        return kind != "layer_norm" and not (kind == "layers" and number.isdigit() and int(number) >= self.depth)
 
     def _filters(self) -> np.ndarray:
         """Whisper's mel filters ``[201, MELS]``."""
@@ -118,6 +138,12 @@ class Whisper(SpeechFeature):
             )
             return np.asarray(filters, np.float32)
         raise InputError("speech features need transformers: pip install 'headstart[speech]'")
+
+
+def standardised(rows: np.ndarray) -> np.ndarray:
+    """Rows ``[K, C]``, each with mean 0 and variance 1 (a layer norm without weights): any Whisper fits float16."""
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    return (centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)).astype(np.float32)
 
 
 def log_mel(sound: np.ndarray, filters: np.ndarray, columns: int) -> np.ndarray:

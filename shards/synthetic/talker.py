@@ -243,7 +243,8 @@ class Talker:
 
     def landmarks(self, performance: Performance) -> np.ndarray:
         """(T, 478, 3) px in the frame; z in px relative to the head's origin, smaller is nearer."""
-        points = self._vertices(performance.expression, performance.eyelids, performance.gaze)[:, :478]
+        vertices = self._vertices(performance.expression, performance.eyelids, performance.gaze)
+        points = self.rig.landmarks(torch.from_numpy(vertices)).numpy()
         camera = points @ performance.rotation.astype(np.float64).swapaxes(1, 2) + performance.translation[
             :, None
         ].astype(np.float64)

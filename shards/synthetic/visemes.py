@@ -57,7 +57,7 @@ def mouth_curves(phones: list[Phone], frames: int, fps: float = 25.0) -> np.ndar
 
 
 class MouthSolver:
-    """Turns mouth measures into expression coefficients of any rig whose first 478 vertices are the FaceMesh points.
+    """Turns mouth measures into expression coefficients of any rig that names the FaceMesh landmarks.
 
     The smallest expression (with the upper face still) that gives exactly the wanted measures to first order.
     """
@@ -68,7 +68,7 @@ class MouthSolver:
         step = 0.5
         probe = torch.cat([torch.zeros(1, k), step * torch.eye(k)])
         with torch.no_grad():
-            points = rig.vertices(shape.expand(k + 1, -1), probe)[:, :478].double().numpy()
+            points = rig.landmarks(rig.vertices(shape.expand(k + 1, -1), probe)).double().numpy()
         measured = self._measure(points)
         self.neutral = measured[0]
         jacobian = ((measured[1:] - measured[0]) / step).T  # (5, K)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -13,7 +12,6 @@ from cluster.engine import rank_times
 from cluster.engine.engine import Engine
 from cluster.launch.launch import ClusterConfig
 from configs import load_config
-from headstart import installation as doctor
 
 
 def rows(*triples: tuple[float, float, float]) -> list[rank_times.RankTimes]:
@@ -49,40 +47,6 @@ def test_a_meter_splits_the_time_into_data_work_and_the_rest():
     assert rank_times.metrics([row])["rank0/data"] == row.data
 
 
-def test_the_doctor_answers_every_check_with_a_name_a_detail_and_a_fix():
-    report = doctor.doctor()
-    names = [check["name"] for check in report["checks"]]
-    assert {"python", "torch", "gpu", "nccl", "ray", "deepspeed", "gsplat", "tinycudann", "mediapipe", "s3"} <= set(
-        names
-    )
-    assert {"mlflow", "disk"} <= set(names)
-    assert all(set(check) == {"name", "ok", "detail", "fix"} and check["detail"] for check in report["checks"])
-    assert report["ok"] == all(check["ok"] for check in report["checks"])
-    json.dumps(report)
-
-
-def test_the_doctor_says_when_a_configured_service_does_not_answer_and_hides_secrets(monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:hush@127.0.0.1:9")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hush@127.0.0.1:9")
-    store, registry = doctor.check_s3(), doctor.check_mlflow()
-    assert not store.ok
-    assert not registry.ok
-    assert "MLFLOW_TRACKING_URI" in registry.fix
-    assert "hush" not in f"{store} {registry}"
-
-
-def test_a_check_that_breaks_is_a_finding_and_not_a_crash(monkeypatch):
-    def check_torn() -> doctor.Check:
-        raise RuntimeError("torn")
-
-    monkeypatch.setattr(doctor, "CHECKS", (check_torn,))
-    found = doctor.doctor()
-    assert not found["ok"]
-    assert found["checks"][0] == {"name": "torn", "ok": False, "detail": "RuntimeError: torn", "fix": "see the detail"}
-
-
 @pytest.mark.parametrize("name", ["local", "single-node-8gpu", "multi-node"])
 def test_every_shipped_cluster_file_is_valid(name):
     config = load_config(ClusterConfig, f"cluster/{name}")
@@ -93,7 +57,7 @@ def test_the_cluster_room_loads_no_engine_until_it_is_used():
     script = (
         "import sys, cluster.launch.launch, cluster.storage.storage, cluster.registry.registry;"
         "import cluster.registry.run_log, cluster.engine.config, cluster.engine.rank_times;"
-        "import headstart.installation, benchmarks.simulate;"
+        "import benchmarks.simulate;"
         "print([n for n in ('ray', 'mlflow', 'deepspeed', 'accelerate', 'fsspec', 'torch') if n in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -28,7 +28,7 @@ from heads.raster.probes import Probe, version
 from heads.raster.simd import caching
 from heads.raster.simd.vector import WIDTH
 
-_MIN_PAIRS = 5000  # (Gaussian, tile) pairs, likewise
+_MIN_PAIRS = 5000  # (Gaussian, tile) pairs below which a second thread costs more than it saves · guess
 _CHANNELS = (1, 3, 4, 8, 16, 32)  # compiled numbers of channels; others are padded up
 MAX_CHANNELS = _CHANNELS[-1]
 

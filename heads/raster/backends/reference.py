@@ -15,7 +15,7 @@ from heads.raster.camera import Camera
 from heads.raster.probes import Probe
 
 _TILE = 16  # px, side of a tile
-_CHUNK_ELEMENTS = 1 << 22  # (pixel, Gaussian) products evaluated at once
+_CHUNK_ELEMENTS = 1 << 22  # (pixel, Gaussian) products evaluated at once · choice: some 100 MB
 _FINISHED = 1e-4  # transmittance under which nothing behind is drawn · paper (3DGS, its CUDA code)
 
 

@@ -17,11 +17,11 @@ from heads.raster.simd.maths import ceil, floor, log, select, splat, sqrt
 from heads.raster.simd.memory import gather, gather_as, lanes, prefetch, scatter
 from heads.raster.simd.vector import WIDTH
 
-TILE_WIDTH, TILE_HEIGHT = 64, 32
+TILE_WIDTH, TILE_HEIGHT = 64, 32  # px · guess
 HEADER = 11  # x, y, a, b, c, ln opacity, first and end column, first and end row, opacity; then the channels
 _LOG_255 = math.log(255.0)
-_AHEAD = 12  # Gaussians whose boxes are on their way to the cache
-_DIGIT = 11
+_AHEAD = 12  # Gaussians prefetched · guess
+_DIGIT = 11  # bits of a radix-sort digit: three passes over 32-bit depths
 
 
 def record_size(channels: int) -> int:

@@ -38,10 +38,10 @@ from heads.raster.simd.vector import WIDTH
 
 _PITCH = TILE_WIDTH + WIDTH
 PLANE = _PITCH * TILE_HEIGHT
-_FINISHED = 1e-4
-_CHECK_EVERY = 64  # Gaussians between two looks whether all pixels of the tile are finished
-_AHEAD = 6  # Gaussians whose records are on their way to the cache
-_AHEAD_PAIRS = 24  # likewise for the gradients of pairs
+_FINISHED = 1e-4  # transmittance under which nothing behind is drawn · paper (3DGS, its CUDA code)
+_CHECK_EVERY = 64  # Gaussians between two checks whether the whole tile is finished · guess
+_AHEAD = 6  # Gaussians prefetched · guess
+_AHEAD_PAIRS = 24  # pairs prefetched · guess
 _LOG_255 = math.log(255.0)
 MOMENTS = 6  # gradient numbers per Gaussian before the channels: s, sx, sy, sxx, sxy, syy
 
