@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from configs import InputError, load_config
+from cluster.launch.settings import ClusterConfig
+from configs import InputError, load_config, to_dict
+from configs.loading import HERE
 from configs.seeds import derive
 from pretrain.config import OptimiserConfig, check_same_run
 from pretrain.folder import task_class
 from pretrain.loop import NonFiniteLoss, Prefetcher, Trainer
 from pretrain.optimiser import rate, update_average
+from pretrain.prior import find_prior
 from pretrain.train import choose_checkpoint, open_split
 from tests.support.talkers import Alone, make_talkers, talkers
 
@@ -252,6 +256,23 @@ def test_every_shipped_configuration_is_valid(prior, size):
     config = load_config(task_class(prior).config_class, f"pretrain/{prior}/{size}")
     for name in ("steps", "batch_size", "seed", "checkpoint_every", "allow_unknown_licence"):
         assert hasattr(config, name)
+
+
+def _doubled(given: dict, defaults: dict, where: str = "") -> list[str]:
+    """Keys of a YAML file that say what the class says already."""
+    found = []
+    for key, value in given.items():
+        if isinstance(value, dict):
+            found += _doubled(value, defaults[key], f"{where}{key}.")
+        elif value == defaults[key]:
+            found.append(f"{where}{key}")
+    return found
+
+
+@pytest.mark.parametrize("path", [*HERE.glob("pretrain/*/*.yaml"), *HERE.glob("cluster/*.yaml")], ids=str)
+def test_every_default_stands_in_one_place(path):
+    kind = ClusterConfig if path.parent.name == "cluster" else find_prior(path.parent.name).config_class
+    assert _doubled(yaml.safe_load(path.read_text()), to_dict(kind())) == []
 
 
 def test_bad_datasets_are_refused_with_what_to_do(tmp_path):
