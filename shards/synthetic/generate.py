@@ -18,8 +18,8 @@ from shards.format.schema import MAX_FRAMES, sample_key
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.read.dataset import open_dataset
 from shards.synthetic.identity import sample_identity
+from shards.synthetic.look.skin import Painter
 from shards.synthetic.mp4 import write_mp4
-from shards.synthetic.skin import Painter
 from shards.synthetic.talker import Performance, Talker
 from shards.tar.writer import DatasetWriter
 

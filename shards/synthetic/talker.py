@@ -11,12 +11,12 @@ import torch
 from heads import rasterization
 from shards.media.rates import FPS
 from shards.synthetic import motion
-from shards.synthetic.body import CLOTH_SIZE, Mesh, cloth_texture, glasses, socket_points, sockets, torso
-from shards.synthetic.hair import STYLES, grow, visible_gaussians
 from shards.synthetic.identity import Identity
-from shards.synthetic.raster import Subdivision, interpolate, rasterize_mesh, vertex_normals
-from shards.synthetic.scenery import background
-from shards.synthetic.shading import (
+from shards.synthetic.look.body import CLOTH_SIZE, Mesh, cloth_texture, glasses, socket_points, sockets, torso
+from shards.synthetic.look.hair import STYLES, grow, visible_gaussians
+from shards.synthetic.look.raster import Subdivision, interpolate, rasterize_mesh, vertex_normals
+from shards.synthetic.look.scenery import background
+from shards.synthetic.look.shading import (
     CHANNELS,
     ambient_occlusion,
     develop,
@@ -26,7 +26,7 @@ from shards.synthetic.shading import (
     shadow_map,
     srgb_to_linear,
 )
-from shards.synthetic.skin import Painter, hair_amount, paint
+from shards.synthetic.look.skin import Painter, hair_amount, paint
 from shards.synthetic.visemes import MouthSolver, mouth_curves
 from shards.synthetic.voice import compose, speak
 
