@@ -27,6 +27,7 @@ HEAVY = {
     "deepspeed",
     "mlflow",
     "mediapipe",
+    "av",
     "gsplat",
     "tinycudann",
     "transformers",
@@ -37,6 +38,7 @@ HEAVY = {
 }
 # The one module of ours in which a third-party engine may be touched.
 HOMES = {
+    "av": "shards/media/",
     "mediapipe": "shards/tracking/",
     "gsplat": "heads/",
     "tinycudann": "heads/",
