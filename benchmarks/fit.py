@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from heads.fitting import Clip, FitConfig, Fitting
 from torch import Tensor
 
 from benchmarks.results import row, write
-from heads.fitting import Clip, FitConfig, Fitting
 from heads.losses import ssim
 from heads.masks import region_masks
 from heads.measures.image import psnr

@@ -152,10 +152,10 @@ def test_an_interrupted_avatar_is_uploaded_and_goes_on_from_the_bucket(s3, world
 def test_a_failure_in_mid_training_leaves_the_last_good_avatar(s3, world, tmp_path, monkeypatch):
     out = f"s3://{BUCKET}/{tmp_path.name}/eve"
 
-    def fails(state):
+    def fails(fit, stage):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("adapt.job._progress_line", fails)
+    monkeypatch.setattr("adapt.fit.loop.Fit.measure", fails)
     with pytest.raises(RuntimeError, match="out of memory"):
         make_avatar(world.video, out, **OPTIONS)
     assert not load_avatar(out, "cpu").document["progress"]["complete"]
