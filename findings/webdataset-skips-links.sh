@@ -31,7 +31,8 @@ import webdataset
 
 
 def fields(path):
-    return [sorted(name for name in sample if not name.startswith("_")) for sample in webdataset.WebDataset(path, shardshuffle=False)]
+    samples = webdataset.WebDataset(path, shardshuffle=False)
+    return [sorted(name for name in sample if not name.startswith("_")) for sample in samples]
 
 
 linked, copied = fields("linked.tar"), fields("copied.tar")

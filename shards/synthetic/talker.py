@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from heads import rasterization
 from shards.media.rates import FPS
 from shards.synthetic import motion
 from shards.synthetic.body import CLOTH_SIZE, Mesh, cloth_texture, glasses, socket_points, sockets, torso
@@ -311,8 +312,6 @@ class Talker:
         """(H, W, 4) premultiplied display colour and cover of the hair that the mesh does not hide."""
         if self.strands is None:
             return np.zeros((size, size, 4), np.float32)
-        from heads import rasterization
-
         focal = FOCAL * size
         means, quats, scales, color = visible_gaussians(self.strands, rotation, translation, self.lights, depth, focal)
         parts = means, quats, scales, np.full(len(means), 0.85), display(color)
