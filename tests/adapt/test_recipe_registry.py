@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import types
 from pathlib import Path
@@ -18,43 +19,15 @@ from configs import InputError
 from tests.support.avatars import SIZE, make_world
 
 ROOT = Path(__file__).resolve().parents[2]
-# What another package has to write: one module and one YAML file.
-MODULE = '''
-"""A recipe of another package: the map alone."""
-
-from dataclasses import dataclass
-
-from adapt.fit.config import RiggedConfig
-from adapt.fit.groups import rigged_groups
-from adapt.fit.initial_maps import build_rigged
-from adapt.fit.losses import rigged_loss
-from adapt.models.rigged import RiggedHead
-from heads.person.talking_head import HeadConfig
-
-PARTS = HeadConfig(color_rank=0, offset_rank=0, correction_rank=0)
+# What another package has to write: one module and one YAML file, as docs/extending.md shows them.
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config(RiggedConfig):
-    pace: float
-
-
-def build(context):
-    return build_rigged(context, PARTS, residual=False)
-
-
-def run(fit, context):
-    loss = rigged_loss(context.config, fit.model, context.frames)
-    fit.stage("map", 0.0, 1.0, rigged_groups(fit.model, context.config.pace), loss)
-
-
-def shape_of(model):
-    return model.shape()
-
-
-def empty(config, document, tensors, rig):
-    return RiggedHead.empty(PARTS, False, document, tensors, rig)
-'''
+def example(name: str) -> str:
+    """A file of the page."""
+    found = re.search(rf"^`my_package/{re.escape(name)}`\n\n```\w+\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
 
 
 @pytest.fixture
@@ -64,10 +37,8 @@ def outside(tmp_path, monkeypatch):
     package.mkdir()
     info.mkdir()
     (package / "__init__.py").touch()
-    (package / "plain.py").write_text(MODULE)
-    shipped = (ROOT / "configs" / "adapt" / "ggtalker.yaml").read_text()
-    kept = [line for line in shipped.splitlines() if not line.startswith(("map_share", "joint_share", "color_share"))]
-    (package / "plain.yaml").write_text("\n".join([*kept, "pace: 1.5"]) + "\n")
+    for name in ("plain.py", "plain.yaml"):
+        (package / name).write_text(example(name))
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plain-recipes\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[headstart.recipes]\nplain = plain_recipes.plain\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -82,10 +53,10 @@ def test_a_recipe_of_another_package_adapts_saves_and_opens_like_ours(outside, t
     world = make_world(tmp_path, frames=40)
     monkeypatch.setattr("shards.tracking.track_frames", world.segments)
     assert recipe_names() == ["headstart", "fg3dgs", "ggtalker", "talkinggaussian", "plain"]
-    assert recipe("plain").config().pace == 1.5
-    adapt(world.video, tmp_path / "ada", recipe="plain", set=["pace=0.5"], budget="3it", prior="none", size=SIZE)
+    assert recipe("plain").config().mouth == 2.0
+    adapt(world.video, tmp_path / "ada", recipe="plain", set=["mouth=0.5"], budget="3it", prior="none", size=SIZE)
     opened = load_avatar(tmp_path / "ada", "cpu")
-    assert opened.document["config"]["pace"] == 0.5
+    assert opened.document["config"]["mouth"] == 0.5
     assert opened.render(opened.tracked_drive([0])).shape == (1, SIZE, SIZE, 3)
 
 
