@@ -278,6 +278,31 @@ def test_the_avatar_on_disk_is_good_from_the_first_seconds_on(world, tmp_path, m
     folder.verify_folder(tmp_path / "ada")
 
 
+def test_a_save_only_writes_and_what_is_needed_once_is_done_once(world, tmp_path, monkeypatch):
+    """Saves after every step: the source is hashed once, the body encoded once, the voice fitted once, at the end."""
+    done = []
+
+    def counted(name, function):
+        def wrapped(*arguments, **options):
+            done.append((name, str(arguments[0]) if name == "hash" else ""))
+            return function(*arguments, **options)
+
+        return wrapped
+
+    monkeypatch.setattr("adapt.fit.loop.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("adapt.avatar.folder.file_sha256", counted("hash", folder.file_sha256))
+    monkeypatch.setattr(folder, "write_folder", counted("save", folder.write_folder))
+    monkeypatch.setattr(adapt.job, "write_body", counted("body", adapt.job.write_body))
+    monkeypatch.setattr(adapt.job.RidgeDriver, "fit", counted("voice", adapt.job.RidgeDriver.fit))
+    make_avatar(world.video, tmp_path / "ada", budget="4it", **QUICK)
+    assert done.count(("hash", str(world.video))) == 1
+    names = [name for name, _ in done if name != "hash"]
+    assert names[-3:] == ["voice", "body", "save"]
+    assert names.count("save") >= 6
+    assert names.count("body") == names.count("voice") == 1
+    assert not list(tmp_path.glob(".*")), "nothing half-written remains"
+
+
 def test_a_wall_clock_budget_is_kept(world, tmp_path):
     begin = time.monotonic()
     result = make_avatar(world.video, tmp_path / "ada", budget="6s", **QUICK)
