@@ -40,7 +40,9 @@ def _add_build(shards: Subparsers) -> None:
     build.add_argument("videos", nargs="*", metavar="VIDEO_OR_DIR", help="none: only add features to DATASET")
     build.add_argument("--out", required=True, metavar="DATASET", help="folder or s3:// URL")
     build.add_argument("--consent", metavar="FILE.csv", help="columns: clip,identity,licence,consent,source")
-    build.add_argument("--rig", metavar="NAME_OR_PATH", help="rig that is tracked (default: the dataset's, or mediapipe)")
+    build.add_argument(
+        "--rig", metavar="NAME_OR_PATH", help="rig that is tracked (default: the dataset's, or mediapipe)"
+    )
     build.add_argument("--workers", type=int, default=1, help="processes that track (default: 1)")
     build.add_argument("--address", help="Ray cluster to use ('auto' or host:port); default: processes of this machine")
     build.add_argument(
