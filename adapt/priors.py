@@ -12,10 +12,10 @@ from cluster.registry.registry import resolve
 from configs import InputError
 from heads.rig import Rig, load_rig
 from heads.rig.registry import DEFAULT
-from pretrain.audio_expression.prior import AudioExpressionPrior
-from pretrain.expression_visual.prior import ExpressionVisualPrior
+from pretrain.audio_expression.inference import AudioExpressionPrior
+from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.folder import load_prior, read_info
-from pretrain.sync_expert.prior import SyncExpert
+from pretrain.sync_expert.inference import SyncExpert
 from shards.features import Feature, open_feature
 
 KINDS = ("audio-expression", "expression-visual", "sync-expert")

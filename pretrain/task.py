@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 from torch import nn
 
 from configs import InputError
+from heads.rig import Rig
+from pretrain.data.rigs import recorded_rig
 from shards.read.dataset import Dataset
 
 
@@ -85,6 +88,15 @@ class Task:
     def __init__(self, config: Any, train: Dataset, held: Dataset) -> None:
         self.config, self.train, self.held = config, train, held
 
+    @cached_property
+    def rig(self) -> Rig:
+        """The one whose coefficients the dataset holds.
+
+        Raises:
+            InputError: its files are not here.
+        """
+        return recorded_rig(self.train.rig, f"dataset {self.train.url}")
+
     def view(self, *, training: bool) -> Callable[..., dict[str, Any]]:
         """The function that turns a sample into the entries of a batch; augments when ``training``."""
         raise NotImplementedError
@@ -141,8 +153,8 @@ def check_features(dataset: Dataset, name: str, prior: str) -> int:
     if name not in dataset.features:
         raise InputError(
             f"dataset {dataset.url}: {prior} asks for the audio features '{name}' and it holds "
-            f"{', '.join(sorted(dataset.features)) or 'none'}; add them with 'headstart shards build VIDEOS --out "
-            f"{dataset.url} --features {','.join([*sorted(dataset.features), name])}', or set features=NAME to one it has"
+            f"{', '.join(sorted(dataset.features)) or 'none'}; add them with 'headstart shards build --out "
+            f"{dataset.url} --features {name}', or set features=NAME to one it has"
         )
     return int(dataset.features[name])
 
@@ -153,6 +165,5 @@ def feature_record(dataset: Dataset, name: str, prior: str) -> dict[str, Any]:
     Raises:
         InputError: the dataset was built without it.
     """
-    size = check_features(dataset, name, prior)
-    record = getattr(dataset, "feature_records", {}).get(name) or {}
-    return {"name": name, "size": size, "weights": record.get("weights")}
+    check_features(dataset, name, prior)
+    return dict(dataset.feature_records[name])

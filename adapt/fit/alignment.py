@@ -14,7 +14,7 @@ from adapt.fit.sampling import windows_of
 from adapt.models.base import Rendered
 from adapt.models.inpainting import inpainted_region
 from heads.losses import d_ssim, weighted_mean
-from pretrain.sync_expert.prior import SyncExpert
+from pretrain.sync_expert.inference import SyncExpert
 
 # Adam's rate of the inpainter's network (a guess, kept since the first comparison).
 INPAINTER_RATE = 2e-3

@@ -17,7 +17,7 @@ from heads.geometry.rotation import rotation_to_euler
 from heads.measures.face import lip_gap
 from heads.person.inputs import TRACKED, frame_vectors
 from heads.person.talking_head import HeadConfig
-from pretrain.expression_visual.prior import ExpressionVisualPrior
+from pretrain.expression_visual.inference import ExpressionVisualPrior
 
 COLOR = slice(10, 13)
 

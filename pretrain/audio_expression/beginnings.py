@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from heads.measures.face import component_importance, default_rig, mouth_directions
+from heads.measures.face import component_importance, mouth_directions
+from heads.rig import Rig
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.model import ExpressionModel
 from pretrain.audio_expression.objective import SequenceObjective
@@ -24,16 +25,17 @@ SPREAD = (0.1, 1.0)  # bounds of the share of a target's variance that the regre
 Runs = Iterable[sequences.Sequence]
 
 
-def prepare(objective: SequenceObjective, runs: Runs, people: Sequence[str]) -> None:
+def prepare(objective: SequenceObjective, runs: Runs, people: Sequence[str], rig: Rig) -> None:
     """Fill the objective's statistics from the training people's sequences, which are gone through several times.
 
     Args:
         runs: iterable again and again, see :class:`pretrain.data.recording.Recording`.
         people: names in the order of the style table.
+        rig: the one whose coefficients are learned.
     """
     model = objective.model
     _set_statistics(model, runs)
-    _weigh(objective)
+    _weigh(objective, rig)
     model.denoiser.set_resting(torch.from_numpy(_resting(model, runs, people)))
     if model.denoiser.linear is not None:
         _fit_linear(model, runs, objective.importance.numpy())
@@ -75,10 +77,10 @@ def expression_columns(config: AudioExpressionConfig, n_expression: int) -> slic
     return slice(at, at + n_expression)
 
 
-def _weigh(objective: SequenceObjective) -> None:
+def _weigh(objective: SequenceObjective, rig: Rig) -> None:
     model = objective.model
     here = expression_columns(model.config, model.n_expression)
-    scale, rig = model.target_std[here].numpy(), default_rig()
+    scale = model.target_std[here].numpy()
     weight = component_importance(rig, scale, model.config.loss.lips)
     objective.importance[here] = torch.from_numpy(np.maximum(weight, LEAST_IMPORTANCE))
     directions = mouth_directions(rig, scale)

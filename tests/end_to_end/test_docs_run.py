@@ -25,7 +25,7 @@ SMALL = (
     ("--budget 60s", "--budget 10it --size 96"),
     ("--config base", "--no-ray steps=2 batch_size=2"),
     ("--workers 8", "--workers 1"),
-    ("videos/ ", "videos --size 128 "),
+    ("videos/ ", "videos --size 192 "),
     ("/3 ", "/1 "),
 )
 SECONDS = 4.0
@@ -57,7 +57,7 @@ def world(tmp_path_factory) -> Any:
         rows = ["clip,identity,licence,consent,source"]
         (folder / "videos").mkdir()
         for number in range(3):
-            synthetic_video(number, SECONDS, folder / "videos" / f"p{number}.mp4", size=128)
+            synthetic_video(number, SECONDS, folder / "videos" / f"p{number}.mp4", size=192)
             rows.append(f"p{number},p{number},CC0,generated,synthetic")
         (folder / "consent.csv").write_text("\n".join(rows) + "\n")
         yield folder
