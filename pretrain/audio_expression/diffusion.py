@@ -22,8 +22,8 @@ def alphas(config: DiffusionConfig) -> Tensor:
     """ᾱ of every training time, [train_steps] float32."""
     from diffusers import DDPMScheduler
 
-    schedule = DDPMScheduler(num_train_timesteps=config.train_steps, beta_schedule=config.schedule)
-    return schedule.alphas_cumprod.float()
+    schedule: Any = DDPMScheduler(num_train_timesteps=config.train_steps, beta_schedule=config.schedule)
+    return torch.as_tensor(schedule.alphas_cumprod).float()
 
 
 def smoothing(frames: float) -> Tensor:
@@ -76,7 +76,9 @@ def _scheduler(config: DiffusionConfig, steps: int, device: torch.device) -> Any
         "prediction_type": "sample",
     }
     if config.sampler == "ddim":
-        scheduler = DDIMScheduler(**schedule, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True)
+        scheduler: Any = DDIMScheduler(
+            **schedule, timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=True
+        )
         scheduler.set_timesteps(steps, device=device)
     else:
         scheduler = DPMSolverMultistepScheduler(**schedule)
