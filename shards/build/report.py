@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cluster.storage import storage
+from heads.rig import facemesh
 from shards.build.journal import Journal
 from shards.format import codecs as members
 from shards.format.catalogue import Catalogue
@@ -60,8 +61,6 @@ def overlay_strip(pictures: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
 def overlay(frame: np.ndarray, landmarks: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
     """(side, side, 3) uint8: the frame with its landmarks; lips red, eyes yellow, irises cyan, the rest green dots."""
     from PIL import Image, ImageDraw
-
-    from heads.rig import facemesh
 
     scale = 2 * side / max(frame.shape[:2])  # drawn at twice the size and shrunk: smooth lines
     picture = Image.fromarray(frame).resize((2 * side, 2 * side), Image.Resampling.BICUBIC)

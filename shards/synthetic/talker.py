@@ -8,14 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from heads import rasterization
 from shards.media.rates import FPS
 from shards.synthetic import motion
-from shards.synthetic.body import CLOTH_SIZE, Mesh, cloth_texture, glasses, socket_points, sockets, torso
-from shards.synthetic.hair import STYLES, grow, visible_gaussians
 from shards.synthetic.identity import Identity
-from shards.synthetic.raster import Subdivision, interpolate, rasterize_mesh, vertex_normals
-from shards.synthetic.scenery import background
-from shards.synthetic.shading import (
+from shards.synthetic.look.body import CLOTH_SIZE, Mesh, cloth_texture, glasses, socket_points, sockets, torso
+from shards.synthetic.look.hair import STYLES, grow, visible_gaussians
+from shards.synthetic.look.raster import Subdivision, interpolate, rasterize_mesh, vertex_normals
+from shards.synthetic.look.scenery import background
+from shards.synthetic.look.shading import (
     CHANNELS,
     ambient_occlusion,
     develop,
@@ -25,7 +26,7 @@ from shards.synthetic.shading import (
     shadow_map,
     srgb_to_linear,
 )
-from shards.synthetic.skin import Painter, hair_amount, paint
+from shards.synthetic.look.skin import Painter, hair_amount, paint
 from shards.synthetic.visemes import MouthSolver, mouth_curves
 from shards.synthetic.voice import compose, speak
 
@@ -311,8 +312,6 @@ class Talker:
         """(H, W, 4) premultiplied display colour and cover of the hair that the mesh does not hide."""
         if self.strands is None:
             return np.zeros((size, size, 4), np.float32)
-        from heads import rasterization
-
         focal = FOCAL * size
         means, quats, scales, color = visible_gaussians(self.strands, rotation, translation, self.lights, depth, focal)
         parts = means, quats, scales, np.full(len(means), 0.85), display(color)

@@ -11,7 +11,7 @@ from heads.rig import load_rig
 from shards.synthetic import make_talker, synthesize, synthetic_video
 from shards.synthetic.identity import sample_identity
 from shards.synthetic.lexicon import Phone, phonemes, sentence
-from shards.synthetic.raster import Subdivision, rasterize_mesh
+from shards.synthetic.look.raster import Subdivision, rasterize_mesh
 from shards.synthetic.talker import Talker
 from shards.synthetic.visemes import MouthSolver, mouth_curves
 from shards.synthetic.voice import SOUNDS, VoiceStyle, compose, speak

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from shards.synthetic.raster import rasterize_mesh
+from shards.synthetic.look.raster import rasterize_mesh
 
 SHADOW_SIZE = 160
 # Channels of a material texture: linear albedo 3, object-space bump 3, subsurface, specular, gloss exponent / 256.

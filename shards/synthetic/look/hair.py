@@ -8,8 +8,8 @@ import numba
 import numpy as np
 
 from shards.synthetic.identity import Identity
-from shards.synthetic.shading import Lights, srgb_to_linear
-from shards.synthetic.skin import SKULL_CENTRE
+from shards.synthetic.look.shading import Lights, srgb_to_linear
+from shards.synthetic.look.skin import SKULL_CENTRE
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
 from shards.synthetic.identity import Identity
-from shards.synthetic.noise import fbm
-from shards.synthetic.raster import interpolate, rasterize_mesh
-from shards.synthetic.shading import CHANNELS, srgb_to_linear
+from shards.synthetic.look.noise import fbm
+from shards.synthetic.look.raster import interpolate, rasterize_mesh
+from shards.synthetic.look.shading import CHANNELS, srgb_to_linear
 
 TEXTURE_SIZE = 640
 _CANVAS, _LEFT, _TOP, _SPAN = 1024, -1.75, -1.45, 3.5  # pixels, and the square of rig units that they cover
