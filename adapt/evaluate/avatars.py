@@ -64,12 +64,13 @@ def scored(
 def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Clip:
     """Test frames tracked with the training frames' crop and shape."""
     trained = avatar.document["clip"]
+    left, top, right, bottom = (int(v) for v in trained["crop_box"])
     return track_clip(
         video,
         start=first,
         frames=count,
         size=avatar.size,
-        crop_box=tuple(int(v) for v in trained["crop_box"]),
+        crop_box=(left, top, right, bottom),
         identity=np.array(trained["identity"], np.float32),
         feature=open_feature(avatar.document["features"]),
         rig=avatar.rig.source,
