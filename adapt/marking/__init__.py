@@ -1,0 +1,1 @@
+"""Marks synthetic output: watermark, signature, visible label, and the detector that reads them."""

@@ -1,0 +1,140 @@
+"""Marks frames, one by one, with a watermark that says which avatar made them.
+
+The same pattern lies on every frame of a video: it cannot flicker, codecs carry it along where the picture stands still,
+and a detector can add frames up. It changes luma alone, by more where the picture is busy and by less where it is flat.
+See :mod:`adapt.marking.code` for what the pattern is, :mod:`adapt.marking.search` for how it is found.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numba
+import numpy as np
+
+from adapt.marking.code import HIGHEST, code_of, shifts, symbols_of, watermark_key
+
+# Standard deviation of the change in grey levels, on flat and on busy ground.
+WEAKEST, STRONGEST = 1.0, 2.4
+# Mean absolute difference of neighbouring pixels, grey levels, from which on the ground is busy.
+BUSY = 6.0
+# A frame's mean square change, grey levels squared: 42.5 dB.
+LARGEST_ENERGY = 3.65
+# Amplitude falls with frequency as pictures do, so that no part of the band is the first to drown.
+SLOPE = 0.5
+# Shorter waves than this many pixels do not outlive a video codec: they get no energy.
+SHORTEST_WAVE = 6.0
+BLOCK = 8
+
+
+class Watermark:
+    """Marks frames with a payload.
+
+    Args:
+        payload: 32 bits, see :func:`adapt.marking.code.payload_of`.
+        key: secret; ``None`` reads ``HEADSTART_WATERMARK_KEY`` or takes the public key.
+    """
+
+    def __init__(self, payload: int, *, key: str | None = None) -> None:
+        if not 0 <= payload < 2**32:
+            raise ValueError(f"payload {payload} does not fit in 32 bits")
+        self.payload, self.key = payload, watermark_key(key)
+
+    def mark(self, frame: np.ndarray) -> np.ndarray:
+        """A marked copy of a frame ``[H, W, 3 or 4]`` uint8 RGB(A); alpha is copied as it is."""
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (3, 4):
+            raise ValueError(f"frame is {frame.dtype} {frame.shape}, expected uint8 [H, W, 3 or 4]")
+        frame = np.ascontiguousarray(frame)
+        strength = _limited(_strength(frame))
+        marked = np.empty_like(frame)
+        _add(frame, pattern(self.key, self.payload, *frame.shape[:2]), strength, marked)
+        return marked
+
+
+@lru_cache(maxsize=4)
+def pattern(key: bytes, payload: int, height: int, width: int) -> np.ndarray:
+    """The pattern of a frame, float32 ``[H, W]``, mean 0, standard deviation 1."""
+    code = code_of(key)
+    tile = min(height, width) / 2
+    phase = code.phase + shifts(code, symbols_of(key, payload))
+    radius = np.hypot(code.kx, code.ky)
+    amplitude = radius**-SLOPE * _kept(tile / radius)
+    table = np.zeros((HIGHEST + 1, 2 * HIGHEST + 1), np.complex128)
+    table[code.ky, code.kx + HIGHEST] = amplitude * np.exp(1j * phase)
+    k = np.arange(-HIGHEST, HIGHEST + 1)
+    across = np.exp(2j * np.pi / tile * np.outer(k, np.arange(width) + 0.5))
+    down = np.exp(2j * np.pi / tile * np.outer(np.arange(height) + 0.5, k[HIGHEST:]))
+    waves = (down @ (table @ across)).real
+    return (waves / waves.std()).astype(np.float32)
+
+
+def _kept(wave: np.ndarray) -> np.ndarray:
+    """How much of a wave of so many pixels is used: 0 below ``SHORTEST_WAVE``, 1 from a third more on."""
+    return np.clip(3 * (wave / SHORTEST_WAVE - 1), 0, 1)
+
+
+def _limited(strength: np.ndarray) -> np.ndarray:
+    """Strengths scaled down where a frame is so busy that the change would exceed ``LARGEST_ENERGY``."""
+    energy = float(np.mean(np.square(strength)))
+    return strength if energy <= LARGEST_ENERGY else strength * np.float32(np.sqrt(LARGEST_ENERGY / energy))
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _strength(frame: np.ndarray) -> np.ndarray:
+    """Strength of the mark in blocks of 8 px, float32 ``[ceil(H/8), ceil(W/8)]``, grey levels."""
+    height, width = frame.shape[0], frame.shape[1]
+    rows, columns = (height + BLOCK - 1) // BLOCK, (width + BLOCK - 1) // BLOCK
+    busy = np.zeros((rows, columns), np.float32)
+    for row in range(rows):
+        top, bottom = row * BLOCK, min(row * BLOCK + BLOCK, height - 1)
+        for column in range(columns):
+            left, right = column * BLOCK, min(column * BLOCK + BLOCK, width - 1)
+            total = 0
+            for y in range(top, bottom):
+                for x in range(left, right):
+                    here = frame[y, x, 0] + 2 * frame[y, x, 1] + frame[y, x, 2]
+                    beside = frame[y, x + 1, 0] + 2 * frame[y, x + 1, 1] + frame[y, x + 1, 2]
+                    below = frame[y + 1, x, 0] + 2 * frame[y + 1, x, 1] + frame[y + 1, x, 2]
+                    total += abs(here - beside) + abs(here - below)
+            busy[row, column] = total / (8.0 * max(1, (bottom - top) * (right - left)))
+    out = np.empty((rows, columns), np.float32)
+    for row in range(rows):
+        for column in range(columns):
+            total, count = np.float32(0.0), 0
+            for y in range(max(0, row - 1), min(rows, row + 2)):
+                for x in range(max(0, column - 1), min(columns, column + 2)):
+                    # An edge beside flat ground must not raise the mark on the flat ground.
+                    total += min(busy[y, x], BUSY)
+                    count += 1
+            around = min(busy[row, column], total / count) / BUSY
+            out[row, column] = WEAKEST + (STRONGEST - WEAKEST) * np.sqrt(min(around, np.float32(1.0)))
+    return out
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _add(frame: np.ndarray, pattern: np.ndarray, strength: np.ndarray, out: np.ndarray) -> None:
+    """``out = frame + strength * pattern`` on the three colours, rounded and kept in 0..255."""
+    height, width, depth = frame.shape
+    rows, columns = strength.shape
+    line = np.empty(columns + 2, np.float32)
+    gain = np.empty(width, np.float32)
+    for y in range(height):
+        place = min(max((y + 0.5) / BLOCK - 0.5, 0.0), rows - 1.0)
+        upper = int(place)
+        lower, part = min(upper + 1, rows - 1), np.float32(place - upper)
+        for column in range(columns):
+            value = strength[upper, column]
+            line[column + 1] = value + part * (strength[lower, column] - value)
+        line[0], line[columns + 1] = line[1], line[columns]
+        for x in range(width):
+            # Centres of the blocks are at 8 i + 4.
+            at = x + BLOCK // 2
+            left = line[at // BLOCK]
+            gain[x] = left + (line[at // BLOCK + 1] - left) * np.float32((at % BLOCK + 0.5) / BLOCK)
+        for x in range(width):
+            change = int(np.floor(gain[x] * pattern[y, x] + np.float32(0.5)))
+            for channel in range(3):
+                out[y, x, channel] = min(max(frame[y, x, channel] + change, 0), 255)
+        if depth == 4:
+            for x in range(width):
+                out[y, x, 3] = frame[y, x, 3]
