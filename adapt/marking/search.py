@@ -12,18 +12,35 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
+import scipy.fft
 from scipy import ndimage
 
-from adapt.marking.code import CHANNELS, GRID, HIGHEST, Code, code_of, payload_in, shifts, watermark_key
+from adapt.marking.code import (
+    BITS_PER_CHANNEL,
+    CHANNELS,
+    GRID,
+    HIGHEST,
+    PAYLOAD_BITS,
+    Code,
+    code_of,
+    payload_in,
+    shifts,
+    watermark_key,
+)
 
 # A file without a mark is called marked at most this often.
 FALSE_ALARM = 1e-6
 # Shorter side of what is searched, px: two samples for the shortest wave at the smallest tile.
 SIDE = 256
+# Standard deviations of the blurs that bring out detail and measure the surroundings, px at SIDE.
+DETAIL, SURROUNDINGS = 1.5, 3.0
 # Tile over the frame's shorter side: 0.5 as made, more after a crop, less with a border.
 SMALLEST_TILE, LARGEST_TILE, STEP = 0.36, 1.02, 0.005
+# The score is taken over all wave vectors and over the lower half alone, which small or poor copies keep.
+BANDS = (HIGHEST, HIGHEST // 2)
 # Offsets per axis at which the origin's score is computed.
 PLANE = 2 * GRID
 # How many of the best places are refined and read.
@@ -68,6 +85,7 @@ class _Place:
     down: float
     across: float
     mirrored: bool
+    band: int
     offset: tuple[float, float]
 
 
@@ -106,8 +124,9 @@ class Search:
             return best
         spectra = _Spectra(flattened(self.total), code_of(self.key))
         tiles = self._tiles()
+        looked_at = 2 * len(BANDS) * len(tiles) * PLANE**2 * (2 * FINE_STEPS + 1) ** 2
         for place in _best_places(spectra, tiles):
-            reading = _read(spectra, _refined(spectra, place), self.key, looked_at=2 * len(tiles) * PLANE**2 * (2 * FINE_STEPS + 1) ** 2)
+            reading = _read(spectra, _refined(spectra, place), self.key, looked_at)
             if reading.false_alarm < best.false_alarm:
                 best = replace(reading, tile=reading.tile / min(self.total.shape), frames=self.frames)
         return best
@@ -124,19 +143,20 @@ class Search:
 
 
 def flattened(luma: np.ndarray) -> np.ndarray:
-    """Luma without its coarse shading, each place divided by how busy its surroundings are; within +-2.5.
+    """Fine detail of luma ``[h, w]``, each place divided by how busy its surroundings are; within +-2.5.
 
     It knows nothing of the key, so it cannot raise the rate of false alarms.
     """
-    size = max(3, min(luma.shape) // 10) | 1
+    unit = min(luma.shape) / SIDE
     luma = luma.astype(np.float32)
-    high = luma - _blurred(luma, size)
-    spread = np.sqrt(np.maximum(_blurred(high * high, size), 0))
-    return np.clip(high / (spread + 0.02 * float(spread.mean()) + 1e-6), -2.5, 2.5)
+    detail = luma - _blurred(luma, DETAIL * unit)
+    spread = np.sqrt(np.maximum(_blurred(detail * detail, SURROUNDINGS * unit), 0))
+    # Even ground would otherwise be divided by nothing.
+    return np.clip(detail / (spread + 0.02 * float(spread.mean()) + 1e-6), -2.5, 2.5)
 
 
-def _blurred(image: np.ndarray, size: int) -> np.ndarray:
-    return ndimage.uniform_filter(ndimage.uniform_filter(image, size, mode="nearest"), size // 2 | 1, mode="nearest")
+def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
+    return ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3)
 
 
 class _Spectra:
@@ -145,38 +165,51 @@ class _Spectra:
     def __init__(self, image: np.ndarray, code: Code) -> None:
         self.image, self.code = image.astype(np.float32), code
         self.expected = np.exp(-1j * code.phase).astype(np.complex64)
-        self.origin = code.channel == 0
+        self.within = {band: np.hypot(code.kx, code.ky) <= band for band in BANDS}
+        self.origin = {band: inside & (code.channel == 0) for band, inside in self.within.items()}
 
-    def agreement(self, down: float, across: float, mirrored: bool) -> np.ndarray:
-        """``exp(i (picture's phase - key's phase))`` for every wave vector, complex ``[N]``."""
+    def table(self, down: float, across: float) -> np.ndarray:
+        """The frame's part of every wave vector of a tile, complex ``[HIGHEST + 1, 2 HIGHEST + 1]``."""
         rows, columns = self.image.shape
-        k = np.arange(-HIGHEST, HIGHEST + 1)
-        left = np.exp(-2j * np.pi / down * np.outer(k[HIGHEST:], np.arange(rows) + 0.5)).astype(np.complex64)
-        right = np.exp(-2j * np.pi / across * np.outer(np.arange(columns) + 0.5, k)).astype(np.complex64)
-        table = (left @ self.image) @ right
+        return (_waves(rows, down)[:, HIGHEST:].T @ self.image) @ _waves(columns, across)
+
+    def agreement(self, table: np.ndarray, mirrored: bool) -> np.ndarray:
+        """``exp(i (picture's phase - key's phase))`` for every wave vector, complex ``[N]``."""
         if mirrored:
             table = table[:, ::-1]
         values = table[self.code.ky, self.code.kx + HIGHEST]
         return values / (np.abs(values) + 1e-12) * self.expected
 
-    def plane(self, agreement: np.ndarray) -> np.ndarray:
-        """Score of the origin's channel for every offset, ``[PLANE, PLANE]``, in steps of ``1 / PLANE`` tile."""
-        code, chosen = self.code, self.origin
+    def best(self, down: float, across: float, turns: tuple[bool, ...], bands: tuple[int, ...]) -> list[_Place]:
+        """For every turn and band the offset with the best score of the origin's channel."""
+        table, places = self.table(down, across), []
+        for mirrored in turns:
+            agreement = self.agreement(table, mirrored)
+            for band in bands:
+                start = _Place(0.0, down, across, mirrored, band, (0.0, 0.0))
+                places.append(self._best_offset(agreement, start))
+        return places
+
+    def _best_offset(self, agreement: np.ndarray, place: _Place) -> _Place:
+        code, chosen = self.code, self.origin[place.band]
         grid = np.zeros((PLANE, PLANE), np.complex64)
         grid[code.ky[chosen], code.kx[chosen] % PLANE] = agreement[chosen]
-        return np.fft.fft2(grid).real * math.sqrt(2 / chosen.sum())
+        plane = scipy.fft.fft2(grid).real
+        row, column = divmod(int(plane.argmax()), PLANE)
+        score = float(plane[row, column]) * math.sqrt(2 / chosen.sum())
+        return replace(place, score=score, offset=(row / PLANE, column / PLANE))
 
-    def best(self, down: float, across: float, mirrored: bool) -> _Place:
-        """The offset with the best score of the origin's channel."""
-        plane = self.plane(self.agreement(down, across, mirrored))
-        place = int(plane.argmax())
-        row, column = divmod(place, PLANE)
-        return _Place(float(plane.flat[place]), down, across, mirrored, (row / PLANE, column / PLANE))
+
+@lru_cache(maxsize=512)
+def _waves(length: int, period: float) -> np.ndarray:
+    """``exp(-2 pi i k (x + 1/2) / period)``, complex64 ``[length, 2 HIGHEST + 1]``: the same for files of one size."""
+    k = np.arange(-HIGHEST, HIGHEST + 1)
+    return np.exp(-2j * np.pi / period * np.outer(np.arange(length) + 0.5, k)).astype(np.complex64)
 
 
 def _best_places(spectra: _Spectra, tiles: list[tuple[float, float]]) -> list[_Place]:
     """The places with the best scores of the origin's channel, best first."""
-    places = [spectra.best(down, across, mirrored) for down, across in tiles for mirrored in (False, True)]
+    places = [place for tile in tiles for place in spectra.best(*tile, (False, True), BANDS)]
     return sorted(places, key=lambda place: -place.score)[:READ]
 
 
@@ -188,7 +221,8 @@ def _refined(spectra: _Spectra, start: _Place) -> _Place:
             y, x = at[0] + step * move[0], at[1] + step * move[1]
             if max(abs(y), abs(x)) > FINE_STEPS:
                 continue
-            near = spectra.best(start.down * (1 + y * FINE), start.across * (1 + x * FINE), start.mirrored)
+            down, across = start.down * (1 + y * FINE), start.across * (1 + x * FINE)
+            (near,) = spectra.best(down, across, (start.mirrored,), (start.band,))
             if near.score > best.score:
                 best, at = near, (y, x)
     return best
@@ -196,28 +230,28 @@ def _refined(spectra: _Spectra, start: _Place) -> _Place:
 
 def _read(spectra: _Spectra, place: _Place, key: bytes, looked_at: int) -> Finding:
     """Payload and error rate at a place."""
-    code = spectra.code
+    code, used = spectra.code, spectra.within[place.band]
     row, column = place.offset
     turn = np.exp(-2j * np.pi * (code.ky * row + code.kx * column))
-    aligned = spectra.agreement(place.down, place.across, place.mirrored) * turn
+    aligned = np.where(used, spectra.agreement(spectra.table(place.down, place.across), place.mirrored) * turn, 0)
     symbols = [_symbol(code, aligned, channel) for channel in range(1, CHANNELS + 1)]
     payload = payload_in(key, symbols)
-    tried = math.log(looked_at)
-    origin = Finding(score=place.score, false_alarm=_bound(place.score, tried))
-    whole = float((aligned * np.exp(-1j * shifts(code, symbols))).real.sum() * math.sqrt(2 / len(aligned)))
-    # Every one of the 2^48 words was looked at, whether or not its check fits.
-    all_channels = Finding(score=whole, false_alarm=_bound(whole, tried + CHANNELS * 2 * math.log(GRID)))
-    if payload is not None:
-        # Only one word in 2^16 has the right check.
-        all_channels = replace(
-            all_channels, false_alarm=_bound(whole, tried + 32 * math.log(2)), payload=payload
-        )
-        chosen = all_channels if all_channels.false_alarm < origin.false_alarm else replace(origin, payload=payload)
-    else:
-        chosen = min(origin, all_channels, key=lambda f: f.false_alarm)
-    found = chosen.false_alarm <= FALSE_ALARM
-    tile = min(place.down, place.across)
-    return replace(chosen, found=found, payload=payload if found else None, tile=tile, mirrored=place.mirrored)
+    whole = float((aligned * np.exp(-1j * shifts(code, symbols))).real.sum() * math.sqrt(2 / used.sum()))
+    # Of the 2^48 words that were compared, 2^32 have the right check.
+    words = CHANNELS * BITS_PER_CHANNEL if payload is None else PAYLOAD_BITS
+    score, false_alarm = min(
+        [(place.score, _bound(place.score, looked_at)), (whole, _bound(whole, looked_at * 2**words))],
+        key=lambda reading: reading[1],
+    )
+    found = false_alarm <= FALSE_ALARM
+    return Finding(
+        found=found,
+        false_alarm=false_alarm,
+        score=score,
+        payload=payload if found else None,
+        tile=min(place.down, place.across),
+        mirrored=place.mirrored,
+    )
 
 
 def _symbol(code: Code, aligned: np.ndarray, channel: int) -> int:
@@ -228,6 +262,6 @@ def _symbol(code: Code, aligned: np.ndarray, channel: int) -> int:
     return int(np.fft.ifft2(grid).real.argmax())
 
 
-def _bound(score: float, tried: float) -> float:
-    """``min(1, M exp(-z^2 / 2))`` with ``tried = log M``."""
-    return math.exp(min(0.0, tried - score * score / 2)) if score > 0 else 1.0
+def _bound(score: float, looked_at: int) -> float:
+    """``min(1, M exp(-z^2 / 2))``."""
+    return math.exp(min(0.0, math.log(looked_at) - score * score / 2)) if score > 0 else 1.0

@@ -7,6 +7,7 @@ See :mod:`adapt.marking.code` for what the pattern is, :mod:`adapt.marking.searc
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numba
@@ -15,15 +16,15 @@ import numpy as np
 from adapt.marking.code import HIGHEST, code_of, shifts, symbols_of, watermark_key
 
 # Standard deviation of the change in grey levels, on flat and on busy ground.
-WEAKEST, STRONGEST = 1.0, 2.4
+WEAKEST, STRONGEST = 0.9, 2.5
 # Mean absolute difference of neighbouring pixels, grey levels, from which on the ground is busy.
-BUSY = 6.0
+BUSY = 5.0
+# Below this grey level the eye sees smaller changes: the mark weakens down to half at black.
+DARK = 64.0
 # A frame's mean square change, grey levels squared: 42.5 dB.
 LARGEST_ENERGY = 3.65
-# Amplitude falls with frequency as pictures do, so that no part of the band is the first to drown.
-SLOPE = 0.5
 # Shorter waves than this many pixels do not outlive a video codec: they get no energy.
-SHORTEST_WAVE = 6.0
+SHORTEST_WAVE = 4.0
 BLOCK = 8
 
 
@@ -45,7 +46,7 @@ class Watermark:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (3, 4):
             raise ValueError(f"frame is {frame.dtype} {frame.shape}, expected uint8 [H, W, 3 or 4]")
         frame = np.ascontiguousarray(frame)
-        strength = _limited(_strength(frame))
+        strength = _limited(_strength(frame) * _gain(min(frame.shape[:2])))
         marked = np.empty_like(frame)
         _add(frame, pattern(self.key, self.payload, *frame.shape[:2]), strength, marked)
         return marked
@@ -57,8 +58,7 @@ def pattern(key: bytes, payload: int, height: int, width: int) -> np.ndarray:
     code = code_of(key)
     tile = min(height, width) / 2
     phase = code.phase + shifts(code, symbols_of(key, payload))
-    radius = np.hypot(code.kx, code.ky)
-    amplitude = radius**-SLOPE * _kept(tile / radius)
+    amplitude = _kept(tile / np.hypot(code.kx, code.ky))
     table = np.zeros((HIGHEST + 1, 2 * HIGHEST + 1), np.complex128)
     table[code.ky, code.kx + HIGHEST] = amplitude * np.exp(1j * phase)
     k = np.arange(-HIGHEST, HIGHEST + 1)
@@ -73,6 +73,11 @@ def _kept(wave: np.ndarray) -> np.ndarray:
     return np.clip(3 * (wave / SHORTEST_WAVE - 1), 0, 1)
 
 
+def _gain(side: int) -> np.float32:
+    """Small frames have fewer pixels to carry the mark and need more of it, large ones less."""
+    return np.float32(np.clip(math.sqrt(512 / side), 0.8, 1.4))
+
+
 def _limited(strength: np.ndarray) -> np.ndarray:
     """Strengths scaled down where a frame is so busy that the change would exceed ``LARGEST_ENERGY``."""
     energy = float(np.mean(np.square(strength)))
@@ -85,29 +90,32 @@ def _strength(frame: np.ndarray) -> np.ndarray:
     height, width = frame.shape[0], frame.shape[1]
     rows, columns = (height + BLOCK - 1) // BLOCK, (width + BLOCK - 1) // BLOCK
     busy = np.zeros((rows, columns), np.float32)
+    dark = np.empty((rows, columns), np.float32)
     for row in range(rows):
         top, bottom = row * BLOCK, min(row * BLOCK + BLOCK, height - 1)
         for column in range(columns):
             left, right = column * BLOCK, min(column * BLOCK + BLOCK, width - 1)
-            total = 0
-            for y in range(top, bottom):
-                for x in range(left, right):
-                    here = frame[y, x, 0] + 2 * frame[y, x, 1] + frame[y, x, 2]
-                    beside = frame[y, x + 1, 0] + 2 * frame[y, x + 1, 1] + frame[y, x + 1, 2]
-                    below = frame[y + 1, x, 0] + 2 * frame[y + 1, x, 1] + frame[y + 1, x, 2]
-                    total += abs(here - beside) + abs(here - below)
-            busy[row, column] = total / (8.0 * max(1, (bottom - top) * (right - left)))
+            total, count, level = 0, 1, 0
+            # Green stands for luma, and one pixel of four is enough.
+            for y in range(top, bottom, 2):
+                for x in range(left, right, 2):
+                    here = np.int32(frame[y, x, 1])
+                    total += abs(here - np.int32(frame[y, x + 1, 1])) + abs(here - np.int32(frame[y + 1, x, 1]))
+                    count += 2
+                    level += here
+            busy[row, column] = min(np.float32(total) / np.float32(count), np.float32(BUSY))
+            dark[row, column] = min(1.0, 0.5 + 0.5 * (2 * level / count) / DARK)
     out = np.empty((rows, columns), np.float32)
     for row in range(rows):
         for column in range(columns):
-            total, count = np.float32(0.0), 0
+            total_busy, blocks = np.float32(0.0), np.float32(0.0)
             for y in range(max(0, row - 1), min(rows, row + 2)):
                 for x in range(max(0, column - 1), min(columns, column + 2)):
-                    # An edge beside flat ground must not raise the mark on the flat ground.
-                    total += min(busy[y, x], BUSY)
-                    count += 1
-            around = min(busy[row, column], total / count) / BUSY
-            out[row, column] = WEAKEST + (STRONGEST - WEAKEST) * np.sqrt(min(around, np.float32(1.0)))
+                    total_busy += busy[y, x]
+                    blocks += np.float32(1.0)
+            # An edge beside flat ground must not raise the mark on the flat ground.
+            around = min(busy[row, column], total_busy / blocks) / np.float32(BUSY)
+            out[row, column] = dark[row, column] * (WEAKEST + (STRONGEST - WEAKEST) * around**np.float32(0.75))
     return out
 
 
@@ -117,7 +125,7 @@ def _add(frame: np.ndarray, pattern: np.ndarray, strength: np.ndarray, out: np.n
     height, width, depth = frame.shape
     rows, columns = strength.shape
     line = np.empty(columns + 2, np.float32)
-    gain = np.empty(width, np.float32)
+    change = np.empty(width, np.int32)
     for y in range(height):
         place = min(max((y + 0.5) / BLOCK - 0.5, 0.0), rows - 1.0)
         upper = int(place)
@@ -126,15 +134,17 @@ def _add(frame: np.ndarray, pattern: np.ndarray, strength: np.ndarray, out: np.n
             value = strength[upper, column]
             line[column + 1] = value + part * (strength[lower, column] - value)
         line[0], line[columns + 1] = line[1], line[columns]
+        # Between the centres of two blocks, at 8 i - 4 and 8 i + 4, the strength goes straight.
+        for column in range(columns + 1):
+            start = column * BLOCK - BLOCK // 2
+            slope = (line[column + 1] - line[column]) / np.float32(BLOCK)
+            for x in range(max(start, 0), min(start + BLOCK, width)):
+                gain = line[column] + slope * (np.float32(x - start) + np.float32(0.5))
+                # Adding 1024.5 before cutting off rounds negative changes too.
+                change[x] = np.int32(gain * pattern[y, x] + np.float32(1024.5)) - np.int32(1024)
         for x in range(width):
-            # Centres of the blocks are at 8 i + 4.
-            at = x + BLOCK // 2
-            left = line[at // BLOCK]
-            gain[x] = left + (line[at // BLOCK + 1] - left) * np.float32((at % BLOCK + 0.5) / BLOCK)
-        for x in range(width):
-            change = int(np.floor(gain[x] * pattern[y, x] + np.float32(0.5)))
             for channel in range(3):
-                out[y, x, channel] = min(max(frame[y, x, channel] + change, 0), 255)
+                out[y, x, channel] = min(max(np.int32(frame[y, x, channel]) + change[x], 0), 255)
         if depth == 4:
             for x in range(width):
                 out[y, x, 3] = frame[y, x, 3]
