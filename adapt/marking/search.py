@@ -54,22 +54,31 @@ class Finding:
     """What a search found.
 
     Attributes:
-        found: whether ``false_alarm`` is at most ``FALSE_ALARM``.
-        false_alarm: bound on the probability that a file without a mark of this key scores as high.
-        score: standard deviations above chance, of all channels where a payload is readable, else of the origin's.
+        log_bound: logarithm of the bound on the probability that a file without a mark of this key scores as high;
+            above 0 where the bound says nothing.
+        score: standard deviations above chance, of all channels where that says more, else of the origin's.
         payload: the avatar's 32 bits; ``None`` where they are not readable.
         tile: tile over the frame's shorter side (0.5 for a frame as it was made).
         mirrored: whether the picture is left for right.
         frames: how many were added up.
     """
 
-    found: bool = False
-    false_alarm: float = 1.0
+    log_bound: float = math.inf
     score: float = 0.0
     payload: int | None = None
     tile: float = 0.0
     mirrored: bool = False
     frames: int = 0
+
+    @property
+    def false_alarm(self) -> float:
+        """Bound on the probability that a file without a mark scores as high, in [0, 1]."""
+        return math.exp(min(0.0, self.log_bound))
+
+    @property
+    def found(self) -> bool:
+        """Whether ``false_alarm`` is at most ``FALSE_ALARM``."""
+        return self.log_bound <= math.log(FALSE_ALARM)
 
     @property
     def confidence(self) -> float:
@@ -127,7 +136,7 @@ class Search:
         looked_at = 2 * len(BANDS) * len(tiles) * PLANE**2 * (2 * FINE_STEPS + 1) ** 2
         for place in _best_places(spectra, tiles):
             reading = _read(spectra, _refined(spectra, place), self.key, looked_at)
-            if reading.false_alarm < best.false_alarm:
+            if reading.log_bound < best.log_bound:
                 best = replace(reading, tile=reading.tile / min(self.total.shape), frames=self.frames)
         return best
 
@@ -238,20 +247,17 @@ def _read(spectra: _Spectra, place: _Place, key: bytes, looked_at: int) -> Findi
     payload = payload_in(key, symbols)
     whole = float((aligned * np.exp(-1j * shifts(code, symbols))).real.sum() * math.sqrt(2 / used.sum()))
     # Of the 2^48 words that were compared, 2^32 have the right check.
-    words = CHANNELS * BITS_PER_CHANNEL if payload is None else PAYLOAD_BITS
-    score, false_alarm = min(
-        [(place.score, _bound(place.score, looked_at)), (whole, _bound(whole, looked_at * 2**words))],
-        key=lambda reading: reading[1],
-    )
-    found = false_alarm <= FALSE_ALARM
-    return Finding(
-        found=found,
-        false_alarm=false_alarm,
-        score=score,
-        payload=payload if found else None,
+    words = (CHANNELS * BITS_PER_CHANNEL if payload is None else PAYLOAD_BITS) * math.log(2)
+    origin = math.log(looked_at) - max(place.score, 0.0) ** 2 / 2
+    every = math.log(looked_at) + words - max(whole, 0.0) ** 2 / 2
+    reading = Finding(
+        log_bound=min(origin, every),
+        score=place.score if origin < every else whole,
         tile=min(place.down, place.across),
         mirrored=place.mirrored,
     )
+    # By chance a payload fits its check once in 2^16 readings: it counts only where there is a mark.
+    return replace(reading, payload=payload if reading.found else None)
 
 
 def _symbol(code: Code, aligned: np.ndarray, channel: int) -> int:
@@ -260,8 +266,3 @@ def _symbol(code: Code, aligned: np.ndarray, channel: int) -> int:
     grid = np.zeros((GRID, GRID), np.complex64)
     np.add.at(grid, (code.ky[chosen] % GRID, code.kx[chosen] % GRID), aligned[chosen])
     return int(np.fft.ifft2(grid).real.argmax())
-
-
-def _bound(score: float, looked_at: int) -> float:
-    """``min(1, M exp(-z^2 / 2))``."""
-    return math.exp(min(0.0, math.log(looked_at) - score * score / 2)) if score > 0 else 1.0

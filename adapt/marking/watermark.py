@@ -115,7 +115,7 @@ def _strength(frame: np.ndarray) -> np.ndarray:
                     blocks += np.float32(1.0)
             # An edge beside flat ground must not raise the mark on the flat ground.
             around = min(busy[row, column], total_busy / blocks) / np.float32(BUSY)
-            out[row, column] = dark[row, column] * (WEAKEST + (STRONGEST - WEAKEST) * around**np.float32(0.75))
+            out[row, column] = dark[row, column] * (WEAKEST + (STRONGEST - WEAKEST) * around ** np.float32(0.75))
     return out
 
 
