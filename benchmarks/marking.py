@@ -26,8 +26,8 @@ from benchmarks.results import row, stored, write
 PAYLOAD = 0x12345678
 FPS = 25
 SECONDS = 5
-# A segment without a mark: one second, of which every fifth frame is looked at.
-SEGMENT, EVERY = 25, 5
+# A segment without a mark: one second, of which every eighth frame is looked at.
+SEGMENT, EVERY = 24, 8
 SURVIVAL = ("may", "french_a", "tv_05", "stock_coatwoman")
 
 
@@ -263,7 +263,7 @@ def unmarked(options: argparse.Namespace) -> Iterator[tuple[str, list[np.ndarray
 
 
 def segments(path: Path, size: int | None, crop: bool = False) -> Iterator[list[np.ndarray]]:
-    """Stretches of a second, every fifth frame."""
+    """Stretches of a second, every eighth frame."""
     frames = decoded(path)[::EVERY]
     for start in range(0, len(frames) - SEGMENT // EVERY + 1, SEGMENT // EVERY):
         yield [resized(frame, size, crop) for frame in frames[start : start + SEGMENT // EVERY]]
