@@ -201,7 +201,9 @@ def _certificates(path: Path) -> list[Any]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give the certificate chain as a PEM file, leaf first") from None
     except ValueError:
-        raise InputError(f"{path}: holds no certificate; give the certificate chain as a PEM file, leaf first") from None
+        raise InputError(
+            f"{path}: holds no certificate; give the certificate chain as a PEM file, leaf first"
+        ) from None
 
 
 def _private_key(path: Path) -> Any:

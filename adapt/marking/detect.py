@@ -26,7 +26,9 @@ MOST_FRAMES = 250
 # How sure a mark makes: a statement can be typed by anyone, a valid signature comes from whoever holds the key.
 STATEMENT, SIGNED, TRUSTED = 0.9, 0.99, 0.999
 # What older versions and remuxed files keep of the statement.
-SENTENCE = re.compile(r"^Synthetic \w+ made by (?P<creator>.+) with (?P<tool>headstart\b.*?)(?:, avatar '(?P<avatar>.*)')?$")
+SENTENCE = re.compile(
+    r"^Synthetic \w+ made by (?P<creator>.+) with (?P<tool>headstart\b.*?)(?:, avatar '(?P<avatar>.*)')?$"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +109,9 @@ def _media_in(path: Path) -> list[Path]:
         raise InputError(f"{path}: no such file; give a video, a picture or a folder")
     if path.is_file():
         if path.suffix.lower() not in known:
-            raise InputError(f"{path}: neither video, picture, sound nor exported head; known: {', '.join(sorted(known))}")
+            raise InputError(
+                f"{path}: neither video, picture, sound nor exported head; known: {', '.join(sorted(known))}"
+            )
         return [path]
     if (path / FRAME_FOLDER).is_file():
         return [path]
@@ -146,7 +150,9 @@ def _row(path: Path, key: str | None) -> dict[str, Any]:
 
 def _signature(path: Path) -> _Evidence:
     if path.is_dir() or (path.suffix.lower() not in EMBEDDED and not sidecar_of(path).is_file()):
-        return _Evidence(Mark(kind="c2pa", state="absent", detail="files of this kind carry no manifest, none beside it"))
+        return _Evidence(
+            Mark(kind="c2pa", state="absent", detail="files of this kind carry no manifest, none beside it")
+        )
     if not available():
         detail = "c2pa-python is not installed, so signed manifests are not read; pip install 'headstart[sign]'"
         return _Evidence(Mark(kind="c2pa", state="not checked", detail=detail))

@@ -22,13 +22,13 @@ class Label:
 
     Args:
         text: such as ``AI``; one line.
-        corner: one of ``CORNERS``.
+        corner: one of ``CORNERS``. The EU's Code of Practice of June 2026 suggests the top right one.
 
     Raises:
         InputError: no text, too long a text, characters that cannot be drawn, or an unknown corner.
     """
 
-    def __init__(self, text: str = "AI", *, corner: str = "bottom right") -> None:
+    def __init__(self, text: str = "AI", *, corner: str = "top right") -> None:
         text = text.strip()
         if not text or len(text) > LONGEST_TEXT or not text.isprintable():
             raise InputError(f"--label {text!r}: expected one line of 1 to {LONGEST_TEXT} printable characters")
@@ -84,7 +84,9 @@ def _plate(text: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         size = max(6, int(size * room))
         left, top, right, bottom = ImageFont.load_default(size).getbbox(text)
         pad = max(1, round(0.45 * size))
-    columns, rows = (min(int(n), limit) for n, limit in ((right - left + 2 * pad, width), (bottom - top + 2 * pad, height)))
+    columns, rows = (
+        min(int(n), limit) for n, limit in ((right - left + 2 * pad, width), (bottom - top + 2 * pad, height))
+    )
     letters = Image.new("L", (columns, rows), 0)
     ImageDraw.Draw(letters).text((pad - left, pad - top), text, fill=255, font=ImageFont.load_default(size))
     plate = Image.new("L", (columns, rows), 0)

@@ -38,7 +38,10 @@ IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 TRAINED, COMPOSITE = "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"
 # Addresses of a time-stamping authority are asked only where the user names one: nothing else leaves the machine.
 TIMESTAMP_VARIABLE = "HEADSTART_SIGN_TIMESTAMP"
-_SETTINGS = {"verify": {"remote_manifest_fetch": False, "ocsp_fetch": False}, "builder": {"thumbnail": {"enabled": False}}}
+_SETTINGS = {
+    "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
+    "builder": {"thumbnail": {"enabled": False}},
+}
 
 
 @dataclass(frozen=True, kw_only=True)

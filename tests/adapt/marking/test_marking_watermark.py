@@ -68,7 +68,9 @@ def test_the_public_code_never_changes() -> None:
     rounded = np.rint(code.phase * 1e6).astype("<i8")
     text = code.kx.astype("<i8").tobytes() + code.ky.astype("<i8").tobytes() + rounded.tobytes()
     digest = hashlib.sha256(text + code.channel.astype("<i8").tobytes()).hexdigest()
-    assert digest == "de76597a8c153350771fda04413e215e2f20f941e6f1ae2bd55c60b35412f83b", "videos marked before this change would no longer be found"
+    assert digest == "de76597a8c153350771fda04413e215e2f20f941e6f1ae2bd55c60b35412f83b", (
+        "videos marked before this change would no longer be found"
+    )
 
 
 def test_every_channel_has_its_share_of_low_and_high_frequencies() -> None:
