@@ -94,7 +94,7 @@ def encoded(
 
     width, height = size or (frames[0].shape[1], frames[0].shape[0])
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps, options=options)
+        stream: Any = container.add_stream(codec, rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width // 2 * 2, height // 2 * 2, "yuv420p"
         if bit_rate:
             stream.bit_rate = bit_rate
@@ -133,7 +133,7 @@ def conversions(made: list[np.ndarray], folder: Path) -> Iterator[tuple[str, Cal
     def h264(frames: list[np.ndarray], crf: int, **more: Any) -> list[np.ndarray]:
         return encoded(frames, folder / "a.mp4", crf=str(crf), preset="veryfast", **more)
 
-    vp9 = {"crf": "34", "deadline": "realtime", "cpu-used": "6"}
+    vp9: dict[str, Any] = {"crf": "34", "deadline": "realtime", "cpu-used": "6"}
     yield "as made (H.264 crf 18)", lambda: made
     yield "H.264 crf 23", lambda: h264(made, 23)
     yield "H.264 crf 28", lambda: h264(made, 28)
@@ -210,8 +210,8 @@ def survivors(case: str, paths: list[Path], size: int) -> list[dict[str, Any]]:
     case = f"{case}, {len(paths)} of {SECONDS} s"
     rows = [row(case, "PSNR of the marked frames, lowest", min(quality), "dB", "42 at least")]
     for name, findings in found.items():
-        right = np.mean([finding.payload == PAYLOAD for finding in findings])
-        rows.append(row(case, f"{name}: found", 100 * np.mean([f.found for f in findings]), "%"))
+        right = float(np.mean([finding.payload == PAYLOAD for finding in findings]))
+        rows.append(row(case, f"{name}: found", 100 * float(np.mean([f.found for f in findings])), "%"))
         rows.append(row(case, f"{name}: avatar read", 100 * right, "%"))
         rows.append(row(case, f"{name}: lowest score", min(f.score for f in findings), "sigma"))
     return rows
@@ -339,7 +339,9 @@ def _encode_alone(frames: list[np.ndarray], path: Path) -> None:
     import av
 
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FPS, options={"crf": "18", "preset": "veryfast", "threads": "1"})
+        stream: Any = container.add_stream(
+            "libx264", rate=FPS, options={"crf": "18", "preset": "veryfast", "threads": "1"}
+        )
         stream.width, stream.height, stream.pix_fmt = 512, 512, "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

@@ -104,7 +104,7 @@ def _picture(path: Path) -> Media:
     try:
         with Image.open(path) as image:
             image.load()
-            tags = {key: _text(value) for key, value in image.info.items() if isinstance(value, (str, bytes))}
+            tags = {str(key): _text(value) for key, value in image.info.items() if isinstance(value, (str, bytes))}
             flat = image.convert("L") if image.mode != "P" else image.convert("RGB").convert("L")
             rows, columns = working_size(image.height, image.width)
             small = flat.resize((columns, rows), Image.Resampling.BOX)

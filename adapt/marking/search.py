@@ -153,9 +153,9 @@ class Search:
         short = min(self.height, self.width)
         steps = np.exp(np.arange(math.log(SMALLEST_TILE), math.log(LARGEST_TILE), STEP))
         # As it is, or a square or a pair of squares that was stretched to this shape.
-        bases = {(short, short), (self.height, self.width), (self.height, self.width / 2)}
-        bases = {(rows * y / self.height, columns * x / self.width) for y, x in bases}
-        return [(y * r, x * r) for y, x in sorted(bases) for r in steps]
+        bases: set[tuple[float, float]] = {(short, short), (self.height, self.width), (self.height, self.width / 2)}
+        sizes = {(rows * y / self.height, columns * x / self.width) for y, x in bases}
+        return [(y * r, x * r) for y, x in sorted(sizes) for r in steps]
 
 
 def flattened(luma: np.ndarray) -> np.ndarray:

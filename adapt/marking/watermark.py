@@ -95,12 +95,12 @@ def _strength(frame: np.ndarray) -> np.ndarray:
         top, bottom = row * BLOCK, min(row * BLOCK + BLOCK, height - 1)
         for column in range(columns):
             left, right = column * BLOCK, min(column * BLOCK + BLOCK, width - 1)
-            total, count, level = 0, 1, 0
-            # Green stands for luma, and one pixel of four is enough.
+            total, count, level = np.int64(0), np.int64(1), np.int64(0)
+            # Green stands for luma, and one pixel of four is enough. Signed types: unsigned bytes would wrap around.
             for y in range(top, bottom, 2):
                 for x in range(left, right, 2):
-                    here = np.int32(frame[y, x, 1])
-                    total += abs(here - np.int32(frame[y, x + 1, 1])) + abs(here - np.int32(frame[y + 1, x, 1]))
+                    here = np.int64(frame[y, x, 1])
+                    total += abs(here - np.int64(frame[y, x + 1, 1])) + abs(here - np.int64(frame[y + 1, x, 1]))
                     count += 2
                     level += here
             busy[row, column] = min(np.float32(total) / np.float32(count), np.float32(BUSY))
