@@ -100,7 +100,7 @@ def as_table(report: dict[str, Any]) -> str:
 
 
 def _sure(confidence: float) -> str:
-    return "certain to 6 digits" if confidence > 1 - 1e-6 else f"{100 * confidence:.4g} % sure"
+    return "more than 99.9999 % sure" if confidence > 1 - 1e-6 else f"{100 * confidence:.4g} % sure"
 
 
 def _media_in(path: Path) -> list[Path]:
@@ -215,7 +215,7 @@ def _watermark(finding: Finding, said: dict[str, Any], key: bytes) -> _Evidence:
 def _found(finding: Finding, said: dict[str, Any]) -> _Evidence:
     avatar = None if finding.payload is None else payload_name(finding.payload)
     who = f"avatar {avatar}" if avatar else "the avatar is not readable"
-    chance = f"false alarm at most {finding.false_alarm:.0e}" if finding.false_alarm else "no false alarm"
+    chance = f"false alarm at most {max(finding.false_alarm, 1e-300):.0e}"
     detail = f"{who}, score {finding.score:.1f}, {chance}, {finding.frames} frames"
     told = str(said.get("avatar_sha256") or "")
     if avatar and told and not told.startswith(avatar):
