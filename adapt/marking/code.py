@@ -27,6 +27,8 @@ GRID = 64
 BITS_PER_CHANNEL = 12
 CHANNELS = 4
 PAYLOAD_BITS = 32
+# Payload of pictures that Headstart made without an avatar.
+NO_AVATAR = 0
 # Of six neighbouring wave vectors two find the origin and one serves each payload channel.
 _SHARE = (0, 0, 1, 2, 3, 4)
 KEY_VARIABLE = "HEADSTART_WATERMARK_KEY"

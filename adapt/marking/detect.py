@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adapt.marking.code import KEY_VARIABLE, key_id, payload_name, watermark_key
+from adapt.marking.code import KEY_VARIABLE, NO_AVATAR, key_id, payload_name, watermark_key
 from adapt.marking.media import FRAME_FOLDER, MODELS, PICTURES, SOUNDS, VIDEOS, open_media, read_statement
 from adapt.marking.search import Finding, Search
 from adapt.marking.sign import EMBEDDED, Manifest, available, read_manifest, sidecar_of
@@ -213,8 +213,10 @@ def _watermark(finding: Finding, said: dict[str, Any], key: bytes) -> _Evidence:
 
 
 def _found(finding: Finding, said: dict[str, Any]) -> _Evidence:
-    avatar = None if finding.payload is None else payload_name(finding.payload)
-    who = f"avatar {avatar}" if avatar else "the avatar is not readable"
+    avatar = payload_name(finding.payload) if finding.payload not in (None, NO_AVATAR) else None
+    who = (
+        f"avatar {avatar}" if avatar else "no avatar" if finding.payload == NO_AVATAR else "the avatar is not readable"
+    )
     chance = f"false alarm at most {max(finding.false_alarm, 1e-300):.0e}"
     detail = f"{who}, score {finding.score:.1f}, {chance}, {finding.frames} frames"
     told = str(said.get("avatar_sha256") or "")
