@@ -48,7 +48,9 @@ PLANE = 2 * GRID
 # How many of the best places are refined and read.
 READ = 8
 # A tile's sides are refined on a grid of this relative step, up to so many steps to either side.
-FINE, FINE_STEPS = 0.0005, 8
+FINE, FINE_STEPS = 0.0006, 4
+# A place is judged by the origin alone, by all channels with a payload that fits its check, and with any other word.
+JUDGEMENTS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +137,7 @@ class Search:
             return best
         spectra = _Spectra(flattened(self.total), code_of(self.key))
         tiles = self._tiles()
-        looked_at = 2 * len(BANDS) * len(tiles) * PLANE**2 * (2 * FINE_STEPS + 1) ** 2
+        looked_at = JUDGEMENTS * 2 * len(BANDS) * len(tiles) * PLANE**2 * (2 * FINE_STEPS + 1) ** 2
         # Most files are as large as they were made: where the mark is read there, the rest need not be searched.
         likely = [tile for tile in tiles if abs(min(tile) / min(self.total.shape) - 0.5) < LIKELY]
         for part in (likely, tiles):
@@ -238,7 +240,7 @@ def _best_places(spectra: _Spectra, tiles: list[tuple[float, float]]) -> list[_P
 def _refined(spectra: _Spectra, start: _Place) -> _Place:
     """The place with the tile's two sides moved on the fine grid to where the score is highest nearby."""
     best, at = start, (0, 0)
-    for step in (4, 2, 1):
+    for step in (FINE_STEPS, FINE_STEPS // 2, FINE_STEPS // 4):
         for move in ((1, 1), (-1, -1), (1, 0), (-1, 0), (0, 1), (0, -1)):
             y, x = at[0] + step * move[0], at[1] + step * move[1]
             if max(abs(y), abs(x)) > FINE_STEPS:

@@ -8,7 +8,9 @@ See :mod:`adapt.marking.code` for what the pattern is, :mod:`adapt.marking.searc
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -26,6 +28,7 @@ LARGEST_ENERGY = 3.65
 # Shorter waves than this many pixels do not outlive a video codec: they get no energy.
 SHORTEST_WAVE = 4.0
 BLOCK = 8
+Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
 class Watermark:
@@ -84,7 +87,15 @@ def _limited(strength: np.ndarray) -> np.ndarray:
     return strength if energy <= LARGEST_ENERGY else strength * np.float32(np.sqrt(LARGEST_ENERGY / energy))
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _compiled(function: Kernel) -> Kernel:
+    """``function`` in machine code, kept on disk where a folder for that can be written."""
+    try:
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    except RuntimeError:
+        return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+@_compiled
 def _strength(frame: np.ndarray) -> np.ndarray:
     """Strength of the mark in blocks of 8 px, float32 ``[ceil(H/8), ceil(W/8)]``, grey levels."""
     height, width = frame.shape[0], frame.shape[1]
@@ -119,7 +130,7 @@ def _strength(frame: np.ndarray) -> np.ndarray:
     return out
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@_compiled
 def _add(frame: np.ndarray, pattern: np.ndarray, strength: np.ndarray, out: np.ndarray) -> None:
     """``out = frame + strength * pattern`` on the three colours, rounded and kept in 0..255."""
     height, width, depth = frame.shape
