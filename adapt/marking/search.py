@@ -10,6 +10,7 @@ of at most ``M exp(-t^2 / 2)``. The bound needs no model of pictures; it is what
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -47,6 +48,8 @@ BANDS = (HIGHEST, HIGHEST // 2)
 PLANE = 2 * GRID
 # How many of the best places are refined and read.
 READ = 8
+# Symbols of each channel that are tried against the payload's check.
+TRIED = 2
 # A tile's sides are refined on a grid of this relative step, up to so many steps to either side.
 FINE, FINE_STEPS = 0.0006, 4
 # A place is judged by the origin alone, by all channels with a payload that fits its check, and with any other word.
@@ -258,8 +261,7 @@ def _read(spectra: _Spectra, place: _Place, key: bytes, looked_at: int) -> Findi
     row, column = place.offset
     turn = np.exp(-2j * np.pi * (code.ky * row + code.kx * column))
     aligned = np.where(used, spectra.agreement(spectra.table(place.down, place.across), place.mirrored) * turn, 0)
-    symbols = [_symbol(code, aligned, channel) for channel in range(1, CHANNELS + 1)]
-    payload = payload_in(key, symbols)
+    symbols, payload = _word(code, aligned, key)
     whole = float((aligned * np.exp(-1j * shifts(code, symbols))).real.sum() * math.sqrt(2 / used.sum()))
     # Of the 2^48 words that were compared, 2^32 have the right check.
     words = (CHANNELS * BITS_PER_CHANNEL if payload is None else PAYLOAD_BITS) * math.log(2)
@@ -271,13 +273,29 @@ def _read(spectra: _Spectra, place: _Place, key: bytes, looked_at: int) -> Findi
         tile=min(place.down, place.across),
         mirrored=place.mirrored,
     )
-    # By chance a payload fits its check once in 2^16 readings: it counts only where there is a mark.
+    # By chance one of the words that are tried fits its check once in 2^12 readings: it counts only where a mark is.
     return replace(reading, payload=payload if reading.found else None)
 
 
-def _symbol(code: Code, aligned: np.ndarray, channel: int) -> int:
-    """The 12 bits of a channel: the shift that agrees best."""
+def _word(code: Code, aligned: np.ndarray, key: bytes) -> tuple[list[int], int | None]:
+    """The four symbols that agree best and their payload; of those with a payload that fits its check, if any has."""
+    likely = [_symbols(code, aligned, channel) for channel in range(1, CHANNELS + 1)]
+    best = [symbols[0] for symbols in likely]
+    # In the order of how many symbols are second best.
+    words = sorted(itertools.product(range(TRIED), repeat=CHANNELS), key=sum)
+    for word in words:
+        symbols = [likely[channel][choice] for channel, choice in enumerate(word)]
+        payload = payload_in(key, symbols)
+        if payload is not None:
+            return symbols, payload
+    return best, None
+
+
+def _symbols(code: Code, aligned: np.ndarray, channel: int) -> list[int]:
+    """The 12 bits of a channel: the shifts that agree best, best first."""
     chosen = code.channel == channel
     grid = np.zeros((GRID, GRID), np.complex64)
     np.add.at(grid, (code.ky[chosen] % GRID, code.kx[chosen] % GRID), aligned[chosen])
-    return int(np.fft.ifft2(grid).real.argmax())
+    plane = np.fft.ifft2(grid).real.ravel()
+    best = np.argpartition(plane, -TRIED)[-TRIED:]
+    return [int(i) for i in best[np.argsort(-plane[best])]]

@@ -89,10 +89,12 @@ def _limited(strength: np.ndarray) -> np.ndarray:
 
 def _compiled(function: Kernel) -> Kernel:
     """``function`` in machine code, kept on disk where a folder for that can be written."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        kernel: Any = numba.njit(cache=True, **options)(function)
     except RuntimeError:
-        return numba.njit(nogil=True, error_model="numpy")(function)
+        kernel = numba.njit(**options)(function)
+    return kernel
 
 
 @_compiled
