@@ -23,6 +23,8 @@ LINES = {
     "talk": ["talk", "A", "s.wav", "--out", "x.mp4"],
     "evaluate": ["evaluate", "A", "me.mp4", "--out", "E"],
     "export": ["export", "A", "--out", "x.ply"],
+    "detect": ["detect", "x.mp4"],
+    "sign_init": ["sign-init", "DIR"],
     "track": ["track", "me.mp4", "--blendshapes", "x.csv"],
 }
 

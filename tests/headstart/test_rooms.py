@@ -29,6 +29,7 @@ ROOMS: dict[str, set[str]] = {
 HOMES = {
     "accelerate": "cluster.engine",
     "av": "shards.media",
+    "c2pa": "adapt.marking.sign",
     "deepspeed": "cluster.engine.zero",
     "diffusers": "pretrain.audio_expression.diffusion",
     "flip_evaluator": "adapt.evaluate.measures.flip",
@@ -43,7 +44,7 @@ HOMES = {
     "transformers": "shards.features",
     "webdataset": "shards.tar.tars",
 }
-HEAVY = {*HOMES, "skimage", "c2pa", "uvicorn", "starlette", "fastapi"}
+HEAVY = {*HOMES, "skimage", "uvicorn", "starlette", "fastapi"}
 
 
 @pytest.fixture(scope="module")
