@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Guess: with a perfect model, few DDIM steps cost detail, but the samples' spread is that of the data; and all samplers
-#   of diffusers differ little in it.
-# Behaviour: at 8 steps of a cosine schedule DDIM keeps 88 % of the data's standard deviation if that is 1, 84 % at 0.5
-#   and 67 % at 0.2, and 94 to 98 % at 50 steps. UniPC keeps 100 %, 93 % and 68 % at 8 steps. The model is the exact
+# Guess: with a perfect model, few DDIM steps cost detail, but the samples' spread is that of the data; and all
+#   samplers of diffusers differ little in it.
+# Behaviour: at 8 steps of a cosine schedule DDIM keeps 88 % of the data's standard deviation if that is 1, 84 % at
+#   0.5 and 67 % at 0.2, and 94 to 98 % at 50 steps. UniPC keeps 100 %, 93 % and 68 % at 8 steps. The model is the exact
 #   posterior mean, so no training can repair it.
-# Why it matters to a user of this field: sampled motion is damped: mouths open less and heads move less, most of all in
-#   the small components of an expression basis. It looks like a weak prior. Whiten the data, and measure the spread.
+# Why it matters to a user of this field: sampled motion is damped: mouths open less and heads move less, most of all
+#   in the small components of an expression basis. It looks like a weak prior. Whiten the data, and measure the spread.
 # Versions: diffusers 0.42.0, torch 2.13.0, numpy 1.26.4, Python 3.11. Date: 2026-11-29.
 set -euo pipefail
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Guess: diffusers' HeunDiscreteScheduler, of second order, is at least as accurate as EulerDiscreteScheduler at the same
-#   number of steps, with any beta schedule it accepts.
+# Guess: diffusers' HeunDiscreteScheduler, of second order, is at least as accurate as EulerDiscreteScheduler at the
+#   same number of steps, with any beta schedule it accepts.
 # Behaviour: with the cosine schedule (squaredcos_cap_v2) and 8 steps the samples are about a hundred times too large,
 #   with a perfect model and without a warning; Euler's are 16 % too small. The schedule ends at sigma 20,291, and the
 #   average of two slopes across the first step leaves a few per cent of that. At 50 steps 32 % too much remain.

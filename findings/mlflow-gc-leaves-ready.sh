@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Guess: once "mlflow gc" has deleted the run and the files behind a registered model version, the registry shows the
 #   version as broken, or downloading it raises an error.
-# Behaviour: the version stays READY and keeps its alias. download_artifacts("models:/prior@best") creates an empty folder
-#   and returns its path as after a success.
+# Behaviour: the version stays READY and keeps its alias. download_artifacts("models:/prior@best") creates an empty
+#   folder and returns its path as after a success.
 # Why it matters to a user of this field: priors are trained in many runs and old runs are cleaned up. The alias that
 #   serves everyone then points at nothing, and the failure shows as a missing file far from the registry. Compare the
 #   downloaded files with a list before using them, and delete a run only if no version refers to it.

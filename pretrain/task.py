@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from configs import InputError
 from heads.rig import Rig
 from pretrain.data.rigs import recorded_rig
 from shards.read.dataset import Dataset
+from shards.read.view import View
+
+Objective = TypeVar("Objective", bound=nn.Module)
 
 
 @dataclass(kw_only=True)
@@ -69,7 +72,7 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-class Task:
+class Task(Generic[Objective]):
     """One prior's side of the training loop.
 
     Args:
@@ -97,7 +100,7 @@ class Task:
         """
         return recorded_rig(self.train.rig, f"dataset {self.train.url}")
 
-    def view(self, *, training: bool) -> Callable[..., dict[str, Any]]:
+    def view(self, *, training: bool) -> View:
         """The function that turns a sample into the entries of a batch; augments when ``training``."""
         raise NotImplementedError
 
@@ -106,42 +109,47 @@ class Task:
         """The part of ``dataset`` that this task can learn from; all of it unless a task says otherwise."""
         return dataset
 
-    def objective(self) -> nn.Module:
+    def objective(self) -> Objective:
         """A module whose ``forward(batch)`` returns ``(loss, metrics)``: a scalar and named detached scalars."""
         raise NotImplementedError
 
-    def prepare(self, objective: nn.Module) -> None:
+    def prepare(self, objective: Objective) -> None:
         """Closed-form beginnings from the training people (statistics, linear parts).
 
         Called on the main rank alone; the other ranks get what it changed, and so do later runs with the same people
         and configuration (:mod:`pretrain.beginnings`).
         """
 
-    def groups(self, objective: nn.Module) -> list[dict[str, Any]]:
+    def groups(self, objective: Objective) -> list[dict[str, Any]]:
         """Parameter groups for AdamW: vectors (gains, offsets) and embeddings are not decayed."""
         decay = [p for p in objective.parameters() if p.requires_grad and p.ndim > 1]
         rest = [p for p in objective.parameters() if p.requires_grad and p.ndim <= 1]
         return [{"params": decay}, {"params": rest, "weight_decay": 0.0}]
 
-    def validate(self, objective: nn.Module) -> dict[str, float]:
+    def validate(self, objective: Objective) -> dict[str, float]:
         """Quick figures on the held-out people; repeats bit for bit for equal weights."""
         raise NotImplementedError
 
-    def pictures(self, objective: nn.Module) -> dict[str, np.ndarray]:
+    def pictures(self, objective: Objective) -> dict[str, np.ndarray]:
         """Pictures for the tracker, name to (H, W, 3) uint8."""
         return {}
 
-    def evidence(self, objective: nn.Module) -> Evidence:
+    def evidence(self, objective: Objective) -> Evidence:
         """The end-of-run comparison with doing without this prior."""
         raise NotImplementedError
 
-    def weights(self, objective: nn.Module) -> dict[str, torch.Tensor]:
+    def weights(self, objective: Objective) -> dict[str, torch.Tensor]:
         """What the prior folder holds."""
-        return {name: value.detach().cpu().contiguous() for name, value in objective.state_dict().items()}
+        return tensors_of(objective)
 
     def features(self) -> dict[str, Any] | None:
         """The record of the audio feature that the prior uses (``name, size, weights``), or nothing."""
         return None
+
+
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's weights and statistics by name, on the CPU."""
+    return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
 
 
 def check_features(dataset: Dataset, name: str, prior: str) -> int:

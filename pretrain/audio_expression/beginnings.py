@@ -10,7 +10,7 @@ import torch
 from heads.measures.face import component_importance, mouth_directions
 from heads.rig import Rig
 from pretrain.audio_expression.config import AudioExpressionConfig
-from pretrain.audio_expression.model import ExpressionModel
+from pretrain.audio_expression.model import ExpressionModel, LinearPart
 from pretrain.audio_expression.objective import SequenceObjective
 from pretrain.audio_expression.targets import flatten_targets, target_sizes
 from pretrain.audio_expression.windows import normalise_utterance
@@ -38,7 +38,7 @@ def prepare(objective: SequenceObjective, runs: Runs, people: Sequence[str], rig
     _weigh(objective, rig)
     model.denoiser.set_resting(torch.from_numpy(_resting(model, runs, people)))
     if model.denoiser.linear is not None:
-        _fit_linear(model, runs, objective.importance.numpy())
+        _fit_linear(model, model.denoiser.linear, runs, objective.importance.numpy())
 
 
 def _set_statistics(model: ExpressionModel, runs: Runs) -> None:
@@ -88,7 +88,7 @@ def _weigh(objective: SequenceObjective, rig: Rig) -> None:
     objective.mouth[here] = torch.from_numpy((directions / spread).astype(np.float32))
 
 
-def _fit_linear(model: ExpressionModel, runs: Runs, importance: np.ndarray) -> None:
+def _fit_linear(model: ExpressionModel, linear: LinearPart, runs: Runs, importance: np.ndarray) -> None:
     std, config = model.feature_std.numpy(), model.config
 
     def inputs(run: sequences.Sequence) -> np.ndarray:
@@ -99,5 +99,5 @@ def _fit_linear(model: ExpressionModel, runs: Runs, importance: np.ndarray) -> N
     for run in runs:
         fit.add(run.identity, inputs(run), _targets(model, run))
     weight, unexplained = fit.solve(importance=importance)
-    model.denoiser.linear.weight.copy_(torch.from_numpy(weight))
+    linear.weight.copy_(torch.from_numpy(weight))
     model.denoiser.spread.copy_(torch.from_numpy(unexplained).clamp(*SPREAD))

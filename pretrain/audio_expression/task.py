@@ -21,12 +21,12 @@ from pretrain.baselines.baselines import correlation
 from pretrain.data.audible import speaking_people
 from pretrain.data.recording import Recording
 from pretrain.data.sequences import Sequence, sequences
-from pretrain.task import Evidence, Task, check_features, feature_record
+from pretrain.task import Evidence, Task, check_features, feature_record, tensors_of
 
 DEFAULT_CONTEXT = 5  # frames to each side of the evidence's regression where the model has none built in
 
 
-class AudioExpressionTask(Task):
+class AudioExpressionTask(Task[SequenceObjective]):
     """See :class:`pretrain.task.Task`."""
 
     name: ClassVar[str] = "audio-expression"
@@ -93,4 +93,4 @@ class AudioExpressionTask(Task):
 
     def weights(self, objective: SequenceObjective) -> dict[str, Tensor]:
         """The model without the training losses."""
-        return super().weights(objective.model)
+        return tensors_of(objective.model)

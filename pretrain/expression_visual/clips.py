@@ -39,7 +39,8 @@ class Clip:
 
 def load_clips(dataset: Any, size: int, targets: int = TARGETS, per_person: int = 2) -> list[Clip]:
     """The held-out clips, at most ``per_person`` runs of each identity."""
-    clips, count = [], {}
+    clips: list[Clip] = []
+    count: dict[str, int] = {}
     for run in sequences(dataset, None):
         if len(run) >= 2 * targets and count.get(run.identity, 0) < per_person:
             count[run.identity] = count.get(run.identity, 0) + 1

@@ -20,12 +20,12 @@ from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.objective import VisualObjective
 from pretrain.expression_visual.pictures import sheet
 from pretrain.expression_visual.view import POSE, ReferenceView
-from pretrain.task import Evidence, Task
+from pretrain.task import Evidence, Task, tensors_of
 
 MEAN_FRAMES = 100  # samples from which the mean head's colours are taken
 
 
-class ExpressionVisualTask(Task):
+class ExpressionVisualTask(Task[VisualObjective]):
     """See :class:`pretrain.task.Task`."""
 
     name: ClassVar[str] = "expression-visual"
@@ -105,7 +105,7 @@ class ExpressionVisualTask(Task):
 
     def weights(self, objective: VisualObjective) -> dict[str, Tensor]:
         """The model without the training losses."""
-        return super().weights(objective.model)
+        return tensors_of(objective.model)
 
 
 def chosen_keys(dataset: Any, most: int, rng: np.random.Generator) -> list[str]:

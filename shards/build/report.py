@@ -68,7 +68,10 @@ def overlay(frame: np.ndarray, landmarks: np.ndarray, side: int = THUMBNAIL) -> 
     points = [(float(x), float(y)) for x, y in landmarks[:, :2] * scale]
     for x, y in points[: facemesh.N_SURFACE]:
         draw.ellipse((x - 1.2, y - 1.2, x + 1.2, y + 1.2), fill=(90, 255, 120))
-    loops = ((facemesh.LIPS_OUTER, (255, 60, 60)), (facemesh.LIPS_INNER, (255, 150, 150)))
+    loops: tuple[tuple[tuple[int, ...], tuple[int, int, int]], ...] = (
+        (facemesh.LIPS_OUTER, (255, 60, 60)),
+        (facemesh.LIPS_INNER, (255, 150, 150)),
+    )
     loops += ((facemesh.EYE_LEFT, (255, 225, 40)), (facemesh.EYE_RIGHT, (255, 225, 40)))
     for loop, color in loops:
         draw.line([points[i] for i in (*loop, loop[0])], fill=color, width=3, joint="curve")

@@ -67,6 +67,7 @@ class ToRgb:
                 format=form,
                 src_colorspace=None if frame.format.is_rgb else matrix_of(frame),
                 interpolation=self._flags,
+                threads=1,  # workers share the cores as it is
             )
         except (av.error.FFmpegError, ValueError) as error:
             name = frame.format.name

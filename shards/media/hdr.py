@@ -145,5 +145,5 @@ class ToneMap:
     def __call__(self, frame: Any) -> np.ndarray:
         """``[H, W, 3]`` uint8 RGB."""
         self._graph.push(frame)
-        values = self._graph.pull().to_ndarray()
+        values = np.asarray(self._graph.pull().to_ndarray(), np.uint16)
         return ((values - (values >> 8) + 128) >> 8).astype(np.uint8)  # x * 255 / 65535, rounded

@@ -118,7 +118,7 @@ def track_frames(
         size=size or 512,
         start=start,
         seconds=seconds,
-        crop_box=None if crop_box is None else tuple(int(v) for v in crop_box),
+        crop_box=None if crop_box is None else (int(crop_box[0]), int(crop_box[1]), int(crop_box[2]), int(crop_box[3])),
         identity=None if identity is None else tuple(float(v) for v in np.asarray(identity).ravel()),
         min_seconds=min(1.0, seconds or 1.0) * 0.9,
         rig=rig,

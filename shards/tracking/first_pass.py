@@ -167,6 +167,8 @@ class _Watch:
         self._mesh.forget()
 
     def _holds(self, box: np.ndarray) -> bool:
+        if self._window is None:
+            return False
         x0, y0, x1, y1 = self._window
         margin = 0.15 * (box[2] - box[0])
         return bool(x0 <= box[0] - margin and y0 <= box[1] - margin and x1 >= box[2] + margin and y1 >= box[3] + margin)

@@ -56,7 +56,7 @@ class Crop:
     def landmarks(self, points: np.ndarray) -> np.ndarray:
         """Landmarks (..., 3) of the scanned picture in px of the crop."""
         scale = self.size / self.side
-        return (points - np.array([self.x, self.y, 0], np.float32)) * np.float32(scale)
+        return np.multiply(points - np.array([self.x, self.y, 0], np.float32), np.float32(scale))
 
 
 class Shot:
@@ -200,7 +200,7 @@ class Source:
         self._frames: Iterator[np.ndarray] | None = None
         self._next, self._decoded_scale = 0, 1.0
         self._sound = _Sound(path, options.start) if has_audio else None
-        self._matte = None
+        self._matte: PersonMatte | None = None
 
     def frame(self, index: int, crop: Crop) -> np.ndarray:
         """The crop (size, size, 3) of frame ``index``; indices must not fall."""
@@ -274,7 +274,8 @@ class _Buffer:
     """Hands out tracks in other portions than they come in."""
 
     def __init__(self, chunks: Iterator[dict[str, np.ndarray]]) -> None:
-        self._chunks, self._held = chunks, None
+        self._chunks = chunks
+        self._held: dict[str, np.ndarray] | None = None
 
     def take(self, length: int) -> dict[str, np.ndarray]:
         while self._held is None or len(self._held["rotation"]) < length:
@@ -326,6 +327,7 @@ def _quality(
 
 
 def _given_crop(options: TrackOptions, source: Source) -> Crop:
+    assert options.crop_box is not None
     x0, y0, x1, y1 = options.crop_box
     side = min(x1 - x0, y1 - y0)
     return Crop(x0 / source.scale, y0 / source.scale, side / source.scale, _even(min(options.size, side)))

@@ -99,7 +99,8 @@ def test_speech_from_a_bucket_becomes_the_same_video_in_a_bucket(made, s3, world
     assert not rests(tmp_path)
 
 
-def test_an_export_of_a_bucket_s_avatar_has_the_bytes_of_the_disk_s(made, s3, tmp_path):
+def test_an_export_of_a_bucket_s_avatar_has_the_bytes_of_the_disk_s(made, s3, tmp_path, monkeypatch):
+    monkeypatch.setattr("adapt.avatar.provenance.now", lambda: "2026-01-01T00:00:00+00:00")
     out = f"s3://{BUCKET}/{tmp_path.name}/ada.ply"
     assert export(ADA, out)["out"] == out
     export(made[1], tmp_path / "ada.ply")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import subprocess
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from configs import InputError
 from shards.media.encode import sound_format
+from shards.media.probe import video_info
 from shards.media.sound import read_audio, stream_sound
 from shards.media.tracks import sound_track
 
@@ -142,3 +146,34 @@ def test_a_file_that_is_replaced_is_listened_to_again(tmp_path):
     assert sound_format(path) == (48_000, "mono")
     soundfile.write(path, np.stack([tone(500, rate=44_100)] * 2, 1), 44_100)
     assert sound_format(path) == (44_100, "stereo")
+
+
+def test_a_track_in_an_unknown_codec_is_passed_over_and_alone_it_is_refused(tmp_path):
+    """As of phones that record spatial sound beside AAC."""
+    two = write_tracks(tmp_path / "two.mov", [tone(400)[None], tone(800)[None]], codec="pcm_s16le")
+    data = two.read_bytes()
+    at = data.index(b"sowt")
+    two.write_bytes(data[:at] + b"apac" + data[at + 4 :])
+    assert hertz_of(read_audio(two)) == pytest.approx(800, abs=4)
+    one = write_tracks(tmp_path / "one.mov", [tone(400)[None]], codec="pcm_s16le")
+    one.write_bytes(one.read_bytes().replace(b"sowt", b"apac"))
+    with pytest.raises(InputError, match="codec that FFmpeg does not know"):
+        read_audio(one)
+
+
+def test_of_several_programmes_the_sound_that_belongs_to_the_pictures_is_heard(tmp_path):
+    """A broadcast multiplex, written by the ffmpeg program."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs the ffmpeg program")
+    sources = [("sine=frequency=400", "64x64"), ("sine=frequency=800", "128x96")]
+    inputs = [
+        arg
+        for sine, size in sources
+        for arg in ("-f", "lavfi", "-i", f"testsrc=s={size}:r=25", "-f", "lavfi", "-i", sine)
+    ]
+    maps = ["-map", "1", "-map", "0", "-map", "2", "-map", "3"]
+    programs = ["-program", "title=a:st=0:st=1", "-program", "title=b:st=2:st=3"]
+    command = ["ffmpeg", "-v", "error", *inputs, *maps, *programs, "-t", "2", "-c:v", "mpeg2video", "-c:a", "mp2"]
+    subprocess.run([*command, str(tmp_path / "a.ts")], check=True)
+    width = video_info(tmp_path / "a.ts").width
+    assert hertz_of(read_audio(tmp_path / "a.ts")) == pytest.approx({64: 400, 128: 800}[width], abs=4)
