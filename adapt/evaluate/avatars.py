@@ -66,13 +66,13 @@ def scored(
 def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Clip:
     """Test frames tracked with the training frames' crop and shape."""
     trained = avatar.document["clip"]
-    left, top, right, bottom = (int(v) for v in trained["crop_box"])
+    x0, y0, x1, y1 = (int(v) for v in trained["crop_box"])
     return track_clip(
         video,
         start=first,
         frames=count,
         size=avatar.size,
-        crop_box=(left, top, right, bottom),
+        crop_box=(x0, y0, x1, y1),
         identity=np.array(trained["identity"], np.float32),
         feature=open_feature(avatar.document["features"]),
         rig=avatar.rig.source,
