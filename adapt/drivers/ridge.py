@@ -65,8 +65,8 @@ class RidgeDriver:
         penalties = PENALTIES[errors.argmin(0)]
 
         def fitted(windows: np.ndarray, quick: RidgeDriver | None) -> RidgeDriver:
-            parts = (mean, spread, _ridge(windows, target, penalties), bias)
-            return cls(*(part.astype(np.float32) for part in parts), quick=quick)
+            weight = _ridge(windows, target, penalties).astype(np.float32)
+            return cls(mean.astype(np.float32), spread.astype(np.float32), weight, bias.astype(np.float32), quick)
 
         return fitted(windows, fitted(cls._windows(rows, QUICK_AHEAD), None))
 
@@ -119,8 +119,8 @@ class RidgeDriver:
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> RidgeDriver:
         """The inverse of :meth:`tensors`."""
         quick = {key.removeprefix("quick."): value for key, value in tensors.items() if key.startswith("quick.")}
-        parts = (tensors[name].float().numpy() for name in NAMES)
-        return cls(*parts, quick=cls.from_tensors(quick) if quick else None)
+        mean, spread, weight, bias = (tensors[name].float().numpy() for name in NAMES)
+        return cls(mean, spread, weight, bias, cls.from_tensors(quick) if quick else None)
 
 
 class _Spectrum:
