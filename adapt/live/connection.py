@@ -94,7 +94,7 @@ class Connection:
             "avatar": self.name,
             "avatars": list(self.avatars),
             "size": session.avatar.size,
-            "controls": [name for name in session.avatar.rig.controls],
+            "controls": list(session.avatar.rig.controls),
             "limits": {"control": MOST_CONTROL, "yaw": MOST_YAW, "pitch": MOST_PITCH},
             "poses": MODES,
             "backgrounds": BACKGROUNDS,

@@ -32,7 +32,7 @@ class LiveFrame:
         number: from 0; time: seconds, ``number / 25``.
         sound: ``[640]`` float32 at 16 kHz, what is heard while the frame is seen.
         image: ``[H, W, 3]`` uint8; ``None`` where the machine was too slow for a picture.
-        speaking: whether the sound was pushed or said by the caller, not silence of the session's own.
+        speaking: whether the sound was pushed or said by the caller, not silence of the session's own; live: pushed.
         heard: how many samples had been pushed live up to the end of the frame's sound.
         delay: seconds between the arrival of the frame's last sample and its picture.
     """
@@ -41,6 +41,7 @@ class LiveFrame:
     sound: np.ndarray
     image: np.ndarray | None
     speaking: bool
+    live: bool
     heard: int
     delay: float
 
@@ -56,8 +57,11 @@ class Chunk:
 
     Attributes:
         sound: ``[n]`` float32 at 16 kHz.
-        arrived: ``time.monotonic()`` when it came; live: whether it came from :meth:`LiveSession.push`;
-        spoken: whether anyone gave it, or it fills a pause; late: seconds that the session is behind its clock.
+        arrived: ``time.monotonic()`` when it came.
+        live: whether it came from :meth:`LiveSession.push`.
+        spoken: whether the caller gave it, or it fills a pause.
+        late: seconds that the session is behind its clock.
+        pushed: how many samples had been pushed live up to the chunk's end.
     """
 
     sound: np.ndarray
@@ -65,6 +69,7 @@ class Chunk:
     live: bool = False
     spoken: bool = False
     late: float = 0.0
+    pushed: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,8 +122,8 @@ class Engine:
         gaze = LiveGaze(avatar.track["gaze"], self.poses, seed)
         self.talker = Talker(avatar, poses=self.poses, gaze=gaze, seed=seed, low_delay=True)
         self._target, self._number, self._rendered = self.talker.offsets, 0, 0.0
-        self._chunks: deque[tuple[int, int, Chunk]] = deque()
-        self._end, self._heard = 0, 0
+        self._chunks: deque[tuple[int, Chunk]] = deque()
+        self._end = 0
         self.look = look
         self.change(look)
         self.talker.offsets = self._target
@@ -139,9 +144,8 @@ class Engine:
 
     def step(self, chunk: Chunk) -> list[LiveFrame]:
         """The frames that became possible. Pictures are left out, never sound, when there are several at once."""
-        self._chunks.append((self._end, self._heard, chunk))
+        self._chunks.append((self._end, chunk))
         self._end += len(chunk.sound)
-        self._heard += len(chunk.sound) if chunk.live else 0
         self._follow()
         motions = list(self.talker.motions(chunk.sound))
         starved = time.monotonic() - self._rendered > LONGEST_GAP
@@ -165,20 +169,21 @@ class Engine:
         else:
             self.dropped += 1
         delay = time.monotonic() - chunk.arrived
-        frame = LiveFrame(self._number, sound, image, chunk.spoken, heard, delay)
+        frame = LiveFrame(self._number, sound, image, chunk.spoken, chunk.live, heard, delay)
         self._number += 1
         return frame
 
     def _sound_of(self, number: int) -> tuple[np.ndarray, Chunk, int]:
         """A frame's sound, the chunk with its last sample, and how many live samples had come up to there."""
         first, end = number * SAMPLES_PER_FRAME, (number + 1) * SAMPLES_PER_FRAME
-        while self._chunks[0][0] + len(self._chunks[0][2].sound) <= first:
+        while self._chunks[0][0] + len(self._chunks[0][1].sound) <= first:
             self._chunks.popleft()
         parts = []
-        for start, heard, chunk in self._chunks:
+        for start, chunk in self._chunks:
             parts.append(chunk.sound[max(0, first - start) : end - start])
-            if start + len(chunk.sound) >= end:
-                return np.concatenate(parts), chunk, heard + (end - start if chunk.live else 0)
+            after = start + len(chunk.sound) - end
+            if after >= 0:
+                return np.concatenate(parts), chunk, max(0, chunk.pushed - after)
         raise RuntimeError(f"frame {number} came before its sound")
 
 

@@ -21,7 +21,7 @@ MESSAGES_A_SECOND, BYTES_A_SECOND, BURST = 150, 200_000, 5
 # Server to page: number, heard (samples), sent (ms, server's clock), delay (ms), flags, bytes of sound; then sound (int16)
 # and picture (JPEG, may be empty).
 HEADER = struct.Struct("<IQdHBBI")
-SPEAKING = 1
+SPEAKING, FROM_MICROPHONE = 1, 2
 JPEG_QUALITY = 90
 
 
@@ -32,7 +32,7 @@ def frame_message(frame: LiveFrame) -> bytes:
     if frame.image is not None:
         picture = simplejpeg.encode_jpeg(np.ascontiguousarray(frame.image), JPEG_QUALITY, "RGB", "420")
     delay = min(65_535, round(1000 * frame.delay))
-    flags = SPEAKING if frame.speaking else 0
+    flags = SPEAKING * frame.speaking + FROM_MICROPHONE * frame.live
     return HEADER.pack(frame.number, frame.heard, 1000 * time.time(), delay, flags, 0, len(sound)) + sound + picture
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -26,6 +27,7 @@ from adapt.live.connection import Connection
 from adapt.live.speech import speech_command
 from configs import InputError, progress
 
+log = logging.getLogger("headstart")
 HOST = "127.0.0.1"
 TEMPORARY = "headstart-live-"
 PAGE = {
@@ -251,8 +253,8 @@ async def _shown(connection: Connection, socket: Any) -> None:
     except ConnectionError:
         return
     except Exception:
+        log.exception("a live session ended by a fault of ours")
         await socket.close(code=1011, message=b"the engine failed; the terminal says why")
-        raise
 
 
 async def _listen(web: Any, runner: Any, port: int) -> int:

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ class LiveSession:
         self._frames: deque[LiveFrame] = deque()
         self._wake, self._came, self._fetched = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._due = self._heard_at = 0.0
+        self._pushed = 0
         self._resting = self._closed = False
         self._task: asyncio.Task[None] | None = None
 
@@ -80,6 +82,7 @@ class LiveSession:
             InputError: no such sound, or more than a minute of it is waiting.
         """
         samples = _samples(sound)
+        self._pushed += len(samples)
         if not self._queued and len(samples):
             _check_room(self._live, samples)
             self._live.append(samples)
@@ -211,7 +214,7 @@ class LiveSession:
                 sound = np.concatenate(self._live)
                 self._live.clear()
                 self._due = now + FRAME
-                return Chunk(sound, now, live=True, spoken=True)
+                return Chunk(sound, now, live=True, spoken=True, pushed=self._pushed)
             # A microphone that is a little late is waited for: silence in the middle of a word would be heard.
             waits = not self._queued and now - self._heard_at < 1.0
             due = max(self._due, self._heard_at + PATIENCE) if waits else self._due
@@ -240,7 +243,7 @@ class LiveSession:
         for i in range(surplus):
             frame = self._frames[i]
             if frame.image is not None:
-                self._frames[i] = LiveFrame(frame.number, frame.sound, None, frame.speaking, frame.heard, frame.delay)
+                self._frames[i] = replace(frame, image=None)
                 self._engine.dropped += 1
         if frames:
             self._came.set()
