@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 
 import numpy as np
@@ -143,7 +144,7 @@ def test_speech_begins_and_ends_without_a_jump(avatar, sound):
     engine.talker.gaze = lambda numbers, poses: np.zeros((len(numbers), 2, 2), np.float32)
     stretch = np.concatenate([np.zeros(640 * 15, np.float32), sound, np.zeros(640 * 20, np.float32)])
     frames = [f for at in range(0, len(stretch), 640) for f in engine.step(Chunk(stretch[at : at + 640], 0.0))]
-    steps = [np.abs(a.image.astype(int) - b.image).mean() for a, b in zip(frames, frames[1:])]
+    steps = [np.abs(a.image.astype(int) - b.image).mean() for a, b in itertools.pairwise(frames)]
     speaking = max(steps[16:44])
     assert max(steps[10:16]) <= speaking
     assert max(steps[44:]) <= speaking
