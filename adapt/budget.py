@@ -25,6 +25,12 @@ class Budget:
     seconds: float | None = None
     iterations: int | None = None
 
+    def share(self, part: float) -> Budget:
+        """A part of it, at least a step or a second's tenth: ``Budget(seconds=60).share(0.05)`` is 3 s."""
+        if self.iterations is not None:
+            return Budget(iterations=max(1, round(part * self.iterations)))
+        return Budget(seconds=max(0.1, part * (self.seconds or 0.0)))
+
     def __str__(self) -> str:
         return f"{self.iterations}it" if self.iterations is not None else f"{self.seconds:g}s"
 
@@ -55,7 +61,8 @@ class Clock:
 
     Args:
         budget: the whole.
-        spent_seconds, spent_iterations: already used by the run that is resumed.
+        spent_seconds: used by the run that is resumed.
+        spent_iterations: steps of the run that is resumed.
         reserve: seconds kept free at the end for saving and the last measurements.
         most: steps after which a wall-clock budget counts as spent: a few frames are soon learned, and then by heart.
     """
@@ -87,7 +94,8 @@ class Clock:
             return 1.0
         if self.budget.iterations is not None:
             return min(1.0, self.iterations / self.budget.iterations)
-        usable = max(self.budget.seconds * 0.5, self.budget.seconds - self.reserve)
+        whole = self.budget.seconds or 0.0
+        usable = max(whole * 0.5, whole - self.reserve)
         return min(1.0, max(self.seconds / usable, self.iterations / self.most if self.most else 0.0))
 
     @property
@@ -95,7 +103,7 @@ class Clock:
         """Wall-clock seconds to the end, estimated from the pace for iteration budgets; ``None`` before the first."""
         if self.budget.seconds is not None:
             return max(0.0, self.budget.seconds - self.seconds)
-        if not self.iterations:
+        if not self.iterations or self.budget.iterations is None:
             return None
         return self.seconds / self.iterations * (self.budget.iterations - self.iterations)
 
@@ -103,18 +111,22 @@ class Clock:
         """One optimisation step was done."""
         self.iterations += 1
 
-    def steps(self, begin: float, until: float) -> Iterator[float]:
-        """Yield the progress 0..1 of the stage between two fractions of the budget; ticks after each step.
+    def steps(self, begin: float, until: float, *, begun: bool | None = None) -> Iterator[float]:
+        """Yield the progress 0..1 of the stage between two fractions of the budget; the caller ticks after each step.
 
-        A stage always gets one step, so that every part of an avatar exists however small the budget is; only a
-        stage that a resumed run had already finished gets none.
+        A stage always gets one step, so that every part of an avatar exists however small the budget is.
+
+        Args:
+            begun: whether the stage has had that step in the run that is resumed. By default that is assumed of every
+                stage of a resumed run that should be over by now.
         """
         until = min(until, 1.0)  # shares add up to one only within rounding
-        first = not self.stopped and not (self.resumed and self.fraction >= until)
+        if begun is None:
+            begun = self.resumed and self.fraction >= until
+        first = not self.stopped and not begun
         while first or self.fraction < until:
             first = False
             yield min(1.0, max(0.0, (self.fraction - begin) / max(1e-9, until - begin)))
-            self.tick()
             if self.stopped:
                 return
 

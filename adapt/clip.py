@@ -19,6 +19,11 @@ import numpy as np
 import torch
 
 from configs import InputError
+from configs.progress import Task
+from heads.masks import region_masks
+from heads.rig.registry import DEFAULT
+from shards import tracking
+from shards.features import Feature, open_feature
 from shards.media.probe import video_info
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
@@ -28,7 +33,6 @@ DRIVEN_BY_SOUND = ("expression", "eyelids", "gaze", "rotation", "translation")
 MASKS = ("face", "eyes", "mouth_inside", "lips", "head")
 # Fewer frames than this hold no second of speech and no change of view: nothing a user would call a clip.
 LEAST_FRAMES = 25
-FEATURES = "logmel"
 
 
 @dataclass
@@ -74,12 +78,17 @@ class Batch:
 class Clip:
     """Tracked frames of one take; grows while :meth:`read_in_background` runs.
 
+    Args:
+        size: side of the frames, px.
+        feature: audio feature that :meth:`features` extracts; log-mel by default.
+
     Frames, mattes and masks lie in temporary memory-mapped files, so a long clip does not fill the memory; use as a
     context manager or call :meth:`close` to remove them.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, feature: Feature | None = None) -> None:
         self.size = size
+        self.listen_for(feature or open_feature("logmel"))
         self.intrinsics = np.zeros((3, 3), np.float32)
         self.identity: np.ndarray = np.zeros(0, np.float32)
         self.crop_box: tuple[float, ...] = ()
@@ -104,11 +113,15 @@ class Clip:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Stop reading and remove the temporary files."""
+    def stop(self) -> None:
+        """Read no further: the clip has the frames that it has."""
         self.stopped = True
         if self._thread is not None:
             self._thread.join()
+
+    def close(self) -> None:
+        """Stop reading and remove the temporary files."""
+        self.stop()
         self._parts.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -157,14 +170,20 @@ class Clip:
         self._thread = threading.Thread(target=work, daemon=True, name="clip-reader")
         self._thread.start()
 
-    def wait(self, frames: int | None = None) -> int:
+    def wait(self, frames: int | None = None, task: Task | None = None) -> int:
         """Block until ``frames`` frames are there, or all of them (``None``); returns how many there are.
+
+        Args:
+            task: is told how many frames there are, while they come.
 
         Raises:
             InputError: what the tracker says about the clip.
         """
         with self._lock:
-            self._lock.wait_for(lambda: self.done or (frames is not None and len(self) >= frames))
+            while not (self.done or (frames is not None and len(self) >= frames)):
+                self._lock.wait()
+                if task is not None:
+                    task.update(len(self))
         self.check()
         return len(self)
 
@@ -226,16 +245,21 @@ class Clip:
             audio=self.audio[first * SAMPLES_PER_FRAME : (first + count) * SAMPLES_PER_FRAME],
             crop_box=self.crop_box,
         )
-        clip = Clip(self.size)
+        clip = Clip(self.size, self.feature)
         clip.append(part)
         clip.expected, clip.done = count, True
         return clip
 
-    def features(self) -> np.ndarray:
-        """Log-mel rows ``[T, C]`` of the frames that are there."""
-        from shards.features import extract_features
+    def listen_for(self, feature: Feature) -> None:
+        """Extract this audio feature from now on."""
+        self.feature, self._features = feature, np.zeros((0, 0), np.float32)
 
-        return extract_features(FEATURES, self.audio)[: len(self)]
+    def features(self) -> np.ndarray:
+        """Audio feature rows ``[T, C]`` of the frames that are there; kept until more frames come."""
+        if len(self._features) != len(self):
+            # A speech model's last rows know nothing of what follows: all rows are made again from all of the sound.
+            self._features = self.feature.extract(self.audio)[: len(self)]
+        return self._features
 
     @property
     def has_sound(self) -> bool:
@@ -244,8 +268,6 @@ class Clip:
 
 
 def _draw_masks(landmarks: np.ndarray, mattes: np.ndarray, size: int) -> np.ndarray:
-    from heads.masks import region_masks
-
     drawn = region_masks(landmarks, size, size, MASKS)
     return np.stack([(drawn[name] * 255 + 0.5).astype(np.uint8) for name in MASKS], 1)
 
@@ -274,9 +296,11 @@ def track_clip(
     start: int = 0,
     frames: int | None = None,
     size: int | None = None,
-    crop_box: tuple[float, ...] | None = None,
+    crop_box: tuple[int, int, int, int] | None = None,
     identity: np.ndarray | None = None,
     background: bool = False,
+    feature: Feature | None = None,
+    rig: str = DEFAULT,
 ) -> Clip:
     """Track a stretch of a video into a :class:`Clip`.
 
@@ -285,21 +309,22 @@ def track_clip(
         size: side of the frames, px; ``None``: 512 or the source's if smaller.
         crop_box, identity: those of an earlier clip of the same person and place, so that both are comparable.
         background: return at once and track in a thread.
+        feature: audio feature of the clip; log-mel by default.
+        rig: name or source of the rig whose coefficients are given.
 
     Raises:
         InputError: no face, two faces, unreadable (at once, or from :meth:`Clip.wait` when in the background).
     """
-    from shards.tracking import track_frames
-
-    clip = Clip(size or 512)
+    clip = Clip(size or 512, feature)
     clip.expected = frames or 0
-    segments = track_frames(
+    segments = tracking.track_frames(
         video,
         seconds=None if frames is None else frames / FPS,
         start=start / FPS,
         size=size,
         crop_box=crop_box,
         identity=identity,
+        rig=rig,
         stop=lambda: clip.stopped,
     )
     clip.read_in_background(iter(segments))

@@ -16,7 +16,6 @@ from adapt.avatar.export.cloud import MEAN_EYE_DISTANCE, Cloud
 from adapt.avatar.export.ply import AXES as PLY_AXES
 from adapt.avatar.export.registry import animated_suffixes, animates, format_of
 from adapt.avatar.export.sequence import write_frames
-from adapt.models.drive import DRIVEN, TRACK_CONTEXT, Drive, drive_of
 from adapt.outputs import claim
 from adapt.talk.options import check_sound, parse_controls
 from adapt.talk.poses import ClipPoses, FixedPose, GeneratedPoses, PoseSource, still_pose
@@ -24,6 +23,7 @@ from adapt.talk.talker import Talker
 from cluster.storage.staging import staged
 from configs import InputError
 from heads.geometry.rotation import euler_to_rotation
+from heads.person.inputs import TRACK_CONTEXT, TRACKED, HeadInputs, head_inputs
 from shards.media.rates import FPS
 from shards.media.sound import stream_audio
 
@@ -172,14 +172,14 @@ def still_cloud(avatar: Avatar, frame: int | None = None, controls: Mapping[str,
     rows["eyelids"] = np.clip(rows["eyelids"], 0, 1)
     # The same frame as its own neighbours: a condition looks at a frame's surroundings.
     window = {name: np.repeat(row[None].astype(np.float32), 2 * TRACK_CONTEXT + 1, 0) for name, row in rows.items()}
-    return Cloud.of_head(avatar.model.gaussians(drive_of(window, avatar.device, cut=TRACK_CONTEXT)))
+    return Cloud.of_head(avatar.model.gaussians(head_inputs(window, avatar.device, cut=TRACK_CONTEXT)))
 
 
 def _moment(avatar: Avatar, frame: int | None) -> dict[str, np.ndarray]:
     """What drives a frame; for ``None`` a face at rest in the clip's middle pose."""
     track = avatar.track
     if frame is not None:
-        return {name: track[name][frame] for name in DRIVEN}
+        return {name: track[name][frame] for name in TRACKED}
     rows = {name: np.zeros_like(track[name][0]) for name in ("expression", "eyelids", "gaze")}
     pose = still_pose(track["rotation"], track["translation"])
     return {"rotation": track["rotation"][pose], "translation": track["translation"][pose], **rows}
@@ -227,7 +227,7 @@ class SpeakingHead(Talker):
         self.frames += count
         return [self._cloud(drive.pick([i])) for i in range(count)]
 
-    def _cloud(self, drive: Drive) -> Cloud:
+    def _cloud(self, drive: HeadInputs) -> Cloud:
         cloud = Cloud.of_head(self.avatar.model.gaussians(drive))
         if not self.moves:
             return cloud

@@ -1,47 +1,38 @@
-"""``adapt``: one person's clip into an avatar, within a budget, from the first tracked second on."""
+"""``adapt``: one person's clip into an avatar, within a budget: plan, track, build, stages, voice, finish."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from adapt.avatar import folder
-from adapt.avatar.avatar import (
-    BODY,
-    THUMBNAIL,
-    Avatar,
-    avatar_tensors,
-    body_video,
-    config_dict,
-    features_record,
-    loudness_driver,
-    pick_device,
-    thumbnail,
-)
+from adapt.avatar.avatar import config_dict, loudness_driver, restore_model
+from adapt.avatar.body import BODY_FRAMES, write_body
 from adapt.avatar.provenance import Provenance, now, tool_version
-from adapt.budget import Budget, Clock, graceful_stop, parse_budget
-from adapt.clip import Clip, split_frames, track_clip
+from adapt.avatar.writer import BODY, PREVIEW, THUMBNAIL, avatar_tensors, exact_tensors, restore_exact, thumbnail
+from adapt.budget import Budget, Clock, graceful_stop
+from adapt.clip import LEAST_FRAMES, Clip, track_clip
 from adapt.drivers.base import Driver
+from adapt.drivers.personal_voice import person_driver
+from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
+from adapt.fit.config import RecipeConfig
 from adapt.fit.context import Context
-from adapt.fit.loop import Fit
-from adapt.outputs import claim
-from adapt.priors import Priors, open_priors
-from adapt.recipes import recipe as recipe_module
+from adapt.fit.loop import Fit, Stopped
+from adapt.fit.state import seed_step
+from adapt.models.base import HeadModel
+from adapt.plan import Plan, make_plan
+from adapt.priors import open_priors
 from cluster.storage.staging import staged
-from configs import InputError, load_config
-from shards.media.probe import video_info
+from configs import progress
 
-PREVIEW = "preview.jpg"
-# An avatar is a few MB: a minute of its clip is enough of a body to speak over.
-BODY_FRAMES = 1500
 HELD_FRAMES = 8
 # Seconds that the end wants for measuring, writing and hashing, and for encoding a frame of the body (256 px).
 ENDING, ENCODING = 2.0, 0.006
@@ -53,27 +44,22 @@ FEWEST_STEPS, STEPS_PER_FRAME = 300, 40
 
 
 @dataclass
-class Job:
-    """One call of :func:`adapt`: what was asked, what there is so far."""
+class Run:
+    """The running state of one adaptation: the plan stays, this moves."""
 
-    video: Path
-    out: Path
-    recipe: str
-    module: ModuleType
-    config: Any
-    budget: Budget
-    device: torch.device
-    seed: int
-    self_contained: bool
-    frames: int
-    total: int
-    before: dict[str, Any] | None = None
-    context: Context | None = None
-    fit: Fit | None = None
-    driver: Driver | None = None
-    body: bytes | None = None
-    whole_body: bool = False
+    plan: Plan
+    fit: Fit
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def context(self) -> Context[RecipeConfig]:
+        """Clip, rig, priors and configuration."""
+        return self.fit.context
+
+    @property
+    def clip(self) -> Clip:
+        """The training frames."""
+        return self.fit.clip
 
 
 @staged(reads=("video",), writes="out")
@@ -99,12 +85,13 @@ def adapt(
     Args:
         video: one person, one take, their face in view; sound if the avatar is to learn how they speak.
         out: the avatar's folder, or its ``s3://`` URL: uploaded whole at the end, and when a run is interrupted.
-        recipe: ``headstart``, ``ggtalker``, ``talkinggaussian`` or ``fg3dgs``.
-        prior: prior folders or registry URIs (see :func:`adapt.priors.open_priors`), ``"none"``, or ``None`` for the
-            registry's champions.
+        recipe: ``headstart``, ``ggtalker``, ``talkinggaussian``, ``fg3dgs``, or one that another package offers.
+        prior: prior folders or registry URIs (see :func:`adapt.priors.find_priors`), ``"none"``, or ``None`` for the
+            registry's champions (with ``resume``: those that the avatar was begun with).
         seconds: train on the first so many; by default on the first 10/11, which leaves the rest for ``evaluate``.
         budget: ``60s``, ``10m``, ``1000it``: wall clock from this call on, or optimisation steps.
-        resume: go on with the unfinished avatar in ``out`` (the budget is the total, earlier time included).
+        resume: go on with the unfinished avatar in ``out`` (the budget is the total, earlier time included). With the
+            same budget of steps, it ends with the weights of a run that was never interrupted, bit for bit.
         set: ``key=value`` changes of the recipe's configuration, such as ``color_mlp=false``.
         self_contained: copy the priors that talking needs into the folder.
         clip: frames of the video that are tracked already, all of which are trained on (instead of ``seconds``); its
@@ -117,123 +104,98 @@ def adapt(
     Raises:
         InputError: the video, an option or a prior is wrong; nothing is left half-written.
     """
-    given = clip
-    job = _job(video, out, recipe, budget, seconds, set, size, device, seed, self_contained, resume, overwrite, given)
-    clock = _clock(job)
-    from heads.rig import load_rig
-
-    rig = load_rig("mediapipe")
-    if given is None:
-        clip = track_clip(job.video, frames=job.frames, size=job.config.size, background=True)
-    try:
-        priors = open_priors(prior, rig, str(job.device))
-        clip.wait(None if job.budget.iterations is not None else min(job.frames, FIRST_FRAMES))
-        _prepare(job, clip, rig, priors, clock)
-        with graceful_stop(clock):
-            _save(job)
-            job.module.run(job.fit, job.context)
-            return _finish(job)
-    finally:
-        if given is None:
-            clip.close()
-
-
-def _job(
-    video, out, recipe, budget, seconds, changes, size, device, seed, self_contained, resume, overwrite, clip
-) -> Job:
-    size = clip.size if clip is not None else size
-    module, parsed, place = recipe_module(recipe), parse_budget(budget), pick_device(device)
-    config = load_config(module.Config, f"adapt/{recipe}", list(changes) + ([f"size={size}"] if size else []))
-    if not Path(str(video)).is_file():
-        why = "is a folder, expected a video file" if Path(str(video)).is_dir() else "no such file"
-        raise InputError(f"{video}: {why}; give the path of a video")
-    frames, total = split_frames(video, seconds) if clip is None else (len(clip), len(clip))
-    before = None
-    if resume and Path(str(out)).exists():
-        before = folder.verify_folder(out)
-        config, frames = _resumed(before, module, recipe, parsed, video, out)
-    else:
-        out = claim(out, overwrite=overwrite)
-    config = load_config(module.Config, {**config_dict(config), "size": config.size or _auto_size(video, place)})
-    return Job(
-        Path(str(video)),
-        Path(str(out)),
-        recipe,
-        module,
-        config,
-        parsed,
-        place,
-        seed,
-        self_contained,
-        frames,
-        total,
-        before,
-    )
-
-
-def _auto_size(video: str | Path, device: torch.device) -> int:
-    info = video_info(video)
-    wanted = 512 if device.type == "cuda" else 256
-    return max(64, min(wanted, min(info.width, info.height) // 16 * 16))
-
-
-def _resumed(
-    before: dict, module: ModuleType, recipe: str, budget: Budget, video: str | Path, out: str | Path
-) -> tuple:
-    """Configuration and frames of the avatar that is resumed, after checking that it is the same job."""
-    if before["recipe"] != recipe:
-        raise InputError(f"avatar '{out}' was begun with recipe {before['recipe']}, not {recipe}; resume with that one")
-    if before["provenance"]["video_sha256"] != folder.file_sha256(video):
-        raise InputError(f"avatar '{out}' was begun with another video than {video}; resume with that one")
-    progress = before["progress"]
-    spent = progress["iterations"] if budget.iterations is not None else progress["seconds"]
-    whole = budget.iterations if budget.iterations is not None else budget.seconds
-    if progress["complete"] and spent >= 0.9 * whole:
-        raise InputError(f"avatar '{out}' is complete after {progress['seconds']:.0f}s; resume with a larger --budget")
-    return load_config(module.Config, before["config"]), before["clip"]["frames"]
-
-
-def _clock(job: Job) -> Clock:
-    progress = job.before["progress"] if job.before else {"seconds": 0.0, "iterations": 0}
-    reserve = ENDING + ENCODING * min(job.frames, BODY_FRAMES) * (job.config.size / 256) ** 2
-    return Clock(
-        job.budget,
-        spent_seconds=progress["seconds"],
-        spent_iterations=progress["iterations"],
-        reserve=reserve,
-        most=FEWEST_STEPS + STEPS_PER_FRAME * max(0, job.frames - FIRST_FRAMES),
-    )
-
-
-def _prepare(job: Job, clip: Clip, rig: Any, priors: Priors, clock: Clock) -> None:
-    """Model and loop, new or restored."""
-    torch.manual_seed(job.seed)
-    context = Context(clip, rig.to(job.device), job.frames, job.config, priors, job.device, job.seed)
-    restored: dict[str, torch.Tensor] = {}
-    if job.before is not None:
-        from adapt.avatar.avatar import load_avatar
-
-        model = load_avatar(job.out, str(job.device)).model.train()
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
-        restored = folder.read_state(job.out)
-        if "anchor" in restored:
-            model.start = restored["anchor"].to(job.device)
-    else:
-        model = job.module.build(context)
-    job.context = context
-    job.fit = Fit(
-        model=model,
+    plan = make_plan(
+        video,
+        out,
+        recipe_name=recipe,
+        prior=prior,
+        seconds=seconds,
+        budget=budget,
+        resume=resume,
+        changes=set,
+        self_contained=self_contained,
+        size=size,
+        device=device,
+        seed=seed,
+        overwrite=overwrite,
         clip=clip,
-        clock=clock,
-        device=job.device,
-        held=_held_frames(job.frames),
-        seed=job.seed,
-        save=lambda fit: _save(job),
-        report=_progress_line,
-        tracked=None if job.before else lambda: context.complete_backdrop(model),
-        restored=restored,
     )
+    clock = make_clock(plan)
+    with tracked_clip(plan, clip) as frames, graceful_stop(clock):
+        run = build(plan, frames, clock)
+        run_stages(run)
+        driver = fit_voice(run)
+        return finish(run, driver)
+
+
+# --- track ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def tracked_clip(plan: Plan, given: Clip | None) -> Iterator[Clip]:
+    """The training frames: those that are given, or the video's, tracked in the background."""
+    if given is not None:
+        given.listen_for(plan.feature)
+        yield given
+        return
+    size = plan.config.size
+    feature, rig = plan.feature, plan.rig.source
+    clip = track_clip(plan.video, frames=plan.frames, size=size, feature=feature, rig=rig, background=True)
+    try:
+        yield clip
+    finally:
+        clip.close()
+
+
+def make_clock(plan: Plan) -> Clock:
+    """The budget's clock, with what the end and the voice want of it kept free."""
+    spent: Mapping[str, Any] = plan.before["progress"] if plan.before else {"seconds": 0.0, "iterations": 0}
+    voice = plan.voice_budget
+    ending = ENDING + ENCODING * min(plan.frames, BODY_FRAMES) * (plan.config.size / 256) ** 2
+    return Clock(
+        plan.budget,
+        spent_seconds=spent["seconds"],
+        spent_iterations=spent["iterations"],
+        reserve=ending + ((voice.seconds or 0.0) if voice is not None else 0.0),
+        most=FEWEST_STEPS + STEPS_PER_FRAME * max(0, plan.frames - FIRST_FRAMES),
+    )
+
+
+# --- build ----------------------------------------------------------------------------------------------------------
+
+
+def build(plan: Plan, clip: Clip, clock: Clock) -> Run:
+    """Model and loop, new or restored, and the first save."""
+    priors = open_priors(plan.priors, str(plan.device))
+    # A budget of steps waits for the whole clip, so that the run can be repeated bit for bit.
+    wanted = None if plan.budget.iterations is not None else min(plan.frames, FIRST_FRAMES)
+    with progress.task("tracking", total=plan.frames, unit="frames") as task:
+        clip.wait(wanted, task)
+    rig = plan.rig.to(plan.device)
+    context = Context(clip, rig, plan.frames, plan.config, priors, plan.device, plan.seed)
+    seed_step(plan.seed, plan.device, "build")
+    model, state = _restored(plan) if plan.before is not None else (plan.recipe.build(context), {})
+    held = _held_frames(plan.frames)
+    run = Run(plan, Fit(model, context, clock, held, restored=state, exact=plan.exact, history=_history(plan)))
+    run.fit.save = lambda: save(run)
+    save(run)
+    return run
+
+
+def _restored(plan: Plan) -> tuple[HeadModel, dict[str, Tensor]]:
+    """The model of the avatar that is resumed, as it was trained: not rounded, with gradients."""
+    document, tensors = folder.read_folder(plan.out)
+    state = folder.read_state(plan.out)
+    model, _ = restore_model(document, tensors, plan.device, plan.out)
+    restore_exact(model, state)
+    if "anchor" in state:
+        model.start = state["anchor"].to(plan.device)
+    return model.train(), state
+
+
+def _history(plan: Plan) -> list[tuple[float, float]]:
+    curve = plan.before["progress"].get("psnr_face", []) if plan.before is not None else []
+    return [(float(seconds), float(value)) for seconds, value in curve]
 
 
 def _held_frames(frames: int) -> np.ndarray:
@@ -242,73 +204,107 @@ def _held_frames(frames: int) -> np.ndarray:
     return np.arange(frames - count, frames)
 
 
-def _progress_line(state: dict[str, Any]) -> None:
-    if not sys.stderr.isatty():
+# --- stages, voice --------------------------------------------------------------------------------------------------
+
+
+def run_stages(run: Run) -> None:
+    """The recipe's stages, until they are done or a signal asks for the end."""
+    with progress.task("fitting", total=1.0, unit="of the budget") as run.fit.task:
+        try:
+            run.plan.recipe.run(run.fit, run.context)
+        except Stopped:
+            run.clip.stop()
+    run.clip.wait()
+
+
+def fit_voice(run: Run) -> Driver:
+    """What will turn sound into this person's expressions.
+
+    The audio-expression prior is fine-tuned within the voice's share of the budget; a run that was stopped takes it as
+    it is. Without a prior it is a regression on the clip, and without sound the loudness.
+    """
+    clip, config = run.clip, run.plan.voice
+    if not clip.has_sound or len(clip) < LEAST_FRAMES:
+        return loudness_driver(run.context.rig, clip.track["expression"])
+    prior = run.context.priors.audio
+    if config is None or prior is None:
+        return RidgeDriver.fit(clip.features(), clip.track["expression"])
+    with progress.task("fitting the voice", unit="steps") as task:
+        record = run.context.priors.records["audio-expression"]
+        return person_driver(prior, clip, record, run.context.rig, steps=_voice_steps(run, task), seed=run.plan.seed)
+
+
+def _voice_steps(run: Run, task: progress.Task) -> Iterator[int]:
+    """Steps of the fine-tuning, as long as its share of the budget lasts; each with random numbers of its own."""
+    budget, main = run.plan.voice_budget, run.fit.clock
+    if budget is None:
         return
-    left = state["seconds_left"]
-    left_text = "" if left is None else f", {left:.0f} s left"
-    line = f"{state['stage']}: step {state['iterations']}, face {state['psnr_face']:.2f} dB{left_text}"
-    print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+    clock = Clock(budget)
+    for _ in clock.steps(0.0, 1.0):
+        if main.stopped:
+            return
+        seed_step(run.plan.seed, run.plan.device, "voice", clock.iterations)
+        yield clock.iterations
+        clock.tick()
+        task.advance()
 
 
 # --- saving ---------------------------------------------------------------------------------------------------------
 
 
-def _save(job: Job, complete: bool = False) -> dict[str, Any]:
-    """Put the present avatar on disk, whole, in place of the one before."""
-    clip, fit = job.context.clip, job.fit
-    done = clip.done
+def save(
+    run: Run, driver: Driver | None = None, files: Mapping[str, Path] | None = None, *, complete: bool = False
+) -> dict[str, Any]:
+    """Put the present avatar on disk, whole, in place of the one before; nothing is computed but a picture.
+
+    Args:
+        driver: of the finished avatar; before that, loudness opens the jaw.
+        files: what only the finished avatar holds (body video, priors).
+        complete: no state for ``--resume`` is kept.
+    """
+    clip, fit = run.clip, run.fit
+    driver = driver or loudness_driver(run.context.rig, clip.track["expression"])
     count = min(len(clip), BODY_FRAMES)
     track = {name: rows[:count] for name, rows in clip.track.items() if name != "quality"}
-    document = _document(job, count, complete)
-    provenance = Provenance.make(avatar=job.out.name, recipe=job.recipe)
-    if job.body is None or (done and not job.whole_body):
-        job.body, job.whole_body = body_video(clip, count, provenance), done
-        if done:
-            fit.clock.reserve = ENDING
-    real, image = _look(job)
-    files: dict[str, Any] = {
-        BODY: job.body,
+    provenance = Provenance.make(avatar=run.plan.out.name, recipe=run.plan.recipe.name)
+    real, image = _preview(fit)
+    pictures = {
         THUMBNAIL: thumbnail(image, provenance),
         PREVIEW: thumbnail(np.concatenate([real, image], 1), provenance),
     }
-    if job.self_contained:
-        files.update(_prior_files(job))
-    driver = _driver(job)
-    document["driver"] = "prior" if _uses_prior(driver) else "clip"
     return folder.write_folder(
-        job.out,
-        document,
+        run.plan.out,
+        _document(run, driver, count, complete),
         avatar_tensors(fit.model, track, driver),
-        files=files,
-        state=None if complete else fit.state(),
+        files={**(files or {}), **pictures},
+        state=None if complete else {**fit.state(), **exact_tensors(fit.model)},
     )
 
 
-def _document(job: Job, count: int, complete: bool) -> dict[str, Any]:
-    clip, clock, context = job.context.clip, job.fit.clock, job.context
-    records = context.priors.records
+def _document(run: Run, driver: Driver, count: int, complete: bool) -> dict[str, Any]:
+    plan, clip, clock = run.plan, run.clip, run.fit.clock
+    records = run.context.priors.records
     visual = records.get("expression-visual") or next(iter(records.values()), None)
     return {
-        "recipe": job.recipe,
+        "recipe": plan.recipe.name,
         "prior": {key: visual[key] for key in ("name", "version", "sha256")} if visual else None,
         "priors": records,
-        "rig": {"name": context.rig.name, "sha256": context.rig.sha256, "source": "mediapipe"},
-        "features": features_record(),
+        "rig": plan.rig.record,
+        "features": plan.feature.record,
         "size": clip.size,
         "created": now(),
         "provenance": {
-            "statement": f"An avatar of the person in '{job.video.name}', made with {tool_version()}",
+            "statement": f"An avatar of the person in '{plan.video.name}', made with {tool_version()}",
             "tool": tool_version(),
-            "video": job.video.name,
-            "video_sha256": folder.file_sha256(job.video),
+            "video": plan.video.name,
+            "video_sha256": plan.video_sha256,
         },
-        "metrics": {**job.metrics, "adapt_seconds": round(clock.seconds, 2), "iterations": clock.iterations},
-        "config": config_dict(job.config),
-        "model": job.module.shape_of(job.fit.model),
+        "metrics": {**run.metrics, "adapt_seconds": round(clock.seconds, 2), "iterations": clock.iterations},
+        "config": config_dict(plan.config),
+        "model": plan.recipe.shape_of(run.fit.model),
         "clip": {
-            "frames": job.frames,
-            "total": job.total,
+            "frames": plan.frames,
+            "total": plan.total,
             "kept": count,
             "crop_box": list(clip.crop_box),
             "identity": [float(v) for v in clip.identity],
@@ -316,95 +312,55 @@ def _document(job: Job, count: int, complete: bool) -> dict[str, Any]:
         "progress": {
             "seconds": round(clock.seconds, 3),
             "iterations": clock.iterations,
-            "budget": str(job.budget),
+            "budget": str(plan.budget),
             "complete": complete,
-            "psnr_face": [[round(s, 2), round(v, 3)] for s, v in job.fit.history if v == v],
+            "psnr_face": [[round(s, 2), round(v, 3)] for s, v in run.fit.history if v == v],
         },
-        "device": str(job.device),
-        "seed": job.seed,
+        "driver": "prior" if isinstance(driver, PriorDriver) else "clip",
+        "device": str(plan.device),
+        "seed": plan.seed,
     }
 
 
-@torch.no_grad()
-def _look(job: Job) -> tuple[np.ndarray, np.ndarray]:
+def _preview(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     """A real frame and the same rendered, ``[H, W, 3]`` each: a held-out one where it is tracked already."""
-    fit = job.fit
     frame = int(fit.held[-1]) if len(fit.held) and fit.held[-1] < len(fit.clip) else len(fit.clip) - 1
-    batch = fit.clip.batch([frame], job.device)
-    image = fit.model(fit.drive(batch).with_(index=None)).image
-    return batch.image[0].cpu().numpy(), image[0].clamp(0, 1).cpu().numpy()
+    real, image, _ = fit.look(frame)
+    return real.numpy(), image.numpy()
 
 
-def _driver(job: Job) -> Driver:
-    """What will turn sound into this person's expressions; fitted once the whole clip is tracked."""
-    context, clip = job.context, job.context.clip
-    if job.driver is not None:
-        return job.driver
-    if not clip.done or not clip.has_sound or len(clip) < 25:
-        return loudness_driver(context.rig, clip.track["expression"])
-    # Recipes without this switch listen to the sound themselves.
-    prior = context.priors.get("audio-expression") if getattr(job.config, "audio_prior", False) else None
-    if prior is not None:
-        from adapt.drivers.personal_voice import person_driver
-
-        job.driver = person_driver(
-            prior,
-            clip,
-            context.priors.records["audio-expression"],
-            context.rig,
-            finetune=job.config.audio_finetune,
-            seconds=_finetune_seconds(job.budget),
-            seed=job.seed,
-        )
-    else:
-        job.driver = RidgeDriver.fit(clip.features(), clip.track["expression"])
-    return job.driver
+# --- finish ---------------------------------------------------------------------------------------------------------
 
 
-def _finetune_seconds(budget: Budget) -> float:
-    """A twentieth of the budget, between 1 and 30 s."""
-    return min(30.0, max(1.0, (budget.seconds or 60.0) / 20))
-
-
-def _uses_prior(driver: Driver) -> bool:
-    from adapt.drivers.prior import PriorDriver
-
-    return isinstance(driver, PriorDriver)
-
-
-def _prior_files(job: Job) -> dict[str, Path]:
-    """The audio-expression prior's files, which talking needs; the visual prior has done its work."""
-    source = job.context.priors.folders.get("audio-expression")
-    if source is None:
-        return {}
-    return {f"priors/audio-expression/{name}": source / name for name in ("prior.json", "weights.safetensors")}
-
-
-def _finish(job: Job) -> dict[str, Any]:
-    clip, fit = job.context.clip, job.fit
-    clip.wait()
+def finish(run: Run, driver: Driver) -> dict[str, Any]:
+    """Measure, encode the body, write the finished avatar; what :func:`adapt` returns."""
+    plan, clip, fit = run.plan, run.clip, run.fit
     value = fit.measure("done")
-    job.metrics["psnr_face_held"] = round(value, 3) if value == value else None
-    document = _save(job, complete=not fit.clock.stopped)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+    run.metrics["psnr_face_held"] = round(value, 3) if value == value else None
+    provenance = Provenance.make(avatar=plan.out.name, recipe=plan.recipe.name)
+    with tempfile.TemporaryDirectory(prefix="headstart-body-") as temporary:
+        body = Path(temporary) / BODY
+        write_body(body, clip, min(len(clip), BODY_FRAMES), provenance)
+        files = {BODY: body, **(_prior_files(run) if plan.self_contained else {})}
+        document = save(run, driver, files, complete=not fit.clock.stopped)
     return {
-        "avatar": str(job.out),
-        "recipe": job.recipe,
+        "avatar": str(plan.out),
+        "recipe": plan.recipe.name,
         "prior": document["prior"],
         "iterations": fit.clock.iterations,
         "seconds": round(fit.clock.seconds, 2),
         "metrics": document["metrics"],
-        "driver": _driver(job).name,
+        "driver": driver.name,
         "size": clip.size,
-        "frames": job.frames,
+        "frames": plan.frames,
         "complete": document["progress"]["complete"],
         "bytes": sum(record["bytes"] for record in document["files"].values()),
     }
 
 
-def open_result(result: dict[str, Any], device: str = "auto") -> Avatar:
-    """The avatar that :func:`adapt` has just written."""
-    from adapt.avatar.avatar import load_avatar
-
-    return load_avatar(result["avatar"], device)
+def _prior_files(run: Run) -> dict[str, Path]:
+    """The audio-expression prior's files, which talking needs; the visual prior has done its work."""
+    source = run.context.priors.folders.get("audio-expression")
+    if source is None:
+        return {}
+    return {f"priors/audio-expression/{name}": source / name for name in ("prior.json", "weights.safetensors")}

@@ -1,64 +1,107 @@
-"""Which priors an adaptation stands on: found by URI, checked against the rig, recorded with name, version and hash."""
+"""Which priors an adaptation stands on: found by URI, checked before any work, recorded with version and hash."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from cluster.registry.compatibility import check_compatible
+from cluster.registry.registry import resolve
 from configs import InputError
+from heads.rig import Rig, load_rig
+from heads.rig.registry import DEFAULT
+from pretrain.audio_expression.inference import AudioExpressionPrior
+from pretrain.expression_visual.inference import ExpressionVisualPrior
+from pretrain.folder import load_prior, read_info
+from pretrain.sync_expert.inference import SyncExpert
+from shards.features import Feature, open_feature
 
 KINDS = ("audio-expression", "expression-visual", "sync-expert")
+# What is heard where no prior says otherwise.
+FEATURE = "logmel"
+
+
+@dataclass(frozen=True)
+class PriorFolder:
+    """A prior that was found and not opened yet.
+
+    Attributes:
+        uri: what the user gave; folder: where it lies; info: its ``prior.json``.
+    """
+
+    uri: str
+    folder: Path
+    info: Mapping[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """``audio-expression``, ``expression-visual`` or ``sync-expert``."""
+        return str(self.info["prior"])
+
+    def record(self) -> dict[str, Any]:
+        """What an avatar remembers of it."""
+        return {
+            "name": self.kind,
+            "version": _version(self.uri, self.info),
+            "sha256": self.info["weights_sha256"],
+            "uri": self.uri if self.uri.startswith(("models:/", "runs:/")) else str(self.folder.resolve()),
+            "features": self.info.get("features"),
+        }
 
 
 @dataclass
 class Priors:
-    """Opened priors by kind, and what an avatar remembers of each: ``{"name", "version", "sha256", "uri"}``."""
+    """Opened priors by kind, and what an avatar remembers of each: ``name, version, sha256, uri, features``."""
 
     opened: dict[str, Any] = field(default_factory=dict)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
 
-    def get(self, kind: str) -> Any | None:
-        """The prior of a kind, ``None`` where none was given."""
-        return self.opened.get(kind)
+    @property
+    def visual(self) -> ExpressionVisualPrior | None:
+        """The expression-visual prior, ``None`` where none was given."""
+        return cast("ExpressionVisualPrior | None", self.opened.get("expression-visual"))
+
+    @property
+    def audio(self) -> AudioExpressionPrior | None:
+        """The audio-expression prior."""
+        return cast("AudioExpressionPrior | None", self.opened.get("audio-expression"))
+
+    @property
+    def sync_expert(self) -> SyncExpert | None:
+        """The sync expert."""
+        return cast("SyncExpert | None", self.opened.get("sync-expert"))
 
 
-def open_priors(spec: str | Path | None, rig: Any, device: str = "cpu") -> Priors:
-    """Open what ``--prior`` names.
+def find_priors(spec: str | Path | None) -> list[PriorFolder]:
+    """What ``--prior`` names, without opening it.
 
     Args:
         spec: ``none``; ``None`` for the registry's champions, where there are any; else a prior folder, a folder of
             prior folders, ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``runs:/...``, or several, comma-separated.
-        rig: the rig that they must have been trained for.
 
     Raises:
-        InputError: nothing there, two of one kind, or a prior of another rig.
-    """
-    priors = Priors()
-    for uri, folder in find_priors(spec):
-        _add(priors, uri, folder, rig, device)
-    return priors
-
-
-def find_priors(spec: str | Path | None) -> list[tuple[str, Path]]:
-    """``(URI, folder)`` of every prior that ``--prior`` names, without opening them; arguments as :func:`open_priors`.
-
-    Raises:
-        InputError: one of them is not there.
+        InputError: one of them is not there, or two are of one kind.
     """
     if spec is None:
-        found = [(uri := f"models:/{kind}@champion", champion(uri)) for kind in KINDS]
-        return [(uri, folder) for uri, folder in found if folder is not None]
-    if str(spec) == "none":
-        return []
-    return [(uri.strip(), folder) for uri in str(spec).split(",") for folder in _folders(uri.strip())]
+        named = [(uri := f"models:/{kind}@champion", champion(uri)) for kind in KINDS]
+        places = [(uri, folder) for uri, folder in named if folder is not None]
+    elif str(spec) == "none":
+        places = []
+    else:
+        places = [(uri.strip(), folder) for uri in str(spec).split(",") for folder in _folders(uri.strip())]
+    found = [PriorFolder(uri, folder, read_info(folder)) for uri, folder in places]
+    kinds = [prior.kind for prior in found]
+    for prior in found:
+        if kinds.count(prior.kind) > 1:
+            raise InputError(f"prior '{prior.uri}': a second {prior.kind} prior; give one of each kind")
+    return found
 
 
 def champion(uri: str) -> Path | None:
     """The registered champion's folder; ``None`` when nothing is registered or the registry is not installed."""
-    from cluster.registry.registry import resolve
-
     try:
         return Path(resolve(uri))
     except (InputError, ImportError):
@@ -68,8 +111,6 @@ def champion(uri: str) -> Path | None:
 def _folders(uri: str) -> list[Path]:
     folder = Path(uri)
     if not folder.is_dir():
-        from cluster.registry.registry import resolve
-
         folder = Path(resolve(uri))
     if (folder / "prior.json").is_file():
         return [folder]
@@ -79,27 +120,56 @@ def _folders(uri: str) -> list[Path]:
     return inside
 
 
-def _add(priors: Priors, uri: str, folder: Path, rig: Any, device: str) -> None:
-    from pretrain import load_prior
+def rig_and_feature(priors: Sequence[PriorFolder], before: Mapping[str, Any] | None = None) -> tuple[Rig, Feature]:
+    """The rig that an adaptation is tracked with and the audio feature that it hears: those of its priors.
 
-    prior = load_prior(folder, device)
-    info = prior.info
-    kind = info["prior"]
-    if kind in priors.opened:
-        raise InputError(f"prior '{uri}': a second {kind} prior; give one of each kind")
-    check_rig(uri, info, rig)
-    priors.opened[kind] = prior
-    priors.folders[kind] = folder
-    priors.records[kind] = {
-        "name": kind,
-        "version": _version(uri, info),
-        "sha256": info["weights_sha256"],
-        "uri": uri if uri.startswith(("models:/", "runs:/")) else str(folder.resolve()),
-        "features": info.get("features"),
-    }
+    Args:
+        before: the document of the avatar that is resumed, whose rig and feature stay.
+
+    Raises:
+        InputError: the priors do not fit together or to the avatar, or what they need is not here.
+    """
+    infos = {f"{prior.kind} ({prior.uri})": prior.info for prior in priors}
+    records = ([before] if before is not None else []) + list(infos.values())
+    rigs = [info["rig"] for info in records if info.get("rig")]
+    features = [info["features"] for info in records if info.get("features")]
+    rig = open_rig(rigs[0]) if rigs else load_rig()
+    begun = before["features"] if before is not None else None
+    check_compatible(infos, rig={"name": rig.name, "sha256": rig.sha256}, feature=begun)
+    feature = open_feature(features[0] if features else FEATURE)
+    feature.load()
+    return rig, feature
 
 
-def check_rig(uri: str, info: dict[str, Any], rig: Any) -> None:
+def open_rig(record: Mapping[str, Any]) -> Rig:
+    """The rig of a record ``{"name", "sha256", "source"}``.
+
+    Raises:
+        InputError: it is not here, or is another one by now.
+    """
+    rig = load_rig(record.get("source") or record.get("name") or DEFAULT)
+    if record.get("sha256") not in (None, rig.sha256):
+        raise InputError(
+            f"rig {record.get('name')} ({str(record['sha256'])[:12]}) is asked for, but {rig.name} is now "
+            f"{rig.sha256[:12]}; use the version of headstart that made it, or train and adapt again"
+        )
+    return rig
+
+
+def open_priors(found: Sequence[PriorFolder], device: str = "cpu") -> Priors:
+    """Open what was found.
+
+    Raises:
+        InputError: damaged or foreign weights.
+    """
+    return Priors(
+        opened={prior.kind: load_prior(prior.folder, device) for prior in found},
+        records={prior.kind: prior.record() for prior in found},
+        folders={prior.kind: prior.folder for prior in found},
+    )
+
+
+def check_rig(uri: str, info: Mapping[str, Any], rig: Rig) -> None:
     """Refuse a prior that was trained for another rig.
 
     Raises:
@@ -113,21 +183,19 @@ def check_rig(uri: str, info: dict[str, Any], rig: Any) -> None:
         )
 
 
-def _version(uri: str, info: dict[str, Any]) -> str:
+def _version(uri: str, info: Mapping[str, Any]) -> str:
     for separator in ("@", "/"):
         if uri.startswith("models:/") and separator in uri.removeprefix("models:/"):
             return uri.rsplit(separator, 1)[1]
     return str(info.get("version") or info["weights_sha256"][:12])
 
 
-def reopen_prior(record: dict[str, Any], rig: Any, device: str = "cpu", inside: Path | None = None) -> Any:
+def reopen_prior(record: Mapping[str, Any], rig: Rig, device: str = "cpu", inside: Path | None = None) -> Any:
     """The very prior that an avatar was adapted on: from the avatar itself when self-contained, else by its URI.
 
     Raises:
         InputError: it is gone, or what is there now is another one.
     """
-    from pretrain import load_prior
-
     where = inside if inside is not None and inside.is_dir() else record["uri"]
     try:
         prior = load_prior(where, device)

@@ -1,17 +1,20 @@
-"""Fitting a head to one person's clip for a minute, no prior: quality on the unseen last eleventh, and the pictures.
+"""A head adapted to one person's clip without priors: quality on the unseen last eleventh, and pictures to look at.
 
-The clips lie beside the project (``../shared/clips``) and are not ours to publish, so the strips of true, rendered and
-difference frames go to ``build/fit/`` and only the figures are stored. ``HEADSTART_FIT_CASES="may:256,cnn2_a:512"``
-and ``HEADSTART_FIT_SECONDS=60`` change what is run; on a machine that others use, ``HEADSTART_FIT_CLOCK=processor``
-counts the seconds of processor time that this process really got instead of those on the wall.
+    python -m benchmarks fit --cases may:256 cnn2_a:256 cnn2_a:512 --budget 60s
+
+What is measured is :func:`adapt.job.adapt` with the default recipe, on frames that were tracked beforehand, so the
+budget holds steps, saves and the end. A budget of steps (``1200it``) can be compared between machines. The clips lie
+beside the project (``../shared/clips``) and are not ours to publish, so the strips of true, rendered and difference
+frames go to ``build/fit/`` and only the figures are stored.
 """
 
 from __future__ import annotations
 
-import os
+import argparse
+import shlex
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,122 +22,83 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.results import row, write
-from heads.fitting import Clip, FitConfig, Fitting
+from adapt.avatar.avatar import Avatar, load_avatar
+from adapt.clip import Clip, track_clip
+from adapt.job import adapt
+from benchmarks.results import row, stored, write
 from heads.losses import ssim
-from heads.masks import region_masks
 from heads.measures.image import psnr
-from heads.person.talking_head import HeadConfig, TalkingHead
-from heads.rig import load_rig
+from heads.person.inputs import TRACKED, head_inputs
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 PICTURES = Path(__file__).parents[1] / "build" / "fit"
-CASES = "may:256,cnn2_a:256,cnn2_a:512"
-# What a throw-away study reached on the face of the same unseen frames (FACTS.md).
+# What a throw-away study reached on the face of the same unseen frames, dB.
 STUDY = {("may", 256): 30.2, ("cnn2_a", 256): 32.1, ("cnn2_a", 512): 30.9}
-STUDY_STEP_MS = {256: 35, 512: 124}  # a step of that study, by size
-PER_FRAME = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
 REGIONS = {"face": ("face",), "eyes": ("eyes",), "mouth": ("lips", "mouth_inside"), "head": ("head",)}
-
-
-@dataclass
-class Tracked:
-    """A whole clip in memory: uint8 frames and mattes with their track."""
-
-    frames: np.ndarray
-    mattes: np.ndarray
-    track: dict[str, np.ndarray]
-
-    def part(self, first: int, last: int) -> Clip:
-        """Frames ``first:last`` as a clip to fit."""
-        track = {k: v[first:last] if k in PER_FRAME else v for k, v in self.track.items()}
-        return Clip(self.frames[first:last], self.mattes[first:last], track)
-
-
-def _clock() -> Callable[[], float]:
-    return time.process_time if os.environ.get("HEADSTART_FIT_CLOCK") == "processor" else time.perf_counter
+# Frames of a strip, and the factor on the difference that it shows.
+SHOWN, AMPLIFIED = 5, 4
 
 
 def main() -> None:
-    seconds = float(os.environ.get("HEADSTART_FIT_SECONDS", 60))
-    kind = "processor" if _clock() is time.process_time else "wall-clock"
-    notes = (
-        f"unseen last 1/11 of the clip, driven by its own track; PSNR in dB, mean over frames; no prior; {kind} time"
-    )
-    rows = []
-    for case in os.environ.get("HEADSTART_FIT_CASES", CASES).split(","):
+    """Measure each case and write ``results/fit.json`` after it; a case that is stored is replaced."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=Path, default=CLIPS, help="folder of NAME.mp4")
+    parser.add_argument("--cases", nargs="+", default=["may:256", "cnn2_a:256", "cnn2_a:512"], help="NAME:SIZE")
+    parser.add_argument("--budget", default="60s", help="of every adaptation: wall clock (60s) or steps (1200it)")
+    parser.add_argument("--set", nargs="*", default=[], help="key=value of the recipe")
+    options = parser.parse_args()
+    rows = stored("fit")
+    for case in options.cases:
         name, size = case.split(":")
-        rows += run(name, int(size), seconds)
-        # After each case: a run that is stopped keeps what it has measured.
-        write("fit", rows, notes)
+        measured = run(options.clips / f"{name}.mp4", int(size), options.budget, options.set)
+        rows = [old for old in rows if old["case"] != measured[0]["case"]] + measured
+        notes = (
+            "adapt without prior; unseen last 1/11 of the clip, driven by its own track; PSNR in dB, mean over frames"
+        )
+        write("fit", rows, notes, command=shlex.join(["fit", *sys.argv[1:]]))
 
 
-def run(name: str, size: int, seconds: float) -> list[dict[str, Any]]:
-    """Fit one clip and measure its unseen frames; leaves a strip of pictures."""
-    tracked = load(name, size)
-    cut = len(tracked.frames) * 10 // 11
-    head, used = fit(tracked.part(0, cut), size, seconds)
-    measured, strip = evaluate(head, tracked, range(cut, len(tracked.frames)))
-    save_strip(strip, PICTURES / f"{name}-{size}.png")
-    case, against = f"{name}, {size}x{size}, {seconds:g} s", STUDY.get((name, size))
+def run(video: Path, size: int, budget: str, changes: list[str]) -> list[dict[str, Any]]:
+    """Adapt to one clip and measure its unseen frames; leaves a strip of pictures."""
+    if not video.exists():
+        raise FileNotFoundError(f"{video}: the clips are not beside this checkout; give their folder with --clips")
+    with track_clip(video, size=size) as whole, tempfile.TemporaryDirectory() as folder:
+        cut = len(whole) * 10 // 11
+        with whole.stretch(0, cut) as training:
+            begin = time.process_time()
+            result = adapt(video, Path(folder) / "avatar", prior="none", budget=budget, set=changes, clip=training)
+            spent = time.process_time() - begin
+        avatar = load_avatar(result["avatar"])
+        measured, strip = evaluate(avatar, whole, range(cut, len(whole)))
+    save_strip(strip, PICTURES / f"{video.stem}-{size}.png")
+    case, against = f"{video.stem}, {size}x{size}, {budget}", STUDY.get((video.stem, size))
     rows = [
         row(case, f"PSNR {region}", value, "dB", f"study {against}" if against and region == "face" else "")
         for region, value in measured.items()
         if region != "ssim"
     ]
     rows.append(row(case, "SSIM whole frame", measured["ssim"], ""))
-    rows.append(row(case, f"steps, {head.n} Gaussians", used["steps"], "steps"))
-    step = f"study {STUDY_STEP_MS[size]} ms, rendering alone 20 to 30 at 512" if size in STUDY_STEP_MS else ""
-    rows.append(row(case, "processor time of a step", used["cpu_ms"], "ms", step))
+    rows.append(row(case, f"steps, {avatar.gaussians().n} Gaussians", result["iterations"], "steps"))
+    rows.append(row(case, "processor time of the adaptation, per step", 1e3 * spent / result["iterations"], "ms"))
     return rows
 
 
-def load(name: str, size: int) -> Tracked:
-    """Track a clip at a size (frames of other sizes are scaled by the tracker)."""
-    from shards.tracking import track_frames
-
-    path = CLIPS / f"{name}.mp4"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: the clips are not beside this checkout")
-    segments = list(track_frames(path, size=size))
-    track = {k: np.concatenate([s.track[k] for s in segments]) for k in PER_FRAME}
-    track |= {k: segments[0].track[k] for k in ("intrinsics", "identity")}
-    return Tracked(np.concatenate([s.frames for s in segments]), np.concatenate([s.matte for s in segments]), track)
-
-
-def fit(clip: Clip, size: int, seconds: float) -> tuple[TalkingHead, dict[str, float]]:
-    """Optimise a new head on a clip for so many seconds; also says how many steps that were."""
-    torch.manual_seed(0)
-    clock = _clock()
-    start = clock()
-    config = HeadConfig(resolution=128 if size <= 256 else 224)
-    head = TalkingHead(load_rig("mediapipe"), clip.track["identity"], size, size, config)
-    head.calibrate(clip.track)
-    fitting = Fitting(head, clip, FitConfig())
-    cpu = time.process_time()
-    while (progress := (clock() - start) / seconds) < 1:
-        fitting.step(progress)
-    steps = fitting.iteration
-    return head.eval(), {"steps": steps, "cpu_ms": 1e3 * (time.process_time() - cpu) / max(steps, 1)}
-
-
 @torch.no_grad()
-def evaluate(head: TalkingHead, tracked: Tracked, frames: range) -> tuple[dict[str, float], Tensor]:
-    """Mean measures over frames, and a strip of five of them: true, rendered, four times the difference."""
-    drive = head.inputs(tracked.track)
+def evaluate(avatar: Avatar, clip: Clip, frames: range) -> tuple[dict[str, float], Tensor]:
+    """Mean measures over frames, and a strip of some of them: true, rendered, the difference amplified."""
+    inputs = head_inputs({name: clip.track[name] for name in TRACKED}, avatar.device)
     sums: dict[str, list[float]] = {}
     strip = []
     for i in frames:
-        image = head.render(drive, i).image.clamp(0, 1)
-        target = torch.from_numpy(tracked.frames[i]).float() / 255
-        masks = region_masks(tracked.track["landmarks"][i : i + 1], head.height, head.width)
+        image = torch.from_numpy(avatar.render(inputs.pick([i]))[0])
+        target, masks = torch.from_numpy(clip.frames([i])[0]).float() / 255, clip.masks([i])
         for name, parts in REGIONS.items():
             mask = np.maximum.reduce([masks[part][0] for part in parts])
             sums.setdefault(name, []).append(psnr(image, target, torch.from_numpy(mask)))
         sums.setdefault("whole frame", []).append(psnr(image, target))
         sums.setdefault("ssim", []).append(float(ssim(image, target)))
-        if (i - frames.start) % max(len(frames) // 5, 1) == 0 and len(strip) < 5:
-            strip.append(torch.cat([target, image, ((image - target).abs() * 4).clamp(0, 1)]))
+        if (i - frames.start) % max(len(frames) // SHOWN, 1) == 0 and len(strip) < SHOWN:
+            strip.append(torch.cat([target, image, ((image - target).abs() * AMPLIFIED).clamp(0, 1)]))
     return {name: float(np.nanmean(values)) for name, values in sums.items()}, torch.cat(strip, dim=1)
 
 
@@ -144,3 +108,7 @@ def save_strip(strip: Tensor, path: Path) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((strip * 255).byte().numpy()).save(path)
+
+
+if __name__ == "__main__":
+    main()

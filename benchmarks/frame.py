@@ -68,10 +68,10 @@ class Scene:
         import numpy as np
         import torch
 
-        from adapt.fit.alignment import Inpainting
         from adapt.fit.context import auto_resolution
-        from adapt.models.drive import DRIVEN, drive_of
+        from adapt.models.inpainting import Inpainting
         from adapt.models.rigged import RiggedHead
+        from heads.person.inputs import TRACKED, head_inputs
         from heads.person.talking_head import HeadConfig
         from heads.rig import load_rig
         from shards.synthetic.generate import make_talker
@@ -85,7 +85,7 @@ class Scene:
         model = RiggedHead(size, intrinsics, rig=rig, identity=identity, parts=parts, residual=True)
         model.inpainting = Inpainting()
         self.model = model.to(self.device).eval().requires_grad_(False)
-        self.drive = drive_of({name: getattr(talker, name) for name in DRIVEN}).to(self.device)
+        self.drive = head_inputs({name: getattr(talker, name) for name in TRACKED}).to(self.device)
         grid = np.linspace(-1, 1, size, dtype=np.float32)
         oval = (grid[None] / 0.5) ** 2 + ((grid[:, None] + 0.1) / 0.7) ** 2 < 1
         self.region = torch.from_numpy(oval.astype(np.float32)).to(self.device).expand(BATCH, size, size)[..., None]

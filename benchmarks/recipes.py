@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from adapt.recipes import RECIPES
+from adapt.recipes import recipe_names
 from benchmarks.results import row, stored, write
 
 PEOPLE = ("cnn2_a", "french_a", "stock_sweaterman", "aoc", "katiehill")
@@ -62,7 +62,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=Path, default=CLIPS, help="folder of NAME.mp4")
     parser.add_argument("--people", nargs="+", default=list(PEOPLE))
-    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES)
+    parser.add_argument("--recipes", nargs="+", default=recipe_names(), choices=recipe_names())
     parser.add_argument("--budget", default="60s", help="of every adaptation: wall clock (60s) or steps (900it)")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--prior", default="none", help="what the avatars stand on, a sync expert included")

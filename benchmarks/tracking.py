@@ -49,9 +49,9 @@ def measure(path: Path) -> dict[str, float]:
     scanned = time.process_time()
     segments: list[Segment] = []
     jitters = []
-    for take in video:
-        segments += list(take)
-        jitters.append((len(take), take.jitter))
+    for shot in video:
+        segments += list(shot)
+        jitters.append((len(shot), shot.jitter))
     finished = time.process_time()
     jitter = {key: np.average([j[key] for _, j in jitters], weights=[n for n, _ in jitters]) for key in jitters[0][1]}
     return {

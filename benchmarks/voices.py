@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from adapt.recipes import RECIPES
+from adapt.recipes import recipe_names
 from benchmarks.recipes import CLIPS, means
 from benchmarks.results import row, stored, write
 from heads.measures.face import eye_distance, lip_gap
@@ -82,7 +82,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--clips", type=Path, default=CLIPS, help="folder of NAME.mp4")
     parser.add_argument("--speech", type=Path, default=CLIPS.parent / "speech", help="folder of LANGUAGE_NAME.wav")
     parser.add_argument("--people", nargs="+", default=list(PEOPLE))
-    parser.add_argument("--recipes", nargs="+", default=["headstart", "talkinggaussian"], choices=RECIPES)
+    parser.add_argument("--recipes", nargs="+", default=["headstart", "talkinggaussian"], choices=recipe_names())
     parser.add_argument("--budget", default="60s", help="of every adaptation: wall clock (60s) or steps (900it)")
     parser.add_argument("--prior", default="none", help="what the avatars stand on, a sync expert included")
     parser.add_argument("--seconds", type=float, default=9.0, help="of each voice at most")

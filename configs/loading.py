@@ -57,6 +57,15 @@ def load_config(cls: type[T], source: str | Path | Mapping[str, Any] | None, ove
     return _build(cls, values, where)
 
 
+def read_values(source: str | Path) -> dict[str, Any]:
+    """The values that a YAML file, or a shipped name, holds.
+
+    Raises:
+        InputError: no such file, or unreadable YAML.
+    """
+    return _read(source)[1]
+
+
 def overridden(config: T, overrides: Sequence[str]) -> T:
     """A copy of ``config`` with ``key=value`` overrides applied and checked."""
     return load_config(type(config), to_dict(config), overrides)

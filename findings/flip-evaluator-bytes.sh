@@ -2,8 +2,8 @@
 # Guess: flip_evaluator.evaluate() scales 8-bit pictures itself, or refuses arrays outside 0..1.
 # Behaviour: values are clipped at 1. Two different uint8 pictures without black pixels are both white to it, so it
 #   returns a mean error of exactly 0, the score of identical pictures. The same pictures over 255 give a large error.
-# Why it matters to a user of this field: frames arrive as uint8 from decoders and renderers. The metric then reports a
-#   perfect head, and an average over frames hides it. Divide by 255 first.
+# Why it matters to a user of this field: frames arrive as uint8 from decoders and renderers. The metric then reports
+#   a perfect head, and an average over frames hides it. Divide by 255 first.
 # Versions: flip-evaluator 1.7, numpy 1.26.4, Python 3.11. Date: 2026-11-29.
 set -euo pipefail
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Guess: a converter's formats agree: ply -> .compressed.ply -> ply loses precision, not meaning.
-# Behaviour: gaussforge writes the spherical harmonics of a .compressed.ply with colour channel and coefficient swapped.
-#   Of the nine f_rest values of degree 1, three come back within 0.02 and six hold another one's value. gsply's reader
-#   finds the same swap as gaussforge's own, so the writer is at fault. Through .spz all nine are right.
+# Behaviour: gaussforge writes the spherical harmonics of a .compressed.ply with colour channel and coefficient
+#   swapped. Of the nine f_rest values of degree 1, three come back within 0.02 and six hold another one's value.
+#   gsply's reader finds the same swap as gaussforge's own, so the writer is at fault. Through .spz all nine are right.
 # Why it matters to a user of this field: the head looks right from the front, where the view-dependent part is small,
 #   and glints in wrong colours from the side. Convert through another format, or drop the harmonics first.
 # Versions: gaussforge 0.6.0, gsply 0.4.6, plyfile 1.1.3, numpy 1.26.4, Python 3.11. Date: 2026-11-29.

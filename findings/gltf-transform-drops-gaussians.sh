@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Guess: gltf-transform with ALL_EXTENSIONS registered copies a GLB of Gaussians without loss, or refuses it.
-# Behaviour: it does not know KHR_gaussian_splatting. It prints "Missing optional extension", keeps every attribute named
-#   KHR_gaussian_splatting:..., and writes a file without the extension: the same vertex data, but by the rules of glTF
-#   a cloud of plain points.
-# Why it matters to a user of this field: gltf-transform stands in many asset pipelines (pruning, merging, compressing).
-#   The head leaves it as dots. Put the extension's object back into the primitive, and its name into extensionsUsed.
+# Behaviour: it does not know KHR_gaussian_splatting. It prints "Missing optional extension", keeps every attribute
+#   named KHR_gaussian_splatting:..., and writes a file without the extension: the same vertex data, but by the rules of
+#   glTF a cloud of plain points.
+# Why it matters to a user of this field: gltf-transform stands in many asset pipelines (pruning, merging,
+#   compressing). The head leaves it as dots. Put the extension's object back into the primitive, and its name into
+#   extensionsUsed.
 # Versions: @gltf-transform/core and @gltf-transform/extensions 4.5.1 (npm), Node 20. Date: 2026-11-29.
 set -euo pipefail
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Guess: gsplat's export_splats() leaves out the Gaussians that hold a NaN or an infinite value, and keeps the others.
-# Behaviour: so it does for means, scales, rotations and colours. But one infinite opacity removes all of them: the check
-#   reduces the opacities to one flag for the whole scene. The result is a valid PLY with "element vertex 0", no error.
+# Behaviour: so it does for means, scales, rotations and colours. But one infinite opacity removes all of them: the
+#   check reduces the opacities to one flag for the whole scene. The result is a valid PLY with "element vertex 0", no
+#   error.
 # Why it matters to a user of this field: infinite logits are common, since 8-bit formats return opacity 0 and 1 so. A
 #   trained head is then saved as an empty file. Clamp the opacities before the export, and count the vertices after it.
 # Versions: gsplat 1.5.3, torch 2.13.0, numpy 1.26.4, Python 3.11, no GPU. Date: 2026-11-29.

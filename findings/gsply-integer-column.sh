@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Guess: a reader of Gaussian PLY files finds its columns by name and skips an extra one, whatever its type.
 # Behaviour: gsply's plyread() counts every property as four bytes of float. One uchar column (a label, a face region,
-#   a colour) shifts each row by three bytes against the last: the first row is right, the rest are wild numbers or NaN,
-#   and no error is raised. An extra float column is skipped correctly.
+#   a colour) reads each row three bytes further off than the last: the first row is right, the rest are wild numbers or
+#   NaN, and no error is raised. An extra float column is skipped correctly.
 # Why it matters to a user of this field: tools that segment heads add such columns, and the PLY format allows them.
 #   The count and the first row look right. Write labels as float, or beside the file.
 # Versions: gsply 0.4.6, plyfile 1.1.3, numpy 1.26.4, Python 3.11. Date: 2026-11-29.

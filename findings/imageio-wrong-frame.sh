@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Guess: imageio.v3.imread(clip, index=k, plugin="pyav") returns the frame that is number k when the clip is read through.
-# Behaviour: it computes a time from k and the average frame rate and seeks there. In an MP4 whose frame times vary, as
-#   phones write when they drop frames, it returns another frame: 36 for index 42. If the picture starts late, every
+# Guess: imageio.v3.imread(clip, index=k, plugin="pyav") returns the frame that is number k when the clip is read
+#   through.
+# Behaviour: it computes a time from k and the average frame rate and seeks there. In an MP4 whose frame times vary,
+#   as phones write when they drop frames, it returns another frame: 36 for index 42. If the picture starts late, every
 #   index is off. constant_framerate=False gives the right frame; the MP4 format is assumed to have a constant rate.
 # Why it matters to a user of this field: tracks, masks and sound rows are numbered by decoded frame. A head is then
 #   fitted to pictures that belong to other expressions, and only the lips betray it.

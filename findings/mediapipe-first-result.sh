@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Guess: MediaPipe's FaceMesh is deterministic, so a frozen picture gives the same landmarks in every call, from the first.
-# Behaviour: in video mode each call starts from the region of the last result. The first result after a start lies more
-#   than a pixel (of 512) from where the landmarks settle, the next two a third of a pixel, and they keep moving by
+# Guess: MediaPipe's FaceMesh is deterministic, so a frozen picture gives the same landmarks in every call, from the
+#   first.
+# Behaviour: in video mode each call starts from the region of the last result. The first result after a start lies
+#   more than a pixel (of 512) from where the landmarks settle, the next two a third of a pixel, and they keep moving by
 #   hundredths of a pixel for ever, though not one pixel of the input changes. A new FaceMesh repeats it bit for bit.
 # Why it matters to a user of this field: the first frames of each clip, shot or worker's share are tracked worse, and
 #   cutting a video into pieces for parallel tracking moves the seams. Feed the first frame about five times.
@@ -64,5 +65,5 @@ print(" ", "  ".join(f"call {call + 1}: {off[call]:.3f}" for call in (0, 1, 2, 4
 print(f"movement from call to call in calls 20 to 40: {steps[19:].min():.4f} to {steps[19:].max():.4f} pixels")
 print(f"a second tracker gives the same ten results: {repeats}")
 if not (off[0] > 0.7 and off[0] > 5 * off[5:].max() and steps[19:].min() > 1e-4 and repeats):
-    raise SystemExit("Changed: FaceMesh gives settled landmarks from the first call, or comes to rest on a frozen picture.")
+    raise SystemExit("Changed: FaceMesh is settled from the first call, or comes to rest on a frozen picture.")
 EOF

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Guess: MediaPipe's normalised landmarks times the width are continuous picture coordinates, with 0 at the left edge of the
-#   first pixel: the same face at 256 and 1,024 pixels has the same normalised landmarks.
-# Behaviour: they count like pixel indices: 0 is the centre of the first pixel. The small picture's landmarks lie about
-#   2 px (of 1,024) to the upper left, far more than noise. Adding half a pixel of the input before scaling removes most
-#   of it.
+# Guess: MediaPipe's normalised landmarks times the width are continuous picture coordinates, with 0 at the left edge
+#   of the first pixel: the same face at 256 and 1,024 pixels has the same normalised landmarks.
+# Behaviour: they count like pixel indices: 0 is the centre of the first pixel. The small picture's landmarks lie
+#   about 2 px (of 1,024) to the upper left, far more than noise. Adding half a pixel of the input before scaling
+#   removes most of it.
 # Why it matters to a user of this field: trackers run on a small copy and renderers project in full size, where pixel
 #   centres are at 0.5. Each scale factor s leaves an offset of (s - 1) / 2 pixels: soft lips and eyelids.
 # Versions: mediapipe 0.10.21 (models in the wheel), numpy 1.26.4, Python 3.11. Date: 2026-11-29.
@@ -65,8 +65,8 @@ for size in (512, 256):
     edges = factor * small - reference
     centres = factor * (small + 0.5) - 0.5 - reference
     rms = [np.sqrt((error**2).sum(axis=1).mean()) for error in (edges, centres)]
-    print(f"{size} px against 1024 px, in pixels of 1024: mean offset {edges.mean(axis=0).round(2)}, rms {rms[0]:.2f}; ", end="")
-    print(f"with the half pixel {centres.mean(axis=0).round(2)}, rms {rms[1]:.2f}")
+    print(f"{size} px against 1024 px, in pixels of 1024: mean offset {edges.mean(axis=0).round(2)}, rms {rms[0]:.2f}")
+    print(f"  with the half pixel {centres.mean(axis=0).round(2)}, rms {rms[1]:.2f}")
     as_stated &= (edges.mean(axis=0) < -0.4 * (factor - 1)).all() and rms[1] < 0.5 * rms[0]
 if not as_stated:
     raise SystemExit("Changed: FaceMesh's landmarks agree between picture sizes without a half pixel.")

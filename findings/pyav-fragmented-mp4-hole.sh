@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Guess: writing the same AAC and H.264 packets into a fragmented MP4 (the form that streams) changes the boxes, not the
-#   time line: decoded sound starts at zero and has no gap, as from a plain MP4.
+# Guess: writing the same AAC and H.264 packets into a fragmented MP4 (the form that streams) changes the boxes, not
+#   the time line: decoded sound starts at zero and has no gap, as from a plain MP4.
 # Behaviour: with B-frames in the video, the first sound frame is stamped 0 and the second 80 ms, though a frame holds
 #   21.3 ms: a hole of 58.7 ms that was never recorded. The video starts at 80 ms. A reader that joins the decoded
 #   frames places all later sound 58.7 ms before its time stamps. With the movflag delay_moov there is no hole.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Guess: frame.to_ndarray(format="rgb24") rounds to the nearest level: against the BT.601 formula it errs by up to half a
-#   level or so, with mean zero.
+# Guess: frame.to_ndarray(format="rgb24") rounds to the nearest level: against the BT.601 formula it errs by up to
+#   half a level or so, with mean zero.
 # Behaviour: swscale's default conversion truncates. Every channel comes out 1.0 to 1.5 levels dark on average. PyAV's
 #   ACCURATE_RND does not help by itself; only together with FULL_CHR_H_INT is the mean error below 0.05 levels.
 # Why it matters to a user of this field: a head trained on such frames learns the darkening, and a metric against

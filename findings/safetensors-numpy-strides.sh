@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Guess: safetensors.numpy.save_file() stores any array, or refuses a strided one as safetensors.torch does.
-# Behaviour: it writes the memory behind the array in memory order under the array's shape. A transposed view comes back
-#   scrambled with the right shape, a view of every second element comes back as the first half, and nothing is raised.
+# Behaviour: it writes the memory behind the array in memory order under the array's shape. A transposed view comes
+#   back scrambled with the right shape, a view of every second element comes back as the first half, and nothing is
+#   raised.
 # Why it matters to a user of this field: converters store w.T for a linear layer, or xyz columns cut from a table of
 #   Gaussians. The file passes every shape check and the head is noise. Call np.ascontiguousarray() first.
 # Versions: safetensors 0.8.0, numpy 1.26.4, Python 3.11. Date: 2026-11-29.

@@ -2,8 +2,8 @@
 # Guess: decode_jpeg(fastdct=True) adds a little rounding noise ("a minor loss in quality") around the same mean.
 # Behaviour: red and blue come out more than one level darker on average, at every quality; green keeps its mean.
 #   fastupsample=True, the other speed option, leaves the means alone.
-# Why it matters to a user of this field: the tint is the same in every frame, so a trained head learns it: a loader with
-#   the option and a metric without it disagree about skin colour by a level, for 4-5 % of the decoding time.
+# Why it matters to a user of this field: the tint is the same in every frame, so a trained head learns it: a loader
+#   with the option and a metric without it disagree about skin colour by a level, for 4-5 % of the decoding time.
 # Versions: simplejpeg 1.9.0 with its libjpeg-turbo, numpy 1.26.4, Python 3.11. Date: 2026-11-29.
 set -euo pipefail
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Guess: wav2vec2 and HuBERT give 50 rows a second, row k is centred on 20 k + 10 ms, and 2 s give 100 rows.
-# Behaviour: the convolutions see 400 samples every 320 without padding. Row k is centred on 20 k + 12.5 ms, and 2 s give
-#   99 rows: the last 17.5 ms lie behind the 20 ms of the last row. Measured by gradients on models made from a config.
-# Why it matters to a user of this field: pairing rows 2 t and 2 t + 1 with video frame t shifts the sound by 2.5 ms and
-#   leaves the last frame one row; a clip cut into windows loses a row per window. 40 samples of silence in front
+# Behaviour: the convolutions see 400 samples every 320 without padding. Row k is centred on 20 k + 12.5 ms, and 2 s
+#   give 99 rows: the last 17.5 ms lie behind the 20 ms of the last row. Measured by gradients on models made from a
+#   config.
+# Why it matters to a user of this field: pairing rows 2 t and 2 t + 1 with video frame t shifts the sound by 2.5 ms
+#   and leaves the last frame one row; a clip cut into windows loses a row per window. 40 samples of silence in front
 #   and 40 behind make two rows a frame exact.
 # Versions: transformers 5.23.0, torch 2.13.0, numpy 1.26.4, Python 3.11. Date: 2026-11-29.
 set -euo pipefail

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Guess: a wav2vec2 file whose positional convolution holds a plain "weight" (weight normalisation fused, as exporters do)
-#   loads into transformers: the weight is taken as it is, or it is initialised freshly like any missing weight.
+# Guess: a wav2vec2 file whose positional convolution holds a plain "weight" (weight normalisation fused, as exporters
+#   do) loads into transformers: the weight is taken as it is, or it is initialised freshly like any missing weight.
 # Behaviour: the weight is reported as unexpected, and the two factors of the normalisation (original0, original1) are
-#   left as uninitialised memory: they differ in each load and the output is NaN or far off. The load report says
-#   "newly initialized" all the same, and no error is raised.
-# Why it matters to a user of this field: a converted speech encoder works in one process and gives NaN in the next, deep
-#   inside an audio-driven head. Treat missing keys as an error (output_loading_info=True tells them).
+#   left as uninitialised memory, so the output is NaN or far off. The load report says "newly initialized" all the
+#   same, and no error is raised.
+# Why it matters to a user of this field: loading succeeds, and the speech encoder's NaN shows deep inside an
+#   audio-driven head. Treat missing keys as an error (output_loading_info=True tells them).
 # Versions: transformers 5.23.0, torch 2.13.0, safetensors 0.8.0, numpy 1.26.4, Python 3.11. Date: 2026-11-29.
 set -euo pipefail
 
@@ -53,7 +53,8 @@ for attempt in range(5):
     output = loaded.eval()(sound).last_hidden_state
     wrong += bool(torch.isnan(output).any() or (output - expected).abs().max() > 0.1)
     seen.append(torch.cat([p.flatten() for p in convolution.parameters()]))
-    print(f"load {attempt}: factors finite {finite}, largest {largest:.1e}, NaN in the output {bool(torch.isnan(output).any())}")
+    has_nan = bool(torch.isnan(output).any())
+    print(f"load {attempt}: factors finite {finite}, largest {largest:.1e}, NaN in the output {has_nan}")
 missing = sorted(info["missing_keys"])
 print("missing:", missing)
 # A fresh initialisation has positive, ordinary magnitudes; memory has zeros, tiny, huge or NaN values.

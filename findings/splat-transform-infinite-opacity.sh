@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Guess: ply -> .compressed.ply -> ply by splat-transform returns finite opacities near those given.
-# Behaviour: opacity is stored in 8 bits after the sigmoid, and its inverse is taken without a bound. Each Gaussian whose
-#   logit lies beyond about 6.2 comes back as plus or minus infinity; about 4 % of a cloud whose logits have a spread of
-#   3 do. The exit status is 0 and nothing is printed.
-# Why it matters to a user of this field: solid skin has such opacities. A renderer shows the file correctly, but a head
-#   that is loaded to be trained further has gradients of zero there and NaN in any mean, weight decay or merge.
-# Versions: @playcanvas/splat-transform 3.7.0 (npm), plyfile 1.1.3, numpy 1.26.4, Python 3.11, Node 20. Date: 2026-11-29.
+# Behaviour: opacity is stored in 8 bits after the sigmoid, and its inverse is taken without a bound. Each Gaussian
+#   whose logit lies beyond about 6.2 comes back as plus or minus infinity; about 4 % of a cloud whose logits have a
+#   spread of 3 do. The exit status is 0 and nothing is printed.
+# Why it matters to a user of this field: solid skin has such opacities. A renderer shows the file correctly, but a
+#   head that is loaded to be trained further has gradients of zero there and NaN in any mean, weight decay or merge.
+# Versions: @playcanvas/splat-transform 3.7.0 (npm), plyfile 1.1.3, numpy 1.26.4, Python 3.11, Node 20. Date:
+#   2026-11-29.
 set -euo pipefail
 
 work=$(mktemp -d)

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Guess: converting a PLY of Gaussians into .sog or .compressed.ply and back keeps row i in row i, as .spz does.
-# Behaviour: splat-transform writes both in Morton order, without an option to keep the order and without a table of the
-#   permutation. The count is right and hardly any row is where it was.
+# Behaviour: splat-transform writes both in Morton order, without an option to keep the order and without a table of
+#   the permutation. The count is right and hardly any row is where it was.
 # Why it matters to a user of this field: animated heads bind Gaussian i to a triangle, a UV texel or a row of blend
 #   weights. After such a trip each one moves with a foreign part of the face, though the still picture is the same.
 #   Bind after converting, or match by position.
-# Versions: @playcanvas/splat-transform 3.7.0 (npm), plyfile 1.1.3, numpy 1.26.4, Python 3.11, Node 20. Date: 2026-11-29.
+# Versions: @playcanvas/splat-transform 3.7.0 (npm), plyfile 1.1.3, numpy 1.26.4, Python 3.11, Node 20. Date:
+#   2026-11-29.
 set -euo pipefail
 
 work=$(mktemp -d)
@@ -49,7 +50,8 @@ for kind in ("spz", "sog", "compressed.ply"):
     back = positions(f"back-{kind}.ply")
     distance = np.linalg.norm(back[:, None] - given[None], axis=2)
     kept[kind] = int((distance.argmin(axis=1) == np.arange(len(given))).sum())
-    print(f"through .{kind}: {len(back)} Gaussians, {kept[kind]} in their row, none further than {distance.min(1).max():.4f}")
+    furthest = distance.min(axis=1).max()
+    print(f"through .{kind}: {len(back)} Gaussians, {kept[kind]} in their row, none further off than {furthest:.4f}")
 if not (kept["spz"] > 990 and kept["sog"] < 50 and kept["compressed.ply"] < 50):
     raise SystemExit("Changed: splat-transform keeps the order of Gaussians in .sog or .compressed.ply.")
 EOF

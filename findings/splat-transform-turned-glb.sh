@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Guess: splat-transform's outputs of one PLY agree: a .glb holds the positions of the .ply and the .spz.
-# Behaviour: the .glb alone is turned by 180 degrees about z: x and y change their sign, z stays, in the vertex data and
-#   not by a node's transform. The .spz read back keeps the coordinates of the .ply.
-# Why it matters to a user of this field: a head in camera axes has y down and looks along -z; glTF wants y up and a front
-#   that looks along +z. The turn brings the head upright, but a glTF viewer sees it from behind. Code that turns the head
-#   about x first, as other formats need, gets it upside down.
-# Versions: @playcanvas/splat-transform 3.7.0 (npm), plyfile 1.1.3, numpy 1.26.4, Python 3.11, Node 20. Date: 2026-11-29.
+# Behaviour: the .glb alone is turned by 180 degrees about z: x and y change their sign, z stays, in the vertex data
+#   and not by a node's transform. The .spz read back keeps the coordinates of the .ply.
+# Why it matters to a user of this field: a head in camera axes has y down and looks along -z; glTF wants y up and a
+#   front that looks along +z. The turn brings the head upright, but a glTF viewer sees it from behind. Code that turns
+#   the head about x first, as other formats need, gets it upside down.
+# Versions: @playcanvas/splat-transform 3.7.0 (npm), plyfile 1.1.3, numpy 1.26.4, Python 3.11, Node 20. Date:
+#   2026-11-29.
 set -euo pipefail
 
 work=$(mktemp -d)

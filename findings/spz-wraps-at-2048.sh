@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Guess: SPZ stores positions in 24 bits of the scene's own bounding box, as .compressed.ply does, so units do not matter.
+# Guess: SPZ stores positions in 24 bits of the scene's own bounding box, as .compressed.ply does, so units do not
+#   matter.
 # Behaviour: they are fixed-point numbers of 1/4096 unit. In metres a head's Gaussians move by up to 0.12 mm; in
 #   millimetres everything beyond 2,048 mm is stored modulo 4,096, so x = 2100 comes back as -1996. gaussforge wraps
 #   without a word; gsply clips such a position to 2,048 in the same file format, also without a word.
-# Why it matters to a user of this field: face trackers and scanners work in millimetres with the camera at the origin,
-#   and a subject beyond two metres is common. Centre the head and convert the unit before writing SPZ.
+# Why it matters to a user of this field: face trackers and scanners work in millimetres with the camera at the
+#   origin, and a subject beyond two metres is common. Centre the head and convert the unit before writing SPZ.
 # Versions: gaussforge 0.6.0, gsply 0.4.6, plyfile 1.1.3, numpy 1.26.4, Python 3.11. Date: 2026-11-29.
 set -euo pipefail
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Guess: UsdGeom.BBoxCache computes the bounds of a ParticleField3DGaussianSplat from its positions and scales, as it does
-#   for Points from positions and widths.
-# Behaviour: usd-core has the schema but no extent function for it. ComputeExtentFromPlugins() returns None and the cache
-#   an empty box, without a warning; only an authored "extent" is seen. Points with the same data get their box.
+# Guess: UsdGeom.BBoxCache computes the bounds of a ParticleField3DGaussianSplat from its positions and scales, as it
+#   does for Points from positions and widths.
+# Behaviour: usd-core has the schema but no extent function for it. ComputeExtentFromPlugins() returns None and the
+#   cache an empty box, without a warning; only an authored "extent" is seen. Points with the same data get their box.
 # Why it matters to a user of this field: a host frames, culls and places a head by these bounds. A head without an
 #   authored extent counts as empty. Write positions plus and minus three standard deviations as extent.
 # Versions: usd-core 26.11, Python 3.11. Date: 2026-11-29.

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Guess: WebDataset reads a tar that GNU tar made of a sample folder, or complains about a member it cannot read.
-# Behaviour: hard-linked files are stored by GNU tar as links without data, and WebDataset skips a link in silence. The
-#   sample arrives without that field. tarfile.extractfile() and tar itself do follow such links.
-# Why it matters to a user of this field: data sets share one file among samples by hard links: a calibration, a neutral
-#   face, a still that repeats. Each use but the first is missing, and code with optional fields trains on without it.
-#   Make tars with --hard-dereference.
+# Behaviour: hard-linked files are stored by GNU tar as links without data, and WebDataset skips a link in silence.
+#   The sample arrives without that field. tarfile.extractfile() and tar itself do follow such links.
+# Why it matters to a user of this field: data sets share one file among samples by hard links: a calibration, a
+#   neutral face, a still that repeats. Each use but the first is missing, and code with optional fields trains on
+#   without it. Make tars with --hard-dereference.
 # Versions: webdataset 1.0.2, numpy 1.26.4, Python 3.11, GNU tar. Date: 2026-11-29.
 set -euo pipefail
 
@@ -31,7 +31,8 @@ import webdataset
 
 
 def fields(path):
-    return [sorted(name for name in sample if not name.startswith("_")) for sample in webdataset.WebDataset(path, shardshuffle=False)]
+    samples = webdataset.WebDataset(path, shardshuffle=False)
+    return [sorted(name for name in sample if not name.startswith("_")) for sample in samples]
 
 
 linked, copied = fields("linked.tar"), fields("copied.tar")

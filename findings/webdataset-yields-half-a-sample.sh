@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
 # Guess: WebDataset raises an error for a shard whose copy was cut short, as it does when the cut is inside a member.
-# Behaviour: a cut at the end of a member is not noticed, though the end-of-archive blocks are missing. The last sample
-#   arrives with the fields that were written before the cut, and the loop ends as if the shard were complete.
-# Why it matters to a user of this field: uploads stop at multiples of the 512-byte tar blocks more often than chance has
-#   it, since writers flush member by member. A picture without its track then enters a batch, or fails far from the cause.
-#   Check the size or a checksum of a shard before reading it.
+# Behaviour: a cut at the end of a member is not noticed, though the end-of-archive blocks are missing. The last
+#   sample arrives with the fields that were written before the cut, and the loop ends as if the shard were complete.
+# Why it matters to a user of this field: a writer that is stopped between two members leaves such a shard. A picture
+#   without its track then enters a batch, or fails far from the cause. Check the size or a checksum of a shard first.
 # Versions: webdataset 1.0.2, numpy 1.26.4, Python 3.11. Date: 2026-11-29.
 set -euo pipefail
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from cluster.registry import mlflow_client, spool
 from cluster.storage import storage
+from cluster.storage.remote import request
 from heads.raster.registry import rendering_check
 
 MEDIAPIPE = "0.10.21"  # the last one whose wheel holds its models
@@ -179,7 +180,8 @@ def check_speech() -> Check:
 
 def check_rendering() -> Check:
     """Which backend will render."""
-    return Check(**rendering_check())
+    found = rendering_check()
+    return Check(name="rendering", ok=bool(found["ok"]), detail=str(found["detail"]), fix=str(found["fix"]))
 
 
 # ------------------------------------------------------------------------------------------------ services
@@ -208,8 +210,6 @@ def check_s3() -> Check:
 
 
 def _ask_store() -> None:
-    from cluster.storage.remote import request
-
     before = {name: os.environ.get(name) for name in ("HEADSTART_STORAGE_RETRIES", "HEADSTART_STORAGE_TIMEOUT")}
     os.environ.update(HEADSTART_STORAGE_RETRIES="1", HEADSTART_STORAGE_TIMEOUT="5")
     try:

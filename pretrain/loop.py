@@ -119,7 +119,8 @@ class Trainer:
         config = self.config
         torch.manual_seed(derive(config.seed, "weights"))
         self.engine = Engine(config.engine)
-        self.step, self.samples, self.losses = 0, 0, []
+        self.step, self.samples = 0, 0
+        self.losses: list[float] = []
         objective = task.objective()
         optimizer = torch.optim.AdamW(
             task.groups(objective),
@@ -154,8 +155,8 @@ class Trainer:
         self.model = self.engine.prepare(self._fresh_objective, self._optimizer, self._scheduler)
         if checkpoint is not None:
             self._load(checkpoint)
-        self.batches = Prefetcher(self.reader, self.config.prefetch)
-        self._incoming = self.meter.data(iter(lambda: self.batches.next(), None))
+        self.batches = batches = Prefetcher(self.reader, self.config.prefetch)
+        self._incoming = self.meter.data(iter(lambda: batches.next(), None))
 
     def save(self) -> str:
         """Write the complete state; returns the checkpoint's URL. Collective: every rank calls it."""
@@ -179,7 +180,7 @@ class Trainer:
             "prior": self.task.name,
             "step": self.step,
             "samples": self.samples,
-            "reader": self.batches.state,
+            "reader": self.batches.state if self.batches else self.reader.state_dict(),
             "config": to_dict(self.config),
             "dataset": self.task.train.fingerprint,
             # Everything random is derived from (seed, purpose, step, rank): there is no generator state to keep.
@@ -271,7 +272,9 @@ class Trainer:
             started = time.perf_counter()
             shown.update(self.step, note=f"loss {metrics['loss']:.4g}")
             if self.step % config.log_every == 0 or self.step == config.steps:
-                self._log({**metrics, "lr": self._scheduler.get_last_lr()[0], **self.speed(), **self._rank_times()})
+                self._log(
+                    {**metrics, "lr": float(self._scheduler.get_last_lr()[0]), **self.speed(), **self._rank_times()}
+                )
             if self.engine.any(bool(self.context.should_stop())):
                 if saved_at != self.step:
                     self._report(self.save(), metrics)

@@ -29,8 +29,8 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
     decay = min(decay, (1 + step) / (10 + step))
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(new.detach().to(kept.dtype), 1 - decay)
-    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(new)
+    for held, now in zip(average.buffers(), model.buffers(), strict=True):
+        held.copy_(now)
 
 
 @torch.no_grad()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from configs import InputError
+from heads.rig import Rig
+from pretrain.data.rigs import recorded_rig
 from shards.read.dataset import Dataset
+from shards.read.view import View
+
+Objective = TypeVar("Objective", bound=nn.Module)
 
 
 @dataclass(kw_only=True)
@@ -66,7 +72,7 @@ def _cell(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-class Task:
+class Task(Generic[Objective]):
     """One prior's side of the training loop.
 
     Args:
@@ -85,7 +91,16 @@ class Task:
     def __init__(self, config: Any, train: Dataset, held: Dataset) -> None:
         self.config, self.train, self.held = config, train, held
 
-    def view(self, *, training: bool) -> Callable[..., dict[str, Any]]:
+    @cached_property
+    def rig(self) -> Rig:
+        """The one whose coefficients the dataset holds.
+
+        Raises:
+            InputError: its files are not here.
+        """
+        return recorded_rig(self.train.rig, f"dataset {self.train.url}")
+
+    def view(self, *, training: bool) -> View:
         """The function that turns a sample into the entries of a batch; augments when ``training``."""
         raise NotImplementedError
 
@@ -94,42 +109,47 @@ class Task:
         """The part of ``dataset`` that this task can learn from; all of it unless a task says otherwise."""
         return dataset
 
-    def objective(self) -> nn.Module:
+    def objective(self) -> Objective:
         """A module whose ``forward(batch)`` returns ``(loss, metrics)``: a scalar and named detached scalars."""
         raise NotImplementedError
 
-    def prepare(self, objective: nn.Module) -> None:
+    def prepare(self, objective: Objective) -> None:
         """Closed-form beginnings from the training people (statistics, linear parts).
 
         Called on the main rank alone; the other ranks get what it changed, and so do later runs with the same people
         and configuration (:mod:`pretrain.beginnings`).
         """
 
-    def groups(self, objective: nn.Module) -> list[dict[str, Any]]:
+    def groups(self, objective: Objective) -> list[dict[str, Any]]:
         """Parameter groups for AdamW: vectors (gains, offsets) and embeddings are not decayed."""
         decay = [p for p in objective.parameters() if p.requires_grad and p.ndim > 1]
         rest = [p for p in objective.parameters() if p.requires_grad and p.ndim <= 1]
         return [{"params": decay}, {"params": rest, "weight_decay": 0.0}]
 
-    def validate(self, objective: nn.Module) -> dict[str, float]:
+    def validate(self, objective: Objective) -> dict[str, float]:
         """Quick figures on the held-out people; repeats bit for bit for equal weights."""
         raise NotImplementedError
 
-    def pictures(self, objective: nn.Module) -> dict[str, np.ndarray]:
+    def pictures(self, objective: Objective) -> dict[str, np.ndarray]:
         """Pictures for the tracker, name to (H, W, 3) uint8."""
         return {}
 
-    def evidence(self, objective: nn.Module) -> Evidence:
+    def evidence(self, objective: Objective) -> Evidence:
         """The end-of-run comparison with doing without this prior."""
         raise NotImplementedError
 
-    def weights(self, objective: nn.Module) -> dict[str, torch.Tensor]:
+    def weights(self, objective: Objective) -> dict[str, torch.Tensor]:
         """What the prior folder holds."""
-        return {name: value.detach().cpu().contiguous() for name, value in objective.state_dict().items()}
+        return tensors_of(objective)
 
     def features(self) -> dict[str, Any] | None:
         """The record of the audio feature that the prior uses (``name, size, weights``), or nothing."""
         return None
+
+
+def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A module's weights and statistics by name, on the CPU."""
+    return {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
 
 
 def check_features(dataset: Dataset, name: str, prior: str) -> int:
@@ -141,8 +161,8 @@ def check_features(dataset: Dataset, name: str, prior: str) -> int:
     if name not in dataset.features:
         raise InputError(
             f"dataset {dataset.url}: {prior} asks for the audio features '{name}' and it holds "
-            f"{', '.join(sorted(dataset.features)) or 'none'}; add them with 'headstart shards build VIDEOS --out "
-            f"{dataset.url} --features {','.join([*sorted(dataset.features), name])}', or set features=NAME to one it has"
+            f"{', '.join(sorted(dataset.features)) or 'none'}; add them with 'headstart shards build --out "
+            f"{dataset.url} --features {name}', or set features=NAME to one it has"
         )
     return int(dataset.features[name])
 
@@ -153,6 +173,5 @@ def feature_record(dataset: Dataset, name: str, prior: str) -> dict[str, Any]:
     Raises:
         InputError: the dataset was built without it.
     """
-    size = check_features(dataset, name, prior)
-    record = getattr(dataset, "feature_records", {}).get(name) or {}
-    return {"name": name, "size": size, "weights": record.get("weights")}
+    check_features(dataset, name, prior)
+    return dict(dataset.feature_records[name])

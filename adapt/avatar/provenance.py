@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
@@ -13,6 +14,7 @@ from configs.machine import package_version
 # IPTC's term for media made by a trained model; C2PA assertions use the same URL.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
+STATEMENT = re.compile(r"Synthetic video made by (?P<creator>.+) with (?P<tool>headstart \S+), avatar '(?P<avatar>.*)'")
 # Where the record stands: our own key, and one of the few that survive remuxing by other programs.
 RECORD_KEYS = ("headstart_provenance", "description")
 
@@ -88,7 +90,8 @@ class Provenance:
 def parse_tags(tags: dict[str, str]) -> dict[str, object] | None:
     """The statement found in container or PNG metadata, ``None`` where there is none.
 
-    Keys are read without case: Matroska and WebM write them in capitals.
+    Keys are read without case: Matroska and WebM write them in capitals. QuickTime files keep the comment alone, of which
+    creator, tool and avatar are read.
     """
     lowered = {key.lower(): value for key, value in tags.items()}
     for key in RECORD_KEYS:
@@ -98,4 +101,5 @@ def parse_tags(tags: dict[str, str]) -> dict[str, object] | None:
             continue
         if isinstance(record, dict) and "synthetic" in record:
             return record
-    return None
+    said = STATEMENT.match(lowered.get("comment", ""))
+    return None if said is None else {"synthetic": True, "statement": said.group(0), **said.groupdict()}

@@ -12,8 +12,7 @@ not this one, and a ridge regression on the clip this one alone, the avatar spea
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -44,8 +43,7 @@ def person_driver(
     record: Mapping[str, Any],
     rig: Rig,
     *,
-    finetune: bool = True,
-    seconds: float = 8.0,
+    steps: Iterable[object] = (),
     seed: int = 0,
 ) -> PriorDriver:
     """What speaks for this person: the mean of the prior's voice and, from a few seconds of clip on, a regression on it.
@@ -53,9 +51,9 @@ def person_driver(
     Args:
         clip: tracked, with the audio features that the prior was trained on.
         record: the prior's, as ``avatar.json`` keeps it.
-        seconds: wall-clock limit of the fine-tuning; the style search comes before it.
+        steps: one item for each step that the fine-tuning may take; it ends early when nothing is gained.
     """
-    voice = person_voice(prior, clip, record, rig, finetune=finetune, seconds=seconds, seed=seed)
+    voice = person_voice(prior, clip, record, rig, steps=steps, seed=seed)
     features, expression = clip.features(), clip.track["expression"]
     if len(features) < CHOICE_FRAMES:
         return voice
@@ -68,8 +66,7 @@ def person_voice(
     record: Mapping[str, Any],
     rig: Rig,
     *,
-    finetune: bool = True,
-    seconds: float = 8.0,
+    steps: Iterable[object] = (),
     seed: int = 0,
 ) -> PriorDriver:
     """The prior in the clip's speaking style, fine-tuned where that helps on the clip's last seconds, calibrated."""
@@ -78,8 +75,8 @@ def person_voice(
     # The closed form alone: steps beyond it take seconds of a minute and brought no speaker nearer (eight tried).
     style = prior.find_style(features, track, iterations=0, seed=seed)
     changed: tuple[str, ...] = ()
-    if finetune and len(features) >= CHOICE_FRAMES:
-        changed = _finetune(prior, style, features, track, seconds, seed)
+    if len(features) >= CHOICE_FRAMES:
+        changed = _finetune(prior, style, features, track, steps, seed)
     voice = PriorDriver(prior, style, label=str(record.get("version", "")), changed=changed, seed=seed)
     # Weights that were fitted on the first part flatter themselves there.
     first = int(len(features) * (1 - HELD_SHARE)) if changed else 0
@@ -123,11 +120,11 @@ def _finetune(
     style: np.ndarray,
     features: np.ndarray,
     track: dict[str, np.ndarray],
-    seconds: float,
+    steps: Iterable[object],
     seed: int,
 ) -> tuple[str, ...]:
     """Train all but the audio encoder; returns the names of the weights that changed (none, if that was best)."""
-    end, cut = time.monotonic() + seconds, int(len(features) * (1 - HELD_SHARE))
+    cut = int(len(features) * (1 - HELD_SHARE))
     # What listens and what was solved in closed form stay; only the transformer that imagines the face moves.
     encoder = set(map(id, prior.audio_encoder.parameters()))
     trained = {n: p for n, p in prior.model.named_parameters() if id(p) not in encoder and "styles." not in n}
@@ -138,15 +135,25 @@ def _finetune(
     before, best = copy.deepcopy(prior.state_dict()), None
     best_error, patience = _error(prior, style, features[cut:], track["expression"][cut:]), PATIENCE
     optimizer = torch.optim.AdamW(list(trained.values()), lr=RATE, weight_decay=0.0)
-    rng, step = np.random.default_rng(seed), 0
-    while time.monotonic() < end and patience:
+    rng, step, checked = np.random.default_rng(seed), 0, 0
+
+    def better() -> bool:
+        nonlocal best, best_error, checked
+        checked, error = step, _error(prior, style, features[cut:], track["expression"][cut:])
+        found = error < best_error
+        if found:
+            best, best_error = copy.deepcopy(prior.state_dict()), error
+        return found
+
+    for _ in steps:
         _step(prior, optimizer, style, features[:cut], track, rng)
         step += 1
         if step % CHECK_EVERY == 0:
-            error = _error(prior, style, features[cut:], track["expression"][cut:])
-            patience = PATIENCE if error < best_error else patience - 1
-            if error < best_error:
-                best, best_error = copy.deepcopy(prior.state_dict()), error
+            patience = PATIENCE if better() else patience - 1
+        if not patience:
+            break
+    if step > checked:
+        better()
     prior.load_state_dict(before if best is None else best)
     for parameter in prior.model.parameters():
         parameter.requires_grad_(False)

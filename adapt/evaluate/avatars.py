@@ -18,6 +18,7 @@ from adapt.evaluate.measures.base import Tools
 from adapt.evaluate.measures.registry import columns
 from adapt.evaluate.scoring import Scorer
 from configs import InputError, progress
+from shards.features import open_feature
 from shards.media.encode import VideoWriter
 from shards.media.probe import video_info
 from shards.media.rates import FPS
@@ -63,13 +64,16 @@ def scored(
 def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Clip:
     """Test frames tracked with the training frames' crop and shape."""
     trained = avatar.document["clip"]
+    left, top, right, bottom = (int(v) for v in trained["crop_box"])
     return track_clip(
         video,
         start=first,
         frames=count,
         size=avatar.size,
-        crop_box=tuple(trained["crop_box"]),
+        crop_box=(left, top, right, bottom),
         identity=np.array(trained["identity"], np.float32),
+        feature=open_feature(avatar.document["features"]),
+        rig=avatar.rig.source,
     )
 
 

@@ -8,28 +8,28 @@ from adapt.avatar.avatar import Avatar
 from adapt.clip import Clip
 from adapt.drivers.base import Bounds
 from adapt.drivers.base import drive as drive_by_sound
-from adapt.models.drive import DRIVEN, Drive, drive_of, feature_windows
 from adapt.talk.silence import rested
+from heads.person.inputs import TRACKED, HeadInputs, feature_windows, head_inputs
 
 
-def track_drive(avatar: Avatar, clip: Clip) -> tuple[Drive | None, str]:
+def track_drive(avatar: Avatar, clip: Clip) -> tuple[HeadInputs | None, str]:
     """Expression and pose as tracked in the test frames."""
-    drive = drive_of({name: clip.track[name] for name in DRIVEN}, avatar.device)
+    drive = head_inputs({name: clip.track[name] for name in TRACKED}, avatar.device)
     return _with_sound(avatar, clip, drive)
 
 
-def audio_drive(avatar: Avatar, clip: Clip) -> tuple[Drive | None, str]:
+def audio_drive(avatar: Avatar, clip: Clip) -> tuple[HeadInputs | None, str]:
     """Expression from the test sound; pose, eyelids and gaze from the test frames, which no sound tells."""
     if not clip.has_sound:
         return None, "the test part of the clip has no sound"
     moved = drive_by_sound(avatar.driver, clip.features())
-    track = {name: clip.track[name].copy() for name in DRIVEN}
+    track = {name: clip.track[name].copy() for name in TRACKED}
     bounded = Bounds(avatar.track["expression"])(moved["expression"][: len(clip)])
     track["expression"] = rested(bounded, clip.audio, avatar.track)
-    return _with_sound(avatar, clip, drive_of(track, avatar.device))
+    return _with_sound(avatar, clip, head_inputs(track, avatar.device))
 
 
-def _with_sound(avatar: Avatar, clip: Clip, drive: Drive) -> tuple[Drive | None, str]:
+def _with_sound(avatar: Avatar, clip: Clip, drive: HeadInputs) -> tuple[HeadInputs | None, str]:
     if not avatar.model.uses_audio:
         return drive, ""
     if not clip.has_sound:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -11,25 +11,36 @@ from torch import Tensor
 
 from adapt.clip import Clip
 from adapt.models.base import HeadModel
-from adapt.models.drive import DRIVEN, Drive, drive_of
 from adapt.priors import Priors
+from heads.geometry.rotation import rotation_to_euler
+from heads.person.backdrop import Backdrop
+from heads.person.inputs import TRACKED, HeadInputs, head_inputs, pose_vectors
+from heads.rig import Rig
+
+C = TypeVar("C", covariant=True)
+# Frames that body and background are begun from: more tell little new and take longer.
+PICTURES = 60
+# A clip that has grown by this factor since body and background were begun shows more of how the body moves.
+GROWN, GROWN_BETWEEN_STAGES = 1.2, 1.5
 
 
 @dataclass
-class Context:
+class Context(Generic[C]):
     """One adaptation's circumstances.
 
     Attributes:
-        clip: its training frames, perhaps still growing; rig: on ``device``.
+        clip: its training frames, perhaps still growing.
+        rig: on ``device``.
         frames: how many training frames there will be.
-        pictured: how many there were when the backdrop was begun.
-        config: the recipe's ``Config``; priors: what ``--prior`` opened.
+        config: the recipe's ``Config``.
+        priors: what ``--prior`` opened.
+        pictured: how many frames there were when the backdrop was begun.
     """
 
     clip: Clip
-    rig: Any
+    rig: Rig
     frames: int
-    config: Any
+    config: C
     priors: Priors
     device: torch.device
     seed: int = 0
@@ -46,32 +57,35 @@ class Context:
         return torch.from_numpy(np.array(self.clip.identity))
 
     def tracked(self) -> dict[str, np.ndarray]:
-        """What drives a head in all frames tracked so far."""
-        return {name: self.clip.track[name].copy() for name in DRIVEN} | {"intrinsics": self.clip.intrinsics}
+        """What moves a head in all frames tracked so far."""
+        return {name: self.clip.track[name].copy() for name in TRACKED} | {"intrinsics": self.clip.intrinsics}
 
-    def drive(self) -> Drive:
+    def inputs(self) -> HeadInputs:
         """All frames tracked so far, without sound."""
-        return drive_of(self.tracked(), self.device)
+        return head_inputs(self.tracked(), self.device)
 
-    def start_backdrop(self, backdrop: Any) -> None:
-        """Body and background from up to 60 of the frames tracked so far."""
+    def start_backdrop(self, backdrop: Backdrop) -> None:
+        """Body and background from some of the frames tracked so far."""
         clip, self.pictured = self.clip, len(self.clip)
-        some = np.unique(np.linspace(0, self.pictured - 1, 60).astype(int))
+        some = np.unique(np.linspace(0, self.pictured - 1, PICTURES).astype(int))
         mattes = (clip.mattes(some) * 255).astype(np.uint8)
         heads = torch.from_numpy(clip.masks(some)["head"])
-        poses = HeadModel.pose_condition(self.drive().pick(some)).to(backdrop.center.device)
-        backdrop.initialise(clip.frames(some), mattes, heads, range(len(some)), poses)
+        poses = pose_vectors(self.inputs().pick(some).vectors).to(backdrop.center.device)
+        backdrop.initialise(list(clip.frames(some)), list(mattes), heads, range(len(some)), poses)
 
     def complete_backdrop(self, model: HeadModel) -> None:
-        """Body and background anew, once the whole clip is tracked: how a body moves takes all of its poses to know."""
-        if len(self.clip) > 1.2 * self.pictured:
-            model.backdrop.calibrate(model.pose_condition(self.drive()))
+        """Start body and background again once the whole clip is tracked: only all poses show how the body moves."""
+        if len(self.clip) > GROWN * self.pictured:
+            model.backdrop.calibrate(pose_vectors(self.inputs().vectors))
+            self.start_backdrop(model.backdrop)
+
+    def update_backdrop(self, model: HeadModel) -> None:
+        """The same between stages, while the clip is still growing; the pose's usual range stays."""
+        if len(self.clip) > GROWN_BETWEEN_STAGES * self.pictured:
             self.start_backdrop(model.backdrop)
 
     def frontal_frame(self) -> int:
         """The frame that sees most of the face: nearest to no yaw and pitch, among those tracked so far."""
-        from heads.geometry.rotation import rotation_to_euler
-
         return int((rotation_to_euler(self.clip.track["rotation"])[:, :2] ** 2).sum(1).argmin())
 
 

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from adapt.fit.config import RecipeConfig, RiggedConfig
 from adapt.fit.context import Context, auto_resolution
-from adapt.models.drive import DRIVEN
 from adapt.models.rigged import RiggedHead
+from heads.gaussians.uv import UVGaussians
 from heads.geometry.rotation import rotation_to_euler
 from heads.measures.face import lip_gap
-from heads.person.inputs import frame_vectors
+from heads.person.inputs import TRACKED, frame_vectors
 from heads.person.talking_head import HeadConfig
+from pretrain.expression_visual.inference import ExpressionVisualPrior
 
 COLOR = slice(10, 13)
-
 
 # Lip gap in eye distances from which on a frame shows the inside of the mouth.
 OPEN_GAP = 0.2
@@ -26,7 +27,9 @@ OPEN_GAP = 0.2
 VISIBLE_DEPTH = 1.2
 
 
-def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, appearance_basis: bool = False) -> RiggedHead:
+def build_rigged(
+    context: Context[RiggedConfig], parts: HeadConfig, *, residual: bool, appearance_basis: bool = False
+) -> RiggedHead:
     """A rigged head for the clip, its map from the prior where one is given and switched on.
 
     Args:
@@ -36,7 +39,7 @@ def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, appeara
         appearance_basis: whether the map follows pose and expression as the prior knows it from other people.
     """
     config = context.config
-    prior = context.priors.get("expression-visual") if config.visual_prior else None
+    prior = context.priors.visual if config.visual_prior else None
     resolution = config.resolution or auto_resolution(context.clip.size)
     model = RiggedHead(
         context.clip.size,
@@ -58,22 +61,28 @@ def build_rigged(context: Context, parts: HeadConfig, *, residual: bool, appeara
             maps = from_prior(prior_maps(prior, context, frames), nearest, prior.resolution, model, maps, known)
             if appearance_basis and prior.appearance_basis.rank:
                 shared = prior.appearance_basis
-                vectors = frame_vectors({name: context.clip.track[name][frames] for name in DRIVEN})
+                vectors = frame_vectors({name: context.clip.track[name][frames] for name in TRACKED})
                 model.talking.add_appearance_basis(shared.rank, shared.rows).take(shared, vectors, nearest)
         set_maps(model, maps)
     return model.to(context.device)
+
+
+def calibrate(model: RiggedHead, context: Context[RiggedConfig]) -> None:
+    """Once more frames are tracked: what is usual in this clip, and the body and background that they show."""
+    model.talking.calibrate(context.tracked())
+    context.update_backdrop(model)
 
 
 def set_maps(model: RiggedHead, maps: Tensor) -> None:
     """Replace the UV map's texels by ``[N, 14]``."""
     head = model.talking
     parameters = (head.offsets, head.quats, head.log_scales, head.colors, head.opacities)
-    for part, parameter in zip(maps.split([3, 4, 3, 3, 1], 1), parameters):
+    for part, parameter in zip(maps.split([3, 4, 3, 3, 1], 1), parameters, strict=True):
         parameter.copy_(part)
     model.start = maps.clone()
 
 
-def reference_frames(context: Context, frame: int) -> list[int]:
+def reference_frames(context: Context[RecipeConfig], frame: int) -> list[int]:
     """The frontal frame and those that show what it hides: widest open mouth, head turned farthest to either side."""
     track = context.clip.track
     yaw = rotation_to_euler(track["rotation"])[:, 0]
@@ -81,10 +90,10 @@ def reference_frames(context: Context, frame: int) -> list[int]:
     return list(dict.fromkeys([frame, *map(int, others)]))
 
 
-def prior_maps(prior, context: Context, frames: list[int]) -> Tensor:
+def prior_maps(prior: ExpressionVisualPrior, context: Context[RecipeConfig], frames: list[int]) -> Tensor:
     """What the expression-visual prior makes of up to four frames."""
     clip = context.clip
-    track = {name: clip.track[name][frames] for name in DRIVEN}
+    track = {name: clip.track[name][frames] for name in TRACKED}
     track["intrinsics"], track["identity"] = clip.intrinsics, np.array(clip.identity)
     return prior.predict(clip.frames(frames), clip.mattes(frames), track).float().cpu()
 
@@ -108,8 +117,6 @@ def nearest_texels(resolution: int, model: RiggedHead) -> Tensor:
     """Of each of the model's texels the nearest one ``[N]`` of the same region in a map of another resolution."""
     if resolution == model.resolution:
         return torch.arange(model.talking.n)
-    from heads.gaussians.uv import UVGaussians
-
     source = UVGaussians(model.rig, resolution)
     place, target = (
         (source.texels.float() + 0.5) / resolution,
@@ -127,7 +134,7 @@ def mouth_texels(model: RiggedHead) -> Tensor:
     return torch.isin(model.talking.uv.regions.cpu(), torch.tensor(inside))
 
 
-def hidden_mouth(model: RiggedHead, context: Context) -> Tensor:
+def hidden_mouth(model: RiggedHead, context: Context[RecipeConfig]) -> Tensor:
     """Texels ``[N]`` of the inside of a mouth that no frame so far opens: the pixels there are the lips'."""
     shown = float(lip_gap(context.clip.track["landmarks"]).max()) > OPEN_GAP
     return mouth_texels(model) & (not shown)
@@ -145,7 +152,7 @@ def texture_known(texture: Tensor) -> Tensor:
     return (texture[:, COLOR] != values[counts.argmax()]).any(1)
 
 
-def texture_maps(model: RiggedHead, context: Context, frame: int) -> Tensor:
+def texture_maps(model: RiggedHead, context: Context[RecipeConfig], frame: int) -> Tensor:
     """Neutral Gaussians with the colours of the pixels that they project to in one frame.
 
     The inside of the mouth takes those of the frame that opens it widest.
@@ -154,18 +161,18 @@ def texture_maps(model: RiggedHead, context: Context, frame: int) -> Tensor:
     everywhere = torch.ones(len(maps), dtype=torch.bool)
     widest = int(lip_gap(context.clip.track["landmarks"]).argmax())
     for texels, seen_in in ((everywhere, frame), (mouth_texels(model), widest)):
-        one = context.drive().to("cpu").pick([seen_in])
+        one = context.inputs().to("cpu").pick([seen_in])
         maps[texels, COLOR] = frame_colors(context, model.gaussians(one).means[0], seen_in)[texels]
     return maps
 
 
-def frame_colors(context: Context, points: Tensor, frame: int) -> Tensor:
+def frame_colors(context: Context[RecipeConfig], points: Tensor, frame: int) -> Tensor:
     """Colours ``[N, 3]`` that points of head space ``[N, 3]`` have in one frame of the clip.
 
     Points that face away, or fall off the head, take the mean colour of what is head but not face (hair).
     """
     batch = context.clip.batch([frame])
-    one = context.drive().to("cpu").pick([frame])
+    one = context.inputs().to("cpu").pick([frame])
     camera = (points @ one.rotation[0].T + one.translation[0]) @ context.intrinsics.T
     grid = (camera[:, :2] / camera[:, 2:] / context.clip.size * 2 - 1)[None, None]
     layers = torch.cat([batch.image, batch.matte * batch.masks["head"]], -1).permute(0, 3, 1, 2)

@@ -1,15 +1,17 @@
 """The optimisation loop that all recipes share: sample a frame, render, compare, step; measure, save, show.
 
 One frame a step: on a CPU the time of a step is that of its pixels, and fresh poses teach more than large batches.
+
+A run of steps repeats bit for bit on one machine, also when it was interrupted: what a step draws follows from the
+seed and the step's number, and :meth:`Fit.state` holds the rest.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,106 +19,99 @@ from torch import Tensor
 
 from adapt.budget import Clock
 from adapt.clip import Batch, Clip
+from adapt.fit.config import RecipeConfig
+from adapt.fit.context import Context
+from adapt.fit.losses import Loss
+from adapt.fit.optimizers import Group, Optimizers
+from adapt.fit.sampling import Sampler, next_frame
+from adapt.fit.schedule import FLOOR, cosine
+from adapt.fit.state import Place, seed_step
 from adapt.fit.track_refinement import TrackRefinement
-from adapt.models.base import HeadModel, Rendered, head_window
-from adapt.models.drive import DRIVEN, Drive, drive_of, feature_windows
+from adapt.models.base import HeadModel, head_window
+from adapt.models.inpainting import Inpainting
+from configs.progress import Task
+from heads.gaussians.free import Densifier
+from heads.measures.image import psnr
+from heads.person.inputs import TRACKED, HeadInputs, feature_windows, head_inputs
 
-if TYPE_CHECKING:
-    from heads.gaussians.free import Densifier
-
-Loss = Callable[[Rendered, Batch], Tensor]
-SAVE_EVERY = 15.0
-MEASURE_EVERY = 6.0
+SAVE_EVERY = 15.0  # seconds of wall clock
+MEASURE_EVERY = 6.0  # seconds of wall clock
 MEASURED_FRAMES = 3
 
 
-class Optimizers:
-    """One Adam for parameters of fixed size and, beside it, those of a densifier, whose parameters come and go."""
-
-    def __init__(self, groups: list[dict], device: torch.device, densifier: Densifier | None) -> None:
-        self.main = None
-        if groups:
-            fused = device.type in ("cpu", "cuda")
-            self.main = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-12, fused=fused)
-        self.densifier = densifier
-
-    def _all(self) -> list[torch.optim.Optimizer]:
-        own = [] if self.densifier is None else list(self.densifier.optimizers.values())
-        return ([self.main] if self.main is not None else []) + own
-
-    @property
-    def param_groups(self) -> list[dict]:
-        """Groups of all of them."""
-        return [group for optimizer in self._all() for group in optimizer.param_groups]
-
-    def state_of(self, parameter: Tensor) -> dict:
-        """Adam's moments of a parameter, a live dictionary."""
-        for optimizer in self._all():
-            if any(parameter is p for group in optimizer.param_groups for p in group["params"]):
-                return optimizer.state[parameter]
-        raise KeyError("no optimiser holds this parameter")
-
-    def zero_grad(self) -> None:
-        for optimizer in self._all():
-            optimizer.zero_grad(set_to_none=True)
-
-    def step(self) -> None:
-        # The densifier steps its own after it has looked at the gradients.
-        if self.main is not None:
-            self.main.step()
+class Stopped(Exception):
+    """A signal asked the run to end: the step is finished, the state is whole, and no further stage begins."""
 
 
 @dataclass
 class Fit:
-    """State of one adaptation.
+    """One adaptation's model and the loop over it.
 
     Attributes:
-        clip: the training frames; held: frames of it that no step sees, for the progress line.
+        held: training frames that no step sees, for the progress line.
         save: called now and then, between steps, to put the present avatar on disk.
-        shrink: steps see frames at one so-manieth of the size; only for models that can render so.
-        report: called with a line's content: stage, iterations, seconds left, PSNR of the held-out frames.
-        tracked: called once, between steps, when the whole clip is tracked.
+        task: is told how far the budget is spent.
+        restored: what :meth:`state` gave in the run that is resumed.
+        exact: whether the budget is that of the resumed run, so that stages go on where they stood. With another
+            budget they go on by the share of it that is spent.
+        shrink: steps see frames at this fraction of the side (2: half); only for models that can render so.
+        history: ``(seconds, PSNR)`` of the held-out frames' faces.
     """
 
     model: HeadModel
-    clip: Clip
+    context: Context[RecipeConfig]
     clock: Clock
-    device: torch.device
     held: np.ndarray
-    seed: int = 0
-    save: Callable[[Fit], None] | None = None
-    report: Callable[[dict], None] | None = None
-    tracked: Callable[[], None] | None = None
-    features: Tensor | None = None
+    save: Callable[[], object] | None = None
+    task: Task | None = None
+    restored: Mapping[str, Tensor] = field(default_factory=dict)
+    exact: bool = False
     shrink: int = 1
     history: list[tuple[float, float]] = field(default_factory=list)
-    optimizers: dict[str, Optimizers] = field(default_factory=dict)
-    restored: dict[str, Tensor] = field(default_factory=dict)
-    _last_save: float = 0.0
-    _last_measure: float = 0.0
-    _driven: Drive | None = None
-    _order: list[int] = field(default_factory=list)
+    optimizers: tuple[str, Optimizers] | None = None
 
     def __post_init__(self) -> None:
-        self.rng = np.random.default_rng((self.seed, self.clock.iterations))
+        self.place = Place.from_tensors(self.restored)
+        self.exact = self.exact and "place/stage" in self.restored
+        self._resumed_at = (self.place.stage, self.place.steps) if self.exact else (-1, 0)
+        self._stages = 0
+        self._inputs: HeadInputs | None = None
+        self._features: Tensor | None = None
         self._last_save = self._last_measure = time.monotonic()
+        if self.place.pictured:
+            self.context.pictured = self.place.pictured
 
-    def inpainting(self) -> torch.nn.Module:
+    @property
+    def clip(self) -> Clip:
+        """The training frames."""
+        return self.context.clip
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.context.device
+
+    def inpainting(self) -> Inpainting:
         """The model's inpainter, made when first asked for."""
-        from adapt.fit.alignment import Inpainting
-
         if self.model.inpainting is None:
+            seed_step(self.context.seed, self.device, "inpainter")
             self.model.inpainting = Inpainting().to(self.device)
-        return self.model.inpainting
+        return cast(Inpainting, self.model.inpainting)
 
-    def start_refinement(self, n_expression: int, frames: int) -> TrackRefinement:
+    def start_refinement(self) -> TrackRefinement:
         """Begin (or after ``--resume`` go on) correcting the tracks of the training frames."""
-        refinement = TrackRefinement(frames, n_expression).to(self.device)
-        saved = {key.removeprefix("refine/"): t for key, t in self.restored.items() if key.startswith("refine/")}
+        refinement = TrackRefinement(self.context.frames, self.context.rig.n_expression).to(self.device)
+        saved = _under("refine/", self.restored)
         if saved.keys() == refinement.state_dict().keys():
             refinement.load_state_dict(saved)
         self.model.refine_with(refinement)
         return refinement
+
+    def once(self, name: str, work: Callable[[], object]) -> None:
+        """Do something once in an adaptation, however often it is interrupted and resumed."""
+        if name not in self.place.once and not self.clock.stopped:
+            work()
+            self.place.once.add(name)
 
     # --- frames -------------------------------------------------------------------------------------------------
 
@@ -126,21 +121,22 @@ class Fit:
         frames = np.arange(len(self.clip))
         return frames if len(frames) <= len(self.held) + 1 else np.setdiff1d(frames, self.held, assume_unique=True)
 
-    def drive(self, batch: Batch) -> Drive:
+    def inputs(self, batch: Batch) -> HeadInputs:
         """What moved the head in a batch of training frames, as tracked."""
-        if self._driven is None or len(self._driven) < len(self.clip):
-            self._driven = drive_of({name: self.clip.track[name].copy() for name in DRIVEN}, self.device)
-        return self._driven.pick(batch.index.cpu()).with_(features=self.windows(batch.index), index=batch.index)
+        if self._inputs is None or len(self._inputs) < len(self.clip):
+            self._inputs = head_inputs({name: self.clip.track[name].copy() for name in TRACKED}, self.device)
+        return self._inputs.pick(batch.index.cpu()).with_(features=self.windows(batch.index), index=batch.index)
 
     def windows(self, index: Tensor) -> Tensor | None:
-        """Audio rows around frames; ``None`` for a silent clip."""
-        if self.features is None or len(self.features) < len(self.clip):
-            self._extract()
-        return None if self.features is None else feature_windows(self.features, index)
+        """Audio rows around frames; ``None`` for a silent clip, or a model that uses expressions alone."""
+        features = self.features() if self.model.uses_audio else None
+        return None if features is None else feature_windows(features, index)
 
-    def _extract(self) -> None:
-        if self.clip.has_sound:
-            self.features = torch.from_numpy(self.clip.features().astype(np.float32)).to(self.device)
+    def features(self) -> Tensor | None:
+        """Audio rows ``[T, C]`` of the frames so far; ``None`` for a silent clip."""
+        if self.clip.has_sound and (self._features is None or len(self._features) < len(self.clip)):
+            self._features = torch.from_numpy(self.clip.features().astype(np.float32)).to(self.device)
+        return self._features
 
     # --- optimisation -------------------------------------------------------------------------------------------
 
@@ -149,12 +145,13 @@ class Fit:
         name: str,
         begin: float,
         until: float,
-        groups: Iterable[dict],
+        groups: Iterable[Group],
         loss: Loss,
         *,
-        sample: Callable[[float], np.ndarray] | None = None,
+        sample: Sampler | None = None,
+        before: Callable[[float], None] | None = None,
         after: Callable[[float], None] | None = None,
-        floor: float = 0.05,
+        floor: float = FLOOR,
         whole_every: int = 4,
         anneal: tuple[float, float] = (0.0, 1.0),
         densifier: Densifier | None = None,
@@ -164,114 +161,112 @@ class Fit:
         Args:
             groups: Adam groups with ``lr`` (at the stage's start) and ``name``.
             loss: scalar of a rendered batch and the real one.
-            sample: progress -> frame numbers; by default one frame, all frames in random order before any comes again.
-            after: called with the progress after each step (densification, schedules).
+            sample: which frames a step sees; by default one, all frames in random order before any comes again.
+            before: called with the progress before each step (what the step looks at).
+            after: called with the progress after each step (densification).
             floor: learning rates fall along a cosine to this share of their start,
             anneal: between these fractions of the budget: the whole by default.
             whole_every: every so many steps the whole frame is rendered, else the window that holds the head;
                 0: never.
             densifier: of a cloud of free Gaussians to optimise as well; it steps in ``after``.
+
+        Raises:
+            Stopped: a signal asked for the end.
         """
-        groups = [group for group in groups if group["params"]]
-        optimizer: Any = Optimizers(groups, self.device, densifier)
-        rates = [group["lr"] for group in optimizer.param_groups]
-        self.optimizers = {name: optimizer}
-        self._restore(name, optimizer)
-        draw = sample or self._next_frame
-        for progress in self.clock.steps(begin, until):
-            spent = min(1.0, max(0.0, (self.clock.fraction - anneal[0]) / max(1e-9, anneal[1] - anneal[0])))
-            for group, rate in zip(optimizer.param_groups, rates):
-                group["lr"] = rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * spent)))
+        number, self._stages = self._stages, self._stages + 1
+        if number < self._resumed_at[0]:
+            return
+        begun = number == self._resumed_at[0]
+        optimizers = Optimizers(groups, self.device, densifier)
+        optimizers.restore(_under(f"{name}/", self.restored))
+        self.optimizers = (name, optimizers)
+        rates = [group["lr"] for group in optimizers.param_groups]
+        steps = self._resumed_at[1] if begun else 0
+        # Without an exact place, the clock says by the spent share which stages are over.
+        for progress in self.clock.steps(begin, until, begun=begun if self.exact else None):
+            rng = seed_step(self.context.seed, self.device, "step", self.clock.iterations)
+            for group, rate in zip(optimizers.param_groups, rates, strict=True):
+                group["lr"] = rate * cosine(self.clock.fraction, *anneal, floor)
+            if before is not None:
+                before(progress)
+            frames = next_frame(self.place, self.available(), rng) if sample is None else sample(progress, steps, rng)
             whole = bool(whole_every) and self.clock.iterations % whole_every == 0
-            self._step(optimizer, draw(progress), loss, whole)
+            self._step(optimizers, frames, loss, whole)
             if after is not None:
                 after(progress)
+            steps += 1
+            self.place.stage, self.place.steps = number, steps
+            self.clock.tick()
             self._between(name)
-        self.optimizers = {}
+        if self.clock.stopped:
+            raise Stopped(name)
 
-    def _next_frame(self, progress: float) -> np.ndarray:
-        """The next frame of a random order of those that are there."""
-        if not self._order:
-            self._order = self.rng.permutation(self.available()).tolist()
-        return np.array([self._order.pop()])
-
-    def _step(self, optimizer: Optimizers, frames: np.ndarray, loss: Loss, whole: bool) -> None:
+    def _step(self, optimizers: Optimizers, frames: np.ndarray, loss: Loss, whole: bool) -> None:
         batch = self.clip.batch(frames, self.device)
-        drive, batch = self.drive(batch), batch.shrunk(self.shrink)
+        inputs, batch = self.inputs(batch), batch.shrunk(self.shrink)
         window = None
         if not whole:
             window = head_window(batch.track["landmarks"].cpu().numpy(), self.model.size // self.shrink)
-        optimizer.zero_grad()
-        value = loss(self.model(drive, window, self.shrink), batch if window is None else batch.crop(window))
+        optimizers.zero_grad()
+        value = loss(self.model(inputs, window, self.shrink), batch if window is None else batch.crop(window))
         if not torch.isfinite(value):
             # A broken frame (black, all motion blur) must not end the run, nor reach the weights.
             return
         value.backward()
-        optimizer.step()
+        optimizers.step()
 
     # --- between steps ------------------------------------------------------------------------------------------
 
     def _between(self, stage: str) -> None:
-        if self.tracked is not None and self.clip.done:
-            self.tracked()
-            self.tracked = None
+        if self.clip.done:
+            self.once("complete backdrop", lambda: self.context.complete_backdrop(self.model))
+        if self.task is not None:
+            self.task.update(self.clock.fraction)
         now = time.monotonic()
         if now - self._last_measure > MEASURE_EVERY:
             self.measure(stage)
             self._last_measure = time.monotonic()
         if self.save is not None and now - self._last_save > SAVE_EVERY:
-            self.save(self)
+            self.save()
             self._last_save = time.monotonic()
 
     @torch.no_grad()
     def measure(self, stage: str) -> float:
         """Face PSNR (dB) of the held-out frames, uncorrected tracks; NaN before one of them is tracked."""
-        from heads.measures.image import psnr
-
         held = self.held[self.held < len(self.clip)]
         values = []
         for frame in held[:: max(1, len(held) // MEASURED_FRAMES)][:MEASURED_FRAMES]:
-            batch = self.clip.batch([frame], self.device)
-            image = self.model(self.drive(batch).with_(index=None)).image
-            arrays = (t[0].clamp(0, 1).cpu().numpy() for t in (image, batch.image))
-            values.append(psnr(*arrays, batch.masks["face"][0, ..., 0].cpu().numpy()))
+            real, image, mask = self.look(int(frame))
+            values.append(psnr(image, real, mask))
         value = float(np.nanmean(values)) if values else float("nan")
         self.history.append((self.clock.seconds, value))
-        if self.report is not None:
-            self.report(
-                {
-                    "stage": stage,
-                    "iterations": self.clock.iterations,
-                    "fraction": self.clock.fraction,
-                    "seconds_left": self.clock.seconds_left,
-                    "psnr_face": value,
-                }
-            )
+        if self.task is not None:
+            self.task.update(note=f"{stage}, face {value:.2f} dB")
         return value
+
+    @torch.no_grad()
+    def look(self, frame: int) -> tuple[Tensor, Tensor, Tensor]:
+        """A real frame ``[H, W, 3]``, the same rendered as tracked, and the mask of its face ``[H, W]``, on the CPU."""
+        batch = self.clip.batch([frame], self.device)
+        image = self.model(self.inputs(batch).with_(index=None)).image
+        return batch.image[0].cpu(), image[0].clamp(0, 1).cpu(), batch.masks["face"][0, ..., 0].cpu()
 
     # --- state --------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """Adam's moments by stage, group and position, for ``--resume``."""
-        tensors = {}
+        """What ``--resume`` needs beside the weights: place, Adam's moments by stage, track refinement, anchor."""
+        self.place.pictured = self.context.pictured
+        tensors = self.place.tensors()
         if self.model.refiner is not None:
-            tensors = {f"refine/{key}": value for key, value in self.model.refiner.state_dict().items()}
+            tensors |= {f"refine/{key}": value for key, value in self.model.refiner.state_dict().items()}
         start = getattr(self.model, "start", None)
         if start is not None:
-            tensors["anchor"] = start.detach().cpu()
-        for stage, optimizer in self.optimizers.items():
-            for g, group in enumerate(optimizer.param_groups):
-                for p, parameter in enumerate(group["params"]):
-                    for key, value in optimizer.state_of(parameter).items():
-                        tensors[f"{stage}/{g}/{p}/{key}"] = torch.as_tensor(value).detach().cpu()
+            tensors["anchor"] = start
+        if self.optimizers is not None:
+            stage, optimizers = self.optimizers
+            tensors |= {f"{stage}/{key}": value for key, value in optimizers.state().items()}
         return tensors
 
-    def _restore(self, stage: str, optimizer: Optimizers) -> None:
-        for key, value in self.restored.items():
-            if not key.startswith(f"{stage}/"):
-                continue
-            _, g, p, name = key.split("/")
-            parameter = optimizer.param_groups[int(g)]["params"][int(p)]
-            if name == "step" or value.shape == parameter.shape:
-                target = value.to(torch.float32) if name == "step" else value.to(parameter.device, parameter.dtype)
-                optimizer.state_of(parameter)[name] = target.clone()
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

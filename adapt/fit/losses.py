@@ -1,16 +1,23 @@
-"""What the recipes' stages minimise: pixels where it matters, and silhouettes."""
+"""What the recipes' stages minimise: pixels where it matters, silhouettes, and penalties."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from adapt.clip import Batch
+from adapt.fit.config import BranchConfig, RiggedConfig
+from adapt.fit.schedule import anchor_share
+from adapt.fit.track_refinement import TrackRefinement
 from adapt.models.base import Rendered
+from adapt.models.rigged import RiggedHead
 from configs import InputError
 from heads.losses import LPIPS, d_ssim, weighted_mean
+
+Loss = Callable[[Rendered, Batch], Tensor]
+"""A scalar of a rendered batch and the real one."""
 
 
 def pixel_weights(batch: Batch, boosts: Mapping[str, float]) -> Tensor:
@@ -44,6 +51,64 @@ def coverage_loss(rendered: Rendered, batch: Batch) -> Tensor:
     """L1 between the head's coverage and :func:`head_target`."""
     target, sure = head_target(batch)
     return weighted_mean((rendered.alpha - target).abs(), sure)
+
+
+def rigged_loss(config: RiggedConfig, model: RiggedHead, frames: int) -> Loss:
+    """Pixels, silhouette and penalties of a rigged head, for a clip of so many frames."""
+    anchor, boosts = config.anchor * anchor_share(frames), config.boosts()
+
+    def loss(rendered: Rendered, batch: Batch) -> Tensor:
+        value = picture_loss(rendered.image, batch, boosts, config.ssim) + model.penalty()
+        if anchor:
+            value = value + anchor * model.drift()
+        if config.coverage:
+            value = value + config.coverage * coverage_loss(rendered, batch)
+        if isinstance(model.refiner, TrackRefinement):
+            value = value + model.refiner.penalty(batch.index)
+        return value
+
+    return loss
+
+
+def face_branch_loss(config: BranchConfig) -> Loss:
+    """Pixels everywhere but inside the mouth, which is the other branch's, and the silhouette."""
+
+    def loss(rendered: Rendered, batch: Batch) -> Tensor:
+        inside = batch.masks["mouth_inside"] if config.mouth_branch else torch.zeros_like(batch.matte)
+        weight = (1 + config.face_boost * batch.masks["face"]) * (1 - inside)
+        value = (1 - config.ssim) * weighted_mean((rendered.image - batch.image).abs(), weight)
+        value = value + config.ssim * d_ssim(rendered.image, batch.image, weight)
+        value = value + config.coverage * coverage_loss(rendered, batch)
+        # The face leaves the open mouth free for what lies behind it.
+        return value + config.mouth_free * weighted_mean(rendered.alpha, inside)
+
+    return loss
+
+
+def mouth_branch_loss(config: BranchConfig) -> Loss:
+    """Pixels inside the mouth; where it is closed the branch is hidden and nothing is known."""
+
+    def loss(rendered: Rendered, batch: Batch) -> Tensor:
+        inside = batch.masks["mouth_inside"]
+        value = weighted_mean((rendered.color - batch.image).abs(), inside)
+        value = value + config.mouth_filled * weighted_mean(1 - rendered.alpha, inside)
+        away = (1 - batch.masks["lips"]) * (1 - inside)
+        return value + config.mouth_away * weighted_mean(rendered.alpha, away)
+
+    return loss
+
+
+def fused_loss(config: BranchConfig) -> Loss:
+    """Pixels of the composed branches, with LPIPS where weights are given."""
+    perceptual = lpips_of(config.lpips)
+
+    def loss(rendered: Rendered, batch: Batch) -> Tensor:
+        value = picture_loss(rendered.image, batch, {}, config.ssim)
+        if perceptual is not None:
+            value = value + config.lpips_weight * perceptual(rendered.image, batch.image).mean()
+        return value
+
+    return loss
 
 
 def lpips_of(weights: str) -> LPIPS | None:

@@ -1,7 +1,7 @@
 """Corrections of the tracked pose and expression for each training frame, learned from the pixels with the head.
 
 Trackers err by a pixel or two; a map optimised against wrong poses blurs. The corrections of a clip have zero mean,
-so that the head stays where the tracker will put it in frames that nobody corrects (talking, test frames).
+so that the head stays where the tracker will put it in frames without a correction (talking, test frames).
 """
 
 from __future__ import annotations
@@ -9,11 +9,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from adapt.fit.optimizers import Group
 from heads.person.inputs import POSE
+
+# Adam's rate, and the weight of what ties corrections to zero, both for corrections in typical tracking errors: guesses,
+# kept since the first comparison.
+RATE, PENALTY = 0.02, 1e-2
 
 
 class TrackRefinement(nn.Module):
     """Residuals ``[6 + K + 6]`` (rotation vector, translation, expression, eyelids, gaze) for a clip's frames."""
+
+    scale: Tensor
 
     def __init__(self, frames: int, n_expression: int) -> None:
         super().__init__()
@@ -30,8 +37,8 @@ class TrackRefinement(nn.Module):
 
     def penalty(self, index: Tensor) -> Tensor:
         """Keeps corrections small: they explain the tracker's error, not the missing parts of the model."""
-        return 1e-2 * self.rows[index].square().mean()
+        return PENALTY * self.rows[index].square().mean()
 
-    def groups(self, scale: float = 1.0) -> list[dict]:
+    def groups(self) -> list[Group]:
         """Adam group."""
-        return [{"params": [self.rows], "lr": 0.02 * scale, "name": "tracks"}]
+        return [Group(params=[self.rows], lr=RATE, name="tracks")]

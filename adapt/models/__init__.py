@@ -1,1 +1,1 @@
-"""What a recipe optimises: heads of Gaussians that render under a drive."""
+"""What a recipe optimises: heads of Gaussians that render from their inputs."""

@@ -1,4 +1,4 @@
-"""What every avatar model is: a head that renders under a drive, in front of a body; composition and sizes."""
+"""What every avatar model is: a head that renders from its inputs, in front of a body; composition and sizes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adapt.models.drive import Drive
+from heads.gaussians.cloud import Gaussians
 from heads.person.backdrop import Backdrop
-from heads.person.inputs import pose_vectors
+from heads.person.inputs import HeadInputs, pose_vectors
 
 Window = tuple[int, int, int, int]
 """Part of a frame: top, left, height, width in px."""
@@ -61,6 +61,7 @@ class HeadModel(nn.Module):
         self._refiner = () if refiner is None else (refiner,)
 
     backdrop: Backdrop
+    intrinsics: Tensor
 
     def __init__(self, size: int, intrinsics: Tensor) -> None:
         super().__init__()
@@ -68,45 +69,48 @@ class HeadModel(nn.Module):
         self.inpainting: nn.Module | None = None
         self.register_buffer("intrinsics", intrinsics.float().clone())
 
-    def head(self, drive: Drive, window: Window | None = None) -> tuple[Tensor, Tensor]:
-        """Premultiplied colour ``[B, H, W, 3]`` and alpha ``[B, H, W, 1]`` of the head."""
+    def head(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
+        """Premultiplied colour ``[B, H, W, 3]`` and alpha ``[B, H, W, 1]`` of the head.
+
+        Args:
+            window: only this part of the frame.
+            shrink: at one ``shrink``-th of the size.
+        """
         raise NotImplementedError
 
-    def gaussians(self, drive: Drive | None):
-        """The head's Gaussians in head space (:class:`heads.gaussians.uv.Gaussians`), at rest for ``None``."""
+    def gaussians(self, inputs: HeadInputs | None) -> Gaussians:
+        """The head's Gaussians in head space, at rest for ``None``."""
         raise NotImplementedError
 
-    def behind(self, drive: Drive, shrink: int = 1, window: Window | None = None) -> Tensor:
+    def behind(self, inputs: HeadInputs, shrink: int = 1, window: Window | None = None) -> Tensor:
         """Body and background ``[B, H, W, 3]``, at one ``shrink``-th of the size, or a window of them."""
         size = self.size // shrink
-        return torch.stack([self.backdrop(condition, size, size, window) for condition in self.pose_condition(drive)])
+        return torch.stack([self.backdrop(pose, size, size, window) for pose in pose_vectors(inputs.vectors)])
 
-    @staticmethod
-    def pose_condition(drive: Drive) -> Tensor:
-        """What the backdrop listens to, ``[B, 18]``: the head's pose in the frame and around it."""
-        return pose_vectors(drive.condition)
-
-    def forward(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> Rendered:
+    def forward(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> Rendered:
         """The head over its body.
 
         Args:
             window: render only this part (of the shrunk frame).
             shrink: render at one ``shrink``-th of the size, for models that can.
         """
-        color, alpha = self.head(drive, window) if shrink == 1 else self.head(drive, window, shrink)
+        color, alpha = self.head(inputs, window, shrink)
         # Windows are for steps that teach the head; the body learns from whole frames.
         with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
-            body = self.behind(drive, shrink, window)
+            body = self.behind(inputs, shrink, window)
         return Rendered(color, alpha, body, color + (1 - alpha) * body)
 
-    def view(self, window: Window | None) -> tuple[Tensor, int, int]:
-        """Intrinsics ``[3, 3]``, height and width of the whole frame or of a window of it."""
+    def view(self, window: Window | None, shrink: int = 1) -> tuple[Tensor, int, int]:
+        """Intrinsics ``[3, 3]``, height and width of the (shrunk) frame or of a window of it."""
+        intrinsics, size = self.intrinsics, self.size // shrink
+        if shrink != 1:
+            intrinsics = intrinsics * intrinsics.new_tensor([1 / shrink, 1 / shrink, 1.0])[:, None]
         if window is None:
-            return self.intrinsics, self.size, self.size
+            return intrinsics, size, size
         top, left, height, width = window
-        shift = torch.zeros_like(self.intrinsics)
+        shift = torch.zeros_like(intrinsics)
         shift[0, 2], shift[1, 2] = left, top
-        return self.intrinsics - shift, height, width
+        return intrinsics - shift, height, width
 
 
 def head_window(landmarks: np.ndarray, size: int) -> Window:
@@ -153,12 +157,15 @@ def _slide(x: Tensor, radius: int, dim: int, reduce: Callable[[Tensor, Tensor], 
     Blocks of twice the width are made of two blocks, so a window costs its logarithm: on a CPU twenty times less than
     pooling, and sums of zeros stay zero, which a running total's differences would not.
     """
-    length, width, offset, total = x.shape[dim], 1, 0, None
+    length, width, offset = x.shape[dim], 1, 0
+    total: Tensor | None = None
     block = functional.pad(x, (0, 0, radius, radius) if dim == 2 else (0, 0, 0, 0, radius, radius))
     while width <= 2 * radius + 1:
         if (2 * radius + 1) & width:
             part = block.narrow(dim, offset, length)
-            total, offset = part if total is None else reduce(total, part), offset + width
+            total = part if total is None else reduce(total, part)
+            offset += width
         count = block.shape[dim] - width
         block, width = reduce(block.narrow(dim, 0, count), block.narrow(dim, width, count)), 2 * width
+    assert total is not None, "a window has at least one element"
     return total

@@ -1,25 +1,35 @@
-"""The rigged head of ``headstart`` and ``ggtalker``: ``heads.person.talking_head.TalkingHead`` as every model is driven.
+"""The rigged head of ``headstart`` and ``ggtalker``: ``heads.person.talking_head.TalkingHead`` behind the interface of every model.
 
 ``headstart`` adds residual motion of eyes and mouth (FG-3DGS's high-frequency branches) on top of the rig.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from adapt.models.base import HeadModel, Window
-from adapt.models.drive import Drive
+from heads.gaussians.cloud import Gaussians
+from heads.losses import offset_penalty, scale_penalty
 from heads.motion.fields import CrossModalMotion, Motion
 from heads.person.backdrop import Backdrop
-from heads.person.talking_head import HeadConfig, TalkingHead
+from heads.person.inputs import HeadInputs
+from heads.person.talking_head import HeadConfig, TalkingHead, moved
+from heads.rig import Rig
 
 EYE_REGIONS = ("eye_left", "eye_right", "eyeball_left", "eyeball_right")
 MOUTH_REGIONS = ("lips", "mouth_inside", "teeth_upper", "teeth_lower")
 
 
-# Weight of the code of a person on the prior's basis, as pretraining has it (``loss.code``).
+# Weight of the code of a person on the prior's basis: that of pretraining (``loss.code``).
 CODE = 2e-4
+# Weight of the penalties on offsets beyond, and scales above, FREE triangle sizes: small against a picture loss of about
+# 0.02, so that they act where no pixel does (a guess, kept since the first study).
+PENALTY, FREE = 0.01, 2.0
 # Offsets (triangle sizes), quaternion, log-scales, colours, opacity (logit): what a fit changes of a good start.
 USUAL_DRIFT = (0.5,) * 3 + (0.3,) * 4 + (0.4,) * 3 + (0.15,) * 3 + (1.5,)
 
@@ -34,12 +44,15 @@ class RiggedHead(HeadModel):
         residual: whether eyes and mouth move beyond the rig.
     """
 
+    start: Tensor | None
+    rest_means: Tensor
+
     def __init__(
         self,
         size: int,
         intrinsics: Tensor,
         *,
-        rig,
+        rig: Rig,
         identity: Tensor,
         parts: HeadConfig,
         maps: Tensor | None = None,
@@ -66,8 +79,9 @@ class RiggedHead(HeadModel):
             self.register_buffer("rest_means", self.gaussians(None).means[0])
 
     @property
-    def backdrop(self) -> Backdrop:
+    def backdrop(self) -> Backdrop:  # type: ignore[override]
         """Body and background, which belong to the talking head."""
+        assert self.talking.backdrop is not None
         return self.talking.backdrop
 
     @property
@@ -75,81 +89,69 @@ class RiggedHead(HeadModel):
         """Side of the UV map."""
         return self.talking.config.resolution
 
-    def delta(self, drive: Drive) -> Motion | None:
+    def shape(self) -> dict[str, Any]:
+        """What an avatar's document says of the weights' shapes."""
+        basis = self.talking.appearance_basis
+        shared = {} if basis is None else {"appearance_basis": {"rank": basis.rank, "rows": basis.rows}}
+        return {"resolution": self.resolution, **shared}
+
+    @classmethod
+    def empty(
+        cls, parts: HeadConfig, residual: bool, document: Mapping[str, Any], tensors: Mapping[str, Tensor], rig: Rig
+    ) -> RiggedHead:
+        """A model of the right shapes for an avatar's weights."""
+        model = cls(
+            document["size"],
+            tensors["intrinsics"],
+            rig=rig,
+            identity=tensors["talking.identity"].float(),
+            parts=replace(parts, resolution=document["model"]["resolution"]),
+            residual=residual,
+        )
+        if "appearance_basis" in document["model"]:
+            model.talking.add_appearance_basis(**document["model"]["appearance_basis"])
+        return model
+
+    def delta(self, inputs: HeadInputs) -> Motion | None:
         """Residual motion ``[B, N, 3]`` of all Gaussians, zero outside eyes and mouth."""
         if not len(self.motion):
             return None
-        eyes = torch.cat([drive.eyelids, drive.gaze.flatten(1)], 1)
-        means = self.rest_means.new_zeros(len(drive), *self.rest_means.shape)
+        eyes = torch.cat([inputs.eyelids, inputs.gaze.flatten(1)], 1)
+        means = self.rest_means.new_zeros(len(inputs), *self.rest_means.shape)
         for name, field in self.motion.items():
             texels = getattr(self, f"{name}_texels")
             means = means.index_add(
-                1, texels, field(self.rest_means[texels], expression=drive.expression, eyes=eyes).means
+                1, texels, field(self.rest_means[texels], expression=inputs.expression, eyes=eyes).means
             )
         return Motion(means)
 
-    def head(self, drive: Drive, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
+    def head(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
         """Premultiplied colour and alpha; see :class:`HeadModel`."""
-        driven, delta = self._driven(drive), self.delta(drive)
+        projected, delta = self._projected(inputs), self.delta(inputs)
         size = (self.size // shrink, self.size // shrink)
         parts = []
-        for i in range(len(drive)):
-            moved = None if delta is None else Motion(delta.means[i : i + 1])
-            refinement = self.refinement(drive, i)
-            parts.append(self.talking.render(driven, i, size, None, window, refinement, moved))
+        for i in range(len(inputs)):
+            motion = None if delta is None else Motion(delta.means[i : i + 1])
+            refinement = self.refinement(inputs, i)
+            parts.append(self.talking.render(projected, i, size, None, window, refinement, motion))
         return torch.stack([part.head for part in parts]), torch.stack([part.alpha for part in parts])
 
-    def refinement(self, drive: Drive, i: int) -> Tensor | None:
+    def refinement(self, inputs: HeadInputs, i: int) -> Tensor | None:
         """The correction of one training frame's track; ``None`` for any other frame."""
-        return None if self.refiner is None or drive.index is None else self.refiner(drive.index[i])
+        return None if self.refiner is None or inputs.index is None else self.refiner(inputs.index[i])
 
-    def _driven(self, drive: Drive):
-        from heads.person.inputs import HeadInputs as Driven
+    def _projected(self, inputs: HeadInputs) -> HeadInputs:
+        return inputs.with_(intrinsics=self.intrinsics)
 
-        return Driven(
-            rotation=drive.rotation,
-            translation=drive.translation,
-            intrinsics=self.intrinsics,
-            expression=drive.expression,
-            eyelids=drive.eyelids,
-            gaze=drive.gaze,
-            vectors=drive.condition,
-        )
-
-    def gaussians(self, drive: Drive | None):
-        """Gaussians ``[1, N, ...]`` in head space for the first frame of a drive; at rest for ``None``."""
+    def gaussians(self, inputs: HeadInputs | None) -> Gaussians:
+        """Gaussians ``[1, N, ...]`` in head space for the first of the frames; at rest for ``None``."""
         talking = self.talking
-        if drive is None:
+        if inputs is None:
             zero = torch.zeros(1, self.rig.n_expression, device=talking.identity.device)
             return talking.uv.bind(self.rig.vertices(talking.identity[None], zero), talking.maps()[None])
-        from heads.person.talking_head import moved
-
-        bound, _ = talking.gaussians(self._driven(drive), 0)
-        delta = self.delta(drive)
+        bound, _ = talking.gaussians(self._projected(inputs), 0)
+        delta = self.delta(inputs)
         return bound if delta is None else moved(bound, Motion(delta.means[:1]))
-
-    def motion_groups(self, scale: float = 1.0, only: str | None = None) -> list[dict]:
-        """Adam groups of the residual motion."""
-        return [
-            {**group, "name": f"motion.{name}"}
-            for name, field in self.motion.items()
-            if only in (None, name)
-            for group in field.parameter_groups(5e-4 * scale, 5e-3 * scale)
-        ]
-
-    def groups(self, scale: float = 1.0, leave: tuple[str, ...] = ()) -> list[dict]:
-        """Adam groups of map, residuals, track correction and backdrop, with the rates that ``heads.fitting`` found.
-
-        Args:
-            leave: parts to leave as they are, by the beginning of their names (``color``, ``correction``, ...).
-        """
-        from heads.fitting import parameter_groups
-
-        return [
-            {**row, "lr": row["lr"] * scale, "name": f"head.{row['name']}"}
-            for row in parameter_groups(self.talking)
-            if not any(row["name"] == part or row["name"].startswith(part + ".") for part in leave)
-        ]
 
     def drift(self) -> Tensor:
         """How far the map went from where it started, mean of squares in units of what each part usually moves.
@@ -163,10 +165,7 @@ class RiggedHead(HeadModel):
 
     def penalty(self) -> Tensor:
         """Offsets near their triangle, scales of its size, and a code that is no other than people's are."""
-        from heads.losses import offset_penalty, scale_penalty
-
         appearance_basis = self.talking.appearance_basis
         code = 0.0 if appearance_basis is None else CODE * appearance_basis.code.square().sum()
-        return (
-            code + 0.01 * offset_penalty(self.talking.offsets, 2.0) + 0.01 * scale_penalty(self.talking.log_scales, 2.0)
-        )
+        shape = offset_penalty(self.talking.offsets, FREE) + scale_penalty(self.talking.log_scales, FREE)
+        return code + PENALTY * shape

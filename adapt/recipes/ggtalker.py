@@ -7,50 +7,37 @@ frozen and an early stop; a body inpainter joins head and body.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from adapt.fit.alignment import train_inpainter
+from adapt.fit.config import RiggedConfig
 from adapt.fit.context import Context
-from adapt.fit.initial_maps import build_rigged
+from adapt.fit.groups import rigged_groups
+from adapt.fit.initial_maps import build_rigged, calibrate
 from adapt.fit.loop import Fit
+from adapt.fit.losses import rigged_loss
+from adapt.fit.schedule import shares_to_ends
 from adapt.models.rigged import RiggedHead
-from adapt.recipes.headstart import calibrate, check_numbers, loss_of, shape_of, shares_to_ends
 from configs import InputError
 from heads.person.talking_head import HeadConfig
-
-__all__ = ["Config", "build", "empty", "run", "shape_of"]
+from heads.rig import Rig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(RiggedConfig):
     """See ``configs/adapt/ggtalker.yaml`` for what each key does."""
 
-    size: int = 0
-    resolution: int = 0
-    visual_prior: bool = True
-    audio_prior: bool = True
-    audio_finetune: bool = True
-    color_mlp: bool = True
-    track_refinement: bool = True
-    inpainter: bool = True
-    map_share: float = 0.35
-    joint_share: float = 0.35
-    color_share: float = 0.2
-    inpainter_share: float = 0.1
-    rate: float = 1.0
-    ssim: float = 0.2
-    coverage: float = 0.05
-    anchor: float = 0.0
-    boost_face: float = 1.0
-    boost_eyes: float = 1.0
-    boost_mouth: float = 1.0
+    map_share: float
+    joint_share: float
+    color_share: float
 
     def check(self) -> None:
         """Raise :class:`InputError` for impossible values."""
-        check_numbers(self)
+        super().check()
         if self.map_share <= 0:
             raise InputError(f"map_share is {self.map_share:g}, expected a fraction of the budget above 0")
 
@@ -60,43 +47,40 @@ def parts_of(config: Config) -> HeadConfig:
     return HeadConfig(color_rank=HeadConfig().color_rank if config.color_mlp else 0, offset_rank=0, correction_rank=0)
 
 
-def build(context: Context) -> RiggedHead:
+def build(context: Context[Config]) -> RiggedHead:
     """The model before the first step."""
     return build_rigged(context, parts_of(context.config), residual=False)
 
 
-def empty(config: Config, document: dict[str, Any], tensors: dict[str, Tensor], rig: Any) -> RiggedHead:
+def shape_of(model: RiggedHead) -> dict[str, Any]:
+    """What :func:`empty` needs beside the configuration."""
+    return model.shape()
+
+
+def empty(config: Config, document: Mapping[str, Any], tensors: Mapping[str, Tensor], rig: Rig) -> RiggedHead:
     """A model of the right shapes for an avatar's weights."""
-    return RiggedHead(
-        document["size"],
-        tensors["intrinsics"],
-        rig=rig,
-        identity=tensors["talking.identity"].float(),
-        parts=replace(parts_of(config), resolution=document["model"]["resolution"]),
-        residual=False,
-    )
+    return RiggedHead.empty(parts_of(config), False, document, tensors, rig)
 
 
-def run(fit: Fit, context: Context) -> None:
+def run(fit: Fit, context: Context[Config]) -> None:
     """Map with tracks frozen, map and tracks jointly, colour MLP, inpainter."""
     config, model = context.config, fit.model
+    assert isinstance(model, RiggedHead)
     ends = shares_to_ends(
         map=config.map_share,
         joint=config.joint_share if config.track_refinement else 0.0,
         color=config.color_share if config.color_mlp else 0.0,
         inpainter=config.inpainter_share if config.inpainter else 0.0,
     )
-    loss = loss_of(config, model, context.frames)
-    groups = model.groups(config.rate, leave=("color", "identity"))
+    loss = rigged_loss(config, model, context.frames)
+    groups = rigged_groups(model, config.rate, leave=("color", "identity"))
     fit.stage("map", 0.0, ends["map"], groups, loss)
-    calibrate(fit, context)
+    fit.once("calibrate", lambda: calibrate(model, context))
     if config.track_refinement:
-        joint = groups + fit.start_refinement(context.rig.n_expression, context.frames).groups()
-        fit.stage("joint", ends["map"], ends["joint"], joint, loss)
+        fit.stage("joint", ends["map"], ends["joint"], groups + fit.start_refinement().groups(), loss)
     if config.color_mlp:
         # The tracks found jointly stay in place while colours learn, so that they explain light and not misplacement.
-        colors = model.groups(config.rate)
-        fit.stage("color", ends["joint"], ends["color"], colors, loss)
+        fit.stage("color", ends["joint"], ends["color"], rigged_groups(model, config.rate), loss)
     model.refine_with(None)
     if config.inpainter:
-        train_inpainter(fit, fit.inpainting(), ends["color"], 1.0, config.ssim)
+        train_inpainter(fit, ends["color"], 1.0, config.ssim)

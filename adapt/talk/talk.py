@@ -20,7 +20,7 @@ from adapt.outputs import claim
 from adapt.talk.options import check_sound, make_poses, parse_controls
 from adapt.talk.talker import Talker
 from cluster.storage.staging import staged
-from configs import InputError
+from configs import InputError, progress
 from shards.media.encode import FrameFolderWriter, VideoWriter
 from shards.media.rates import SAMPLE_RATE
 from shards.media.sound import stream_audio
@@ -105,9 +105,10 @@ def talk(
         )
     else:
         writer = VideoWriter(out, opened.size, opened.size, tags=provenance.tags(), sound=audio)
-    with writer:
+    with progress.task("talking", unit="frames") as task, writer:
         for block in stream_audio(audio, round(BLOCK_SECONDS * SAMPLE_RATE)):
             _write(writer, talker, talker.feed(block))
+            task.update(talker.frames)
         _write(writer, talker, talker.finish())
         if not talker.frames:
             raise InputError(f"{audio}: shorter than one frame (40 ms); give a longer sound")

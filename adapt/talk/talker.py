@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from adapt.avatar.avatar import Avatar, BodyFrames
-from adapt.clip import FEATURES
+from adapt.avatar.avatar import Avatar
+from adapt.avatar.body import BodyFrames
 from adapt.drivers.base import Bounds, Driver, Expressions
 from adapt.drivers.low_delay import quickest
 from adapt.drivers.prior import PriorDriver
-from adapt.models.drive import AUDIO_CONTEXT, DRIVEN, TRACK_CONTEXT, Drive, drive_of
 from adapt.talk.blinks import lids
 from adapt.talk.poses import ClipPoses, Poses, PoseSource
 from adapt.talk.silence import Resting, SpeechActivity, resting_expression
 from configs import InputError
-from shards.features import FeatureStream
+from heads.person.inputs import AUDIO_CONTEXT, TRACK_CONTEXT, TRACKED, HeadInputs, head_inputs
+from shards.features import open_feature
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 # Frames that are rendered at a time.
@@ -36,7 +36,7 @@ Gaze = Callable[[np.ndarray, Poses], np.ndarray]
 class Motion:
     """Frames that are ready to be rendered: what drives them, and the clip frame ``source [B]`` behind each."""
 
-    drive: Drive
+    drive: HeadInputs
     source: np.ndarray
 
 
@@ -80,7 +80,7 @@ class Talker:
         self.offsets = control_offsets(avatar, controls or {})
         styled, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
         self.driver = quickest(styled) if low_delay else styled
-        self.sound, self.stream = FeatureStream(FEATURES), self.driver.stream()
+        self.sound, self.stream = open_feature(avatar.document["features"]).stream(), self.driver.stream()
         self.activity = SpeechActivity()
         self.resting = Resting(resting_expression(avatar.track)) if self.driver.by_sound else None
         self._speech = np.zeros(0, bool)
@@ -180,7 +180,7 @@ class Talker:
             "gaze": seen + gaze,
         }
         first = not self._track
-        for name in DRIVEN:
+        for name in TRACKED:
             new = rows[name].astype(np.float32)
             self._track[name] = new if first else np.concatenate([self._track[name], new])
         self._source = np.concatenate([self._source, poses.source])
@@ -232,11 +232,11 @@ class Talker:
         original, head = self._timed("body", self.body, motion.source)
         return self.avatar.render(motion.drive, background="original", original=original, head=head)
 
-    def _next_drive(self, count: int) -> Drive:
+    def _next_drive(self, count: int) -> HeadInputs:
         known = count + TRACK_CONTEXT + self._neighbours
         window = {name: _lasting(rows[:known], count + 2 * TRACK_CONTEXT) for name, rows in self._track.items()}
         self._track = {name: rows[count:] for name, rows in self._track.items()}
-        drive = drive_of(window, cut=TRACK_CONTEXT)
+        drive = head_inputs(window, cut=TRACK_CONTEXT)
         if not self._uses_audio:
             return drive
         assert self._rows is not None

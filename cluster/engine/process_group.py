@@ -10,6 +10,7 @@ import os
 import socket
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from configs import InputError
 
@@ -50,7 +51,7 @@ def connect(place: Place, backend: str, listener: socket.socket | None = None, t
     import torch.distributed as dist
 
     _environment(place)
-    arguments = {"master_listen_fd": listener.detach()} if listener is not None else {}
+    arguments: dict[str, Any] = {"master_listen_fd": listener.detach()} if listener is not None else {}
     try:
         store = dist.TCPStore(
             place.host,

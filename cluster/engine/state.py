@@ -163,7 +163,7 @@ def _random_state(engine: Engine) -> dict[str, torch.Tensor]:
 
 
 def _generators(engine: Engine) -> dict[str, torch.Tensor]:
-    numpy_state = np.random.get_state()  # noqa: NPY002 - the legacy generator is what libraries of the field use
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002 - the legacy generator is what libraries of the field use
     states = {
         "torch": torch.get_rng_state(),
         "numpy": torch.from_numpy(np.append(numpy_state[1], numpy_state[2]).astype(np.int64)),

@@ -197,7 +197,7 @@ def _set_partition(parameter: nn.Parameter, value: torch.Tensor, key: str) -> No
     # DeepSpeed's own setter reads past the end of a tensor that does not divide by the number of ranks.
     import torch.distributed as dist
 
-    length = parameter.ds_tensor.numel()
+    length = parameter.ds_tensor.numel()  # type: ignore[attr-defined]  # set by DeepSpeed
     padded = torch.zeros(length * dist.get_world_size(), dtype=value.dtype, device=value.device)
     padded[: value.numel()] = value.flatten()
     safe_set_local_optimizer_state(parameter, padded.narrow(0, length * dist.get_rank(), length), key)

@@ -59,8 +59,9 @@ class Forward:
         self._send("start", number, label, total, unit)
         return _Sent(number, self._send)
 
-    def stop(self, task: _Sent) -> None:
+    def stop(self, task: progress.Task) -> None:
         """The task has ended."""
+        assert isinstance(task, _Sent)
         task.flush()
         self._send("stop", task.number)
 

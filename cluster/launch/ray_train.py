@@ -68,7 +68,9 @@ def _here(ray: Any) -> Any:
 
 
 def _trainer(job: dict[str, Any], board: Any, settings: ClusterConfig, scratch: str) -> Any:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    import ray.train
+
+    api: Any = ray.train  # its annotations are those of the first generation, whose classes it no longer gives
 
     elastic = settings.least_workers < settings.workers
     resources: dict[str, float] = {"CPU": settings.cpus}
@@ -80,16 +82,16 @@ def _trainer(job: dict[str, Any], board: Any, settings: ClusterConfig, scratch: 
         ray_worker.work,
         train_loop_config={"job": job, "board": board},
         backend_config=ray_worker.backend_config(),
-        scaling_config=ScalingConfig(
+        scaling_config=api.ScalingConfig(
             num_workers=(settings.least_workers, settings.workers) if elastic else settings.workers,
             use_gpu=settings.gpus_per_worker > 0,
             resources_per_worker=resources,
             elastic_resize_monitor_interval_s=settings.resize_every,
         ),
-        run_config=RunConfig(
+        run_config=api.RunConfig(
             name=uuid.uuid4().hex,  # a used name would make Ray resume by its own records
             storage_path=scratch,
-            failure_config=FailureConfig(max_failures=settings.max_failures),
+            failure_config=api.FailureConfig(max_failures=settings.max_failures),
             worker_runtime_env={"env_vars": _forwarded()} if settings.address else None,
         ),
     )

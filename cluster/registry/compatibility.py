@@ -80,8 +80,8 @@ def _shown(key: str, value: Any, other: Any) -> str:
         return f"{value.get('name')}{digest}"
     if key == "audio features":
         size = f" of size {value['size']}" if value.get("size") else ""
-        digest, differing = _weights(value), _weights(other)
-        weights = f" with weights {digest[:12]}" if digest and differing and digest != differing else ""
+        ours, theirs = _weights(value), _weights(other)
+        weights = f" with weights {ours[:12]}" if ours and theirs and ours != theirs else ""
         return f"{value['name']}{size}{weights}"
     return str(value)
 

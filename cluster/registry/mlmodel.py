@@ -41,7 +41,8 @@ def _signature(serving: dict[str, Any]) -> Any:
         return Schema([TensorSpec(np.dtype(e["dtype"]), tuple(e["shape"]), name=e["name"]) for e in entries])
 
     params = [ParamSpec(e["name"], e["dtype"], e["default"]) for e in serving.get("params", [])]
-    return ModelSignature(
+    model_signature: Any = ModelSignature  # its own annotation forbids the absent parameters that it allows
+    return model_signature(
         inputs=schema(serving["inputs"]),
         outputs=schema(serving["outputs"]) if serving.get("outputs") else None,
         params=ParamSchema(params) if params else None,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import inspect
 import shutil
-import sys
 import tempfile
 import uuid
 import weakref
@@ -25,6 +24,7 @@ from cluster.storage import storage
 from cluster.storage.errors import StorageError, Url, is_remote
 from cluster.storage.remote import request
 from configs import InputError
+from configs.progress import say
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -178,7 +178,7 @@ def _publish(path: Path, url: Url, *, replace: bool) -> None:
         note = f"what was to be uploaded is kept in {kept}"
         if isinstance(error, StorageError):
             raise StorageError(f"{error}; {note}") from error
-        print(f"headstart: {url} was not uploaded; {note}", file=sys.stderr)
+        say(f"{url} was not uploaded; {note}")
         raise
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command
 
 
@@ -25,13 +25,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def show(out: Console, result: dict[str, Any], arguments: argparse.Namespace) -> None:
     """A table, then how to get what is missing."""
-    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("", "part", "found"):
-        shown.add_column(name, overflow="fold")
-    for check in result["checks"]:
-        mark = "[green]ok[/green]" if check["ok"] else "[red]fault[/red]"
-        shown.add_row(mark, escape(check["name"]), escape(check["detail"]))
-    out.print(shown)
+    rows = [("ok" if check["ok"] else "fault", check["name"], check["detail"]) for check in result["checks"]]
+    output.table(out, ("", "part", "found"), rows)
     for check in result["checks"]:
         if check["fix"]:
             out.print(f"\n[bold]{escape(check['name'])}[/bold]: {escape(check['fix'])}", soft_wrap=True)

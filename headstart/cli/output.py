@@ -26,7 +26,7 @@ def facts(out: Console, rows: Mapping[str, Any]) -> None:
     for name, value in rows.items():
         if value is not None:
             table.add_row(escape(name.replace("_", " ")), escape(text(value)))
-    out.print(table)
+    _print(out, table)
 
 
 def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
@@ -40,7 +40,17 @@ def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[Any]], t
         shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         shown.add_row(*(escape(cell) for cell in row))
-    out.print(shown)
+    _print(out, shown)
+
+
+def _print(out: Console, shown: Table) -> None:
+    """Print a table; in a pipe without the spaces that fill its last column."""
+    if out.is_terminal:
+        out.print(shown)
+        return
+    with out.capture() as captured:
+        out.print(shown)
+    out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def next_step(out: Console, *lines: str) -> None:

@@ -37,15 +37,18 @@ def _add_build(shards: Subparsers) -> None:
     text = "track videos into a dataset of shards; run again to continue"
     example = "headstart shards build videos/ --out corpus --consent consent.csv --workers 8"
     build = command(shards, "build", text, run_build, show_build, example)
-    build.add_argument("videos", nargs="+", metavar="VIDEO_OR_DIR")
+    build.add_argument("videos", nargs="*", metavar="VIDEO_OR_DIR", help="none: only add features to DATASET")
     build.add_argument("--out", required=True, metavar="DATASET", help="folder or s3:// URL")
     build.add_argument("--consent", metavar="FILE.csv", help="columns: clip,identity,licence,consent,source")
+    build.add_argument(
+        "--rig", metavar="NAME_OR_PATH", help="rig that is tracked (default: the dataset's, or mediapipe)"
+    )
     build.add_argument("--workers", type=int, default=1, help="processes that track (default: 1)")
     build.add_argument("--address", help="Ray cluster to use ('auto' or host:port); default: processes of this machine")
     build.add_argument(
-        "--features", default="logmel", help="comma-separated: logmel,wav2vec2,hubert, or wav2vec2=FOLDER"
+        "--features", default="logmel", help="comma-separated: logmel,whisper,wav2vec2,hubert,wavlm or NAME=FOLDER"
     )
-    build.add_argument("--size", type=int, default=512, help="side of the crop in px (default: 512)")
+    build.add_argument("--size", type=int, help="side of the crop in px (default: the dataset's, or 512)")
 
 
 def _add_synthesize(shards: Subparsers) -> None:
@@ -63,7 +66,7 @@ def _add_synthesize(shards: Subparsers) -> None:
 def run_build(a: argparse.Namespace) -> dict[str, Any]:
     """``shards build``."""
     features = a.features.split(",")
-    options = {"consent": a.consent, "workers": a.workers, "address": a.address, "size": a.size}
+    options = {"consent": a.consent, "workers": a.workers, "address": a.address, "size": a.size, "rig": a.rig}
     return call("shards.build.build:build", a.videos, a.out, features=features, **options)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from heads.measures.face import component_importance, default_rig, mouth_directions
+from heads.measures.face import component_importance, mouth_directions
+from heads.rig import Rig
 from pretrain.audio_expression.config import AudioExpressionConfig
-from pretrain.audio_expression.model import ExpressionModel
+from pretrain.audio_expression.model import ExpressionModel, LinearPart
 from pretrain.audio_expression.objective import SequenceObjective
 from pretrain.audio_expression.targets import flatten_targets, target_sizes
 from pretrain.audio_expression.windows import normalise_utterance
@@ -24,19 +25,20 @@ SPREAD = (0.1, 1.0)  # bounds of the share of a target's variance that the regre
 Runs = Iterable[sequences.Sequence]
 
 
-def prepare(objective: SequenceObjective, runs: Runs, people: Sequence[str]) -> None:
+def prepare(objective: SequenceObjective, runs: Runs, people: Sequence[str], rig: Rig) -> None:
     """Fill the objective's statistics from the training people's sequences, which are gone through several times.
 
     Args:
         runs: iterable again and again, see :class:`pretrain.data.recording.Recording`.
         people: names in the order of the style table.
+        rig: the one whose coefficients are learned.
     """
     model = objective.model
     _set_statistics(model, runs)
-    _weigh(objective)
+    _weigh(objective, rig)
     model.denoiser.set_resting(torch.from_numpy(_resting(model, runs, people)))
     if model.denoiser.linear is not None:
-        _fit_linear(model, runs, objective.importance.numpy())
+        _fit_linear(model, model.denoiser.linear, runs, objective.importance.numpy())
 
 
 def _set_statistics(model: ExpressionModel, runs: Runs) -> None:
@@ -75,10 +77,10 @@ def expression_columns(config: AudioExpressionConfig, n_expression: int) -> slic
     return slice(at, at + n_expression)
 
 
-def _weigh(objective: SequenceObjective) -> None:
+def _weigh(objective: SequenceObjective, rig: Rig) -> None:
     model = objective.model
     here = expression_columns(model.config, model.n_expression)
-    scale, rig = model.target_std[here].numpy(), default_rig()
+    scale = model.target_std[here].numpy()
     weight = component_importance(rig, scale, model.config.loss.lips)
     objective.importance[here] = torch.from_numpy(np.maximum(weight, LEAST_IMPORTANCE))
     directions = mouth_directions(rig, scale)
@@ -86,7 +88,7 @@ def _weigh(objective: SequenceObjective) -> None:
     objective.mouth[here] = torch.from_numpy((directions / spread).astype(np.float32))
 
 
-def _fit_linear(model: ExpressionModel, runs: Runs, importance: np.ndarray) -> None:
+def _fit_linear(model: ExpressionModel, linear: LinearPart, runs: Runs, importance: np.ndarray) -> None:
     std, config = model.feature_std.numpy(), model.config
 
     def inputs(run: sequences.Sequence) -> np.ndarray:
@@ -97,5 +99,5 @@ def _fit_linear(model: ExpressionModel, runs: Runs, importance: np.ndarray) -> N
     for run in runs:
         fit.add(run.identity, inputs(run), _targets(model, run))
     weight, unexplained = fit.solve(importance=importance)
-    model.denoiser.linear.weight.copy_(torch.from_numpy(weight))
+    linear.weight.copy_(torch.from_numpy(weight))
     model.denoiser.spread.copy_(torch.from_numpy(unexplained).clamp(*SPREAD))

@@ -38,14 +38,16 @@ class DiffusionConfig:
 
     train_steps: int = 1000
     schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
-    sampler: Literal["ddim", "dpm++"] = "ddim"
+    sampler: Literal["ddim", "dpm++"] = "dpm++"  # DPM-Solver++ 2M; ddim loses spread and costs as much
     sample_steps: int = 8
     guidance: float = 1.0  # classifier-free guidance; 1 is the conditional model alone
     correction_weight: float = (
         1.0  # share of the network's correction in the one-step mean; the regression counts in full
     )
     smooth: float = 1.5  # frames over which the noise is smooth: faces do not tremble, so neither does the noise
-    temperature: float = 0.5  # scale of the starting noise: 0 gives the calmest motion, 1 the model's own spread
+    temperature: float = (
+        0.5  # scale of the starting noise: 0 gives the calmest motion, 1 the model's own spread; see docs/priors.md
+    )
     condition_drop: float = 0.1  # share of training windows that hear nothing
     style_drop: float = 0.3  # share that speak in the mean style, with the mean resting face
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from heads.measures.face import LipMotion, component_importance, default_rig, lip_error, lip_motion
+from heads.measures.face import LipMotion, component_importance, lip_error, lip_motion
+from heads.rig import Rig
 from pretrain.audio_expression.inference import AudioExpressionPrior
 from pretrain.audio_expression.windows import normalise_utterance
 from pretrain.baselines.baselines import RidgeFit, apply_ridge, correlation, principal_columns
@@ -19,7 +20,7 @@ LEAST_FRAMES = 60  # a correlation of fewer frames says nothing
 STYLE_SHARE = 1 / 3  # of a clip is given to find_style; the rest is scored
 
 
-def fit_baseline(train: Runs, context: int, scale: bool = False) -> np.ndarray:
+def fit_baseline(train: Runs, context: int, rig: Rig, scale: bool = False) -> np.ndarray:
     """The ridge regression (D, C, 2·context+1) from features to expression, fitted on the training people.
 
     As strong as we can make it: its features are normalised as the prior's are, and its penalty is the one with the
@@ -31,13 +32,13 @@ def fit_baseline(train: Runs, context: int, scale: bool = False) -> np.ndarray:
     for run in train:
         fit.add(run.identity, normalise_utterance(run.features, scale), run.track["expression"])
     components = len(next(iter(fit.people.values()))[2])
-    return fit.solve(importance=component_importance(default_rig(), np.ones(components), 1.0))[0]
+    return fit.solve(importance=component_importance(rig, np.ones(components), 1.0))[0]
 
 
-def collect(prior: AudioExpressionPrior, train: Runs, held: Runs, ridge_context: int) -> Evidence:
+def collect(prior: AudioExpressionPrior, train: Runs, held: Runs, ridge_context: int, rig: Rig) -> Evidence:
     """Score every held-out clip; ``train`` is gone through several times, ``held`` once."""
-    rig, rows = default_rig(), []
-    ridge = fit_baseline(train, ridge_context, prior.config.scale)
+    rows = []
+    ridge = fit_baseline(train, ridge_context, rig, prior.config.scale)
     mean_face = _mean_face(train)
     for sequence in held:
         if len(sequence) >= LEAST_FRAMES:
@@ -59,7 +60,7 @@ def _mean_face(train: Iterable[Sequence]) -> np.ndarray:
 
 
 def score(
-    prior: AudioExpressionPrior, sequence: Sequence, ridge: np.ndarray, mean_face: np.ndarray, rig: Any
+    prior: AudioExpressionPrior, sequence: Sequence, ridge: np.ndarray, mean_face: np.ndarray, rig: Rig
 ) -> dict[str, Any]:
     """One clip's row."""
     truth = sequence.track["expression"]
@@ -83,7 +84,7 @@ def score(
 
 
 def _own(
-    prior: AudioExpressionPrior, sequence: Sequence, linear: np.ndarray, real: LipMotion, rig: Any
+    prior: AudioExpressionPrior, sequence: Sequence, linear: np.ndarray, real: LipMotion, rig: Rig
 ) -> dict[str, float]:
     """The same when the first part of the clip is known: the prior's found style against that part's mean face."""
     cut = int(len(sequence) * STYLE_SHARE)

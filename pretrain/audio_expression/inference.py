@@ -194,8 +194,9 @@ class AudioExpressionPrior:
         targets = self.model.target_mean.expand(batch, frames, -1).clone()
         given, at = {"expression": expression, "eyelids": eyelids}, 0
         for name, size in target_sizes(self.config.targets, self.model.n_expression).items():
-            if given.get(name) is not None:
-                targets[..., at : at + size] = given[name].to(device)
+            known = given.get(name)
+            if known is not None:
+                targets[..., at : at + size] = known.to(device)
             at += size
         style = torch.zeros(self.config.model.style, device=device) if style is None else style.to(device)
         objective = SequenceObjective(self.model).train(self.model.training).to(device)

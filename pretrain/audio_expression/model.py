@@ -18,6 +18,8 @@ class LinearPart(nn.Module):
     The diffusion starts from it: with an untrained transformer the model's mean *is* the regression.
     """
 
+    weight: Tensor
+
     def __init__(self, size: int, targets: int, context: int) -> None:
         super().__init__()
         self.context = context
@@ -64,6 +66,9 @@ class Denoiser(nn.Module):
     where the noisy input already tells the answer. The network is born as zero, so training starts at the posterior
     of the ridge regression. Time enters by FiLM and as a token.
     """
+
+    resting: Tensor
+    spread: Tensor
 
     def __init__(self, size: int, targets: int, identities: int, context: int, config: DenoiserConfig) -> None:
         super().__init__()
@@ -167,6 +172,13 @@ class ExpressionModel(nn.Module):
         size: C, columns of the audio features; n_expression: K of the rig; identities: rows of the style table.
         alpha: the schedule (train_steps,) where it is known already.
     """
+
+    feature_mean: Tensor
+    feature_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+    alpha: Tensor
+    taps: Tensor
 
     def __init__(
         self,

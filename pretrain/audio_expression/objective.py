@@ -19,6 +19,9 @@ class SequenceObjective(nn.Module):
     face and the lips; condition and style are dropped at random (Ho & Salimans 2022).
     """
 
+    importance: Tensor
+    mouth: Tensor
+
     def __init__(self, model: ExpressionModel) -> None:
         super().__init__()
         self.model = model

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from heads.measures.face import default_rig, lip_error, lip_motion
+from heads.measures.face import lip_error, lip_motion
 from pretrain.audio_expression.beginnings import prepare
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.evidence import collect
@@ -21,12 +21,12 @@ from pretrain.baselines.baselines import correlation
 from pretrain.data.audible import speaking_people
 from pretrain.data.recording import Recording
 from pretrain.data.sequences import Sequence, sequences
-from pretrain.task import Evidence, Task, check_features, feature_record
+from pretrain.task import Evidence, Task, check_features, feature_record, tensors_of
 
 DEFAULT_CONTEXT = 5  # frames to each side of the evidence's regression where the model has none built in
 
 
-class AudioExpressionTask(Task):
+class AudioExpressionTask(Task[SequenceObjective]):
     """See :class:`pretrain.task.Task`."""
 
     name: ClassVar[str] = "audio-expression"
@@ -64,7 +64,7 @@ class AudioExpressionTask(Task):
 
     def prepare(self, objective: SequenceObjective) -> None:
         """Statistics, the importance of each component and the ridge regression, from the training people alone."""
-        prepare(objective, self.recording(), self.people)
+        prepare(objective, self.recording(), self.people, self.rig)
 
     def recording(self) -> Recording:
         """The training people's sequences, read once."""
@@ -77,7 +77,7 @@ class AudioExpressionTask(Task):
 
     def validate(self, objective: SequenceObjective) -> dict[str, float]:
         """Mouth-opening correlation and lip error of the one-step mean, on the held-out people."""
-        prior, rig, values = self.prior(objective), default_rig(), []
+        prior, rig, values = self.prior(objective), self.rig, []
         for sequence in self.sequences(self.held):
             guess = prior.expect(sequence.features)["expression"]
             ours = lip_motion(rig, sequence.track["identity"], guess)
@@ -88,9 +88,9 @@ class AudioExpressionTask(Task):
 
     def evidence(self, objective: SequenceObjective) -> Evidence:
         """See :mod:`pretrain.audio_expression.evidence`."""
-        held = self.sequences(self.held)
-        return collect(self.prior(objective), self.recording(), held, self.config.linear_context or DEFAULT_CONTEXT)
+        context = self.config.linear_context or DEFAULT_CONTEXT
+        return collect(self.prior(objective), self.recording(), self.sequences(self.held), context, self.rig)
 
     def weights(self, objective: SequenceObjective) -> dict[str, Tensor]:
         """The model without the training losses."""
-        return super().weights(objective.model)
+        return tensors_of(objective.model)

@@ -52,8 +52,8 @@ class WindowView:
         spread = utterance_statistics(around, True)[1] if self.config.scale else np.float32(1)
         features, targets, mean = vary(rows / spread, targets, around.mean(0) / spread, self.config, rng)
         mean = np.stack([mean, np.ones_like(mean)]) if self.config.scale else mean
-        person = np.int64(self.people.get(sample.identity, -1))
-        return {"features": features, "mean": mean, "targets": targets, "person": person, "weight": np.float32(usable)}
+        person, weight = np.asarray(self.people.get(sample.identity, -1), np.int64), np.asarray(usable, np.float32)
+        return {"features": features, "mean": mean, "targets": targets, "person": person, "weight": weight}
 
     def _has_sound(self, sample: Any) -> bool:
         return self._remember("sound", sample, has_sound)

@@ -46,17 +46,17 @@ class RidgeFit:
         of their square errors weighted by ``importance`` (D,), or of their shares of unexplained variance without it.
         """
         names = sorted(self.people)
-        total = [sum(parts) for parts in zip(*(self.people[name] for name in names))]
+        total = _sums(self.people[name] for name in names)
         groups = [names[i::folds] for i in range(min(folds, len(names)))] if len(names) > 1 else []
         errors = np.zeros((len(RIDGES), total[1].shape[1]))
         for group in groups:
-            held = [sum(parts) for parts in zip(*(self.people[name] for name in group))]
+            held = _sums(self.people[name] for name in group)
             rest = [whole - part for whole, part in zip(total, held)]
-            errors += np.stack([_error(w, held) for w in _solutions(rest[0], rest[1], rest[3])])
+            errors += np.stack([_error(w, held) for w in _solutions(rest[0], rest[1], float(rest[3]))])
         shares = errors / np.maximum(total[2], 1e-12)
         wanted = shares.mean(1) if importance is None else errors @ importance
         best = int(np.argmin(wanted)) if groups else len(RIDGES) // 2
-        weight = _solutions(total[0], total[1], total[3], [RIDGES[best]])[0]
+        weight = _solutions(total[0], total[1], float(total[3]), [RIDGES[best]])[0]
         rows = weight.T.reshape(total[1].shape[1], 2 * self.context + 1, -1)
         rows = (rows if self.projection is None else rows @ self.projection.T).transpose(0, 2, 1)
         unexplained = shares[best] if groups else np.ones(total[1].shape[1])
@@ -88,6 +88,11 @@ def apply_ridge(weight: np.ndarray, features: np.ndarray, centre: bool = True) -
     features = features - features.mean(0) if centre else features
     stacked = stack_context(features, weight.shape[2] // 2)
     return stacked @ weight.transpose(0, 2, 1).reshape(len(weight), -1).T
+
+
+def _sums(moments: Iterable[list[np.ndarray]]) -> list[np.ndarray]:
+    """Normal equations of several people together."""
+    return [sum(parts[1:], start=parts[0]) for parts in zip(*moments)]
 
 
 def _solutions(gram: np.ndarray, cross: np.ndarray, count: float, ridges: Sequence[float] = RIDGES) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from configs import InputError
-from heads.rig import load_rig
+from pretrain.data.rigs import recorded_rig
 from pretrain.task import Task
 from shards.read.dataset import Dataset, open_dataset
 
@@ -25,7 +25,7 @@ def open_split(task: type[Task], config: Any, data: str) -> tuple[Dataset, Datas
             "because people are held out to prove it; add clips of other people"
         )
     refuse_unknown_licence(dataset, data, config.allow_unknown_licence)
-    refuse_other_rig(dataset, data)
+    recorded_rig(dataset.rig, f"dataset {data}")
     if not isinstance(holdout, float):  # people named to be kept out whom this prior cannot use anyway
         holdout = [name for name in holdout if name in dataset.identities]
     train, held = dataset.split(holdout)
@@ -46,15 +46,4 @@ def refuse_unknown_licence(dataset: Dataset, data: str, allowed: bool) -> None:
         raise InputError(
             f"dataset {data}: consent or licence unknown for {len(unknown)} people ({few}); "
             "record it with 'shards build --consent FILE.csv', or set allow_unknown_licence=true to take the decision"
-        )
-
-
-def refuse_other_rig(dataset: Dataset, data: str) -> None:
-    """Expression coefficients mean nothing on another rig."""
-    rig = load_rig()
-    theirs = dataset.rig or {}
-    if theirs.get("sha256") and theirs["sha256"] != rig.sha256:
-        raise InputError(
-            f"dataset {data}: tracked with the rig {theirs.get('name')} ({theirs['sha256'][:12]}), this installation has "
-            f"{rig.name} ({rig.sha256[:12]}); rebuild the shards, or install the version that built them"
         )

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from heads.gaussians.render import render_head
 from heads.geometry.rotation import angles_to_frontal, relative_angles
-from heads.measures.face import default_rig, lip_motion
+from heads.measures.face import lip_motion
+from pretrain.data.rigs import recorded_rig
 from pretrain.data.sequences import Sequence, sequences
 from pretrain.expression_visual.baseline import texture_copy
 from pretrain.expression_visual.inference import ExpressionVisualPrior
@@ -38,7 +39,8 @@ class Clip:
 
 def load_clips(dataset: Any, size: int, targets: int = TARGETS, per_person: int = 2) -> list[Clip]:
     """The held-out clips, at most ``per_person`` runs of each identity."""
-    clips, count = [], {}
+    clips: list[Clip] = []
+    count: dict[str, int] = {}
     for run in sequences(dataset, None):
         if len(run) >= 2 * targets and count.get(run.identity, 0) < per_person:
             count[run.identity] = count.get(run.identity, 0) + 1
@@ -49,7 +51,8 @@ def load_clips(dataset: Any, size: int, targets: int = TARGETS, per_person: int 
 def load_clip(dataset: Any, run: Sequence, size: int, targets: int) -> Clip:
     """Choose the source and evenly spaced targets of a run and read their frames."""
     track = run.track
-    opening = lip_motion(default_rig(), track["identity"], track["expression"]).opening
+    rig = recorded_rig(dataset.rig, f"dataset {dataset.url}")
+    opening = lip_motion(rig, track["identity"], track["expression"]).opening
     angle = angles_to_frontal(track["rotation"])
     mouth = 1.5 * (opening - opening.min()) / max(opening.std(), 1e-6)
     lids = 10 * np.clip(track["eyelids"].max(1) - 0.2, 0, None)

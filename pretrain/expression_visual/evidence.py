@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +29,8 @@ def score(prior: ExpressionVisualPrior, clip: Clip) -> dict[str, Any]:
     target = clip.image[1:] * clip.matte[1:, ..., None] + 0.5 * (1 - clip.matte[1:, ..., None])
     pose = {name: value[1:] for name, value in clip.pose.items()}
     names = ("face", "head", "hair_neck", "lips", "mouth_inside")
-    masks = region_masks(clip.landmarks[1:], prior.size, prior.size, names, matte=clip.matte[1:].numpy())
-    masks = {name: torch.from_numpy(mask) for name, mask in masks.items()}
+    drawn = region_masks(clip.landmarks[1:], prior.size, prior.size, names, matte=clip.matte[1:].numpy())
+    masks = {name: torch.from_numpy(mask) for name, mask in drawn.items()}
     whole = torch.maximum(masks["head"], masks["hair_neck"])
     mouth = torch.clamp(masks["lips"] + masks["mouth_inside"], 0, 1)
     row: dict[str, Any] = {"identity": clip.identity, "clip": clip.name, "frames": len(target)}
@@ -62,7 +63,8 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def collect(prior: ExpressionVisualPrior, clips: list[Clip]) -> Evidence:
     """Table, summary and one sheet of pictures a person."""
-    rows, pictures = [], {}
+    rows: list[dict[str, Any]] = []
+    pictures: dict[str, np.ndarray] = {}
     for clip in clips:
         rows.append(score(prior, clip))
         pictures.setdefault(f"one-shot-{clip.identity}", sheet(prior, clip))

@@ -65,7 +65,8 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(Block(sizes[i], sizes[i]) for i in reversed(range(config.levels - 1)))
         self.out = nn.Conv2d(sizes[0], after * cells, 1)
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        if self.out.bias is not None:
+            nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H, W); zero at birth."""
@@ -200,6 +201,15 @@ class VisualModel(nn.Module):
     the mean head elsewhere, shifted by how the person's nearest seen texels differ from it (hair by hair, neck by neck).
     Training learns what to change in that, the mean head itself, and how all maps follow pose and expression.
     """
+
+    mirror: Tensor
+    place: Tensor
+    region: Tensor
+    reach: Tensor
+    to_anchors: Tensor
+    from_anchors: Tensor
+    neutral: Tensor
+    mean_colour: Tensor
 
     def __init__(self, config: ExpressionVisualConfig, rig: Any) -> None:
         super().__init__()

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from configs import InputError
-from heads.rig import load_rig
+from pretrain.data.rigs import recorded_rig
 from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.expression_visual.model import CHANNELS, VisualModel
 from pretrain.expression_visual.task import ExpressionVisualTask
@@ -36,15 +35,9 @@ class ExpressionVisual(Prior):
         """From a prior folder's content.
 
         Raises:
-            InputError: trained on another rig than this installation's.
+            InputError: the rig that it was trained on is not here.
         """
-        rig = load_rig()
-        if info["rig"].get("sha256") != rig.sha256:
-            raise InputError(
-                f"expression-visual prior: trained on the rig {info['rig'].get('name')} "
-                f"({str(info['rig'].get('sha256'))[:12]}), this installation has {rig.name} ({rig.sha256[:12]}); "
-                "use a prior of this version, or train one"
-            )
+        rig = recorded_rig(info["rig"], "expression-visual prior")
         model = VisualModel(cls.config_of(info), rig)
         model.load_state_dict(tensors)
         return ExpressionVisualPrior(model.to(device), info)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from configs.seeds import derive
-from heads.measures.face import default_rig
+from heads.measures.face import mirror_signs
 from heads.person.inputs import frame_vectors
 from pretrain.expression_visual.clips import load_clips
 from pretrain.expression_visual.config import ExpressionVisualConfig
@@ -20,12 +20,12 @@ from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.objective import VisualObjective
 from pretrain.expression_visual.pictures import sheet
 from pretrain.expression_visual.view import POSE, ReferenceView
-from pretrain.task import Evidence, Task
+from pretrain.task import Evidence, Task, tensors_of
 
 MEAN_FRAMES = 100  # samples from which the mean head's colours are taken
 
 
-class ExpressionVisualTask(Task):
+class ExpressionVisualTask(Task[VisualObjective]):
     """See :class:`pretrain.task.Task`."""
 
     name: ClassVar[str] = "expression-visual"
@@ -38,16 +38,19 @@ class ExpressionVisualTask(Task):
 
     def view(self, *, training: bool) -> ReferenceView:
         """References and targets."""
-        return ReferenceView(self.config)
+        return ReferenceView(self.config, self._signs())
+
+    def _signs(self) -> dict[str, np.ndarray]:
+        return mirror_signs(self.rig) if self.config.augment.mirror else {}
 
     def objective(self) -> VisualObjective:
         """A fresh model with its losses."""
-        return VisualObjective(VisualModel(self.config, default_rig()), len(self.train.identities))
+        return VisualObjective(VisualModel(self.config, self.rig), len(self.train.identities))
 
     @torch.no_grad()
     def prepare(self, objective: VisualObjective) -> None:
         """The mean head's colours and usual poses, from frames of the training people, each person alike."""
-        model, view = objective.model, ReferenceView(replace(self.config, references=1, targets=1))
+        model, view = objective.model, ReferenceView(replace(self.config, references=1, targets=1), self._signs())
         rng = np.random.default_rng(derive(self.config.seed, "mean head"))
         total, weight, vectors = torch.zeros_like(model.mean_colour), torch.zeros(len(model.mean_colour), 1), []
         for key in chosen_keys(self.train, MEAN_FRAMES, rng):
@@ -102,7 +105,7 @@ class ExpressionVisualTask(Task):
 
     def weights(self, objective: VisualObjective) -> dict[str, Tensor]:
         """The model without the training losses."""
-        return super().weights(objective.model)
+        return tensors_of(objective.model)
 
 
 def chosen_keys(dataset: Any, most: int, rng: np.random.Generator) -> list[str]:

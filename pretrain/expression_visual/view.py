@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from heads.masks import region_masks
-from heads.measures.face import default_rig, mirror_signs
 from heads.rig import facemesh
 from pretrain.expression_visual.config import ExpressionVisualConfig
 from shards.read.view import PairView
@@ -24,9 +24,14 @@ class ReferenceView:
     (R|G, S, S), ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,),
     ``person`` (two numbers for each ``identity_index``, the odd one for the mirrored person), ``target_weight``
     (G, S, S), see :func:`pixel_weight`; ``seen`` (R,) 0 for references to be passed over.
+
+    Args:
+        signs: what mirroring multiplies coefficients by, see :func:`heads.measures.face.mirror_signs`; unused with
+            ``augment.mirror`` 0.
     """
 
     config: ExpressionVisualConfig
+    signs: Mapping[str, np.ndarray] = field(compare=False, repr=False)
     features: ClassVar[str | None] = None
     window: ClassVar[int] = 1
     needs_sound: ClassVar[bool] = False
@@ -50,9 +55,9 @@ class ReferenceView:
             seen[1:] = 0
         identity, turned = pair["source_identity"], rng.random() < config.augment.mirror
         if turned:
-            signs = mirror_signs(default_rig())
-            source, target = mirrored(source, signs["expression"]), mirrored(target, signs["expression"])
-            weight, identity = weight[:, :, ::-1].copy(), identity * signs["identity"]
+            flip = self.signs["expression"]
+            source, target = mirrored(source, flip), mirrored(target, flip)
+            weight, identity = weight[:, :, ::-1].copy(), identity * self.signs["identity"]
         return {
             **{f"source_{n}": v for n, v in source.items()},
             **{f"target_{n}": v for n, v in target.items()},

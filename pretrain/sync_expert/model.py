@@ -79,6 +79,10 @@ class AudioEncoder(nn.Module):
 class SyncModel(nn.Module):
     """Both encoders with the statistics of their inputs."""
 
+    feature_mean: Tensor
+    feature_std: Tensor
+    shape_std: Tensor
+
     def __init__(self, config: SyncExpertConfig, size: int) -> None:
         super().__init__()
         self.config, self.size = config, size

@@ -51,7 +51,7 @@ class Sync(Prior):
     def predict(cls, ready: SyncExpert, data: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Confidence, distance and offset of one clip."""
         figures = ready.confidence(data["frames"], data["landmarks"], data["features"])
-        return {name: np.float32([value]) for name, value in zip(OUTPUTS, figures)}
+        return {name: np.asarray([value], np.float32) for name, value in zip(OUTPUTS, figures)}
 
 
 PRIOR = Sync

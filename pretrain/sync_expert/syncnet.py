@@ -134,7 +134,7 @@ class SyncNet(nn.Module):
         """Embeddings (count, 1024) of the sound (N,) float in [-1, 1], 16 kHz, at the first ``count`` frames."""
         rows = torch.from_numpy(mfcc(sound).astype(np.float32))
         starts = torch.arange(count)[:, None] * ROWS + torch.arange(WINDOW * ROWS)[None]
-        parts = rows[starts].to(self.netfcaud[0].weight.device).split(64)
+        parts = rows[starts].to(next(self.netfcaud.parameters()).device).split(64)
         return torch.cat([self.sound_embedding(part) for part in parts]).cpu()
 
     def confidence_of(self, faces: Tensor, sound: np.ndarray) -> tuple[float, float, int]:
@@ -225,6 +225,6 @@ class FaceWindows:
     def _embed(self) -> None:
         if len(self._crops) >= WINDOW:
             windows = torch.stack(self._crops).unfold(0, WINDOW, 1).permute(0, 4, 1, 2, 3)
-            device = self._network.netfclip[0].weight.device
+            device = next(self._network.netfclip.parameters()).device
             self._found.append(self._network.face_embedding(windows.to(device).float()).cpu())
             self._crops = self._crops[1 - WINDOW :]

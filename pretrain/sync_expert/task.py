@@ -17,10 +17,10 @@ from pretrain.sync_expert.lips import lip_shape
 from pretrain.sync_expert.model import SyncModel
 from pretrain.sync_expert.objective import SyncObjective
 from pretrain.sync_expert.view import CropCache, LipRunView
-from pretrain.task import Evidence, Task, check_features, feature_record
+from pretrain.task import Evidence, Task, check_features, feature_record, tensors_of
 
 
-class SyncExpertTask(Task):
+class SyncExpertTask(Task[SyncObjective]):
     """See :class:`pretrain.task.Task`."""
 
     name: ClassVar[str] = "sync-expert"
@@ -87,4 +87,4 @@ class SyncExpertTask(Task):
 
     def weights(self, objective: SyncObjective) -> dict[str, Tensor]:
         """The model without the training losses."""
-        return super().weights(objective.model)
+        return tensors_of(objective.model)

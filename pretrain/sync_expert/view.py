@@ -20,7 +20,8 @@ class CropCache:
     """Lip crops already decoded, up to a number of bytes; what does not fit is decoded again each time."""
 
     def __init__(self, limit: int) -> None:
-        self.limit, self.held, self.crops = limit, 0, {}
+        self.limit, self.held = limit, 0
+        self.crops: dict[str, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # A reading process starts with an empty cache of its own.

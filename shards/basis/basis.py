@@ -19,6 +19,9 @@ import numpy as np
 from configs import InputError
 from heads.rig import facemesh, load_rig
 from heads.rig.assemble import assemble, write
+from shards.media.decode import read_video
+from shards.read.dataset import open_dataset
+from shards.tracking.models import FaceLandmarks, tessellation, version
 from shards.tracking.shape_statistics import (
     SURFACE,
     Clip,
@@ -152,9 +155,6 @@ def read_clips(source: str | Path, frames_per_clip: int = FRAMES_PER_CLIP) -> It
 
 
 def _tracked_videos(folder: Path, frames_per_clip: int) -> Iterator[Clip]:
-    from shards.media.decode import read_video
-    from shards.tracking.models import FaceLandmarks
-
     videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEOS)
     if not videos:
         raise InputError(f"{folder}: holds no videos ({', '.join(VIDEOS)}) and no dataset.json")
@@ -178,8 +178,6 @@ def _centring(picture: np.ndarray) -> np.ndarray:
 
 
 def _dataset_clips(source: str | Path, frames_per_clip: int) -> Iterator[Clip]:
-    from shards.read.dataset import open_dataset
-
     dataset = open_dataset(str(source))
     held: dict[tuple[str, str, int], list[np.ndarray]] = {}
     for index in range(len(dataset.samples)):
@@ -210,8 +208,6 @@ def _triangles() -> np.ndarray:
     try:
         rig = load_rig()
     except InputError:
-        from shards.tracking.models import tessellation
-
         return facemesh.triangles_of(tessellation())
     skin = (rig.faces < SURFACE).all(1) & (rig.face_regions != rig.regions["mouth_inside"])
     return rig.faces[skin].numpy()
@@ -226,8 +222,6 @@ def _shipped_atlas() -> dict[str, np.ndarray] | None:
 
 
 def _tracker() -> str:
-    from shards.tracking.models import version
-
     return version()
 
 

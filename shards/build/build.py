@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -144,7 +144,7 @@ class _Builder:
         if todo:
             # Another rig than the dataset's and weights that are not here are refused before any work.
             self.catalogue.adopt_rig(dict(self.settings.rig))
-            load_weights(list(self.settings.features))
+            load_weights(self.settings.features)
         tasks = _tasks(todo, workers)
         with progress.task("tracking", sum(clip.bytes for clip in todo), "bytes of video") as bar:
             self._work(list(tasks), self.settings, workers, address, _ByClip(bar, todo))
@@ -325,7 +325,7 @@ def _tasks(clips: list[SourceClip], workers: int) -> list[TrackTask]:
 
 
 @contextmanager
-def _tidy_when_nothing_came_of_it(url: str):
+def _tidy_when_nothing_came_of_it(url: str) -> Iterator[None]:
     """A folder that this build made is removed again when the build ends in an error before its first sample."""
     new = not storage.exists(storage.join(url, FILE))
     try:

@@ -30,9 +30,10 @@ def find_clips(videos: Sequence[str | Path], consent: str | Path | None = None) 
     if not paths:
         raise InputError("no videos were given; name files or folders")
     names = _names(paths)
+    records = rows.assign(paths) if rows is not None else {}
     clips = []
     for path in paths:
-        found = rows.find(storage.basename(path)) if rows is not None else None
+        found = records.get(path)
         bytes_, modified = _stat(path)
         record = found or unknown_record(names[path])
         clips.append(

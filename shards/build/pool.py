@@ -59,7 +59,7 @@ class ProcessPool:
         connection = wait(list(self._running))[0]
         process, task = self._running[connection]  # type: ignore[index]
         try:
-            message = connection.recv()  # type: ignore[union-attr]
+            message: Any = connection.recv()  # type: ignore[union-attr, call-arg]
         except (EOFError, ConnectionError):
             process.join()
             message = ("died", _how(process.exitcode))
@@ -94,7 +94,7 @@ def _serve(connection: Connection, settings: BuildSettings, threads: int) -> Non
     torch.set_num_threads(threads)
     with suppress(EOFError, ConnectionError):  # the builder is gone: so is this worker's purpose
         while True:
-            with closing(run_task(connection.recv(), settings)) as messages:
+            with closing(run_task(connection.recv(), settings)) as messages:  # type: ignore[type-var]
                 for message in messages:
                     connection.send(message)
             connection.send(("finished",))

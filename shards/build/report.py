@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cluster.storage import storage
+from heads.rig import facemesh
 from shards.build.journal import Journal
 from shards.format import codecs as members
 from shards.format.catalogue import Catalogue
@@ -61,15 +62,16 @@ def overlay(frame: np.ndarray, landmarks: np.ndarray, side: int = THUMBNAIL) -> 
     """(side, side, 3) uint8: the frame with its landmarks; lips red, eyes yellow, irises cyan, the rest green dots."""
     from PIL import Image, ImageDraw
 
-    from heads.rig import facemesh
-
     scale = 2 * side / max(frame.shape[:2])  # drawn at twice the size and shrunk: smooth lines
     picture = Image.fromarray(frame).resize((2 * side, 2 * side), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
     points = [(float(x), float(y)) for x, y in landmarks[:, :2] * scale]
     for x, y in points[: facemesh.N_SURFACE]:
         draw.ellipse((x - 1.2, y - 1.2, x + 1.2, y + 1.2), fill=(90, 255, 120))
-    loops = ((facemesh.LIPS_OUTER, (255, 60, 60)), (facemesh.LIPS_INNER, (255, 150, 150)))
+    loops: tuple[tuple[tuple[int, ...], tuple[int, int, int]], ...] = (
+        (facemesh.LIPS_OUTER, (255, 60, 60)),
+        (facemesh.LIPS_INNER, (255, 150, 150)),
+    )
     loops += ((facemesh.EYE_LEFT, (255, 225, 40)), (facemesh.EYE_RIGHT, (255, 225, 40)))
     for loop, color in loops:
         draw.line([points[i] for i in (*loop, loop[0])], fill=color, width=3, joint="curve")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def _agree(url: str, record: dict[str, Any], spec: str) -> None:
         )
 
 
-def load_weights(records: Records) -> None:
+def load_weights(records: Sequence[Mapping[str, Any]]) -> None:
     """Load every feature once, so that weights that are missing here are found before any work.
 
     Raises:

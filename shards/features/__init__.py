@@ -2,7 +2,7 @@
 
 from shards.features.base import Feature
 from shards.features.logmel import logmel
-from shards.features.registry import FeatureStream, extract_features, feature_size, open_feature
+from shards.features.registry import FeatureStream, extract_features, feature_size, features, open_feature
 
 __all__ = ["Feature", "FeatureStream", "extract_features", "feature_size", "logmel", "open_feature"]
 
@@ -11,6 +11,4 @@ def __getattr__(name: str) -> dict[str, int]:
     """``FEATURES``: every feature's width with its default weights."""
     if name != "FEATURES":
         raise AttributeError(f"module 'shards.features' has no attribute '{name}'")
-    from shards.features.registry import features
-
     return {kind.name: kind.default_size for kind in features().values()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -163,8 +164,9 @@ def check_meta(key: str, meta: Mapping[str, Any]) -> None:
         raise BrokenSample(key, "meta.json", f"'frames' is {length!r}, expected 1 to {MAX_FRAMES}")
     if meta.get("fps") != FPS:
         raise BrokenSample(key, "meta.json", f"'fps' is {meta.get('fps')!r}, expected {FPS}")
-    good = isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size)
-    if not good or not all(1 <= n <= members.MAX_SIDE for n in size):
+    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size)) or not all(
+        1 <= n <= members.MAX_SIDE for n in size
+    ):
         raise BrokenSample(key, "meta.json", f"'size' is {size!r}, expected [width, height] in px")
 
 
@@ -326,7 +328,7 @@ class Sample:
         pictures = np.empty((len(chosen), height, width, 3), np.uint8)  # decoded in place: a copy costs a third more
         for place, index in zip(pictures, chosen):
             name = frame_name(index)
-            self._try(name, lambda data, out=place: members.decode_jpeg(data, self.size, out=out), self.raw(name))
+            self._try(name, partial(members.decode_jpeg, size=self.size, out=place), self.raw(name))
         return pictures
 
     def matte(self, index: int) -> np.ndarray:

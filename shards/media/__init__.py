@@ -1,1 +1,1 @@
-"""Video and sound files in and out."""
+"""Video and sound files in and out; the only home of PyAV."""

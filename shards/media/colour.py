@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from configs import InputError
+from shards.media.hdr import ToneMap, is_wide, light_range
 
 HIGH_DEFINITION = 720  # rows from which players take untagged video for BT.709 (Chromium's rule), below for BT.601
 
@@ -12,34 +16,68 @@ BT709, BT601, BT2020 = 1, 5, 9  # SWS_CS_*, the converter's numbers of matrices
 # AVCOL_SPC_* of a frame -> SWS_CS_*.
 _MATRICES = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: BT2020, 10: BT2020}
 
+# Matrices that FFmpeg's converter does not know; it would take them for another in silence.
+UNKNOWN = {8: "YCgCo", 11: "YDzDx", 13: "chroma-derived", 14: "ICtCp", 15: "Dolby Vision's IPT"}
+
 
 def matrix_of(frame: Any) -> int:
     """PyAV's number of the YUV matrix that a frame was made with; by its size where it does not say."""
     known = _MATRICES.get(int(frame.colorspace))
+    if known is None and int(frame.color_primaries) == 9:
+        return BT2020
     return known or (BT709 if frame.height >= HIGH_DEFINITION else BT601)
 
 
 class ToRgb:
-    """Converts frames of one video to RGB uint8, scaled; keeps the converter between frames."""
+    """Converts frames of one video to BT.709 RGB uint8, scaled; keeps the converter between frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str | Path) -> None:
         from av.video.reformatter import Interpolation, VideoReformatter
 
+        self._path = path
         # Without both flags the result is 1 to 1.5 levels too dark, with one of them alone worse.
         self._flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
         self._reformatter = VideoReformatter()
+        self._map: tuple[tuple[int, ...], ToneMap] | None = None
 
     def __call__(self, frame: Any, width: int, height: int) -> np.ndarray:
-        """``[height, width, 3]`` uint8 RGB."""
-        converted = self._reformatter.reformat(
-            frame,
-            width=width,
-            height=height,
-            format="gbrp",  # planes: the same values as rgb24, made in half the time
-            src_colorspace=None if frame.format.is_rgb else matrix_of(frame),
-            interpolation=self._flags,
-        )
-        return converted.to_ndarray()
+        """``[height, width, 3]`` uint8 RGB.
+
+        Raises:
+            InputError: colours that cannot be converted.
+        """
+        if is_wide(frame):
+            return self._tone_map(frame, width, height)(self._planes(frame, width, height, ToneMap.FORMAT))
+        # Planes have the same values as rgb24 and are made in half the time.
+        return self._planes(frame, width, height, "gbrp").to_ndarray()
+
+    def _planes(self, frame: Any, width: int, height: int, form: str) -> Any:
+        import av
+
+        matrix = int(frame.colorspace)
+        if matrix in UNKNOWN:
+            raise InputError(
+                f"{self._path}: its colours are {UNKNOWN[matrix]}, which cannot be read; convert it to H.264"
+            )
+        try:
+            return self._reformatter.reformat(
+                frame,
+                width=width,
+                height=height,
+                format=form,
+                src_colorspace=None if frame.format.is_rgb else matrix_of(frame),
+                interpolation=self._flags,
+                threads=1,  # workers share the cores as it is
+            )
+        except (av.error.FFmpegError, ValueError) as error:
+            name = frame.format.name
+            raise InputError(f"{self._path}: pictures of form {name} cannot be read ({error}); convert it") from None
+
+    def _tone_map(self, frame: Any, width: int, height: int) -> ToneMap:
+        key = (width, height, int(frame.color_trc), int(frame.color_primaries))
+        if self._map is None or self._map[0] != key:
+            self._map = key, ToneMap(*key, light_range(self._path))
+        return self._map[1]
 
 
 class ToYuv:

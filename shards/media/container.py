@@ -42,7 +42,9 @@ def open_input(path: str | Path, kind: str = "video") -> Any:
 
 def find_pictures(container: Any) -> Any | None:
     """The picture stream: FFmpeg's choice among those that are no cover art; ``None`` where there is none."""
-    streams = [stream for stream in container.streams.video if not is_cover(stream)]
+    streams = [
+        stream for stream in container.streams.video if not is_cover(stream) and stream.codec_context is not None
+    ]
     if not streams:
         return None
     best = container.streams.best("video")
@@ -63,6 +65,8 @@ def picture_stream(container: Any, path: str | Path) -> Any:
         InputError: no pictures, or of an absurd size.
     """
     stream = find_pictures(container)
+    if stream is None and any(other.codec_context is None for other in container.streams.video):
+        raise InputError(f"{path}: its pictures are in a codec that FFmpeg does not know; convert it to H.264")
     if stream is None:
         raise InputError(f"{path}: has no video stream; give a video")
     width, height = stream.codec_context.width, stream.codec_context.height

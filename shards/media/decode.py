@@ -7,6 +7,7 @@ says. One picture is held at a time: memory does not grow.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,8 @@ import numpy as np
 from configs import InputError
 from shards.media.colour import ToRgb
 from shards.media.container import LARGEST_SIDE, decoded, open_input, picture_stream
-from shards.media.display import UPRIGHT, Orientation, orientation, square_size
+from shards.media.display import UPRIGHT, Orientation, orientation, pixel_aspect, square_size
+from shards.media.fields import progressive
 from shards.media.rates import FPS
 
 TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut off
@@ -34,6 +36,7 @@ class Timed(NamedTuple):
     time: float  # s after the first picture
     length: float  # s as stated, 0 when the file does not say
     frame: Any
+    aspect: float  # width over height of its pixels
 
 
 def read_video(
@@ -83,7 +86,7 @@ class Pictures:
 
     def __init__(self, path: str | Path, max_side: int | None = None, size: int | None = None) -> None:
         self._path, self._max_side, self._fit = path, max_side, size
-        self._rgb = ToRgb()
+        self._rgb = ToRgb(path)
         self._first: tuple[int, int] | None = None  # upright, before scaling
         self._raw: tuple[int, int, int] | None = None
         self._target = (0, 0)  # of the stored picture, not yet turned
@@ -105,7 +108,7 @@ class Pictures:
 
     def _scaled(self, timed: Timed) -> tuple[int, int]:
         """Size of the stored picture that makes all pictures of the video equally large."""
-        width, height = self._turn.upright(*square_size(timed.frame, timed.frame.opaque))
+        width, height = self._turn.upright(*square_size(timed.frame, timed.aspect))
         if self._first is None:
             self._first = width, height
         elif abs(width / height - self._first[0] / self._first[1]) > 0.02 * self._first[0] / self._first[1]:
@@ -150,10 +153,14 @@ def _on_grid(path: str | Path, start: float, fps: float, threads: int) -> Iterat
     if held is None:
         raise InputError(f"{path}: holds no picture that can be decoded; give a playable video")
     end = end_of_last(held.time, held.length, last_gap, fps) - start
-    # Rounding of time stamps must not decide whether a last picture exists.
-    while due / fps < end - 0.5 / fps:
+    for _ in range(due, count_until(end, fps)):
         yield held
-        due += 1
+
+
+def count_until(seconds: float, fps: float) -> int:
+    """How many pictures ``fps`` a second a video of this length has: the last lasts half a step at least."""
+    # Rounding of time stamps to a microsecond must not decide whether a last picture exists.
+    return math.ceil((seconds - 1e-6) * fps - 0.5)
 
 
 def end_of_last(time: float, length: float, gap: float, fps: float) -> float:
@@ -217,7 +224,7 @@ def _decoded_in_time(
         stream.codec_context.thread_type = "SLICE" if threads == 1 else "AUTO"
         if seek is not None and origin is not None:
             _seek(container, stream, seek + origin)
-        yield from _in_order(decoded(container, stream, path), container, stream, path, origin)
+        yield from _in_order(progressive(decoded(container, stream, path), path), stream, path, origin)
 
 
 def _seek(container: Any, stream: Any, seconds: float) -> None:
@@ -229,9 +236,7 @@ def _seek(container: Any, stream: Any, seconds: float) -> None:
         container.seek(int(seconds / stream.time_base), stream=stream, backward=True)
 
 
-def _in_order(
-    frames: Iterator[Any], container: Any, stream: Any, path: str | Path, origin: float | None
-) -> Iterator[Timed]:
+def _in_order(frames: Iterator[Any], stream: Any, path: str | Path, origin: float | None) -> Iterator[Timed]:
     step = 1 / float(stream.average_rate or FPS)
     previous: float | None = None
     last: Timed | None = None
@@ -244,9 +249,8 @@ def _in_order(
             _check_step(time - previous, previous, path)
             if time <= previous:  # a picture that claims to be older than the last one cannot be placed
                 continue
-        frame.opaque = stream
         length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
-        previous, last = time, Timed(time, length, frame)
+        previous, last = time, Timed(time, length, frame, pixel_aspect(stream))
         yield last
     if last is not None:
         _check_complete(stream, path, last.time + max(last.length, step))

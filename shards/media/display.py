@@ -88,6 +88,6 @@ def pixel_aspect(stream: Any) -> float:
     return float(shape) if shape and 0.1 < float(shape) < 10 else 1.0
 
 
-def square_size(frame: Any, stream: Any) -> tuple[int, int]:
+def square_size(frame: Any, aspect: float) -> tuple[int, int]:
     """``(width, height)`` of the stored picture with square pixels, not yet turned."""
-    return max(1, round(frame.width * pixel_aspect(stream))), frame.height
+    return max(1, round(frame.width * aspect)), frame.height

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from shards.media.container import open_input, picture_stream
-from shards.media.decode import FPS, end_of_last, first_frame
-from shards.media.display import Orientation, orientation, square_size
+from shards.media.decode import count_until, end_of_last, first_frame
+from shards.media.display import Orientation, orientation, pixel_aspect, square_size
 from shards.media.memo import once_per_file
+from shards.media.rates import FPS
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,11 @@ def video_info(path: str | Path) -> VideoInfo:
         stream = picture_stream(container, path)
         frame, origin = first_frame(container, stream, path)
         turn = orientation(frame, path)
-        width, height = turn.upright(*square_size(frame, stream))
+        width, height = turn.upright(*square_size(frame, pixel_aspect(stream)))
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         has_audio, tags = len(container.streams.audio) > 0, container_tags(container)
     seconds, count = _length(path, origin, rate or FPS)
-    frames = max(1, -int(-(seconds * FPS - 0.5) // 1))
+    frames = max(1, count_until(seconds, FPS))
     return VideoInfo(width, height, turn, rate or count / max(seconds, 1e-3), seconds, frames, has_audio, tags)
 
 

@@ -88,8 +88,11 @@ def _candidates(path: str | Path) -> list[int]:
 
     with open_input(path, "sound") as container:
         streams = container.streams.audio
+        known = [number for number, stream in enumerate(streams) if stream.codec_context is not None]
         if not streams:
             raise InputError(f"{path}: has no audio stream; give a file with sound")
+        if not known:
+            raise InputError(f"{path}: its sound is in a codec that FFmpeg does not know; convert it to AAC")
         # Of several programmes, as in a broadcast, the one that the pictures belong to.
         pictures = find_pictures(container)
         best = container.streams.best("audio", related=pictures) if pictures is not None else None
@@ -100,7 +103,7 @@ def _candidates(path: str | Path) -> list[int]:
             default = bool(stream.disposition & Disposition.default)
             return not default, bool(stream.disposition & aside), best is None or stream.index != best.index, number
 
-        return sorted(range(len(streams)), key=rank)
+        return sorted(known, key=rank)
 
 
 def _listen(path: str | Path, index: int) -> _Heard:

@@ -1,7 +1,9 @@
 """Who is in a clip, under which licence, and whether they agreed: the consent file and its record in every sample.
 
-A CSV with the columns ``clip,identity,licence,consent,source``; ``clip`` is a clip's name or a pattern (``news_*``).
-The exact name wins over patterns, an earlier pattern over a later one. A clip that no row names is its own identity
+A CSV with the columns ``clip,identity,licence,consent,source``. ``clip`` is the name of a file with or without its
+ending (``001``), a path or the end of one (``person_a/001``), or a pattern of either (``news_*``, ``person_a/*``; ``*``
+stays within a folder). A row without a pattern speaks of one file: where it fits several it is refused. A path wins
+over a name, a name over patterns, an earlier pattern over a later one. A clip that no row names is its own identity
 with licence and consent ``unknown``, and a pretraining run must say ``allow_unknown_licence`` to use it.
 """
 
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 
@@ -37,22 +39,56 @@ class ConsentRecord:
 
 
 class ConsentFile:
-    """The rows of a consent file, found by clip name."""
+    """The rows of a consent file, given to the files of which they speak."""
 
-    def __init__(self, records: Sequence[ConsentRecord]) -> None:
-        self._exact = {record.clip: record for record in records}
-        self._patterns = [record for record in records if any(sign in record.clip for sign in "*?[")]
+    def __init__(self, path: str, rows: Mapping[int, ConsentRecord]) -> None:
+        """``rows``: line of the CSV → record."""
+        self.path, self.rows = path, dict(rows)
 
     def __len__(self) -> int:
-        return len(self._exact)
+        return len(self.rows)
 
-    def find(self, name: str) -> ConsentRecord | None:
-        """The row that speaks of the clip called ``name`` (its file's name, with or without ending), or None."""
-        stem = name.rpartition(".")[0] or name
-        exact = self._exact.get(name) or self._exact.get(stem)
-        if exact is not None:
-            return exact
-        return next((r for r in self._patterns if fnmatchcase(stem, r.clip) or fnmatchcase(name, r.clip)), None)
+    def assign(self, files: Sequence[str]) -> dict[str, ConsentRecord]:
+        """The record of each file, by path or URL, that a row speaks of.
+
+        Raises:
+            InputError: a row without a pattern fits several files, or two rows of equal rank fit one.
+        """
+        exact: dict[str, tuple[int, int]] = {}  # file → (parts of the row's path, line)
+        patterns: dict[str, int] = {}
+        for line, record in self.rows.items():
+            fits = [file for file in files if _fits(record.clip, file, equal=True)]
+            if len(fits) > 1:
+                shown = ", ".join(fits[:3]) + (", ..." if len(fits) > 3 else "")
+                raise InputError(
+                    f"{self.path}: row {line} names '{record.clip}', which fits {len(fits)} files ({shown}); write the "
+                    "path that it means, such as person_a/001, or a pattern such as person_a/*"
+                )
+            for file in fits:
+                self._keep(exact, file, record.clip.count("/"), line)
+            for file in files:
+                if not fits and _fits(record.clip, file, equal=False):
+                    patterns.setdefault(file, line)
+        return {file: self.rows[exact[file][1] if file in exact else patterns[file]] for file in {**patterns, **exact}}
+
+    def _keep(self, exact: dict[str, tuple[int, int]], file: str, parts: int, line: int) -> None:
+        before = exact.get(file)
+        if before is not None and before[0] == parts and self.rows[before[1]] != self.rows[line]:
+            raise InputError(f"{self.path}: rows {before[1]} and {line} both name {file}; keep one")
+        if before is None or parts > before[0]:
+            exact[file] = (parts, line)
+
+
+def _fits(row: str, file: str, *, equal: bool) -> bool:
+    """Whether a row's name, path or pattern is the end of a file's path, the file's ending left out or not."""
+    wanted = row.split("/")
+    parts = file.replace("\\", "/").split("/")[-len(wanted) :]
+    if len(parts) < len(wanted):
+        return False
+    match = (lambda name, sign: name == sign) if equal else fnmatchcase
+    stem = parts[-1].rpartition(".")[0] or parts[-1]
+    within = all(match(part, sign) for part, sign in zip(parts[:-1], wanted))
+    return within and (match(parts[-1], wanted[-1]) or match(stem, wanted[-1]))
 
 
 def read_consent(path: str) -> ConsentFile:
@@ -72,16 +108,23 @@ def read_consent(path: str) -> ConsentFile:
         raise InputError(
             f"{path}: row 1 has the columns '{','.join(header)}', expected '{','.join(COLUMNS)}'; correct the header"
         )
-    records: dict[str, tuple[int, ConsentRecord]] = {}
+    records: dict[int, ConsentRecord] = {}
+    lines: dict[str, int] = {}
+    people: dict[str, tuple[str, int]] = {}
     for line, row in enumerate(rows[1:], 2):
         if not any(cell.strip() for cell in row):
             continue
-        record = _record(path, line, [cell.strip() for cell in row])
-        if record.clip in records:
-            first = records[record.clip][0]
+        cells = [cell.strip() for cell in row]
+        record = records[line] = _record(path, line, cells)
+        if (first := lines.setdefault(record.clip, line)) != line:
             raise InputError(f"{path}: rows {first} and {line} both name clip '{record.clip}'; keep one")
-        records[record.clip] = (line, record)
-    return ConsentFile([record for _, record in records.values()])
+        written, first = people.setdefault(record.identity, (cells[1], line))
+        if written != cells[1]:
+            raise InputError(
+                f"{path}: rows {first} and {line} name '{written}' and '{cells[1]}', which are both written "
+                f"'{record.identity}' in keys; choose names that differ in their first 36 letters, digits, '_' or '-'"
+            )
+    return ConsentFile(path, records)
 
 
 def _record(path: str, line: int, row: Sequence[str]) -> ConsentRecord:
@@ -91,7 +134,7 @@ def _record(path: str, line: int, row: Sequence[str]) -> ConsentRecord:
     if not clip or not identity:
         raise InputError(f"{path}: row {line} lacks a {'clip' if not clip else 'identity'}; fill the cell in")
     return ConsentRecord(
-        clip=clip,
+        clip=clip.replace("\\", "/").removeprefix("./"),
         identity=clean_name(identity),
         licence=licence or UNKNOWN,
         consent=consent or UNKNOWN,

@@ -231,7 +231,7 @@ class Dataset:
             count = 0 if holdout == 0 or len(names) < 2 else max(1, round(holdout * len(names)))
             held = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[: min(count, len(names) - 1)]
         else:
-            held = list(holdout)
+            held = [str(name) for name in holdout]  # type: ignore[union-attr]
         rest = sorted(set(names) - set(held))
         if names and not rest:
             raise InputError(

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from configs import InputError
 from shards.format.catalogue import known_people
 from shards.read.dataset import IDENTITY, SAMPLES, Dataset
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 STREAMS = 240  # divisible by most numbers of ranks, so that a rank keeps its streams
 WINDOW = 2  # shards shuffled together within a stream
 
@@ -122,7 +125,7 @@ class EpochPlan:
         return np.random.default_rng([self.seed, self.epoch, *purpose])
 
 
-def _cached(cache: OrderedDict, key, make, limit: int):
+def _cached(cache: OrderedDict[Key, Value], key: Key, make: Callable[[], Value], limit: int) -> Value:
     if key in cache:
         cache.move_to_end(key)
         return cache[key]

@@ -136,7 +136,8 @@ class Reader:
 
     def positions(self, start: Position) -> tuple[list[tuple[int, int]], Position]:
         """``(epoch, offset)`` of every sample of the step at ``start`` over all ranks, and where the next begins."""
-        epoch, offset, found = start.epoch, start.offset, []
+        epoch, offset = start.epoch, start.offset
+        found: list[tuple[int, int]] = []
         while len(found) < self.batch_size and (self.epochs is None or epoch < self.epochs):
             taken = min(self.batch_size - len(found), len(self.plan(epoch)) - offset)
             found += [(epoch, offset + i) for i in range(taken)]

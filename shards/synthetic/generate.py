@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 
 from configs import InputError
+from heads.rig import Rig, load_rig
+from shards.features import extract_features
+from shards.format.codecs import encode_jpeg
 from shards.format.schema import MAX_FRAMES, sample_key
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
+from shards.read.dataset import open_dataset
 from shards.synthetic.identity import sample_identity
+from shards.synthetic.look.skin import Painter
 from shards.synthetic.mp4 import write_mp4
 from shards.synthetic.talker import Performance, Talker
+from shards.tar.writer import DatasetWriter
 
 LICENCE = "CC0-1.0"
 CONSENT = "synthetic: no such person exists"
@@ -30,10 +36,7 @@ def identity_seeds(identities: int, seed: int) -> list[int]:
 
 
 @lru_cache(maxsize=1)
-def _painter(rig_source: str):
-    from heads.rig import load_rig
-    from shards.synthetic.skin import Painter
-
+def _painter(rig_source: str) -> tuple[Rig, Painter]:
     rig = load_rig(rig_source)
     if rig.n_landmarks != 478:
         raise InputError(
@@ -61,9 +64,6 @@ def _segments(
 ) -> list[dict[str, Any]]:
     """One task: the segments of frames first .. first + 250 of a clip, as arguments of `DatasetWriter.add`."""
     import torch
-
-    from shards.features import extract_features
-    from shards.format.codecs import encode_jpeg
 
     if threads:
         torch.set_num_threads(threads)
@@ -151,9 +151,6 @@ def synthesize(
     Raises:
         InputError: a number out of range, a rig without FaceMesh landmarks, an output that cannot be written.
     """
-    from shards.read.dataset import open_dataset
-    from shards.tar.writer import DatasetWriter
-
     _check(identities, seconds, size, workers, seed, clips)
     started = time.monotonic()
     frames = max(1, round(seconds * FPS))
@@ -178,7 +175,7 @@ def _name(identity_seed: int) -> str:
     return f"synthetic-{identity_seed:04d}"
 
 
-def _run(tasks: list[tuple], workers: int) -> Iterator[list[dict[str, Any]]]:
+def _run(tasks: list[tuple[int, float, int, int, str, int]], workers: int) -> Iterator[list[dict[str, Any]]]:
     """Results of `_segments` in the order of the tasks."""
     if workers <= 1 or len(tasks) <= 1:
         for task in tasks:

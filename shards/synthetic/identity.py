@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shards.synthetic.motion import Manner, sample_manner
-from shards.synthetic.voice import VoiceStyle, sample_voice
+from shards.synthetic.speech.voice import VoiceStyle, sample_voice
 
 HAIR_STYLES = ("bald", "buzz", "short", "side", "curly", "afro", "bob", "long", "wavy", "bun")
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
@@ -82,7 +82,7 @@ class Identity:
     manner: Manner
 
 
-def _rgb(color) -> np.ndarray:
+def _rgb(color: tuple[float, ...]) -> np.ndarray:
     return np.array(color, dtype=np.float64) / 255
 
 

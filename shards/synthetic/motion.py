@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from shards.synthetic.lexicon import Phone
+from shards.synthetic.speech.lexicon import Phone
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def rotations(angles: np.ndarray) -> np.ndarray:
     yaw, pitch, roll = angles.T
     one, zero = np.ones_like(yaw), np.zeros_like(yaw)
 
-    def matrix(*rows):
+    def matrix(*rows: tuple[np.ndarray, ...]) -> np.ndarray:
         return np.stack([np.stack(row, -1) for row in rows], -2)
 
     # Nose is at -z: turning it to +x is a rotation about y that takes -z to +x.

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from heads import rasterization
+from heads.rig import Rig
 from shards.media.rates import FPS
 from shards.synthetic import motion
-from shards.synthetic.body import CLOTH_SIZE, Mesh, cloth_texture, glasses, socket_points, sockets, torso
-from shards.synthetic.hair import STYLES, grow, visible_gaussians
 from shards.synthetic.identity import Identity
-from shards.synthetic.raster import Subdivision, interpolate, rasterize_mesh, vertex_normals
-from shards.synthetic.scenery import background
-from shards.synthetic.shading import (
+from shards.synthetic.look.body import CLOTH_SIZE, Mesh, cloth_texture, glasses, socket_points, sockets, torso
+from shards.synthetic.look.hair import STYLES, grow, visible_gaussians
+from shards.synthetic.look.raster import Subdivision, interpolate, rasterize_mesh, vertex_normals
+from shards.synthetic.look.scenery import background
+from shards.synthetic.look.shading import (
     CHANNELS,
     ambient_occlusion,
     develop,
@@ -25,9 +27,10 @@ from shards.synthetic.shading import (
     shadow_map,
     srgb_to_linear,
 )
-from shards.synthetic.skin import Painter, hair_amount, paint
-from shards.synthetic.visemes import MouthSolver, mouth_curves
-from shards.synthetic.voice import compose, speak
+from shards.synthetic.look.skin import Painter, hair_amount, paint
+from shards.synthetic.speech.lexicon import Phone
+from shards.synthetic.speech.visemes import MouthSolver, mouth_curves
+from shards.synthetic.speech.voice import compose, speak
 
 FOCAL = 4.0  # focal length in image sizes, as everywhere in Headstart
 SUPERSAMPLING = 2
@@ -65,11 +68,13 @@ class Performance:
 class Talker:
     """A person of the given identity on a rig (`heads.rig.load_rig`); a `Painter` can be shared by many talkers."""
 
-    def __init__(self, rig, identity: Identity, painter: Painter | None = None):
+    def __init__(self, rig: Rig, identity: Identity, painter: Painter | None = None) -> None:
         self.rig, self.identity = rig, identity
         self.painter = painter or Painter(rig)
         self.shape = torch.from_numpy(identity.shape).reshape(1, -1)
         self.neutral = self._vertices(np.zeros((1, rig.n_expression)))[0]
+        self.marks = rig.landmark_vertices.numpy()  # [478], the vertices that are landmarks
+        self.neutral_landmarks = self.neutral[self.marks]
         self.mouth = MouthSolver(rig, identity.shape)
         self.lights = sample_lights(np.random.default_rng([identity.seed, 0x119]))
         self._assemble()
@@ -77,7 +82,9 @@ class Talker:
 
     # ------------------------------------------------------------------------------------------ building
 
-    def _vertices(self, expression, eyelids=None, gaze=None) -> np.ndarray:
+    def _vertices(
+        self, expression: np.ndarray, eyelids: np.ndarray | None = None, gaze: np.ndarray | None = None
+    ) -> np.ndarray:
         """(B, V, 3) float64 rig vertices of this identity."""
         n = len(expression)
         with torch.no_grad():
@@ -101,10 +108,10 @@ class Talker:
         self.head_count = len(head_points)
         normals = vertex_normals(head_points, self.subdivision.faces)
         self._outward = -1.0 if normals[1, 2] > 0 else 1.0  # the nose tip points at the camera
-        parts: list[Mesh] = [torso(identity), sockets(self.neutral)]
+        parts: list[Mesh] = [torso(identity), sockets(self.neutral_landmarks)]
         self.torso_count = len(parts[0].points)
         if identity.glasses:
-            parts.append(glasses(self.neutral))
+            parts.append(glasses(self.neutral_landmarks))
         self.glasses_points = parts[2].points if identity.glasses else np.zeros((0, 3))
         self._build_texture()
         size = self.texture.shape[0]
@@ -141,7 +148,7 @@ class Talker:
         self.mouth_vertices = np.isin(
             self.vertex_region, [region[n] for n in ("mouth_inside", "teeth_upper", "teeth_lower")]
         )
-        self.mouth_depth = np.clip(self.subdivision.points(self.neutral)[:, 2] - self.neutral[13, 2], 0, 1)
+        self.mouth_depth = np.clip(self.subdivision.points(self.neutral)[:, 2] - self.neutral_landmarks[13, 2], 0, 1)
         self.eye_vertices = {s: self.vertex_region == region[f"eyeball_{s}"] for s in ("left", "right")}
         neck = self.vertex_region == region["neck"]
         y = self.subdivision.points(self.neutral)[:, 1]
@@ -223,7 +230,7 @@ class Talker:
             words=tuple(utterance.words),
         )
 
-    def _mood(self, phones, frames: int, rng: np.random.Generator) -> np.ndarray:
+    def _mood(self, phones: list[Phone], frames: int, rng: np.random.Generator) -> np.ndarray:
         """(T, K) expression beside the mouth shapes: brows on accents, a smile that comes and goes."""
         controls, manner = self.rig.controls, self.identity.manner
 
@@ -287,7 +294,7 @@ class Talker:
 
     def _to_camera(self, points: np.ndarray, pose: tuple, body: tuple) -> np.ndarray:
         """Head, torso and glasses in camera space; the neck follows the head above and the body below."""
-        bags = socket_points(points) @ pose[0].T + pose[1]
+        bags = socket_points(points[self.marks]) @ pose[0].T + pose[1]
         head = points @ pose[0].T + pose[1]
         head += self.neck_weight * (points @ body[0].T + body[1] - head)
         torso_points = self.torso_points @ body[0].T + body[1]
@@ -296,7 +303,7 @@ class Talker:
     def _shadowed(self, head: np.ndarray) -> np.ndarray:
         """(V,) ambient light per vertex in this frame: the mouth fills with light as it opens, lids shade the eyes."""
         occlusion = self.occlusion.copy()
-        opening = np.clip((head[14, 1] - head[13, 1]) / 0.16, 0, 1)
+        opening = np.clip((head[self.marks[14], 1] - head[self.marks[13], 1]) / 0.16, 0, 1)
         inside = (0.10 + 0.62 * opening) * np.clip(1.25 - 1.7 * self.mouth_depth, 0.12, 1)
         occlusion[: self.head_count][self.mouth_vertices] = inside[self.mouth_vertices]
         fine = self.subdivision.values(head)
@@ -311,8 +318,6 @@ class Talker:
         """(H, W, 4) premultiplied display colour and cover of the hair that the mesh does not hide."""
         if self.strands is None:
             return np.zeros((size, size, 4), np.float32)
-        from heads import rasterization
-
         focal = FOCAL * size
         means, quats, scales, color = visible_gaussians(self.strands, rotation, translation, self.lights, depth, focal)
         parts = means, quats, scales, np.full(len(means), 0.85), display(color)

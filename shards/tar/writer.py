@@ -42,9 +42,9 @@ class DatasetWriter:
         self, url: str | Path, *, samples_per_shard: int = SAMPLES_PER_SHARD, rig: Rig | Mapping[str, str] | None = None
     ) -> None:
         self.url = str(url)
-        self._catalogue = read_catalogue(self.url) if storage.exists(storage.join(self.url, FILE)) else None
-        if self._catalogue is None:
-            self._catalogue = Catalogue.empty()
+        new = not storage.exists(storage.join(self.url, FILE))
+        self._catalogue = Catalogue.empty() if new else read_catalogue(self.url)
+        if new:
             write_catalogue(self.url, self._catalogue)  # an output that cannot be written is found now, not in an hour
         self._catalogue.adopt_rig(rig_record(rig))
         self._keys: set[str] | None = None

@@ -3,12 +3,12 @@
 from shards.tracking.api import VideoTrack, detect_landmarks, track_frames, track_video
 from shards.tracking.options import Refusal, TrackOptions
 from shards.tracking.overlay import overlay
-from shards.tracking.segments import Segment, Take
+from shards.tracking.segments import Segment, Shot
 
 __all__ = [
     "Refusal",
     "Segment",
-    "Take",
+    "Shot",
     "TrackOptions",
     "VideoTrack",
     "detect_landmarks",

@@ -7,41 +7,46 @@ from pathlib import Path
 
 import numpy as np
 
-from configs import InputError
+from configs import InputError, progress
 from heads.rig.facemesh import N_LANDMARKS
+from heads.rig.registry import DEFAULT
 from shards.media.probe import video_info
 from shards.media.rates import FPS, SAMPLE_RATE
 from shards.media.sound import stream_audio
-from shards.tracking.first_pass import Scan, scan
+from shards.tracking.first_pass import FirstPass, run_first_pass
+from shards.tracking.models import FaceLandmarks
 from shards.tracking.options import Refusal, TrackOptions
-from shards.tracking.segments import Segment, Source, Take
+from shards.tracking.segments import Segment, Shot, Source
 
+USED = 0.95  # share of a video below which it is said what is used
 SILENCE = 1e-4  # root mean square below which sound is silence
 
 
 class VideoTrack:
-    """A scanned video: iterate for its takes; ``refusals`` and ``info`` are known before.
+    """A scanned video: iterate for its shots; ``refusals`` and ``info`` are known before.
 
-    Takes must be iterated in order, each at most once; close it (or use ``with``) to free the temporary file.
+    Shots must be iterated in order, each at most once; close it (or use ``with``) to free the temporary file.
     """
 
-    def __init__(self, path: Path, found: Scan, options: TrackOptions, width: int, has_audio: bool) -> None:
-        self.path, self.options, self._scan = path, options, found
+    def __init__(self, path: Path, found: FirstPass, options: TrackOptions, width: int, has_audio: bool) -> None:
+        self.path, self.options, self._first_pass = path, options, found
         self.frames = found.frames
         self.has_audio = has_audio
         self.refusals: list[Refusal] = list(found.refusals)
         self._source = Source(path, found, options, width, has_audio)
 
     @property
-    def takes(self) -> list[Take]:
-        return [Take(k, run, self._scan, self.options, self._source) for k, run in enumerate(self._scan.runs)]
+    def shots(self) -> list[Shot]:
+        return [
+            Shot(k, run, self._first_pass, self.options, self._source) for k, run in enumerate(self._first_pass.runs)
+        ]
 
     @property
     def tracked_frames(self) -> int:
-        return sum(run.end - run.start for run in self._scan.runs)
+        return sum(run.end - run.start for run in self._first_pass.runs)
 
-    def __iter__(self) -> Iterator[Take]:
-        yield from self.takes
+    def __iter__(self) -> Iterator[Shot]:
+        yield from self.shots
         self.close()
 
     def __enter__(self) -> VideoTrack:
@@ -51,13 +56,13 @@ class VideoTrack:
         self.close()
 
     def close(self) -> None:
-        self._scan.close()
+        self._first_pass.close()
 
 
 def track_video(
     path: str | Path, options: TrackOptions | None = None, stop: Callable[[], bool] | None = None
 ) -> VideoTrack:
-    """Tracks a video: one pass now that finds faces, cuts and refusals; takes are then decoded as they are iterated.
+    """Tracks a video: one pass now that finds faces, cuts and refusals; shots are then decoded as they are iterated.
 
     Args:
         path: any video that FFmpeg's libraries read.
@@ -65,7 +70,7 @@ def track_video(
         stop: asked after each frame of the first pass; when it says so, the rest of the video is left out.
 
     Returns:
-        An iterable of :class:`Take`, each an iterable of :class:`Segment`; ``.refusals`` lists what was left out.
+        An iterable of :class:`Shot`, each an iterable of :class:`Segment`; ``.refusals`` lists what was left out.
 
     Raises:
         InputError: not a readable video, or a single frame.
@@ -74,7 +79,7 @@ def track_video(
     options.check()
     path = Path(path)
     info = video_info(path)
-    found = scan(path, options, stop)
+    found = run_first_pass(path, options, stop)
     if found.frames < 2:
         found.close()
         raise InputError(f"{path}: holds {found.frames} frame, expected a video of at least {options.min_seconds:g} s")
@@ -93,15 +98,17 @@ def track_frames(
     size: int | None = None,
     crop_box: tuple[int, int, int, int] | None = None,
     identity: np.ndarray | None = None,
+    rig: str = DEFAULT,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[Segment]:
-    """Segments of the one person that a video shows, from its longest take.
+    """Segments of the one person that a video shows, from its longest shot.
 
     Args:
         seconds, start: which part of the video, s.
         size: px of the frames, at most the crop's own; ``None``: 512.
         crop_box: x0, y0, x1, y1 px of the source, as an earlier segment of the same video reports.
         identity: (K_id,) coefficients of an earlier segment, which makes expressions comparable with it.
+        rig: name or source of the rig whose coefficients are given.
         stop: asked after each frame of the first pass, for callers that may lose interest.
 
     Raises:
@@ -111,16 +118,30 @@ def track_frames(
         size=size or 512,
         start=start,
         seconds=seconds,
-        crop_box=None if crop_box is None else tuple(int(v) for v in crop_box),
+        crop_box=None if crop_box is None else (int(crop_box[0]), int(crop_box[1]), int(crop_box[2]), int(crop_box[3])),
         identity=None if identity is None else tuple(float(v) for v in np.asarray(identity).ravel()),
         min_seconds=min(1.0, seconds or 1.0) * 0.9,
+        rig=rig,
     )
     video = track_video(path, options, stop)
     with video:
-        takes = video.takes
-        if not takes:
-            raise InputError(f"{path}: {_worst(video.refusals)}; give a video of one person's face")
-        yield from max(takes, key=len)
+        shots = video.shots
+        if not shots:
+            raise InputError(f"{path}: {_worst(video.refusals, start)}; give a video of one person's face")
+        chosen = max(shots, key=len)
+        _say_what_is_used(path, video, chosen, start)
+        yield from chosen
+
+
+def _say_what_is_used(path: str | Path, video: VideoTrack, chosen: Shot, start: float) -> None:
+    """One sentence where the longest shot is not all of the video."""
+    if len(chosen) < USED * video.frames:
+        used = f"{start + chosen.start / FPS:.1f} to {start + chosen.end / FPS:.1f} s"
+        why = f"; {_worst(video.refusals, start)}" if video.refusals else ""
+        shots = f" in {len(video.shots)} shots" if len(video.shots) > 1 else ""
+        progress.say(
+            f"{path}: of {video.frames / FPS:.1f} s{shots}, {used} are used, the longest shot of one face{why}"
+        )
 
 
 def detect_landmarks(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,8 +153,6 @@ def detect_landmarks(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         landmarks (T, 478, 3) float32 px (zeros where nothing was found), found (T,) bool.
     """
-    from shards.tracking.models import FaceLandmarks
-
     mesh = FaceLandmarks()
     try:
         points = [mesh(frame) for frame in frames]
@@ -144,8 +163,8 @@ def detect_landmarks(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([empty if p is None else p for p in points]) if points else empty[None][:0], found
 
 
-def _worst(refusals: list[Refusal]) -> str:
-    """The reason that cost most frames, and where."""
+def _worst(refusals: list[Refusal], start: float) -> str:
+    """The reason that cost most frames, and where in the video, of which the first ``start`` s were passed over."""
     lost: dict[str, int] = {}
     for refusal in refusals:
         lost[refusal.reason] = lost.get(refusal.reason, 0) + refusal.end - refusal.start
@@ -153,7 +172,7 @@ def _worst(refusals: list[Refusal]) -> str:
         return "no face found"
     reason = max(lost, key=lambda key: lost[key])
     first = next(r for r in refusals if r.reason == reason)
-    return f"{reason} (from {first.start / FPS:.1f} to {first.end / FPS:.1f} s)"
+    return f"{reason} (from {start + first.start / FPS:.1f} to {start + first.end / FPS:.1f} s)"
 
 
 def _sound_trouble(path: Path, has_audio: bool, options: TrackOptions, frames: int) -> str:

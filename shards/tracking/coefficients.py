@@ -38,7 +38,7 @@ class Fitter:
         return self.rig.landmarks(vertices.detach().cpu()).numpy().astype(np.float64)
 
     def identity_of(self, landmarks: np.ndarray, intrinsics: np.ndarray, rounds: int = 3) -> np.ndarray:
-        """Identity (K_id,) of a person from landmarks (T, 478, 3) px of frames spread over a take."""
+        """Identity (K_id,) of a person from landmarks (T, 478, 3) px of frames spread over a shot."""
         identity = np.zeros(self.rig.n_identity)
         for _ in range(rounds):
             local = head_pose(landmarks, intrinsics, self.neutral(identity), np.array(STABLE))[2]

@@ -17,6 +17,7 @@ import numpy as np
 from heads.rig.facemesh import IRIS_LEFT, IRIS_RIGHT, N_LANDMARKS
 from shards.media.decode import read_video
 from shards.media.rates import FPS
+from shards.tracking.models import FaceFinder, FaceLandmarks
 from shards.tracking.options import Refusal, TrackOptions
 
 THUMBNAIL = 48  # px, of the picture that cuts are found on
@@ -35,7 +36,7 @@ class Run:
 
 
 @dataclass
-class Scan:
+class FirstPass:
     """What the first pass found. Landmarks are px of the decoded picture, whose size is ``width`` x ``height``."""
 
     clip: str
@@ -58,7 +59,7 @@ class Scan:
             self.spool.close()
 
 
-def scan(path: Path, options: TrackOptions, stop: Callable[[], bool] | None = None) -> Scan:
+def run_first_pass(path: Path, options: TrackOptions, stop: Callable[[], bool] | None = None) -> FirstPass:
     """Runs the first pass.
 
     Args:
@@ -68,7 +69,7 @@ def scan(path: Path, options: TrackOptions, stop: Callable[[], bool] | None = No
         InputError: the file is no readable video.
     """
     spool = tempfile.NamedTemporaryFile(prefix="headstart-landmarks-")  # noqa: SIM115 - lives as long as the scan
-    found = Scan(path.stem, spool=spool)
+    found = FirstPass(path.stem, spool=spool)
     try:
         watch = _Watch(found, options)
         for picture in _pictures(path, options):
@@ -92,9 +93,7 @@ def _pictures(path: Path, options: TrackOptions) -> Iterator[np.ndarray]:
 class _Watch:
     """Goes along with the pictures and opens and closes runs."""
 
-    def __init__(self, found: Scan, options: TrackOptions) -> None:
-        from shards.tracking.models import FaceFinder, FaceLandmarks
-
+    def __init__(self, found: FirstPass, options: TrackOptions) -> None:
         self._found, self._options = found, options
         self._mesh, self._finder = FaceLandmarks(), FaceFinder()
         self._thumbnail: np.ndarray | None = None
@@ -103,7 +102,7 @@ class _Watch:
         self._trouble: tuple[int, str] | None = None  # since when, and what
         self._missing = 0
         self._window: tuple[int, int, int, int] | None = None  # where to look, x0 y0 x1 y1; None: everywhere
-        self._crowd = False
+        self._crowd = self._turned = False
         self._since_census = CENSUS_EVERY
 
     def see(self, picture: np.ndarray) -> None:
@@ -146,6 +145,7 @@ class _Watch:
         """Counts faces; narrows the view to the largest when others or great distance could mislead the landmarks."""
         boxes = self._finder(picture)
         self._crowd = False
+        self._turned = len(boxes) > 0 and self._finder.upside_down(picture)
         if len(boxes) == 0:
             return
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
@@ -167,6 +167,8 @@ class _Watch:
         self._mesh.forget()
 
     def _holds(self, box: np.ndarray) -> bool:
+        if self._window is None:
+            return False
         x0, y0, x1, y1 = self._window
         margin = 0.15 * (box[2] - box[0])
         return bool(x0 <= box[0] - margin and y0 <= box[1] - margin and x1 >= box[2] + margin and y1 >= box[3] + margin)
@@ -207,6 +209,8 @@ class _Watch:
             return "no face"
         if self._crowd:
             return "several faces"
+        if self._turned:
+            return "face upside down; turn the video, such as by ffmpeg -i IN -vf hflip,vflip OUT"
         apart = float(np.linalg.norm(points[IRIS_LEFT[0]] - points[IRIS_RIGHT[0]]))
         least = self._options.min_eye_distance
         return "" if apart >= least else f"face too small: eyes less than {least:g} px apart"

@@ -14,7 +14,7 @@ class TrackOptions:
     size: int = 512  # px, of the frames that come out; never larger than the source's crop
     start: float = 0.0  # s, where to begin
     seconds: float | None = None  # at most so much of the video
-    min_seconds: float = 1.0  # shorter takes are refused
+    min_seconds: float = 1.0  # shorter shots are refused
     min_eye_distance: float = 24.0  # px between the eyes in the source below which a face is too small
     max_side: int = 1920  # px, to which larger pictures are scaled for finding faces
     smooth: bool = True
@@ -23,7 +23,7 @@ class TrackOptions:
     decoder_threads: int = 1
     crop_box: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in the source; None: around head and shoulders
     rig: str = "mediapipe"  # name or path of the rig whose coefficients are given
-    identity: tuple[float, ...] | None = None  # known identity coefficients; None: estimated per take
+    identity: tuple[float, ...] | None = None  # known identity coefficients; None: estimated per shot
 
     def check(self) -> None:
         if self.size < 64 or self.size % 2:

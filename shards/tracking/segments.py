@@ -1,4 +1,4 @@
-"""Second pass over a video: takes of one person, cut into segments of frames, mattes, tracks and sound."""
+"""Second pass over a video: shots of one person, cut into segments of frames, mattes, tracks and sound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from shards.media.decode import read_video
 from shards.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from shards.media.sound import stream_audio
 from shards.tracking.coefficients import Fitter, fitter_of
-from shards.tracking.first_pass import Run, Scan
+from shards.tracking.first_pass import FirstPass, Run
+from shards.tracking.models import PersonMatte
 from shards.tracking.options import TrackOptions
 from shards.tracking.pose import head_pose, intrinsics_for, project
 from shards.tracking.smoothing import MARGIN, noise_level, pose_noise, smooth, smooth_pose
@@ -28,7 +29,7 @@ HEAD_ROOM = 2.2  # side of the crop over the distance from forehead to chin
 
 @dataclass(frozen=True)
 class Segment:
-    """Up to 50 frames of a take with all that belongs to them."""
+    """Up to 50 frames of a shot with all that belongs to them."""
 
     frames: np.ndarray  # (T, H, W, 3) uint8 RGB
     matte: np.ndarray  # (T, H, W) uint8 person alpha
@@ -55,17 +56,23 @@ class Crop:
     def landmarks(self, points: np.ndarray) -> np.ndarray:
         """Landmarks (..., 3) of the scanned picture in px of the crop."""
         scale = self.size / self.side
-        return (points - np.array([self.x, self.y, 0], np.float32)) * np.float32(scale)
+        return np.multiply(points - np.array([self.x, self.y, 0], np.float32), np.float32(scale))
 
 
-class Take:
-    """One continuous shot of one person; iterate it for its segments, once, in the order of the takes."""
+class Shot:
+    """One continuous shot of one person; iterate it for its segments, once, in the order of the shots."""
 
     def __init__(
-        self, number: int, run: Run, found: Scan, options: TrackOptions, source: Source, fitter: Fitter | None = None
+        self,
+        number: int,
+        run: Run,
+        found: FirstPass,
+        options: TrackOptions,
+        source: Source,
+        fitter: Fitter | None = None,
     ) -> None:
         self.number, self.start, self.end = number, run.start, run.end
-        self._scan, self._options, self._source = found, options, source
+        self._first_pass, self._options, self._source = found, options, source
         self._fitter = fitter or fitter_of(options.rig)
         self._accelerations = np.zeros((2, 2))  # sums of squares and counts, before and after smoothing
 
@@ -76,7 +83,7 @@ class Take:
     def crop(self) -> Crop:
         if self._options.crop_box is not None:
             return _given_crop(self._options, self._source)
-        return _crop_around(self._sample, self._scan, self._options, self._source)
+        return _crop_around(self._sample, self._first_pass, self._options, self._source)
 
     @property
     def crop_box(self) -> tuple[int, int, int, int]:
@@ -104,12 +111,12 @@ class Take:
 
     @cached_property
     def _sample(self) -> list[np.ndarray]:
-        """Stretches of landmarks spread over the take: enough to know the person and the noise, never all."""
+        """Stretches of landmarks spread over the shot: enough to know the person and the noise, never all."""
         length = len(self)
         if length <= SAMPLED_FRAMES:
-            return [self._scan.landmarks(self.start, self.end)[0]]
+            return [self._first_pass.landmarks(self.start, self.end)[0]]
         starts = np.linspace(self.start, self.end - SAMPLED_RUN, SAMPLED_FRAMES // SAMPLED_RUN).astype(int)
-        return [self._scan.landmarks(s, s + SAMPLED_RUN)[0] for s in starts]
+        return [self._first_pass.landmarks(s, s + SAMPLED_RUN)[0] for s in starts]
 
     @cached_property
     def _noise(self) -> tuple[np.ndarray, np.ndarray]:
@@ -123,7 +130,7 @@ class Take:
 
     @property
     def jitter(self) -> dict[str, float]:
-        """Root mean square acceleration of the stable landmarks, px per frame squared, once the take was iterated."""
+        """Root mean square acceleration of the stable landmarks, px per frame squared, once the shot was iterated."""
         squares, counts = self._accelerations.T
         before, after = np.sqrt(squares / np.maximum(counts, 1))
         return {"before": float(before), "after": float(after)}
@@ -133,11 +140,11 @@ class Take:
         return head_pose(landmarks, self.intrinsics, shape, np.array(STABLE))
 
     def tracks(self) -> Iterator[dict[str, np.ndarray]]:
-        """Tracks of the whole take in chunks; a chunk's values do not depend on where chunks are cut."""
+        """Tracks of the whole shot in chunks; a chunk's values do not depend on where chunks are cut."""
         for start in range(self.start, self.end, CHUNK):
             end = min(start + CHUNK, self.end)
             low, high = max(self.start, start - MARGIN), min(self.end, end + MARGIN)
-            raw, seen = self._scan.landmarks(low, high)
+            raw, seen = self._first_pass.landmarks(low, high)
             raw = self.crop.landmarks(raw)
             chunk = self._track(raw, seen)
             inside = slice(start - low, end - low)
@@ -185,7 +192,7 @@ class Take:
 class Source:
     """The second decoding of a video: frames in rising order, their mattes, and the sound beside them."""
 
-    def __init__(self, path: Path, found: Scan, options: TrackOptions, width: int, has_audio: bool) -> None:
+    def __init__(self, path: Path, found: FirstPass, options: TrackOptions, width: int, has_audio: bool) -> None:
         self._path, self._options = path, options
         self.scale = width / found.width  # source px per px of the scanned picture
         self.width, self.height = width, round(found.height * self.scale)
@@ -193,7 +200,7 @@ class Source:
         self._frames: Iterator[np.ndarray] | None = None
         self._next, self._decoded_scale = 0, 1.0
         self._sound = _Sound(path, options.start) if has_audio else None
-        self._matte = None
+        self._matte: PersonMatte | None = None
 
     def frame(self, index: int, crop: Crop) -> np.ndarray:
         """The crop (size, size, 3) of frame ``index``; indices must not fall."""
@@ -232,8 +239,6 @@ class Source:
     def matte(self, frames: np.ndarray) -> np.ndarray:
         """(T, H, W) uint8 person alpha of frames (T, H, W, 3)."""
         if self._matte is None:
-            from shards.tracking.models import PersonMatte
-
             self._matte = PersonMatte()
         return np.stack([self._matte(frame) for frame in frames])
 
@@ -269,7 +274,8 @@ class _Buffer:
     """Hands out tracks in other portions than they come in."""
 
     def __init__(self, chunks: Iterator[dict[str, np.ndarray]]) -> None:
-        self._chunks, self._held = chunks, None
+        self._chunks = chunks
+        self._held: dict[str, np.ndarray] | None = None
 
     def take(self, length: int) -> dict[str, np.ndarray]:
         while self._held is None or len(self._held["rotation"]) < length:
@@ -321,13 +327,14 @@ def _quality(
 
 
 def _given_crop(options: TrackOptions, source: Source) -> Crop:
+    assert options.crop_box is not None
     x0, y0, x1, y1 = options.crop_box
     side = min(x1 - x0, y1 - y0)
     return Crop(x0 / source.scale, y0 / source.scale, side / source.scale, _even(min(options.size, side)))
 
 
-def _crop_around(sample: list[np.ndarray], found: Scan, options: TrackOptions, source: Source) -> Crop:
-    """A square round head and shoulders that holds the face wherever it goes in the take."""
+def _crop_around(sample: list[np.ndarray], found: FirstPass, options: TrackOptions, source: Source) -> Crop:
+    """A square round head and shoulders that holds the face wherever it goes in the shot."""
     points = np.concatenate(sample)
     tall = float(np.median(np.linalg.norm(points[:, CHIN, :2] - points[:, FOREHEAD, :2], axis=-1)))
     low = np.quantile(points[:, list(OVAL), :2].min(1), 0.01, axis=0)

@@ -183,7 +183,7 @@ def expression_basis(people: list[Moments], eyelids: np.ndarray, partner: np.nda
 
     weights = landmark_weights()
     lids = (eyelids[:, :SURFACE] * weights).reshape(2, -1)
-    covariance = sum(person.without_lids(lids) for person in people) / len(people)
+    covariance = np.sum([person.without_lids(lids) for person in people], axis=0) / len(people)
     covariance = (covariance + _mirrored_moments(covariance, partner)) / 2
     top = (SURFACE * 3 - size, SURFACE * 3 - 1)
     values, vectors = eigh(covariance, subset_by_index=top)

@@ -27,6 +27,15 @@ def test_budgets_are_times_or_steps(text, budget):
     assert parse_budget(text) == budget
 
 
+def run(clock, begin=0.0, until=1.0):
+    """Do all steps of a stage; the progress at each."""
+    seen = []
+    for progress in clock.steps(begin, until):
+        seen.append(progress)
+        clock.tick()
+    return seen
+
+
 @pytest.mark.parametrize("text", ["0", "0s", "0it", "-5s", "soon", "", "10 parsecs", "1.5it"])
 def test_what_is_no_budget_is_refused_with_a_sentence(text):
     with pytest.raises(InputError, match="budget"):
@@ -35,14 +44,14 @@ def test_what_is_no_budget_is_refused_with_a_sentence(text):
 
 def test_stages_share_the_iterations_as_written():
     clock = Clock(parse_budget("100it"))
-    counts = [sum(1 for _ in clock.steps(begin, until)) for begin, until in ((0, 0.3), (0.3, 0.9), (0.9, 1))]
+    counts = [len(run(clock, begin, until)) for begin, until in ((0, 0.3), (0.3, 0.9), (0.9, 1))]
     assert counts == [30, 60, 10]
 
 
 def test_progress_runs_from_zero_to_one_within_a_stage():
     clock = Clock(parse_budget("100it"))
-    list(clock.steps(0, 0.5))
-    progress = list(clock.steps(0.5, 1.0))
+    run(clock, 0, 0.5)
+    progress = run(clock, 0.5, 1.0)
     assert progress[0] == 0.0
     assert progress == sorted(progress)
     assert progress[-1] == pytest.approx(0.98)
@@ -50,7 +59,7 @@ def test_progress_runs_from_zero_to_one_within_a_stage():
 
 def test_every_stage_gets_one_step_of_a_tiny_budget():
     clock = Clock(parse_budget("1it"))
-    assert [sum(1 for _ in clock.steps(i / 3, (i + 1) / 3)) for i in range(3)] == [1, 1, 1]
+    assert [len(run(clock, i / 3, (i + 1) / 3)) for i in range(3)] == [1, 1, 1]
 
 
 def test_a_wall_clock_budget_ends_on_time():
@@ -61,14 +70,29 @@ def test_a_wall_clock_budget_ends_on_time():
 
 
 def test_few_frames_end_a_long_budget_early():
-    assert sum(1 for _ in Clock(parse_budget("1h"), most=40).steps(0.0, 1.0)) == 40
+    assert len(run(Clock(parse_budget("1h"), most=40))) == 40
 
 
 def test_a_resumed_run_skips_what_was_done():
     clock = Clock(parse_budget("100it"), spent_iterations=50, spent_seconds=5.0)
-    assert list(clock.steps(0.0, 0.3)) == []
-    assert sum(1 for _ in clock.steps(0.3, 0.8)) == 30
+    assert run(clock, 0.0, 0.3) == []
+    assert len(run(clock, 0.3, 0.8)) == 30
     assert clock.seconds >= 5.0
+
+
+def test_a_stage_that_had_its_one_step_before_gets_no_second_and_one_that_had_none_gets_it():
+    clock = Clock(parse_budget("2it"), spent_iterations=2)
+    assert list(clock.steps(0.0, 0.1, begun=True)) == []
+    assert len(run(clock, 0.1, 0.2)) == 0, "without a place, the share that is spent decides"
+    clock = Clock(parse_budget("2it"), spent_iterations=2)
+    stage = clock.steps(0.1, 0.2, begun=False)
+    assert next(stage) == 1.0
+
+
+def test_a_share_of_a_budget_is_of_its_kind():
+    assert parse_budget("60s").share(0.05) == Budget(seconds=3.0)
+    assert parse_budget("200it").share(0.05) == Budget(iterations=10)
+    assert parse_budget("1it").share(0.05) == Budget(iterations=1)
 
 
 def test_a_signal_ends_the_stage_after_its_step_and_the_following_ones_at_once():

@@ -7,9 +7,8 @@ import torch
 from torch.nn import functional
 
 from adapt.models.base import HeadModel, feather
-from adapt.models.drive import Drive
 from heads.person.backdrop import Backdrop
-from heads.person.inputs import POSE
+from heads.person.inputs import POSE, HeadInputs
 
 
 def pooled(mask: torch.Tensor, radius: int) -> torch.Tensor:
@@ -56,7 +55,7 @@ class Headless(HeadModel):
 def test_a_window_shows_that_part_of_the_frame_and_teaches_the_body_nothing(shrink):
     torch.manual_seed(0)
     model, zero = Headless(), torch.zeros(2, 1)
-    drive = Drive(zero, zero, zero, zero, zero, torch.randn(2, 3 * (POSE + 4)))
+    drive = HeadInputs(zero, zero, zero, zero, zero, torch.randn(2, 3 * (POSE + 4)))
     whole, part = model(drive, None, shrink), model(drive, (3, 5, 8, 6), shrink)
     torch.testing.assert_close(part.image, whole.image[:, 3:11, 5:11])
     assert whole.image.requires_grad
@@ -70,12 +69,12 @@ def test_the_body_starts_anew_when_a_clip_has_grown_since_and_only_then(monkeypa
 
     begun = []
     context = Context(list(range(100)), None, 100, None, None, torch.device("cpu"), pictured=25)
-    monkeypatch.setattr(Context, "drive", lambda self: "drive")
+    monkeypatch.setattr(Context, "inputs", lambda self: SimpleNamespace(vectors=torch.zeros(3, 54)))
     monkeypatch.setattr(Context, "start_backdrop", lambda self, backdrop: begun.append(backdrop))
-    backdrop = SimpleNamespace(calibrate=lambda conditions: begun.append(conditions))
-    model = SimpleNamespace(backdrop=backdrop, pose_condition=lambda drive: f"poses of {drive}")
+    backdrop = SimpleNamespace(calibrate=lambda conditions: begun.append(conditions.shape))
+    model = SimpleNamespace(backdrop=backdrop)
     context.complete_backdrop(model)
-    assert begun == ["poses of drive", backdrop]
+    assert begun == [(3, 18), backdrop]
     context.pictured = 90
     context.complete_backdrop(model)
     assert len(begun) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import threading
@@ -15,9 +16,10 @@ import adapt.job
 from adapt.avatar import folder
 from adapt.avatar.avatar import load_avatar
 from adapt.clip import track_clip
+from adapt.fit.schedule import anchor_share
 from adapt.job import adapt as make_avatar
-from adapt.recipes import RECIPES
-from adapt.recipes.headstart import Config, anchor_share
+from adapt.recipes import recipe as find_recipe
+from adapt.recipes import recipe_names
 from configs import InputError
 from tests.support.avatars import SIZE, make_world
 
@@ -43,7 +45,7 @@ def avatar(world, tmp_path_factory):
     return out, result
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", recipe_names())
 def test_every_recipe_makes_an_avatar_that_opens_and_renders_the_same_again(world, tmp_path, recipe):
     result = make_avatar(world.video, tmp_path / "ada", recipe=recipe, budget="10it", **QUICK)
     assert result["recipe"] == recipe
@@ -59,7 +61,7 @@ def test_every_recipe_makes_an_avatar_that_opens_and_renders_the_same_again(worl
 
 
 def _windows(avatar, count):
-    from adapt.models.drive import AUDIO_CONTEXT
+    from heads.person.inputs import AUDIO_CONTEXT
 
     return torch.zeros(count, 2 * AUDIO_CONTEXT + 1, avatar.document["features"]["size"])
 
@@ -90,7 +92,7 @@ def test_training_takes_the_first_ten_elevenths_unless_told_otherwise(avatar, wo
 
 @pytest.mark.parametrize("recipe", ["talkinggaussian", "fg3dgs"])
 def test_a_recipe_that_listens_itself_takes_no_audio_prior(world, tmp_path, monkeypatch, recipe):
-    monkeypatch.setattr("adapt.priors.Priors.get", lambda priors, kind: object() if "audio" in kind else None)
+    monkeypatch.setattr("adapt.priors.Priors.audio", property(lambda priors: object()))
     make_avatar(world.video, tmp_path / "ada", recipe=recipe, budget="3it", **QUICK)
     assert "prior" not in load_avatar(tmp_path / "ada", "cpu").driver.name.split("(")[0]
 
@@ -122,7 +124,7 @@ def test_texels_that_nothing_shows_stay_where_the_map_began_and_shown_ones_move(
     # A texel that fills two pixels of a 256 px picture feels them more than the anchor: at a hundredth off in one frame,
     # at a tenth off in five seconds.
     felt = 0.5 * 0.8 * 2 / (3 * 256 * 256)
-    anchor = Config().anchor * float(model.talking.colors.grad.max())
+    anchor = find_recipe("headstart").config().anchor * float(model.talking.colors.grad.max())
     assert 0.1 * anchor * anchor_share(1) < felt
     assert anchor * anchor_share(125) < felt
 
@@ -173,6 +175,7 @@ def test_a_map_follows_pose_and_expression_as_the_prior_has_it_and_the_avatar_ke
     record = {"name": "expression-visual", "version": "1", "sha256": "0", "uri": "/nowhere"}
     priors = Priors({"expression-visual": Seen(load_rig("mediapipe"), 32)}, {"expression-visual": record})
     monkeypatch.setattr(adapt.job, "open_priors", lambda *_: priors)
+    monkeypatch.setattr("adapt.plan.find_priors", lambda spec: [])
     shown = {}
     for name, set_ in (("with", []), ("without", ["appearance_basis=false"])):
         make_avatar(world.video, tmp_path / name, prior="given", size=SIZE, budget="2it", seconds=1.0, set=set_)
@@ -192,7 +195,7 @@ def test_a_map_follows_pose_and_expression_as_the_prior_has_it_and_the_avatar_ke
 
 def test_a_training_frames_track_is_refined_by_its_pixels_and_no_other_frames_is(world):
     from adapt.fit.track_refinement import TrackRefinement
-    from adapt.models.drive import drive_of
+    from heads.person.inputs import head_inputs
 
     model = _rigged(world)
     model.talking.calibrate(world.track)
@@ -200,7 +203,7 @@ def test_a_training_frames_track_is_refined_by_its_pixels_and_no_other_frames_is
     model.refine_with(refinement)
     assert model.refiner is refinement
     assert "refiner" not in dict(model.named_children()), "no part of the avatar"
-    drive = drive_of(world.track, "cpu").pick([2])
+    drive = head_inputs(world.track, "cpu").pick([2])
     plain, _ = model.head(drive)
     with torch.no_grad():
         refinement.rows[2, :3] = 20.0
@@ -214,7 +217,7 @@ def test_a_training_frames_track_is_refined_by_its_pixels_and_no_other_frames_is
 
 
 def test_own_residuals_come_in_more_slowly_where_a_prior_knows_how_heads_follow(world):
-    from adapt.recipes.headstart import groups_of
+    from adapt.fit.groups import groups_for_clip
 
     rates = {}
     for known in (False, True):
@@ -222,7 +225,7 @@ def test_own_residuals_come_in_more_slowly_where_a_prior_knows_how_heads_follow(
         if known:
             model.talking.add_appearance_basis(2, 10)
         for frames in (25, 125, 250):
-            rates[known, frames] = {g["name"]: g["lr"] for g in groups_of(model, 1.0, frames)}
+            rates[known, frames] = {g["name"]: g["lr"] for g in groups_for_clip(model, 1.0, frames, patience=3.0)}
     assert "head.color" not in rates[False, 25]
     assert "head.appearance_basis.code" not in rates[True, 25]
     assert 0 < rates[True, 125]["head.color"] < rates[False, 125]["head.color"]
@@ -267,12 +270,37 @@ def test_the_avatar_on_disk_is_good_from_the_first_seconds_on(world, tmp_path, m
         seen.append(load_avatar(tmp_path / "ada", "cpu").document["progress"]["complete"])
         raise KeyboardInterrupt
 
-    module = adapt.job.recipe_module("headstart")
-    monkeypatch.setattr(module, "run", run)
+    changed = dataclasses.replace(find_recipe("headstart"), run=run)
+    monkeypatch.setattr("adapt.plan.recipe", lambda name: changed)
     with pytest.raises(KeyboardInterrupt):
         make_avatar(world.video, tmp_path / "ada", budget="5it", **QUICK)
     assert seen == [False]
     folder.verify_folder(tmp_path / "ada")
+
+
+def test_a_save_only_writes_and_what_is_needed_once_is_done_once(world, tmp_path, monkeypatch):
+    """Saves after every step: the source is hashed once, the body encoded once, the voice fitted once, at the end."""
+    done = []
+
+    def counted(name, function):
+        def wrapped(*arguments, **options):
+            done.append((name, str(arguments[0]) if name == "hash" else ""))
+            return function(*arguments, **options)
+
+        return wrapped
+
+    monkeypatch.setattr("adapt.fit.loop.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("adapt.avatar.folder.file_sha256", counted("hash", folder.file_sha256))
+    monkeypatch.setattr(folder, "write_folder", counted("save", folder.write_folder))
+    monkeypatch.setattr(adapt.job, "write_body", counted("body", adapt.job.write_body))
+    monkeypatch.setattr(adapt.job.RidgeDriver, "fit", counted("voice", adapt.job.RidgeDriver.fit))
+    make_avatar(world.video, tmp_path / "ada", budget="4it", **QUICK)
+    assert done.count(("hash", str(world.video))) == 1
+    names = [name for name, _ in done if name != "hash"]
+    assert names[-3:] == ["voice", "body", "save"]
+    assert names.count("save") >= 6
+    assert names.count("body") == names.count("voice") == 1
+    assert not list(tmp_path.glob(".*")), "nothing half-written remains"
 
 
 def test_a_wall_clock_budget_is_kept(world, tmp_path):
@@ -335,23 +363,23 @@ def test_an_avatar_of_another_rig_is_refused(avatar, tmp_path):
     document = json.loads((copy / "avatar.json").read_text())
     document["rig"]["sha256"] = "0" * 64
     (copy / "avatar.json").write_text(json.dumps(document))
-    with pytest.raises(InputError, match="was made for rig"):
+    with pytest.raises(InputError, match="was made for another rig"):
         load_avatar(copy, "cpu")
 
 
 def test_a_recipes_configuration_is_complete_and_commented():
-    from configs import load_config, resolve_config
-    from configs.loading import to_dict
+    from configs.loading import resolve_config, to_dict
 
-    for name in RECIPES:
-        module = adapt.job.recipe_module(name)
+    for name in recipe_names():
+        made = find_recipe(name)
         text = resolve_config(f"adapt/{name}").read_text()
-        shipped = load_config(module.Config, f"adapt/{name}")
-        assert to_dict(shipped) == to_dict(module.Config())
-        assert all(f"{key}:" in text for key in to_dict(shipped))
+        assert all(f"{key}:" in text for key in to_dict(made.config()))
+        assert not [f for f in dataclasses.fields(made.Config) if f.default is not dataclasses.MISSING], (
+            "a default stands once: in the YAML"
+        )
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", recipe_names())
 @pytest.mark.parametrize("change", ["rate=-1", "rate=nan", "rate=inf"])
 def test_a_number_that_nothing_can_be_trained_with_is_refused(world, tmp_path, recipe, change):
     with pytest.raises(InputError, match=r"rate is (-1|nan|inf), expected a number from 0 on"):

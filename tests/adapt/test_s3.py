@@ -99,7 +99,8 @@ def test_speech_from_a_bucket_becomes_the_same_video_in_a_bucket(made, s3, world
     assert not rests(tmp_path)
 
 
-def test_an_export_of_a_bucket_s_avatar_has_the_bytes_of_the_disk_s(made, s3, tmp_path):
+def test_an_export_of_a_bucket_s_avatar_has_the_bytes_of_the_disk_s(made, s3, tmp_path, monkeypatch):
+    monkeypatch.setattr("adapt.avatar.provenance.now", lambda: "2026-01-01T00:00:00+00:00")
     out = f"s3://{BUCKET}/{tmp_path.name}/ada.ply"
     assert export(ADA, out)["out"] == out
     export(made[1], tmp_path / "ada.ply")
@@ -152,10 +153,10 @@ def test_an_interrupted_avatar_is_uploaded_and_goes_on_from_the_bucket(s3, world
 def test_a_failure_in_mid_training_leaves_the_last_good_avatar(s3, world, tmp_path, monkeypatch):
     out = f"s3://{BUCKET}/{tmp_path.name}/eve"
 
-    def fails(state):
+    def fails(fit, stage):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("adapt.job._progress_line", fails)
+    monkeypatch.setattr("adapt.fit.loop.Fit.measure", fails)
     with pytest.raises(RuntimeError, match="out of memory"):
         make_avatar(world.video, out, **OPTIONS)
     assert not load_avatar(out, "cpu").document["progress"]["complete"]

@@ -13,6 +13,8 @@ import torch
 from scipy import sparse
 
 from configs import InputError
+from heads.measures.face import component_importance, lip_motion, mirror_signs
+from heads.person.talking_head import HeadConfig, TalkingHead
 from heads.rig import Rig, load_rig
 from heads.rig.facemesh import N_SURFACE
 from heads.rig.registry import rig_kinds
@@ -191,6 +193,37 @@ def test_ict_facekit_has_every_region_that_a_head_needs(ict_folder):
     assert bool((posed(ict)[part(ict, "eye_left")][:, 0] > 0).all())
 
 
+def test_a_head_on_ict_facekit_renders_and_learns(ict_folder):
+    ict = load_rig(f"ict:{ict_folder}")
+    frames = 3
+    track = {
+        "rotation": np.tile(np.eye(3, dtype=np.float32), (frames, 1, 1)),
+        "translation": np.tile(np.float32([0, 0, 12]), (frames, 1)),
+        "intrinsics": np.float32([[256, 0, 32], [0, 256, 32], [0, 0, 1]]),
+        "expression": np.zeros((frames, ict.n_expression), np.float32),
+        "eyelids": np.zeros((frames, 2), np.float32),
+        "gaze": np.zeros((frames, 2, 2), np.float32),
+    }
+    head = TalkingHead(ict, torch.zeros(ict.n_identity), 64, 64, HeadConfig(resolution=48, body=False))
+    head.calibrate(track)
+    shown = head.render(head.inputs(track), 1)
+    assert shown.alpha[24:40, 24:40].mean() > 0.9, "the face is opaque"
+    assert shown.alpha[:4, :4].max() < 0.1, "a corner shows no head"
+    shown.image.sum().backward()
+    assert head.colors.grad.abs().sum() > 0
+
+
+def test_measures_of_faces_know_ict_facekits_landmarks(ict_folder):
+    ict = load_rig(f"ict:{ict_folder}")
+    jaw = ict.control("jaw")["expression"].numpy()
+    motion = lip_motion(ict, np.zeros(ict.n_identity, np.float32), np.stack([0 * jaw, jaw]))
+    assert motion.lips.shape == (2, 40, 3)
+    assert motion.opening[1] > motion.opening[0] + 0.15
+    assert (component_importance(ict, np.ones(ict.n_expression), 0.5) > 0).any()
+    with pytest.raises(InputError, match=r"not symmetric.*set augment\.mirror=0"):
+        mirror_signs(ict)
+
+
 def test_landmarks_beside_a_rig_are_taken_as_they_are(ict_folder, tmp_path):
     shutil.copytree(ict_folder, tmp_path / "ict")
     file = tmp_path / "ict/FaceXModel/landmarks.json"
@@ -210,6 +243,9 @@ def test_an_ict_mesh_of_another_topology_is_refused(ict_folder, tmp_path):
     jaw = tmp_path / "ict/FaceXModel/jawOpen.obj"
     jaw.write_text("\n".join(jaw.read_text().splitlines()[:500]))
     with pytest.raises(InputError, match="has 500 vertices, expected 24591"):
+        load_rig(tmp_path / "ict")
+    jaw.write_text("v 1 2 3\nv 1 two 3\n")
+    with pytest.raises(InputError, match="not three numbers each"):
         load_rig(tmp_path / "ict")
     neutral = tmp_path / "ict/FaceXModel/generic_neutral_mesh.obj"
     neutral.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")

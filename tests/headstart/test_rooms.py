@@ -1,4 +1,4 @@
-"""The architecture: what a room may import, what the public face offers, and what --help does not load."""
+"""The architecture: what a room may import, circles, homes of third parties, sizes, types, and the public face."""
 
 from __future__ import annotations
 
@@ -11,91 +11,85 @@ from pathlib import Path
 import pytest
 
 import headstart
+from tests.support import architecture
+from tests.support.architecture import Import
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = {
+ROOMS: dict[str, set[str]] = {
     "configs": set(),
     "heads": {"configs"},
     "cluster": {"configs"},
     "shards": {"configs", "heads", "cluster"},
     "pretrain": {"configs", "heads", "shards", "cluster"},
     "adapt": {"configs", "heads", "shards", "pretrain", "cluster"},
+    "headstart": {"configs", "heads", "shards", "pretrain", "cluster", "adapt"},
 }
-# Imported only where they are used, so that the command line answers at once and a worker loads what it needs.
-HEAVY = {
-    "ray",
-    "deepspeed",
-    "mlflow",
-    "mediapipe",
-    "gsplat",
-    "tinycudann",
-    "transformers",
-    "diffusers",
-    "accelerate",
-    "skimage",
-    "smplx",
-}
-# The one module of ours in which a third-party engine may be touched.
+# The place of ours in which a third-party engine may be touched; imported there where it is used, so that the command
+# line answers at once and a worker loads what it needs.
 HOMES = {
-    "mediapipe": "shards/tracking/",
-    "gsplat": "heads/",
-    "tinycudann": "heads/",
-    "ray": "",
-    "mlflow": "cluster/",
-    "deepspeed": "cluster/",
+    "accelerate": "cluster.engine",
+    "av": "shards.media",
+    "deepspeed": "cluster.engine.zero",
+    "diffusers": "pretrain.audio_expression.diffusion",
+    "flip_evaluator": "adapt.evaluate.measures.flip",
+    "fsspec": "cluster.storage.remote",
+    "gsplat": "heads",
+    "mediapipe": "shards.tracking.models",
+    "mlflow": "cluster.registry",
+    "pxr": "adapt.avatar.export.usd",
+    "ray": "cluster.launch",
+    "smplx": "heads.rig.flame",
+    "tinycudann": "heads.motion.encoding",
+    "transformers": "shards.features",
+    "webdataset": "shards.tar.tars",
 }
+HEAVY = {*HOMES, "skimage", "c2pa", "uvicorn", "starlette", "fastapi"}
 
 
-def _imports(path: Path) -> list[tuple[str, bool]]:
-    """(top-level package, whether at module level) of every import in a file."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    top = {id(node) for node in tree.body}
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [(alias.name.split(".")[0], id(node) in top) for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.append((node.module.split(".")[0], id(node) in top))
-    return found
+@pytest.fixture(scope="module")
+def imports() -> list[Import]:
+    return architecture.imports()
 
 
-def _files(room: str) -> list[Path]:
-    return sorted((ROOT / room).rglob("*.py"))
-
-
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_only_the_rooms_below_it(room):
-    ours = set(ROOMS) | {"headstart", "tests", "benchmarks"}
-    wrong = [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in _files(room)
-        for name, _ in _imports(path)
-        if name in ours and name != room and name not in ROOMS[room]
-    ]
+def test_a_room_imports_only_the_rooms_below_it(imports):
+    ours = {*ROOMS, "tests", "benchmarks"}
+    wrong = []
+    for entry in imports:
+        room, other = entry.importer.split(".")[0], entry.imported.split(".")[0]
+        if other in ours and other != room and other not in ROOMS[room]:
+            wrong.append(entry)
     assert not wrong
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_heavy_packages_are_imported_where_they_are_used(room):
-    wrong = [
-        f"{path.relative_to(ROOT)} imports {name} at module level"
-        for path in _files(room)
-        for name, at_top in _imports(path)
-        if at_top and name in HEAVY
-    ]
-    assert not wrong
+def test_no_modules_import_each_other_in_a_ring(imports):
+    assert architecture.circles(architecture.ours(imports)) == []
 
 
-def test_each_engine_is_touched_in_its_own_room():
-    wrong = [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for room in ROOMS
-        for path in _files(room)
-        for name, _ in _imports(path)
-        if not str(path.relative_to(ROOT)).startswith(HOMES.get(name, ""))
-    ]
-    # The doctor probes everything that there is.
-    assert not [line for line in wrong if not line.startswith("headstart/installation.py")]
+def test_our_own_modules_are_never_imported_inside_a_function(imports):
+    assert [entry for entry in architecture.ours(imports) if entry.inside] == []
+
+
+def test_heavy_packages_are_imported_where_they_are_used(imports):
+    assert [entry for entry in imports if entry.imported.split(".")[0] in HEAVY and not entry.inside] == []
+
+
+@pytest.mark.parametrize("package", HOMES)
+def test_each_engine_is_touched_in_its_own_place(package, imports):
+    users = [entry.importer for entry in imports if entry.imported.split(".")[0] == package]
+    assert users, "nothing uses it: take it out of the list"
+    assert [user for user in users if not f"{user}.".startswith(f"{HOMES[package]}.")] == []
+
+
+def test_folders_and_files_stay_small():
+    sizes = architecture.folder_sizes()
+    assert {folder: count for folder, count in sizes.items() if count > architecture.MOST_FILES} == {}
+    assert architecture.long_files() == {}
+
+
+@pytest.mark.slow
+def test_the_types_of_every_room_are_right():
+    run = subprocess.run([sys.executable, "-m", "mypy"], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stdout[-4000:]
 
 
 def test_the_public_names_are_as_recorded():
@@ -122,4 +116,15 @@ def test_help_loads_nothing_heavy():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     loaded = set(ast.literal_eval(run.stderr.strip().splitlines()[-1]))
-    assert not loaded & (HEAVY | {"torch", "numpy", "numba"} | set(ROOMS) - {"configs"})
+    assert not loaded & (HEAVY | {"torch", "numpy", "numba"} | set(ROOMS) - {"configs", "headstart"})
+
+
+def test_a_ring_of_any_length_is_found_also_through_functions():
+    ring = [
+        Import("a", "b", False, 1),
+        Import("b", "c", True, 1),
+        Import("c", "a", False, 1),
+        Import("d", "a", False, 1),
+    ]
+    assert architecture.circles(ring) == [("a", "b", "c")]
+    assert architecture.circles(ring[1:]) == []

@@ -255,6 +255,7 @@ def test_a_long_clip_does_not_pull_the_mean_face(monkeypatch):
     config = load_config(AudioExpressionConfig, {"linear_context": 0, "targets": ["expression"]})
     task = AudioExpressionTask.__new__(AudioExpressionTask)
     task.config, task.size, task.n_expression, task.people, task.train = config, SIZE, 32, ["ann", "bob"], None
+    task.rig = load_rig()
     runs = [
         Sequence(identity=name, clip=name, features=sound(n), track={"expression": np.full((n, 32), v, np.float32)})
         for name, n, v in (("ann", 90, 1.0), ("bob", 10, 0.0))

@@ -12,6 +12,7 @@ import torch
 from configs import InputError, load_config
 from heads.gaussians.uv import UVGaussians
 from heads.geometry.camera import project
+from heads.measures.face import mirror_signs
 from heads.rig import load_rig
 from pretrain.expression_visual.baseline import texture_copy
 from pretrain.expression_visual.config import ExpressionVisualConfig
@@ -257,7 +258,9 @@ def batch_of(samples: int = 2) -> dict[str, torch.Tensor]:
     from shards.read.dataset import open_dataset
     from shards.read.reader import Reader
 
-    return next(iter(Reader(open_dataset(talkers()), ReferenceView(CONFIG), batch_size=samples)))
+    return next(
+        iter(Reader(open_dataset(talkers()), ReferenceView(CONFIG, mirror_signs(load_rig())), batch_size=samples))
+    )
 
 
 def test_a_mirrored_sample_is_the_flipped_picture_of_the_flipped_head():
@@ -265,7 +268,9 @@ def test_a_mirrored_sample_is_the_flipped_picture_of_the_flipped_head():
 
     sample, rig = open_dataset(talkers()).read(0), load_rig()
     plain, mirror = (
-        ReferenceView(replace(CONFIG, augment=replace(CONFIG.augment, mirror=chance)))(sample, np.random.default_rng(3))
+        ReferenceView(replace(CONFIG, augment=replace(CONFIG.augment, mirror=chance)), mirror_signs(load_rig()))(
+            sample, np.random.default_rng(3)
+        )
         for chance in (0.0, 1.0)
     )
 

@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from configs import InputError, load_config
+from cluster.launch.settings import ClusterConfig
+from configs import InputError, load_config, to_dict
+from configs.loading import HERE
 from configs.seeds import derive
 from pretrain.config import OptimiserConfig, check_same_run
 from pretrain.folder import task_class
 from pretrain.loop import NonFiniteLoss, Prefetcher, Trainer
 from pretrain.optimiser import rate, update_average
+from pretrain.prior import find_prior
 from pretrain.train import choose_checkpoint, open_split
 from tests.support.talkers import Alone, make_talkers, talkers
 
@@ -254,6 +258,23 @@ def test_every_shipped_configuration_is_valid(prior, size):
         assert hasattr(config, name)
 
 
+def _doubled(given: dict, defaults: dict, where: str = "") -> list[str]:
+    """Keys of a YAML file that say what the class says already."""
+    found = []
+    for key, value in given.items():
+        if isinstance(value, dict):
+            found += _doubled(value, defaults[key], f"{where}{key}.")
+        elif value == defaults[key]:
+            found.append(f"{where}{key}")
+    return found
+
+
+@pytest.mark.parametrize("path", [*HERE.glob("pretrain/*/*.yaml"), *HERE.glob("cluster/*.yaml")], ids=str)
+def test_every_default_stands_in_one_place(path):
+    kind = ClusterConfig if path.parent.name == "cluster" else find_prior(path.parent.name).config_class
+    assert _doubled(yaml.safe_load(path.read_text()), to_dict(kind())) == []
+
+
 def test_bad_datasets_are_refused_with_what_to_do(tmp_path):
     kind = task_class("audio-expression")
 
@@ -278,8 +299,8 @@ def test_a_dataset_of_another_rig_is_refused(monkeypatch):
     class Other:
         name, sha256 = "other/1", "f" * 64
 
-    monkeypatch.setattr("pretrain.data.split.load_rig", lambda *_: Other())
-    with pytest.raises(InputError, match=r"tracked with the rig mediapipe.*has other/1"):
+    monkeypatch.setattr("pretrain.data.rigs.load_rig", lambda *_: Other())
+    with pytest.raises(InputError, match=r"made with the rig mediapipe.*has other/1"):
         open_split(
             task_class("audio-expression"), load_config(task_class("audio-expression").config_class, SMALL), talkers()
         )

@@ -141,3 +141,35 @@ def test_what_is_no_video_is_refused_with_a_sentence(tmp_path, name, content, sa
 def test_a_video_without_sound_cannot_drive(tmp_path):
     with pytest.raises(InputError, match="no audio stream"):
         sound_format(_flashes(tmp_path / "silent.mp4", frames=3))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "webm"])
+def test_the_statement_survives_remuxing_by_another_program(tmp_path, suffix):
+    import shutil
+    import subprocess
+
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs the ffmpeg program")
+    made = _flashes(tmp_path / "out.mp4", frames=3, tags=Provenance.make(avatar="grace", creator="Ada").tags())
+    copy = tmp_path / f"copy.{suffix}"
+    codecs = ["-c:v", "libvpx"] if suffix == "webm" else ["-c", "copy"]
+    subprocess.run(["ffmpeg", "-v", "error", "-i", str(made), *codecs, str(copy)], check=True)
+    found = parse_tags(video_info(copy).tags)
+    assert found is not None
+    assert (found["synthetic"], found["avatar"], found["creator"]) == (True, "grace", "Ada")
+
+
+def test_sound_given_as_samples_is_in_step_with_the_pictures(tmp_path):
+    from tests.support.media import chirp_times, chirps
+
+    with VideoWriter(tmp_path / "a.mp4", 64, 64, sound=chirps([0.4, 1.2], 3.0, 16_000)[0]) as writer:
+        for _ in range(50):
+            writer.write(np.zeros((64, 64, 3), np.uint8))
+    sound = np.concatenate(list(stream_sound(tmp_path / "a.mp4")), 1)[0]
+    assert chirp_times(sound, [0.4, 1.2]) == pytest.approx([0.4, 1.2], abs=1e-3)
+    assert len(sound) == pytest.approx(32_000, abs=1100)
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="cannot write the video"):
+        _flashes(tmp_path / "nowhere" / "a.mp4", frames=3)

@@ -17,7 +17,6 @@ from shards.build.build import build
 from shards.check.info import info
 from shards.check.verify import verify
 from shards.people.forget import forget
-from shards.tar.tars import register_remote_schemes
 from tests.support.fake_tracker import TRACKER, write_video
 from tests.support.s3_faults import BUCKET, s3_server
 from tests.support.samples import make_dataset
@@ -138,15 +137,6 @@ def test_a_store_that_goes_away_in_mid_epoch_is_one_sentence_and_no_broken_sampl
 def test_a_bucket_without_a_dataset_says_so(s3):
     with pytest.raises(InputError, match="no dataset here"):
         open_dataset(f"s3://{BUCKET}/nothing")
-
-
-def test_plain_webdataset_reads_the_bucket_once_the_scheme_is_registered(s3):
-    import webdataset
-
-    register_remote_schemes()
-    urls = [f"{URL}/shards/{name}.tar" for name in open_dataset(URL).table.names]
-    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
-    assert sorted(sample["__key__"] for sample in samples) == [row.key for row in open_dataset(URL).samples]
 
 
 def test_building_verifying_and_forgetting_in_a_bucket(s3, tmp_path):

@@ -10,11 +10,11 @@ from configs import InputError
 from heads.rig import load_rig
 from shards.synthetic import make_talker, synthesize, synthetic_video
 from shards.synthetic.identity import sample_identity
-from shards.synthetic.lexicon import Phone, phonemes, sentence
-from shards.synthetic.raster import Subdivision, rasterize_mesh
+from shards.synthetic.look.raster import Subdivision, rasterize_mesh
+from shards.synthetic.speech.lexicon import Phone, phonemes, sentence
+from shards.synthetic.speech.visemes import MouthSolver, mouth_curves
+from shards.synthetic.speech.voice import SOUNDS, VoiceStyle, compose, speak
 from shards.synthetic.talker import Talker
-from shards.synthetic.visemes import MouthSolver, mouth_curves
-from shards.synthetic.voice import SOUNDS, VoiceStyle, compose, speak
 
 SIZE = 128
 

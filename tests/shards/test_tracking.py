@@ -225,7 +225,7 @@ def portrait_video(face, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def segments(portrait_video):
-    return [segment for take in track_video(portrait_video) for segment in take]
+    return [segment for shot in track_video(portrait_video) for segment in shot]
 
 
 def test_a_take_comes_in_even_segments_whose_parts_have_the_same_length(segments):
@@ -288,7 +288,7 @@ def test_overlays_are_drawn_on_the_frame(segments):
 
 def test_where_chunks_of_a_take_are_cut_does_not_matter(portrait_video, segments, monkeypatch):
     monkeypatch.setattr(takes, "CHUNK", 17)
-    again = [s for take in track_video(portrait_video, TrackOptions(matte=False)) for s in take]
+    again = [s for shot in track_video(portrait_video, TrackOptions(matte=False)) for s in shot]
     for a, b in zip(segments, again, strict=True):
         for key in ("landmarks", "rotation", "translation", "expression"):
             assert np.allclose(a.track[key], b.track[key], atol=2e-3), key
@@ -309,11 +309,11 @@ def test_another_part_tracked_with_the_same_crop_and_person_continues_the_first(
 def test_takes_are_summed_up_before_and_after_they_are_read(portrait_video):
     video = track_video(portrait_video, TrackOptions(matte=False, seconds=2.0))
     assert (video.frames, video.tracked_frames, video.has_audio, video.refusals) == (50, 50, True, [])
-    take = next(iter(video))
-    assert len(take) == 50
-    assert take.identity_coefficients.shape == (64,)
-    list(take)
-    assert 0 < take.jitter["after"] < take.jitter["before"]
+    shot = next(iter(video))
+    assert len(shot) == 50
+    assert shot.identity_coefficients.shape == (64,)
+    list(shot)
+    assert 0 < shot.jitter["after"] < shot.jitter["before"]
 
 
 def test_the_first_pass_ends_when_it_is_told_to(portrait_video):
@@ -334,7 +334,7 @@ def test_cuts_split_and_parts_without_a_face_are_refused(face, tmp_path):
     ]
     video = track_video(write_video(tmp_path / "a.mp4", pictures), TrackOptions(matte=False))
     with video:
-        spans = [(take.start, take.end) for take in video.takes]
+        spans = [(shot.start, shot.end) for shot in video.shots]
         assert spans == [(0, 40), (40, 80), (110, 150)]
         reasons = [(r.start, r.end, r.reason) for r in video.refusals]
         assert reasons == [(80, 110, "no face"), (150, 170, "no face"), (170, 182, "shorter than 1 s")]
@@ -352,8 +352,69 @@ def test_two_people_of_like_size_are_refused_and_a_bystander_is_not(face, tmp_pa
         list(track_frames(tmp_path / "both.mp4"))
     video = track_video(write_video(tmp_path / "uneven.mp4", uneven), TrackOptions(matte=False))
     with video:
-        assert [len(take) for take in video.takes] == [30]
-        assert video.takes[0].crop_box[2] <= 440  # round the larger one, on the left
+        assert [len(shot) for shot in video.shots] == [30]
+        assert video.shots[0].crop_box[2] <= 440  # round the larger one, on the left
+
+
+@pytest.mark.parametrize("turn", ["upside down", "upright"])
+def test_a_face_that_stands_on_its_head_is_refused_and_an_upright_one_is_not(face, tmp_path, turn):
+    step = -1 if turn == "upside down" else 1
+    pictures = [np.ascontiguousarray(p[::step, ::step]) for p in shot(face, 30, drift=(0, 0))]
+    with track_video(write_video(tmp_path / "a.mp4", pictures), TrackOptions(matte=False)) as video:
+        reasons = [refusal.reason for refusal in video.refusals]
+        assert len(video.shots) == (turn == "upright")
+    assert (reasons == []) == (turn == "upright")
+
+
+def test_real_faces_that_stand_on_their_heads_are_refused_with_the_cure(clips, tmp_path):
+    from shards.media.decode import read_video
+
+    for name in ("cnn2_a", "hl_video3"):
+        frames = list(read_video(clips / f"{name}.mp4", seconds=1.2))
+        upright = write_video(tmp_path / f"{name}.mp4", frames)
+        turned = write_video(tmp_path / f"{name}_turned.mp4", [np.ascontiguousarray(f[::-1, ::-1]) for f in frames])
+        with track_video(upright, TrackOptions(matte=False)) as video:
+            assert (video.tracked_frames, video.refusals) == (30, [])
+        with pytest.raises(InputError, match="face upside down; turn the video, such as by ffmpeg"):
+            list(track_frames(turned))
+
+
+def test_the_first_landmarks_are_as_settled_as_the_later_ones(face):
+    from shards.tracking import detect_landmarks
+
+    pictures = list(shot(face, 12, drift=(0, 0)))
+    points, found = detect_landmarks(np.stack([pictures[0]] * 12))
+    assert found.all()
+    off = np.linalg.norm((points - points[-1])[..., :2], axis=-1).mean(axis=1)
+    assert off[0] < 0.35
+
+
+def test_landmarks_of_a_picture_of_half_the_size_lie_at_half_the_place(face):
+    from PIL import Image
+
+    from shards.tracking import detect_landmarks
+
+    large = next(iter(shot(face, 1, drift=(0, 0), zoom=1.4)))
+    small = np.asarray(Image.fromarray(large).resize((large.shape[1] // 2, large.shape[0] // 2), Image.Resampling.BOX))
+    a, b = (detect_landmarks(np.stack([picture] * 8))[0][-1] for picture in (large, small))
+    assert np.abs((a - 2 * b)[:, :2].mean(axis=0)).max() < 0.35  # half a pixel of the small one is a whole one
+
+
+def test_messages_count_from_the_start_of_the_video(face, tmp_path):
+    empty = np.random.default_rng(0).integers(60, 90, (320, 320, 3), np.uint8)
+    write_video(tmp_path / "a.mp4", [*shot(face, 50), *[empty] * 40])
+    with pytest.raises(InputError, match=r"no face \(from 2\.[04] to 3\.[26] s\)"):
+        list(track_frames(tmp_path / "a.mp4", start=2.0))
+
+
+def test_it_is_said_which_part_of_a_video_is_used(face, tmp_path, caplog):
+    empty = np.random.default_rng(0).integers(60, 90, (320, 320, 3), np.uint8)
+    write_video(tmp_path / "a.mp4", [*[empty] * 25, *shot(face, 50)])
+    with caplog.at_level("INFO", logger="headstart"):
+        segments = list(track_frames(tmp_path / "a.mp4"))
+    assert sum(len(segment) for segment in segments) == 50
+    assert "of 3.0 s, 1.0 to 3.0 s are used" in caplog.text
+    assert "no face (from 0.0 to 1.0 s)" in caplog.text
 
 
 def test_a_small_face_is_refused_with_its_reason(face, tmp_path):
@@ -368,7 +429,7 @@ def test_a_wide_picture_is_cropped_around_head_and_shoulders(face, tmp_path):
     pictures = list(shot(face, 30, zoom=1.0, start=(0, 0), drift=(0, 0), size=(300, 512)))
     video = track_video(write_video(tmp_path / "a.mp4", pictures), TrackOptions(matte=False))
     with video:
-        segment = next(iter(video.takes[0]))
+        segment = next(iter(video.shots[0]))
     x0, y0, x1, y1 = segment.crop_box
     assert x1 - x0 == y1 - y0 == segment.frames.shape[1]
     assert 0 <= x0 < x1 <= 512
@@ -384,7 +445,7 @@ def test_sound_can_be_required(face, tmp_path):
         video = track_video(path, TrackOptions(require_audio=True))
         video.close()
         assert (video.tracked_frames, video.refusals[0].reason) == (0, reason)
-    segment = next(iter(track_video(without, TrackOptions(matte=False)).takes[0]))
+    segment = next(iter(track_video(without, TrackOptions(matte=False)).shots[0]))
     assert not segment.has_audio
     assert segment.audio.shape == (len(segment) * 640,)
 
@@ -412,8 +473,8 @@ def test_landmarks_are_found_anew_in_finished_pictures(face):
 def test_a_real_clip_is_tracked_with_lips_and_irises_in_place(clips):
     video = track_video(clips / "aoc.mp4", TrackOptions(seconds=2.0, matte=False))
     rig = load_rig()
-    for take in video:
-        for s in take:
+    for shot in video:
+        for s in shot:
             track = {k: torch.from_numpy(v) for k, v in s.track.items()}
             vertices = rig.vertices(track["identity"][None], track["expression"], track["eyelids"], track["gaze"])
             camera = vertices @ track["rotation"].transpose(1, 2) + track["translation"][:, None]

@@ -35,7 +35,7 @@ class Segment:
     has_audio: bool = True
 
 
-class Take:
+class Shot:
     """Yields its segments; may be slow, or take the whole process down."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
@@ -54,7 +54,7 @@ class Take:
 
 
 class Video:
-    """What the tracker returns: takes, and what was refused."""
+    """What the tracker returns: shots, and what was refused."""
 
     def __init__(self, name: str, plans: list[dict[str, Any]]) -> None:
         self.frames = sum(plan.get("segments", 2) * plan.get("frames", 4) for plan in plans)
@@ -68,7 +68,7 @@ class Video:
         pass
 
     def __iter__(self):
-        return map(Take, self._plans)
+        return map(Shot, self._plans)
 
 
 def track(path, settings):
@@ -77,12 +77,12 @@ def track(path, settings):
         plan = json.loads(Path(path).read_text())
     except ValueError:
         raise InputError(f"{path}: not a video") from None
-    return Video(Path(path).stem, plan["takes"])
+    return Video(Path(path).stem, plan["shots"])
 
 
-def write_video(folder: Path, name: str, *takes: dict[str, Any]) -> Path:
-    """A "video" with these takes (one take of two segments by default)."""
+def write_video(folder: Path, name: str, *shots: dict[str, Any]) -> Path:
+    """A "video" with these shots (one shot of two segments by default)."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.mp4"
-    path.write_text(json.dumps({"takes": list(takes) or [{"seed": sum(map(ord, name))}]}))
+    path.write_text(json.dumps({"shots": list(shots) or [{"seed": sum(map(ord, name))}]}))
     return path

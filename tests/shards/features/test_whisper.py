@@ -112,7 +112,7 @@ def test_the_real_encoder_in_its_window_is_near_the_one_that_pads_to_30_seconds(
 
 def speechlike(seconds: float) -> np.ndarray:
     """The synthetic talkers' voice."""
-    from shards.synthetic.voice import compose, sample_voice, speak
+    from shards.synthetic.speech.voice import compose, sample_voice, speak
 
     rng = np.random.default_rng(3)
     style = sample_voice(rng, 0.5)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from shards.media.rates import SAMPLE_RATE
-from shards.synthetic.lexicon import Phone, phonemes, sentence
+from shards.synthetic.speech.lexicon import Phone, phonemes, sentence
 
 _STEP = 80  # samples between two settings of the resonators: 5 ms
 _NYQUIST_GUARD = 7600.0

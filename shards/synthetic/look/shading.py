@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from shards.synthetic.raster import rasterize_mesh
+from shards.synthetic.look.raster import rasterize_mesh
 
 SHADOW_SIZE = 160
 # Channels of a material texture: linear albedo 3, object-space bump 3, subsurface, specular, gloss exponent / 256.
@@ -150,7 +150,20 @@ def _shade(triangle, weights, faces, uv, texture, normals, rotation, eye, extra,
                 out[y, x, k] += ambient * (t[k] + specular * fresnel)
 
 
-def shade(triangle, weights, faces, uv, texture, normals, rotations, occlusion, static, lit, shadow, lights: Lights):
+def shade(
+    triangle: np.ndarray,
+    weights: np.ndarray,
+    faces: np.ndarray,
+    uv: np.ndarray,
+    texture: np.ndarray,
+    normals: np.ndarray,
+    rotations: np.ndarray,
+    occlusion: np.ndarray,
+    static: np.ndarray,
+    lit: np.ndarray,
+    shadow: np.ndarray,
+    lights: Lights,
+) -> np.ndarray:
     """Linear RGB (H, W, 3) float32 of the covered pixels; zero elsewhere.
 
     normals (V, 3) in object space; rotations (2, 3, 3) object → camera for head and for static parts; occlusion (V,)

@@ -29,7 +29,7 @@ def background(identity: Identity, size: int) -> np.ndarray:
     painter = {"shelf": _shelf, "window": _window, "bokeh": _bokeh, "gradient": _gradient}.get(identity.background)
     if painter:
         image = painter(image, rng, base)
-    image = image.resize((size, size), Image.BICUBIC)
+    image = image.resize((size, size), Image.Resampling.BICUBIC)
     grain = rng.standard_normal((size, size, 1)) * 0.006
     return np.clip(np.asarray(image, dtype=np.float32) / 255 + grain, 0, 1).astype(np.float32)
 

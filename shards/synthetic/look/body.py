@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from shards.synthetic.identity import Identity
-from shards.synthetic.noise import fbm
-from shards.synthetic.shading import CHANNELS, srgb_to_linear
+from shards.synthetic.look.noise import fbm
+from shards.synthetic.look.shading import CHANNELS, srgb_to_linear
 
 NECK_Z, NECK_TOP = 1.02, 2.08  # axis and upper rim of the collar line in rig units
 CLOTH_SIZE = 384

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from shards.synthetic.lexicon import Phone
+from heads.rig import Rig
+from shards.synthetic.speech.lexicon import Phone
 
 MEASURES = ("aperture", "width", "protrusion", "chin", "upper")
 # Targets in rig units (1 = eye distance, about 63 mm) relative to lips just closed: distance between the inner lips,
@@ -62,7 +63,7 @@ class MouthSolver:
     The smallest expression (with the upper face still) that gives exactly the wanted measures to first order.
     """
 
-    def __init__(self, rig, identity: np.ndarray):
+    def __init__(self, rig: Rig, identity: np.ndarray) -> None:
         k = rig.n_expression
         shape = torch.as_tensor(identity, dtype=torch.float32).reshape(1, -1)
         step = 0.5

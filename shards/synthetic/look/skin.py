@@ -7,15 +7,19 @@ are the FaceMesh points can be painted, whatever its atlas.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
 
+from heads.rig import Rig
 from shards.synthetic.identity import Identity
-from shards.synthetic.noise import fbm
-from shards.synthetic.raster import interpolate, rasterize_mesh
-from shards.synthetic.shading import CHANNELS, srgb_to_linear
+from shards.synthetic.look.noise import fbm
+from shards.synthetic.look.raster import interpolate, rasterize_mesh
+from shards.synthetic.look.shading import CHANNELS, srgb_to_linear
 
 TEXTURE_SIZE = 640
 _CANVAS, _LEFT, _TOP, _SPAN = 1024, -1.75, -1.45, 3.5  # pixels, and the square of rig units that they cover
@@ -48,13 +52,18 @@ def hair_amount(points: np.ndarray, identity: Identity) -> np.ndarray:
     return np.clip((elevation - line + ragged) / 4.0, 0, 1)
 
 
+# Canvas x, y of hairs to the direction in which they lie.
+Direction = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
 class Painter:
     """The part of painting that depends on the rig alone: which texel shows which point of the mean head."""
 
-    def __init__(self, rig, size: int = TEXTURE_SIZE):
+    def __init__(self, rig: Rig, size: int = TEXTURE_SIZE) -> None:
         with torch.no_grad():
             mean = rig.vertices(torch.zeros(1, rig.n_identity), torch.zeros(1, rig.n_expression))[0].double().numpy()
-        self.points, self.size = mean, size
+        self.points = rig.landmarks(torch.from_numpy(mean)).numpy()  # [478, 3]
+        self.size = size
         faces = rig.faces.numpy()
         self.regions = rig.regions
         corners = np.arange(3 * len(faces)).reshape(-1, 3).astype(np.int32)
@@ -84,7 +93,7 @@ class Painter:
         xy = (np.asarray(points)[:, :2] - (_LEFT, _TOP)) * (_CANVAS / _SPAN)
         return [(float(x), float(y)) for x, y in xy]
 
-    def curve(self, landmarks, closed: bool = False, dense: int = 8) -> np.ndarray:
+    def curve(self, landmarks: Iterable[int], closed: bool = False, dense: int = 8) -> np.ndarray:
         """(N, 2) smooth curve through landmarks (Catmull-Rom)."""
         p = self.points[list(landmarks), :2]
         ends = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])
@@ -147,7 +156,7 @@ def paint(painter: Painter, identity: Identity) -> np.ndarray:
     return texture
 
 
-def _mix(color: np.ndarray, mask: np.ndarray, factor) -> np.ndarray:
+def _mix(color: np.ndarray, mask: np.ndarray, factor: ArrayLike) -> np.ndarray:
     """Multiplies the colour by `factor` (3,) where the mask is 1."""
     return color * (1 + mask[..., None] * (np.asarray(factor) - 1))
 
@@ -234,7 +243,13 @@ def _lips(painter: Painter, identity: Identity, color: np.ndarray) -> tuple[np.n
 
 
 def _hairs(
-    painter: Painter, mask: np.ndarray, count: int, length: float, direction, rng: np.random.Generator, width: float
+    painter: Painter,
+    mask: np.ndarray,
+    count: int,
+    length: float,
+    direction: Direction,
+    rng: np.random.Generator,
+    width: float,
 ) -> np.ndarray:
     """Short strokes that start where the canvas mask is high and run along direction(x, y) -> (dx, dy)."""
     rows, columns = np.nonzero(mask > 0.4)
@@ -259,7 +274,9 @@ def _facial_hair(painter: Painter, identity: Identity, color: np.ndarray, rng: n
         side = np.sign(middle[0])
         inner = middle[0] - side * 0.3
 
-        def lie(x, y, side=side, inner=inner):  # upright at the nose, flat at the temple
+        def lie(
+            x: np.ndarray, y: np.ndarray, side: float = side, inner: float = inner
+        ) -> tuple[np.ndarray, np.ndarray]:  # upright at the nose, flat at the temple
             outwards = np.abs(x - inner)
             return side * (0.35 + 1.3 * outwards), -0.75 + 0.9 * outwards
 

@@ -8,8 +8,8 @@ import numba
 import numpy as np
 
 from shards.synthetic.identity import Identity
-from shards.synthetic.shading import Lights, srgb_to_linear
-from shards.synthetic.skin import SKULL_CENTRE
+from shards.synthetic.look.shading import Lights, srgb_to_linear
+from shards.synthetic.look.skin import SKULL_CENTRE
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,15 @@ def grow(
         heading = _unit(0.35 * heading + 0.65 * (following - points))
         points = following
         path.append(points)
-    path = np.stack(path, 1)
-    t = np.linspace(0, 1, style.steps + 1)[None, :, None]
+    curve = np.stack(path, 1)
+    along = np.linspace(0, 1, style.steps + 1)[None, :, None]
     if style.curl or style.waves:
         turns = 5.0 if style.curl else 3.2
-        angle = phase[:, None, None] + 2 * np.pi * turns * t
-        side = _unit(np.cross(path[:, -1] - path[:, 0], normals))[:, None]
-        amount = (style.curl or style.waves) * np.minimum(1, 2.5 * t)
-        path = path + amount * (np.cos(angle) * side + (np.sin(angle) * normals[:, None] if style.curl else 0))
-    return _segments(identity, style, path, layer, clump, rng)
+        angle = phase[:, None, None] + 2 * np.pi * turns * along
+        side = _unit(np.cross(curve[:, -1] - curve[:, 0], normals))[:, None]
+        amount = (style.curl or style.waves) * np.minimum(1, 2.5 * along)
+        curve = curve + amount * (np.cos(angle) * side + (np.sin(angle) * normals[:, None] if style.curl else 0))
+    return _segments(identity, style, curve, layer, clump, rng)
 
 
 def _clumps(roots: np.ndarray, rng: np.random.Generator, count: int = 90) -> np.ndarray:
@@ -162,7 +162,14 @@ def _clumps(roots: np.ndarray, rng: np.random.Generator, count: int = 90) -> np.
     return rng.standard_normal((len(centres), 4))[nearest]
 
 
-def _segments(identity: Identity, style: Style, path: np.ndarray, layer: np.ndarray, clump: np.ndarray, rng) -> Strands:
+def _segments(
+    identity: Identity,
+    style: Style,
+    path: np.ndarray,
+    layer: np.ndarray,
+    clump: np.ndarray,
+    rng: np.random.Generator,
+) -> Strands:
     n, points = path.shape[:2]
     ends = np.stack([path[:, :-1], path[:, 1:]], 2).reshape(-1, 2, 3)
     tint = 1 + 0.16 * rng.standard_normal((n, 1)) + 0.10 * clump[:, 3:4]

@@ -1,0 +1,76 @@
+"""The body behind the head: the training clip's own frames, kept as one video in the avatar's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from adapt.avatar.avatar import Avatar
+from adapt.avatar.provenance import Provenance
+from adapt.avatar.writer import BODY
+from adapt.clip import Clip
+from configs import InputError
+from heads.masks import region_masks
+from shards.media.decode import read_video
+from shards.media.encode import VideoWriter
+from shards.media.rates import FPS
+
+# An avatar is a few MB: a minute of its clip is enough of a body to speak over.
+BODY_FRAMES = 1500
+# H.264's constant rate factor: hardly to be told from the frames, and 0.1 MB a second at 256 px.
+QUALITY = 20
+
+
+def write_body(path: Path, clip: Clip, frames: int, provenance: Provenance) -> None:
+    """The clip's first frames as H.264, which ``talk`` shows behind the head."""
+    with VideoWriter(path, clip.size, clip.size, tags=provenance.tags(), crf=QUALITY) as writer:
+        for frame in range(frames):
+            writer.write(clip.frames([frame])[0])
+
+
+class BodyFrames:
+    """The training clip's frames and head regions by number, for ``background='original'``.
+
+    Frames are decoded from the avatar's ``body.mp4`` as they are asked for, forwards. A jump back decodes again. A
+    window of frames around the last one is kept, so playing back and forth costs little and memory stays constant.
+
+    Args:
+        keep: frames of that window.
+
+    Raises:
+        InputError: the avatar has no such video.
+    """
+
+    def __init__(self, avatar: Avatar, keep: int = 64) -> None:
+        self.avatar, self.keep = avatar, keep
+        path = avatar.path / BODY if avatar.path is not None else None
+        if path is None or not path.is_file():
+            raise InputError(
+                f"avatar '{avatar.name}' holds no {BODY}, which is written when an adaptation ends; finish it with "
+                "adapt --resume, or use --background model"
+            )
+        self.path = path
+        self.held: dict[int, np.ndarray] = {}
+
+    def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Frames ``[n, H, W, 3]`` uint8 and dilated head regions ``[n, H, W]`` in [0, 1]."""
+        frames = np.stack([self._frame(int(index)) for index in indices])
+        return frames, self._heads(indices)
+
+    def _heads(self, indices: np.ndarray) -> np.ndarray:
+        size = self.avatar.size
+        unique, back = np.unique(indices, return_inverse=True)
+        return region_masks(self.avatar.track["landmarks"][unique], size, size, ("head",))["head"][back]
+
+    def _frame(self, index: int) -> np.ndarray:
+        if index not in self.held:
+            self._decode_around(index)
+        return self.held[index]
+
+    def _decode_around(self, index: int) -> None:
+        first = max(0, index - self.keep // 2)
+        pictures = read_video(self.path, start=first / FPS, seconds=self.keep / FPS)
+        self.held = dict(enumerate(pictures, first))
+        if index not in self.held:
+            raise InputError(f"avatar '{self.avatar.name}': {BODY} ends before frame {index}; adapt again")

@@ -1,0 +1,105 @@
+"""What recipes' configurations have in common. Values, with unit and source, stand in ``configs/adapt/NAME.yaml``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from configs import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig:
+    """What every recipe has: size of the frames, a factor on rates, weights of the picture loss."""
+
+    size: int
+    rate: float
+    ssim: float
+    coverage: float
+
+    def check(self) -> None:
+        """Refuse what nothing can be trained with.
+
+        Raises:
+            InputError: a negative or unbounded number, or an impossible size.
+        """
+        for name, value in vars(self).items():
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise InputError(f"{name} is {value:g}, expected a number from 0 on")
+        if self.size and (self.size < 64 or self.size % 16):
+            raise InputError(f"size is {self.size}, expected a multiple of 16 from 64 on, or 0 to choose")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RiggedConfig(RecipeConfig):
+    """Recipes of a rigged head, which speaks through expressions."""
+
+    resolution: int
+    visual_prior: bool
+    audio_prior: bool
+    audio_finetune: bool
+    color_mlp: bool
+    track_refinement: bool
+    inpainter: bool
+    inpainter_share: float
+    voice_share: float
+    anchor: float
+    boost_face: float
+    boost_eyes: float
+    boost_mouth: float
+
+    def boosts(self) -> dict[str, float]:
+        """Extra weight of pixels by region."""
+        mouth = {"mouth_inside": self.boost_mouth, "lips": self.boost_mouth}
+        return {"face": self.boost_face, "eyes": self.boost_eyes, **mouth}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloudConfig:
+    """How a cloud of free Gaussians learns and grows.
+
+    Attributes:
+        means, scales, quats, opacities, colors: Adam's rates.
+        refine_from, refine_every: steps; gradient: of a projected mean, from which on a Gaussian is split or cloned.
+        settle: share of the static stage after which nothing is split or pruned; most: Gaussians.
+    """
+
+    means: float
+    scales: float
+    quats: float
+    opacities: float
+    colors: float
+    refine_from: int
+    refine_every: int
+    gradient: float
+    settle: float
+    most: int
+
+    def rates(self) -> dict[str, float]:
+        """Adam's rate per part."""
+        return {name: getattr(self, name) for name in ("means", "scales", "quats", "opacities", "colors")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchConfig(RecipeConfig):
+    """Recipes of branches of free Gaussians, which listen to the sound themselves."""
+
+    face_points: int
+    mouth_points: int
+    densify: bool
+    incremental_sampling: bool
+    mouth_branch: bool
+    static_share: float
+    fuse_share: float
+    face_static: float
+    moving_rate: float
+    fuse_backdrop: float
+    window: float
+    window_every: int
+    face_boost: float
+    mouth_free: float
+    mouth_filled: float
+    mouth_away: float
+    lpips: str
+    lpips_weight: float
+    clouds: CloudConfig

@@ -1,0 +1,146 @@
+"""Adam for what a recipe optimises: rates of the head's parts, parameter groups, moments that can be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from heads.gaussians.free import Densifier
+from heads.person.talking_head import TalkingHead
+
+# Adam's rate per part of the head at the start of the schedule, in units of the stored parameter. Those of
+# colour and offset residuals were measured (docs/fitting.md). A row is chosen by the longest key that the parameter's
+# name begins with.
+RATES = {
+    "offsets": 0.02,
+    "quats": 0.01,
+    "log_scales": 0.02,
+    "colors": 0.01,
+    "opacities": 0.05,
+    "identity": 0.002,
+    "color": 0.0005,
+    "offset": 0.0001,
+    "correction": 0.002,
+    "appearance_basis.code": 0.015,
+    "appearance_basis.basis": 0.002,
+    "backdrop.background": 0.01,
+    "backdrop.body": 0.01,
+    "backdrop.body_alpha": 0.05,
+    "backdrop.bend": 0.0,  # found by registration; steps would fit it to the training frames alone
+}
+BETAS, EPS = (0.9, 0.99), 1e-12
+
+
+class _Named(TypedDict):
+    params: list[nn.Parameter]
+    lr: float
+    name: str
+
+
+class Group(_Named, total=False):
+    """An Adam group: parameters that share a rate (at the stage's start), a name and perhaps their own epsilon."""
+
+    eps: float
+
+
+def rate_of(name: str) -> tuple[str, float]:
+    """The key of :data:`RATES` that a parameter's name falls under, and its rate.
+
+    Raises:
+        KeyError: no key fits.
+    """
+    keys = [key for key in RATES if name == key or name.startswith(key + ".")]
+    if not keys:
+        raise KeyError(f"no learning rate for parameter '{name}'")
+    key = max(keys, key=len)
+    return key, RATES[key]
+
+
+def parameter_groups(head: TalkingHead) -> list[Group]:
+    """Adam groups of all that a head learns, by the keys of :data:`RATES`."""
+    parts: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in head.named_parameters():
+        if parameter.requires_grad:
+            parts.setdefault(rate_of(name)[0], []).append(parameter)
+    groups = [Group(params=parameters, lr=RATES[key], name=key) for key, parameters in parts.items()]
+    for group in groups:
+        if group["name"].startswith("backdrop.") and head.backdrop is not None:
+            group["eps"] = head.backdrop.adam_eps
+    return groups
+
+
+class Optimizers:
+    """One Adam for parameters of fixed size and, beside it, those of a densifier, whose parameters come and go."""
+
+    def __init__(self, groups: Iterable[Group], device: torch.device, densifier: Densifier | None = None) -> None:
+        groups = [group for group in groups if group["params"]]
+        self.main: torch.optim.Optimizer | None = None
+        if groups:
+            fused = device.type in ("cpu", "cuda")
+            self.main = torch.optim.Adam([dict(group) for group in groups], betas=BETAS, eps=EPS, fused=fused)
+        self.densifier = densifier
+
+    def _all(self) -> list[torch.optim.Optimizer]:
+        own = [] if self.densifier is None else list(self.densifier.optimizers.values())
+        return ([self.main] if self.main is not None else []) + own
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Groups of all of them."""
+        return [group for optimizer in self._all() for group in optimizer.param_groups]
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for optimizer in self._all():
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Step the parameters of fixed size; the densifier steps its own after it has looked at the gradients."""
+        if self.main is not None:
+            self.main.step()
+
+    def _moments(self, parameter: Tensor) -> dict[str, Any]:
+        """Adam's moments of a parameter, a live dictionary."""
+        for optimizer in self._all():
+            if any(parameter is p for group in optimizer.param_groups for p in group["params"]):
+                return optimizer.state[parameter]
+        raise KeyError("no optimiser holds this parameter")
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments as ``adam/GROUP/POSITION/KEY``, and what the densifier has counted as ``densifier/KEY``."""
+        tensors: dict[str, Tensor] = {}
+        for g, group in enumerate(self.param_groups):
+            for p, parameter in enumerate(group["params"]):
+                for key, value in self._moments(parameter).items():
+                    tensors[f"adam/{g}/{p}/{key}"] = torch.as_tensor(value).detach()
+        if self.densifier is not None:
+            counted = {key: value for key, value in self.densifier.state.items() if isinstance(value, Tensor)}
+            tensors |= {f"densifier/{key}": value for key, value in counted.items()}
+            tensors["densifier/steps"] = torch.tensor(self.densifier.steps)
+        return tensors
+
+    def restore(self, saved: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`state`; entries that fit no parameter of today are left out."""
+        groups = self.param_groups
+        for key, value in saved.items():
+            kind, *rest = key.split("/")
+            if kind == "adam":
+                g, p, name = int(rest[0]), int(rest[1]), rest[2]
+                if g < len(groups) and p < len(groups[g]["params"]):
+                    self._restore_moment(groups[g], groups[g]["params"][p], name, value)
+            elif kind == "densifier" and self.densifier is not None:
+                if rest[0] == "steps":
+                    self.densifier.steps = int(value)
+                else:
+                    self.densifier.state[rest[0]] = value.to(self.densifier.cloud.params["means"].device).clone()
+
+    def _restore_moment(self, group: dict[str, Any], parameter: Tensor, name: str, value: Tensor) -> None:
+        if name == "step":
+            # A fused or capturable Adam keeps the count on the parameter's device, the others on the CPU.
+            place = parameter.device if group.get("fused") or group.get("capturable") else torch.device("cpu")
+            self._moments(parameter)[name] = value.to(place, torch.float32).clone()
+        elif value.shape == parameter.shape:
+            self._moments(parameter)[name] = value.to(parameter.device, parameter.dtype).clone()

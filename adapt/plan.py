@@ -1,0 +1,192 @@
+"""What an adaptation was asked for, checked as a whole before any work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adapt.avatar import folder
+from adapt.avatar.avatar import pick_device
+from adapt.budget import Budget, parse_budget
+from adapt.clip import Clip, split_frames
+from adapt.fit.config import RecipeConfig, RiggedConfig
+from adapt.outputs import claim
+from adapt.priors import PriorFolder, find_priors, rig_and_feature
+from adapt.recipes.registry import Recipe, recipe
+from configs import InputError, to_dict
+from heads.rig import Rig
+from shards.features import Feature
+from shards.media.probe import video_info
+
+# Side of the frames, px, where nothing is asked for and the source has as many.
+SIZE_GPU, SIZE_CPU, LEAST_SIZE = 512, 256, 64
+# A complete avatar may be resumed with a budget of which so much is spent at most.
+SPENT = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One call of :func:`adapt.job.adapt`, every part of it checked.
+
+    Attributes:
+        config: the recipe's, its ``size`` chosen.
+        frames: how many are trained on, from the first on; total: how many the video has.
+        priors: found and compatible, not opened yet.
+        rig, feature: what the priors were trained with.
+        before: the document of the avatar that is resumed.
+        exact: whether it goes on with the same budget and priors, so that it ends as if it had never stopped.
+    """
+
+    video: Path
+    video_sha256: str
+    out: Path
+    recipe: Recipe
+    config: RecipeConfig
+    budget: Budget
+    device: torch.device
+    seed: int
+    self_contained: bool
+    frames: int
+    total: int
+    priors: tuple[PriorFolder, ...]
+    rig: Rig
+    feature: Feature
+    before: Mapping[str, Any] | None = None
+    exact: bool = False
+
+    @property
+    def voice(self) -> RiggedConfig | None:
+        """The configuration of a recipe that speaks through the audio-expression prior, where there is one."""
+        given = any(prior.kind == "audio-expression" for prior in self.priors)
+        return self.config if given and isinstance(self.config, RiggedConfig) and self.config.audio_prior else None
+
+    @property
+    def voice_budget(self) -> Budget | None:
+        """The voice's share of the budget; ``None`` where nothing is fine-tuned."""
+        voice = self.voice
+        if voice is None or not voice.audio_finetune or not voice.voice_share:
+            return None
+        return self.budget.share(voice.voice_share)
+
+
+def make_plan(
+    video: str | Path,
+    out: str | Path,
+    *,
+    recipe_name: str,
+    prior: str | Path | None,
+    seconds: float | None,
+    budget: str | float | Budget,
+    resume: bool,
+    changes: Sequence[str],
+    self_contained: bool,
+    size: int | None,
+    device: str,
+    seed: int,
+    overwrite: bool,
+    clip: Clip | None,
+) -> Plan:
+    """Check a call of :func:`adapt.job.adapt`, whose arguments these are.
+
+    Raises:
+        InputError: the first thing that is wrong; nothing is written.
+    """
+    chosen, parsed, place = recipe(recipe_name), parse_budget(budget), pick_device(device)
+    size = clip.size if clip is not None else size
+    config = chosen.config(changes=[*changes, *([f"size={size}"] if size else [])])
+    _check_video(video)
+    frames, total = split_frames(video, seconds) if clip is None else (len(clip), len(clip))
+    before = folder.verify_folder(out) if resume and Path(str(out)).exists() else None
+    if before is None:
+        out = claim(out, overwrite=overwrite)
+    else:
+        prior = prior if prior is not None else _uris(before)
+    priors = tuple(find_priors(prior))
+    rig, feature = rig_and_feature(priors, before)
+    sha256 = folder.file_sha256(video)
+    if before is not None:
+        _check_resumed(before, chosen, sha256, video, out)
+        _check_budget(before, parsed, out)
+        config, frames, seed = (
+            _resumed_config(before, chosen, changes, size, out),
+            before["clip"]["frames"],
+            before["seed"],
+        )
+    if not config.size:
+        config = chosen.config(to_dict(config), [f"size={auto_size(video, place)}"])
+    return Plan(
+        video=Path(str(video)),
+        video_sha256=sha256,
+        out=Path(str(out)),
+        recipe=chosen,
+        config=config,
+        budget=parsed,
+        device=place,
+        seed=seed,
+        self_contained=self_contained,
+        frames=frames,
+        total=total,
+        priors=priors,
+        rig=rig,
+        feature=feature,
+        before=before,
+        exact=before is not None and _same(before, parsed, priors),
+    )
+
+
+def auto_size(video: str | Path, device: torch.device) -> int:
+    """Side of the frames, px, a multiple of 16: 512 on a GPU, 256 on a CPU, or the source's where that is smaller."""
+    info = video_info(video)
+    wanted = SIZE_GPU if device.type == "cuda" else SIZE_CPU
+    return max(LEAST_SIZE, min(wanted, min(info.width, info.height) // 16 * 16))
+
+
+def _check_video(video: str | Path) -> None:
+    if not Path(str(video)).is_file():
+        why = "is a folder, expected a video file" if Path(str(video)).is_dir() else "no such file"
+        raise InputError(f"{video}: {why}; give the path of a video")
+
+
+def _uris(before: Mapping[str, Any]) -> str:
+    """The priors that the avatar was begun with: by default it is resumed with these."""
+    return ",".join(dict.fromkeys(record["uri"] for record in (before.get("priors") or {}).values())) or "none"
+
+
+def _check_resumed(before: Mapping[str, Any], chosen: Recipe, sha256: str, video: str | Path, out: str | Path) -> None:
+    if before["recipe"] != chosen.name:
+        raise InputError(
+            f"avatar '{out}' was begun with recipe {before['recipe']}, not {chosen.name}; resume with that one"
+        )
+    if before["provenance"]["video_sha256"] != sha256:
+        raise InputError(f"avatar '{out}' was begun with another video than {video}; resume with that one")
+
+
+def _check_budget(before: Mapping[str, Any], budget: Budget, out: str | Path) -> None:
+    progress = before["progress"]
+    spent = progress["iterations"] if budget.iterations is not None else progress["seconds"]
+    whole = budget.iterations if budget.iterations is not None else budget.seconds
+    if progress["complete"] and spent >= SPENT * (whole or 0):
+        raise InputError(f"avatar '{out}' is complete after {progress['seconds']:.0f}s; resume with a larger --budget")
+
+
+def _resumed_config(
+    before: Mapping[str, Any], chosen: Recipe, changes: Sequence[str], size: int | None, out: str | Path
+) -> RecipeConfig:
+    begun = chosen.config(before["config"])
+    wanted = chosen.config(before["config"], [*changes, *([f"size={size}"] if size else [])])
+    for key, value in vars(wanted).items():
+        if value != vars(begun)[key]:
+            raise InputError(
+                f"avatar '{out}' was begun with {key}={vars(begun)[key]}, not {value}; resume without that change"
+            )
+    return begun
+
+
+def _same(before: Mapping[str, Any], budget: Budget, priors: Sequence[PriorFolder]) -> bool:
+    known = {kind: record["sha256"] for kind, record in (before.get("priors") or {}).items()}
+    given = {prior.kind: prior.info["weights_sha256"] for prior in priors}
+    return before["progress"]["budget"] == str(budget) and known == given

@@ -1,0 +1,30 @@
+"""The rig that a dataset's coefficients, and so a prior's, belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from configs import InputError
+from heads.rig import Rig, load_rig
+from heads.rig.registry import DEFAULT
+
+
+def recorded_rig(record: Mapping[str, Any] | None, owner: str) -> Rig:
+    """The rig of a record ``{"name", "sha256", "source"}``; one without a source is the rig that ships.
+
+    Args:
+        owner: what holds the record, for the sentence.
+
+    Raises:
+        InputError: its files are not here, or are not those of the record.
+    """
+    record = record or {}
+    rig = load_rig(record.get("source") or DEFAULT)
+    if record.get("sha256") and record["sha256"] != rig.sha256:
+        raise InputError(
+            f"{owner}: made with the rig {record.get('name')} ({str(record['sha256'])[:12]}), this installation has "
+            f"{rig.name} ({rig.sha256[:12]}); expression coefficients mean nothing on another rig: bring the rig's files, "
+            "or build and train again with this one"
+        )
+    return rig

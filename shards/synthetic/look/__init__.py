@@ -1,0 +1,1 @@
+"""How synthetic talkers are drawn: skin, light, hair, clothes and rooms, over a small z-buffer."""

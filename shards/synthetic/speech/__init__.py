@@ -1,0 +1,1 @@
+"""How synthetic talkers speak: words, mouth shapes, voice."""

@@ -1,0 +1,160 @@
+"""An adaptation that was interrupted anywhere and resumed ends with the weights of one that never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapt.avatar import folder
+from adapt.budget import Clock
+from adapt.fit.loop import Fit
+from adapt.job import adapt as make_avatar
+from adapt.recipes import recipe_names
+from tests.support.avatars import SIZE, make_world
+
+STEPS = 24
+# Splits and clones within so few steps; nothing else differs from what users run.
+DENSIFY = ["clouds.refine_from=2", "clouds.refine_every=3", "clouds.gradient=0.00002"]
+
+
+class Killed(BaseException):
+    """Stands for the end of the process between two steps."""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def _truth(world, monkeypatch):
+    monkeypatch.setattr("shards.tracking.track_frames", world.segments)
+
+
+def run(world, out, recipe, budget=f"{STEPS}it", **options):
+    changes = DENSIFY if recipe in ("talkinggaussian", "fg3dgs") else []
+    return make_avatar(
+        world.video, out, recipe=recipe, budget=budget, prior="none", size=SIZE, seed=5, set=changes, **options
+    )
+
+
+def run_killed_after(step, *arguments):
+    """Save after a step, then die; saves and measurements at other times fall where the clock lets them."""
+    between = Fit._between
+
+    def dies(fit, stage):
+        between(fit, stage)
+        if fit.clock.iterations == step:
+            fit.save()
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Fit, "_between", dies)
+        with pytest.raises(Killed):
+            run(*arguments)
+
+
+def weights(out):
+    return load_file(out / folder.WEIGHTS)
+
+
+def assert_equal(ours, theirs, what):
+    assert ours.keys() == theirs.keys(), what
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert not different, f"{what}: {different}"
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_weights(world, tmp_path, recipe):
+    run(world, tmp_path / "whole", recipe)
+    whole = weights(tmp_path / "whole")
+    for step in sorted(random.sample(range(1, STEPS), 2)):
+        out = tmp_path / f"killed-{step}"
+        run_killed_after(step, world, out, recipe)
+        assert (out / folder.STATE).is_file()
+        torch.manual_seed(random.randrange(1 << 30))
+        result = run(world, out, recipe, resume=True)
+        assert result["complete"]
+        assert result["iterations"] == STEPS
+        assert_equal(weights(out), whole, f"{recipe}, killed after step {step}")
+        assert not (out / folder.STATE).exists()
+
+
+def test_densification_happens_in_these_few_steps(world, tmp_path):
+    run(world, tmp_path / "ada", "talkinggaussian")
+    counts = folder.read_document(tmp_path / "ada")["model"]["gaussians"]
+    begun = 8000
+    assert counts["face"] != begun, "nothing was split or pruned, so its state was not tested"
+
+
+@pytest.mark.parametrize("budget", ["1it", "2it"])
+def test_stages_that_get_their_one_step_of_a_tiny_budget_get_it_after_a_kill_too(world, tmp_path, budget):
+    whole = run(world, tmp_path / "whole", "fg3dgs", budget)
+    assert whole["iterations"] > 2
+    run_killed_after(3, world, tmp_path / "killed", "fg3dgs", budget)
+    assert run(world, tmp_path / "killed", "fg3dgs", budget, resume=True)["iterations"] == whole["iterations"]
+    assert_equal(weights(tmp_path / "killed"), weights(tmp_path / "whole"), budget)
+
+
+@pytest.mark.parametrize("recipe", ["headstart", "talkinggaussian"])
+def test_a_signal_keeps_the_state_of_its_step(world, tmp_path, monkeypatch, recipe):
+    run(world, tmp_path / "whole", recipe)
+    tick = Clock.tick
+
+    def stops(clock):
+        tick(clock)
+        if clock.iterations == 9:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Clock, "tick", stops)
+        assert not run(world, tmp_path / "stopped", recipe)["complete"]
+    assert (tmp_path / "stopped" / "body.mp4").is_file()
+    assert run(world, tmp_path / "stopped", recipe, resume=True)["iterations"] == STEPS
+    assert_equal(weights(tmp_path / "stopped"), weights(tmp_path / "whole"), recipe)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from adapt.fit import loop
+from adapt.job import adapt
+from shards import tracking
+from tests.support.avatars import SIZE, make_world
+loop.SAVE_EVERY = 0.0
+world = make_world(Path(sys.argv[1]))
+tracking.track_frames = world.segments
+adapt(world.video, sys.argv[2], recipe="headstart", budget=sys.argv[3], prior="none", size=SIZE, seed=5, resume=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_really_killed_goes_on_to_the_same_weights(tmp_path):
+    def start(name):
+        (tmp_path / f"world-{name}").mkdir(exist_ok=True)
+        arguments = [sys.executable, "-c", PROGRAM, str(tmp_path / f"world-{name}"), str(tmp_path / name), "40it"]
+        return subprocess.Popen(arguments, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)
+
+    assert start("whole").wait() == 0
+    victim, out = start("killed"), tmp_path / "killed"
+    wanted, give_up = random.randrange(2, 36), time.monotonic() + 300
+    while victim.poll() is None and time.monotonic() < give_up:
+        if out.is_dir() and folder.read_document(out)["progress"]["iterations"] >= wanted:
+            break
+        time.sleep(0.02)
+    os.kill(victim.pid, signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL, victim.stderr.read()
+    folder.verify_folder(out)
+    assert not folder.read_document(out)["progress"]["complete"]
+    again = start("killed")
+    assert again.wait() == 0, again.stderr.read()
+    assert_equal(weights(out), weights(tmp_path / "whole"), f"killed from step {wanted} on")

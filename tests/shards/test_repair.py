@@ -1,0 +1,141 @@
+"""Repairs lose nothing that another reader of WebDataset tars can read; what they would lose is named first."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from configs import InputError
+from shards.check.verify import verify
+from shards.read.dataset import open_dataset
+from shards.tar.tars import TarFile, stream_samples
+from tests.support.samples import make_dataset
+
+KEYS = 11
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("repair") / "data"
+    make_dataset(path, {"ann": 5, "bob": 3, "cyd": 3}, per_shard=4, per_clip=2, length=4)
+    return path
+
+
+@pytest.fixture
+def copy(folder, tmp_path) -> Path:
+    shutil.copytree(folder, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def shard(folder: Path, number: int = 0) -> Path:
+    return folder / "shards" / f"{open_dataset(folder).table.names[number]}.tar"
+
+
+def files_of(path: Path) -> list[tuple[str, bytes]]:
+    with tarfile.open(path) as archive:
+        return [(info.name, archive.extractfile(info).read()) for info in archive if info.isreg()]
+
+
+def write(path: Path, files: list[tuple[str, bytes]], *, folders: bool = False, kind: int = tarfile.GNU_FORMAT) -> None:
+    with tarfile.open(path, "w", format=kind) as archive:
+        for folder in sorted({name.rpartition("/")[0] for name, _ in files}) if folders else ():
+            info = tarfile.TarInfo(folder)
+            info.type = tarfile.DIRTYPE
+            archive.addfile(info)
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+def in_other_order(files):
+    return random.Random(3).sample(files, len(files))
+
+
+@pytest.mark.parametrize(
+    ("change", "folders"),
+    [
+        (in_other_order, False),  # as GNU tar meets them in a folder
+        (lambda files: [(f"./{name}", data) for name, data in files], False),
+        (lambda files: files, True),
+        (lambda files: in_other_order([(f"./{name}", data) for name, data in files]), True),
+        (lambda files: [*files, ("README.txt", b"hello"), ("ann/notes.txt", b"x")], False),
+    ],
+    ids=["order", "prefix", "folders", "all", "strays"],
+)
+def test_a_tar_of_another_tool_is_repaired_without_losing_a_sample(copy, change, folders):
+    before = {row.key: open_dataset(copy).read(row.key).raw("f002.jpg") for row in open_dataset(copy).samples}
+    write(shard(copy), change(files_of(shard(copy))), folders=folders)
+    report = verify(str(copy))
+    assert not report["ok"]
+    assert [one["lost"] for one in report["repairable"]] == [[]]
+    assert verify(str(copy), repair=True)["repaired"][0]["samples_lost"] == 0
+    assert verify(str(copy)) == {"ok": True, "samples": KEYS, "broken": []}
+    assert {row.key: open_dataset(copy).read(row.key).raw("f002.jpg") for row in open_dataset(copy).samples} == before
+
+
+def test_what_a_repair_would_lose_is_named_before_anything_is_written(copy):
+    files = files_of(shard(copy))
+    lost = files[0][0].partition(".")[0]
+    write(shard(copy), [(n, d) for n, d in files if n != f"{lost}.f001.jpg"])
+    state = (copy / "dataset.json").read_bytes()
+    (plan,) = verify(str(copy))["repairable"]
+    assert (plan["samples_lost"], plan["lost"]) == (1, [lost])
+    assert (copy / "dataset.json").read_bytes() == state
+    assert verify(str(copy), repair=True)["repaired"] == [plan]
+    assert lost not in [row.key for row in open_dataset(copy).samples]
+
+
+@pytest.mark.parametrize("where", ["between two members", "inside a header", "between two samples"])
+def test_a_tar_that_was_cut_says_so_wherever_it_is_streamed(copy, where):
+    path = shard(copy)
+    with tarfile.open(path) as archive:
+        infos = archive.getmembers()
+    last_key = infos[-1].name.partition(".")[0]
+    first = next(info for info in infos if info.name.startswith(f"{last_key}."))
+    cut = {"between two members": infos[-3].offset, "inside a header": infos[-3].offset + 200}.get(where, first.offset)
+    path.write_bytes(path.read_bytes()[:cut])
+    keys: list[str] = []
+    with pytest.raises(InputError, match=r"the tar ends without its end mark|not a readable shard"):
+        keys.extend(sample["__key__"] for sample in stream_samples(str(path)))
+    assert last_key not in keys  # not even a part of it
+    reasons = [entry["reason"] for entry in verify(str(copy))["broken"]]
+    assert any("it was cut" in reason or "not a readable tar" in reason for reason in reasons)
+    (repaired,) = verify(str(copy), repair=True)["repaired"]
+    assert repaired["lost"] == [last_key]
+    assert verify(str(copy))["ok"]
+
+
+def test_a_member_costs_one_header_and_shards_of_before_stay_readable(copy, tmp_path):
+    tar = TarFile(tmp_path / "new.tar")
+    for i in range(10):
+        tar.write(f"ann/a-{i:05d}", {"meta.json": b"{}"})
+    tar.close()
+    assert (tmp_path / "new.tar").stat().st_size < 10 * 1024 + 10_240 + 1024
+    # Version 0.1 gave every member a PAX header, because its time was a fraction.
+    path = shard(copy)
+    files = files_of(path)
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 0.5
+            archive.addfile(info, io.BytesIO(data))
+    assert verify(str(copy), repair=True)["repaired"][0]["samples_lost"] == 0
+    assert verify(str(copy))["ok"]
+
+
+def test_reading_a_dataset_of_version_0_1(copy):
+    """Its dataset.json has neither records of features nor the rig's source."""
+    value = json.loads((copy / "dataset.json").read_text())
+    del value["feature_records"]
+    value["rig"].pop("source", None)
+    (copy / "dataset.json").write_text(json.dumps(value))
+    dataset = open_dataset(copy)
+    assert dataset.feature_records == {"logmel": {"name": "logmel", "size": 160, "weights": None}}
+    assert verify(str(copy))["ok"]
