@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,3 +268,24 @@ def test_not_a_number_is_silence_and_no_fault(avatar):
             return await some(session, 8)
 
     assert all(np.isfinite(frame.sound).all() for frame in asyncio.run(live()))
+
+
+def test_the_agent_of_the_documentation_speaks_is_interrupted_and_ends(avatar, sound):
+    page = (Path(__file__).parents[2] / "docs" / "live.md").read_text()
+    space: dict = {}
+    exec(page.split("```python\n")[1].split("```")[0], space)
+    shown, sentences = [], iter(["one", "two"])
+
+    async def listen():
+        await asyncio.sleep(0.6)
+        return next(sentences, None)
+
+    async def answer(text):
+        for _ in range(2 if text == "two" else 100):
+            yield sound[:8000]
+
+    asyncio.run(asyncio.wait_for(space["agent"](avatar, listen, answer, shown.append), 30))
+    speaking = [frame.speaking for frame in shown]
+    assert any(speaking)
+    assert sum(speaking) < 60  # the long first answer was cut off
+    assert [frame.number for frame in shown] == list(range(len(shown)))

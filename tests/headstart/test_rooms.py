@@ -28,6 +28,7 @@ ROOMS: dict[str, set[str]] = {
 # line answers at once and a worker loads what it needs.
 HOMES = {
     "accelerate": "cluster.engine",
+    "aiohttp": "adapt.live.server",
     "av": "shards.media",
     "deepspeed": "cluster.engine.zero",
     "diffusers": "pretrain.audio_expression.diffusion",
