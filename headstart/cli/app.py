@@ -22,7 +22,7 @@ from headstart.cli.parser import HelpFormatter, Parser
 # Commands by what people come for; each is a module of this package.
 GROUPS = {
     "try it": ("demo", "doctor"),
-    "one person": ("adapt", "talk", "evaluate", "export", "track"),
+    "one person": ("adapt", "talk", "live", "evaluate", "export", "track"),
     "what was made": ("detect", "sign_init"),
     "many people": ("shards", "pretrain", "priors"),
 }

@@ -24,7 +24,7 @@ from shards.media.sound import stream_sound
 from shards.media.tracks import sound_track
 
 Self = TypeVar("Self", bound="_Output")
-Sound = str | Path | np.ndarray
+Sound = str | Path | np.ndarray | Iterator[np.ndarray]
 Mark = Callable[[np.ndarray], np.ndarray]
 # AAC at more than 48 kHz or with more than two channels is refused by many players.
 PLAYABLE_RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
@@ -82,8 +82,8 @@ class VideoWriter(_Output):
         path: the ``.mp4`` to make; an existing one is replaced only when :meth:`close` succeeds.
         width, height: of every frame, px; odd sizes are padded by one column or row, as yuv420p demands.
         tags: container metadata. ``title, comment, description, copyright, keywords`` survive remuxing.
-        sound: file whose sound is muxed from its time 0, or samples ``[N]`` at 16 kHz in [-1, 1]; cut or filled with
-            silence to the length of the pictures.
+        sound: file whose sound is muxed from its time 0, or samples ``[N]`` at 16 kHz in [-1, 1], or blocks of them that
+            become known with the pictures; cut or filled with silence to the length of the pictures.
         crf: x264's constant rate factor (lower is better; 18 is near transparent).
         mark: applied to every picture ``[H, W, 3]`` uint8 before it is encoded, such as a watermark.
 
@@ -187,6 +187,8 @@ def _sound_source(sound: Sound) -> tuple[Iterator[np.ndarray], int, str]:
             SAMPLE_RATE,
             "mono",
         )
+    if not isinstance(sound, (str, Path)):
+        return (np.asarray(block, np.float32)[None] for block in sound), SAMPLE_RATE, "mono"
     rate, layout = sound_format(sound)
     return stream_sound(sound, rate=rate, layout=layout), rate, layout
 

@@ -21,6 +21,7 @@ LINES = {
     "priors": ["priors", "list"],
     "adapt": ["adapt", "me.mp4", "--out", "A"],
     "talk": ["talk", "A", "s.wav", "--out", "x.mp4"],
+    "live": ["live", "A", "B", "--sessions", "2"],
     "evaluate": ["evaluate", "A", "me.mp4", "--out", "E"],
     "export": ["export", "A", "--out", "x.ply"],
     "detect": ["detect", "x.mp4"],
