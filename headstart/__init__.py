@@ -25,11 +25,13 @@ _PUBLIC = {
     "load_prior": "pretrain:load_prior",
     "adapt_avatar": "adapt.job:adapt",
     "load_avatar": "adapt.avatar.avatar:load_avatar",
+    "LiveSession": "adapt.live.session:LiveSession",
     "Talker": "adapt.talk.talker:Talker",
     "talk": "adapt.talk.talk:talk",
     "evaluate": "adapt.evaluate.evaluate:evaluate",
     "export": "adapt.export:export",
     "track": "adapt.track:track",
+    "detect": "adapt.marking.detect:detect",
     "doctor": "headstart.installation:doctor",
     "main": "headstart.cli.app:main",
 }

@@ -78,10 +78,15 @@ class Bounds:
 
 
 class WindowStream:
-    """Applies a function of windows of ``2 * context + 1`` rows; the first and last rows are repeated past the ends."""
+    """Applies a function of windows of rows; the first and last rows are repeated past the ends.
 
-    def __init__(self, context: int, apply: Callable[[np.ndarray], Expressions]) -> None:
-        self.context, self.apply = context, apply
+    Args:
+        past: rows before a frame in its window ``[1, past + 1 + ahead, C]``.
+        ahead: rows after it; as many as before by default.
+    """
+
+    def __init__(self, past: int, apply: Callable[[np.ndarray], Expressions], ahead: int | None = None) -> None:
+        self.past, self.ahead, self.apply = past, past if ahead is None else ahead, apply
         self.rows: np.ndarray | None = None
 
     def push(self, rows: np.ndarray) -> Expressions:
@@ -90,7 +95,7 @@ class WindowStream:
         if self.rows is None:
             if not len(rows):
                 return {}
-            rows = np.concatenate([np.repeat(rows[:1], self.context, 0), rows])
+            rows = np.concatenate([np.repeat(rows[:1], self.past, 0), rows])
             self.rows = rows[:0]
         self.rows = np.concatenate([self.rows, rows])
         return self._ready()
@@ -99,15 +104,15 @@ class WindowStream:
         """Expressions of the last frames."""
         if self.rows is None or not len(self.rows):
             return {}
-        self.rows = np.concatenate([self.rows, np.repeat(self.rows[-1:], self.context, 0)])
+        self.rows = np.concatenate([self.rows, np.repeat(self.rows[-1:], self.ahead, 0)])
         return self._ready()
 
     def _ready(self) -> Expressions:
         assert self.rows is not None
-        ready = len(self.rows) - 2 * self.context
+        ready = len(self.rows) - self.past - self.ahead
         if ready <= 0:
             return {}
-        windows = np.lib.stride_tricks.sliding_window_view(self.rows, 2 * self.context + 1, 0)[:ready]
+        windows = np.lib.stride_tricks.sliding_window_view(self.rows, self.past + 1 + self.ahead, 0)[:ready]
         # Window by window: a matrix product over more rows rounds differently, and streams must repeat bit for bit.
         parts = [self.apply(windows[i : i + 1].transpose(0, 2, 1)) for i in range(ready)]
         self.rows = self.rows[ready:]

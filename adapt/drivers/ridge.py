@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -9,10 +10,13 @@ import torch
 
 from adapt.drivers.base import Expressions, Stream, WindowStream
 
+NAMES = ("mean", "spread", "weight", "bias")  # of the tensors that an avatar keeps
 # Candidates for the penalty of a ridge regression; the largest leaves nothing but the mean.
 PENALTIES = 10.0 ** np.arange(1.0, 7.5, 0.5)
 # Frames that penalties are chosen on: a minute says enough, and the cost grows with the cube.
 CHOOSING_FRAMES = 1500
+PAST, AHEAD = 5, 5  # rows before and after a frame that the regression hears
+QUICK_AHEAD = 2  # rows after it for live use: 80 ms
 
 
 class RidgeDriver:
@@ -22,15 +26,27 @@ class RidgeDriver:
     every result. Each component of the expression has its own penalty, chosen on held-back blocks of the clip: what
     sound does not tell (a head that turns shows in some components) stays at the person's mean, what it does is not
     held back for its sake.
+
+    Args:
+        mean, spread: of the feature rows ``[C]``.
+        weight: ``[(PAST + 1 + lookahead) * C, K]``; bias: ``[K]``.
+        quick: the same person's regression with a shorter look-ahead, for live use.
     """
 
     kind: ClassVar[str] = "ridge"
     by_sound: ClassVar[bool] = True
     name = "ridge regression on the person's own clip (no audio-expression prior)"
-    lookahead = 5
 
-    def __init__(self, mean: np.ndarray, spread: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
-        self.mean, self.spread, self.weight, self.bias = mean, spread, weight, bias
+    def __init__(
+        self,
+        mean: np.ndarray,
+        spread: np.ndarray,
+        weight: np.ndarray,
+        bias: np.ndarray,
+        quick: RidgeDriver | None = None,
+    ) -> None:
+        self.mean, self.spread, self.weight, self.bias, self.quick = mean, spread, weight, bias, quick
+        self.lookahead = len(weight) // len(mean) - PAST - 1
 
     @classmethod
     def fit(cls, features: np.ndarray, expression: np.ndarray) -> RidgeDriver:
@@ -42,23 +58,35 @@ class RidgeDriver:
         if len(features) < 25:
             raise ValueError(f"{len(features)} frames are too few to learn how this person moves to sound")
         mean, spread = features.mean(0), features.std(0) + 1e-3
-        windows = cls._windows((features - mean) / spread)
         bias = expression.mean(0)
-        target = expression - bias
+        rows, target = (features - mean) / spread, expression - bias
+        windows = cls._windows(rows, AHEAD)
         errors = cls._held_back_errors(windows[:CHOOSING_FRAMES], target[:CHOOSING_FRAMES])
-        weight = _ridge(windows, target, PENALTIES[errors.argmin(0)])
-        return cls(
-            mean.astype(np.float32),
-            spread.astype(np.float32),
-            weight.astype(np.float32),
-            bias.astype(np.float32),
-        )
+        penalties = PENALTIES[errors.argmin(0)]
 
-    @classmethod
-    def _windows(cls, rows: np.ndarray) -> np.ndarray:
-        padded = np.pad(rows, ((cls.lookahead, cls.lookahead), (0, 0)), mode="edge")
-        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * cls.lookahead + 1, 0)
+        def fitted(windows: np.ndarray, quick: RidgeDriver | None) -> RidgeDriver:
+            weight = _ridge(windows, target, penalties).astype(np.float32)
+            return cls(mean.astype(np.float32), spread.astype(np.float32), weight, bias.astype(np.float32), quick)
+
+        return fitted(windows, fitted(cls._windows(rows, QUICK_AHEAD), None))
+
+    @staticmethod
+    def _windows(rows: np.ndarray, ahead: int) -> np.ndarray:
+        padded = np.pad(rows, ((PAST, ahead), (0, 0)), mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, PAST + 1 + ahead, 0)
         return np.ascontiguousarray(windows.transpose(0, 2, 1)).reshape(len(rows), -1)
+
+    def low_delay(self) -> RidgeDriver:
+        """This person's regression for live use: ``quick``, else this one with what it does not hear yet predicted.
+
+        The prediction is that the last row lasts: its weights are the sum of those of the rows beyond it.
+        """
+        if self.quick is not None or self.lookahead <= QUICK_AHEAD:
+            return self.quick or self
+        weight = self.weight.reshape(PAST + 1 + self.lookahead, len(self.mean), -1)
+        last = PAST + QUICK_AHEAD
+        kept = np.concatenate([weight[:last], weight[last:].sum(0, keepdims=True)])
+        return RidgeDriver(self.mean, self.spread, kept.reshape(-1, kept.shape[-1]), self.bias)
 
     @staticmethod
     def _held_back_errors(windows: np.ndarray, target: np.ndarray, blocks: int = 4) -> np.ndarray:
@@ -74,7 +102,7 @@ class RidgeDriver:
 
     def stream(self) -> Stream:
         """A new stream."""
-        return WindowStream(self.lookahead, self._apply)
+        return WindowStream(PAST, self._apply, self.lookahead)
 
     def _apply(self, windows: np.ndarray) -> Expressions:
         rows = ((windows - self.mean) / self.spread).reshape(len(windows), -1)
@@ -82,13 +110,17 @@ class RidgeDriver:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What an avatar keeps of it."""
-        names = ("mean", "spread", "weight", "bias")
-        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in names}
+        kept = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in NAMES}
+        if self.quick is not None:
+            kept |= {f"quick.{name}": value for name, value in self.quick.tensors().items()}
+        return kept
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, torch.Tensor]) -> RidgeDriver:
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> RidgeDriver:
         """The inverse of :meth:`tensors`."""
-        return cls(*(tensors[name].numpy() for name in ("mean", "spread", "weight", "bias")))
+        quick = {key.removeprefix("quick."): value for key, value in tensors.items() if key.startswith("quick.")}
+        mean, spread, weight, bias = (tensors[name].float().numpy() for name in NAMES)
+        return cls(mean, spread, weight, bias, cls.from_tensors(quick) if quick else None)
 
 
 class _Spectrum:

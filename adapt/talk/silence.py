@@ -86,14 +86,20 @@ class Resting:
     """
 
     def __init__(self, rest: np.ndarray) -> None:
-        self.rest, self.share, self.silent = rest, 1.0, PAUSE_FRAMES
+        self.rest, self.share, self.silent, self._ignored = rest, 1.0, PAUSE_FRAMES, 0
 
     def __call__(self, expression: np.ndarray, speech: np.ndarray) -> np.ndarray:
         """Expressions ``[T, K]`` of frames of which ``speech [T]`` says whether they hold any."""
         shares = np.array([self._step(bool(active)) for active in speech], np.float32)[:, None]
         return (expression + shares * (self.rest - expression)).astype(np.float32)
 
+    def pause(self, frames: int) -> None:
+        """Close the lips from the next frame on, whatever the next ``frames`` hold, which were heard already."""
+        self.silent, self._ignored = PAUSE_FRAMES, frames
+
     def _step(self, active: bool) -> float:
+        active = active and not self._ignored
+        self._ignored = max(0, self._ignored - 1)
         self.silent = 0 if active else self.silent + 1
         step = CLOSING if self.silent >= PAUSE_FRAMES else -OPENING
         self.share = float(np.clip(self.share + step, 0.0, 1.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ import torch
 from adapt.avatar.avatar import Avatar
 from adapt.avatar.body import BodyFrames
 from adapt.drivers.base import Bounds, Driver, Expressions
+from adapt.drivers.low_delay import quickest
 from adapt.drivers.prior import PriorDriver
 from adapt.talk.blinks import lids
 from adapt.talk.poses import ClipPoses, Poses, PoseSource
@@ -24,7 +26,18 @@ from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 # Frames that are rendered at a time.
 BATCH = 4
+REACH = 120  # samples after a frame that its log-mel row needs, 7.5 ms
 Result = TypeVar("Result")
+# Frame numbers ``[T]`` and their poses to gaze ``[T, 2, 2]``, radians.
+Gaze = Callable[[np.ndarray, Poses], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Frames that are ready to be rendered: what drives them, and the clip frame ``source [B]`` behind each."""
+
+    drive: HeadInputs
+    source: np.ndarray
 
 
 class Talker:
@@ -35,10 +48,13 @@ class Talker:
         poses: where the head is; the training clip's poses by default.
         blink, controls, style, background, seed: see :func:`adapt.talk.talk.talk`; with ``blink="driver"`` eyelids and
             gaze are the driver's.
+        gaze: where the eyes look, before the controls; those of the clip frame behind each frame by default.
+        low_delay: answer as soon as the driver has heard enough: frames are made one at a time, and what is not known
+            yet of a frame's neighbours is predicted to stay as it is.
 
     Attributes:
         frames: how many came out; delay: seconds of sound that must follow a frame before it can be made;
-        stages: seconds spent by stage.
+        stages: seconds spent by stage; offsets: what the controls add to the next frames, may change between feeds.
     """
 
     def __init__(
@@ -47,16 +63,23 @@ class Talker:
         *,
         poses: PoseSource | None = None,
         blink: str | float = "natural",
+        gaze: Gaze | None = None,
         controls: Mapping[str, float] | None = None,
         style: str | Path | None = None,
         background: str = "model",
         seed: int = 0,
+        low_delay: bool = False,
     ) -> None:
+        self.low_delay, self.batch = low_delay, 1 if low_delay else BATCH
+        # Neighbours of a frame that must be known, or that the driver's look-ahead brings.
+        self._neighbours = 0 if low_delay else TRACK_CONTEXT
+        self.gaze = gaze
         self.avatar, self.background = avatar, background
         self.poses = poses or ClipPoses(avatar.track["rotation"], avatar.track["translation"])
         self.blink = None if blink == "driver" else lids(blink, avatar.track["eyelids"], seed)
-        self.offsets = _control_offsets(avatar, controls or {})
-        self.driver, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
+        self.offsets = control_offsets(avatar, controls or {})
+        styled, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
+        self.driver = quickest(styled) if low_delay else styled
         self.sound, self.stream = open_feature(avatar.document["features"]).stream(), self.driver.stream()
         self.activity = SpeechActivity()
         self.resting = Resting(resting_expression(avatar.track)) if self.driver.by_sound else None
@@ -66,7 +89,8 @@ class Talker:
         self.stages: dict[str, float] = {}
         self._track: dict[str, np.ndarray] = {}
         self._source = np.zeros(0, np.int64)
-        self._held = np.zeros(0, np.float32)
+        # Sound that is held back, how much of it the features have had already, and how far pieces reach past a frame.
+        self._held, self._given, self._reach = np.zeros(0, np.float32), 0, REACH if low_delay else 0
         self._moved = 0
         self._rows: np.ndarray | None = None
         self._finished = False
@@ -75,33 +99,49 @@ class Talker:
     @property
     def delay(self) -> float:
         """Seconds between a frame's sound and the moment at which enough sound has come to make it."""
-        ahead = max(self.driver.lookahead + TRACK_CONTEXT, AUDIO_CONTEXT if self._uses_audio else 0)
-        return (ahead + BATCH) / FPS + 0.0075  # a batch of frames, and what a log-mel window looks ahead
+        ahead = self.driver.lookahead + self._neighbours
+        if self._uses_audio and not self.low_delay:
+            ahead = max(ahead, AUDIO_CONTEXT)
+        return (ahead + self.batch) / FPS + 0.0075  # a batch of frames, and what a log-mel window looks ahead
 
     def feed(self, sound: np.ndarray) -> Iterator[np.ndarray]:
         """Frames ``[H, W, 3]`` float in [0, 1] that became possible with ``sound [n]``, float32 mono at 16 kHz."""
-        if self._finished:
-            raise ValueError("this Talker is finished; make a new one for new sound")
-        yield from self._advance(self._timed("features", self._features, np.asarray(sound, np.float32)))
+        for motion in self.motions(sound):
+            yield from self.render(motion)
 
     def finish(self) -> Iterator[np.ndarray]:
         """The last frames: the end of the sound is continued as silence."""
         self._finished = True
-        yield from self._advance(self._timed("features", self._last_features))
+        for motion in self._advance(self._timed("features", self._last_features)):
+            yield from self.render(motion)
+
+    def motions(self, sound: np.ndarray) -> Iterator[Motion]:
+        """As :meth:`feed`, but the frames are not rendered yet: who has no time for one leaves it out."""
+        if self._finished:
+            raise ValueError("this Talker is finished; make a new one for new sound")
+        yield from self._advance(self._timed("features", self._features, np.asarray(sound, np.float32)))
+
+    def render(self, motion: Motion) -> np.ndarray:
+        """Its frames ``[B, H, W, 3]``."""
+        return self._timed("render", self._render, motion)
 
     def _features(self, sound: np.ndarray) -> np.ndarray:
         """Feature rows that became complete. Sound goes in by whole frames, because a product over more rows rounds
-        differently, and a stream must repeat bit for bit however its sound is cut."""
+        differently, and a stream must repeat bit for bit however its sound is cut. With a low delay the pieces end a
+        little behind each frame, where its row becomes final, not a whole frame later."""
         self._held = np.concatenate([self._held, sound])
-        whole = len(self._held) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
-        rows = [self.sound.push(self._held[i : i + SAMPLES_PER_FRAME]) for i in range(0, whole, SAMPLES_PER_FRAME)]
-        self._speech = np.concatenate([self._speech, self.activity.push(self._held[:whole])])
-        self._held = self._held[whole:]
-        return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+        rows, speech, end = [], [self._speech], SAMPLES_PER_FRAME + self._reach
+        while len(self._held) >= end:
+            rows.append(self.sound.push(self._held[self._given : end]))
+            speech.append(self.activity.push(self._held[:SAMPLES_PER_FRAME]))
+            self._held, self._given = self._held[SAMPLES_PER_FRAME:], self._reach
+        self._speech = np.concatenate(speech)
+        return _joined_rows(rows)
 
     def _last_features(self) -> np.ndarray:
-        rows = self.sound.push(self._held), self.sound.finish()
-        return np.concatenate([part for part in rows if len(part)] or [np.zeros((0, 0), np.float32)])
+        whole = len(self._held) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
+        self._speech = np.concatenate([self._speech, self.activity.push(self._held[:whole])])
+        return _joined_rows([self.sound.push(self._held[self._given :]), self.sound.finish()])
 
     def _timed(self, stage: str, function: Callable[..., Result], *arguments: Any) -> Result:
         start = time.monotonic()
@@ -109,19 +149,19 @@ class Talker:
         self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - start
         return result
 
-    def _advance(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+    def _advance(self, rows: np.ndarray) -> Iterator[Motion]:
         parts = [self._timed("expression", self.stream.push, rows)] if len(rows) else []
         if self._finished:
             parts.append(self._timed("expression", self.stream.finish))
         for part in parts:
             if len(part.get("expression", ())):
                 self._extend(part)
-        if self._finished and self._track:
+        if self._finished and self._track and not self.low_delay:
             self._pad(after=True)
         if self._uses_audio:
             self._keep_rows(rows)
         while (count := self._possible()) > 0:
-            yield from self._timed("render", self._render, min(count, BATCH))
+            yield self._timed("motion", self._next, min(count, self.batch))
 
     def _extend(self, part: Expressions) -> None:
         """Append what drives the next frames: the driver's expressions, poses, blinks and controls."""
@@ -131,7 +171,7 @@ class Talker:
         poses: Poses = self.poses.at(numbers)
         expression, eyelids, gaze = self.offsets
         closed = part["eyelids"] if self.blink is None else self.blink(numbers, poses)
-        seen = self.avatar.track["gaze"][poses.source] if self.blink is not None else part["gaze"]
+        seen = self._gaze_of(numbers, poses) if self.blink is not None else part["gaze"]
         rows = {
             "rotation": poses.rotation,
             "translation": poses.translation,
@@ -146,6 +186,9 @@ class Talker:
         self._source = np.concatenate([self._source, poses.source])
         if first:
             self._pad(after=False)
+
+    def _gaze_of(self, numbers: np.ndarray, poses: Poses) -> np.ndarray:
+        return self.avatar.track["gaze"][poses.source] if self.gaze is None else self.gaze(numbers, poses)
 
     def _rested(self, expression: np.ndarray) -> np.ndarray:
         """The next frames' expressions, at rest where nobody speaks; a last part of a frame holds no speech."""
@@ -166,38 +209,57 @@ class Talker:
             self._rows = np.repeat(rows[:1], AUDIO_CONTEXT, 0)
         if len(rows):
             self._rows = np.concatenate([self._rows, rows])
-        if self._finished and self._rows is not None:
+        if self._finished and self._rows is not None and not self.low_delay:
             self._rows = np.concatenate([self._rows, np.repeat(self._rows[-1:], AUDIO_CONTEXT, 0)])
 
     def _possible(self) -> int:
         """Frames that can be made now; only whole batches before the end, so that batches never depend on blocks."""
-        count = max(0, len(self._track["rotation"]) - 2 * TRACK_CONTEXT) if self._track else 0
-        if self._uses_audio:
+        known = TRACK_CONTEXT + self._neighbours
+        count = max(0, len(self._track["rotation"]) - known) if self._track else 0
+        if self._uses_audio and not self.low_delay:
             count = min(count, max(0, (0 if self._rows is None else len(self._rows)) - 2 * AUDIO_CONTEXT))
-        return count if self._finished else count // BATCH * BATCH
+        return count if self._finished else count // self.batch * self.batch
 
-    def _render(self, count: int) -> np.ndarray:
+    def _next(self, count: int) -> Motion:
         drive = self._next_drive(count)
         source, self._source = self._source[:count], self._source[count:]
         self.frames += count
+        return Motion(drive, source)
+
+    def _render(self, motion: Motion) -> np.ndarray:
         if self.body is None:
-            return self.avatar.render(drive, background=self.background)
-        original, head = self._timed("body", self.body, source)
-        return self.avatar.render(drive, background="original", original=original, head=head)
+            return self.avatar.render(motion.drive, background=self.background)
+        original, head = self._timed("body", self.body, motion.source)
+        return self.avatar.render(motion.drive, background="original", original=original, head=head)
 
     def _next_drive(self, count: int) -> HeadInputs:
-        window = {name: rows[: count + 2 * TRACK_CONTEXT] for name, rows in self._track.items()}
+        known = count + TRACK_CONTEXT + self._neighbours
+        window = {name: _lasting(rows[:known], count + 2 * TRACK_CONTEXT) for name, rows in self._track.items()}
         self._track = {name: rows[count:] for name, rows in self._track.items()}
         drive = head_inputs(window, cut=TRACK_CONTEXT)
         if not self._uses_audio:
             return drive
         assert self._rows is not None
-        windows = np.lib.stride_tricks.sliding_window_view(self._rows, 2 * AUDIO_CONTEXT + 1, 0)[:count]
+        heard = self._rows
+        if self.low_delay:
+            # What the driver has heard by then, whatever was fed.
+            heard = _lasting(heard[: count + AUDIO_CONTEXT + self.driver.lookahead], count + 2 * AUDIO_CONTEXT)
+        windows = np.lib.stride_tricks.sliding_window_view(heard, 2 * AUDIO_CONTEXT + 1, 0)[:count]
         self._rows = self._rows[count:]
-        return drive.with_(features=torch.from_numpy(np.ascontiguousarray(windows.transpose(0, 2, 1))))
+        return drive.with_(features=torch.from_numpy(windows.transpose(0, 2, 1).copy()))
 
 
-def _control_offsets(avatar: Avatar, controls: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _joined_rows(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([part for part in parts if len(part)] or [np.zeros((0, 0), np.float32)])
+
+
+def _lasting(rows: np.ndarray, count: int) -> np.ndarray:
+    """The first ``count`` rows; the last one is repeated where there are fewer."""
+    missing = max(0, count - len(rows))
+    return np.concatenate([rows, np.repeat(rows[-1:], missing, 0)])[:count] if missing else rows[:count]
+
+
+def control_offsets(avatar: Avatar, controls: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sums of the named controls: expression ``[K]``, eyelids ``[2]``, gaze ``[2, 2]``."""
     total = [np.zeros(avatar.rig.n_expression, np.float32), np.zeros(2, np.float32), np.zeros((2, 2), np.float32)]
     for name, amount in controls.items():

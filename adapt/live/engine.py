@@ -1,0 +1,224 @@
+"""The working half of a live session: sound in, frames out, one call after the other, on whichever thread it runs."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from adapt.avatar.avatar import Avatar
+from adapt.live.motion import FOLLOW, MODES, MOST_PITCH, MOST_YAW, LiveGaze, LivePoses
+from adapt.talk.blinks import lids
+from adapt.talk.talker import Motion, Talker, control_offsets
+from configs import InputError
+from shards.media.encode import as_uint8
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
+
+BACKGROUNDS = ("model", "plain")  # those that follow any pose
+MOST_CONTROL = 3.0
+# However slow the machine, so many seconds at most lie between two pictures.
+LONGEST_GAP = 0.25
+
+
+@dataclass(frozen=True)
+class LiveFrame:
+    """One frame of a session's time line.
+
+    Attributes:
+        number: from 0; time: seconds, ``number / 25``.
+        sound: ``[640]`` float32 at 16 kHz, what is heard while the frame is seen.
+        image: ``[H, W, 3]`` uint8; ``None`` where the machine was too slow for a picture.
+        speaking: whether the sound was pushed or said by the caller, not silence of the session's own; live: pushed.
+        heard: how many samples had been pushed live up to the end of the frame's sound.
+        delay: seconds between the arrival of the frame's last sample and its picture.
+    """
+
+    number: int
+    sound: np.ndarray
+    image: np.ndarray | None
+    speaking: bool
+    live: bool
+    heard: int
+    delay: float
+
+    @property
+    def time(self) -> float:
+        """Seconds from the session's first frame."""
+        return self.number / FPS
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Sound for the engine.
+
+    Attributes:
+        sound: ``[n]`` float32 at 16 kHz.
+        arrived: ``time.monotonic()`` when it came.
+        live: whether it came from :meth:`LiveSession.push`.
+        spoken: whether the caller gave it, or it fills a pause.
+        late: seconds that the session is behind its clock.
+        pushed: how many samples had been pushed live up to the chunk's end.
+    """
+
+    sound: np.ndarray
+    arrived: float
+    live: bool = False
+    spoken: bool = False
+    late: float = 0.0
+    pushed: int = 0
+
+
+@dataclass(frozen=True)
+class Look:
+    """What may be changed while a session runs.
+
+    Attributes:
+        controls: the rig's named controls.
+        turn: yaw and pitch in degrees; pose: ``still``, ``generated`` or ``clip``.
+        blink: ``natural``, ``none``, ``clip`` or a closure from 0 to 1; background: ``model`` or ``plain``.
+    """
+
+    controls: Mapping[str, float]
+    turn: tuple[float, float] = (0.0, 0.0)
+    pose: str = "generated"
+    blink: str | float = "natural"
+    background: str = "model"
+
+    def checked(self, avatar: Avatar) -> Look:
+        """The same.
+
+        Raises:
+            InputError: a number out of range, or an unknown name.
+        """
+        for name, amount in self.controls.items():
+            if not abs(amount) <= MOST_CONTROL:
+                raise InputError(f"control {name}={amount:g}: expected -{MOST_CONTROL:g} to {MOST_CONTROL:g}")
+        control_offsets(avatar, self.controls)
+        for name, angle, most in (("yaw", self.turn[0], MOST_YAW), ("pitch", self.turn[1], MOST_PITCH)):
+            if not abs(angle) <= most:
+                raise InputError(f"{name} {angle:g}: expected degrees from -{most:g} to {most:g}")
+        if self.background not in BACKGROUNDS:
+            raise InputError(f"background '{self.background}': a live head has {' or '.join(BACKGROUNDS)}")
+        if self.pose not in MODES:
+            raise InputError(f"pose '{self.pose}': a live head has {', '.join(MODES)}")
+        lids(self.blink, avatar.track["eyelids"])
+        return self
+
+
+class Engine:
+    """A low-delay :class:`Talker` that remembers which sound belongs to which frame.
+
+    Attributes:
+        dropped: pictures that were left out; talker: the stream itself.
+    """
+
+    def __init__(self, avatar: Avatar, look: Look, seed: int = 0) -> None:
+        self.avatar, self.seed, self.dropped = avatar, seed, 0
+        self.poses = LivePoses(avatar.track, look.pose, seed)
+        gaze = LiveGaze(avatar.track["gaze"], self.poses, seed)
+        self.talker = Talker(avatar, poses=self.poses, gaze=gaze, seed=seed, low_delay=True)
+        self._target, self._number, self._rendered = self.talker.offsets, 0, 0.0
+        self._chunks: deque[tuple[int, Chunk]] = deque()
+        self._end = 0
+        self.look = look
+        self.change(look)
+        self.talker.offsets = self._target
+
+    def change(self, look: Look) -> None:
+        """Go over to another look; smoothly, where it is a movement."""
+        self.talker.blink = lids(look.blink, self.avatar.track["eyelids"], self.seed)
+        self.talker.background = look.background
+        self.poses.hold(look.pose)
+        self.poses.turn = look.turn
+        self._target = control_offsets(self.avatar, look.controls)
+        self.look = look
+
+    def rest(self) -> None:
+        """Close the lips now, without waiting whether speech goes on."""
+        if self.talker.resting is not None:
+            self.talker.resting.pause(self.talker.driver.lookahead + 1)
+
+    def step(self, chunk: Chunk) -> list[LiveFrame]:
+        """The frames that became possible. Pictures are left out, never sound, when there are several at once."""
+        self._chunks.append((self._end, chunk))
+        self._end += len(chunk.sound)
+        self._follow()
+        motions = list(self.talker.motions(chunk.sound))
+        starved = time.monotonic() - self._rendered > LONGEST_GAP
+        newest = len(motions) - 1 if chunk.late <= 0 or starved else len(motions)
+        return [self._frame(motion, i == newest) for i, motion in enumerate(motions)]
+
+    def _follow(self) -> None:
+        """Move the controls a part of the way to where they shall be."""
+        pairs = zip(self.talker.offsets, self._target, strict=True)
+        expression, eyelids, gaze = (
+            now + FOLLOW * (goal - now) if np.abs(goal - now).max() > 1e-4 else goal for now, goal in pairs
+        )
+        self.talker.offsets = expression, eyelids, gaze
+
+    def _frame(self, motion: Motion, render: bool) -> LiveFrame:
+        sound, chunk, heard = self._sound_of(self._number)
+        image = None
+        if render:
+            image = as_uint8(self.talker.render(motion)[0])
+            self._rendered = time.monotonic()
+        else:
+            self.dropped += 1
+        delay = time.monotonic() - chunk.arrived
+        frame = LiveFrame(self._number, sound, image, chunk.spoken, chunk.live, heard, delay)
+        self._number += 1
+        return frame
+
+    def _sound_of(self, number: int) -> tuple[np.ndarray, Chunk, int]:
+        """A frame's sound, the chunk with its last sample, and how many live samples had come up to there."""
+        first, end = number * SAMPLES_PER_FRAME, (number + 1) * SAMPLES_PER_FRAME
+        while self._chunks[0][0] + len(self._chunks[0][1].sound) <= first:
+            self._chunks.popleft()
+        parts = []
+        for start, chunk in self._chunks:
+            parts.append(chunk.sound[max(0, first - start) : end - start])
+            after = start + len(chunk.sound) - end
+            if after >= 0:
+                return np.concatenate(parts), chunk, max(0, chunk.pushed - after)
+        raise RuntimeError(f"frame {number} came before its sound")
+
+
+def changed(look: Look, avatar: Avatar, changes: Mapping[str, Any]) -> Look:
+    """A look with some of its fields replaced, checked, whoever sent them.
+
+    Raises:
+        InputError: an unknown field, a wrong type, or what :meth:`Look.checked` refuses.
+    """
+    unknown = set(changes) - set(PARSED)
+    if unknown:
+        raise InputError(f"no setting '{sorted(unknown)[0]}'; a live head has {', '.join(PARSED)}")
+    parsed = {}
+    for name, value in changes.items():
+        try:
+            parsed[name] = PARSED[name](value)
+        except (TypeError, ValueError, AttributeError):
+            raise InputError(f"setting '{name}': cannot read {str(value)[:80]!r}") from None
+    return replace(look, **parsed).checked(avatar)
+
+
+def _two_numbers(value: Any) -> tuple[float, float]:
+    first, second = value
+    return float(first), float(second)
+
+
+def _blink(value: Any) -> str | float:
+    return value if isinstance(value, str) else float(value)
+
+
+# Settings and how each is read.
+PARSED: dict[str, Callable[[Any], Any]] = {
+    "controls": lambda value: {str(name): float(amount) for name, amount in value.items()},
+    "turn": _two_numbers,
+    "pose": str,
+    "blink": _blink,
+    "background": str,
+}

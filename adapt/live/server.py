@@ -1,0 +1,289 @@
+"""``headstart live``: a page on this machine alone where an avatar answers.
+
+It listens on the loopback address, and every path begins with a secret that only the printed address holds. Requests for
+another host or from another origin are refused. The only module that touches aiohttp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from adapt.avatar.avatar import Avatar, load_avatar
+from adapt.live import protocol
+from adapt.live.connection import Connection
+from adapt.live.speech import speech_command
+from configs import InputError, progress
+
+log = logging.getLogger("headstart")
+HOST = "127.0.0.1"
+TEMPORARY = "headstart-live-"
+PAGE = {
+    "": ("index.html", "text/html"),
+    "page.css": ("page.css", "text/css"),
+    **{
+        name: (name, "text/javascript")
+        for name in ("app.js", "connection.js", "microphone.js", "microphone-worklet.js", "player.js", "panel.js")
+    },
+}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' ws://127.0.0.1:* "
+    "ws://localhost:*; img-src 'self' blob: data:; media-src blob:; worker-src 'self'; frame-ancestors 'none'; "
+    "base-uri 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "microphone=(self), camera=()",
+}
+
+
+def serve(
+    avatars: Sequence[str | Path],
+    *,
+    port: int = 8765,
+    sessions: int = 1,
+    tts: str | None = None,
+    device: str = "auto",
+    prior: str | Path | None = None,
+    ready: Callable[[str], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> dict[str, Any]:
+    """Serve the page until interrupted.
+
+    Args:
+        avatars: folders or ``s3://`` URLs; the page lets one choose.
+        port: 0 for any free one.
+        sessions: pages that may talk at once; the next one is told that it is busy.
+        tts: a command that reads text on standard input and writes a sound file on standard output; espeak-ng by
+            default, where it is installed.
+        device, prior: as for ``talk``.
+        ready: called with the page's address once it can be opened.
+        stop: ends it when set, beside SIGINT and SIGTERM.
+
+    Returns:
+        ``url, seconds, sessions, frames, dropped, refused``.
+
+    Raises:
+        InputError: a wrong option, an avatar that cannot be opened, a port that is in use.
+    """
+    if not 0 <= port <= 65_535:
+        raise InputError(f"--port {port}: expected 1 to 65535, or 0 for any free one")
+    if sessions < 1:
+        raise InputError(f"--sessions {sessions}: expected 1 or more")
+    command = speech_command(tts)
+    opened = _opened(avatars, device, prior)
+    _remove_leftovers()
+    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-") as folder:
+        server = Server(opened, Path(folder), sessions, command)
+        return asyncio.run(server.run(port, ready or _announce, stop))
+
+
+def _opened(avatars: Sequence[str | Path], device: str, prior: str | Path | None) -> dict[str, Avatar]:
+    if not avatars:
+        raise InputError("no avatar: give the folder of one")
+    found: dict[str, Avatar] = {}
+    for path in avatars:
+        avatar = load_avatar(path, device, prior=prior)
+        name, count = avatar.name, 2
+        while name in found:
+            name, count = f"{avatar.name} ({count})", count + 1
+        found[name] = avatar
+    return found
+
+
+def _announce(url: str) -> None:
+    progress.say(f"open {url}")
+    progress.say("stop with Ctrl-C")
+
+
+def _remove_leftovers() -> None:
+    """Remove what servers that were killed have left behind."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*-*"):
+        process = folder.name.removeprefix(TEMPORARY).split("-")[0]
+        if process.isdigit() and not _runs(int(process)) and folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+class Server:
+    """The web server.
+
+    Args:
+        avatars: by name; folder: for recordings; sessions: pages at once; tts: the program that speaks text.
+    """
+
+    def __init__(self, avatars: Mapping[str, Avatar], folder: Path, sessions: int, tts: list[str] | None) -> None:
+        self.avatars, self.folder, self.sessions, self.tts = avatars, folder, sessions, tts
+        self.token, self.port = secrets.token_urlsafe(18), 0
+        self.open: dict[Connection, Any] = {}
+        self.totals = {"sessions": 0, "frames": 0, "dropped": 0, "refused": 0}
+
+    @property
+    def url(self) -> str:
+        """The page's address, its secret included."""
+        return f"http://{HOST}:{self.port}/{self.token}/"
+
+    async def run(self, port: int, ready: Callable[[str], None], stop: asyncio.Event | None = None) -> dict[str, Any]:
+        """Serve until ``stop`` or a signal.
+
+        Raises:
+            InputError: the port is in use, or aiohttp is absent.
+        """
+        web, begin, ended = _aiohttp(), time.monotonic(), stop or asyncio.Event()
+        runner = web.AppRunner(self._application(web), access_log=None, handle_signals=False)
+        await runner.setup()
+        try:
+            self.port = await _listen(web, runner, port)
+            with _signals(ended):
+                ready(self.url)
+                await ended.wait()
+        finally:
+            for socket in list(self.open.values()):
+                await socket.close(code=1001, message=b"the server ends")
+            await runner.cleanup()
+        return {"url": self.url, "seconds": round(time.monotonic() - begin, 1), **self.totals}
+
+    def _application(self, web: Any) -> Any:
+        @web.middleware
+        async def guard(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+            self._check(web, request)
+            response = await handler(request)
+            if not response.prepared:
+                response.headers.update(HEADERS)
+            return response
+
+        application = web.Application(middlewares=[guard], client_max_size=1024)
+        application.router.add_get("/{token}/ws", self._socket)
+        application.router.add_get("/{token}/recordings/{name}", self._recording)
+        application.router.add_get("/{token}/{name:[a-z.-]*}", self._file)
+        return application
+
+    def _check(self, web: Any, request: Any) -> None:
+        """Refuse other hosts (a name that points here), other origins and wrong secrets."""
+        hosts = {f"{name}:{self.port}" for name in (HOST, "localhost")}
+        origin = request.headers.get("Origin")
+        if request.host not in hosts or (origin is not None and origin not in {f"http://{host}" for host in hosts}):
+            raise web.HTTPForbidden(text="this page belongs to this machine alone\n")
+        token = request.match_info.get("token", "")
+        if not secrets.compare_digest(token.encode(), self.token.encode()):
+            raise web.HTTPNotFound(text="open the address that 'headstart live' printed, with its secret\n")
+
+    async def _file(self, request: Any) -> Any:
+        web = _aiohttp()
+        if request.match_info["name"] not in PAGE:
+            raise web.HTTPNotFound(text="no such file\n")
+        name, kind = PAGE[request.match_info["name"]]
+        body = resources.files("adapt.live").joinpath("page", name).read_bytes()
+        return web.Response(body=body, content_type=kind, charset="utf-8")
+
+    async def _recording(self, request: Any) -> Any:
+        """A finished recording; it is removed once it was fetched."""
+        web, name = _aiohttp(), request.match_info["name"]
+        path = self.folder / name
+        if name not in {entry.name for entry in self.folder.glob("*.mp4") if not entry.name.startswith(".")}:
+            raise web.HTTPNotFound(text="no such recording: it was fetched, or its page was closed\n")
+        body = await asyncio.to_thread(path.read_bytes)
+        path.unlink(missing_ok=True)
+        headers = {"Content-Disposition": f'attachment; filename="{name.replace(chr(34), "")}"'}
+        return web.Response(body=body, content_type="video/mp4", headers=headers)
+
+    async def _socket(self, request: Any) -> Any:
+        web = _aiohttp()
+        if request.headers.get("Origin") is None:
+            raise web.HTTPForbidden(text="only the page itself may connect\n")
+        socket = web.WebSocketResponse(max_msg_size=protocol.LONGEST_MESSAGE, heartbeat=10, compress=False)
+        await socket.prepare(request)
+        if len(self.open) >= self.sessions:
+            busy = f"busy: {len(self.open)} of {self.sessions} sessions in use; close another tab or use --sessions"
+            await socket.send_str(json.dumps({"type": "busy", "message": busy}))
+            await socket.close(code=1013, message=b"busy")
+            return socket
+        await self._serve_page(web, socket)
+        return socket
+
+    async def _serve_page(self, web: Any, socket: Any) -> None:
+        async def tell(message: Mapping[str, Any]) -> None:
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                await socket.send_str(json.dumps(message))
+
+        connection = Connection(self.avatars, self.folder, self.tts, socket.send_bytes, tell)
+        self.open[connection] = socket
+        self.totals["sessions"] += 1
+        showing = asyncio.create_task(_shown(connection, socket))
+        try:
+            async for message in socket:
+                if message.type == web.WSMsgType.BINARY:
+                    await connection.heard(message.data)
+                elif message.type == web.WSMsgType.TEXT:
+                    await connection.asked(message.data)
+        finally:
+            showing.cancel()
+            await asyncio.wait([showing])
+            self.open.pop(connection, None)
+            for name in ("frames", "dropped", "refused"):
+                self.totals[name] += getattr(connection, name)
+
+
+async def _shown(connection: Connection, socket: Any) -> None:
+    """Frames until the page has gone; a fault of ours ends the connection and is not hidden."""
+    try:
+        await connection.run()
+    except ConnectionError:
+        return
+    except Exception:
+        log.exception("a live session ended by a fault of ours")
+        await socket.close(code=1011, message=b"the engine failed; the terminal says why")
+
+
+async def _listen(web: Any, runner: Any, port: int) -> int:
+    site = web.TCPSite(runner, HOST, port)
+    try:
+        await site.start()
+    except OSError as error:
+        raise InputError(f"port {port} cannot be used ({error.strerror or error}); give another --port, or 0") from None
+    return int(runner.addresses[0][1])
+
+
+@contextlib.contextmanager
+def _signals(ended: asyncio.Event) -> Any:
+    """SIGINT and SIGTERM end the server in order, where signals reach this thread."""
+    loop, handled = asyncio.get_running_loop(), []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):
+            loop.add_signal_handler(number, ended.set)
+            handled.append(number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+def _aiohttp() -> Any:
+    try:
+        import aiohttp.web
+    except ImportError:
+        raise InputError("'headstart live' needs aiohttp: pip install 'headstart[live]'") from None
+    return aiohttp.web

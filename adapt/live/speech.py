@@ -1,0 +1,70 @@
+"""Text to sound by a program of the machine: espeak-ng, or whatever command the user names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from configs import InputError
+from shards.media.sound import stream_audio
+
+ESPEAK = "espeak-ng --stdin --stdout"
+LONGEST_TEXT = 1000  # characters
+PATIENCE = 30.0  # s
+
+
+def speech_command(named: str | None) -> list[str] | None:
+    """The program that speaks, ``None`` where none was named and espeak-ng is not installed.
+
+    Args:
+        named: a command that reads text on its standard input and writes a sound file on its standard output.
+
+    Raises:
+        InputError: a command whose program does not exist.
+    """
+    words = shlex.split(named or ESPEAK)
+    if words and shutil.which(words[0]):
+        return words
+    if named is not None:
+        raise InputError(f"--tts '{named}': no program '{words[0] if words else ''}'; name one that is installed")
+    return None
+
+
+async def spoken(command: list[str], text: str) -> np.ndarray:
+    """The sound ``[n]`` of a text at 16 kHz; the file it comes in is removed at once.
+
+    Raises:
+        InputError: no text, a long one, or a program that fails.
+    """
+    if not text.strip():
+        raise InputError("nothing to say: type some text")
+    if len(text) > LONGEST_TEXT:
+        raise InputError(f"text of {len(text)} characters: at most {LONGEST_TEXT} at a time")
+    pipe = asyncio.subprocess.PIPE
+    with tempfile.TemporaryFile() as heard:
+        program = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=heard, stderr=pipe)
+        try:
+            _, said = await asyncio.wait_for(program.communicate(text.encode()), PATIENCE)
+        except asyncio.TimeoutError:
+            raise InputError(f"'{command[0]}' took longer than {PATIENCE:g} s; say less at a time") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                program.kill()
+        if program.returncode:
+            last = said.decode(errors="replace").strip().splitlines()[-1:] or [""]
+            raise InputError(f"'{command[0]}' ended with status {program.returncode}: {last[0][:200]}")
+        heard.seek(0)
+        return await asyncio.to_thread(_decoded, heard.read())
+
+
+def _decoded(sound: bytes) -> np.ndarray:
+    with tempfile.TemporaryDirectory(prefix="headstart-speech-") as folder:
+        path = Path(folder) / "speech.wav"
+        path.write_bytes(sound)
+        return np.concatenate([np.zeros(0, np.float32), *stream_audio(path)])

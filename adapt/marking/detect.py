@@ -1,0 +1,237 @@
+"""Reads every mark of a file: the signed manifest, the container's statement, the watermark.
+
+The answer is ``synthetic: true`` where a mark says so, and ``null`` (unknown) otherwise: a file without marks may be
+anything. Exit statuses: 0 a mark was found in at least one file, 3 in none, 2 wrong input.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from adapt.avatar.provenance import read_record
+from adapt.marking.code import KEY_VARIABLE, NO_AVATAR, key_id, payload_name, watermark_key
+from adapt.marking.search import Finding, Search, working_size
+from adapt.marking.sign import EMBEDDED, Manifest, available, read_manifest, sidecar_of
+from cluster.storage.staging import Stage
+from configs import InputError
+from shards.media.inspect import FRAME_FOLDER, MODELS, PICTURES, SOUNDS, VIDEOS, open_media
+
+FOUND, NOT_FOUND = 0, 3
+# Frames of a video that are added up for the watermark, spread over its length.
+MOST_FRAMES = 250
+# How sure a mark makes: a statement can be typed by anyone, a valid signature comes from whoever holds the key.
+STATEMENT, SIGNED, TRUSTED = 0.9, 0.99, 0.999
+# What older versions and remuxed files keep of the statement.
+SENTENCE = re.compile(
+    r"^Synthetic \w+ made by (?P<creator>.+) with (?P<tool>headstart\b.*?)(?:, avatar '(?P<avatar>.*)')?$"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """One mark of a file.
+
+    Attributes:
+        kind: ``c2pa``, ``statement`` or ``watermark``.
+        state: ``found``, ``absent``, ``valid``, ``trusted``, ``invalid``, ``damaged``, ``other key`` or ``not checked``.
+        detail: a sentence.
+    """
+
+    kind: str
+    state: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """A mark with what follows from it."""
+
+    mark: Mark
+    confidence: float = 0.0
+    avatar: str | None = None
+
+
+def detect(files: Iterable[str | Path], *, key: str | None = None) -> dict[str, Any]:
+    """Read the marks of videos, pictures, sounds, exported heads and folders of them; URLs are fetched.
+
+    Args:
+        files: paths or URLs. A folder stands for all media in it; a folder of frames is one item.
+        key: of the watermark; ``None`` reads ``HEADSTART_WATERMARK_KEY`` or takes the public key.
+
+    Returns:
+        ``{"files": [{file, synthetic, avatar, confidence, marks: [{kind, state, detail}]}]}``.
+
+    Raises:
+        InputError: nothing given, a file that cannot be read, a folder without media.
+    """
+    given = list(files)
+    if not given:
+        raise InputError("detect: no file given; name videos, pictures or folders")
+    watermark_key(key)
+    with Stage() as stage:
+        rows = []
+        for name in given:
+            local = Path(stage.fetch(name)).expanduser()
+            for path in _media_in(local):
+                shown = str(name) if path == local else f"{str(name).rstrip('/')}/{path.relative_to(local)}"
+                rows.append({"file": shown, **_row(path, key)})
+    return {"files": rows}
+
+
+def exit_status(report: dict[str, Any]) -> int:
+    """0 where at least one file is marked as synthetic, 3 where none is."""
+    return FOUND if any(row["synthetic"] for row in report["files"]) else NOT_FOUND
+
+
+def as_table(report: dict[str, Any]) -> str:
+    """The report for people: a line a file, and its marks under it."""
+    lines = []
+    for row in report["files"]:
+        verdict = "synthetic" if row["synthetic"] else "unknown"
+        avatar = f", avatar {row['avatar']}" if row["avatar"] else ""
+        sure = f" ({_sure(row['confidence'])})" if row["synthetic"] else ""
+        lines.append(f"{row['file']}: {verdict}{avatar}{sure}")
+        lines += [f"  {mark['kind']:<10} {mark['state']:<12} {mark['detail']}" for mark in row["marks"]]
+    return "\n".join(lines)
+
+
+def _sure(confidence: float) -> str:
+    return "more than 99.9999 % sure" if confidence > 1 - 1e-6 else f"{100 * confidence:.4g} % sure"
+
+
+def _media_in(path: Path) -> list[Path]:
+    known = VIDEOS | PICTURES | SOUNDS | MODELS
+    if not path.exists():
+        raise InputError(f"{path}: no such file; give a video, a picture or a folder")
+    if path.is_file():
+        if path.suffix.lower() not in known:
+            raise InputError(
+                f"{path}: neither video, picture, sound nor exported head; known: {', '.join(sorted(known))}"
+            )
+        return [path]
+    if (path / FRAME_FOLDER).is_file():
+        return [path]
+    folders = sorted(marker.parent for marker in path.rglob(FRAME_FOLDER))
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file() and file.suffix.lower() in known and not any(folder in file.parents for folder in folders)
+    )
+    if not files and not folders:
+        raise InputError(f"{path}: holds no video, picture, sound or exported head")
+    return sorted([*folders, *files])
+
+
+def _row(path: Path, key: str | None) -> dict[str, Any]:
+    """Verdict and marks of one file or folder of frames."""
+    evidence = [_signature(path)]
+    with open_media(path, MOST_FRAMES, working_size) as media:
+        statement, said = _statement(media.tags)
+        evidence.append(statement)
+        if media.height:
+            search = Search(media.height, media.width, key=key)
+            for luma in media.frames:
+                search.add(luma)
+            evidence.append(_watermark(search.finding(), said, search.key))
+    confidence = max(item.confidence for item in evidence)
+    # A name comes before the hash that the watermark carries.
+    avatar = next((item.avatar for item in evidence if item.avatar and item.confidence), None)
+    return {
+        "synthetic": True if confidence > 0 else None,
+        "avatar": avatar,
+        "confidence": confidence,
+        "marks": [asdict(item.mark) for item in evidence],
+    }
+
+
+def _signature(path: Path) -> _Evidence:
+    if path.is_dir() or (path.suffix.lower() not in EMBEDDED and not sidecar_of(path).is_file()):
+        return _Evidence(
+            Mark(kind="c2pa", state="absent", detail="files of this kind carry no manifest, none beside it")
+        )
+    if not available():
+        detail = "c2pa-python is not installed, so signed manifests are not read; pip install 'headstart[sign]'"
+        return _Evidence(Mark(kind="c2pa", state="not checked", detail=detail))
+    manifest = read_manifest(path)
+    if manifest is None:
+        return _Evidence(Mark(kind="c2pa", state="absent", detail="no manifest"))
+    return _of_manifest(manifest)
+
+
+def _of_manifest(manifest: Manifest) -> _Evidence:
+    state = manifest.state.lower()
+    if state == "invalid":
+        detail = f"the manifest does not fit the file or is broken: {', '.join(manifest.problems) or 'no reason given'}"
+        return _Evidence(Mark(kind="c2pa", state=state, detail=detail))
+    trust = "on a trust list" if state == "trusted" else "not on a trust list"
+    what = manifest.source_type or "no source type"
+    mark = Mark(kind="c2pa", state=state, detail=f"{what}, signed by {manifest.signer or 'unknown'} ({trust})")
+    if not manifest.synthetic:
+        return _Evidence(mark)
+    avatar = manifest.provenance.get("avatar")
+    return _Evidence(mark, TRUSTED if state == "trusted" else SIGNED, str(avatar) if avatar else None)
+
+
+def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, Any]]:
+    """The evidence of the container's statement, and the statement itself."""
+    try:
+        said = read_record(tags)
+    except ValueError:
+        detail = "there is a statement of Headstart, and it is not readable"
+        return _Evidence(Mark(kind="statement", state="damaged", detail=detail), STATEMENT), {}
+    if said is not None and said.get("synthetic"):
+        detail = str(said.get("statement") or "synthetic")
+        mark = Mark(kind="statement", state="found", detail=detail)
+        return _Evidence(mark, STATEMENT, str(said.get("avatar") or "") or None), said
+    for text in (tags.get("comment", ""), tags.get("description", "")):
+        sentence = SENTENCE.match(text.strip())
+        if sentence:
+            mark = Mark(kind="statement", state="found", detail=text.strip())
+            return _Evidence(mark, STATEMENT, sentence["avatar"]), {}
+    source = tags.get("digital_source_type", "")
+    if "rainedAlgorithmicMedia" in source:
+        return _Evidence(Mark(kind="statement", state="found", detail=source), STATEMENT), {}
+    return _Evidence(Mark(kind="statement", state="absent", detail="no statement in the container")), {}
+
+
+def _watermark(finding: Finding, said: dict[str, Any], key: bytes) -> _Evidence:
+    if finding.found:
+        return _found(finding, said)
+    other = said.get("watermark_key")
+    if other and other != key_id(key):
+        detail = (
+            f"the file says that it was marked with the key {other}, this is {key_id(key)}; "
+            f"set {KEY_VARIABLE} to that key to look for its mark"
+        )
+        return _Evidence(Mark(kind="watermark", state="other key", detail=detail))
+    detail = f"no mark of the key {key_id(key)} in {finding.frames} frames"
+    return _Evidence(Mark(kind="watermark", state="absent", detail=detail))
+
+
+def _found(finding: Finding, said: dict[str, Any]) -> _Evidence:
+    avatar = payload_name(finding.payload) if finding.payload not in (None, NO_AVATAR) else None
+    who = (
+        f"avatar {avatar}" if avatar else "no avatar" if finding.payload == NO_AVATAR else "the avatar is not readable"
+    )
+    chance = f"false alarm at most {max(finding.false_alarm, 1e-300):.0e}"
+    detail = f"{who}, score {finding.score:.1f}, {chance}, {finding.frames} frames"
+    told = str(said.get("avatar_sha256") or "")
+    if avatar and told and not told.startswith(avatar):
+        detail += f"; the statement names another avatar ({told[:8]})"
+    return _Evidence(Mark(kind="watermark", state="found", detail=detail), finding.confidence, avatar)
+
+
+def as_json(report: dict[str, Any]) -> str:
+    """The report on one line."""
+    return json.dumps(report, sort_keys=True)
+
+
+def main(files: Sequence[str], *, as_lines: bool = True) -> tuple[str, int]:
+    """What ``headstart detect`` prints, and its exit status."""
+    report = detect(files)
+    return (as_table(report) if as_lines else as_json(report)), exit_status(report)

@@ -1,0 +1,250 @@
+"""Live talk: delay by stage, pictures a second, memory over time, sound against pictures; with ``--browser`` on a page.
+
+    python -m benchmarks live [--avatar FOLDER] [--seconds 20] [--browser] [--soak MINUTES]
+
+Without ``--avatar`` a generated talker is adapted first (150 steps at 256 px). The sound is that of a generated talker too:
+live pieces of 20 ms as a microphone gives them. In the browser it is the microphone of a headless Chromium on the same
+machine, so that server and browser share its cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import chromium
+from benchmarks.results import row, write
+
+PIECE = 320  # samples of a microphone's piece, 20 ms
+REAL_TIME = "25 frames/s of real time"
+ENGINE, MEDIAN, P95 = 160.0, 250.0, 350.0  # ms, the goals
+SYNC = 40.0  # ms
+MONITOR = "(() => { const m = document.getElementById('monitor'); m.checked = true; m.onchange({target: m}); })()"
+# Holds the head still and notes the mouth's brightness in every picture and the loudness of every piece of sound.
+WATCH = """(() => { const { player, microphone } = headstart, box = %s, shown = player.shown, give = microphone.give;
+  headstart.connection.send('set', { pose: 'still', blink: 'none' });
+  headstart.mouth = []; headstart.loudness = [];
+  player.shown = (frame, now) => {
+    shown(frame, now);
+    const [x, y, r, b] = box.map((v) => Math.round(v * player.canvas.width));
+    const data = player.pen.getImageData(x, y, r - x, b - y).data;
+    headstart.mouth.push([now, data.reduce((sum, v) => sum + v, 0) / data.length]);
+  };
+  microphone.give = (samples) => {
+    headstart.loudness.push([performance.now(), Math.sqrt(samples.reduce((sum, v) => sum + v * v, 0) / samples.length)]);
+    return give(samples);
+  }; })()"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and write ``results/live.json``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks live")
+    parser.add_argument("--avatar", help="folder of the avatar (default: a generated talker, adapted now)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument("--browser", action="store_true", help="also in a headless Chromium")
+    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="also hold it so long")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="headstart-benchmark-") as place:
+        folder = Path(options.avatar) if options.avatar else _made(Path(place))
+        rows = asyncio.run(_measured(folder, Path(place), options))
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    write("live", rows, f"load of the machine at the end: {load:.1f} processes a core; goals: issue 20")
+
+
+def _made(place: Path) -> Path:
+    """A generated talker's avatar."""
+    from adapt.job import adapt
+    from shards.synthetic import synthetic_video
+
+    synthetic_video(3, 12, place / "talker.mp4", size=256)
+    adapt(place / "talker.mp4", place / "ada", prior="none", budget="150it", size=256)
+    return place / "ada"
+
+
+async def _measured(folder: Path, place: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    from adapt.avatar.avatar import load_avatar
+    from shards.synthetic.generate import make_talker
+
+    avatar = load_avatar(folder)
+    speech = make_talker(3).perform(max(10.0, min(options.seconds, 60.0)), 1, 64).audio.astype(np.float32)
+    rows = await engine_rows(avatar, speech, options.seconds)
+    if options.soak:
+        rows += await soak_rows(avatar, speech, 60 * options.soak)
+    if options.browser:
+        rows += await browser_rows(avatar, speech, options.seconds, place)
+    return rows
+
+
+async def engine_rows(avatar: Any, speech: np.ndarray, seconds: float) -> list[dict[str, Any]]:
+    """A session that hears a microphone: what is between a frame's sound and its picture."""
+    from adapt.live.session import LiveSession
+
+    async with LiveSession(avatar) as session:
+        await _listened(session, speech, 2.0)
+        before = session.stats()
+        run = await _listened(session, speech, seconds)
+        after, case = session.stats(), f"engine at {avatar.size}x{avatar.size}, microphone in 20-ms pieces"
+        pictures = len(run.delays)
+        median, p95 = (float(np.quantile(run.delays, q)) for q in (0.5, 0.95))
+        rows = [
+            row(case, "end of its sound to picture, median", median, "ms", f"goal <= {ENGINE:g} ms", median / ENGINE),
+            row(case, "end of its sound to picture, p95", p95, "ms", f"goal <= {ENGINE:g} ms", p95 / ENGINE),
+            row(case, "of these waiting for sound", 1000 * session.delay - 40, "ms", f"goal <= {ENGINE:g} ms"),
+            row(case, "pictures", pictures / run.seconds, "frames/s", REAL_TIME, pictures / run.seconds / 25),
+            row(case, "pictures left out", run.dropped, "", "none", run.dropped / run.frames),
+        ]
+        for stage, spent in after["stages"].items():  # type: ignore[attr-defined]
+            spent -= before["stages"].get(stage, 0.0)  # type: ignore[attr-defined]
+            per_frame = 1000 * spent / (pictures if stage == "render" else run.frames)
+            rows.append(row(case, f"stage: {stage}", per_frame, "ms a frame", "a frame, 40 ms", per_frame / 40))
+    return rows
+
+
+async def soak_rows(avatar: Any, speech: np.ndarray, seconds: float) -> list[dict[str, Any]]:
+    """Speech and silence in turn for minutes: memory, waiting sound and drift at the beginning and at the end."""
+    from adapt.live.session import LiveSession
+
+    async with LiveSession(avatar) as session:
+        await _listened(session, speech, 10.0)
+        first, before = _memory(), session._engine.talker.frames
+        begin, curve, dropped, frames = time.monotonic(), [], 0, 0
+        while time.monotonic() - begin < seconds:
+            run = await _listened(session, speech, 15.0)
+            dropped, frames = dropped + run.dropped, frames + run.frames
+            curve.append(_memory())
+        spent = time.monotonic() - begin
+        drift = 1000 * (spent - (session._engine.talker.frames - before) / 25)
+    case = f"{seconds / 60:g} minutes at {avatar.size}x{avatar.size}"
+    return [
+        row(case, "memory at the end", curve[-1], "MB", f"{first:.0f} MB after 10 s", curve[-1] / first),
+        row(case, "memory, highest", max(curve), "MB", f"{first:.0f} MB after 10 s", max(curve) / first),
+        row(case, "time line behind the clock", drift, "ms", "no drift"),
+        row(case, "frames", frames / spent, "frames/s", REAL_TIME, frames / spent / 25),
+        row(case, "pictures left out", dropped, "", "none", dropped / max(frames, 1)),
+    ]
+
+
+class _Run:
+    """What came out while a session heard something: ms from the last sound to each picture, and counts."""
+
+    def __init__(self) -> None:
+        self.delays: list[float] = []
+        self.frames = self.dropped = 0
+        self.seconds = 0.0
+
+
+async def _listened(session: Any, speech: np.ndarray, seconds: float) -> _Run:
+    """Push sound at the pace of a microphone, in a loop, and take the frames."""
+    run = _Run()
+
+    async def microphone() -> None:
+        begin, at = time.monotonic(), 0
+        while at < seconds * 16_000:
+            start = at % (len(speech) - PIECE)
+            session.push(speech[start : start + PIECE])
+            at += PIECE
+            await asyncio.sleep(max(0.0, begin + at / 16_000 - time.monotonic()))
+
+    pushing, begin = asyncio.create_task(microphone()), time.monotonic()
+    while not pushing.done():
+        frame = await session.__anext__()
+        run.frames += 1
+        if frame.image is None:
+            run.dropped += 1
+        elif frame.live:
+            run.delays.append(1000 * frame.delay)
+    await pushing
+    run.seconds = time.monotonic() - begin
+    return run
+
+
+def _memory() -> float:
+    """Of this process now, MB."""
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+
+
+async def browser_rows(avatar: Any, speech: np.ndarray, seconds: float, place: Path) -> list[dict[str, Any]]:
+    """The page in a headless Chromium: from the microphone's sound to the picture on the canvas, and the lips' sync."""
+    import soundfile
+
+    from adapt.live.server import Server
+
+    soundfile.write(place / "microphone.wav", speech, 16_000, subtype="PCM_16")
+    server, stop, url = Server({"avatar": avatar}, place, 1, None), asyncio.Event(), []
+    serving = asyncio.create_task(server.run(0, url.append, stop))
+    while not url:
+        await asyncio.sleep(0.01)
+    try:
+        async with chromium.opened(url[0], place / "microphone.wav") as page:
+            await page.until("window.headstart && headstart.pictures.length > 25", 60)
+            await page.run("document.getElementById('microphone').click()")
+            await page.until("headstart.delays.length > 25", 60)
+            await page.run("headstart.delays.length = headstart.pictures.length = 0")
+            await asyncio.sleep(seconds)
+            delays, pictures = await page.run("[headstart.delays, headstart.pictures]")
+            await page.run(WATCH % json.dumps(_mouth(avatar)))
+            await asyncio.sleep(seconds)
+            loudness, mouth = await page.run("[headstart.loudness, headstart.mouth]")
+            await page.run(MONITOR)
+            await page.until("headstart.player.offsets.length > 50", 60)
+            await page.run("headstart.player.offsets.length = 0")
+            await asyncio.sleep(seconds / 2)
+            offsets = await page.run("headstart.player.offsets")
+    finally:
+        stop.set()
+        await serving
+    case = f"page at {avatar.size}x{avatar.size}, headless Chromium"
+    lag, agreement = mouth_lag(np.array(loudness), np.array(mouth))
+    rows = _page_rows(case, delays, pictures, offsets)
+    return [*rows, row(case, f"mouth's pixels behind loudness, r {agreement:.2f}", lag, "ms", f"goal <= {MEDIAN:g} ms")]
+
+
+def _mouth(avatar: Any) -> list[float]:
+    """Where the mouth is while the head holds still: left, top, right, bottom as shares of the frame."""
+    from adapt.talk.poses import still_pose
+    from heads.rig import facemesh
+
+    frame = still_pose(avatar.track["rotation"], avatar.track["translation"])
+    lips = avatar.track["landmarks"][frame][list(facemesh.INNER_UPPER + facemesh.INNER_LOWER), :2] / avatar.size
+    (x0, y0), (x1, y1) = lips.min(0), lips.max(0)
+    return [float(v) for v in (x0 - 0.02, y0 - 0.01, x1 + 0.02, y1 + 0.05)]
+
+
+def mouth_lag(loudness: np.ndarray, mouth: np.ndarray) -> tuple[float, float]:
+    """By how many ms a mouth's brightness follows the loudness at the microphone, and how well: the lag of the best
+    correlation.
+
+    Args:
+        loudness, mouth: ``[n, 2]``: ms and value.
+    """
+    grid = np.arange(max(loudness[0, 0], mouth[0, 0]) + 700, min(loudness[-1, 0], mouth[-1, 0]), 10.0)
+    seen = np.interp(grid, *mouth.T)
+    # The ear's measure of loudness, blurred as far as a frame blurs it.
+    heard = np.convolve(np.log(loudness[:, 1] + 100), np.ones(3) / 3, "same")
+    found = [np.corrcoef(seen, np.interp(grid - lag, loudness[:, 0], heard))[0, 1] for lag in range(0, 600, 10)]
+    best = int(np.argmax(np.abs(found)))
+    return 10.0 * best, float(found[best])
+
+
+def _page_rows(case: str, delays: list[float], pictures: list[float], offsets: list[float]) -> list[dict[str, Any]]:
+    rate = (len(pictures) - 1) / (pictures[-1] - pictures[0]) * 1000
+    median, p95 = (float(np.quantile(delays, q)) for q in (0.5, 0.95))
+    away = float(np.quantile(np.abs(offsets), 0.95))
+    shares = np.histogram(delays, [0, 150, 175, 200, 225, 250, 300, 350, np.inf])[0] / len(delays)
+    spread = ", ".join(f"{share:.0%}" for share in shares)
+    return [
+        row(case, "microphone to picture, median", median, "ms", f"goal <= {MEDIAN:g} ms", median / MEDIAN),
+        row(case, "microphone to picture, p95", p95, "ms", f"goal <= {P95:g} ms", p95 / P95),
+        row(case, "pictures", rate, "frames/s", REAL_TIME, rate / 25),
+        row(case, "lips behind their sound, median", float(np.median(offsets)), "ms", f"goal +-{SYNC:g} ms"),
+        row(case, "lips away from their sound, p95", away, "ms", f"goal +-{SYNC:g} ms", away / SYNC),
+        row(case, "pictures measured", len(delays), "", f"shares to 150/175/200/225/250/300/350 ms: {spread}"),
+    ]

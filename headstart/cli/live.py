@@ -1,0 +1,46 @@
+"""``headstart live``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+
+from headstart.cli import output
+from headstart.cli.parser import Subparsers, call, command
+
+
+def add(commands: Subparsers) -> None:
+    """Its parser."""
+    text = "talk to avatars in a browser, on this machine alone"
+    live = command(commands, "live", text, run, show, "headstart live me.avatar")
+    live.add_argument("avatars", metavar="AVATAR", nargs="+", help="folder or s3:// URL")
+    live.add_argument("--port", type=int, default=8765, help="on 127.0.0.1; 0 takes any free one (default: 8765)")
+    live.add_argument("--sessions", type=int, default=1, metavar="N", help="pages that may talk at once (default: 1)")
+    live.add_argument(
+        "--tts", metavar="COMMAND", help="reads text, writes a sound file (default: espeak-ng where it is installed)"
+    )
+    live.add_argument("--prior", metavar="URI", help="where the avatar's audio-expression prior is now, if it moved")
+    live.add_argument("--device", default="auto")
+
+
+def run(a: argparse.Namespace) -> dict[str, Any]:
+    """Serve until interrupted."""
+    options = {name: getattr(a, name) for name in ("port", "sessions", "tts", "prior", "device")}
+    return call("adapt.live.server:serve", a.avatars, **options)
+
+
+def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """What was shown."""
+    out.print(f"served {result['sessions']} page(s) for {output.seconds(result['seconds'])}")
+    output.facts(
+        out,
+        {
+            "frames": str(result["frames"]),
+            "left out": f"{result['dropped']} pictures, because the machine was too slow"
+            if result["dropped"]
+            else None,
+            "refused": f"{result['refused']} messages" if result["refused"] else None,
+        },
+    )

@@ -1,0 +1,183 @@
+"""The live page in a real browser without a screen: it shows the head, says it is synthetic, hears, turns, records."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import numpy as np
+import pytest
+import soundfile
+
+from adapt.avatar.avatar import load_avatar
+from adapt.job import adapt as make_avatar
+from adapt.live.server import Server
+from benchmarks import chromium
+from tests.support.avatars import SIZE, make_world
+
+aiohttp = pytest.importorskip("aiohttp")
+pytestmark = pytest.mark.skipif(chromium.find_chromium() is None, reason="needs Chromium")
+
+# Mean colour of a part of the canvas, as shares of its side: left, top, right, bottom.
+COLOUR = """(() => { const c = document.getElementById('picture'), p = c.getContext('2d');
+  const [a, b, r, s] = %s.map((v) => Math.round(v * c.width));
+  const d = p.getImageData(a, b, r - a, s - b).data, sum = [0, 0, 0];
+  for (let i = 0; i < d.length; i++) if (i %% 4 < 3) sum[i %% 4] += d[i];
+  return sum.map((v) => v * 4 / d.length); })()"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def avatar(world, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shards.tracking.track_frames", world.segments)
+        out = tmp_path_factory.mktemp("avatar") / "ada"
+        make_avatar(world.video, out, budget="10it", prior="none", size=SIZE)
+    return load_avatar(out, "cpu")
+
+
+@pytest.fixture
+def microphone(world, tmp_path):
+    path = tmp_path / "microphone.wav"
+    soundfile.write(path, np.tile(world.sound, 4), 16_000, subtype="PCM_16")
+    return path
+
+
+def visit(avatar, place, steps, microphone=None, names=("ada", "bea")):
+    """Run ``steps(page, server)`` with the page open."""
+
+    async def run():
+        server, stop, url = Server(dict.fromkeys(names, avatar), place, 1, None), asyncio.Event(), []
+        serving = asyncio.create_task(server.run(0, url.append, stop))
+        while not url:
+            await asyncio.sleep(0.01)
+        try:
+            async with chromium.opened(url[0], microphone) as page:
+                await page.until("window.headstart && headstart.pictures.length > 5")
+                await steps(page, server)
+                assert page.errors == []
+        finally:
+            stop.set()
+            await serving
+
+    asyncio.run(asyncio.wait_for(run(), 120))
+
+
+def test_the_head_is_seen_under_a_label_that_says_ai(avatar, tmp_path):
+    async def steps(page, server):
+        assert await page.run("document.title") == "Headstart live: synthetic video"
+        assert "Synthetic" in await page.run("document.getElementById('statement').textContent")
+        assert max(await page.run(COLOUR % "[0.3, 0.3, 0.7, 0.7]")) > 20
+        red, green, blue = await page.run(COLOUR % "[0.62, 0.03, 0.96, 0.09]")
+        assert red > blue + 15  # orange letters on black, drawn into the picture itself
+        assert red > green
+
+    visit(avatar, tmp_path, steps)
+
+
+def test_the_microphone_moves_the_head_and_the_delay_is_shown(avatar, tmp_path, microphone):
+    async def steps(page, server):
+        await page.run("document.getElementById('microphone').click()")
+        await page.until("headstart.delays.length > 25")
+        await page.until("document.getElementById('delay').textContent.endsWith('ms')")
+        delays = await page.run("headstart.delays.slice(5)")
+        assert 60 < np.median(delays) < 2000
+        session = next(iter(server.open)).session
+        assert session._pushed > 16_000
+        await page.run("document.getElementById('microphone').click()")
+        await asyncio.sleep(0.3)
+        before = session._pushed
+        await asyncio.sleep(0.5)
+        assert session._pushed == before
+
+    visit(avatar, tmp_path, steps, microphone)
+
+
+def test_a_refused_microphone_is_said_and_the_head_lives_on(avatar, tmp_path):
+    async def steps(page, server):
+        refused = (
+            "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', 'NotAllowedError'); }"
+        )
+        await page.run(refused)
+        await page.run("document.getElementById('microphone').click()")
+        await page.until("document.getElementById('notice').textContent.includes('was refused')")
+        count = await page.run("headstart.pictures.length")
+        await page.until(f"headstart.pictures.length > {count + 5}")
+
+    visit(avatar, tmp_path, steps)
+
+
+def test_a_dropped_sound_file_is_heard_in_step_with_its_pictures(avatar, tmp_path, microphone):
+    drop = """fetch('%s').then((r) => r.blob()).then((blob) => {
+      const data = new DataTransfer(); data.items.add(new File([blob], 'speech.wav', {type: 'audio/wav'}));
+      document.dispatchEvent(new DragEvent('drop', {dataTransfer: data, cancelable: true, bubbles: true})); })"""
+
+    async def steps(page, server):
+        # The page may fetch nothing from elsewhere, so the file is built in the page.
+        data = "data:audio/wav;base64," + base64.b64encode(microphone.read_bytes()).decode()
+        await page.call("Page.setBypassCSP", enabled=True)
+        await page.call("Page.reload")
+        await page.until("window.headstart && headstart.pictures.length > 5")
+        await page.run(drop % data)
+        await page.until("headstart.player.offsets.length > 30", 40)
+        offsets = np.array(await page.run("headstart.player.offsets"))
+        assert abs(np.median(offsets)) < 40
+        await page.run("document.getElementById('stop').click()")
+        await page.until("!headstart.feeder.timer")
+
+    visit(avatar, tmp_path, steps)
+
+
+def test_settings_reach_the_session_and_come_back_after_a_lost_connection(avatar, tmp_path):
+    async def steps(page, server):
+        session = next(iter(server.open)).session
+        await page.run("""(() => { const c = document.getElementById('picture'), o = {pointerId: 1, bubbles: true};
+          c.setPointerCapture = () => {}; c.hasPointerCapture = () => true;
+          c.dispatchEvent(new PointerEvent('pointermove', {...o, movementX: 60, movementY: -20})); })()""")
+        await page.run("""(() => { const s = document.querySelector('input[name=jaw]');
+          s.value = 0.5; s.dispatchEvent(new Event('input')); })()""")
+        await page.run("""(() => { const p = document.getElementById('pose');
+          p.value = 'still'; p.dispatchEvent(new Event('change')); })()""")
+        for _ in range(100):
+            if session.look.pose == "still":
+                break
+            await asyncio.sleep(0.05)
+        assert session.look.controls == {"jaw": 0.5}
+        assert session.look.turn[0] > 2
+        assert session.look.turn[1] < 0
+        await page.run("""(() => { const a = document.getElementById('avatar');
+          a.value = 'bea'; a.dispatchEvent(new Event('change')); })()""")
+        await page.until("document.getElementById('statement').textContent && headstart.pictures.length > 5")
+        await next(iter(server.open.values())).close()
+        await asyncio.sleep(0.2)
+        count = await page.run("headstart.pictures.length")
+        await page.until(f"headstart.connection.ready && headstart.pictures.length > {count + 10}")
+
+    visit(avatar, tmp_path, steps)
+
+
+def test_a_recording_is_offered_as_a_file(avatar, tmp_path):
+    async def steps(page, server):
+        await page.run("document.getElementById('record').click()")
+        await page.until("document.getElementById('record').getAttribute('aria-pressed') === 'true'")
+        await asyncio.sleep(1)
+        await page.run("document.getElementById('record').click()")
+        await page.until("document.querySelector('#recorded a')")
+        size = await page.run(
+            "fetch(document.querySelector('#recorded a').href).then((r) => r.blob()).then((b) => b.size)"
+        )
+        assert size > 2000
+
+    visit(avatar, tmp_path, steps)
+
+
+def test_a_second_tab_is_told_that_it_is_busy(avatar, tmp_path):
+    async def steps(page, server):
+        async with chromium.opened(server.url) as second:
+            await second.until("document.getElementById('notice').textContent.startsWith('busy')")
+
+    visit(avatar, tmp_path, steps)

@@ -1,0 +1,291 @@
+"""A live session: frames of the offline mode, idle life, barge-in, settings, slow machines and slow readers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from adapt.avatar.avatar import load_avatar
+from adapt.job import adapt as make_avatar
+from adapt.live.engine import Chunk, Engine, Look
+from adapt.live.motion import FADE, LiveGaze, LivePoses
+from adapt.live.session import WAITING_FRAMES, WAITING_PICTURES, LiveSession
+from adapt.talk.talker import Talker
+from configs import InputError
+from heads.geometry.rotation import rotation_to_euler
+from shards.media.encode import as_uint8
+from tests.support.avatars import SIZE, make_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def avatar(world, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shards.tracking.track_frames", world.segments)
+        out = tmp_path_factory.mktemp("avatar") / "ada"
+        make_avatar(world.video, out, budget="20it", prior="none", size=SIZE)
+    return load_avatar(out, "cpu")
+
+
+@pytest.fixture(scope="module")
+def sound(world):
+    return soundfile.read(world.video.parent / "sound.wav", dtype="float32")[0][: 640 * 30]
+
+
+def offline(avatar, sound, seed=0):
+    """The frames of the low-delay Talker with a live head's motion, all sound at once."""
+    poses = LivePoses(avatar.track, "generated", seed)
+    gaze = LiveGaze(avatar.track["gaze"], poses, seed)
+    talker = Talker(avatar, poses=poses, gaze=gaze, seed=seed, low_delay=True)
+    return [as_uint8(frame) for frame in talker.feed(sound)]
+
+
+async def some(session, count, before=None):
+    """The next frames of a session."""
+    frames = []
+    async for frame in session:
+        frames.append(frame)
+        if before is not None:
+            before(frame)
+        if len(frames) == count:
+            return frames
+    return frames
+
+
+def test_frames_of_a_session_are_the_offline_ones_bit_for_bit(avatar, sound):
+    async def live():
+        async with LiveSession(avatar) as session:
+            for at in range(0, len(sound), 320):
+                session.push(sound[at : at + 320])
+                await asyncio.sleep(0.01)
+            session._heard_at = time.monotonic() + 60  # no silence of the session's own behind it
+            return await some(session, 27)
+
+    frames, expected = asyncio.run(live()), offline(avatar, sound)
+    assert [frame.number for frame in frames] == list(range(27))
+    seen = [frame for frame in frames if frame.image is not None]
+    assert len(seen) >= 1
+    for frame in seen:
+        assert np.array_equal(frame.image, expected[frame.number])
+    for frame in frames:
+        assert np.array_equal(frame.sound, sound[640 * frame.number : 640 * (frame.number + 1)])
+        assert frame.heard == 640 * (frame.number + 1)
+        assert frame.speaking
+
+
+def test_every_picture_of_the_engine_is_the_offline_one_when_pieces_are_small(avatar, sound):
+    engine = Engine(avatar, Look({}))
+    pieces = [Chunk(sound[at : at + 320], time.monotonic(), live=True) for at in range(0, len(sound), 320)]
+    frames = [frame for piece in pieces for frame in engine.step(piece)]
+    expected = offline(avatar, sound)
+    assert len(frames) == len(expected) >= 26
+    assert all(np.array_equal(frame.image, image) for frame, image in zip(frames, expected))
+    assert engine.dropped == 0
+
+
+def test_a_session_that_hears_nothing_lives_at_25_frames_a_second(avatar):
+    async def live():
+        async with LiveSession(avatar) as session:
+            await some(session, 3)
+            begin = time.monotonic()
+            return await some(session, 25), time.monotonic() - begin
+
+    frames, seconds = asyncio.run(live())
+    assert 0.7 < seconds < 2.5
+    assert not any(frame.speaking for frame in frames)
+    assert all(np.abs(frame.sound).max() == 0 for frame in frames)
+
+
+def test_what_is_said_comes_out_whole_and_in_its_order(avatar, sound):
+    async def live():
+        async with LiveSession(avatar) as session:
+            session.say(sound[:5000])
+            session.say((sound[5000:] * 32767).astype(np.int16))
+            return await some(session, 38)
+
+    heard = np.concatenate([frame.sound for frame in asyncio.run(live())])
+    start = int(np.flatnonzero(heard)[0]) - int(np.flatnonzero(sound)[0])
+    assert start % 640 == 0
+    assert np.abs(heard[start : start + len(sound)] - sound).max() < 1e-4
+
+
+def test_an_interruption_ends_the_sound_and_closes_the_lips(avatar, sound):
+    speech = np.tile(sound, 6)
+
+    async def live():
+        async with LiveSession(avatar) as session:
+            session.say(speech)
+            resting = session._engine.talker.resting
+            before = await some(session, 15)
+            session.interrupt()
+            shares = []
+            after = await some(session, 14, lambda frame: shares.append(resting.share))
+            return before, after, session.queued, shares
+
+    before, after, queued, shares = asyncio.run(live())
+    assert any(frame.speaking for frame in before)
+    assert queued == 0
+    assert not any(frame.speaking for frame in after[6:])
+    assert shares[-1] == 1.0
+
+
+def test_speech_begins_and_ends_without_a_jump(avatar, sound):
+    """No frame of the head differs from the one before by more than while speaking or looking around."""
+    engine = Engine(avatar, Look({}, pose="still", blink="none"))
+    engine.talker.gaze = lambda numbers, poses: np.zeros((len(numbers), 2, 2), np.float32)
+    stretch = np.concatenate([np.zeros(640 * 15, np.float32), sound, np.zeros(640 * 20, np.float32)])
+    frames = [f for at in range(0, len(stretch), 640) for f in engine.step(Chunk(stretch[at : at + 640], 0.0))]
+    steps = [np.abs(a.image.astype(int) - b.image).mean() for a, b in itertools.pairwise(frames)]
+    speaking = max(steps[16:44])
+    assert max(steps[10:16]) <= speaking
+    assert max(steps[44:]) <= speaking
+    assert max(steps[:13]) < 0.35 * speaking + 0.05
+
+
+def test_a_slow_machine_drops_pictures_and_no_sound(avatar, sound):
+    engine = Engine(avatar, Look({}))
+    frames = engine.step(Chunk(sound, time.monotonic()))
+    assert [frame.image is not None for frame in frames] == [False] * (len(frames) - 1) + [True]
+    assert engine.dropped == len(frames) - 1
+    assert np.array_equal(np.concatenate([frame.sound for frame in frames]), sound[: 640 * len(frames)])
+    late = engine.step(Chunk(np.zeros(640, np.float32), time.monotonic(), late=0.3))
+    assert late[0].image is None
+
+
+def test_a_reader_who_sleeps_finds_sound_and_the_newest_pictures_and_nothing_grows(avatar):
+    async def live():
+        async with LiveSession(avatar) as session:
+            session._put([])
+            engine = session._engine
+            frame = engine.step(Chunk(np.zeros(640 * 4, np.float32), 0.0))[-1]
+            session._put([frame] * 40)
+            waiting = list(session._frames)
+            session._put([frame] * (WAITING_FRAMES + 5))
+            await asyncio.sleep(0.3)
+            count = len(session._frames)
+            await asyncio.sleep(0.3)
+            return waiting, count, len(session._frames)
+
+    waiting, count, later = asyncio.run(live())
+    assert sum(frame.image is not None for frame in waiting) == WAITING_PICTURES
+    assert all(len(frame.sound) == 640 for frame in waiting)
+    assert later - count <= 2
+
+
+def test_settings_change_the_head_smoothly_and_wrong_ones_change_nothing(avatar):
+    engine = Engine(avatar, Look({}, pose="still", blink="none"))
+    engine.talker.gaze = lambda numbers, poses: np.zeros((len(numbers), 2, 2), np.float32)
+    silence = Chunk(np.zeros(640, np.float32), 0.0)
+    for _ in range(6):
+        engine.step(silence)
+    before = engine.step(silence)[0].image.astype(int)
+    engine.change(Look({"jaw": 1.0}, turn=(20.0, 0.0), pose="still", blink="none").checked(avatar))
+    images = [frame.image.astype(int) for _ in range(16) for frame in engine.step(silence)]
+    steps = [np.abs(b - a).mean() for a, b in zip([before, *images], images)]
+    assert np.abs(images[-1] - before).mean() > 2
+    assert max(steps) < 0.6 * np.abs(images[-1] - before).mean()
+
+    async def wrong(**changes):
+        async with LiveSession(avatar) as session:
+            look = session.look
+            with pytest.raises(InputError):
+                session.set(**changes)
+            assert session.look is look
+
+    for changes in (
+        {"controls": {"wings": 1.0}},
+        {"controls": {"jaw": 99.0}},
+        {"controls": {"jaw": float("nan")}},
+        {"turn": (200.0, 0.0)},
+        {"pose": "dancing"},
+        {"blink": "often"},
+        {"background": "original"},
+        {"hat": 1},
+    ):
+        asyncio.run(wrong(**changes))
+
+
+def test_a_turn_is_reached_and_a_new_mode_fades_in(avatar):
+    poses = LivePoses(avatar.track, "still")
+    start = rotation_to_euler(poses.at(np.arange(1)).rotation)[0]
+    poses.turn = (25.0, -10.0)
+    turned = rotation_to_euler(poses.at(np.arange(1, 40)).rotation)
+    assert np.degrees(turned[-1] - start)[:2] == pytest.approx([25, -10], abs=0.6)
+    poses.turn = (0.0, 0.0)
+    poses.at(np.arange(40, 90))
+    poses.hold("clip")
+    faded = poses.at(np.arange(90, 90 + 2 * FADE))
+    own = avatar.track["rotation"][faded.source[-1]]
+    assert np.degrees(np.abs(rotation_to_euler(faded.rotation[-1:]) - rotation_to_euler(own[None]))).max() < 0.6
+    jumps = np.degrees(np.abs(np.diff(rotation_to_euler(faded.rotation), axis=0))).max()
+    assert jumps < 3
+
+
+def test_eyes_rest_on_something_and_move_on(avatar):
+    gaze = LiveGaze(avatar.track["gaze"], LivePoses(avatar.track), seed=1)
+    glances = np.stack([gaze.glance(number) for number in range(1000)])
+    moving = np.abs(np.diff(glances, axis=0)).max(1) > 1e-9
+    assert 40 < moving.sum() < 60  # two frames for each of 25 saccades
+    assert 1 < np.degrees(glances[:, 0].std()) < 5
+
+
+@pytest.mark.parametrize("bad", [np.zeros((2, 4), np.float32), np.array(["a"]), np.zeros(3, complex)])
+def test_what_is_no_sound_is_refused(avatar, bad):
+    async def live():
+        async with LiveSession(avatar) as session:
+            with pytest.raises(InputError, match="mono samples"):
+                session.push(bad)
+
+    asyncio.run(live())
+
+
+def test_more_than_a_minute_ahead_is_refused_and_room_waits(avatar):
+    async def live():
+        async with LiveSession(avatar) as session:
+            session.say(np.zeros(16_000 * 60, np.float32))
+            with pytest.raises(InputError, match="more slowly"):
+                session.say(np.zeros(16_000, np.float32))
+            session.interrupt()
+            await asyncio.wait_for(session.room(), 1)
+
+    asyncio.run(live())
+
+
+def test_not_a_number_is_silence_and_no_fault(avatar):
+    async def live():
+        async with LiveSession(avatar) as session:
+            session.say(np.full(640, np.nan, np.float32))
+            return await some(session, 8)
+
+    assert all(np.isfinite(frame.sound).all() for frame in asyncio.run(live()))
+
+
+def test_the_agent_of_the_documentation_speaks_is_interrupted_and_ends(avatar, sound):
+    page = (Path(__file__).parents[2] / "docs" / "live.md").read_text()
+    space: dict = {}
+    exec(page.split("```python\n")[1].split("```")[0], space)
+    shown, sentences = [], iter(["one", "two"])
+
+    async def listen():
+        await asyncio.sleep(0.6)
+        return next(sentences, None)
+
+    async def answer(text):
+        for _ in range(2 if text == "two" else 100):
+            yield sound[:8000]
+
+    asyncio.run(asyncio.wait_for(space["agent"](avatar, listen, answer, shown.append), 30))
+    speaking = [frame.speaking for frame in shown]
+    assert any(speaking)
+    assert sum(speaking) < 60  # the long first answer was cut off
+    assert [frame.number for frame in shown] == list(range(len(shown)))
