@@ -78,7 +78,7 @@ def export(
     out = claim(out, overwrite=overwrite and not as_frames)
     if audio is not None:
         check_sound(audio)
-    opened = load_avatar(avatar, device, prior=prior)
+    opened = load_avatar(avatar, device, prior=prior, speaks=audio is not None)
     given = parse_controls(controls)
     turn = _turn(yaw, pitch, roll)
     record = _record(opened, audio)
