@@ -12,6 +12,7 @@ from typing import Any
 from adapt.avatar.avatar import Avatar
 from adapt.live import protocol
 from adapt.live.engine import BACKGROUNDS, MOST_CONTROL, LiveFrame
+from adapt.live.follow import state_of
 from adapt.live.motion import MODES, MOST_PITCH, MOST_YAW
 from adapt.live.recording import LONGEST, Recording
 from adapt.live.session import LiveSession
@@ -33,6 +34,7 @@ class Connection:
         avatars: by name; the first one is shown first.
         folder: where its recordings are put until they are fetched.
         tts: the program that speaks text, if there is one.
+        following: whether the avatars are still being adapted.
         send, tell: a binary message and a JSON message to the page.
 
     Attributes:
@@ -40,9 +42,16 @@ class Connection:
     """
 
     def __init__(
-        self, avatars: Mapping[str, Avatar], folder: Path, tts: list[str] | None, send: Send, tell: Tell
+        self,
+        avatars: Mapping[str, Avatar],
+        folder: Path,
+        tts: list[str] | None,
+        send: Send,
+        tell: Tell,
+        following: bool = False,
     ) -> None:
         self.avatars, self.folder, self.tts, self.send, self.tell = avatars, folder, tts, send, tell
+        self.following = following
         self.name = next(iter(avatars))
         self.session: LiveSession | None = None
         self.recording: Recording | None = None
@@ -65,6 +74,11 @@ class Connection:
                     await self._show(session)
         finally:
             self._close()
+
+    def renewed(self, name: str) -> None:
+        """Show the new state of an avatar."""
+        if name == self.name:
+            self._changing.set()
 
     def _wear(self, session: LiveSession) -> None:
         """Keep what was set before another avatar was chosen, as far as that one can."""
@@ -101,6 +115,7 @@ class Connection:
             "driver": str(session.stats()["driver"]),
             "delay": round(1000 * session.delay),
             "text": self.tts is not None,
+            "adaptation": state_of(session.avatar) if self.following else None,
             "statement": session.avatar.provenance("live").statement(),
         }
 
