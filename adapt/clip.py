@@ -9,11 +9,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -33,6 +32,30 @@ DRIVEN_BY_SOUND = ("expression", "eyelids", "gaze", "rotation", "translation")
 MASKS = ("face", "eyes", "mouth_inside", "lips", "head")
 # Fewer frames than this hold no second of speech and no change of view: nothing a user would call a clip.
 LEAST_FRAMES = 25
+
+
+class Stretch(Protocol):
+    """Consecutive tracked frames, such as :class:`shards.tracking.Segment`."""
+
+    @property
+    def frames(self) -> np.ndarray: ...
+    @property
+    def matte(self) -> np.ndarray: ...
+    @property
+    def track(self) -> dict[str, np.ndarray]: ...
+    @property
+    def audio(self) -> np.ndarray: ...
+    @property
+    def crop_box(self) -> Sequence[float]: ...
+
+
+@dataclass
+class _Part:
+    frames: np.ndarray
+    matte: np.ndarray
+    track: dict[str, np.ndarray]
+    audio: np.ndarray
+    crop_box: Sequence[float]
 
 
 @dataclass
@@ -125,7 +148,7 @@ class Clip:
         self._parts.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def append(self, segment: Any) -> None:
+    def append(self, segment: Stretch) -> None:
         """Add a tracked segment of the same take."""
         frames = np.asarray(segment.frames)
         if frames.shape[1] != self.size:
@@ -151,7 +174,7 @@ class Clip:
         np.save(path, array)
         return np.load(path, mmap_mode="r")
 
-    def read_in_background(self, segments: Iterator[Any]) -> None:
+    def read_in_background(self, segments: Iterator[Stretch]) -> None:
         """Let a thread append segments; errors surface in :meth:`wait`."""
 
         def work() -> None:
@@ -238,7 +261,7 @@ class Clip:
             raise InputError(f"frames {first} to {first + count - 1} of a clip that has frames 0 to {len(self) - 1}")
         rows = np.arange(first, first + count)
         track = {name: self.track[name][rows] for name in TRACK_FIELDS}
-        part = SimpleNamespace(
+        part = _Part(
             frames=self.frames(rows),
             matte=self._gather("matte", rows),
             track={**track, "intrinsics": self.intrinsics, "identity": self.identity},

@@ -88,7 +88,7 @@ def evaluate(avatar: Avatar, clip: Clip, frames: range) -> tuple[dict[str, float
     """Mean measures over frames, and a strip of some of them: true, rendered, the difference amplified."""
     inputs = head_inputs({name: clip.track[name] for name in TRACKED}, avatar.device)
     sums: dict[str, list[float]] = {}
-    strip = []
+    strip: list[Tensor] = []
     for i in frames:
         image = torch.from_numpy(avatar.render(inputs.pick([i]))[0])
         target, masks = torch.from_numpy(clip.frames([i])[0]).float() / 255, clip.masks([i])

@@ -31,6 +31,7 @@ _PUBLIC = {
     "evaluate": "adapt.evaluate.evaluate:evaluate",
     "export": "adapt.export:export",
     "track": "adapt.track:track",
+    "detect": "adapt.marking.detect:detect",
     "doctor": "headstart.installation:doctor",
     "main": "headstart.cli.app:main",
 }

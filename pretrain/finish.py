@@ -6,6 +6,7 @@ with the same result; a longer training replaces the folder and registers anothe
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from pathlib import Path
@@ -19,12 +20,12 @@ from cluster.registry import registry
 from cluster.registry.prior_folder import ARTIFACT, WEIGHTS
 from cluster.storage import storage
 from configs import InputError
-from configs.progress import say
 from pretrain.folder import read_info, write_prior
 from pretrain.loop import Trainer
 from pretrain.report import end_of_run, write_report
 from pretrain.task import Evidence
 
+log = logging.getLogger("headstart.run")
 RESULT = "result.json"
 
 
@@ -55,7 +56,7 @@ def finish(trainer: Trainer, prior: str, finished: bool, started: float) -> dict
         publish(trainer, prior, result)
         result["seconds"] = round(time.perf_counter() - started, 3)
     storage.write_json(storage.join(trainer.run_url, RESULT), result)
-    say(end_of_run(result))
+    log.info("%s", end_of_run(result))
     return result
 
 

@@ -44,11 +44,11 @@ class Evidence:
 
 
 def people_means(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> dict[str, float]:
-    """Mean of each column of an evidence table over people; a person's clips are averaged first, so nobody counts twice.
+    """Mean of each column of an evidence table over people; a person's clips are averaged first, so each person counts once.
 
     Args:
         columns: by default every column of figures, that is all but ``identity, clip, frames``. Missing
-            figures (``None`` or NaN) are left out; a column that nobody has a figure for is NaN.
+            figures (``None`` or NaN) are left out; a column without any figure is NaN.
 
     Returns:
         column to mean, and ``people``: how many there are.

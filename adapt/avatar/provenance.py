@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
+import contextlib
 import json
 import os
 import re
@@ -25,14 +25,8 @@ def tool_version() -> str:
 
 
 def creator_name() -> str:
-    """Who makes the output: ``HEADSTART_CREATOR``, else the login name of this machine, else ``unknown``."""
-    named = os.environ.get("HEADSTART_CREATOR")
-    if named:
-        return named
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
+    """Who makes the output: ``HEADSTART_CREATOR``, else ``unknown``; a login name is nobody's business."""
+    return os.environ.get("HEADSTART_CREATOR") or "unknown"
 
 
 def now() -> str:
@@ -52,6 +46,7 @@ class Provenance:
         creator: see :func:`creator_name`.
         created: ISO 8601, UTC.
         tool: name and version.
+        watermark, watermark_key: payload and key of the watermark in the pictures, empty without one.
     """
 
     avatar: str
@@ -61,6 +56,8 @@ class Provenance:
     creator: str = ""
     created: str = ""
     tool: str = ""
+    watermark: str = ""
+    watermark_key: str = ""
 
     @classmethod
     def make(cls, **fields: str) -> Provenance:
@@ -87,19 +84,33 @@ class Provenance:
         }
 
 
+def read_record(tags: dict[str, str]) -> dict[str, object] | None:
+    """The JSON record among tags, whose keys are read without case; ``None`` where there is none.
+
+    Raises:
+        ValueError: there is one, and it is damaged.
+    """
+    lowered = {key.lower().removeprefix("com.apple.quicktime."): value for key, value in tags.items()}
+    for key in RECORD_KEYS:
+        text = lowered.get(key, "")
+        if text.lstrip().startswith("{") and (key != "description" or '"synthetic"' in text):
+            record = json.loads(text)
+            if not isinstance(record, dict):
+                raise ValueError("not a JSON object")
+            return record
+    return None
+
+
 def parse_tags(tags: dict[str, str]) -> dict[str, object] | None:
     """The statement found in container or PNG metadata, ``None`` where there is none.
 
     Keys are read without case: Matroska and WebM write them in capitals. QuickTime files keep the comment alone, of which
     creator, tool and avatar are read.
     """
-    lowered = {key.lower(): value for key, value in tags.items()}
-    for key in RECORD_KEYS:
-        try:
-            record = json.loads(lowered.get(key, ""))
-        except ValueError:
-            continue
-        if isinstance(record, dict) and "synthetic" in record:
+    with contextlib.suppress(ValueError):
+        record = read_record(tags)
+        if record is not None and "synthetic" in record:
             return record
+    lowered = {key.lower(): value for key, value in tags.items()}
     said = STATEMENT.match(lowered.get("comment", ""))
     return None if said is None else {"synthetic": True, "statement": said.group(0), **said.groupdict()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from adapt.evaluate.drives import audio_drive, track_drive
 from adapt.evaluate.measures.base import Tools
 from adapt.evaluate.measures.registry import columns
 from adapt.evaluate.scoring import Scorer
+from adapt.marking.marker import Marker
 from configs import InputError, progress
 from shards.features import open_feature
 from shards.media.encode import VideoWriter
@@ -64,13 +66,13 @@ def scored(
 def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Clip:
     """Test frames tracked with the training frames' crop and shape."""
     trained = avatar.document["clip"]
-    left, top, right, bottom = (int(v) for v in trained["crop_box"])
+    x0, y0, x1, y1 = (int(v) for v in trained["crop_box"])
     return track_clip(
         video,
         start=first,
         frames=count,
         size=avatar.size,
-        crop_box=(left, top, right, bottom),
+        crop_box=(x0, y0, x1, y1),
         identity=np.array(trained["identity"], np.float32),
         feature=open_feature(avatar.document["features"]),
         rig=avatar.rig.source,
@@ -136,7 +138,10 @@ def _drive_scores(
 def _writer(path: Path | None, avatar: Avatar, size: int, name: str) -> AbstractContextManager[VideoWriter | None]:
     if path is None:
         return nullcontext()
-    return VideoWriter(path, 2 * size, size, tags=avatar.provenance(name).tags(), crf=20)
+    provenance = avatar.provenance(name)
+    marker = Marker(provenance.avatar_sha256)
+    tags = replace(provenance, **marker.fields()).tags()
+    return VideoWriter(path, 2 * size, size, tags=tags, crf=20, mark=marker)
 
 
 def _batches(count: int) -> Iterator[np.ndarray]:

@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from adapt.avatar.provenance import read_record
 from adapt.marking.code import KEY_VARIABLE, NO_AVATAR, key_id, payload_name, watermark_key
-from adapt.marking.media import FRAME_FOLDER, MODELS, PICTURES, SOUNDS, VIDEOS, open_media, read_statement
-from adapt.marking.search import Finding, Search
+from adapt.marking.search import Finding, Search, working_size
 from adapt.marking.sign import EMBEDDED, Manifest, available, read_manifest, sidecar_of
-from cluster.staging import Stage
+from cluster.storage.staging import Stage
 from configs import InputError
+from shards.media.inspect import FRAME_FOLDER, MODELS, PICTURES, SOUNDS, VIDEOS, open_media
 
 FOUND, NOT_FOUND = 0, 3
 # Frames of a video that are added up for the watermark, spread over its length.
@@ -129,7 +130,7 @@ def _media_in(path: Path) -> list[Path]:
 def _row(path: Path, key: str | None) -> dict[str, Any]:
     """Verdict and marks of one file or folder of frames."""
     evidence = [_signature(path)]
-    with open_media(path, MOST_FRAMES) as media:
+    with open_media(path, MOST_FRAMES, working_size) as media:
         statement, said = _statement(media.tags)
         evidence.append(statement)
         if media.height:
@@ -179,7 +180,7 @@ def _of_manifest(manifest: Manifest) -> _Evidence:
 def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, Any]]:
     """The evidence of the container's statement, and the statement itself."""
     try:
-        said = read_statement(tags)
+        said = read_record(tags)
     except ValueError:
         detail = "there is a statement of Headstart, and it is not readable"
         return _Evidence(Mark(kind="statement", state="damaged", detail=detail), STATEMENT), {}

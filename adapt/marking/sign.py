@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from adapt.marking.certificates import INSTALL, Credentials
-from adapt.marking.media import MODELS
 from configs import InputError
+from shards.media.inspect import MODELS
 
 EMBEDDED = {
     ".mp4": "video/mp4",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ import numpy as np
 from adapt.avatar.avatar import BACKGROUNDS, load_avatar
 from adapt.drivers.arkit import arkit_map
 from adapt.drivers.blendshapes import BlendshapeDriver, read_blendshapes
+from adapt.marking.certificates import load_credentials
+from adapt.marking.finished import sign_talk
+from adapt.marking.marker import WITHOUT_WATERMARK, Marker
 from adapt.outputs import claim
 from adapt.talk.options import check_sound, make_poses, parse_controls
 from adapt.talk.talker import Talker
@@ -48,6 +52,9 @@ def talk(
     device: str = "auto",
     prior: str | Path | None = None,
     seed: int = 0,
+    watermark: bool = True,
+    label: str | None = None,
+    sign: tuple[str | Path, str | Path] | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Let an avatar speak a sound file.
@@ -68,6 +75,10 @@ def talk(
             the clip's own, frame for frame), ``model`` (the avatar's own body layer, which follows any pose; the default
             elsewhere), ``plain`` or ``rgba``.
         prior: where the avatar's audio-expression prior is now, if it moved.
+        watermark: lay the imperceptible mark over every frame; see ``docs/marking.md`` for what is lost without.
+        label: text of a visible label, such as ``AI``.
+        sign: certificate chain and private key (PEM files) with which the file is signed (C2PA); by default those that
+            ``HEADSTART_SIGN_CERT`` and ``HEADSTART_SIGN_KEY`` name, if they are set.
 
     Returns:
         ``video, frames, fps`` (rendering speed, sound and file included), ``driver``, ``seconds``, ``stages`` (seconds
@@ -82,6 +93,7 @@ def talk(
         raise InputError(f"background '{background}': expected one of {', '.join(BACKGROUNDS)}")
     out = claim(out, suffix=None if background == "rgba" else ".mp4", overwrite=overwrite)
     check_sound(audio)
+    credentials = load_credentials(*(sign or ()))
     weights = None if blendshapes is None else read_blendshapes(blendshapes)
     opened = load_avatar(avatar, device, prior=prior)
     if weights is not None:
@@ -98,13 +110,17 @@ def talk(
         seed=seed,
     )
     provenance = opened.provenance(Path(str(audio)).name)
+    marker = Marker(provenance.avatar_sha256, watermark=watermark, label=label)
+    provenance = replace(provenance, **marker.fields())
+    if not watermark:
+        progress.say(WITHOUT_WATERMARK)
     start = time.monotonic()
     if background == "rgba":
         writer: FrameFolderWriter | VideoWriter = FrameFolderWriter(
-            out, tags=provenance.tags(), record=provenance.as_dict(), sound=audio
+            out, tags=provenance.tags(), record=provenance.as_dict(), sound=audio, mark=marker
         )
     else:
-        writer = VideoWriter(out, opened.size, opened.size, tags=provenance.tags(), sound=audio)
+        writer = VideoWriter(out, opened.size, opened.size, tags=provenance.tags(), sound=audio, mark=marker)
     with progress.task("talking", unit="frames") as task, writer:
         for block in stream_audio(audio, round(BLOCK_SECONDS * SAMPLE_RATE)):
             _write(writer, talker, talker.feed(block))
@@ -112,6 +128,8 @@ def talk(
         _write(writer, talker, talker.finish())
         if not talker.frames:
             raise InputError(f"{audio}: shorter than one frame (40 ms); give a longer sound")
+    if credentials is not None and background != "rgba":
+        sign_talk(out, credentials, opened, provenance, (Path(str(audio)),))
     spent = time.monotonic() - start
     return {
         "video": str(out),

@@ -44,7 +44,7 @@ class Board:
 
 
 class Forward:
-    """A :class:`configs.progress.Listener` on a worker that sends what it is told, through ``send(*message)``."""
+    """A :class:`configs.progress.Listener` on a worker that sends everything on, through ``send(*message)``."""
 
     def __init__(self, send: Callable[..., Any]) -> None:
         self._send, self._numbers = send, itertools.count()

@@ -104,7 +104,7 @@ def stop_signals() -> Iterator[threading.Event]:
             name = signal.Signals(number).name
             text = f"{name}: saving a checkpoint and ending; add --resume to go on later"
             say(text)
-            log.warning("%s", text)  # without a command line nobody listens to the former
+            log.warning("%s", text)  # without a command line the former is not shown
         asked.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -1,4 +1,4 @@
-"""A diary of what MLflow must be told: written first, sent when the server answers, in order, at least once.
+"""A diary of what MLflow must record: written first, sent when the server answers, in order, at least once.
 
 One folder per training and server under ``HEADSTART_HOME/spool``: ``run.json`` (who it is, and which server it belongs
 to), ``diary.jsonl`` (one entry a line), ``sent`` (bytes of the diary delivered), ``files/`` (pictures and artifacts until
@@ -111,7 +111,7 @@ def send_all() -> dict[str, Any]:
 
 
 def waiting() -> list[Path]:
-    """Diaries with entries not delivered and nobody who writes them."""
+    """Diaries with entries not delivered and no living training."""
     return [folder for folder in sorted(_root().glob("*")) if _entries(folder) and not _is_alive(folder)]
 
 

@@ -59,7 +59,7 @@ def staged(reads: Sequence[str] = (), writes: str | None = None) -> Callable[[Ca
             with Stage() as stage, _output(stage, given, writes):
                 for name in reads:
                     given[name] = stage.fetch(given[name])
-                return stage.told(function(*bound.args, **bound.kwargs))
+                return stage.with_urls(function(*bound.args, **bound.kwargs))
 
         return run
 
@@ -83,7 +83,7 @@ class Stage:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if error is not None or not self._held:
             shutil.rmtree(self.folder, ignore_errors=True)
-        if isinstance(error, InputError) and (text := self.told(str(error))) != str(error):
+        if isinstance(error, InputError) and (text := self.with_urls(str(error))) != str(error):
             raise InputError(text) from error
 
     def hold_for(self, owner: Any) -> None:
@@ -114,15 +114,15 @@ class Stage:
         self._urls[str(path)] = str(url)
         return path
 
-    def told(self, value: Any) -> Any:
+    def with_urls(self, value: Any) -> Any:
         """A text (or the texts of a dictionary or list) with URLs in the place of their stand-ins."""
         if isinstance(value, str):
             for path, url in self._urls.items():
                 value = value.replace(path, url)
         elif isinstance(value, dict):
-            return {key: self.told(inner) for key, inner in value.items()}
+            return {key: self.with_urls(inner) for key, inner in value.items()}
         elif isinstance(value, list):
-            return [self.told(inner) for inner in value]
+            return [self.with_urls(inner) for inner in value]
         return value
 
 

@@ -23,6 +23,7 @@ from headstart.cli.parser import HelpFormatter, Parser
 GROUPS = {
     "try it": ("demo", "doctor"),
     "one person": ("adapt", "talk", "live", "evaluate", "export", "track"),
+    "what was made": ("detect", "sign_init"),
     "many people": ("shards", "pretrain", "priors"),
 }
 KEPT_LOGS = 20
@@ -47,7 +48,11 @@ def parser() -> Parser:
     helps = {action.dest: action.help for action in commands._choices_actions}
     lines = ["Gaussian head priors from many people; talking heads from one person's clip.", ""]
     for group, names in GROUPS.items():
-        lines += [f"{group}:", *(f"  {name:<10} {helps[name]}" for name in names), ""]
+        lines += [
+            f"{group}:",
+            *(f"  {name:<10} {helps[name]}" for name in (name.replace("_", "-") for name in names)),
+            "",
+        ]
     made.description = "\n".join(lines)
     made.epilog = (
         "start here:\n  headstart adapt me.mp4 --out me.avatar\n  headstart talk me.avatar speech.wav --out talking.mp4\n\n"

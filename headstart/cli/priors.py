@@ -1,4 +1,4 @@
-"""``headstart priors list | show | pull | promote``."""
+"""``headstart priors list | show | pull | promote | register``."""
 
 from __future__ import annotations
 
@@ -28,6 +28,9 @@ def add(commands: Subparsers) -> None:
     promote = command(priors, "promote", text, run_promote, show_record, example)
     promote.add_argument("prior", metavar="NAME/VERSION")
     promote.add_argument("--alias", default="champion", help="default: champion")
+    text, example = "register a finished run, after an outage", "headstart priors register runs/audio-expression-1"
+    register = command(priors, "register", text, run_register, show_record, example)
+    register.add_argument("finished", metavar="RUN", help="the run's folder or s3:// URL")
 
 
 def run_list(a: argparse.Namespace) -> dict[str, Any]:
@@ -53,6 +56,11 @@ def run_promote(a: argparse.Namespace) -> dict[str, Any]:
     return call("cluster.registry.registry:promote", name, version, alias=a.alias)
 
 
+def run_register(a: argparse.Namespace) -> dict[str, Any]:
+    """``priors register``."""
+    return call("pretrain.finish:register_run", a.finished)
+
+
 def name_and_version(text: str) -> tuple[str, str]:
     """``NAME``, ``NAME@alias`` or ``NAME/VERSION`` (with or without ``models:/``); the default is ``@champion``."""
     text = text.removeprefix("models:/")
@@ -75,6 +83,9 @@ def show_list(out: Console, result: dict[str, Any], a: argparse.Namespace) -> No
         output.next_step(out, "headstart pretrain audio-expression --data DATASET")
         return
     output.table(out, ("prior", "version", "aliases", "created"), rows)
+    for version in (version for model in result["priors"] for version in model["versions"]):
+        if version.get("missing"):
+            out.print(f"[red]{version['missing']}[/red]", soft_wrap=True)
     output.next_step(out, f"headstart priors show {rows[-1][0]}/{rows[-1][1]}")
 
 

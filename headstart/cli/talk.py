@@ -20,6 +20,7 @@ def add(commands: Subparsers) -> None:
     talk.add_argument("--out", required=True, metavar="VIDEO.mp4", help="path or s3:// URL")
     talk.add_argument("--overwrite", action="store_true")
     _add_motion(talk.add_argument_group("how the head moves"))
+    _add_marks(talk.add_argument_group("marks that say it is synthetic"))
     picture = talk.add_argument_group("picture and voice")
     picture.add_argument(
         "--background",
@@ -29,6 +30,12 @@ def add(commands: Subparsers) -> None:
     picture.add_argument("--prior", metavar="URI", help="audio-expression prior to speak with (default: the avatar's)")
     picture.add_argument("--device", default="auto")
     picture.add_argument("--seed", type=int, default=0)
+
+
+def _add_marks(group: Any) -> None:
+    group.add_argument("--label", nargs="?", const="AI", metavar="TEXT", help="a visible label (default text: AI)")
+    group.add_argument("--sign", nargs=2, metavar=("CHAIN.pem", "KEY.pem"), help="sign the file (C2PA)")
+    group.add_argument("--no-watermark", action="store_true", help="leave the imperceptible watermark out")
 
 
 def _add_motion(group: Any) -> None:
@@ -67,6 +74,7 @@ def run(a: argparse.Namespace) -> dict[str, Any]:
         "seed",
     )
     options = {name: getattr(a, name) for name in names}
+    options |= {"label": a.label, "sign": a.sign, "watermark": not a.no_watermark}
     return call("adapt.talk.talk:talk", a.avatar, a.audio, a.out, controls=a.control, overwrite=a.overwrite, **options)
 
 
@@ -81,4 +89,4 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
             "background": result.get("background"),
         },
     )
-    out.print("[dim]The file says in its container that it is synthetic.[/dim]")
+    out.print("[dim]Container and watermark say that it is synthetic; headstart detect reads them.[/dim]")

@@ -22,7 +22,7 @@ class DenoiserConfig:
     heads: int = 4
     style: int = 64  # size of an identity's style vector
     dropout: float = 0.1
-    reach: int = 32  # frames: attention knows distances up to this, farther ones look alike
+    reach: int = 32  # frames: distances beyond this are one to attention
 
     def check(self) -> None:
         """Refuse widths that heads do not divide."""

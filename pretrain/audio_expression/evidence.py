@@ -48,7 +48,7 @@ def collect(prior: AudioExpressionPrior, train: Runs, held: Runs, ridge_context:
 
 NOTES = [
     "r: correlation of the mouth opening (inner lip gap) with the tracked one; lip error: mean distance of lip vertices",
-    "in rig units (1 = eye distance, about 63 mm). The person's resting face is unknown to all alike except in the columns",
+    "in rig units (1 = eye distance, about 63 mm). The person's resting face is unknown to all of them except in the columns",
     "'own', where the first third of the clip is given: to the prior as its style, to the others as that part's mean face;",
     "they are scored on the rest. 'sampled' is one draw of the sampler, the other prior columns its one-step mean.",
 ]

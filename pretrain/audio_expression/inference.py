@@ -47,7 +47,7 @@ class AudioExpressionPrior:
 
     Attributes:
         info: the ``prior.json`` dictionary; config: what it was trained with; features_name, features_size: the audio
-        feature that it uses; mean_style: (S,) the style of nobody in particular; styles: {training person: (S,)}.
+        feature that it uses; mean_style: (S,) the average style; styles: {training person: (S,)}.
     """
 
     def __init__(self, model: ExpressionModel, info: dict[str, Any], people: list[str]) -> None:

@@ -100,7 +100,7 @@ class Denoiser(nn.Module):
     def set_resting(self, resting: Tensor) -> None:
         """Begin with styles that say how each person's face rests: [people, D] mean targets in normalised units.
 
-        Columns of ``rest`` are the directions in which people differ (with a floor, so that nobody is unreachable), at
+        Columns of ``rest`` are the directions in which people differ (with a floor, so that every face can be reached), at
         the size by which they do: a style is then about a standard normal vector.
         """
         self.resting.copy_(resting)

@@ -24,7 +24,7 @@ FAR = 0.25  # share of them that counts as far from the source, in head angle or
 
 @dataclass(frozen=True)
 class Clip:
-    """A held-out clip: source first, then targets, at the prior's size; ``pose`` fields alike. Everything (1 + G, ...)."""
+    """A held-out clip: source first, then targets, at the prior's size, and so are the ``pose`` fields. Everything (1 + G, ...)."""
 
     identity: str
     name: str

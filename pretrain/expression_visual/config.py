@@ -61,7 +61,7 @@ class VisualLossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VisualAugmentConfig:
-    """What is varied in training, alike in source and target."""
+    """What is varied in training, in the same way in source and target."""
 
     gain: float = 0.15  # of each colour channel, standard deviation of the logarithm
     gamma: float = 0.15

@@ -106,7 +106,7 @@ KINDS = (
 FOLLOWERS = KINDS[0] + KINDS[3]
 ANCHORS = 192
 APART = 0.01  # what texels of another kind weigh: they tell where nothing of the same kind was seen
-NEAR = 0.15  # rig units: texels nearer than this tell alike much
+NEAR = 0.15  # rig units: texels nearer than this count the same
 
 
 class Spread:

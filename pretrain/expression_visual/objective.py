@@ -54,7 +54,7 @@ class VisualObjective(nn.Module):
         return loss, {name: value.detach() for name, value in parts.items()}
 
     def _codes(self, batch: dict[str, Tensor]) -> Tensor | None:
-        """Codes (B, K, C) in training, zero for some; ``None`` otherwise, for nobody is known then."""
+        """Codes (B, K, C) in training, zero for some; ``None`` otherwise, since no person is known then."""
         if not self.training:
             return None
         codes = self.codes[batch["person"].long()]
@@ -106,7 +106,7 @@ class VisualObjective(nn.Module):
 
 
 def vary_light(batch: dict[str, Tensor], config: ExpressionVisualConfig) -> dict[str, Tensor]:
-    """Another white balance and gamma for each person, alike in source and target."""
+    """Another white balance and gamma for each person, the same in source and target."""
     count, device = len(batch["identity"]), batch["identity"].device
     gain = (config.augment.gain * torch.randn(count, 1, 1, 1, 3, device=device)).exp()
     gamma = (config.augment.gamma * torch.randn(count, 1, 1, 1, 1, device=device)).exp()

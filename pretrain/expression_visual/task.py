@@ -49,7 +49,7 @@ class ExpressionVisualTask(Task[VisualObjective]):
 
     @torch.no_grad()
     def prepare(self, objective: VisualObjective) -> None:
-        """The mean head's colours and usual poses, from frames of the training people, each person alike."""
+        """The mean head's colours and usual poses, from as many frames of each training person."""
         model, view = objective.model, ReferenceView(replace(self.config, references=1, targets=1), self._signs())
         rng = np.random.default_rng(derive(self.config.seed, "mean head"))
         total, weight, vectors = torch.zeros_like(model.mean_colour), torch.zeros(len(model.mean_colour), 1), []
@@ -109,7 +109,7 @@ class ExpressionVisualTask(Task[VisualObjective]):
 
 
 def chosen_keys(dataset: Any, most: int, rng: np.random.Generator) -> list[str]:
-    """Up to ``most`` samples, as many of each person as possible alike; looks at a bounded number of rows."""
+    """Up to ``most`` samples, the same number of each person where possible; looks at a bounded number of rows."""
     people: dict[str, list[str]] = {}
     for i in sorted(rng.choice(len(dataset), min(len(dataset), 20 * most), replace=False).tolist()):
         row = dataset.samples[i]

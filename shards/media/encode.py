@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from shards.media.tracks import sound_track
 
 Self = TypeVar("Self", bound="_Output")
 Sound = str | Path | np.ndarray | Iterator[np.ndarray]
+Mark = Callable[[np.ndarray], np.ndarray]
 # AAC at more than 48 kHz or with more than two channels is refused by many players.
 PLAYABLE_RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 KEY_SECONDS = 2  # s between key frames at most: a player seeks to them
@@ -84,6 +85,7 @@ class VideoWriter(_Output):
         sound: file whose sound is muxed from its time 0, or samples ``[N]`` at 16 kHz in [-1, 1], or blocks of them that
             become known with the pictures; cut or filled with silence to the length of the pictures.
         crf: x264's constant rate factor (lower is better; 18 is near transparent).
+        mark: applied to every picture ``[H, W, 3]`` uint8 before it is encoded, such as a watermark.
 
     Use as a context manager: an exception inside removes the unfinished file.
 
@@ -102,12 +104,13 @@ class VideoWriter(_Output):
         fps: int = FPS,
         crf: int = 18,
         preset: str = "veryfast",
+        mark: Mark | None = None,
     ) -> None:
         import av
 
         self.path = Path(path)
         self.partial = self.path.with_name(f".{self.path.stem}.{os.getpid()}.partial.mp4")
-        self.fps, self.frames = fps, 0
+        self.fps, self.frames, self.mark = fps, 0, mark
         source = None if sound is None else _sound_source(sound)
         # use_metadata_tags keeps keys that MP4 has no own atom for; faststart puts the index first.
         movflags = {"movflags": "use_metadata_tags+faststart"}
@@ -133,6 +136,8 @@ class VideoWriter(_Output):
         down, right = self.video.height - frame.shape[0], self.video.width - frame.shape[1]
         if frame.ndim != 3 or frame.shape[2] != 3 or not (0 <= down <= 1 and 0 <= right <= 1):
             raise ValueError(f"frame is {frame.shape}, expected ({self.video.height}, {self.video.width}, 3)")
+        if self.mark is not None:
+            frame = self.mark(frame)
         if down or right:
             frame = np.pad(frame, ((0, down), (0, right), (0, 0)), mode="edge")
         picture = self._yuv(frame)
@@ -238,6 +243,7 @@ class FrameFolderWriter(_Output):
         tags: text that every picture carries.
         record: what ``provenance.json`` says.
         sound: file whose sound is written as ``audio.wav``, as long as the pictures.
+        mark: applied to every picture ``[H, W, 4]`` uint8.
     """
 
     def __init__(
@@ -247,8 +253,9 @@ class FrameFolderWriter(_Output):
         tags: Mapping[str, str],
         record: Mapping[str, object],
         sound: str | Path | None = None,
+        mark: Mark | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path, self.mark = Path(path), mark
         self.partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         self.partial.mkdir(parents=True)
         self.tags, self.record, self.sound, self.frames = dict(tags), dict(record), sound, 0
@@ -260,8 +267,10 @@ class FrameFolderWriter(_Output):
         notes = PngImagePlugin.PngInfo()
         for key, value in self.tags.items():
             notes.add_text(key, value)
-        target = self.partial / f"{self.frames:06d}.png"
-        Image.fromarray(as_uint8(frame), "RGBA").save(target, pnginfo=notes, compress_level=3)
+        target, frame = self.partial / f"{self.frames:06d}.png", as_uint8(frame)
+        if self.mark is not None:
+            frame = self.mark(frame)
+        Image.fromarray(frame, "RGBA").save(target, pnginfo=notes, compress_level=3)
         self.frames += 1
 
     def close(self) -> None:

@@ -22,8 +22,14 @@ from adapt.recipes import recipe_names
 from tests.support.avatars import SIZE, make_world
 
 STEPS = 24
-# Splits and clones within so few steps; nothing else differs from what users run.
-DENSIFY = ["clouds.refine_from=2", "clouds.refine_every=3", "clouds.gradient=0.00002"]
+# Splits and clones, and sampling windows, within so few steps; nothing else differs from what users run.
+SOON = [
+    "clouds.refine_from=2",
+    "clouds.refine_every=3",
+    "clouds.gradient=0.00002",
+    "window_every=2",
+    "static_share=0.6",
+]
 
 
 class Killed(BaseException):
@@ -41,7 +47,7 @@ def _truth(world, monkeypatch):
 
 
 def run(world, out, recipe, budget=f"{STEPS}it", **options):
-    changes = DENSIFY if recipe in ("talkinggaussian", "fg3dgs") else []
+    changes = SOON if recipe in ("talkinggaussian", "fg3dgs") else []
     return make_avatar(
         world.video, out, recipe=recipe, budget=budget, prior="none", size=SIZE, seed=5, set=changes, **options
     )
@@ -87,6 +93,14 @@ def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_weights(world, 
         assert result["iterations"] == STEPS
         assert_equal(weights(out), whole, f"{recipe}, killed after step {step}")
         assert not (out / folder.STATE).exists()
+
+
+@pytest.mark.parametrize(("recipe", "step"), [("talkinggaussian", 6), ("talkinggaussian", 15), ("fg3dgs", 6)])
+def test_a_kill_between_two_splits_or_two_windows_of_a_sampler_changes_nothing(world, tmp_path, recipe, step):
+    run(world, tmp_path / "whole", recipe)
+    run_killed_after(step, world, tmp_path / "killed", recipe)
+    run(world, tmp_path / "killed", recipe, resume=True)
+    assert_equal(weights(tmp_path / "killed"), weights(tmp_path / "whole"), f"{recipe}, killed after step {step}")
 
 
 def test_densification_happens_in_these_few_steps(world, tmp_path):

@@ -24,6 +24,8 @@ LINES = {
     "live": ["live", "A", "B", "--sessions", "2"],
     "evaluate": ["evaluate", "A", "me.mp4", "--out", "E"],
     "export": ["export", "A", "--out", "x.ply"],
+    "detect": ["detect", "x.mp4"],
+    "sign_init": ["sign-init", "DIR"],
     "track": ["track", "me.mp4", "--blendshapes", "x.csv"],
 }
 

@@ -175,6 +175,12 @@ def test_a_checkpoint_written_with_other_data_is_refused(tmp_path):
         trainer.begin(trainer.context.latest_checkpoint())
 
 
+def test_configurations_of_earlier_versions_stay_readable():
+    info = {"config": {**SMALL, "diffusion": {"caution": 0.25}}}
+    assert find_prior("audio-expression").config_of(info).diffusion.correction_weight == 0.25
+    check_same_run({"diffusion": {"caution": 0.5}}, {"diffusion": {"correction_weight": 0.5}}, "run")
+
+
 def test_what_may_change_between_runs_is_not_compared():
     check_same_run({"steps": 1, "seed": 0}, {"steps": 2, "seed": 0}, "run")
     with pytest.raises(InputError, match="'seed' was 0 and is 1"):

@@ -1,9 +1,8 @@
-"""What the detector reads of a file: its tags and its frames. The only module of marking that decodes."""
+"""A quick look into a file: its tags, and some of its frames in grey. Frames are as stored, not put on 25 a second."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from adapt.marking.search import working_size
 from configs import InputError
 
+Size = Callable[[int, int], tuple[int, int]]
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".ts"})
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 SOUNDS = frozenset({".wav", ".mp3", ".flac", ".m4a", ".ogg"})
@@ -29,7 +28,7 @@ class Media:
     Attributes:
         tags: container, stream and PNG text, keys in lower case.
         height, width: of the frames, px; 0 where there are none.
-        frames: luma uint8 ``[h, w]`` at :func:`adapt.marking.search.working_size`.
+        frames: luma uint8 ``[h, w]`` of the size that the caller asked for.
     """
 
     tags: dict[str, str]
@@ -39,21 +38,24 @@ class Media:
 
 
 @contextmanager
-def open_media(path: Path, most: int) -> Iterator[Media]:
+def open_media(path: Path, most: int, size: Size) -> Iterator[Media]:
     """Open a video, picture, sound or folder of frames; at most ``most`` frames are decoded, spread over the whole.
+
+    Args:
+        size: height and width of a frame to those that are wanted, px.
 
     Raises:
         InputError: unreadable, or pictures of which none can be decoded.
     """
     if path.is_dir():
-        yield _frame_folder(path, most)
+        yield _frame_folder(path, most, size)
     elif path.suffix.lower() in PICTURES:
-        yield _picture(path)
+        yield _picture(path, size)
     elif path.suffix.lower() in MODELS:
         yield Media(tags={}, frames=iter(()))
     else:
         with _container(path) as container:
-            yield _video(path, container, most)
+            yield _video(path, container, most, size)
 
 
 def _container(path: Path) -> Any:
@@ -65,7 +67,7 @@ def _container(path: Path) -> Any:
         raise InputError(f"{path}: not readable as video, picture or sound ({error.__class__.__name__})") from None
 
 
-def _video(path: Path, container: Any, most: int) -> Media:
+def _video(path: Path, container: Any, most: int, size: Size) -> Media:
     tags = _lower(dict(container.metadata))
     for stream in container.streams:
         tags = {**_lower(dict(stream.metadata)), **tags}
@@ -74,16 +76,16 @@ def _video(path: Path, container: Any, most: int) -> Media:
     stream = container.streams.video[0]
     if not (stream.height and stream.width):
         raise InputError(f"{path}: not a single picture can be decoded; the file is broken or cut off")
-    frames = _decoded(path, container, stream, most)
+    frames = _decoded(path, container, stream, most, size)
     return Media(tags=tags, height=stream.height, width=stream.width, frames=frames)
 
 
-def _decoded(path: Path, container: Any, stream: Any, most: int) -> Iterator[np.ndarray]:
+def _decoded(path: Path, container: Any, stream: Any, most: int, size: Size) -> Iterator[np.ndarray]:
     """Every n-th frame, so that about ``most`` come of the whole video; breaks off quietly where the file does."""
     import av
 
     stream.thread_type = "AUTO"
-    rows, columns = working_size(stream.height, stream.width)
+    rows, columns = size(stream.height, stream.width)
     seconds = float(container.duration or 0) / 1e6
     count = stream.frames or round(seconds * float(stream.average_rate or 25))
     every, seen = max(1, count // most), 0
@@ -98,7 +100,7 @@ def _decoded(path: Path, container: Any, stream: Any, most: int) -> Iterator[np.
         raise InputError(f"{path}: not a single picture can be decoded; the file is broken or cut off")
 
 
-def _picture(path: Path) -> Media:
+def _picture(path: Path, size: Size) -> Media:
     from PIL import Image
 
     try:
@@ -106,7 +108,7 @@ def _picture(path: Path) -> Media:
             image.load()
             tags = {str(key): _text(value) for key, value in image.info.items() if isinstance(value, (str, bytes))}
             flat = image.convert("L") if image.mode != "P" else image.convert("RGB").convert("L")
-            rows, columns = working_size(image.height, image.width)
+            rows, columns = size(image.height, image.width)
             small = flat.resize((columns, rows), Image.Resampling.BOX)
             frames = iter([np.asarray(small)])
             return Media(tags=_lower(tags), height=image.height, width=image.width, frames=frames)
@@ -114,17 +116,17 @@ def _picture(path: Path) -> Media:
         raise InputError(f"{path}: not readable as a picture ({error.__class__.__name__})") from None
 
 
-def _frame_folder(folder: Path, most: int) -> Media:
+def _frame_folder(folder: Path, most: int, size: Size) -> Media:
     names = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
     if not names:
         raise InputError(f"{folder}: holds {FRAME_FOLDER} and no pictures; give a folder that `talk` finished")
-    first = _picture(names[0])
+    first = _picture(names[0], size)
     tags = {"headstart_provenance": (folder / FRAME_FOLDER).read_text(errors="replace"), **first.tags}
     chosen = names[:: max(1, len(names) // most)]
 
     def frames() -> Iterator[np.ndarray]:
         for name in chosen:
-            picture = _picture(name)
+            picture = _picture(name, size)
             if (picture.height, picture.width) == (first.height, first.width):
                 yield from picture.frames
 
@@ -137,19 +139,3 @@ def _lower(tags: dict[str, str]) -> dict[str, str]:
 
 def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
-
-
-def read_statement(tags: dict[str, str]) -> dict[str, Any] | None:
-    """The statement among lower-case tags, ``None`` where there is none.
-
-    Raises:
-        ValueError: there is one, and it is damaged.
-    """
-    for key in ("headstart_provenance", "com.apple.quicktime.headstart_provenance", "description"):
-        text = tags.get(key, "")
-        if text.lstrip().startswith("{") and (key != "description" or '"synthetic"' in text):
-            value = json.loads(text)
-            if not isinstance(value, dict):
-                raise ValueError("not a JSON object")
-            return value
-    return None

@@ -1,0 +1,34 @@
+"""``headstart detect``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+
+from headstart.cli import output
+from headstart.cli.parser import Subparsers, call, command
+
+
+def add(commands: Subparsers) -> None:
+    """Its parser."""
+    text = "is it synthetic, whose avatar, how sure; exit status 0 marked, 3 not"
+    detect = command(commands, "detect", text, run, show, "headstart detect talking.mp4")
+    detect.add_argument("files", nargs="+", metavar="FILE", help="video, picture, sound, exported head or folder")
+
+
+def run(a: argparse.Namespace) -> dict[str, Any]:
+    """Read all marks."""
+    report = call("adapt.marking.detect:detect", a.files)
+    return {**report, "status": call("adapt.marking.detect:exit_status", report)}
+
+
+def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """A verdict a file, then its marks."""
+    for row in result["files"]:
+        verdict = "[yellow]synthetic[/yellow]" if row["synthetic"] else "unknown"
+        avatar = f", avatar {row['avatar']}" if row["avatar"] else ""
+        out.print(f"{row['file']}: {verdict}{avatar}", soft_wrap=True)
+        marks = [(mark["kind"], mark["state"], mark["detail"]) for mark in row["marks"]]
+        output.table(out, ("mark", "state", "detail"), marks)
