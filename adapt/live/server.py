@@ -26,6 +26,7 @@ from adapt.live import protocol
 from adapt.live.connection import Connection
 from adapt.live.follow import check_followed, first_state, keep_newest
 from adapt.live.speech import speech_command
+from adapt.marking.certificates import Credentials, load_credentials
 from configs import InputError, progress
 
 log = logging.getLogger("headstart")
@@ -86,7 +87,7 @@ def serve(
         raise InputError(f"--port {port}: expected 1 to 65535, or 0 for any free one")
     if sessions < 1:
         raise InputError(f"--sessions {sessions}: expected 1 or more")
-    command = speech_command(tts)
+    command, credentials = speech_command(tts), load_credentials()
     paths = _named(avatars)
     if follow:
         check_followed(paths)
@@ -95,7 +96,7 @@ def serve(
         opened = {name: load_avatar(path, device, prior=prior) for name, path in paths.items()}
     _remove_leftovers()
     with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-") as folder:
-        server = Server(opened, Path(folder), sessions, command, paths if follow else None, device)
+        server = Server(opened, Path(folder), sessions, command, paths if follow else None, device, credentials)
         return asyncio.run(server.run(port, ready or _announce, stop))
 
 
@@ -142,6 +143,7 @@ class Server:
     Args:
         avatars: by name; folder: for recordings; sessions: pages at once; tts: the program that speaks text.
         followed: folders by name, whose new states are shown; device: for these.
+        credentials: what recordings are signed with, if anything.
     """
 
     def __init__(
@@ -152,7 +154,9 @@ class Server:
         tts: list[str] | None,
         followed: Mapping[str, str | Path] | None = None,
         device: str = "auto",
+        credentials: Credentials | None = None,
     ) -> None:
+        self.credentials = credentials
         self.avatars, self.folder, self.sessions, self.tts = dict(avatars), folder, sessions, tts
         self.followed, self.device = followed, device
         self.token, self.port = secrets.token_urlsafe(18), 0
@@ -262,7 +266,9 @@ class Server:
                 await socket.send_str(json.dumps(message))
 
         following = self.followed is not None
-        connection = Connection(self.avatars, self.folder, self.tts, socket.send_bytes, tell, following)
+        connection = Connection(
+            self.avatars, self.folder, self.tts, socket.send_bytes, tell, following, self.credentials
+        )
         self.open[connection] = socket
         self.totals["sessions"] += 1
         showing = asyncio.create_task(_shown(connection, socket))
