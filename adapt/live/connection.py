@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from adapt.avatar.avatar import Avatar
 from adapt.live import protocol
 from adapt.live.engine import BACKGROUNDS, MOST_CONTROL, LiveFrame
+from adapt.live.follow import state_of
 from adapt.live.motion import MODES, MOST_PITCH, MOST_YAW
 from adapt.live.recording import LONGEST, Recording
 from adapt.live.session import LiveSession
 from adapt.live.speech import spoken
+from adapt.marking.certificates import Credentials
+from adapt.marking.finished import sign_talk
+from adapt.marking.marker import Marker
 from configs import InputError
 from shards.media.rates import FPS
 
+LABEL = "AI"  # burnt into every picture that leaves the server
 STATUS_EVERY = 1.0  # s
 COMPLAINTS_A_SECOND = 1.0
 MOST_RECORDINGS = 5  # files of one page that wait to be fetched
@@ -33,6 +40,8 @@ class Connection:
         avatars: by name; the first one is shown first.
         folder: where its recordings are put until they are fetched.
         tts: the program that speaks text, if there is one.
+        following: whether the avatars are still being adapted.
+        credentials: what recordings are signed with, if anything.
         send, tell: a binary message and a JSON message to the page.
 
     Attributes:
@@ -40,9 +49,18 @@ class Connection:
     """
 
     def __init__(
-        self, avatars: Mapping[str, Avatar], folder: Path, tts: list[str] | None, send: Send, tell: Tell
+        self,
+        avatars: Mapping[str, Avatar],
+        folder: Path,
+        tts: list[str] | None,
+        send: Send,
+        tell: Tell,
+        following: bool = False,
+        credentials: Credentials | None = None,
     ) -> None:
+        self.credentials = credentials
         self.avatars, self.folder, self.tts, self.send, self.tell = avatars, folder, tts, send, tell
+        self.following = following
         self.name = next(iter(avatars))
         self.session: LiveSession | None = None
         self.recording: Recording | None = None
@@ -52,6 +70,7 @@ class Connection:
         self._speaking: asyncio.Task[None] | None = None
         self._saved: list[Path] = []
         self._look: dict[str, Any] = {}
+        self._sign: Callable[[], None] | None = None
 
     async def run(self) -> None:
         """Show frames until the page goes away."""
@@ -66,6 +85,11 @@ class Connection:
         finally:
             self._close()
 
+    def renewed(self, name: str) -> None:
+        """Show the new state of an avatar."""
+        if name == self.name:
+            self._changing.set()
+
     def _wear(self, session: LiveSession) -> None:
         """Keep what was set before another avatar was chosen, as far as that one can."""
         for name, value in self._look.items():
@@ -74,8 +98,10 @@ class Connection:
 
     async def _show(self, session: LiveSession) -> None:
         told, frames, dropped = time.monotonic(), self.frames, self.dropped
-        before = 0
+        before, mark = 0, Marker(session.avatar.provenance("").avatar_sha256, label=LABEL)
         async for frame in session:
+            if frame.image is not None:
+                frame = replace(frame, image=mark(frame.image))
             await self.send(protocol.frame_message(frame))
             await self._record(frame)
             self.frames += 1
@@ -101,6 +127,7 @@ class Connection:
             "driver": str(session.stats()["driver"]),
             "delay": round(1000 * session.delay),
             "text": self.tts is not None,
+            "adaptation": state_of(session.avatar) if self.following else None,
             "statement": session.avatar.provenance("live").statement(),
         }
 
@@ -202,7 +229,12 @@ class Connection:
         elif self.recording is None and self.session is not None:
             avatar = self.session.avatar
             path = self.folder / f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 10**6:06d}.mp4"
-            self.recording = Recording(path, avatar.size, avatar.provenance("live session").tags())
+            provenance = avatar.provenance("live session")
+            provenance = replace(provenance, **Marker(provenance.avatar_sha256).fields())
+            self.recording = Recording(path, avatar.size, provenance.tags())
+            self._sign = None
+            if self.credentials is not None:
+                self._sign = functools.partial(sign_talk, path, self.credentials, avatar, provenance)
 
     async def _record(self, frame: LiveFrame) -> None:
         if self.recording is None:
@@ -216,9 +248,19 @@ class Connection:
         recording, self.recording = self.recording, None
         if recording is not None and await asyncio.to_thread(recording.close):
             self._saved.append(recording.path)
+            await self._signed()
             while len(self._saved) > MOST_RECORDINGS:
                 self._saved.pop(0).unlink(missing_ok=True)
             await self.tell({"type": "recorded", "name": recording.path.name})
+
+    async def _signed(self) -> None:
+        """Sign the finished recording; what hinders it is said, and the file is kept."""
+        if self._sign is None:
+            return
+        try:
+            await asyncio.to_thread(self._sign)
+        except InputError as error:
+            await self.complain(f"the recording is not signed: {error}")
 
     def _close(self) -> None:
         if self._speaking is not None:

@@ -24,7 +24,9 @@ from typing import Any
 from adapt.avatar.avatar import Avatar, load_avatar
 from adapt.live import protocol
 from adapt.live.connection import Connection
+from adapt.live.follow import check_followed, first_state, keep_newest
 from adapt.live.speech import speech_command
+from adapt.marking.certificates import Credentials, load_credentials
 from configs import InputError, progress
 
 log = logging.getLogger("headstart")
@@ -58,6 +60,7 @@ def serve(
     tts: str | None = None,
     device: str = "auto",
     prior: str | Path | None = None,
+    follow: bool = False,
     ready: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
 ) -> dict[str, Any]:
@@ -70,6 +73,7 @@ def serve(
         tts: a command that reads text on standard input and writes a sound file on standard output; espeak-ng by
             default, where it is installed.
         device, prior: as for ``talk``.
+        follow: the avatars are being adapted: wait for the first state and show each new one.
         ready: called with the page's address once it can be opened.
         stop: ends it when set, beside SIGINT and SIGTERM.
 
@@ -83,24 +87,30 @@ def serve(
         raise InputError(f"--port {port}: expected 1 to 65535, or 0 for any free one")
     if sessions < 1:
         raise InputError(f"--sessions {sessions}: expected 1 or more")
-    command = speech_command(tts)
-    opened = _opened(avatars, device, prior)
+    command, credentials = speech_command(tts), load_credentials()
+    paths = _named(avatars)
+    if follow:
+        check_followed(paths)
+        opened = {name: first_state(path, device) for name, path in paths.items()}
+    else:
+        opened = {name: load_avatar(path, device, prior=prior) for name, path in paths.items()}
     _remove_leftovers()
     with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-") as folder:
-        server = Server(opened, Path(folder), sessions, command)
+        server = Server(opened, Path(folder), sessions, command, paths if follow else None, device, credentials)
         return asyncio.run(server.run(port, ready or _announce, stop))
 
 
-def _opened(avatars: Sequence[str | Path], device: str, prior: str | Path | None) -> dict[str, Avatar]:
+def _named(avatars: Sequence[str | Path]) -> dict[str, str | Path]:
+    """Paths by the name that the page shows; equal names are numbered."""
     if not avatars:
         raise InputError("no avatar: give the folder of one")
-    found: dict[str, Avatar] = {}
+    found: dict[str, str | Path] = {}
     for path in avatars:
-        avatar = load_avatar(path, device, prior=prior)
-        name, count = avatar.name, 2
+        own = str(path).rstrip("/").rpartition("/")[2]
+        name, count = own, 2
         while name in found:
-            name, count = f"{avatar.name} ({count})", count + 1
-        found[name] = avatar
+            name, count = f"{own} ({count})", count + 1
+        found[name] = path
     return found
 
 
@@ -132,10 +142,23 @@ class Server:
 
     Args:
         avatars: by name; folder: for recordings; sessions: pages at once; tts: the program that speaks text.
+        followed: folders by name, whose new states are shown; device: for these.
+        credentials: what recordings are signed with, if anything.
     """
 
-    def __init__(self, avatars: Mapping[str, Avatar], folder: Path, sessions: int, tts: list[str] | None) -> None:
-        self.avatars, self.folder, self.sessions, self.tts = avatars, folder, sessions, tts
+    def __init__(
+        self,
+        avatars: Mapping[str, Avatar],
+        folder: Path,
+        sessions: int,
+        tts: list[str] | None,
+        followed: Mapping[str, str | Path] | None = None,
+        device: str = "auto",
+        credentials: Credentials | None = None,
+    ) -> None:
+        self.credentials = credentials
+        self.avatars, self.folder, self.sessions, self.tts = dict(avatars), folder, sessions, tts
+        self.followed, self.device = followed, device
         self.token, self.port = secrets.token_urlsafe(18), 0
         self.open: dict[Connection, Any] = {}
         self.totals = {"sessions": 0, "frames": 0, "dropped": 0, "refused": 0}
@@ -158,12 +181,26 @@ class Server:
             self.port = await _listen(web, runner, port)
             with _signals(ended):
                 ready(self.url)
-                await ended.wait()
+                await self._until(ended)
         finally:
             for socket in list(self.open.values()):
                 await socket.close(code=1001, message=b"the server ends")
             await runner.cleanup()
         return {"url": self.url, "seconds": round(time.monotonic() - begin, 1), **self.totals}
+
+    async def _until(self, ended: asyncio.Event) -> None:
+        """Wait for the end; meanwhile new states of followed avatars are opened."""
+        following = None
+        if self.followed is not None:
+            following = asyncio.create_task(keep_newest(self.followed, self.avatars, self.device, self._renewed))
+        await ended.wait()
+        if following is not None:
+            following.cancel()
+            await asyncio.wait([following])
+
+    def _renewed(self, name: str) -> None:
+        for connection in self.open:
+            connection.renewed(name)
 
     def _application(self, web: Any) -> Any:
         @web.middleware
@@ -228,7 +265,10 @@ class Server:
             with contextlib.suppress(ConnectionError, RuntimeError):
                 await socket.send_str(json.dumps(message))
 
-        connection = Connection(self.avatars, self.folder, self.tts, socket.send_bytes, tell)
+        following = self.followed is not None
+        connection = Connection(
+            self.avatars, self.folder, self.tts, socket.send_bytes, tell, following, self.credentials
+        )
         self.open[connection] = socket
         self.totals["sessions"] += 1
         showing = asyncio.create_task(_shown(connection, socket))

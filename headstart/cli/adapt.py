@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from configs import progress
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command
 
@@ -30,11 +37,50 @@ def add(commands: Subparsers) -> None:
     adapt.add_argument("--self-contained", action="store_true", help="store the prior's weights inside the avatar")
     adapt.add_argument("--device", default="auto")
     adapt.add_argument("--seed", type=int, default=0)
+    adapt.add_argument("--view", action="store_true", help="watch it in a browser, and talk to it when it is made")
     adapt.add_argument("--overwrite", action="store_true", help="replace what stands at --out")
 
 
 def run(a: argparse.Namespace) -> dict[str, Any]:
-    """Adapt."""
+    """Adapt; with ``--view`` a page beside it, until interrupted."""
+    with _viewer(a.out, a.device) if a.view else contextlib.nullcontext() as viewer:
+        result = _adapted(a)
+        if viewer is not None and viewer.poll() is None:
+            progress.say("the avatar is made; talk to it on the page, and end with Ctrl-C")
+            with contextlib.suppress(KeyboardInterrupt):
+                viewer.wait()
+    return result
+
+
+@contextlib.contextmanager
+def _viewer(avatar: str, device: str) -> Iterator[subprocess.Popen[str]]:
+    """The live page in a process of its own, which gives way to the adaptation; what it says is said here."""
+    command = [sys.executable, "-m", "headstart", "live", avatar, "--follow", "--port", "0", "--device", device]
+    give_way = _give_way if os.name == "posix" else None
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=give_way
+    )
+    saying = threading.Thread(target=_say_all, args=(process,), daemon=True)
+    saying.start()
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+        saying.join(5)
+
+
+def _say_all(process: subprocess.Popen[str]) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        progress.say(line.rstrip())
+
+
+def _give_way() -> None:
+    os.nice(10)
+
+
+def _adapted(a: argparse.Namespace) -> dict[str, Any]:
     return call(
         "adapt.job:adapt",
         a.video,

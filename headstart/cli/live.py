@@ -22,12 +22,13 @@ def add(commands: Subparsers) -> None:
         "--tts", metavar="COMMAND", help="reads text, writes a sound file (default: espeak-ng where it is installed)"
     )
     live.add_argument("--prior", metavar="URI", help="where the avatar's audio-expression prior is now, if it moved")
+    live.add_argument("--follow", action="store_true", help="the avatar is being adapted: show each new state of it")
     live.add_argument("--device", default="auto")
 
 
 def run(a: argparse.Namespace) -> dict[str, Any]:
     """Serve until interrupted."""
-    options = {name: getattr(a, name) for name in ("port", "sessions", "tts", "prior", "device")}
+    options = {name: getattr(a, name) for name in ("port", "sessions", "tts", "prior", "device", "follow")}
     return call("adapt.live.server:serve", a.avatars, **options)
 
 

@@ -181,6 +181,18 @@ def test_what_is_sent_is_seen_and_heard(avatar, tmp_path, world):
     assert all(picture.shape == (SIZE, SIZE, 3) for picture in pictures)
 
 
+def test_every_picture_that_leaves_the_server_carries_the_label(avatar, tmp_path):
+    async def look():
+        async with serving(avatar, tmp_path) as (server, client), connecting(server, client) as socket:
+            await socket.send_str('{"type":"set","background":"plain"}')
+            return [frame[5] for frame in await frames_of(socket, 12)][-1]
+
+    corner = asyncio.run(look())[: SIZE // 4, -SIZE // 4 :].astype(int)
+    # White letters on a dark plate, on plain grey ground.
+    assert corner.max() > 200
+    assert corner.min() < 70
+
+
 def test_one_page_too_many_is_told_that_it_is_busy(avatar, tmp_path):
     async def crowd():
         async with serving(avatar, tmp_path, sessions=2) as (server, client):
@@ -306,6 +318,7 @@ def test_a_recording_is_marked_in_step_and_gone_once_fetched(avatar, tmp_path, w
     assert statement is not None
     assert statement["synthetic"] is True
     assert statement["avatar"] == "ada"
+    assert statement["watermark"]
     frames, heard = len(list(read_frames(video))), read_audio(video)
     assert 40 <= frames <= 70
     assert abs(len(heard) / 640 - frames) <= 2

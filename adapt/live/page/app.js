@@ -42,6 +42,7 @@ const messages = {
     element("statement").textContent = hello.statement;
     element("driver").textContent = `Speaks by ${hello.driver}; it needs ${hello.delay} ms of sound for a frame.`;
     element("text").hidden = !hello.text;
+    adaptation(hello.adaptation);
   },
   status(status) {
     dropped += status.dropped;
@@ -64,6 +65,21 @@ const messages = {
     recording(false);
   },
 };
+
+// How far an adaptation is, and the PSNR of the face on frames that no step sees.
+function adaptation(state) {
+  element("adaptation").hidden = !state;
+  if (!state) return;
+  const points = state.psnr_face ?? [], last = points.at(-1);
+  const way = state.complete ? "adapted" : "being adapted";
+  element("adaptation").querySelector("figcaption").textContent =
+    `${way}: ${Math.round(state.seconds)} s, ${state.iterations} steps, budget ${state.budget}`
+    + (last ? `; face ${last[1].toFixed(2)} dB` : "");
+  const low = Math.min(...points.map((point) => point[1])), high = Math.max(...points.map((point) => point[1]));
+  const line = points.map(([seconds, value]) =>
+    `${(300 * seconds / Math.max(last[0], 1e-3)).toFixed(1)},${(85 - 80 * (value - low) / Math.max(high - low, 1e-3)).toFixed(1)}`);
+  element("adaptation").querySelector("polyline").setAttribute("points", line.join(" "));
+}
 
 function message(object) { messages[object.type]?.(object); }
 
