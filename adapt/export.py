@@ -19,7 +19,7 @@ from adapt.avatar.export.sequence import write_frames
 from adapt.outputs import claim
 from adapt.talk.options import check_sound, parse_controls
 from adapt.talk.poses import ClipPoses, FixedPose, GeneratedPoses, PoseSource, still_pose
-from adapt.talk.talker import Talker
+from adapt.talk.talker import Motion, Talker
 from cluster.storage.staging import staged
 from configs import InputError
 from heads.geometry.rotation import euler_to_rotation
@@ -78,7 +78,7 @@ def export(
     out = claim(out, overwrite=overwrite and not as_frames)
     if audio is not None:
         check_sound(audio)
-    opened = load_avatar(avatar, device, prior=prior)
+    opened = load_avatar(avatar, device, prior=prior, speaks=audio is not None)
     given = parse_controls(controls)
     turn = _turn(yaw, pitch, roll)
     record = _record(opened, audio)
@@ -221,11 +221,9 @@ class SpeakingHead(Talker):
         self.place = translation[still_pose(rotation, translation)]
 
     @torch.no_grad()
-    def _render(self, count: int) -> list[Cloud]:  # type: ignore[override]
-        drive = self._next_drive(count).to(self.avatar.device)
-        self._source = self._source[count:]
-        self.frames += count
-        return [self._cloud(drive.pick([i])) for i in range(count)]
+    def _render(self, motion: Motion) -> list[Cloud]:  # type: ignore[override]
+        drive = motion.drive.to(self.avatar.device)
+        return [self._cloud(drive.pick([i])) for i in range(len(drive))]
 
     def _cloud(self, drive: HeadInputs) -> Cloud:
         cloud = Cloud.of_head(self.avatar.model.gaussians(drive))

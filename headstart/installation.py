@@ -230,7 +230,9 @@ def check_mlflow() -> Check:
         return Check(name="mlflow", ok=False, detail=f"{found}; nobody answers at {uri}", fix=fix)
     waiting = spool.waiting()
     detail = f"{found}; registry at {uri}" + (f"; {len(waiting)} trainings have metrics to send" if waiting else "")
-    return Check(name="mlflow", ok=True, detail=detail, fix="python -m cluster.spool sends them" if waiting else "")
+    return Check(
+        name="mlflow", ok=True, detail=detail, fix="python -m cluster.registry.spool sends them" if waiting else ""
+    )
 
 
 # ------------------------------------------------------------------------------------------------ looking

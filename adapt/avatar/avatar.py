@@ -139,32 +139,36 @@ class Avatar:
 # --- opening --------------------------------------------------------------------------------------------------------
 
 
-def load_avatar(path: str | Path, device: str = "auto", *, prior: str | Path | None = None) -> Avatar:
+def load_avatar(
+    path: str | Path, device: str = "auto", *, prior: str | Path | None = None, speaks: bool = True
+) -> Avatar:
     """Open an avatar folder, every file checked against its hash.
 
     Args:
         path: the folder, or the ``s3://`` URL of a published one, which is copied for as long as the avatar is in use.
         device: ``auto``, ``cpu``, ``cuda``.
         prior: where its audio-expression prior is now, if not where it was when the avatar was made.
+        speaks: False where its own voice is not wanted: its prior need not be there, and loudness drives it.
 
     Raises:
         InputError: missing or altered files, another rig, a prior that is gone or another one, no such device.
     """
     place = pick_device(device)
     if not is_remote(path):
-        return _load_folder(Path(str(path)), place, prior)
+        return _load_folder(Path(str(path)), place, prior, speaks)
     with Stage() as stage:
-        avatar = _load_folder(stage.fetch(path), place, prior)
+        avatar = _load_folder(stage.fetch(path), place, prior, speaks)
         stage.hold_for(avatar)
     return avatar
 
 
-def _load_folder(path: Path, place: torch.device, prior: str | Path | None) -> Avatar:
+def _load_folder(path: Path, place: torch.device, prior: str | Path | None, speaks: bool) -> Avatar:
     document, tensors = folder.read_folder(path)
     model, rig = restore_model(document, tensors, place, path)
     model.eval().requires_grad_(False)
     track = {name: value.float().numpy() for name, value in _with_prefix(tensors, "track.").items()}
-    driver = _restore_driver(document, tensors, rig, path, prior)
+    restored = _restore_driver(document, tensors, rig, path, prior) if speaks else None
+    driver = restored or loudness_driver(rig, track["expression"])
     return Avatar(path.name, document, model, rig, track, driver, place, path)
 
 

@@ -18,6 +18,7 @@ from adapt.evaluate.drives import audio_drive, track_drive
 from adapt.evaluate.measures.base import Tools
 from adapt.evaluate.measures.registry import columns
 from adapt.evaluate.scoring import Scorer
+from adapt.evaluate.tools import sync_features
 from adapt.marking.marker import Marker
 from configs import InputError, progress
 from shards.features import open_feature
@@ -119,8 +120,9 @@ def _drive_scores(
             for real, picture in zip(reals, rendered):
                 if writer is not None:
                     writer.write(np.concatenate([real, (picture * 255 + 0.5).astype(np.uint8)], 1))
-    features = clip.features() if clip.has_sound else "the clip has no sound"
-    sound = clip.audio if clip.has_sound else features
+    silent = "the clip has no sound"
+    features = sync_features(tools.sync, clip.audio, len(clip)) if clip.has_sound else silent
+    sound = clip.audio if clip.has_sound else silent
     scores = scorer.result(features, sound)
     if name == "track" and avatar.model.uses_audio:
         scores["note"] = "this recipe is driven by sound: the track drive gives it the test sound, eyelids and pose"

@@ -13,10 +13,10 @@ from adapt.avatar.provenance import Provenance
 from adapt.evaluate.avatars import BATCH, MASKS
 from adapt.evaluate.measures.base import Tools
 from adapt.evaluate.scoring import Scorer
+from adapt.evaluate.tools import sync_features
 from configs import InputError
 from configs.machine import commit, device_name
 from heads.masks import region_masks
-from shards.features import extract_features
 from shards.media.decode import read_frames
 from shards.media.encode import VideoWriter
 from shards.media.probe import video_info
@@ -56,7 +56,7 @@ def evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) -
                 writer.write(np.concatenate([real, picture], 1))
     if not count:
         raise InputError(f"{frames}: holds no frames to score")
-    scores = scorer.result(*_external_sound(against, count))
+    scores = scorer.result(*_external_sound(against, count, tools))
     return {
         "drives": {"external": scores},
         "fps": None,
@@ -99,12 +99,9 @@ def _face_masks(landmarks: np.ndarray, shape: tuple[int, ...]) -> dict[str, np.n
     return region_masks(landmarks, shape[1], shape[2], MASKS)
 
 
-def _external_sound(video: Path, count: int) -> tuple[np.ndarray, np.ndarray] | tuple[str, str]:
-    """Log-mel rows and sound of the first ``count`` frames, or why there are none."""
+def _external_sound(video: Path, count: int, tools: Tools) -> tuple[np.ndarray | str, np.ndarray | str]:
+    """The sync expert's feature rows and the sound of the first ``count`` frames, or why there are none."""
     if not video_info(video).has_audio:
         return ("the true video has no sound",) * 2
     sound = read_audio(video)
-    rows = extract_features("logmel", sound)
-    return np.pad(rows, ((0, max(0, count - len(rows))), (0, 0)), mode="edge")[:count], sound[
-        : count * SAMPLES_PER_FRAME
-    ]
+    return sync_features(tools.sync, sound, count), sound[: count * SAMPLES_PER_FRAME]

@@ -16,6 +16,7 @@ from configs import InputError
 from pretrain import load_prior
 from pretrain.sync_expert.syncnet import SyncNet
 from shards import tracking
+from shards.features import open_feature
 
 
 def open_tools(lpips: str | None = None, sync: str | Path | None = None, syncnet: str | Path | None = None) -> Tools:
@@ -25,6 +26,24 @@ def open_tools(lpips: str | None = None, sync: str | Path | None = None, syncnet
         InputError: given weights that cannot be used.
     """
     return Tools(tracking.detect_landmarks, _open_lpips(lpips), open_sync(sync), _open_syncnet(syncnet))
+
+
+def sync_features(expert: Any | str, sound: np.ndarray, count: int) -> np.ndarray | str:
+    """Rows ``[count, C]`` of the audio feature that the expert was trained on; its sentence where there is no expert.
+
+    Args:
+        sound: ``[N]`` at 16 kHz, from the first of ``count`` frames on; the last row is repeated where it ends early.
+
+    Raises:
+        InputError: the feature's weights are not here.
+    """
+    if isinstance(expert, str):
+        return expert
+    info = getattr(expert, "info", {})
+    rows = open_feature(info.get("features") or "logmel").extract(sound)
+    if not len(rows):
+        return "the sound is shorter than a frame"
+    return np.pad(rows, ((0, max(0, count - len(rows))), (0, 0)), mode="edge")[:count]
 
 
 def _open_lpips(weights: str | None) -> Callable[[np.ndarray, np.ndarray], float] | str:

@@ -95,7 +95,7 @@ def talk(
     check_sound(audio)
     credentials = load_credentials(*(sign or ()))
     weights = None if blendshapes is None else read_blendshapes(blendshapes)
-    opened = load_avatar(avatar, device, prior=prior)
+    opened = load_avatar(avatar, device, prior=prior, speaks=weights is None)
     if weights is not None:
         if style is not None:
             raise InputError("--blendshapes and --style contradict each other: weights have no speaking style")

@@ -9,14 +9,16 @@ from rich.console import Console
 
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command
+from pretrain.names import prior_names
 
 
 def add(commands: Subparsers) -> None:
     """Its parser."""
-    text = "train a prior: audio-expression, expression-visual or sync-expert"
+    names = prior_names()
+    text = f"train a prior: {', '.join(names[:-1])} or {names[-1]}"
     example = "headstart pretrain audio-expression --data corpus --config base steps=20000"
     pretrain = command(commands, "pretrain", text, run, show, example)
-    pretrain.add_argument("prior", metavar="PRIOR", help="audio-expression | expression-visual | sync-expert")
+    pretrain.add_argument("prior", metavar="PRIOR", help=" | ".join(names))
     pretrain.add_argument("--data", required=True, metavar="DATASET")
     pretrain.add_argument(
         "--config", metavar="FILE", help="YAML file or shipped size: tiny, base, large (default: tiny)"
@@ -66,11 +68,20 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
             "waiting for data": f"{100 * result['wait_share']:.1f} % of the time",
             "memory": f"{result['peak_memory_mb']:.0f} MB at the peak",
             "run": result["run"],
-            "registered": f"models:/{registered['name']}/{registered['version']}" if registered else "not yet",
+            "registered": _registered(registered),
+            "not champion": (registered or {}).get("misfit"),
         },
     )
     rows = [(name, value) for name, value in result["validation"].items() if isinstance(value, float)]
     output.table(out, ("on people it never saw", "value"), rows)
-    if registered:
-        name = f"{registered['name']}/{registered['version']}"
-        output.next_step(out, f"headstart priors promote {name} --alias champion")
+    if registered is None or registered["version"] is None:
+        output.next_step(out, f"headstart priors register {result['run']}   (when the registry is there again)")
+    elif not registered.get("champion"):
+        output.next_step(out, f"headstart priors promote {registered['name']}/{registered['version']} --alias champion")
+
+
+def _registered(registered: dict[str, Any] | None) -> str:
+    if registered is None or registered["version"] is None:
+        return "not yet"
+    champion = " @champion" if registered.get("champion") else ""
+    return f"models:/{registered['name']}/{registered['version']}{champion}"

@@ -198,3 +198,14 @@ def test_the_page_names_measures_in_the_table_of_ablations_and_says_each_absence
     assert reasons_of(drives) == {"LPIPS": "no weights"}
     drives["audio"]["null_reasons"] = {"lpips": "no weights", "lmd": "no face"}
     assert reasons_of(drives) == {"LPIPS": "no weights", "LMD (audio)": "no face"}
+
+
+def test_the_sync_expert_gets_the_feature_that_it_was_trained_on():
+    from types import SimpleNamespace
+
+    from adapt.evaluate.tools import sync_features
+
+    sound = np.zeros(10 * 640, np.float32)
+    expert = SimpleNamespace(info={"features": {"name": "logmel", "size": 160, "weights": None}})
+    assert sync_features(expert, sound, 12).shape == (12, 160)
+    assert sync_features("no expert", sound, 12) == "no expert"
