@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from adapt.drivers.base import Expressions, Stream, WindowStream
+from shards.media.rates import FPS
 
 NAMES = ("mean", "spread", "weight", "bias")  # of the tensors that an avatar keeps
 # Candidates for the penalty of a ridge regression; the largest leaves nothing but the mean.
@@ -47,6 +48,8 @@ class RidgeDriver:
     ) -> None:
         self.mean, self.spread, self.weight, self.bias, self.quick = mean, spread, weight, bias, quick
         self.lookahead = len(weight) // len(mean) - PAST - 1
+        if self.lookahead != AHEAD:
+            self.name = f"ridge regression on the person's own clip, {1000 * self.lookahead // FPS} ms ahead"
 
     @classmethod
     def fit(cls, features: np.ndarray, expression: np.ndarray) -> RidgeDriver:

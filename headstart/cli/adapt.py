@@ -73,7 +73,8 @@ def _viewer(avatar: str, device: str) -> Iterator[subprocess.Popen[str]]:
 def _say_all(process: subprocess.Popen[str]) -> None:
     assert process.stderr is not None
     for line in process.stderr:
-        progress.say(line.rstrip())
+        if not line.startswith("stop with"):  # Ctrl-C would end the adaptation, too
+            progress.say(line.rstrip())
 
 
 def _give_way() -> None:

@@ -103,7 +103,7 @@ def test_the_viewer_beside_an_adaptation_says_its_address_and_ends_with_it(state
     with progress.listen(Listener()), command._viewer(str(tmp_path / "me"), "cpu") as viewer:
         replace(tmp_path / "me", states[0])
         for _ in range(600):
-            if any(line.startswith("stop with") for line in said):
+            if any(line.startswith("open http") for line in said):
                 break
             time.sleep(0.1)
         assert viewer.poll() is None

@@ -26,6 +26,8 @@ from adapt.live import protocol
 from adapt.live.connection import Connection
 from adapt.live.server import TEMPORARY, Server, _remove_leftovers, serve
 from adapt.live.speech import LONGEST_TEXT, speech_command, spoken
+from adapt.marking.certificates import load_credentials, sign_init
+from adapt.marking.sign import available, read_manifest
 from configs import InputError
 from shards.media.decode import read_frames
 from shards.media.probe import video_info
@@ -55,9 +57,10 @@ def avatar(folder):
 
 
 @contextlib.asynccontextmanager
-async def serving(avatar, place, sessions=1, tts=None, names=("ada",)):
+async def serving(avatar, place, sessions=1, tts=None, names=("ada",), credentials=None):
     """A server and a client of it."""
-    server, stop, url = Server(dict.fromkeys(names, avatar), place, sessions, tts), asyncio.Event(), []
+    server = Server(dict.fromkeys(names, avatar), place, sessions, tts, credentials=credentials)
+    stop, url = asyncio.Event(), []
     task = asyncio.create_task(server.run(0, url.append, stop))
     while not url:
         await asyncio.sleep(0.01)
@@ -323,6 +326,28 @@ def test_a_recording_is_marked_in_step_and_gone_once_fetched(avatar, tmp_path, w
     assert 40 <= frames <= 70
     assert abs(len(heard) / 640 - frames) <= 2
     assert np.abs(heard).max() > 0.1
+
+
+@pytest.mark.skipif(not available(), reason="c2pa-python is not installed (extra sign)")
+def test_a_recording_is_signed_where_there_is_a_certificate(avatar, tmp_path):
+    signer = sign_init(tmp_path / "signer")
+    credentials = load_credentials(signer["certificate"], signer["key"])
+    place = tmp_path / "recordings"
+    place.mkdir()
+
+    async def record():
+        async with serving(avatar, place, credentials=credentials) as (server, client), connecting(server, client) as s:
+            await told(s, "hello")
+            await s.send_str('{"type":"record","on":true}')
+            await frames_of(s, 10)
+            await s.send_str('{"type":"record","on":false}')
+            name = (await told(s, "recorded"))["name"]
+            async with client.get(f"{server.url}recordings/{name}") as answer:
+                return await answer.read()
+
+    (tmp_path / "signed.mp4").write_bytes(asyncio.run(record()))
+    assert read_manifest(tmp_path / "signed.mp4") is not None
+    assert list(place.iterdir()) == []
 
 
 def test_a_closed_tab_leaves_no_session_and_no_file(avatar, tmp_path):

@@ -93,14 +93,15 @@ export class Player {
 
 // Part of the picture itself: whoever sees the head sees that it is not a person.
 function label(pen, size) {
-  const high = Math.round(size * 0.075), text = "AI · synthetic";
-  pen.font = `700 ${Math.round(high * 0.62)}px system-ui, sans-serif`;
-  const wide = pen.measureText(text).width + high;
-  pen.fillStyle = "rgba(0, 0, 0, 0.72)";
-  pen.fillRect(size - wide - high / 3, high / 3, wide, high);
+  // Over the smaller label that is burnt into the pictures themselves.
+  const high = Math.round(size * 0.092), margin = Math.round(size * 0.025), text = "AI · synthetic";
+  pen.font = `700 ${Math.round(high * 0.56)}px system-ui, sans-serif`;
+  const wide = pen.measureText(text).width + high, left = size - wide - margin;
+  pen.fillStyle = "#000";
+  pen.fillRect(left, margin, wide, high);
   pen.fillStyle = "#ffb020";
   pen.textBaseline = "middle";
-  pen.fillText(text, size - wide - high / 3 + high / 2, high / 3 + high / 2 + 1);
+  pen.fillText(text, left + high / 2, margin + high / 2 + 1);
 }
 
 export function remember(values, value) {
