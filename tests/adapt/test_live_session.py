@@ -270,6 +270,39 @@ def test_not_a_number_is_silence_and_no_fault(avatar):
     assert all(np.isfinite(frame.sound).all() for frame in asyncio.run(live()))
 
 
+@pytest.mark.parametrize(("patience", "whole"), [(5.0, True), (0.05, False)])
+def test_a_stuttering_network_loses_no_sound(avatar, sound, monkeypatch, patience, whole):
+    monkeypatch.setattr("adapt.live.session.PATIENCE", patience)
+    speech = 0.1 + 0.2 * np.abs(sound[: 640 * 20])
+
+    async def live():
+        async with LiveSession(avatar) as session:
+            for at in range(0, len(speech), 3200):
+                session.push(speech[at : at + 3200])
+                await asyncio.sleep(0.25)
+            monkeypatch.setattr("adapt.live.session.PATIENCE", 0.05)
+            return await some(session, 24)
+
+    heard = np.concatenate([frame.sound for frame in asyncio.run(live())])
+    voiced = np.flatnonzero(heard)
+    assert np.array_equal(heard[voiced], speech[: len(voiced)])
+    gaps = voiced[-1] - voiced[0] + 1 - len(voiced)
+    assert (gaps == 0) == whole
+
+
+def test_a_machine_that_slept_does_not_catch_up_what_nobody_saw(avatar):
+    async def live():
+        async with LiveSession(avatar) as session:
+            await some(session, 3)
+            session._due -= 3600
+            frames = await some(session, 3)
+            await asyncio.sleep(0.5)
+            return frames[-1].number, session._engine.talker.frames
+
+    before, after = asyncio.run(live())
+    assert after - before < 45
+
+
 def test_the_agent_of_the_documentation_speaks_is_interrupted_and_ends(avatar, sound):
     page = (Path(__file__).parents[2] / "docs" / "live.md").read_text()
     space: dict = {}
