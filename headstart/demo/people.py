@@ -11,7 +11,6 @@ import numpy as np
 from adapt.avatar.provenance import Provenance
 from adapt.evaluate.evaluate import evaluate
 from adapt.job import adapt
-from adapt.marking.marker import Marker
 from adapt.talk.talk import talk
 from cluster.registry.registry import resolve
 from headstart.demo.cast import HeldOutPerson
@@ -79,13 +78,15 @@ def _speak(person: HeldOutPerson, avatar: str, target: Path) -> dict[str, Any]:
 
 
 def _side_by_side(left: Path, right: Path, target: Path) -> None:
-    """Two videos in one, with the sound and the provenance of the right one, as long as the right one."""
+    """Two videos in one, with the sound and the provenance of the right one, as long as the right one.
+
+    The right one carries its watermark already.
+    """
 
     size = video_info(right).width
     tags = Provenance.make(avatar=right.stem, recipe="demo side by side: the right half is synthetic")
     still, frames = None, read_frames(left, size=size)
-    marker = Marker("")
-    with VideoWriter(target, 2 * size, size, mark=marker, tags=tags.tags(), sound=right) as writer:
+    with VideoWriter(target, 2 * size, size, tags=tags.tags(), sound=right) as writer:
         for picture in read_frames(right):
             still = next(frames, still)  # the true video may be a frame shorter
             writer.write(np.concatenate([still, picture], 1))
