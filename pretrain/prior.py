@@ -101,10 +101,11 @@ class Prior(ABC):
     def source(cls, config: str | Path | Mapping[str, Any] | None) -> str | Path | Mapping[str, Any]:
         """What :func:`configs.load_config` reads for a user's choice: a mapping, a file, a size such as ``base``.
 
-        ``None`` means ``tiny``. A size is a file of :attr:`configs`.
+        ``None`` means ``tiny``. A size is a file of :attr:`configs`, given by its bare name.
         """
-        if config is None or (isinstance(config, str) and config in ("tiny", "base", "large")):
-            return str(Path(cls.configs) / f"{config or 'tiny'}.yaml")
+        config = "tiny" if config is None else config
+        if isinstance(config, str) and config.replace("-", "").isalnum() and not Path(config).exists():
+            return str(Path(cls.configs) / f"{config}.yaml")
         return config
 
 

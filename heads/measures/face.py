@@ -126,10 +126,14 @@ def _points(rig: Rig, values: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LipMotion:
-    """Lip vertices ``[T, L, 3]`` of a sequence and the mouth opening ``[T]``, both in rig units."""
+    """Lip vertices ``[T, L, 3]`` of a sequence and the mouth opening ``[T]``, both in rig units.
+
+    ``gap`` ``[T]``: as :func:`lip_gap`, in eye distances.
+    """
 
     lips: np.ndarray
     opening: np.ndarray
+    gap: np.ndarray
 
 
 @torch.no_grad()
@@ -139,7 +143,7 @@ def lip_motion(rig: Rig, identity: np.ndarray, expression: np.ndarray, block: in
     Args:
         identity: ``[K_id]``; expression: ``[T, K]``.
     """
-    lips, opening = [], []
+    lips, opening, gap = [], [], []
     person = torch.tensor(identity)[None]
     for start in range(0, len(expression), block):
         part = torch.tensor(expression[start : start + block])
@@ -147,7 +151,8 @@ def lip_motion(rig: Rig, identity: np.ndarray, expression: np.ndarray, block: in
         points = rig.landmarks(vertices)
         lips.append(points[:, list(facemesh.LIPS)].numpy())
         opening.append(mouth_opening(points).numpy())
-    return LipMotion(np.concatenate(lips), np.concatenate(opening))
+        gap.append(lip_gap(points).numpy())
+    return LipMotion(np.concatenate(lips), np.concatenate(opening), np.concatenate(gap))
 
 
 @torch.no_grad()

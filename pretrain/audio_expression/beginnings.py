@@ -94,7 +94,7 @@ def _fit_linear(model: ExpressionModel, linear: LinearPart, runs: Runs, importan
     def inputs(run: sequences.Sequence) -> np.ndarray:
         return normalise_utterance(run.features, config.scale) / std
 
-    columns = principal_columns((inputs(run) for run in runs), centre=config.centre)
+    columns = principal_columns((inputs(run) for run in runs), config.linear_columns, centre=config.centre)
     fit = RidgeFit(context=config.linear_context, centre=config.centre, projection=columns)
     for run in runs:
         fit.add(run.identity, inputs(run), _targets(model, run))

@@ -85,6 +85,7 @@ class AudioExpressionConfig(PretrainConfig):
     )
     memory: int = 250  # frames of that mean and spread when sampling
     linear_context: int = 5  # frames to each side that the linear part uses; 0 leaves it out
+    linear_columns: int = 48  # of the features' principal directions that it uses
     unreliable: list[str] = field(default_factory=list)  # clips whose sound and lips are not known to agree
     model: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -103,6 +104,8 @@ class AudioExpressionConfig(PretrainConfig):
             raise InputError(f"window is {self.window} frames, expected 8 to 50: a segment holds at most 50")
         if self.scale and not self.centre:
             raise InputError("scale is true and centre is false; a spread is taken around the mean, so set centre=true")
+        if self.linear_columns < 1:
+            raise InputError(f"linear_columns is {self.linear_columns}, expected one or more")
         if self.memory < self.window:
             raise InputError(f"memory is {self.memory} frames, expected at least the window ({self.window})")
         if not 0 < self.overlap <= self.window // 2:

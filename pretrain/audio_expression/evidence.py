@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from heads.measures.closure import closure_f1
 from heads.measures.face import LipMotion, component_importance, lip_error, lip_motion
 from heads.rig import Rig
 from pretrain.audio_expression.inference import AudioExpressionPrior
@@ -20,15 +21,14 @@ LEAST_FRAMES = 60  # a correlation of fewer frames says nothing
 STYLE_SHARE = 1 / 3  # of a clip is given to find_style; the rest is scored
 
 
-def fit_baseline(train: Runs, context: int, rig: Rig, scale: bool = False) -> np.ndarray:
+def fit_baseline(train: Runs, context: int, rig: Rig, scale: bool = False, columns: int = 48) -> np.ndarray:
     """The ridge regression (D, C, 2·context+1) from features to expression, fitted on the training people.
 
-    As strong as we can make it: its features are normalised as the prior's are, and its penalty is the one with the
-    least error of the lips on training people left out.
+    As strong as we can make it: its features are normalised and reduced to as many principal ``columns`` as the
+    prior's are, and its penalty is the one with the least error of the lips on training people left out.
     """
-    fit = RidgeFit(
-        context=context, projection=principal_columns(normalise_utterance(run.features, scale) for run in train)
-    )
+    rows = (normalise_utterance(run.features, scale) for run in train)
+    fit = RidgeFit(context=context, projection=principal_columns(rows, columns))
     for run in train:
         fit.add(run.identity, normalise_utterance(run.features, scale), run.track["expression"])
     components = len(next(iter(fit.people.values()))[2])
@@ -38,7 +38,7 @@ def fit_baseline(train: Runs, context: int, rig: Rig, scale: bool = False) -> np
 def collect(prior: AudioExpressionPrior, train: Runs, held: Runs, ridge_context: int, rig: Rig) -> Evidence:
     """Score every held-out clip; ``train`` is gone through several times, ``held`` once."""
     rows = []
-    ridge = fit_baseline(train, ridge_context, rig, prior.config.scale)
+    ridge = fit_baseline(train, ridge_context, rig, prior.config.scale, prior.config.linear_columns)
     mean_face = _mean_face(train)
     for sequence in held:
         if len(sequence) >= LEAST_FRAMES:
@@ -50,7 +50,8 @@ NOTES = [
     "r: correlation of the mouth opening (inner lip gap) with the tracked one; lip error: mean distance of lip vertices",
     "in rig units (1 = eye distance, about 63 mm). The person's resting face is unknown to all of them except in the columns",
     "'own', where the first third of the clip is given: to the prior as its style, to the others as that part's mean face;",
-    "they are scored on the rest. 'sampled' is one draw of the sampler, the other prior columns its one-step mean.",
+    "they are scored on the rest. 'closure f1': lips together within one frame of the tracked ones, where these close at",
+    "all. 'sampled' is one draw of the sampler, the other prior columns its one-step mean.",
 ]
 
 
@@ -85,7 +86,7 @@ def score(
 
 def _own(
     prior: AudioExpressionPrior, sequence: Sequence, linear: np.ndarray, real: LipMotion, rig: Rig
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """The same when the first part of the clip is known: the prior's found style against that part's mean face."""
     cut = int(len(sequence) * STYLE_SHARE)
     known = {
@@ -98,10 +99,11 @@ def _own(
         "ridge": linear - linear[:cut].mean(0) + rest,
         "mean": np.broadcast_to(rest, linear.shape),
     }
-    result = {}
+    result: dict[str, float | None] = {}
     for name, guess in guesses.items():
         lips = lip_motion(rig, sequence.track["identity"], np.ascontiguousarray(guess[cut:]))
         result[f"own lip error {name}"] = lip_error(lips.lips, real.lips[cut:])
+        result[f"own closure f1 {name}"] = closure_f1(lips.gap, real.gap[cut:])
     return result
 
 

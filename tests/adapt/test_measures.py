@@ -10,11 +10,11 @@ from adapt.evaluate.measures.action_units import action_unit_error
 from adapt.evaluate.measures.flip import flip_map
 from adapt.evaluate.measures.jitter import jitter
 from adapt.evaluate.measures.lmd import lmd
-from adapt.evaluate.measures.mouth import closure_f1, closures
 from adapt.evaluate.measures.psnr import Psnr
 from adapt.evaluate.measures.registry import columns, measures
 from adapt.evaluate.measures.seam import seam_error
 from adapt.evaluate.measures.ssim import ssim_map
+from heads.measures.closure import closure_f1, closures
 from heads.measures.face import lip_gap
 from heads.measures.image import psnr
 from heads.rig.facemesh import EYE_CORNERS, LIPS, LOWER_UNITS, UPPER_UNITS

@@ -1,0 +1,37 @@
+"""Closures: do lips meet when the real lips do."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Lips count as together below this gap of the inner lips over the eye distance: pressed lips measure 0.005 to 0.02
+# with FaceMesh, parted ones 0.03 and more. Guess from a few clips.
+TOGETHER = 0.02
+# A closure is met when the rendered lips are together within so many frames of it.
+TOLERANCE = 1
+
+
+def closures(gap: np.ndarray) -> list[tuple[int, int]]:
+    """Runs of frames ``(first, end)`` in which the lips are together; ``gap`` ``[T]`` as :func:`heads.measures.face.lip_gap`."""
+    closed = np.concatenate([[False], gap < TOGETHER, [False]])
+    edges = np.flatnonzero(closed[1:] != closed[:-1])
+    return [(int(first), int(end)) for first, end in zip(edges[::2], edges[1::2])]
+
+
+def closure_f1(rendered: np.ndarray, real: np.ndarray) -> float | None:
+    """F1 of closures: real ones that the rendered lips meet, rendered ones that the real lips have.
+
+    Returns:
+        ``None`` when the real lips never close.
+    """
+    true, found = closures(real), closures(rendered)
+    if not true:
+        return None
+    recall = _met(true, rendered < TOGETHER)
+    precision = _met(found, real < TOGETHER) if found else 0.0
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _met(runs: list[tuple[int, int]], closed: np.ndarray) -> float:
+    """Share of runs beside which, within the tolerance, the other lips are together."""
+    return float(np.mean([closed[max(0, first - TOLERANCE) : end + TOLERANCE].any() for first, end in runs]))
