@@ -69,7 +69,7 @@ def main() -> None:
         rows += grouped(regression.name, found)
         counted = f"{len(found)} clips of {len({f['identity'] for f in found})} people"
         if regression is REGRESSIONS[0]:
-            rows = grouped("mean face", [{k: v for k, v in f["mean face"].items()} for f in found]) + rows
+            rows = grouped("mean face", [f["mean face"] for f in found]) + rows
     notes = f"{counted}, {FOLDS} folds over people; means over clips; r at the same frame"
     write("speech", rows, notes, command=shlex.join(["speech", *sys.argv[1:]]))
 

@@ -89,7 +89,8 @@ def _weigh(objective: SequenceObjective, rig: Rig) -> None:
 
 
 def _fit_linear(model: ExpressionModel, linear: LinearPart, runs: Runs, importance: np.ndarray) -> None:
-    std, config = model.feature_std.numpy(), model.config
+    config, feature_std = model.config, model.feature_std.numpy()
+    std = feature_std if config.linear_unit_columns else np.ones_like(feature_std)
 
     def inputs(run: sequences.Sequence) -> np.ndarray:
         return normalise_utterance(run.features, config.scale) / std
