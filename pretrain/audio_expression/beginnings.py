@@ -100,5 +100,7 @@ def _fit_linear(model: ExpressionModel, linear: LinearPart, runs: Runs, importan
     for run in runs:
         fit.add(run.identity, inputs(run), _targets(model, run))
     weight, unexplained = fit.solve(importance=importance)
+    # The model divides its features by their spread whatever the regression was fitted on.
+    weight = weight * (feature_std / std)[:, None]
     linear.weight.copy_(torch.from_numpy(weight))
     model.denoiser.spread.copy_(torch.from_numpy(unexplained).clamp(*SPREAD))
