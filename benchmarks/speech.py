@@ -8,7 +8,8 @@ units) and the lips are the rig's. A clip's mean face is known to all alike, so 
 the clips of a group: ``earlier`` (named by ``--earlier``) and ``new`` (all others).
 
 ``r, lag chosen``: the same correlation where each clip's sound may be moved by up to ``--lags`` frames to where it fits
-best. It is no result of the regression, whose lag is 0, and choosing raises any r, log-mel's as well: an upper bound of what lag costs.
+best. It is no result of the regression, whose lag is 0. Choosing raises any r, log-mel's as well, so it is an upper bound
+of what lag costs.
 """
 
 from __future__ import annotations
