@@ -8,7 +8,8 @@ units) and the lips are the rig's. A clip's mean face is known to all alike, so 
 the clips of a group: ``earlier`` (named by ``--earlier``) and ``new`` (all others).
 
 ``r, lag chosen``: the same correlation where each clip's sound may be moved by up to ``--lags`` frames to where it fits
-best. It is no result of the regression, whose lag is 0: it says how much of what is missing the clips' sound may explain.
+best. It is no result of the regression, whose lag is 0. Choosing raises any r, log-mel's as well, so it is an upper bound
+of what lag costs.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def main() -> None:
         rows += grouped(regression.name, found)
         counted = f"{len(found)} clips of {len({f['identity'] for f in found})} people"
         if regression is REGRESSIONS[0]:
-            rows = grouped("mean face", [dict(f["mean face"]) for f in found]) + rows
+            rows = grouped("mean face", [f["mean face"] for f in found]) + rows
     notes = f"{counted}, {FOLDS} folds over people; means over clips; r at the same frame"
     write("speech", rows, notes, command=shlex.join(["speech", *sys.argv[1:]]))
 

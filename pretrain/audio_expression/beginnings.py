@@ -89,7 +89,8 @@ def _weigh(objective: SequenceObjective, rig: Rig) -> None:
 
 
 def _fit_linear(model: ExpressionModel, linear: LinearPart, runs: Runs, importance: np.ndarray) -> None:
-    std, config = model.feature_std.numpy(), model.config
+    config, feature_std = model.config, model.feature_std.numpy()
+    std = feature_std if config.linear_unit_columns else np.ones_like(feature_std)
 
     def inputs(run: sequences.Sequence) -> np.ndarray:
         return normalise_utterance(run.features, config.scale) / std
@@ -99,5 +100,7 @@ def _fit_linear(model: ExpressionModel, linear: LinearPart, runs: Runs, importan
     for run in runs:
         fit.add(run.identity, inputs(run), _targets(model, run))
     weight, unexplained = fit.solve(importance=importance)
+    # The model divides its features by their spread whatever the regression was fitted on.
+    weight = weight * (feature_std / std)[:, None]
     linear.weight.copy_(torch.from_numpy(weight))
     model.denoiser.spread.copy_(torch.from_numpy(unexplained).clamp(*SPREAD))

@@ -86,6 +86,7 @@ class AudioExpressionConfig(PretrainConfig):
     memory: int = 250  # frames of that mean and spread when sampling
     linear_context: int = 5  # frames to each side that the linear part uses; 0 leaves it out
     linear_columns: int = 48  # of the features' principal directions that it uses
+    linear_unit_columns: bool = True  # it is fitted on columns of unit spread; false: a wide column counts more
     unreliable: list[str] = field(default_factory=list)  # clips whose sound and lips are not known to agree
     model: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
