@@ -74,13 +74,13 @@ class Page:
         return found["result"].get("value")
 
     async def until(self, condition: str, seconds: float = 20.0) -> None:
-        """Wait until an expression is true.
+        """Wait until an expression is true; one that throws, as before the page is loaded, is not.
 
         Raises:
             TimeoutError: it stays false.
         """
         for _ in range(round(seconds / 0.1)):
-            if await self.run(f"Boolean({condition})"):
+            if await self.run(f"(() => {{ try {{ return Boolean({condition}); }} catch {{ return false; }} }})()"):
                 return
             await asyncio.sleep(0.1)
         raise TimeoutError(f"{condition} stays false; errors of the page: {self.errors}")
