@@ -281,7 +281,7 @@ def save(
     )
 
 
-def _document(run: Run, driver: Driver, count: int, complete: bool) -> dict[str, Any]:
+def _document(run: Run, driver: Driver, count: int, complete: bool) -> dict[str, object]:
     plan, clip, clock = run.plan, run.clip, run.fit.clock
     records = run.context.priors.records
     visual = records.get("expression-visual") or next(iter(records.values()), None)

@@ -58,7 +58,7 @@ class Prior(ABC):
     name: ClassVar[str]
     config_class: ClassVar[type[PretrainConfig]]
 
-    def __init_subclass__(cls, **arguments: Any) -> None:
+    def __init_subclass__(cls, **arguments: object) -> None:
         super().__init_subclass__(**arguments)
         cls.name, cls.config_class = cls.task.name, cls.task.config_class
         cls.configs = cls.configs or f"pretrain/{cls.name}"
@@ -133,7 +133,7 @@ def find_prior(name: str) -> type[Prior]:
         raise InputError(f"prior '{name}': its entry point {point.value} cannot be loaded ({error})") from error
 
 
-def _checked(name: str, found: Any, where: str) -> type[Prior]:
+def _checked(name: str, found: object, where: str) -> type[Prior]:
     if not (isinstance(found, type) and issubclass(found, Prior)):
         raise InputError(f"prior '{name}': {where} gives {found!r}, expected a subclass of pretrain.prior.Prior")
     if found.name != name:

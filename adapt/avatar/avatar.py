@@ -220,6 +220,6 @@ def loudness_driver(rig: Rig, expression: np.ndarray) -> LoudnessDriver:
     return LoudnessDriver(np.median(expression, 0), jaw)
 
 
-def config_dict(config: Any) -> dict[str, Any]:
+def config_dict(config: object) -> dict[str, object]:
     """A recipe's configuration as JSON will keep it."""
     return json.loads(json.dumps(to_dict(config)))

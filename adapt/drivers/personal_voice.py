@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +39,7 @@ CHOICE_FRAMES = 100
 def person_driver(
     prior: AudioExpressionPrior,
     clip: Clip,
-    record: Mapping[str, Any],
+    record: Mapping[str, object],
     rig: Rig,
     *,
     steps: Iterable[object] = (),
@@ -63,7 +62,7 @@ def person_driver(
 def person_voice(
     prior: AudioExpressionPrior,
     clip: Clip,
-    record: Mapping[str, Any],
+    record: Mapping[str, object],
     rig: Rig,
     *,
     steps: Iterable[object] = (),

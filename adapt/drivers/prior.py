@@ -165,6 +165,6 @@ class _MeanStream:
         return found
 
 
-def _arrays(values: dict[str, Any] | None) -> Expressions:
+def _arrays(values: dict[str, object] | None) -> Expressions:
     values = values or {}
     return {name: np.asarray(value, np.float32) for name, value in values.items() if value is not None}

@@ -28,7 +28,7 @@ def open_tools(lpips: str | None = None, sync: str | Path | None = None, syncnet
     return Tools(tracking.detect_landmarks, _open_lpips(lpips), open_sync(sync), _open_syncnet(syncnet))
 
 
-def sync_features(expert: Any | str, sound: np.ndarray, count: int) -> np.ndarray | str:
+def sync_features(expert: object | str, sound: np.ndarray, count: int) -> np.ndarray | str:
     """Rows ``[count, C]`` of the audio feature that the expert was trained on; its sentence where there is no expert.
 
     Args:

@@ -114,7 +114,7 @@ class Connection:
             if self._changing.is_set():
                 return
 
-    def _hello(self, session: LiveSession) -> dict[str, Any]:
+    def _hello(self, session: LiveSession) -> dict[str, object]:
         return {
             "type": "hello",
             "avatar": self.name,

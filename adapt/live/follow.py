@@ -53,7 +53,7 @@ async def keep_newest(
         renewed: is told the name of each avatar that was replaced.
     """
     seen = {name: avatar.document["files"] for name, avatar in avatars.items()}
-    stamps: dict[str, Any] = {}
+    stamps: dict[str, object] = {}
     while True:
         await asyncio.sleep(EVERY)
         for name, path in paths.items():

@@ -63,7 +63,7 @@ def serve(
     follow: bool = False,
     ready: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Serve the page until interrupted.
 
     Args:

@@ -177,7 +177,7 @@ def _of_manifest(manifest: Manifest) -> _Evidence:
     return _Evidence(mark, TRUSTED if state == "trusted" else SIGNED, str(avatar) if avatar else None)
 
 
-def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, Any]]:
+def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, object]]:
     """The evidence of the container's statement, and the statement itself."""
     try:
         said = read_record(tags)
@@ -199,7 +199,7 @@ def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, Any]]:
     return _Evidence(Mark(kind="statement", state="absent", detail="no statement in the container")), {}
 
 
-def _watermark(finding: Finding, said: dict[str, Any], key: bytes) -> _Evidence:
+def _watermark(finding: Finding, said: dict[str, object], key: bytes) -> _Evidence:
     if finding.found:
         return _found(finding, said)
     other = said.get("watermark_key")
@@ -226,7 +226,7 @@ def _found(finding: Finding, said: dict[str, Any]) -> _Evidence:
     return _Evidence(Mark(kind="watermark", state="found", detail=detail), finding.confidence, avatar)
 
 
-def as_json(report: dict[str, Any]) -> str:
+def as_json(report: dict[str, object]) -> str:
     """The report on one line."""
     return json.dumps(report, sort_keys=True)
 

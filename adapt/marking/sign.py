@@ -202,7 +202,7 @@ def _builder(library: Any, credentials: Credentials, claim: Claim) -> Any:
     return builder
 
 
-def _definition(claim: Claim) -> dict[str, Any]:
+def _definition(claim: Claim) -> dict[str, object]:
     generator = {"name": claim.tool, **({"version": claim.version} if claim.version else {})}
     return {
         "claim_generator_info": [generator],

@@ -78,7 +78,7 @@ def build(context: Context[Config]) -> BranchHead:
     return build_branches(context, fields(config), seeds)
 
 
-def shape_of(model: BranchHead) -> dict[str, Any]:
+def shape_of(model: BranchHead) -> dict[str, object]:
     """What :func:`empty` needs beside the configuration."""
     return model.shape()
 

@@ -52,7 +52,7 @@ def build(context: Context[Config]) -> RiggedHead:
     return build_rigged(context, parts_of(context.config), residual=False)
 
 
-def shape_of(model: RiggedHead) -> dict[str, Any]:
+def shape_of(model: RiggedHead) -> dict[str, object]:
     """What :func:`empty` needs beside the configuration."""
     return model.shape()
 

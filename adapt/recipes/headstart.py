@@ -74,7 +74,7 @@ def build(context: Context[Config]) -> RiggedHead:
     )
 
 
-def shape_of(model: RiggedHead) -> dict[str, Any]:
+def shape_of(model: RiggedHead) -> dict[str, object]:
     """What :func:`empty` needs beside the configuration."""
     return model.shape()
 

@@ -138,7 +138,7 @@ def _others() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(values: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
     merged = dict(values)
     for key, value in changes.items():
         inner = merged.get(key)

@@ -256,7 +256,7 @@ def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
     return Accelerator(cpu=device.type == "cpu", kwargs_handlers=handlers)
 
 
-def _autocast(forward: Callable[..., Any], device: str) -> Callable[..., Any]:
+def _autocast(forward: Callable[..., object], device: str) -> Callable[..., object]:
     # Inside the wrapped module's forward: DeepSpeed switches off an autocast that surrounds it.
     def run(*args: Any, **kwargs: Any) -> Any:
         with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False):

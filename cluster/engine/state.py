@@ -131,7 +131,7 @@ def _plain(value: Any) -> Any:
     return value.item() if torch.is_tensor(value) else value
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(_is_plain(item) for item in value)
     if isinstance(value, dict):

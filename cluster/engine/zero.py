@@ -21,7 +21,7 @@ def stage(mode: str) -> int:
     return int(mode[4:]) if mode.startswith("zero") else 0
 
 
-def plugin(mode: str, *, accumulate: int, clip: float, persistence: int) -> Any:
+def plugin(mode: str, *, accumulate: int, clip: float, persistence: int) -> object:
     """Accelerate's DeepSpeed plug-in for one of ``zero1``, ``zero2``, ``zero3``.
 
     Raises:

@@ -70,7 +70,7 @@ def _settings(source: ClusterConfig | str | dict[str, Any] | None, **overrides: 
     return settings
 
 
-def _check_config(config: dict[str, Any]) -> None:
+def _check_config(config: dict[str, object]) -> None:
     try:
         json.dumps(config)
     except TypeError as error:

@@ -96,7 +96,7 @@ def send(folder: Path) -> int:
         return _deliver_all(folder, remove=True) if mine else 0
 
 
-def send_all() -> dict[str, Any]:
+def send_all() -> dict[str, object]:
     """Deliver the diaries of this process' server: ``{"sent": entries, "waiting": diaries left, "error": why or None}``.
 
     ``waiting`` counts the diaries of all servers, without those of living trainings.

@@ -19,7 +19,7 @@ MULTIPART_FROM = 2 * BLOCK
 PARALLEL = 4  # requests under way at once for one large file or one folder
 
 
-def filesystem(url: Url) -> tuple[Any, str]:
+def filesystem(url: Url) -> tuple[object, str]:
     """The fsspec filesystem of a URL and the path inside it; call again in a forked child."""
     import fsspec
 
@@ -42,7 +42,7 @@ def is_s3(url: Url) -> bool:
     return str(url).startswith(("s3://", "s3a://"))
 
 
-def _s3_options() -> dict[str, Any]:
+def _s3_options() -> dict[str, object]:
     config: dict[str, Any] = {
         "connect_timeout": float(os.environ.get("HEADSTART_STORAGE_TIMEOUT", 20)),
         "read_timeout": float(os.environ.get("HEADSTART_STORAGE_TIMEOUT", 20)),

@@ -82,7 +82,7 @@ class HeadInputs:
         return [(field.name, getattr(self, field.name)) for field in fields(self)]
 
 
-def head_inputs(track: Mapping[str, Any], device: torch.device | str = "cpu", cut: int = 0) -> HeadInputs:
+def head_inputs(track: Mapping[str, object], device: torch.device | str = "cpu", cut: int = 0) -> HeadInputs:
     """The inputs of consecutive frames of a track, without sound.
 
     Args:

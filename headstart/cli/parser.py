@@ -45,7 +45,7 @@ def command(
     commands: Subparsers,
     name: str,
     description: str,
-    run: Callable[[argparse.Namespace], Any],
+    run: Callable[[argparse.Namespace], object],
     show: Callable[..., None],
     example: str,
 ) -> Parser:

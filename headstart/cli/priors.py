@@ -33,7 +33,7 @@ def add(commands: Subparsers) -> None:
     register.add_argument("finished", metavar="RUN", help="the run's folder or s3:// URL")
 
 
-def run_list(a: argparse.Namespace) -> dict[str, Any]:
+def run_list(a: argparse.Namespace) -> dict[str, object]:
     """``priors list``."""
     return {"priors": call("cluster.registry.registry:list_models")}
 
@@ -43,7 +43,7 @@ def run_show(a: argparse.Namespace) -> dict[str, Any]:
     return call("cluster.registry.registry:show", *name_and_version(a.prior))
 
 
-def run_pull(a: argparse.Namespace) -> dict[str, Any]:
+def run_pull(a: argparse.Namespace) -> dict[str, object]:
     """``priors pull``."""
     name, version = name_and_version(a.prior)
     uri = a.prior if ":" in a.prior else f"models:/{name}{'/' if str(version).isdigit() else '@'}{version}"
@@ -89,6 +89,6 @@ def show_list(out: Console, result: dict[str, Any], a: argparse.Namespace) -> No
     output.next_step(out, f"headstart priors show {rows[-1][0]}/{rows[-1][1]}")
 
 
-def show_record(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show_record(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
     """Everything, name by name."""
     output.facts(out, result or {})

@@ -109,7 +109,7 @@ def totals(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def show_totals(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show_totals(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
     """Counts."""
     place = getattr(a, "dataset", None) or a.out
     out.print(f"dataset {place}")
@@ -150,6 +150,6 @@ def show_forget(out: Console, result: dict[str, Any], a: argparse.Namespace) -> 
     output.facts(out, totals(result["dataset"]))
 
 
-def show_facts(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show_facts(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
     """Everything, name by name."""
     output.facts(out, result)

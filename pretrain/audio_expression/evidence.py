@@ -111,6 +111,6 @@ def _speed(motion: LipMotion) -> float:
     return float(np.abs(np.diff(motion.opening)).mean())
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
+def summarise(rows: list[dict[str, object]]) -> dict[str, float]:
     """Means over people, named for the registry."""
     return {name.replace(" ", "_").replace("/", "_per_"): mean for name, mean in people_means(rows).items()}

@@ -17,6 +17,7 @@ from pretrain.data.sequences import Sequence, sequences
 from pretrain.expression_visual.baseline import texture_copy
 from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.expression_visual.view import POSE
+from shards.read.dataset import Dataset
 
 TARGETS = 24  # frames of a clip that are compared
 FAR = 0.25  # share of them that counts as far from the source, in head angle or in mouth opening
@@ -48,7 +49,7 @@ def load_clips(dataset: Any, size: int, targets: int = TARGETS, per_person: int 
     return clips
 
 
-def load_clip(dataset: Any, run: Sequence, size: int, targets: int) -> Clip:
+def load_clip(dataset: Dataset, run: Sequence, size: int, targets: int) -> Clip:
     """Choose the source and evenly spaced targets of a run and read their frames."""
     track = run.track
     rig = recorded_rig(dataset.rig, f"dataset {dataset.url}")
@@ -78,7 +79,7 @@ def load_clip(dataset: Any, run: Sequence, size: int, targets: int) -> Clip:
 
 
 def read_pictures(
-    dataset: Any, run: Sequence, rows: np.ndarray, size: int
+    dataset: Dataset, run: Sequence, rows: np.ndarray, size: int
 ) -> tuple[Tensor, Tensor, tuple[float, float]]:
     """Frames (n, S, S, 3), mattes (n, S, S) in [0, 1], and the factors of x and y from stored to read pixels."""
     starts = np.cumsum([0, *(length for _, length in run.keys)])

@@ -52,7 +52,7 @@ def ssim_under(image: Tensor, target: Tensor, mask: Tensor) -> float:
     return float(ssim(image.clamp(0, 1).contiguous(), target.contiguous(), mask))
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
+def summarise(rows: list[dict[str, object]]) -> dict[str, float]:
     """Means over people, and the gains over the copy."""
     result = {name.lower().replace(" ", "_"): mean for name, mean in people_means(rows).items()}
     for name in ("psnr", "ssim", "head", "turned", "open", "mouth"):

@@ -61,7 +61,7 @@ class ExpressionVisualPrior:
         batch = {name: value[None] for name, value in (sources | pose).items()}
         return self.model(batch, identity, torch.ones(1, references, device=device))[0]
 
-    def _field(self, tracks: dict[str, Any], name: str, references: int) -> Tensor:
+    def _field(self, tracks: dict[str, object], name: str, references: int) -> Tensor:
         value = torch.as_tensor(np.asarray(tracks[name]), dtype=torch.float32, device=self.model.device)
         shape = {"rotation": (3, 3), "intrinsics": (3, 3), "translation": (3,), "gaze": (2, 2)}.get(
             name, value.shape[-1:]
@@ -75,7 +75,7 @@ class ExpressionVisualPrior:
         return value
 
 
-def _unit(value: Any, dims: int) -> Tensor:
+def _unit(value: object, dims: int) -> Tensor:
     """uint8 or float pictures to float32 in [0, 1] with a leading axis."""
     tensor = torch.as_tensor(np.asarray(value)) if not isinstance(value, Tensor) else value
     tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()

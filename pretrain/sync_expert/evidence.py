@@ -78,7 +78,7 @@ def moving_mean(distances: np.ndarray, length: int) -> np.ndarray:
     return np.where(missing[length:] - missing[:-length] > 0, np.nan, mean)
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
+def summarise(rows: list[dict[str, object]]) -> dict[str, float]:
     """Means over people."""
     names = {
         "AUC 5": "auc_window",

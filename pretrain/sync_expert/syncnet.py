@@ -39,7 +39,7 @@ def _conv(
 
 
 def _sound_layers() -> nn.Sequential:
-    def conv(n_in: int, n_out: int, kernel: Any = 3, padding: int = 1) -> list[nn.Module]:
+    def conv(n_in: int, n_out: int, kernel: object = 3, padding: int = 1) -> list[nn.Module]:
         return _conv(nn.Conv2d, nn.BatchNorm2d, n_in, n_out, kernel, 1, padding)
 
     return nn.Sequential(
@@ -57,7 +57,7 @@ def _sound_layers() -> nn.Sequential:
 
 def _face_layers() -> nn.Sequential:
     def conv(
-        n_in: int, n_out: int, kernel: Any = (1, 3, 3), stride: Any = 1, padding: Any = (0, 1, 1)
+        n_in: int, n_out: int, kernel: object = (1, 3, 3), stride: object = 1, padding: object = (0, 1, 1)
     ) -> list[nn.Module]:
         return _conv(nn.Conv3d, nn.BatchNorm3d, n_in, n_out, kernel, stride, padding)
 

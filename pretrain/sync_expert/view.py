@@ -12,6 +12,7 @@ from pretrain.data.audible import audible, clip_rows
 from pretrain.data.spectrum import MEL_BINS, vary_spectrum
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.lips import crop_lips, lip_shape
+from shards.format.schema import Sample
 
 MARGIN = 1.35  # crops are kept larger than the network sees, so that jitter finds pixels around them
 
@@ -23,7 +24,7 @@ class CropCache:
         self.limit, self.held = limit, 0
         self.crops: dict[str, np.ndarray] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A reading process starts with an empty cache of its own.
         return {"limit": self.limit, "held": 0, "crops": {}}
 
@@ -38,7 +39,7 @@ class CropCache:
         return lips
 
 
-def sample_lips(sample: Any, config: SyncExpertConfig, margin: float = 1.0) -> np.ndarray:
+def sample_lips(sample: Sample, config: SyncExpertConfig, margin: float = 1.0) -> np.ndarray:
     """Lips of every frame of a sample, (T, h·margin, w·margin, 3) uint8."""
     height, breadth = round(config.model.height * margin), round(config.model.breadth * margin)
     width, tall = sample.size

@@ -49,7 +49,7 @@ def learn_basis(
     n_expression: int = 32,
     keep_atlas: bool = True,
     frames_per_clip: int = FRAMES_PER_CLIP,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Learns a rig on the FaceMesh topology and writes it with a record of how.
 
     Args:
@@ -97,7 +97,7 @@ def learn_basis(
 
 def leave_one_out(
     source: str | Path | list[Clip], components: int = 32, frames_per_clip: int = FRAMES_PER_CLIP
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Reconstructs every person by an expression basis learned on all others.
 
     Returns:

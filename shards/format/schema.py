@@ -50,7 +50,7 @@ class BrokenSample(InputError):
         where = f"{shard}: " if shard else ""
         super().__init__(f"{where}sample '{key}', member '{member}': {reason}")
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.key, self.member, self.reason, self.shard)
 
     def as_dict(self) -> dict[str, str]:
@@ -146,7 +146,7 @@ def check_track(key: str, track: Mapping[str, np.ndarray], length: int) -> dict[
     return {"identity": sizes["I"], "expression": sizes["K"]}
 
 
-def check_meta(key: str, meta: Mapping[str, Any]) -> None:
+def check_meta(key: str, meta: Mapping[str, object]) -> None:
     """Prove that a ``meta.json`` is of this schema and belongs to ``key``.
 
     Raises:
@@ -370,7 +370,7 @@ class Sample:
         return value
 
 
-def _decode_meta(data: bytes) -> dict[str, Any]:
+def _decode_meta(data: bytes) -> dict[str, object]:
     if len(data) > MAX_META:
         raise members.BadMember(f"has {len(data)} bytes, at most {MAX_META} are expected")
     try:

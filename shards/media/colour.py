@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from configs import InputError
 from shards.media.hdr import ToneMap, is_wide, light_range
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 HIGH_DEFINITION = 720  # rows from which players take untagged video for BT.709 (Chromium's rule), below for BT.601
 
@@ -20,7 +23,7 @@ _MATRICES = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: BT2020, 10: BT2020}
 UNKNOWN = {8: "YCgCo", 11: "YDzDx", 13: "chroma-derived", 14: "ICtCp", 15: "Dolby Vision's IPT"}
 
 
-def matrix_of(frame: Any) -> int:
+def matrix_of(frame: VideoFrame) -> int:
     """PyAV's number of the YUV matrix that a frame was made with; by its size where it does not say."""
     known = _MATRICES.get(int(frame.colorspace))
     if known is None and int(frame.color_primaries) == 9:

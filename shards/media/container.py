@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs import InputError
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
 
 LARGEST_SIDE = 16_384  # px that a header may claim before we refuse to allocate for it
 DAMAGED_SECONDS = 1.0  # of pictures or sound that may be undecodable before a file is refused as damaged
@@ -51,7 +54,7 @@ def find_pictures(container: Any) -> Any | None:
     return next((stream for stream in streams if best is not None and stream.index == best.index), streams[0])
 
 
-def is_cover(stream: Any) -> bool:
+def is_cover(stream: VideoStream) -> bool:
     """Whether a stream is one attached picture, as music files carry, and no video."""
     from av.stream import Disposition
 

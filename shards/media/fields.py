@@ -67,7 +67,7 @@ class _Deinterlacer:
         self._graph.push(None)
         yield from self._ready()
 
-    def _ready(self) -> Iterator[Any]:
+    def _ready(self) -> Iterator[object]:
         import av
 
         while True:

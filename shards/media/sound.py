@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from shards.media.decode import LONGEST_GAP, first_frame, stamp_of
 from shards.media.memo import once_per_file
 from shards.media.rates import SAMPLE_RATE
 from shards.media.tracks import SoundTrack, sound_track
+
+if TYPE_CHECKING:
+    from av import AudioFrame
 
 STEP = 0.003  # s between a block's stamp and the end of the block before it; Matroska rounds stamps to 1 ms
 JITTER = 4  # blocks that must agree before stamps that step count as a step
@@ -179,7 +182,7 @@ class _Mixer:
         self._resampler = av.AudioResampler(format="fltp", layout=mixed, rate=rate)
 
     @staticmethod
-    def _form_of(frame: Any) -> tuple[str, str, int]:
+    def _form_of(frame: AudioFrame) -> tuple[str, str, int]:
         return frame.format.name, frame.layout.name, frame.sample_rate
 
     def takes(self, frame: Any) -> bool:

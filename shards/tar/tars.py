@@ -65,7 +65,7 @@ def stream_samples(url: str) -> Iterator[dict[str, Any]]:
             raise InputError(f"{url}: not a readable shard ({error}); fetch or build it again") from None
 
 
-def _files(stream: WholeTar, url: str) -> Iterator[dict[str, Any]]:
+def _files(stream: WholeTar, url: str) -> Iterator[dict[str, object]]:
     from webdataset.tariterators import tar_file_iterator
 
     for file in tar_file_iterator(stream, skip_meta=None):
@@ -73,7 +73,7 @@ def _files(stream: WholeTar, url: str) -> Iterator[dict[str, Any]]:
     stream.check_end()  # before webdataset takes what it has of the last sample for all of it
 
 
-def pipeline(*stages: Callable[..., Iterator[Any]]) -> Any:
+def pipeline(*stages: Callable[..., Iterator[object]]) -> object:
     """A webdataset pipeline of generator stages; an iterable dataset for :func:`loader`."""
     from webdataset import DataPipeline
 

@@ -156,7 +156,7 @@ class _Stage:
             self._set(name, self._value(name, array), frame)
             self.sampled[name] = frame
 
-    def _value(self, name: str, array: np.ndarray) -> Any:
+    def _value(self, name: str, array: np.ndarray) -> object:
         vt = self.pxr.Vt
         kinds = {"orientations": vt.QuatfArray, "opacities": vt.FloatArray}
         return kinds.get(name, vt.Vec3fArray).FromNumpy(np.ascontiguousarray(array, np.float32))

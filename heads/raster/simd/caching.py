@@ -87,7 +87,7 @@ if not BROKEN:
             return source_stamp()[:12]
 
         @classmethod
-        def from_function(cls, function: Callable[..., Any], file: str) -> _Locator | None:
+        def from_function(cls, function: Callable[..., object], file: str) -> _Locator | None:
             locator = cls(function, file)
             try:
                 locator.ensure_cache_path()
