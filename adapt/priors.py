@@ -141,7 +141,7 @@ def rig_and_feature(priors: Sequence[PriorFolder], before: Mapping[str, Any] | N
     return rig, feature
 
 
-def open_rig(record: Mapping[str, Any]) -> Rig:
+def open_rig(record: Mapping[str, object]) -> Rig:
     """The rig of a record ``{"name", "sha256", "source"}``.
 
     Raises:
@@ -190,7 +190,7 @@ def _version(uri: str, info: Mapping[str, Any]) -> str:
     return str(info.get("version") or info["weights_sha256"][:12])
 
 
-def reopen_prior(record: Mapping[str, Any], rig: Rig, device: str = "cpu", inside: Path | None = None) -> Any:
+def reopen_prior(record: Mapping[str, Any], rig: Rig, device: str = "cpu", inside: Path | None = None) -> object:
     """The very prior that an avatar was adapted on: from the avatar itself when self-contained, else by its URI.
 
     Raises:

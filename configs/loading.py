@@ -40,7 +40,7 @@ def resolve_config(source: str | Path) -> Path:
     raise InputError(f"configuration '{source}': no such file or shipped name{nearest(str(source), shipped)}")
 
 
-def load_config(cls: type[T], source: str | Path | Mapping[str, Any] | None, overrides: Sequence[str] = ()) -> T:
+def load_config(cls: type[T], source: str | Path | Mapping[str, object] | None, overrides: Sequence[str] = ()) -> T:
     """Fill the dataclass ``cls`` from a YAML file, a shipped name, a mapping or nothing, then apply overrides.
 
     Args:
@@ -76,7 +76,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def _read(source: str | Path | Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+def _read(source: str | Path | Mapping[str, object] | None) -> tuple[str, dict[str, Any]]:
     if source is None:
         return "defaults", {}
     if isinstance(source, Mapping):
@@ -174,7 +174,7 @@ def _convert_sequence(value: object, origin: type, arguments: tuple[object, ...]
     return origin(_convert(item, kind, where, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, kinds)))
 
 
-def _convert_scalar(value: Any, hint: Any, where: str, key: str) -> Any:
+def _convert_scalar(value: Any, hint: Any, where: str, key: str) -> object:
     if hint is Any:
         return value
     if hint is float and isinstance(value, str):
@@ -194,5 +194,5 @@ def _convert_scalar(value: Any, hint: Any, where: str, key: str) -> Any:
     return value
 
 
-def _wrong(where: str, key: str, value: Any, expected: str) -> InputError:
+def _wrong(where: str, key: str, value: object, expected: str) -> InputError:
     return InputError(f"{where}: '{key}' is {value!r}, expected {expected}")

@@ -65,7 +65,7 @@ class Prior(ABC):
 
     @classmethod
     @abstractmethod
-    def restore(cls, info: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> Any:
+    def restore(cls, info: dict[str, object], tensors: dict[str, Tensor], device: torch.device) -> Any:
         """A trained prior, ready to use, with ``.info``.
 
         Args:
@@ -77,7 +77,7 @@ class Prior(ABC):
 
     @classmethod
     @abstractmethod
-    def signature(cls, info: dict[str, Any]) -> dict[str, Any]:
+    def signature(cls, info: dict[str, object]) -> dict[str, object]:
         """What :meth:`predict` takes and gives: ``{"inputs": [...], "outputs": [...], "params": [...]}``.
 
         Entries come from :func:`tensor`; parameters are ``{"name", "dtype", "default"}``.

@@ -37,7 +37,7 @@ SHORT_SECONDS = 1.0
 
 def run_ablations(
     avatar: str | Path, video: str | Path, result: dict[str, Any], *, start: float | None, device: str, tools: Tools
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Rows of the table: ``setting, drive`` and the columns, for the whole training part and for its first second.
 
     Args:
@@ -95,7 +95,7 @@ def _row(
     return _rows(name, "all frames" if seconds is None else f"first {seconds:g} s", drives)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -119,6 +119,6 @@ class Scorer:
         """
         tracks = self._tracks(features, sound)
         found = {name: value for measure in self.measures for name, value in measure.result(tracks).items()}
-        scores: dict[str, Any] = {name: None if isinstance(value, str) else value for name, value in found.items()}
+        scores: dict[str, object] = {name: None if isinstance(value, str) else value for name, value in found.items()}
         scores["null_reasons"] = {name: value for name, value in found.items() if isinstance(value, str)}
         return scores

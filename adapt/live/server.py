@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from adapt.avatar.avatar import Avatar, load_avatar
@@ -202,7 +203,7 @@ class Server:
         for connection in self.open:
             connection.renewed(name)
 
-    def _application(self, web: Any) -> Any:
+    def _application(self, web: ModuleType) -> Any:
         @web.middleware
         async def guard(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
             self._check(web, request)
@@ -297,7 +298,7 @@ async def _shown(connection: Connection, socket: Any) -> None:
         await socket.close(code=1011, message=b"the engine failed; the terminal says why")
 
 
-async def _listen(web: Any, runner: Any, port: int) -> int:
+async def _listen(web: ModuleType, runner: Any, port: int) -> int:
     site = web.TCPSite(runner, HOST, port)
     try:
         await site.start()

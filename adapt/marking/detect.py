@@ -56,7 +56,7 @@ class _Evidence:
     avatar: str | None = None
 
 
-def detect(files: Iterable[str | Path], *, key: str | None = None) -> dict[str, Any]:
+def detect(files: Iterable[str | Path], *, key: str | None = None) -> dict[str, object]:
     """Read the marks of videos, pictures, sounds, exported heads and folders of them; URLs are fetched.
 
     Args:
@@ -127,7 +127,7 @@ def _media_in(path: Path) -> list[Path]:
     return sorted([*folders, *files])
 
 
-def _row(path: Path, key: str | None) -> dict[str, Any]:
+def _row(path: Path, key: str | None) -> dict[str, object]:
     """Verdict and marks of one file or folder of frames."""
     evidence = [_signature(path)]
     with open_media(path, MOST_FRAMES, working_size) as media:
@@ -213,7 +213,7 @@ def _watermark(finding: Finding, said: dict[str, object], key: bytes) -> _Eviden
     return _Evidence(Mark(kind="watermark", state="absent", detail=detail))
 
 
-def _found(finding: Finding, said: dict[str, Any]) -> _Evidence:
+def _found(finding: Finding, said: dict[str, object]) -> _Evidence:
     avatar = payload_name(finding.payload) if finding.payload not in (None, NO_AVATAR) else None
     who = (
         f"avatar {avatar}" if avatar else "no avatar" if finding.payload == NO_AVATAR else "the avatar is not readable"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -79,7 +78,7 @@ def shape_of(model: RiggedHead) -> dict[str, object]:
     return model.shape()
 
 
-def empty(config: Config, document: Mapping[str, Any], tensors: Mapping[str, Tensor], rig: Rig) -> RiggedHead:
+def empty(config: Config, document: Mapping[str, object], tensors: Mapping[str, Tensor], rig: Rig) -> RiggedHead:
     """A model of the right shapes for an avatar's weights."""
     return RiggedHead.empty(parts_of(config), config.residual_motion, document, tensors, rig)
 

@@ -55,7 +55,7 @@ class Recipe:
     values: str
     build: Callable[[Context[Any]], HeadModel]
     run: Callable[[Fit, Context[Any]], None]
-    shape_of: Callable[[HeadModel], dict[str, Any]]
+    shape_of: Callable[[HeadModel], dict[str, object]]
     empty: Callable[[Any, Mapping[str, Any], Mapping[str, Tensor], Rig], HeadModel]
 
     def config(self, stored: Mapping[str, Any] | None = None, changes: Sequence[str] = ()) -> RecipeConfig:

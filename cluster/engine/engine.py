@@ -246,7 +246,7 @@ def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
         backend = "nccl" if device.type == "cuda" else "gloo"
         if not dist.is_initialized():
             process_group.alone(backend)
-        handlers: list[Any] = [InitProcessGroupKwargs(backend=backend)] if device.type == "cpu" else []
+        handlers: list[object] = [InitProcessGroupKwargs(backend=backend)] if device.type == "cpu" else []
         return Accelerator(
             deepspeed_plugin=plugin, gradient_accumulation_steps=config.accumulate, kwargs_handlers=handlers
         )
@@ -258,7 +258,7 @@ def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
 
 def _autocast(forward: Callable[..., object], device: str) -> Callable[..., object]:
     # Inside the wrapped module's forward: DeepSpeed switches off an autocast that surrounds it.
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: object, **kwargs: object) -> Any:
         with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False):
             return forward(*args, **kwargs)
 

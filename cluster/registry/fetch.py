@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.registry import mlflow_client
 from cluster.registry.prior_folder import ARTIFACT, check_prior
@@ -17,10 +17,13 @@ from cluster.storage import storage
 from cluster.storage.errors import StorageError
 from configs import InputError
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 log = logging.getLogger("headstart.registry")
 
 
-def fetch_version(client: Any, found: Any, cache: Path) -> Path:
+def fetch_version(client: MlflowClient, found: Any, cache: Path) -> Path:
     """The folder of a registered version.
 
     Raises:

@@ -42,7 +42,7 @@ class Job:
     key: str | None = None
 
 
-def publish(source: Path, info: dict[str, Any], job: Job) -> dict[str, Any]:
+def publish(source: Path, info: dict[str, object], job: Job) -> dict[str, Any]:
     """Register a checked prior folder, or finish what an earlier attempt began.
 
     Args:
@@ -162,14 +162,14 @@ def _create_version(
     return int(client.create_model_version(job.name, source=source, run_id=run_id, tags=tags).version)
 
 
-def _log_metrics(client: Any, run_id: str, metrics: dict[str, float]) -> None:
+def _log_metrics(client: MlflowClient, run_id: str, metrics: dict[str, float]) -> None:
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
     client.log_batch(run_id, metrics=[Metric(k, float(v), now, 0) for k, v in metrics.items() if _is_number(v)])
 
 
-def _log_config(client: Any, run_id: str, config: dict[str, Any]) -> None:
+def _log_config(client: Any, run_id: str, config: dict[str, object]) -> None:
     from mlflow.entities import Param
 
     items: Sequence[Any] = [Param(key, value) for key, value in sorted(mlflow_client.flatten(config).items())]

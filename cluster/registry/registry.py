@@ -55,11 +55,11 @@ def register(
     folder: storage.Url,
     *,
     metrics: dict[str, float] | None = None,
-    config: dict[str, Any] | None = None,
+    config: dict[str, object] | None = None,
     aliases: Sequence[str] = (),
     run: storage.Url | None = None,
     postpone: bool = True,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Register a prior folder as a new version of ``name``; the same prior of the same run is registered once.
 
     Args:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.registry import mlflow_client
 from cluster.registry.prior_folder import WEIGHTS
 from cluster.storage.retry import brief
 from configs import InputError, nearest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 log = logging.getLogger("headstart.registry")
 CHAMPION = "champion"
@@ -20,7 +23,7 @@ MANIFEST_TAG = "headstart.manifest"
 MOST_TAG = 4900  # characters
 
 
-def find(client: Any, name: str, version: str) -> Any:
+def find(client: MlflowClient, name: str, version: str) -> Any:
     """MLflow's record of a version (a number or an alias).
 
     Raises:
@@ -107,7 +110,7 @@ def gone(found: Any) -> str:
     )
 
 
-def champion(client: Any, name: str) -> Any:
+def champion(client: MlflowClient, name: str) -> Any:
     """MLflow's record of a name's champion, or None."""
     from mlflow.exceptions import MlflowException
 
@@ -117,7 +120,7 @@ def champion(client: Any, name: str) -> Any:
         return None
 
 
-def champions(client: Any, leave_out: str) -> dict[str, dict[str, Any]]:
+def champions(client: MlflowClient, leave_out: str) -> dict[str, dict[str, object]]:
     """What the champions of the other priors need, by name; models that are no priors of ours are left out."""
     infos = {}
     for model in client.search_registered_models():

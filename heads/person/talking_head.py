@@ -163,7 +163,7 @@ class TalkingHead(nn.Module):
         return self.appearance_basis
 
     @torch.no_grad()
-    def calibrate(self, track: Mapping[str, Any]) -> None:
+    def calibrate(self, track: Mapping[str, object]) -> None:
         """Learn from the training track what is usual, so that these networks see values around one."""
         inputs = self.inputs(track)
         vectors = frame_vectors(track, self.center.device)

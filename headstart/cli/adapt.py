@@ -81,7 +81,7 @@ def _give_way() -> None:
     os.nice(10)
 
 
-def _adapted(a: argparse.Namespace) -> dict[str, Any]:
+def _adapted(a: argparse.Namespace) -> dict[str, object]:
     return call(
         "adapt.job:adapt",
         a.video,

@@ -38,7 +38,7 @@ def run_list(a: argparse.Namespace) -> dict[str, object]:
     return {"priors": call("cluster.registry.registry:list_models")}
 
 
-def run_show(a: argparse.Namespace) -> dict[str, Any]:
+def run_show(a: argparse.Namespace) -> dict[str, object]:
     """``priors show``."""
     return call("cluster.registry.registry:show", *name_and_version(a.prior))
 
@@ -50,13 +50,13 @@ def run_pull(a: argparse.Namespace) -> dict[str, object]:
     return {"prior": a.prior, "folder": str(call("cluster.registry.registry:resolve", uri))}
 
 
-def run_promote(a: argparse.Namespace) -> dict[str, Any]:
+def run_promote(a: argparse.Namespace) -> dict[str, object]:
     """``priors promote``."""
     name, version = name_and_version(a.prior)
     return call("cluster.registry.registry:promote", name, version, alias=a.alias)
 
 
-def run_register(a: argparse.Namespace) -> dict[str, Any]:
+def run_register(a: argparse.Namespace) -> dict[str, object]:
     """``priors register``."""
     return call("pretrain.finish:register_run", a.finished)
 

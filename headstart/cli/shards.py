@@ -63,34 +63,34 @@ def _add_synthesize(shards: Subparsers) -> None:
     synthesize.add_argument("--out", required=True, metavar="DATASET")
 
 
-def run_build(a: argparse.Namespace) -> dict[str, Any]:
+def run_build(a: argparse.Namespace) -> dict[str, object]:
     """``shards build``."""
     features = a.features.split(",")
     options = {"consent": a.consent, "workers": a.workers, "address": a.address, "size": a.size, "rig": a.rig}
     return call("shards.build.build:build", a.videos, a.out, features=features, **options)
 
 
-def run_synthesize(a: argparse.Namespace) -> dict[str, Any]:
+def run_synthesize(a: argparse.Namespace) -> dict[str, object]:
     """``shards synthesize``."""
     return call("shards.synthetic:synthesize", a.identities, a.seconds, a.seed, a.out, size=a.size, workers=a.workers)
 
 
-def run_info(a: argparse.Namespace) -> dict[str, Any]:
+def run_info(a: argparse.Namespace) -> dict[str, object]:
     """``shards info``."""
     return call("shards.check.info:info", a.dataset)
 
 
-def run_verify(a: argparse.Namespace) -> dict[str, Any]:
+def run_verify(a: argparse.Namespace) -> dict[str, object]:
     """``shards verify``."""
     return call("shards.check.verify:verify", a.dataset, repair=a.repair)
 
 
-def run_forget(a: argparse.Namespace) -> dict[str, Any]:
+def run_forget(a: argparse.Namespace) -> dict[str, object]:
     """``shards forget``."""
     return call("shards.people.forget:forget", a.dataset, a.identity)
 
 
-def run_basis(a: argparse.Namespace) -> dict[str, Any]:
+def run_basis(a: argparse.Namespace) -> dict[str, object]:
     """``shards basis``."""
     return call("shards.basis.basis:learn_basis", a.source, a.out)
 

@@ -24,7 +24,7 @@ def run(a: argparse.Namespace) -> dict[str, Any]:
     return call("adapt.marking.certificates:sign_init", a.folder, name=a.name)
 
 
-def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
     """Where they are, and what a verifier will say."""
     output.facts(out, result)
     out.print("A verifier shows such a signature as valid, by a signer that it does not trust.")

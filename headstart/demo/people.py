@@ -22,7 +22,7 @@ from shards.media.probe import video_info
 
 def adapt_person(
     person: HeldOutPerson, out: Path, uris: str, recipe: str, budget: str, train_seconds: float, seed: int, story: Story
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """One outsider: adapted with the priors and without, scored, and made to say something new."""
     record: dict[str, Any] = {"identity": person.identity, "licence": person.licence, "consent": person.consent,
                               "words": person.words, "variants": {}, "video": None}  # fmt: skip
@@ -68,7 +68,7 @@ def _score(avatar: Path, person: HeldOutPerson, folder: Path, sync: str | None) 
     }
 
 
-def _speak(person: HeldOutPerson, avatar: str, target: Path) -> dict[str, Any]:
+def _speak(person: HeldOutPerson, avatar: str, target: Path) -> dict[str, object]:
     """The avatar says the unheard speech; beside it the truth, where that was filmed, else the person as recorded."""
     spoken = target.with_name(f"{target.stem}-avatar.mp4")
     result = talk(avatar, person.speech, spoken, pose_from=person.truth, overwrite=True)

@@ -166,7 +166,7 @@ def _toy(
     return lines
 
 
-def _finish(story: Story, out: Path, real: bool) -> dict[str, Any]:
+def _finish(story: Story, out: Path, real: bool) -> dict[str, object]:
     report = out / "report.html"
     spoken = next((person["video"] for person in story.held_out if person["video"]), None)
     result: dict[str, Any] = {

@@ -43,7 +43,7 @@ class AudioExpression(Prior):
         return AudioExpressionPrior(model.to(device), info, people)
 
     @classmethod
-    def signature(cls, info: dict[str, Any]) -> dict[str, Any]:
+    def signature(cls, info: dict[str, Any]) -> dict[str, object]:
         """Features (T, C) at 25 fps to expression (T, K) and the configuration's other targets."""
         return {
             "inputs": [tensor("features", "float32", -1, int(info["features"]["size"]))],

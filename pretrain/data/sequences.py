@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from pretrain.data.audible import has_sound
+from shards.read.dataset import Dataset
 
 
 @dataclass(kw_only=True)
@@ -33,7 +33,7 @@ CONSTANT = ("identity", "intrinsics")
 
 
 def sequences(
-    dataset: Any, features: str | None, *, unreliable: Collection[str] = (), limit: int = 1500
+    dataset: Dataset, features: str | None, *, unreliable: Collection[str] = (), limit: int = 1500
 ) -> Iterator[Sequence]:
     """Every clip of a dataset as runs of consecutive segments, cut after ``limit`` frames so that memory is bounded.
 

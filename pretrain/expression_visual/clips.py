@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ class Clip:
     opened: np.ndarray
 
 
-def load_clips(dataset: Any, size: int, targets: int = TARGETS, per_person: int = 2) -> list[Clip]:
+def load_clips(dataset: Dataset, size: int, targets: int = TARGETS, per_person: int = 2) -> list[Clip]:
     """The held-out clips, at most ``per_person`` runs of each identity."""
     clips: list[Clip] = []
     count: dict[str, int] = {}

@@ -24,7 +24,7 @@ NOTES = [
 ]
 
 
-def score(prior: ExpressionVisualPrior, clip: Clip) -> dict[str, Any]:
+def score(prior: ExpressionVisualPrior, clip: Clip) -> dict[str, object]:
     """One clip's row."""
     target = clip.image[1:] * clip.matte[1:, ..., None] + 0.5 * (1 - clip.matte[1:, ..., None])
     pose = {name: value[1:] for name, value in clip.pose.items()}
@@ -63,7 +63,7 @@ def summarise(rows: list[dict[str, object]]) -> dict[str, float]:
 
 def collect(prior: ExpressionVisualPrior, clips: list[Clip]) -> Evidence:
     """Table, summary and one sheet of pictures a person."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     pictures: dict[str, np.ndarray] = {}
     for clip in clips:
         rows.append(score(prior, clip))

@@ -23,7 +23,7 @@ class ExpressionVisualPrior:
         appearance_basis: how its maps follow pose and expression (:class:`heads.person.appearance.AppearanceBasis`).
     """
 
-    def __init__(self, model: VisualModel, info: dict[str, Any]) -> None:
+    def __init__(self, model: VisualModel, info: dict[str, object]) -> None:
         self.model, self.info, self.config = model.eval(), info, model.config
         self.resolution, self.size = model.config.model.resolution, model.config.size
         self.binding, self.rig, self.appearance_basis = model.binding, model.rig, model.appearance_basis

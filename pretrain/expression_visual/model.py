@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +10,7 @@ from heads.gaussians.uv import UVGaussians, triangle_frames
 from heads.geometry.rotation import quaternions
 from heads.person.appearance import AppearanceBasis, changed
 from heads.person.inputs import POSE, frame_vectors
+from heads.rig import Rig
 from pretrain.expression_visual.config import ExpressionVisualConfig, VisualModelConfig
 from pretrain.expression_visual.unwrap import TexelSurface, mirror_index, sample_pixels, visibility
 
@@ -135,7 +134,7 @@ def farthest(points: Tensor, count: int) -> Tensor:
     return torch.tensor(chosen)
 
 
-def covering(neutral: Tensor, binding: Any, rig: Any) -> Tensor:
+def covering(neutral: Tensor, binding: UVGaussians, rig: Rig) -> Tensor:
     """The neutral map (N, 14) with each Gaussian beyond the face spread over the surface that is nearest to its texel.
 
     At low resolution the atlas has triangles of the neck, the cranium and the eyeballs without any texel, and texels
@@ -211,7 +210,7 @@ class VisualModel(nn.Module):
     neutral: Tensor
     mean_colour: Tensor
 
-    def __init__(self, config: ExpressionVisualConfig, rig: Any) -> None:
+    def __init__(self, config: ExpressionVisualConfig, rig: Rig) -> None:
         super().__init__()
         self.config, self.rig = config, rig
         self.binding = UVGaussians(rig, config.model.resolution)

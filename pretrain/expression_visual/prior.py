@@ -43,7 +43,7 @@ class ExpressionVisual(Prior):
         return ExpressionVisualPrior(model.to(device), info)
 
     @classmethod
-    def signature(cls, info: dict[str, Any]) -> dict[str, Any]:
+    def signature(cls, info: dict[str, object]) -> dict[str, object]:
         """R frames of one person, their mattes and tracks to a map (N, 14) of UV Gaussians."""
         inputs = [
             tensor("frames", "uint8", -1, -1, -1, 3),

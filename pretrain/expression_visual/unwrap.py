@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from heads.gaussians.uv import UVGaussians
 from heads.geometry.camera import project
-from heads.rig import facemesh
+from heads.rig import Rig, facemesh
 
 TOLERANCE = 0.16  # rig units: nearer than this in front counts as the same surface
 INNER_TOLERANCE = 0.1  # the same behind lips and lids, where only what lies inside can hide it
@@ -31,7 +30,7 @@ class TexelSurface:
         rig: see ``heads.rig``; binding: a ``heads.UVGaussians`` of it, which says which texel lies on which triangle.
     """
 
-    def __init__(self, rig: Any, binding: Any) -> None:
+    def __init__(self, rig: Rig, binding: UVGaussians) -> None:
         self.rig = rig
         self.corners = rig.faces[binding.triangles]  # (N, 3)
         self.barycentric = binding.barycentric.float()

@@ -11,6 +11,7 @@ import numpy as np
 from heads.masks import region_masks
 from heads.rig import facemesh
 from pretrain.expression_visual.config import ExpressionVisualConfig
+from shards.format.schema import Sample
 from shards.read.view import PairView
 
 POSE = ("rotation", "translation", "intrinsics", "expression", "eyelids", "gaze")
@@ -36,7 +37,7 @@ class ReferenceView:
     window: ClassVar[int] = 1
     needs_sound: ClassVar[bool] = False
 
-    def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
         """Draw the frames; the same ``rng`` gives the same ones."""
         config = self.config
         extra = config.references - 1

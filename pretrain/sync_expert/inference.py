@@ -24,7 +24,7 @@ class SyncExpert:
         window: frames of a window.
     """
 
-    def __init__(self, model: SyncModel, info: dict[str, Any]) -> None:
+    def __init__(self, model: SyncModel, info: dict[str, object]) -> None:
         self.model, self.info, self.config = model.eval(), info, model.config
         self.features_name, self.features_size, self.window = model.config.features, model.size, model.config.window
         for parameter in model.parameters():
@@ -102,7 +102,7 @@ class SyncExpert:
         found = self.distance(sound[at.clamp(0, count - 1)], lips[:, None])
         return found.masked_fill(~inside, float("nan"))
 
-    def confidence(self, frames: Any, landmarks: Any, features: np.ndarray | Tensor) -> tuple[float, float, int]:
+    def confidence(self, frames: object, landmarks: object, features: np.ndarray | Tensor) -> tuple[float, float, int]:
         """Sync-C, Sync-D and the offset in frames (positive: the sound is late) of a clip.
 
         Sync-D is the least mean distance over the offsets, Sync-C the median over the offsets minus it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ class CropCache:
         # A reading process starts with an empty cache of its own.
         return {"limit": self.limit, "held": 0, "crops": {}}
 
-    def get(self, sample: Any, config: SyncExpertConfig) -> np.ndarray:
+    def get(self, sample: Sample, config: SyncExpertConfig) -> np.ndarray:
         """(T, h·margin, w·margin, 3) uint8 lips of a sample."""
         if sample.key in self.crops:
             return self.crops[sample.key]
@@ -72,7 +72,7 @@ class LipRunView:
         """Name of the audio features that it reads."""
         return self.config.features
 
-    def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Cut one run; the same ``rng`` gives the same run."""
         run = self.config.run
         sample, usable = audible(sample, rng, run, self.config.unreliable)
@@ -97,5 +97,5 @@ class LipRunView:
             return features
         return vary_spectrum(features, self.config.augment, rng).astype(np.float32)
 
-    def _rows(self, sample: Any) -> np.ndarray:
+    def _rows(self, sample: Sample) -> np.ndarray:
         return sample.features(self.config.features)

@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -112,7 +111,7 @@ def leave_one_out(
         eyelids = eyelid_basis(people[:k] + people[k + 1 :], mean, partner)
         basis = expression_basis(motion[:k] + motion[k + 1 :], eyelids, partner, components)
         figures[name] = _reconstruction_error(people[k], basis, eyelids, mean)
-    result: dict[str, Any] = {
+    result: dict[str, object] = {
         part: float(np.mean([figure[part] for figure in figures.values()])) for part in ("all", "lips", "eyes")
     }
     worst = max(figures, key=lambda name: figures[name]["lips"])

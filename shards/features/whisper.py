@@ -103,7 +103,7 @@ class Whisper(SpeechFeature):
         """The encoder's tensors in float32, by their names in the encoder; the decoder is not read."""
         from safetensors import SafetensorError, safe_open
 
-        state: dict[str, Any] = {}
+        state: dict[str, object] = {}
         for path in self.files.files:
             try:
                 with safe_open(path, framework="pt") as file:

@@ -98,7 +98,7 @@ class Catalogue:
         """Names of the listed shards."""
         return {shard["name"] for shard in self.shards}
 
-    def rig_entry(self) -> dict[str, Any]:
+    def rig_entry(self) -> dict[str, object]:
         """What ``meta.json`` says of the rig."""
         return {"rig": self.rig} if self.rig else {}
 

@@ -27,7 +27,7 @@ from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 def encode_sample(
     key: str,
-    meta: Mapping[str, Any],
+    meta: Mapping[str, object],
     *,
     frames: np.ndarray | None = None,
     frames_jpeg: Sequence[bytes] | None = None,

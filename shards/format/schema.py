@@ -259,7 +259,7 @@ class Sample:
         self.identity, self.clip, self.number = split_key(key)
         self._fetch = fetch
         self._raw: dict[str, bytes] = {}
-        self._decoded: dict[str, Any] = {}
+        self._decoded: dict[str, object] = {}
         self._siblings = siblings
 
     def __repr__(self) -> str:
@@ -346,12 +346,12 @@ class Sample:
             raise IndexError(f"sample '{self.key}' has frames 0 to {self.length - 1}, got {index}")
         return int(index)
 
-    def _once(self, name: str, decode: Callable[[bytes], Any]) -> Any:
+    def _once(self, name: str, decode: Callable[[bytes], object]) -> Any:
         if name not in self._decoded:
             self._decoded[name] = self._try(name, decode, self.raw(name))
         return self._decoded[name]
 
-    def _try(self, name: str, decode: Callable[[bytes], Any], data: bytes) -> Any:
+    def _try(self, name: str, decode: Callable[[bytes], object], data: bytes) -> Any:
         try:
             return decode(data)
         except BrokenSample as error:

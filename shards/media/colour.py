@@ -54,7 +54,7 @@ class ToRgb:
         # Planes have the same values as rgb24 and are made in half the time.
         return self._planes(frame, width, height, "gbrp").to_ndarray()
 
-    def _planes(self, frame: Any, width: int, height: int, form: str) -> Any:
+    def _planes(self, frame: VideoFrame, width: int, height: int, form: str) -> Any:
         import av
 
         matrix = int(frame.colorspace)
@@ -76,7 +76,7 @@ class ToRgb:
             name = frame.format.name
             raise InputError(f"{self._path}: pictures of form {name} cannot be read ({error}); convert it") from None
 
-    def _tone_map(self, frame: Any, width: int, height: int) -> ToneMap:
+    def _tone_map(self, frame: VideoFrame, width: int, height: int) -> ToneMap:
         key = (width, height, int(frame.color_trc), int(frame.color_primaries))
         if self._map is None or self._map[0] != key:
             self._map = key, ToneMap(*key, light_range(self._path))
@@ -94,7 +94,7 @@ class ToYuv:
         self._flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
         self._reformatter = VideoReformatter()
 
-    def __call__(self, picture: np.ndarray) -> Any:
+    def __call__(self, picture: np.ndarray) -> VideoFrame:
         """A frame of ``[H, W, 3]`` uint8 RGB with even sides."""
         import av
 

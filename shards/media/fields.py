@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs import InputError
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 
 def progressive(frames: Iterator[Any], path: str | Path) -> Iterator[Any]:
@@ -57,7 +60,7 @@ class _Deinterlacer:
                 f"{path}: is interlaced {pixels}, which cannot be read ({error}); deinterlace it"
             ) from None
 
-    def push(self, frame: Any) -> Iterator[Any]:
+    def push(self, frame: VideoFrame) -> Iterator[Any]:
         """Whole pictures that have become ready: each needs the frame after it."""
         self._graph.push(frame)
         yield from self._ready()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Range(NamedTuple):
     peak: float
 
 
-def is_wide(frame: Any) -> bool:
+def is_wide(frame: VideoFrame) -> bool:
     """Whether a frame needs more than a matrix to become BT.709."""
     return int(frame.color_trc) in (PQ, HLG) or int(frame.color_primaries) in WIDE
 
@@ -145,7 +145,7 @@ class ToneMap:
             table_filter.link_to(self._graph.add("buffersink"))
             self._graph.configure()
 
-    def __call__(self, frame: Any) -> np.ndarray:
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
         """``[H, W, 3]`` uint8 RGB."""
         self._graph.push(frame)
         values = np.asarray(self._graph.pull().to_ndarray(), np.uint16)

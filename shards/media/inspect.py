@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -71,7 +71,7 @@ def _container(path: Path) -> InputContainer:
         raise InputError(f"{path}: not readable as video, picture or sound ({error.__class__.__name__})") from None
 
 
-def _video(path: Path, container: Any, most: int, size: Size) -> Media:
+def _video(path: Path, container: InputContainer, most: int, size: Size) -> Media:
     tags = _lower(dict(container.metadata))
     for stream in container.streams:
         tags = {**_lower(dict(stream.metadata)), **tags}

@@ -107,7 +107,7 @@ class _Block(NamedTuple):
     stamp: float | None
 
 
-def _runs(frames: Iterable[Any], origin: float | None) -> Iterator[tuple[float | None, Any]]:
+def _runs(frames: Iterable[object], origin: float | None) -> Iterator[tuple[float | None, object]]:
     """``(begin, frame)``: ``begin`` in s after time 0 where a run of frames starts, ``None`` where the run goes on."""
     ahead: deque[_Block] = deque()
     end: float | None = None  # of the frame before, by its run's begin and the samples since
@@ -172,7 +172,7 @@ def _resampled(
 class _Mixer:
     """Resamples frames of one form and mixes their channels."""
 
-    def __init__(self, frame: Any, track: SoundTrack, rate: int, layout: str) -> None:
+    def __init__(self, frame: AudioFrame, track: SoundTrack, rate: int, layout: str) -> None:
         import av
 
         self._form = self._form_of(frame)
@@ -185,11 +185,11 @@ class _Mixer:
     def _form_of(frame: AudioFrame) -> tuple[str, str, int]:
         return frame.format.name, frame.layout.name, frame.sample_rate
 
-    def takes(self, frame: Any) -> bool:
+    def takes(self, frame: AudioFrame) -> bool:
         """Whether a frame has the form of those before."""
         return self._form == self._form_of(frame)
 
-    def push(self, frame: Any) -> Iterator[np.ndarray]:
+    def push(self, frame: AudioFrame) -> Iterator[np.ndarray]:
         """Samples ``[channels, n]`` that have become ready."""
         frame.pts = None  # we place the blocks; the resampler must not stretch them
         return self._made(self._resampler.resample(frame))

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -97,7 +96,7 @@ class Reader:
         """Steps that begin in the current epoch, rounded up."""
         return -(-len(self.plan(self._position.epoch)) // self.batch_size)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, object]]:
         steps = tars.pipeline(self._steps, self._batches)
         for batch in tars.loader(steps, self.workers, self.prefetch):
             if ERROR in batch:

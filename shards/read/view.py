@@ -39,7 +39,7 @@ class View(Protocol):
     @property
     def needs_sound(self) -> bool: ...
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Mapping[str, object]:
         """A batch's entries for one sample: arrays, numbers and texts of equal names and shapes for all samples."""
         ...
 
@@ -48,12 +48,12 @@ class View(Protocol):
 class PlainView:
     """A view of a function that has no demands on the dataset."""
 
-    function: Callable[[Sample, np.random.Generator], dict[str, Any]]
+    function: Callable[[Sample, np.random.Generator], Mapping[str, object]]
     features: str | None = None
     window: int = 1
     needs_sound: bool = False
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Mapping[str, object]:
         return self.function(sample, rng)
 
 

@@ -46,7 +46,7 @@ class TarFile:
             self._stream.close()
 
 
-def stream_samples(url: str) -> Iterator[dict[str, Any]]:
+def stream_samples(url: str) -> Iterator[dict[str, object]]:
     """All samples of a tar in file order, as webdataset groups them: ``{"__key__", "f000.jpg": bytes, ...}``.
 
     Memory holds one sample; remote tars are streamed.
@@ -80,7 +80,7 @@ def pipeline(*stages: Callable[..., Iterator[object]]) -> object:
     return DataPipeline(*stages)
 
 
-def loader(dataset: Any, workers: int, prefetch: int) -> Any:
+def loader(dataset: object, workers: int, prefetch: int) -> Any:
     """The pipeline, run here (``workers=0``) or by DataLoader worker processes that each hold ``prefetch`` batches."""
     if workers == 0:
         return dataset

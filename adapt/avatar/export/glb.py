@@ -103,7 +103,7 @@ def _document(attributes: dict[str, np.ndarray], record: Record, axes: str) -> t
 
 
 def _accessor(view: int, array: np.ndarray) -> dict[str, object]:
-    accessor: dict[str, Any] = {"bufferView": view, "count": len(array), "type": _TYPES[array.shape[1]]}
+    accessor: dict[str, object] = {"bufferView": view, "count": len(array), "type": _TYPES[array.shape[1]]}
     if array.dtype == np.uint8:
         return {**accessor, "componentType": _BYTE, "normalized": True}
     low, high = array.min(0), array.max(0)
