@@ -20,6 +20,7 @@ from torch import Tensor
 from configs import InputError, load_config, nearest
 from pretrain.config import PretrainConfig, renamed
 from pretrain.names import GROUP, HERE, prior_names
+from pretrain.roles import ROLES
 from pretrain.task import Task
 
 SERVING = "pretrain.serving"  # the module that MLflow loads a registered prior with
@@ -44,6 +45,7 @@ class Prior(ABC):
         task: its side of the training loop, which also gives ``name`` (as on the command line) and ``config_class``
             (what its YAML fills).
         learns: what it learns, in one line.
+        role: what it is to an adaptation, one of :data:`pretrain.roles.ROLES`; empty: nothing.
         headlines: the figures of its evidence to show first.
         configs: the folder of its shipped sizes, as :func:`configs.load_config` finds it; ``pretrain/NAME`` by default.
         budget_share: of the demo's training minutes, relative to the other priors'.
@@ -51,6 +53,7 @@ class Prior(ABC):
 
     task: ClassVar[type[Task]]
     learns: ClassVar[str]
+    role: ClassVar[str] = ""
     headlines: ClassVar[tuple[Headline, ...]] = ()
     configs: ClassVar[str | Path] = ""
     budget_share: ClassVar[float] = 0.25
@@ -140,4 +143,16 @@ def _checked(name: str, found: object, where: str) -> type[Prior]:
         raise InputError(f"prior '{name}': {where} calls itself '{found.name}'; give both the same name")
     if missing := sorted(found.__abstractmethods__):
         raise InputError(f"prior '{name}': {where} leaves out {', '.join(missing)}")
+    if found.role not in ("", *ROLES):
+        raise InputError(f"prior '{name}': {where} has the role '{found.role}', expected one of {', '.join(ROLES)}")
     return found
+
+
+def role_of(name: str) -> str:
+    """The role of a prior; empty where it has none or is not installed."""
+    return find_prior(name).role if name in prior_names() else ""
+
+
+def priors_for(role: str) -> tuple[str, ...]:
+    """Names of the priors that take a role, those of this package first."""
+    return tuple(name for name in prior_names() if role_of(name) == role)

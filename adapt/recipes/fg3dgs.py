@@ -91,7 +91,7 @@ def run(fit: Fit, context: Context[Config]) -> None:
     """Static clouds, motion of all regions, joint refinement, fusion, alignment."""
     config, model = context.config, fit.model
     assert isinstance(model, BranchHead)
-    expert = context.priors.sync_expert if config.alignment and config.mouth_branch else None
+    expert = context.priors.sync if config.alignment and config.mouth_branch else None
     ends = shares_to_ends(
         static=config.static_share,
         motion=config.motion_share,

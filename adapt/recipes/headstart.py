@@ -87,7 +87,7 @@ def run(fit: Fit, context: Context[Config]) -> None:
     """The stages, each between two fractions of the budget."""
     config, model = context.config, fit.model
     assert isinstance(model, RiggedHead)
-    expert = context.priors.sync_expert if config.alignment else None
+    expert = context.priors.sync if config.alignment else None
     ends = shares_to_ends(
         fit=config.fit_share,
         inpainter=config.inpainter_share if config.inpainter else 0.0,

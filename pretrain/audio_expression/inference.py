@@ -168,6 +168,11 @@ class AudioExpressionPrior:
         """The part that listens; adaptation keeps it as it is."""
         return self.model.denoiser.audio
 
+    @property
+    def window(self) -> int:
+        """Frames of a training window."""
+        return self.config.window
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """Everything that training moved, the audio encoder among them."""
         return self.model.parameters()

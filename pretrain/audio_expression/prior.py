@@ -14,6 +14,7 @@ from pretrain.audio_expression.model import ExpressionModel
 from pretrain.audio_expression.targets import target_sizes
 from pretrain.audio_expression.task import AudioExpressionTask
 from pretrain.prior import Headline, Prior, tensor
+from pretrain.roles import MOTION
 from pretrain.task import Task
 
 
@@ -22,6 +23,7 @@ class AudioExpression(Prior):
 
     task: ClassVar[type[Task]] = AudioExpressionTask
     learns: ClassVar[str] = "how a face moves to a voice: expression from sound"
+    role: ClassVar[str] = MOTION
     headlines: ClassVar[tuple[Headline, ...]] = (
         Headline("r_prior", "lip opening, correlation", "the prior"),
         Headline("r_ridge", "lip opening, correlation", "ridge regression"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -29,7 +29,9 @@ class ExpressionVisualPrior:
         self.binding, self.rig, self.appearance_basis = model.binding, model.rig, model.appearance_basis
 
     @torch.no_grad()
-    def predict(self, frames: Any, mattes: Any, tracks: dict[str, Any]) -> Tensor:
+    def predict(
+        self, frames: np.ndarray | Tensor, mattes: np.ndarray | Tensor, tracks: dict[str, np.ndarray]
+    ) -> Tensor:
         """A UV map (N, 14) for ``heads.UVGaussians(rig, prior.resolution)`` from R frames of one person.
 
         It holds for the mean pose and expression of those frames; ``appearance_basis`` tells how it changes from there.
@@ -61,7 +63,7 @@ class ExpressionVisualPrior:
         batch = {name: value[None] for name, value in (sources | pose).items()}
         return self.model(batch, identity, torch.ones(1, references, device=device))[0]
 
-    def _field(self, tracks: dict[str, object], name: str, references: int) -> Tensor:
+    def _field(self, tracks: Mapping[str, np.ndarray], name: str, references: int) -> Tensor:
         value = torch.as_tensor(np.asarray(tracks[name]), dtype=torch.float32, device=self.model.device)
         shape = {"rotation": (3, 3), "intrinsics": (3, 3), "translation": (3,), "gaze": (2, 2)}.get(
             name, value.shape[-1:]

@@ -14,6 +14,7 @@ from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.expression_visual.model import CHANNELS, VisualModel
 from pretrain.expression_visual.task import ExpressionVisualTask
 from pretrain.prior import Headline, Prior, tensor
+from pretrain.roles import APPEARANCE
 from pretrain.task import Task
 
 
@@ -22,6 +23,7 @@ class ExpressionVisual(Prior):
 
     task: ClassVar[type[Task]] = ExpressionVisualTask
     learns: ClassVar[str] = "what a head looks like from one frame: Gaussians from a picture"
+    role: ClassVar[str] = APPEARANCE
     headlines: ClassVar[tuple[Headline, ...]] = (
         Headline("psnr_prior", "PSNR of the face, dB", "the prior"),
         Headline("psnr_copy", "PSNR of the face, dB", "texture copy"),

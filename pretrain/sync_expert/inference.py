@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -76,7 +74,7 @@ class SyncExpert:
         ).mean()
 
     @torch.no_grad()
-    def frame_features(self, frames: Any, landmarks: Any, block: int = 32) -> Tensor:
+    def frame_features(self, frames: np.ndarray | Tensor, landmarks: np.ndarray | Tensor, block: int = 32) -> Tensor:
         """Per-frame lip features (T, W) of frames (T, H, W, 3), uint8 or float; memory does not grow with T but for the result."""
         device = self.model.feature_mean.device
         parts = []
@@ -102,7 +100,9 @@ class SyncExpert:
         found = self.distance(sound[at.clamp(0, count - 1)], lips[:, None])
         return found.masked_fill(~inside, float("nan"))
 
-    def confidence(self, frames: object, landmarks: object, features: np.ndarray | Tensor) -> tuple[float, float, int]:
+    def confidence(
+        self, frames: np.ndarray | Tensor, landmarks: np.ndarray | Tensor, features: np.ndarray | Tensor
+    ) -> tuple[float, float, int]:
         """Sync-C, Sync-D and the offset in frames (positive: the sound is late) of a clip.
 
         Sync-D is the least mean distance over the offsets, Sync-C the median over the offsets minus it

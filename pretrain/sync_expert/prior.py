@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pretrain.prior import Headline, Prior, tensor
+from pretrain.roles import SYNC
 from pretrain.sync_expert.inference import SyncExpert
 from pretrain.sync_expert.model import SyncModel
 from pretrain.sync_expert.task import SyncExpertTask
@@ -23,6 +24,7 @@ class Sync(Prior):
 
     task: ClassVar[type[Task]] = SyncExpertTask
     learns: ClassVar[str] = "whether these lips and this sound belong together"
+    role: ClassVar[str] = SYNC
     headlines: ClassVar[tuple[Headline, ...]] = (
         Headline("auc_window", "AUC, one window", "0.5 is chance"),
         Headline("auc_second", "AUC, one second", "0.5 is chance"),
