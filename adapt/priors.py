@@ -14,7 +14,7 @@ from heads.rig import Rig, load_rig
 from heads.rig.registry import DEFAULT
 from pretrain.folder import load_prior, read_info
 from pretrain.prior import priors_for, role_of
-from pretrain.roles import APPEARANCE, MOTION, ROLES, SYNC, Appearance, Motion, Sync
+from pretrain.roles import APPEARANCE, MOTION, ROLES, SYNC, AppearancePrior, MotionPrior, SyncPrior
 from shards.features import Feature, open_feature
 
 # What is heard where no prior says otherwise.
@@ -64,19 +64,19 @@ class Priors:
     folders: dict[str, Path] = field(default_factory=dict)
 
     @property
-    def appearance(self) -> Appearance | None:
+    def appearance(self) -> AppearancePrior | None:
         """The prior that knows what heads look like; ``None`` where none was given."""
-        return cast("Appearance | None", self._ready(APPEARANCE))
+        return cast("AppearancePrior | None", self._ready(APPEARANCE))
 
     @property
-    def motion(self) -> Motion | None:
+    def motion(self) -> MotionPrior | None:
         """The prior that knows how faces move to a voice."""
-        return cast("Motion | None", self._ready(MOTION))
+        return cast("MotionPrior | None", self._ready(MOTION))
 
     @property
-    def sync(self) -> Sync | None:
+    def sync(self) -> SyncPrior | None:
         """The prior that knows whether lips and sound belong together."""
-        return cast("Sync | None", self._ready(SYNC))
+        return cast("SyncPrior | None", self._ready(SYNC))
 
     def _ready(self, role: str) -> object | None:
         return next((prior for kind, prior in self.opened.items() if role_of(kind) == role), None)

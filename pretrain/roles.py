@@ -45,7 +45,7 @@ class MotionStreamer(Protocol):
 
 
 @runtime_checkable
-class Motion(Ready, Protocol):
+class MotionPrior(Ready, Protocol):
     """Role ``motion``: expressions from sound, in a speaking style; ``mean_style`` is ``[S]``."""
 
     @property
@@ -71,7 +71,7 @@ class Motion(Ready, Protocol):
 
 
 @runtime_checkable
-class FineTunable(Motion, Protocol):
+class FineTunable(MotionPrior, Protocol):
     """What a ``motion`` prior offers besides, if adaptation is to fine-tune it on the person's clip.
 
     ``audio_encoder`` stays frozen; ``window`` is the length of a training window, in frames.
@@ -95,7 +95,7 @@ class FineTunable(Motion, Protocol):
     def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
 
 
-class Appearance(Ready, Protocol):
+class AppearancePrior(Ready, Protocol):
     """Role ``appearance``: the Gaussians of a head from pictures of it.
 
     ``resolution`` counts the texels along a side of its UV map; ``appearance_basis`` is how the map follows pose and
@@ -113,7 +113,7 @@ class Appearance(Ready, Protocol):
         ...
 
 
-class Sync(Ready, Protocol):
+class SyncPrior(Ready, Protocol):
     """Role ``sync``: how well lips and sound belong together, in windows of ``window`` frames."""
 
     @property

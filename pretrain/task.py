@@ -26,7 +26,7 @@ class Evidence:
     """A prior against its absence, by identity, on people it never saw.
 
     ``rows``: one dictionary per person (or person and condition); ``summary``: figures for the registry;
-    ``pictures``: name to (H, W, 3) uint8; ``notes``: sentences that say what the columns mean.
+    ``pictures``: name to ``[H, W, 3]`` uint8; ``notes``: sentences that say what the columns mean.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -132,7 +132,7 @@ class Task(Generic[Objective]):
         raise NotImplementedError
 
     def pictures(self, objective: Objective) -> dict[str, np.ndarray]:
-        """Pictures for the tracker, name to (H, W, 3) uint8."""
+        """Pictures for the tracker, name to ``[H, W, 3]`` uint8."""
         return {}
 
     def evidence(self, objective: Objective) -> Evidence:

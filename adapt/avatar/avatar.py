@@ -28,7 +28,7 @@ from configs import InputError, to_dict
 from heads.gaussians.cloud import Gaussians
 from heads.person.inputs import HeadInputs, head_inputs
 from heads.rig import Rig
-from pretrain.roles import MOTION, Motion
+from pretrain.roles import MOTION, MotionPrior
 
 BACKGROUNDS = ("original", "plain", "rgba", "model")
 PLAIN = (0.55, 0.6, 0.65)
@@ -208,7 +208,7 @@ def _restore_driver(
     if record is not None and document.get("driver") == "prior":
         record = {**record, "uri": str(prior)} if prior is not None else record
         opened = reopen_prior(record, rig, inside=None if prior is not None else path / "priors" / record["name"])
-        if not isinstance(opened, Motion):
+        if not isinstance(opened, MotionPrior):
             raise InputError(f"avatar '{path}': its {record['name']} prior turns no sound into motion; adapt again")
         return PriorDriver.from_tensors(opened, _with_prefix(tensors, "voice."), record)
     ridge = _with_prefix(tensors, "ridge.")

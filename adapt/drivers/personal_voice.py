@@ -23,7 +23,7 @@ from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from heads.rig import Rig
 from heads.rig.facemesh import LIPS
-from pretrain.roles import FineTunable, Motion
+from pretrain.roles import FineTunable, MotionPrior
 
 HELD_SHARE = 0.2
 RATE = 1e-4
@@ -37,7 +37,7 @@ CHOICE_FRAMES = 100
 
 
 def person_driver(
-    prior: Motion,
+    prior: MotionPrior,
     clip: Clip,
     record: Mapping[str, object],
     rig: Rig,
@@ -60,7 +60,7 @@ def person_driver(
 
 
 def person_voice(
-    prior: Motion,
+    prior: MotionPrior,
     clip: Clip,
     record: Mapping[str, object],
     rig: Rig,

@@ -11,7 +11,7 @@ import torch
 from adapt.drivers.base import Expressions, Stream, joined
 from adapt.drivers.ridge import RidgeDriver
 from configs import InputError
-from pretrain.roles import FineTunable, Motion
+from pretrain.roles import FineTunable, MotionPrior
 
 # The mean of what the prior thinks possible, in one step without noise: lips that agree with the sound matter more than
 # lively ones. A little guidance gives back some of the spread that a mean loses.
@@ -40,7 +40,7 @@ class PriorDriver:
 
     def __init__(
         self,
-        prior: Motion,
+        prior: MotionPrior,
         style: np.ndarray | None = None,
         *,
         label: str = "",
@@ -101,7 +101,7 @@ class PriorDriver:
         return {**kept, "style": torch.from_numpy(np.asarray(style, np.float32))}
 
     @classmethod
-    def from_tensors(cls, prior: Motion, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> PriorDriver:
+    def from_tensors(cls, prior: MotionPrior, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> PriorDriver:
         """The inverse of :meth:`tensors` on the prior that ``record`` names."""
         changed = {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
         state = prior.state_dict() if isinstance(prior, FineTunable) else {}
@@ -123,7 +123,7 @@ class PriorDriver:
 class _PriorStream:
     def __init__(
         self,
-        prior: Motion,
+        prior: MotionPrior,
         style: np.ndarray | None,
         seed: int,
         options: dict[str, Any],

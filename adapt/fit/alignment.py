@@ -14,7 +14,7 @@ from adapt.fit.sampling import windows_of
 from adapt.models.base import Rendered
 from adapt.models.inpainting import inpainted_region
 from heads.losses import d_ssim, weighted_mean
-from pretrain.roles import Sync
+from pretrain.roles import SyncPrior
 
 # Adam's rate of the inpainter's network (a guess, kept since the first comparison).
 INPAINTER_RATE = 2e-3
@@ -46,7 +46,7 @@ def train_inpainter(fit: Fit, begin: float, until: float, ssim_share: float) -> 
 
 def align_with_sound(
     fit: Fit,
-    expert: Sync,
+    expert: SyncPrior,
     groups: Iterable[Group],
     begin: float,
     until: float,

@@ -17,7 +17,7 @@ from heads.geometry.rotation import rotation_to_euler
 from heads.measures.face import lip_gap
 from heads.person.inputs import TRACKED, frame_vectors
 from heads.person.talking_head import HeadConfig
-from pretrain.roles import Appearance
+from pretrain.roles import AppearancePrior
 
 COLOR = slice(10, 13)
 
@@ -90,7 +90,7 @@ def reference_frames(context: Context[RecipeConfig], frame: int) -> list[int]:
     return list(dict.fromkeys([frame, *map(int, others)]))
 
 
-def prior_maps(prior: Appearance, context: Context[RecipeConfig], frames: list[int]) -> Tensor:
+def prior_maps(prior: AppearancePrior, context: Context[RecipeConfig], frames: list[int]) -> Tensor:
     """What the prior of appearance makes of up to four frames."""
     clip = context.clip
     track = {name: clip.track[name][frames] for name in TRACKED}

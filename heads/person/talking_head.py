@@ -82,7 +82,7 @@ Window = tuple[int, int, int, int]  # top, left, height, width in px
 
 
 @dataclass
-class Rendered:
+class RenderedHead:
     """One frame: ``image [H, W, 3]`` composed, ``alpha [H, W, 1]`` and premultiplied ``head [H, W, 3]`` of the head."""
 
     image: Tensor
@@ -246,7 +246,7 @@ class TalkingHead(nn.Module):
         window: Window | None = None,
         refinement: Tensor | None = None,
         delta: Motion | None = None,
-    ) -> Rendered:
+    ) -> RenderedHead:
         """One frame.
 
         Args:
@@ -273,7 +273,7 @@ class TalkingHead(nn.Module):
         head, alpha = head[0], alpha[0]
         behind = self._behind(background, inputs.vectors[index], (height, width), window)
         image = head if behind is None else head + (1 - alpha) * behind
-        return Rendered(image, alpha, head, gaussians, meta)
+        return RenderedHead(image, alpha, head, gaussians, meta)
 
     def _behind(
         self, background: str | Tensor | None, vector: Tensor, size: tuple[int, int], window: Window | None

@@ -41,7 +41,7 @@ def smoothing(frames: float) -> Tensor:
 
 
 def smooth_noise(white: Tensor, taps: Tensor) -> Tensor:
-    """White noise (B, T + 2R, D) through the taps [2R+1]: (B, T, D)."""
+    """White noise ``[B, T + 2R, D]`` through the taps [2R+1]: ``[B, T, D]``."""
     rows = white.transpose(1, 2)
     batch, size = rows.shape[:2]
     filtered = torch.nn.functional.conv1d(rows.reshape(batch * size, 1, -1), taps.to(rows)[None, None])

@@ -46,7 +46,7 @@ class AudioExpression(Prior):
 
     @classmethod
     def signature(cls, info: dict[str, Any]) -> dict[str, object]:
-        """Features (T, C) at 25 fps to expression (T, K) and the configuration's other targets."""
+        """Features ``[T, C]`` at 25 fps to expression ``[T, K]`` and the configuration's other targets."""
         return {
             "inputs": [tensor("features", "float32", -1, int(info["features"]["size"]))],
             "outputs": [tensor("expression", "float32", -1, -1)],

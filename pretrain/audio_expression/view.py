@@ -22,9 +22,9 @@ REMEMBERED = (
 
 @dataclass(frozen=True)
 class WindowView:
-    """Callable ``(sample, rng) -> {"features" (W, C), "mean" (C,), "targets" (W, D), "person" (), "weight" ()}``.
+    """Callable ``(sample, rng) -> {"features" [W, C], "mean" [C], "targets" [W, D], "person" (), "weight" ()}``.
 
-    With ``scale`` features come divided by their recording's spread, and ``mean`` is (2, C): their mean, and ones.
+    With ``scale`` features come divided by their recording's spread, and ``mean`` is ``[2, C]``: their mean, and ones.
 
     A segment that cannot be used (silent, short, untrusted) gives way to another of the same person; where there is
     none its weight is zero.
@@ -82,7 +82,7 @@ def vary(
     """A random window of another tempo, of the whole segment's rows; spectral variation where the features are mel.
 
     Returns:
-        features (W, C), targets (W, D), mean (C,).
+        features ``[W, C]``, targets ``[W, D]``, mean ``[C]``.
     """
     window, augment = config.window, config.augment
     most = (len(features) - 1) / (window - 1)

@@ -32,13 +32,13 @@ LEAST_SPREAD = 0.2  # added to a column's spread, in units of log-mel (5 dB): no
 
 
 def utterance_statistics(rows: np.ndarray, scale: bool) -> np.ndarray:
-    """Mean (C,) of a recording (T, C): microphone and room; with ``scale`` mean and spread (2, C)."""
+    """Mean ``[C]`` of a recording ``[T, C]``: microphone and room; with ``scale`` mean and spread ``[2, C]``."""
     mean = rows.mean(0)
     return np.stack([mean, rows.std(0) + LEAST_SPREAD]) if scale else mean
 
 
 def normalise_utterance(rows: np.ndarray, scale: bool) -> np.ndarray:
-    """Rows (T, C) of a whole recording divided by their spread; as they are without ``scale``."""
+    """Rows ``[T, C]`` of a whole recording divided by their spread; as they are without ``scale``."""
     return rows / utterance_statistics(rows, True)[1] if scale else rows
 
 

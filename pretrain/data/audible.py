@@ -58,7 +58,7 @@ def audible(
 def clip_rows(
     sample: Sample, rows: np.ndarray, rng: np.random.Generator, read: Callable[[Sample], np.ndarray]
 ) -> np.ndarray:
-    """Feature rows (T, C) of a few seconds of the sample's clip: of itself and of two neighbours in the shard.
+    """Feature rows ``[T, C]`` of a few seconds of the sample's clip: of itself and of two neighbours in the shard.
 
     Args:
         read: the rows of a sample.

@@ -15,7 +15,7 @@ from shards.read.dataset import Dataset
 class Sequence:
     """Consecutive segments of one clip. Arrays are float32 with T rows, one a frame.
 
-    ``features`` (T, C); ``track``: the per-frame fields of a sample's track joined, and ``identity`` and
+    ``features`` ``[T, C]``; ``track``: the per-frame fields of a sample's track joined, and ``identity`` and
     ``intrinsics`` of its first segment; ``keys``: the samples, in order, with their lengths.
     """
 

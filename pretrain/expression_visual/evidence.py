@@ -11,7 +11,7 @@ from torch import Tensor
 from heads.losses import ssim
 from heads.masks import region_masks
 from heads.measures.image import psnr_per_image
-from pretrain.expression_visual.clips import Clip, heads_of, render
+from pretrain.expression_visual.clips import PictureClip, heads_of, render
 from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.expression_visual.pictures import sheet
 from pretrain.task import Evidence, people_means
@@ -24,7 +24,7 @@ NOTES = [
 ]
 
 
-def score(prior: ExpressionVisualPrior, clip: Clip) -> dict[str, object]:
+def score(prior: ExpressionVisualPrior, clip: PictureClip) -> dict[str, object]:
     """One clip's row."""
     target = clip.image[1:] * clip.matte[1:, ..., None] + 0.5 * (1 - clip.matte[1:, ..., None])
     pose = {name: value[1:] for name, value in clip.pose.items()}
@@ -61,7 +61,7 @@ def summarise(rows: list[dict[str, object]]) -> dict[str, float]:
     return result
 
 
-def collect(prior: ExpressionVisualPrior, clips: list[Clip]) -> Evidence:
+def collect(prior: ExpressionVisualPrior, clips: list[PictureClip]) -> Evidence:
     """Table, summary and one sheet of pictures a person."""
     rows: list[dict[str, object]] = []
     pictures: dict[str, np.ndarray] = {}

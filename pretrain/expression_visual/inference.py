@@ -32,13 +32,13 @@ class ExpressionVisualPrior:
     def predict(
         self, frames: np.ndarray | Tensor, mattes: np.ndarray | Tensor, tracks: dict[str, np.ndarray]
     ) -> Tensor:
-        """A UV map (N, 14) for ``heads.UVGaussians(rig, prior.resolution)`` from R frames of one person.
+        """A UV map ``[N, 14]`` for ``heads.UVGaussians(rig, prior.resolution)`` from R frames of one person.
 
         It holds for the mean pose and expression of those frames; ``appearance_basis`` tells how it changes from there.
 
         Args:
-            frames: (R, H, W, 3) or (H, W, 3), uint8 or float RGB in [0, 1]; mattes: (R, H, W) or (H, W), likewise.
-            tracks: fields of those frames: ``identity`` (K_id,), ``intrinsics`` (3, 3) px, and with or without a
+            frames: ``[R, H, W, 3]`` or ``[H, W, 3]``, uint8 or float RGB in [0, 1]; mattes: ``[R, H, W]`` or ``[H, W]``, likewise.
+            tracks: fields of those frames: ``identity`` ``[K_id]``, ``intrinsics`` ``[3, 3]`` px, and with or without a
                 leading R ``rotation, translation, expression, eyelids, gaze``.
 
         Raises:
@@ -85,7 +85,7 @@ def _unit(value: object, dims: int) -> Tensor:
 
 
 def _resized(images: Tensor, size: int) -> Tensor:
-    """(R, H, W, C) to (R, size, size, C), area-averaged when shrinking."""
+    """``[R, H, W, C]`` to (R, size, size, C), area-averaged when shrinking."""
     if images.shape[1:3] == (size, size):
         return images
     planes = images.permute(0, 3, 1, 2)

@@ -46,7 +46,7 @@ class ExpressionVisual(Prior):
 
     @classmethod
     def signature(cls, info: dict[str, object]) -> dict[str, object]:
-        """R frames of one person, their mattes and tracks to a map (N, 14) of UV Gaussians."""
+        """R frames of one person, their mattes and tracks to a map ``[N, 14]`` of UV Gaussians."""
         inputs = [
             tensor("frames", "uint8", -1, -1, -1, 3),
             tensor("mattes", "uint8", -1, -1, -1),

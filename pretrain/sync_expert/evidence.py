@@ -27,8 +27,8 @@ NOTES = [
 
 
 @dataclass(frozen=True)
-class Clip:
-    """Lips (T, h, w, 3) uint8 and features (T, C) of a held-out clip."""
+class LipClip:
+    """Lips (T, h, w, 3) uint8 and features ``[T, C]`` of a held-out clip."""
 
     identity: str
     name: str
@@ -36,18 +36,18 @@ class Clip:
     features: np.ndarray
 
 
-def load_clips(dataset: Dataset, config: SyncExpertConfig) -> list[Clip]:
+def load_clips(dataset: Dataset, config: SyncExpertConfig) -> list[LipClip]:
     """Held-out clips long enough to be scored; at most a minute of each."""
     clips = []
     for run in sequences(dataset, config.features, unreliable=config.unreliable):
         if len(run) >= LEAST_FRAMES:
             lips = np.concatenate([sample_lips(dataset.read(key), config) for key, _ in run.keys])
-            clips.append(Clip(run.identity, run.clip, lips, run.features))
+            clips.append(LipClip(run.identity, run.clip, lips, run.features))
     return clips
 
 
 @torch.no_grad()
-def score(prior: SyncExpert, clip: Clip) -> dict[str, object]:
+def score(prior: SyncExpert, clip: LipClip) -> dict[str, object]:
     """One clip's row."""
     parts = torch.from_numpy(clip.lips).split(64)
     frames = torch.cat([prior.model.lips.frames(part.float() / 255) for part in parts])

@@ -32,7 +32,7 @@ def crop_lips(frames: Tensor, landmarks: Tensor, height: int, breadth: int, jitt
     """Cut the mouths out, upright and of one size.
 
     Args:
-        frames: (..., H, W, 3) RGB in [0, 1]; landmarks: (..., 478, 3) px, z in px.
+        frames: ``[..., H, W, 3]`` RGB in [0, 1]; landmarks: (..., 478, 3) px, z in px.
         jitter: (..., 4) shift x and y in crop widths, log scale, roll in radians.
 
     Returns:

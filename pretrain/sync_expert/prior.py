@@ -41,7 +41,7 @@ class Sync(Prior):
 
     @classmethod
     def signature(cls, info: dict[str, Any]) -> dict[str, object]:
-        """Frames (T, H, W, 3) uint8, landmarks (T, 478, 3) px and features (T, C) to Sync-C, Sync-D and the offset."""
+        """Frames ``[T, H, W, 3]`` uint8, landmarks ``[T, 478, 3]`` px and features ``[T, C]`` to Sync-C, Sync-D and the offset."""
         inputs = [
             tensor("frames", "uint8", -1, -1, -1, 3),
             tensor("landmarks", "float32", -1, -1, 3),

@@ -53,7 +53,7 @@ def overlay_strip(pictures: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
     """Frames with their landmarks side by side, as a JPEG.
 
     Args:
-        pictures: (H, W, 3) uint8 and (478, 3) landmarks in its px, each.
+        pictures: ``[H, W, 3]`` uint8 and ``[478, 3]`` landmarks in its px, each.
     """
     return members.encode_jpeg(np.concatenate([overlay(*picture) for picture in pictures], axis=1), quality=88)
 

@@ -20,8 +20,8 @@ LIP_WEIGHT, EYE_WEIGHT, DEPTH_WEIGHT = 4.0, 2.0, 0.5
 
 
 @dataclass(frozen=True)
-class Clip:
-    """Landmarks (T, 478, 3) px of one clip of ``size`` px, and whose they are."""
+class LandmarkClip:
+    """Landmarks ``[T, 478, 3]`` px of one clip of ``size`` px, and whose they are."""
 
     identity: str
     landmarks: np.ndarray
@@ -30,7 +30,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Person:
-    """One person's neutral face (478, 3) and frames (T, 478, 3), all in head space."""
+    """One person's neutral face ``[478, 3]`` and frames ``[T, 478, 3]``, all in head space."""
 
     neutral: np.ndarray
     frames: np.ndarray
@@ -68,7 +68,7 @@ def mouth_gap(points: np.ndarray) -> np.ndarray:
 
 
 def neutral_face(frames: np.ndarray) -> np.ndarray:
-    """The median (478, 3) over frames (T, 478, 3) with the mouth nearly closed and the eyes open as usual."""
+    """The median ``[478, 3]`` over frames ``[T, 478, 3]`` with the mouth nearly closed and the eyes open as usual."""
     mouth, lids = mouth_gap(frames), lid_gap(frames).mean(-1)
     quiet = (mouth <= np.quantile(mouth, 0.2)) & (lids >= np.quantile(lids, 0.3)) & (lids <= np.quantile(lids, 0.9))
     if quiet.sum() < 3:
@@ -80,8 +80,8 @@ def neutral_face(frames: np.ndarray) -> np.ndarray:
     return face
 
 
-def align(clips: list[Clip], rounds: int = 4) -> tuple[np.ndarray, np.ndarray, list[Person]]:
-    """Generalised Procrustes: symmetric mean (478, 3), mirror partners (478,), people in head space.
+def align(clips: list[LandmarkClip], rounds: int = 4) -> tuple[np.ndarray, np.ndarray, list[Person]]:
+    """Generalised Procrustes: symmetric mean ``[478, 3]``, mirror partners (478,), people in head space.
 
     The mean's frame defines head space: stable points centred, forehead above chin, irises one unit apart.
     """
@@ -94,11 +94,11 @@ def align(clips: list[Clip], rounds: int = 4) -> tuple[np.ndarray, np.ndarray, l
     return mean, partner, [_person([c for c in clips if c.identity == who], mean) for who in _names(clips)]
 
 
-def _names(clips: list[Clip]) -> list[str]:
+def _names(clips: list[LandmarkClip]) -> list[str]:
     return sorted({clip.identity for clip in clips})
 
 
-def _person(clips: list[Clip], mean: np.ndarray) -> Person:
+def _person(clips: list[LandmarkClip], mean: np.ndarray) -> Person:
     """Poses by the mean first, then by the person's own neutral face, which leaves less of identity in the poses."""
     frames = [head_pose(c.landmarks, intrinsics_for(c.size), mean, STABLE)[2] for c in clips]
     neutral = neutral_face(np.concatenate(frames))
@@ -131,7 +131,7 @@ def mirrored(points: np.ndarray, partner: np.ndarray) -> np.ndarray:
 
 
 def closures(frames: np.ndarray, neutral: np.ndarray) -> np.ndarray:
-    """Eyelid closure (T, 2) of frames (T, 478, 3): 0 open as in the neutral face, 1 closed."""
+    """Eyelid closure ``[T, 2]`` of frames ``[T, 478, 3]``: 0 open as in the neutral face, 1 closed."""
     return 1 - lid_gap(frames) / lid_gap(neutral)
 
 
@@ -164,7 +164,7 @@ class Moments:
     closure: np.ndarray  # (2, 2)
 
     def without_lids(self, lids: np.ndarray) -> np.ndarray:
-        """(D, D) of the displacements less the eyelids' closing by ``lids`` (2, D)."""
+        """``[D, D]`` of the displacements less the eyelids' closing by ``lids`` ``[2, D]``."""
         cross = self.mixed @ lids
         return self.motion - cross - cross.T + lids.T @ self.closure @ lids
 
@@ -193,7 +193,7 @@ def expression_basis(people: list[Moments], eyelids: np.ndarray, partner: np.nda
 
 
 def _mirrored_moments(covariance: np.ndarray, partner: np.ndarray) -> np.ndarray:
-    """The second moments (D, D) of the mirrored motion."""
+    """The second moments ``[D, D]`` of the mirrored motion."""
     index = (partner[:SURFACE, None] * 3 + np.arange(3)).ravel()
     sign = np.tile([-1.0, 1.0, 1.0], SURFACE)
     return covariance[np.ix_(index, index)] * sign[:, None] * sign
@@ -220,7 +220,7 @@ def _signed(basis: np.ndarray) -> np.ndarray:
     return basis * np.sign(largest)[:, :, None]
 
 
-def learn(clips: list[Clip], n_identity: int = 64, n_expression: int = 32) -> Bases:
+def learn(clips: list[LandmarkClip], n_identity: int = 64, n_expression: int = 32) -> Bases:
     """All bases from tracked clips."""
     mean, partner, people = align(clips)
     eyelids = eyelid_basis(people, mean, partner)
