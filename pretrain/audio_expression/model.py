@@ -183,7 +183,7 @@ class ExpressionModel(nn.Module):
 
     Args:
         size: C, columns of the audio features; n_expression: K of the rig; identities: rows of the style table.
-        alpha: the schedule (train_steps,) where it is known already.
+        alpha: the schedule ``[train_steps]`` where it is known already.
     """
 
     feature_mean: Tensor

@@ -13,7 +13,7 @@ NOISE_BLOCK = 64
 
 
 def frame_noise(seed: int, first: int, count: int, size: int) -> torch.Tensor:
-    """Noise [count, size] that belongs to absolute frames: windows that share a frame share its noise."""
+    """Noise ``[T, D]``, T = ``count``, D = ``size``, of absolute frames: windows that share a frame share its noise."""
     blocks = range(first // NOISE_BLOCK, (first + count - 1) // NOISE_BLOCK + 1)
     rows = [
         torch.randn(NOISE_BLOCK, size, generator=torch.Generator().manual_seed(derive(seed, "frame", block)))

@@ -80,7 +80,7 @@ def load_clip(dataset: Dataset, run: Sequence, size: int, targets: int) -> Pictu
 def read_pictures(
     dataset: Dataset, run: Sequence, rows: np.ndarray, size: int
 ) -> tuple[Tensor, Tensor, tuple[float, float]]:
-    """Frames (n, S, S, 3), mattes (n, S, S) in [0, 1], and the factors of x and y from stored to read pixels."""
+    """Frames ``[n, S, S, 3]``, mattes (n, S, S) in [0, 1], and the factors of x and y from stored to read pixels."""
     starts = np.cumsum([0, *(length for _, length in run.keys)])
     images, mattes, scale = [], [], (1.0, 1.0)
     for row in rows:

@@ -129,7 +129,7 @@ class Spread:
 
 
 def farthest(points: Tensor, count: int) -> Tensor:
-    """Indices (count,) of points ``[N, 3]``, each the farthest from those before it."""
+    """Indices ``[count]`` of ``points [N, 3]``, each the farthest from those before it."""
     chosen, distance = [0], (points - points[0]).square().sum(-1)
     while len(chosen) < count:
         chosen.append(int(distance.argmax()))
@@ -321,7 +321,7 @@ class VisualModel(nn.Module):
         return torch.cat([maps[..., : COLOUR.start], colour, maps[..., COLOUR.stop :]], -1)
 
     def base_colour(self, texture: Tensor, weight: Tensor) -> Tensor:
-        """``texture [B, N, 3]`` where ``weight [B, N]`` has seen it, else the mirrored side's, else the mean head: ``[B, N, 3]``."""
+        """``texture [B, N, 3]`` where ``weight [B, N]`` is 1, else the mirrored side's, else the mean head: ``[B, N, 3]``."""
         known = weight[..., None]
         mirrored = known[:, self.mirror]
         fill = self.mean_colour + self.spread(texture - self.mean_colour, known)

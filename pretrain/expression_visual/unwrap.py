@@ -53,14 +53,14 @@ class TexelSurface:
         return self
 
     def points(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
-        """Vertices ``[B, V, 3]`` to texel centres and unit normals ``[B, N, 3]``, head space; normals point outwards."""
+        """``vertices [B, V, 3]`` to texel centres and unit normals ``[B, N, 3]``, head space; normals point outwards."""
         corners = vertices[:, self.corners]
         centres = (corners * self.barycentric[None, :, :, None]).sum(2)
         normals = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
         return centres, F.normalize(normals, dim=-1, eps=1e-8)
 
     def without_specks(self, seen: Tensor) -> Tensor:
-        """Weights ``[B, N]`` without specks of seen texels among hidden ones: a morphological opening of the map."""
+        """Weights ``[B, N]`` of ``seen [B, N]`` without specks among hidden texels: a morphological opening of the map."""
         # Beyond a chart's edge everything counts as seen, so that charts do not shrink.
         image = self.binding.scatter(seen[..., None], fill=1.0)
         eroded = -F.max_pool2d(-image, 3, stride=1, padding=1)
@@ -69,7 +69,7 @@ class TexelSurface:
 
 
 def mirror_index(points: Tensor) -> Tensor:
-    """For texel centres ``[N, 3]`` of a symmetric head: the texel nearest to each one's mirror image, ``[N]``."""
+    """Of ``points [N, 3]`` of a symmetric head: the texel ``[N]`` nearest to each one's mirror image."""
     from scipy.spatial import cKDTree
 
     mirrored = points.numpy() * [-1.0, 1.0, 1.0]
@@ -92,7 +92,7 @@ def unhidden(pixels: Tensor, depth: Tensor, size: int, tolerance: float = TOLERA
 
 
 def within(pixels: Tensor, loop: Tensor) -> Tensor:
-    """1 for pixels ``[B, N, 2]`` inside the closed polygon ``[B, L, 2]`` of the same picture, else 0 ``[B, N]``: even-odd rule."""
+    """1 for ``pixels [B, N, 2]`` inside the closed polygon ``loop [B, L, 2]``, else 0 ``[B, N]``: even-odd rule."""
     x, y = pixels[..., None, 0], pixels[..., None, 1]
     ax, ay = loop[:, None, :, 0], loop[:, None, :, 1]
     bx, by = ax.roll(-1, -1), ay.roll(-1, -1)
@@ -102,7 +102,7 @@ def within(pixels: Tensor, loop: Tensor) -> Tensor:
 
 
 def sample_pixels(image: Tensor, pixels: Tensor) -> Tensor:
-    """Bilinear values ``[B, N, C]`` of images ``[B, H, W, C]`` at pixels ``[B, N, 2]``; outside: the border's."""
+    """Bilinear values ``[B, N, C]`` of ``image [B, H, W, C]`` at ``pixels [B, N, 2]``; outside: the border's."""
     size = torch.tensor([image.shape[2], image.shape[1]], dtype=image.dtype, device=image.device)
     grid = (pixels / size * 2 - 1)[:, :, None]
     values = F.grid_sample(image.permute(0, 3, 1, 2), grid, padding_mode="border", align_corners=False)

@@ -28,7 +28,7 @@ NOTES = [
 
 @dataclass(frozen=True)
 class LipClip:
-    """Lips (T, h, w, 3) uint8 and features ``[T, C]`` of a held-out clip."""
+    """Lips ``[T, h, w, 3]`` uint8 and features ``[T, C]`` of a held-out clip."""
 
     identity: str
     name: str

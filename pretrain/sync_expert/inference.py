@@ -39,7 +39,7 @@ class SyncExpert:
             )
 
     def crop_lips(self, frames: Tensor, landmarks: Tensor) -> Tensor:
-        """frames ``[..., H, W, 3]``, landmarks (..., 478, 3) px to (..., h, w, 3); differentiable in the frames."""
+        """frames ``[..., H, W, 3]``, landmarks ``[..., 478, 3]`` px to ``[..., h, w, 3]``; differentiable in the frames."""
         return crop_lips(frames, landmarks, self.config.model.height, self.config.model.breadth)
 
     def audio_embedding(self, features: Tensor, mean: Tensor | None = None) -> Tensor:
@@ -57,7 +57,7 @@ class SyncExpert:
         return self.model.audio(self.model.normalise(features, mean))[0]
 
     def lip_embedding(self, lips: Tensor) -> Tensor:
-        """Windows of lips (B, 5, h, w, 3) to unit vectors ``[B, E]``, differentiable."""
+        """Windows of lips ``[B, 5, h, w, 3]`` to unit vectors ``[B, E]``, differentiable."""
         return self.model.lips.windows(self.model.lips.frames(lips))
 
     def distance(self, audio: Tensor, lips: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class SyncExpert:
 
     @torch.no_grad()
     def frame_features(self, frames: np.ndarray | Tensor, landmarks: np.ndarray | Tensor, block: int = 32) -> Tensor:
-        """Per-frame lip features ``[T, W]`` of frames ``[T, H, W, 3]``, uint8 or float; memory does not grow with T but for the result."""
+        """Per-frame lip features ``[T, W]`` of frames ``[T, H, W, 3]``, uint8 or float"""
         device = self.model.feature_mean.device
         parts = []
         for start in range(0, len(frames), block):

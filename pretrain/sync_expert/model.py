@@ -93,7 +93,7 @@ class SyncModel(nn.Module):
         self.register_buffer("shape_std", torch.ones(SHAPES))
 
     def normalise(self, features: Tensor, mean: Tensor | None = None) -> Tensor:
-        """``features [..., C]`` as the encoder wants them, ``[..., C]``; ``mean [..., C]`` is that of the segment they come from."""
+        """``features [..., C]`` as the encoder wants them, ``[..., C]``; ``mean [..., C]`` is that of their segment."""
         return (features - (self.feature_mean if mean is None else mean)) / self.feature_std
 
 

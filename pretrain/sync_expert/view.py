@@ -56,7 +56,7 @@ def sample_lips(sample: Sample, config: SyncExpertConfig, margin: float = 1.0) -
 
 @dataclass(frozen=True)
 class LipRunView:
-    """Callable ``(sample, rng) -> {"lips" (R, h, w, 3), "features" [R, C], "mean" [C], "shape" [R, 3], "weight" ()}``.
+    """Callable ``(sample, rng) -> {"lips" [R, h, w, 3], "features" [R, C], "mean" [C], "shape" [R, 3], "weight" ()}``.
 
     R = ``config.run`` consecutive frames; ``mean`` is the clip's mean feature row. Lips carry the margin still:
     the objective cuts the final crop, with the same jitter over a run.

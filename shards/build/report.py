@@ -59,7 +59,7 @@ def overlay_strip(pictures: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
 
 
 def overlay(frame: np.ndarray, landmarks: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
-    """(side, side, 3) uint8: the frame with its landmarks; lips red, eyes yellow, irises cyan, the rest green dots."""
+    """``[side, side, 3]`` uint8: the frame with its landmarks; lips red, eyes yellow, irises cyan, the rest green dots."""
     from PIL import Image, ImageDraw
 
     scale = 2 * side / max(frame.shape[:2])  # drawn at twice the size and shrunk: smooth lines

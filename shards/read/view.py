@@ -62,7 +62,8 @@ class PairView:
     """Two frames of one person (expression-visual): the prior sees the source and must draw the target.
 
     Returns for ``source`` and ``target``, with S = ``size``: ``_image`` ``[S, S, 3]``, ``_matte`` ``[S, S]`` in [0, 1],
-    ``_landmarks`` ``[478, 3]``, ``_intrinsics`` ``[3, 3]``, ``_rotation`` ``[3, 3]``, ``_translation`` ``[3]``, ``_identity`` ``[I]``,
+    ``_landmarks`` ``[478, 3]``, ``_intrinsics`` ``[3, 3]``, ``_rotation`` ``[3, 3]``,
+    ``_translation`` ``[3]``, ``_identity`` ``[I]``,
     ``_expression`` ``[K]``, ``_eyelids`` ``[2]``, ``_gaze`` ``[2, 2]``, ``_quality`` (); and ``identity_index``.
 
     Attributes:

@@ -27,7 +27,7 @@ def unproject(landmarks: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
 
 
 def project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Camera points (..., 3) to pixels with relative depth in px (..., 3), the inverse of :func:`unproject`.
+    """Camera points ``[..., 3]`` to pixels with relative depth in px ``[..., 3]``, the inverse of :func:`unproject`.
 
     The relative depth needs the head's own distance, taken as the mean depth of the points.
     """
@@ -46,7 +46,7 @@ def similarity(
         weights: ``[N]`` non-negative.
 
     Returns:
-        scale (...,), rotation (..., 3, 3), translation (..., 3).
+        scale ``[...]``, rotation ``[..., 3, 3]``, translation ``[..., 3]``.
     """
     weights = np.ones(source.shape[-2]) if weights is None else np.asarray(weights, float)
     weights = (weights / weights.sum())[:, None]
@@ -70,7 +70,7 @@ def head_pose(
     Args:
         landmarks: ``[T, N, 3]`` px.
         shape: ``[N, 3]`` the head to fit, rig units.
-        stable: (n,) indices of the points to fit on, or ``[N]`` weights.
+        stable: ``[n]`` indices of the points to fit on, or ``[N]`` weights.
 
     Returns:
         rotation ``[T, 3, 3]``, translation ``[T, 3]``, and the landmarks in head space ``[T, N, 3]``. Projecting the latter under

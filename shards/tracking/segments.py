@@ -54,7 +54,7 @@ class Crop:
     size: int
 
     def landmarks(self, points: np.ndarray) -> np.ndarray:
-        """Landmarks (..., 3) of the scanned picture in px of the crop."""
+        """Landmarks ``[..., 3]`` of the scanned picture in px of the crop."""
         scale = self.size / self.side
         return np.multiply(points - np.array([self.x, self.y, 0], np.float32), np.float32(scale))
 
@@ -120,7 +120,7 @@ class Shot:
 
     @cached_property
     def _noise(self) -> tuple[np.ndarray, np.ndarray]:
-        """Noise of the pose (12,) and of each landmark in head space (478,): the median over the stretches."""
+        """Noise of the pose (12,) and of each landmark in head space ``[478]``: the median over the stretches."""
         poses, points = [], []
         for stretch in self._sample:
             rotation, translation, local = self._posed(self.crop.landmarks(stretch))
@@ -203,7 +203,7 @@ class Source:
         self._matte: PersonMatte | None = None
 
     def frame(self, index: int, crop: Crop) -> np.ndarray:
-        """The crop (size, size, 3) of frame ``index``; indices must not fall."""
+        """The crop ``[size, size, 3]`` of frame ``index``; indices must not fall."""
         from PIL import Image
 
         if self._frames is None:

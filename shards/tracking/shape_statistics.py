@@ -47,7 +47,7 @@ class Bases:
 
 
 def landmark_weights(lips: float = LIP_WEIGHT, eyes: float = EYE_WEIGHT, depth: float = DEPTH_WEIGHT) -> np.ndarray:
-    """Weights (468, 3) of an error over landmarks: lips and eyes count more, depth less."""
+    """Weights ``[468, 3]`` of an error over landmarks: lips and eyes count more, depth less."""
     weights = np.ones(SURFACE)
     weights[list(facemesh.LIPS_OUTER) + list(facemesh.LIPS_INNER)] = lips
     weights[list(facemesh.EYE_LEFT) + list(facemesh.EYE_RIGHT)] = eyes
@@ -55,7 +55,7 @@ def landmark_weights(lips: float = LIP_WEIGHT, eyes: float = EYE_WEIGHT, depth: 
 
 
 def lid_gap(points: np.ndarray) -> np.ndarray:
-    """Opening (..., 2) of left and right eye of landmarks (..., 478, 3), in the points' units."""
+    """Opening ``[..., 2]`` of left and right eye of landmarks ``[..., 478, 3]``, in the points' units."""
     gaps = [
         np.stack([points[..., lo, 1] - points[..., up, 1] for up, lo in eye], -1).mean(-1) for eye in facemesh.LID_PAIRS
     ]
@@ -63,7 +63,7 @@ def lid_gap(points: np.ndarray) -> np.ndarray:
 
 
 def mouth_gap(points: np.ndarray) -> np.ndarray:
-    """Distance (...,) between the inner lips."""
+    """Distance ``[...]`` between the inner lips."""
     return np.linalg.norm(points[..., 13, :] - points[..., 14, :], axis=-1)
 
 
@@ -81,7 +81,7 @@ def neutral_face(frames: np.ndarray) -> np.ndarray:
 
 
 def align(clips: list[LandmarkClip], rounds: int = 4) -> tuple[np.ndarray, np.ndarray, list[Person]]:
-    """Generalised Procrustes: symmetric mean ``[478, 3]``, mirror partners (478,), people in head space.
+    """Generalised Procrustes: symmetric mean ``[478, 3]``, mirror partners ``[478]``, people in head space.
 
     The mean's frame defines head space: stable points centred, forehead above chin, irises one unit apart.
     """
@@ -126,7 +126,7 @@ def _normalised(points: np.ndarray, partner: np.ndarray) -> np.ndarray:
 
 
 def mirrored(points: np.ndarray, partner: np.ndarray) -> np.ndarray:
-    """The mirror image of landmarks or displacements (..., 478, 3)."""
+    """The mirror image of landmarks or displacements ``[..., 478, 3]``."""
     return points[..., partner, :] * [-1, 1, 1]
 
 
@@ -136,7 +136,7 @@ def closures(frames: np.ndarray, neutral: np.ndarray) -> np.ndarray:
 
 
 def eyelid_basis(people: list[Person], mean: np.ndarray, partner: np.ndarray) -> np.ndarray:
-    """Displacements (2, 478, 3) that close each eye: regressed on blinks, symmetric, confined to the eyes.
+    """Displacements ``[2, 478, 3]`` that close each eye: regressed on blinks, symmetric, confined to the eyes.
 
     Scaled so that the lids of the mean face meet at a closure of one.
     """
@@ -178,7 +178,7 @@ def moments(person: Person, mean: np.ndarray) -> Moments:
 
 
 def expression_basis(people: list[Moments], eyelids: np.ndarray, partner: np.ndarray, size: int) -> np.ndarray:
-    """Weighted PCA (size, 478, 3) of expressions without the eyelids' closing, unit variance per coefficient."""
+    """Weighted PCA ``[size, 478, 3]`` of expressions without the eyelids' closing, unit variance per coefficient."""
     from scipy.linalg import eigh
 
     weights = landmark_weights()
@@ -200,7 +200,7 @@ def _mirrored_moments(covariance: np.ndarray, partner: np.ndarray) -> np.ndarray
 
 
 def identity_basis(people: list[Person], mean: np.ndarray, partner: np.ndarray, size: int) -> np.ndarray:
-    """Gaussian-process shape model (size, 478, 3): sample covariance plus a smooth kernel of 1 mm, 20 mm wide."""
+    """Gaussian-process shape model ``[size, 478, 3]``: sample covariance plus a smooth kernel of 1 mm, 20 mm wide."""
     change = np.stack([p.neutral - mean for p in people])
     data = np.concatenate([change, mirrored(change, partner)])[:, :SURFACE].reshape(2 * len(people), -1)
     distance = np.linalg.norm(mean[:SURFACE, None] - mean[None, :SURFACE], axis=-1)

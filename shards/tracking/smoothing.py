@@ -21,7 +21,7 @@ MISFIT_LIMIT = 3.5  # standard deviations by which a fit may leave the measured 
 
 
 def noise_level(series: np.ndarray) -> np.ndarray:
-    """Standard deviation of frame-to-frame noise (...,) of a series ``[T, ..., D]``, pooled over D.
+    """Standard deviation of frame-to-frame noise ``[...]`` of a series ``[T, ..., D]``, pooled over D.
 
     From second differences, of which the quietest quarter tells: the rest of the time something moves.
     """
@@ -40,7 +40,7 @@ def smooth(
 
     Args:
         series: ``[T, ..., D]``; the range kernel works on the distance over D.
-        noise: (...,) standard deviation per component of D; zero leaves a series as it is.
+        noise: ``[...]`` standard deviation per component of D; zero leaves a series as it is.
 
     Returns:
         ``[T, ..., D]`` float64.

@@ -60,7 +60,7 @@ def rasterize_mesh(
 
 
 def interpolate(values: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Values ``[V, C]`` at covered pixels → ``[P, C]``: corners ``[P, 3]`` are vertices, weights ``[P, 2]`` as of `rasterize_mesh`."""
+    """Values ``[V, C]`` at covered pixels → ``[P, C]``: corners ``[P, 3]`` are vertices, weights ``[P, 2]``."""
     wb, wc = weights[:, :1], weights[:, 1:]
     return (1 - wb - wc) * values[corners[:, 0]] + wb * values[corners[:, 1]] + wc * values[corners[:, 2]]
 

@@ -253,7 +253,7 @@ def develop(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The finished picture: mesh under hair over the room, brought to the room's size.
 
-    linear (sH, sW, 3) and triangle (sH, sW) from `shade` and the rasteriser; hair (sH, sW, 4) premultiplied display
+    linear ``[sH, sW, 3]`` and triangle (sH, sW) from `shade` and the rasteriser; hair (sH, sW, 4) premultiplied display
     RGB and cover; room ``[H, W, 3]`` display RGB. Returns frame ``[H, W, 3]`` uint8 and matte ``[H, W]`` uint8.
     """
     frame, matte = np.empty(room.shape, np.uint8), np.empty(room.shape[:2], np.uint8)

@@ -41,7 +41,7 @@ _ELEVATION = np.array([30, 31, 29, 22, 11, -5, -13, -1, 6, 2, -22, -36, -44.0])
 
 
 def hair_amount(points: np.ndarray, identity: Identity) -> np.ndarray:
-    """How much hair grows at canonical points (..., 3): 0 below the hairline, 1 well inside; the style is not asked."""
+    """How much hair grows at canonical points ``[..., 3]``: 0 below the hairline, 1 well inside; the style is not asked."""
     away = points - SKULL_CENTRE
     around = np.degrees(np.arctan2(np.abs(away[..., 0]), -away[..., 2]))
     elevation = np.degrees(np.arctan2(-away[..., 1], np.hypot(away[..., 0], away[..., 2])))
