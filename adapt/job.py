@@ -332,7 +332,7 @@ def _preview(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
 # --- finish ---------------------------------------------------------------------------------------------------------
 
 
-def finish(run: Run, driver: Driver) -> dict[str, Any]:
+def finish(run: Run, driver: Driver) -> dict[str, object]:
     """Measure, encode the body, write the finished avatar; what :func:`adapt` returns."""
     plan, clip, fit = run.plan, run.clip, run.fit
     value = fit.measure("done")

@@ -28,7 +28,7 @@ from pretrain.task import Task
 def pretrain(
     prior: str,
     data: str,
-    config: str | Path | Mapping[str, Any] | None = None,
+    config: str | Path | Mapping[str, object] | None = None,
     out: str | None = None,
     workers: int | None = None,
     address: str | None = None,
@@ -36,7 +36,7 @@ def pretrain(
     resume: bool | str = False,
     overrides: Sequence[str] = (),
     cluster: str | dict[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Train a prior and register it; returns the object that ``--json`` prints.
 
     Args:

@@ -46,7 +46,7 @@ class PriorDriver:
         label: str = "",
         changed: tuple[str, ...] = (),
         seed: int = 0,
-        options: dict[str, Any] | None = None,
+        options: dict[str, object] | None = None,
         calibration: np.ndarray | None = None,
         regression: RidgeDriver | None = None,
     ) -> None:
@@ -84,7 +84,7 @@ class PriorDriver:
         """The same voice, averaged with a regression."""
         return self._with(regression=regression)
 
-    def _with(self, **changes: Any) -> PriorDriver:
+    def _with(self, **changes: object) -> PriorDriver:
         names = ("style", "label", "changed", "seed", "options", "calibration", "regression")
         kept = {name: getattr(self, name) for name in names}
         return PriorDriver(self.prior, **{**kept, **changes})
@@ -101,7 +101,9 @@ class PriorDriver:
         return {**kept, "style": torch.from_numpy(np.asarray(style, np.float32))}
 
     @classmethod
-    def from_tensors(cls, prior: MotionPrior, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> PriorDriver:
+    def from_tensors(
+        cls, prior: MotionPrior, tensors: dict[str, torch.Tensor], record: dict[str, object]
+    ) -> PriorDriver:
         """The inverse of :meth:`tensors` on the prior that ``record`` names."""
         changed = {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
         state = prior.state_dict() if isinstance(prior, FineTunable) else {}

@@ -42,7 +42,7 @@ def ablation_rows(ablations: Sequence[Mapping[str, object]]) -> list[dict[str, s
 
     known = columns()
 
-    def shown(name: str, value: Any) -> str:
+    def shown(name: str, value: object) -> str:
         return f"{value:.{known[name].decimals}f}" if name in known and not isinstance(value, str) else str(value)
 
     return [

@@ -218,7 +218,7 @@ class Server:
         application.router.add_get("/{token}/{name:[a-z.-]*}", self._file)
         return application
 
-    def _check(self, web: Any, request: Any) -> None:
+    def _check(self, web: ModuleType, request: Any) -> None:
         """Refuse other hosts (a name that points here), other origins and wrong secrets."""
         hosts = {f"{name}:{self.port}" for name in (HOST, "localhost")}
         origin = request.headers.get("Origin")
@@ -261,7 +261,7 @@ class Server:
         await self._serve_page(web, socket)
         return socket
 
-    async def _serve_page(self, web: Any, socket: Any) -> None:
+    async def _serve_page(self, web: ModuleType, socket: Any) -> None:
         async def tell(message: Mapping[str, Any]) -> None:
             with contextlib.suppress(ConnectionError, RuntimeError):
                 await socket.send_str(json.dumps(message))

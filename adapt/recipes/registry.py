@@ -56,7 +56,7 @@ class Recipe:
     build: Callable[[Context[Any]], HeadModel]
     run: Callable[[Fit, Context[Any]], None]
     shape_of: Callable[[HeadModel], dict[str, object]]
-    empty: Callable[[Any, Mapping[str, Any], Mapping[str, Tensor], Rig], HeadModel]
+    empty: Callable[[object, Mapping[str, object], Mapping[str, Tensor], Rig], HeadModel]
 
     def config(self, stored: Mapping[str, Any] | None = None, changes: Sequence[str] = ()) -> RecipeConfig:
         """The recipe's configuration.

@@ -64,7 +64,7 @@ class Engine:
 
     # -- training --------------------------------------------------------------------------------------------------
 
-    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any = None) -> nn.Module:
+    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: object = None) -> nn.Module:
         """The model as this engine runs it; call it like the original. Rank 0's weights go to every rank.
 
         Args:
@@ -258,7 +258,7 @@ def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
 
 def _autocast(forward: Callable[..., object], device: str) -> Callable[..., object]:
     # Inside the wrapped module's forward: DeepSpeed switches off an autocast that surrounds it.
-    def run(*args: object, **kwargs: object) -> Any:
+    def run(*args: object, **kwargs: object) -> object:
         with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False):
             return forward(*args, **kwargs)
 

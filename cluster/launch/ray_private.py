@@ -39,7 +39,7 @@ def missing() -> list[str]:
     return list(dict.fromkeys(trouble))
 
 
-def _load(where: str) -> Any:
+def _load(where: str) -> object:
     module, _, name = where.partition(":")
     return getattr(importlib.import_module(module), name)
 

@@ -109,7 +109,7 @@ def prepare_environment(settings: ClusterConfig, imported: bool) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _start_private(ray: Any, settings: ClusterConfig) -> None:
+def _start_private(ray: ModuleType, settings: ClusterConfig) -> None:
     for attempt in range(STARTS):
         before = _children()
         try:

@@ -63,7 +63,9 @@ def publish(source: Path, info: dict[str, object], job: Job) -> dict[str, Any]:
     return {"name": job.name, "version": version, "uri": f"models:/{job.name}/{version}", **role}
 
 
-def set_aliases(client: Any, name: str, version: int, wanted: Iterable[str], info: dict[str, Any]) -> dict[str, Any]:
+def set_aliases(
+    client: MlflowClient, name: str, version: int, wanted: Iterable[str], info: dict[str, Any]
+) -> dict[str, Any]:
     """Point the wanted aliases at a version, and ``champion`` where the name has none and the version fits the others.
 
     Returns:
@@ -110,7 +112,7 @@ def _new_version(client: MlflowClient, source: Path, info: dict[str, object], jo
     return version
 
 
-def _run_of(client: Any, job: Job) -> tuple[str, bool]:
+def _run_of(client: MlflowClient, job: Job) -> tuple[str, bool]:
     """(MLflow run id, whether it was made for this registration): the training's own where it is known."""
     if job.key:
         spool.send_all()  # the training may not have been announced yet
@@ -169,7 +171,7 @@ def _log_metrics(client: MlflowClient, run_id: str, metrics: dict[str, float]) -
     client.log_batch(run_id, metrics=[Metric(k, float(v), now, 0) for k, v in metrics.items() if _is_number(v)])
 
 
-def _log_config(client: Any, run_id: str, config: dict[str, object]) -> None:
+def _log_config(client: MlflowClient, run_id: str, config: dict[str, object]) -> None:
     from mlflow.entities import Param
 
     items: Sequence[Any] = [Param(key, value) for key, value in sorted(mlflow_client.flatten(config).items())]

@@ -241,7 +241,7 @@ def _groups(entries: list[Entry]) -> Iterator[list[Entry]]:
         yield group
 
 
-def _run_id(client: Any, identity: dict[str, Any]) -> str:
+def _run_id(client: MlflowClient, identity: dict[str, Any]) -> str:
     found = find_run(client, identity["key"])
     if found is not None:
         if found.info.status != "RUNNING":
@@ -262,14 +262,14 @@ def _log_params(client: MlflowClient, run_id: str, params: dict[str, str]) -> No
         client.log_batch(run_id, params=items[start : start + 100])
 
 
-def _deliver(client: Any, run_id: str, folder: Path, group: list[dict[str, object]]) -> None:
+def _deliver(client: MlflowClient, run_id: str, folder: Path, group: list[dict[str, object]]) -> None:
     entry = group[0]
     if "metrics" in entry:
         _log_metrics(client, run_id, group)
     elif "file" in entry:
         _log_file(client, run_id, folder, entry)
     elif entry.get("end"):
-        client.set_terminated(run_id, status=entry["end"])
+        client.set_terminated(run_id, status=str(entry["end"]))
 
 
 def _log_metrics(client: MlflowClient, run_id: str, group: list[dict[str, Any]]) -> None:

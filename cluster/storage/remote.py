@@ -67,7 +67,7 @@ def _s3_options() -> dict[str, object]:
     }
 
 
-def request(url: Url, verb: str, action: Callable[[Any, str], T]) -> T:
+def request(url: Url, verb: str, action: Callable[[AbstractFileSystem, str], T]) -> T:
     """``action(filesystem, path)`` with retries; what still fails becomes a :class:`StorageError`."""
     fs, path = filesystem(url)
     try:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -189,7 +188,7 @@ class TalkingHead(nn.Module):
                 part = scale[block * size + first : block * size + last]
                 part.copy_((part.square() + 0.1 * part.square().mean() + (few * usual) ** 2).sqrt())
 
-    def inputs(self, track: Mapping[str, Any]) -> HeadInputs:
+    def inputs(self, track: Mapping[str, object]) -> HeadInputs:
         """Per-frame inputs from a track; see :func:`heads.person.inputs.head_inputs`."""
         return head_inputs(track, self.offsets.device)
 

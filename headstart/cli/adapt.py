@@ -41,7 +41,7 @@ def add(commands: Subparsers) -> None:
     adapt.add_argument("--overwrite", action="store_true", help="replace what stands at --out")
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Adapt; with ``--view`` a page beside it, until interrupted."""
     with _viewer(a.out, a.device) if a.view else contextlib.nullcontext() as viewer:
         result = _adapted(a)

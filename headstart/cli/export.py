@@ -39,7 +39,7 @@ def add(commands: Subparsers) -> None:
     speaking.add_argument("--seed", type=int, default=0)
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Export."""
     names = ("frame", "audio", "yaw", "pitch", "roll", "pose", "blink", "style", "axes", "prior", "seed", "overwrite")
     options = {name: getattr(a, name) for name in names}

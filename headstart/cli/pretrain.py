@@ -35,7 +35,7 @@ def add(commands: Subparsers) -> None:
     pretrain.takes_overrides = True
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Train and register."""
     return call(
         "pretrain.train:pretrain",

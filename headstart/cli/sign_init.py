@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from rich.console import Console
 
@@ -19,7 +18,7 @@ def add(commands: Subparsers) -> None:
     sign_init.add_argument("--name", default="Headstart test signer", help="whom the certificate names")
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Make them."""
     return call("adapt.marking.certificates:sign_init", a.folder, name=a.name)
 

@@ -34,7 +34,7 @@ class WindowView:
 
     config: AudioExpressionConfig
     people: dict[str, int]
-    memory: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
+    memory: dict[tuple[str, str], object] = field(default_factory=dict, compare=False, repr=False)
     window: ClassVar[int] = 1  # a shorter segment gives way to another one
     needs_sound: ClassVar[bool] = False  # so does a silent one
 

@@ -204,7 +204,7 @@ def write_catalogue(url: str, catalogue: Catalogue) -> None:
     storage.write_bytes(storage.join(url, FILE), text.encode())
 
 
-def _rows(name: str, values: list[dict[str, Any]]) -> str:
+def _rows(name: str, values: list[dict[str, object]]) -> str:
     return f' "{name}": [' + ",".join(f"\n  {json.dumps(value)}" for value in values) + "\n ]"
 
 

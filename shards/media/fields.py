@@ -65,7 +65,7 @@ class _Deinterlacer:
         self._graph.push(frame)
         yield from self._ready()
 
-    def finish(self) -> Iterator[Any]:
+    def finish(self) -> Iterator[object]:
         """The rest."""
         self._graph.push(None)
         yield from self._ready()

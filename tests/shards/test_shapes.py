@@ -12,7 +12,7 @@ from shards.synthetic.look import raster
 from shards.tracking import pose, shape_statistics
 from tests.support.shapes import checked
 
-FACE = np.random.default_rng(0).random((4, 478, 3)) + [0, 0, 1]
+FACE = np.random.default_rng(0).random((4, 478, 3)) + np.array([0, 0, 1])
 CAMERA = pose.intrinsics_for(64.0)
 SOUND = np.zeros(6400, np.float32)
 
