@@ -1,0 +1,3 @@
+// A pretrained prior in the page.
+
+export async function openPrior() { return {}; }
