@@ -9,7 +9,7 @@ import { openAvatar } from "./open.js";
 import { Panel } from "./panel.js";
 import { Player } from "./player.js";
 import { openPrior } from "./prior.js";
-import { NO_WEBGL2, Renderer } from "./renderer.js";
+import { openRenderer } from "./renderer.js";
 import { decode, Microphone, Playback } from "./sound.js";
 import { Driver } from "./speech.js";
 
@@ -19,12 +19,11 @@ const PIECE = RATE;              // samples that are driven at a time
 const element = (id) => document.getElementById(id);
 
 export async function start(packed, begun) {
-  const avatar = await openAvatar(packed), canvas = element("picture");
-  canvas.width = canvas.height = 2 * avatar.size;
-  const renderer = Renderer.open(canvas, avatar, drawMark(avatar.record));
-  if (!renderer) return say(NO_WEBGL2);
-  const player = new Player(avatar, new Head(avatar), renderer, new Motion(avatar), begun);
+  const avatar = await openAvatar(packed), head = new Head(avatar), motion = new Motion(avatar);
+  const { renderer, reason } = openRenderer(element("frame"), avatar, drawMark(), head, motion);
+  const player = new Player(avatar, head, renderer, motion, begun);
   player.render();
+  element("renderer").textContent = `Drawn by ${renderer.name}.${reason}`;
   const page = new Page(avatar, player);
   self.headstart = { avatar, player, page, decode };
   await page.open();
@@ -41,7 +40,7 @@ class Page {
     element("weights-label").hidden = !avatar.arkit;
     element("microphone").onclick = () => this.toggle();
     element("stop").onclick = () => this.stop();
-    this.dropping(element("picture"));
+    this.dropping(element("frame"));
   }
 
   async open() {
@@ -58,12 +57,12 @@ class Page {
     if (file) this.play(file);
   }
 
-  dropping(canvas) {
-    canvas.ondragover = (event) => { event.preventDefault(); canvas.classList.add("dropping"); };
-    canvas.ondragleave = () => canvas.classList.remove("dropping");
-    canvas.ondrop = (event) => {
+  dropping(place) {
+    place.ondragover = (event) => { event.preventDefault(); place.classList.add("dropping"); };
+    place.ondragleave = () => place.classList.remove("dropping");
+    place.ondrop = (event) => {
       event.preventDefault();
-      canvas.classList.remove("dropping");
+      place.classList.remove("dropping");
       if (event.dataTransfer.files[0]) this.play(event.dataTransfer.files[0]);
     };
   }

@@ -14,7 +14,7 @@ export class Panel {
       renderer.background.color = [1, 3, 5].map((at) => parseInt(event.target.value.slice(at, at + 2), 16) / 255);
       player.dirty = true;
     };
-    this.turning(element("picture"));
+    this.turning(element("frame"));
     this.sliders(element("controls"), Object.keys(avatar.controls));
   }
 
@@ -45,16 +45,16 @@ export class Panel {
     return row;
   }
 
-  turning(canvas) {
+  turning(place) {
     const { poses } = this.player.motion, radians = Math.PI / 180;
     const held = (value, most) => Math.min(most, Math.max(-most, value)) * radians;
-    canvas.onpointerdown = (event) => canvas.setPointerCapture(event.pointerId);
-    canvas.onpointermove = (event) => {
-      if (!canvas.hasPointerCapture(event.pointerId)) return;
-      const degrees = 90 / canvas.clientWidth, [yaw, pitch] = poses.turn.map((value) => value / radians);
+    place.onpointerdown = (event) => place.setPointerCapture(event.pointerId);
+    place.onpointermove = (event) => {
+      if (!place.hasPointerCapture(event.pointerId)) return;
+      const degrees = 90 / place.clientWidth, [yaw, pitch] = poses.turn.map((value) => value / radians);
       poses.turn = [held(yaw + event.movementX * degrees, MOST_YAW), held(pitch + event.movementY * degrees, MOST_PITCH), 0];
       this.player.dirty = true;
     };
-    canvas.ondblclick = () => { poses.turn = [0, 0, 0]; this.player.dirty = true; };
+    place.ondblclick = () => { poses.turn = [0, 0, 0]; this.player.dirty = true; };
   }
 }

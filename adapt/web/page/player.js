@@ -11,7 +11,7 @@ export class Player {
     this.number = 0;
     this.shown = -1;
     this.dirty = true;
-    this.times = { motion: [], head: [], project: [], submit: [], total: [] };
+    this.times = {};
     this.moments = [];
     this.since = performance.now();
   }
@@ -80,8 +80,9 @@ export class Player {
 
   remember(times) {
     for (const [name, value] of Object.entries(times)) {
-      this.times[name].push(value);
-      if (this.times[name].length > KEPT) this.times[name].shift();
+      const kept = this.times[name] ??= [];
+      kept.push(value);
+      if (kept.length > KEPT) kept.shift();
     }
   }
 
@@ -89,9 +90,9 @@ export class Player {
     if (now - (this.told ?? 0) < 500) return;
     this.told = now;
     while (this.moments.length && this.moments[0] < now - 2000) this.moments.shift();
-    const sum = this.times.total.slice(-25).reduce((a, b) => a + b, 0), count = Math.min(25, this.times.total.length);
+    const last = this.times.total?.slice(-25) ?? [];
     document.getElementById("fps").textContent = (this.moments.length / 2).toFixed(0);
-    document.getElementById("cost").textContent = count ? `${(sum / count).toFixed(1)} ms` : "–";
+    document.getElementById("cost").textContent = last.length ? `${(last.reduce((a, b) => a + b) / last.length).toFixed(1)} ms` : "–";
     document.getElementById("clock").textContent = this.motion.speech ? `${(this.number / FPS).toFixed(1)} s` : "at rest";
   }
 }

@@ -1,13 +1,14 @@
 // Gaussians to ellipses on the picture, sorted from back to front: heads/raster/kernels/projection.py.
 
-export const STRIDE = 12;    // floats of an ellipse: centre 2, axes 2 x 2 (px), colour 3, opacity, reach, one of padding
+export const STRIDE = 12;    // floats of an ellipse: centre 2, half axes 2 x 2 (px), colour 3, opacity, reach, one of padding
 const NEAR = 0.01, EPS = 0.3, EXTEND = 3.33;
 
 export class Projector {
-  constructor(count) {
+  // `room`: floats of `sorted`, at least STRIDE a Gaussian.
+  constructor(count, room = STRIDE * count) {
     this.count = count;
     this.found = new Float32Array(STRIDE * count);
-    this.sorted = new Float32Array(STRIDE * count);
+    this.sorted = new Float32Array(room);
     this.depths = new Float32Array(count);
     this.bins = new Uint32Array(65537);
   }
