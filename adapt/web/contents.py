@@ -124,23 +124,22 @@ def _numbers(tensor: torch.Tensor) -> np.ndarray:
 # --- what moves it --------------------------------------------------------------------------------------------------
 
 
-def add_driver(packer: Packer, avatar: Avatar, seed: int = 0) -> dict[str, Any]:
+def add_driver(packer: Packer, avatar: Avatar) -> dict[str, Any]:
     """The regression or loudness that speaks in the page, and what keeps its expressions in bounds."""
     bounds, driver = Bounds(avatar.track["expression"]), avatar.driver
     for name in ("low", "high", "mean", "scale"):
         packer.add(f"bounds.{name}", getattr(bounds, name))
     packer.add("rest", resting_expression(avatar.track))
-    document: dict[str, Any] = {"name": driver.name, "kind": driver.kind, "farthest": bounds.farthest, "past": PAST}
-    regression = driver.regression if isinstance(driver, PriorDriver) else driver
-    if isinstance(regression, RidgeDriver):
-        for prefix, part in (("ridge.", regression), ("ridge.quick.", regression.low_delay())):
+    spoken = driver.regression if isinstance(driver, PriorDriver) else driver
+    if isinstance(spoken, RidgeDriver):
+        for prefix, part in (("ridge.", spoken), ("ridge.quick.", spoken.low_delay())):
             for name in ("mean", "spread", "weight", "bias"):
                 packer.add(f"{prefix}{name}", getattr(part, name))
     else:
-        spare = regression if isinstance(regression, LoudnessDriver) else LoudnessDriver.of(avatar.rig, avatar.track["expression"])
-        packer.add("loudness.rest", spare.rest)
-        packer.add("loudness.jaw", spare.jaw)
-    return document
+        spoken = spoken if isinstance(spoken, LoudnessDriver) else LoudnessDriver.of(avatar.rig, avatar.track["expression"])
+        packer.add("loudness.rest", spoken.rest)
+        packer.add("loudness.jaw", spoken.jaw)
+    return {"name": driver.name, "regression": spoken.name, "farthest": bounds.farthest, "past": PAST}
 
 
 def add_poses(packer: Packer, avatar: Avatar, seed: int = 0) -> dict[str, Any]:

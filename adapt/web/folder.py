@@ -20,6 +20,7 @@ from typing import Any
 from adapt.avatar.avatar import Avatar
 from adapt.web import contents
 from adapt.web.arrays import Packer
+from adapt.web.sound import SoundFiles, sound_files
 from configs import InputError
 from shards.media.rates import FPS
 
@@ -28,12 +29,21 @@ IMPORT = re.compile(r'^import .*? from "\./([\w.-]+)";', re.MULTILINE | re.DOTAL
 ENTRY, BOOT = "main.js", "boot.js"
 
 
-def write_web(folder: str | Path, avatar: Avatar, record: dict[str, object], *, overwrite: bool = False) -> dict[str, Any]:
+def write_web(
+    folder: str | Path,
+    avatar: Avatar,
+    record: dict[str, object],
+    *,
+    onnxruntime: str | Path | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
     """Write the page of an avatar; the folder appears when all is done.
 
     Args:
         folder: must not exist, or be a page that ``overwrite`` may replace.
         record: ``Provenance.as_dict()`` of the head.
+        onnxruntime: where npm put ``onnxruntime-web``, for an avatar that speaks by a prior; without it such an avatar
+            speaks by its regression.
 
     Returns:
         ``files`` (name to bytes on disk).
@@ -44,11 +54,12 @@ def write_web(folder: str | Path, avatar: Avatar, record: dict[str, object], *, 
     folder = Path(folder)
     if folder.exists() and not (overwrite and (folder / "avatar.js").is_file() and (folder / "index.html").is_file()):
         raise InputError(f"output '{folder}' exists; choose another name, remove it or pass --overwrite")
-    document, packed = describe(avatar, record)
+    spoken = sound_files(avatar, onnxruntime)
+    document, packed = describe(avatar, record, spoken)
     partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("partial", "old"))
     partial.mkdir(parents=True)
     try:
-        for name, content in page_files(document, packed, record).items():
+        for name, content in {**page_files(document, packed, record), **spoken.files}.items():
             (partial / name).write_bytes(content)
         if folder.exists():
             os.replace(folder, old)
@@ -59,9 +70,11 @@ def write_web(folder: str | Path, avatar: Avatar, record: dict[str, object], *, 
     return {"files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())}}
 
 
-def describe(avatar: Avatar, record: dict[str, object]) -> tuple[dict[str, Any], bytes]:
+def describe(avatar: Avatar, record: dict[str, object], spoken: SoundFiles) -> tuple[dict[str, Any], bytes]:
     """The document, and the bytes of its arrays."""
     packer = Packer()
+    for name, array in spoken.arrays.items():
+        packer.add(name, array)
     head, model = contents.add_head(packer, avatar), avatar.model
     fx, fy, cx, cy = (float(model.intrinsics[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
     document = {
@@ -73,7 +86,7 @@ def describe(avatar: Avatar, record: dict[str, object]) -> tuple[dict[str, Any],
         "plain": contents.plain_color(),
         "record": record,
         "head": head,
-        "driver": contents.add_driver(packer, avatar),
+        "driver": {**contents.add_driver(packer, avatar), **spoken.document},
         "poses": contents.add_poses(packer, avatar),
         "blinks": contents.blink_table(),
         "controls": contents.control_table(avatar),

@@ -8,7 +8,7 @@ import { Motion } from "./motion.js";
 import { openAvatar } from "./open.js";
 import { Panel } from "./panel.js";
 import { Player } from "./player.js";
-import { openPrior } from "./prior.js";
+import { openSound } from "./prior.js";
 import { openRenderer } from "./renderer.js";
 import { decode, Microphone, Playback } from "./sound.js";
 import { Driver } from "./speech.js";
@@ -44,9 +44,9 @@ class Page {
   }
 
   async open() {
-    const { prior, reason } = await openPrior(this.avatar);
-    this.driver = new Driver(this.avatar, prior);
-    element("driver").textContent = `Moved by: ${this.driver.name}.${reason ? ` ${reason}` : ""}`;
+    const sound = await openSound(this.avatar);
+    this.driver = new Driver(this.avatar, sound);
+    element("driver").textContent = `Moved by: ${this.driver.name}.${sound.reason ? ` ${sound.reason}` : ""}`;
     say("");
     this.player.run();
   }

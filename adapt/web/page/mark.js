@@ -6,8 +6,8 @@ const TEXT = "AI · synthetic";
 export function drawMark() {
   const canvas = document.createElement("canvas"), pen = canvas.getContext("2d"), font = "700 40px system-ui, sans-serif";
   pen.font = font;
-  canvas.height = 72;
-  canvas.width = Math.ceil(pen.measureText(TEXT).width) + 64;
+  const wide = Math.ceil(pen.measureText(TEXT).width) + 64;
+  Object.assign(canvas, { width: wide, height: 72 });       // which resets the pen
   pen.fillStyle = "#000";
   pen.fillRect(0, 0, canvas.width, canvas.height);
   Object.assign(pen, { font, fillStyle: "#ffb020", textBaseline: "middle" });

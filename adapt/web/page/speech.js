@@ -1,40 +1,43 @@
 // What is being said: sound to expressions, ahead of the frames that need them; adapt/talk/talker.py.
 
 import { Bounds, Loudness, Ridge } from "./drivers.js";
-import { FRAME, LogMelStream } from "./logmel.js";
+import { FRAME } from "./logmel.js";
 import { Resting, SpeechActivity } from "./silence.js";
 
-// The avatar's driver: makes streams of features and of expressions. `prior` is a Prior where one was exported.
+// The avatar's driver: makes streams of features and of expressions, by what openSound found.
 export class Driver {
-  constructor(avatar, prior) {
+  constructor(avatar, { prior, features }) {
     const { arrays, driver } = avatar;
-    this.name = prior ? driver.name : driver.without_prior ?? driver.name;
+    this.name = prior ? driver.name : driver.regression;
     this.prior = prior;
+    this.features = features;
     this.bounds = new Bounds({
       low: arrays["bounds.low"], high: arrays["bounds.high"], mean: arrays["bounds.mean"], scale: arrays["bounds.scale"],
       farthest: driver.farthest,
     });
     this.rest = arrays.rest;
-    this.long = this.quick = undefined;
     if (arrays["ridge.weight"]) {
       this.long = new Ridge(arrays, "ridge.", driver.past);
       this.quick = new Ridge(arrays, "ridge.quick.", driver.past);
+      this.averaged = this.long;          // with a prior, where there is one
     } else {
       this.long = this.quick = new Loudness(arrays["loudness.rest"], arrays["loudness.jaw"]);
     }
   }
 
   // `live`: answer after 80 ms of look-ahead, by the regression alone.
-  speech(live) { return new Speech(this, live); }
+  speech(live) {
+    if (!this.features) throw new Error("it is moved by sound only where the page is served (python -m http.server)");
+    return new Speech(this, live);
+  }
 }
 
 // One utterance. `frames` grows as sound is fed: [{expression, eyelids?, gaze?}], the first of them number `dropped`.
 export class Speech {
   constructor(driver, live) {
     this.driver = driver;
-    this.prior = live ? null : driver.prior?.stream(driver.long);
-    this.features = driver.prior?.features() ?? new LogMelStream();
-    this.stream = (live ? driver.quick : driver.long).stream();
+    this.features = driver.features();
+    this.stream = !live && driver.prior ? driver.prior.stream(driver.averaged) : (live ? driver.quick : driver.long).stream();
     this.activity = new SpeechActivity();
     this.resting = new Resting(driver.rest);
     this.active = [];
@@ -66,8 +69,8 @@ export class Speech {
   }
 
   async drive(rows, last) {
-    const stream = this.prior ?? this.stream, parts = [await stream.push(rows)];
-    if (last) parts.push(await stream.finish());
+    const parts = [await this.stream.push(rows)];
+    if (last) parts.push(await this.stream.finish());
     for (const frame of parts.flat()) {
       const rested = this.resting.frame(this.driver.bounds.apply(frame.expression), this.active.shift() ?? false);
       this.frames.push({ expression: rested });
