@@ -46,7 +46,7 @@ def write_web(
             speaks by its regression.
 
     Returns:
-        ``files`` (name to bytes on disk).
+        ``files`` (name to bytes on disk), ``gaussians``, ``driver``.
 
     Raises:
         InputError: the folder exists, or the avatar's recipe cannot run in a page.
@@ -67,7 +67,11 @@ def write_web(
     finally:
         for leftover in (partial, old):
             shutil.rmtree(leftover, ignore_errors=True)
-    return {"files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())}}
+    return {
+        "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+        "gaussians": document["entries"]["triangles"]["shape"][0],
+        "driver": document["driver"]["name" if "prior" in document["driver"] else "regression"],
+    }
 
 
 def describe(avatar: Avatar, record: dict[str, object], spoken: SoundFiles) -> tuple[dict[str, Any], bytes]:
