@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from adapt.avatar.avatar import PLAIN, Avatar
 from adapt.drivers.arkit import GAZE, NAMES, WIDE, arkit_map
@@ -91,6 +92,7 @@ def _add_net(packer: Packer, name: str, net: CoefficientNet) -> None:
     if net.mlp is not None:
         first, _, last = net.mlp
         for part, layer in (("hidden", first), ("out", last)):
+            assert isinstance(layer, nn.Linear)
             packer.add(f"{name}.{part}.weight", _numbers(layer.weight))
             packer.add(f"{name}.{part}.bias", _numbers(layer.bias))
 
@@ -136,7 +138,9 @@ def add_driver(packer: Packer, avatar: Avatar) -> dict[str, Any]:
             for name in ("mean", "spread", "weight", "bias"):
                 packer.add(f"{prefix}{name}", getattr(part, name))
     else:
-        spoken = spoken if isinstance(spoken, LoudnessDriver) else LoudnessDriver.of(avatar.rig, avatar.track["expression"])
+        spoken = (
+            spoken if isinstance(spoken, LoudnessDriver) else LoudnessDriver.of(avatar.rig, avatar.track["expression"])
+        )
         packer.add("loudness.rest", spoken.rest)
         packer.add("loudness.jaw", spoken.jaw)
     return {"name": driver.name, "regression": spoken.name, "farthest": bounds.farthest, "past": PAST}

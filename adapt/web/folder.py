@@ -105,7 +105,9 @@ def page_files(document: dict[str, Any], packed: bytes, record: dict[str, object
     page = resources.files("adapt.web") / "page"
     files = {item.name: item.read_bytes() for item in page.iterdir() if item.name.endswith((".js", ".css"))}
     modules = {name: files[name].decode() for name in files if name.endswith(".js") and name != BOOT}
-    files["offline.js"] = script("HEADSTART_MODULES", {k: _packed(v.encode()) for k, v in in_import_order(modules).items()})
+    files["offline.js"] = script(
+        "HEADSTART_MODULES", {k: _packed(v.encode()) for k, v in in_import_order(modules).items()}
+    )
     files["avatar.js"] = script("HEADSTART_AVATAR", {"document": document, "arrays": _packed(packed)})
     files["index.html"] = _filled((page / "index.html").read_text(), document, record).encode()
     return files

@@ -88,7 +88,9 @@ def whisper_graph(feature: Whisper) -> bytes:
         InputError: onnx is not installed, or the weights are missing.
     """
     (bands,) = feature.files.positive("num_mel_bins")
-    return _exported(WhisperGraph(feature).eval(), {"mel": torch.zeros(1, bands, 2 * feature.positions)}, "rows", {"mel": {}})
+    return _exported(
+        WhisperGraph(feature).eval(), {"mel": torch.zeros(1, bands, 2 * feature.positions)}, "rows", {"mel": {}}
+    )
 
 
 def _exported(graph: nn.Module, inputs: dict[str, Tensor], output: str, moving: dict[str, Any]) -> bytes:
@@ -98,7 +100,9 @@ def _exported(graph: nn.Module, inputs: dict[str, Tensor], output: str, moving: 
         import onnxscript  # noqa: F401  (torch's exporter needs it)
     except ImportError:
         raise InputError(MISSING) from None
-    shapes = {name: {axis: torch.export.Dim(label, min=2) for axis, label in axes.items()} for name, axes in moving.items()}
+    shapes = {
+        name: {axis: torch.export.Dim(label, min=2) for axis, label in axes.items()} for name, axes in moving.items()
+    }
     with torch.no_grad(), _quiet():
         program: Any = torch.onnx.export(
             graph,

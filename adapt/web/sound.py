@@ -45,7 +45,9 @@ def sound_files(avatar: Avatar, onnxruntime: str | Path | None) -> SoundFiles:
                          "adapt on a prior of logmel or whisper")  # fmt: skip
     by_prior = isinstance(driver, PriorDriver)
     if onnxruntime is None and (name != "logmel" or (isinstance(driver, PriorDriver) and driver.regression is None)):
-        raise InputError(f"avatar '{avatar.name}' speaks by networks that the page runs with onnxruntime-web: {INSTALL}")
+        raise InputError(
+            f"avatar '{avatar.name}' speaks by networks that the page runs with onnxruntime-web: {INSTALL}"
+        )
     found = SoundFiles()
     if onnxruntime is None or not (by_prior or name != "logmel"):
         return found

@@ -18,7 +18,9 @@ def add(commands: Subparsers) -> None:
     export = command(commands, "export", text, run, show, "headstart export me.avatar --out me.glb --control smile=0.5")
     export.add_argument("avatar", metavar="AVATAR")
     place = export.add_mutually_exclusive_group(required=True)
-    place.add_argument("--out", metavar="FILE", help="path or s3:// URL; the suffix chooses the format; a folder with --web")
+    place.add_argument(
+        "--out", metavar="FILE", help="path or s3:// URL; the suffix chooses the format; a folder with --web"
+    )
     place.add_argument(
         "--frames", metavar="DIR", help="a folder of .ply files: of the sound, else of the training clip"
     )
@@ -39,7 +41,9 @@ def add(commands: Subparsers) -> None:
     speaking.add_argument("--prior", metavar="URI", help="audio-expression prior to speak with (default: the avatar's)")
     speaking.add_argument("--seed", type=int, default=0)
     web = export.add_argument_group("a page for browsers")
-    web.add_argument("--web", action="store_true", help="write the folder --out: static files, in which the head speaks")
+    web.add_argument(
+        "--web", action="store_true", help="write the folder --out: static files, in which the head speaks"
+    )
     web.add_argument("--onnxruntime", metavar="DIR", help="npm's onnxruntime-web, for an avatar that speaks by a prior")
 
 

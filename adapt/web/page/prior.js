@@ -25,7 +25,7 @@ export async function openSound({ driver, arrays }) {
   return { prior, features };
 }
 
-class Prior {
+export class Prior {
   constructor(exported, arrays, run) {
     Object.assign(this, exported, { run, calibration: arrays.calibration });
   }

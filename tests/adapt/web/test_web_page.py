@@ -23,7 +23,9 @@ pytestmark = pytest.mark.skipif(chromium.find_chromium() is None, reason="needs 
 
 READY = "self.headstart?.page?.driver && headstart.player.first"
 # A frame of the picture as base64, without the canvas and its mark.
-FRAME = "(() => { const b = headstart.player.picture(%d); let t = ''; for (const v of b) t += String.fromCharCode(v); return btoa(t); })()"
+FRAME = """(() => { const bytes = headstart.player.picture(%d); let text = '';
+  for (const value of bytes) text += String.fromCharCode(value);
+  return btoa(text); })()"""
 HOLD = "headstart.player.due = () => -1"
 
 
@@ -115,7 +117,8 @@ def test_the_page_opens_from_disk_and_speaks_a_file(page, world, tmp_path):
 
 def test_the_mark_is_part_of_the_canvas_and_cannot_be_overlooked(page):
     # Mean red minus blue of the mark's place on the canvas, and of the middle of the picture.
-    colours = """(() => { const c = document.createElement('canvas'), p = c.getContext('2d'), from = document.getElementById('picture');
+    colours = """(() => { const c = document.createElement('canvas'), p = c.getContext('2d');
+      const from = document.getElementById('picture');
       c.width = c.height = from.width; p.drawImage(from, 0, 0);
       const d = p.getImageData(c.width * 0.6, c.width * 0.03, c.width * 0.37, c.width * 0.08).data, sum = [0, 0, 0];
       for (let i = 0; i < d.length; i++) if (i % 4 < 3) sum[i % 4] += d[i];
@@ -162,7 +165,8 @@ def test_the_microphone_moves_the_lips(page, world, tmp_path):
         await tab.run("document.getElementById('microphone').click()")
         await tab.until("headstart.player.live && headstart.player.motion.speech.end > 50", 30)
         opened = await tab.run(
-            "(() => { const f = headstart.player.motion.speech.frames.map((x) => x.expression[0]); return Math.max(...f) - Math.min(...f); })()"
+            """(() => { const f = headstart.player.motion.speech.frames.map((x) => x.expression[0]);
+              return Math.max(...f) - Math.min(...f); })()"""
         )
         assert opened > 0.01
         await tab.run("document.getElementById('stop').click()")
@@ -212,7 +216,8 @@ def test_arkit_weights_move_the_face_and_wrong_ones_are_refused(page, avatar):
 
 def test_a_browser_without_webgl2_is_told_and_gets_a_picture(page):
     without = """const own = HTMLCanvasElement.prototype.getContext;
-      HTMLCanvasElement.prototype.getContext = function (kind, ...rest) { return kind === 'webgl2' ? null : own.call(this, kind, ...rest); };"""
+      HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
+        return kind === 'webgl2' ? null : own.call(this, kind, ...rest); };"""
 
     async def steps(tab):
         assert "no WebGL2" in await tab.run("document.getElementById('renderer').textContent")
