@@ -46,7 +46,8 @@ class Page {
   async open() {
     const sound = await openSound(this.avatar);
     this.driver = new Driver(this.avatar, sound);
-    element("driver").textContent = `Moved by: ${this.driver.name}.${sound.reason ? ` ${sound.reason}` : ""}`;
+    const name = sound.features ? this.driver.name : "sliders and weights alone";
+    element("driver").textContent = `Moved by: ${name}.${sound.reason ? ` ${sound.reason}` : ""}`;
     say("");
     this.player.run();
   }
