@@ -61,7 +61,7 @@ class Whisper(SpeechFeature):
         return needed
 
     def open_encoder(self) -> Rows:
-        positions, encoder, filters = self.positions, self._encoder(), self._filters()
+        positions, encoder, filters = self.positions, self.encoder(), self.filters()
 
         def rows(sound: np.ndarray) -> np.ndarray:
             import torch
@@ -74,7 +74,7 @@ class Whisper(SpeechFeature):
 
         return rows
 
-    def _encoder(self) -> Any:
+    def encoder(self) -> Any:
         """The encoder's lower half in float32, its table of positions cut to a window, without the norm at its end."""
         import torch
 
@@ -121,7 +121,7 @@ class Whisper(SpeechFeature):
         number = rest.partition(".")[0]
         return kind != "layer_norm" and not (kind == "layers" and number.isdigit() and int(number) >= self.depth)
 
-    def _filters(self) -> np.ndarray:
+    def filters(self) -> np.ndarray:
         """Whisper's mel filters ``[201, MELS]``."""
         with contextlib.suppress(ImportError):
             from transformers.audio_utils import mel_filter_bank

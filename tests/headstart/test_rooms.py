@@ -38,6 +38,8 @@ HOMES = {
     "gsplat": "heads",
     "mediapipe": "shards.tracking.models",
     "mlflow": "cluster.registry",
+    "onnx": "adapt.web.onnx_graphs",
+    "onnxscript": "adapt.web.onnx_graphs",
     "pxr": "adapt.avatar.export.usd",
     "ray": "cluster.launch",
     "smplx": "heads.rig.flame",
