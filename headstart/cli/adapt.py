@@ -21,7 +21,7 @@ from headstart.cli.parser import Subparsers, call, command
 
 def add(commands: Subparsers) -> None:
     """Its parser."""
-    text, example = "one person's clip into an avatar", "headstart adapt me.mp4 --out me.avatar --budget 60s"
+    text, example = "make an avatar from one person's clip", "headstart adapt me.mp4 --out me.avatar --budget 60s"
     adapt = command(commands, "adapt", text, run, show, example)
     adapt.add_argument("video", metavar="VIDEO")
     adapt.add_argument("--out", required=True, metavar="AVATAR", help="folder or s3:// URL")
@@ -29,24 +29,36 @@ def add(commands: Subparsers) -> None:
     adapt.add_argument(
         "--prior", metavar="URI|none", help="folder, models:/NAME@alias, or 'none' (default: champions when registered)"
     )
-    adapt.add_argument("--seconds", type=float, help="train on the first S seconds")
-    adapt.add_argument("--budget", default="60s", help="60s, 10m or 1000it (default: 60s)")
+    adapt.add_argument(
+        "--seconds", type=float, metavar="S", help="train on the first S seconds (default: the first 10/11)"
+    )
+    adapt.add_argument(
+        "--budget", default="60s", help="total time or optimisation steps: 60s, 10m or 1000it (default: 60s)"
+    )
     adapt.add_argument("--size", type=int, help="side of the trained frames in px")
-    adapt.add_argument("--set", nargs="*", action="extend", default=[], metavar="key=value", dest="overrides")
-    adapt.add_argument("--resume", action="store_true", help="go on with the unfinished avatar at --out")
+    adapt.add_argument(
+        "--set",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="key=value",
+        dest="overrides",
+        help="override keys of the recipe's configuration",
+    )
+    adapt.add_argument("--resume", action="store_true", help="continue the unfinished avatar at --out")
     adapt.add_argument("--self-contained", action="store_true", help="store the prior's weights inside the avatar")
-    adapt.add_argument("--device", default="auto")
+    adapt.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     adapt.add_argument("--seed", type=int, default=0)
-    adapt.add_argument("--view", action="store_true", help="watch it in a browser, and talk to it when it is made")
-    adapt.add_argument("--overwrite", action="store_true", help="replace what stands at --out")
+    adapt.add_argument("--view", action="store_true", help="watch the adaptation in a browser, then talk to the avatar")
+    adapt.add_argument("--overwrite", action="store_true", help="replace an existing avatar at --out")
 
 
 def run(a: argparse.Namespace) -> dict[str, object]:
-    """Adapt; with ``--view`` a page beside it, until interrupted."""
+    """Adapt; ``--view`` also serves a page until it is interrupted."""
     with _viewer(a.out, a.device) if a.view else contextlib.nullcontext() as viewer:
         result = _adapted(a)
         if viewer is not None and viewer.poll() is None:
-            progress.say("the avatar is made; talk to it on the page, and end with Ctrl-C")
+            progress.say("the avatar is finished; talk to it on the page, and press Ctrl-C to stop")
             with contextlib.suppress(KeyboardInterrupt):
                 viewer.wait()
     return result
@@ -54,7 +66,7 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 
 @contextlib.contextmanager
 def _viewer(avatar: str, device: str) -> Iterator[subprocess.Popen[str]]:
-    """The live page in a process of its own, which gives way to the adaptation; what it says is said here."""
+    """The live page in a separate process of lower priority, whose messages are forwarded."""
     command = [sys.executable, "-m", "headstart", "live", avatar, "--follow", "--port", "0", "--device", device]
     give_way = _give_way if os.name == "posix" else None
     process = subprocess.Popen(
@@ -101,7 +113,7 @@ def _adapted(a: argparse.Namespace) -> dict[str, object]:
 
 
 def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
-    """What was made, how good it is, and the line that makes it speak."""
+    """The avatar, its quality, and the commands to try next."""
     avatar = result["avatar"]
     out.print(f"avatar {avatar}, after {result['iterations']} steps in {output.seconds(result['seconds'])}")
     prior = result["prior"]
@@ -110,9 +122,9 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
         {
             "recipe": result["recipe"],
             "prior": f"{prior['name']} {prior['version']}" if prior else "none",
-            "face": output.with_unit(result["metrics"].get("psnr_face_held"), "dB on frames that no step saw"),
+            "face": output.with_unit(result["metrics"].get("psnr_face_held"), "dB on held-out frames"),
             "frames": f"{result['frames']} of {result['size']} px",
-            "speaks by": result["driver"],
+            "driven by": result["driver"],
             "size": output.size(result.get("bytes")),
             "preview": str(Path(avatar) / "preview.jpg") if "://" not in str(avatar) else f"{avatar}/preview.jpg",
         },

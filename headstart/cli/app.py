@@ -1,4 +1,4 @@
-"""The command line itself: which commands there are, how one runs, and its exit status."""
+"""The command line: its commands, how a command runs, and its exit status."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from configs import InputError, runtime
 from headstart.cli import output, progress
 from headstart.cli.parser import HelpFormatter, Parser
 
-# Commands by what people come for; each is a module of this package.
+# Commands by purpose; each is a module of this package.
 GROUPS = {
-    "try it": ("demo", "doctor"),
+    "getting started": ("demo", "doctor"),
     "one person": ("adapt", "talk", "live", "evaluate", "export", "track"),
-    "what was made": ("detect", "sign_init"),
+    "provenance": ("detect", "sign_init"),
     "many people": ("shards", "pretrain", "priors"),
 }
 KEPT_LOGS = 20
@@ -46,7 +46,7 @@ def parser() -> Parser:
         for name in names:
             importlib.import_module(f"headstart.cli.{name}").add(commands)
     helps = {action.dest: action.help for action in commands._choices_actions}
-    lines = ["Gaussian head priors from many people; talking heads from one person's clip.", ""]
+    lines = ["Train Gaussian head priors on many people; make talking heads from one person's clip.", ""]
     for group, names in GROUPS.items():
         lines += [
             f"{group}:",
@@ -56,7 +56,7 @@ def parser() -> Parser:
     made.description = "\n".join(lines)
     made.epilog = (
         "start here:\n  headstart adapt me.mp4 --out me.avatar\n  headstart talk me.avatar speech.wav --out talking.mp4\n\n"
-        "'headstart COMMAND --help' lists a command's options, with an example."
+        "'headstart COMMAND --help' lists the options of a command and shows an example."
     )
     return made
 
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0 done, 2 the user's input is wrong or a check failed, 130 interrupted, 1 our fault.
+        The exit status: 0 success, 1 internal error, 2 wrong input or a failed check, 130 interrupted.
     """
     runtime.prepare()
     arguments = parser().parse_args(argv)
@@ -86,14 +86,14 @@ def _run(arguments: argparse.Namespace, out: TextIO, err: TextIO, log: Path | No
         print(f"headstart: {error}", file=err)
         return 2
     except KeyboardInterrupt:
-        print("headstart: interrupted; what was finished is kept, run the same command again to go on", file=err)
+        print("headstart: interrupted; finished work is kept, run the same command again to continue", file=err)
         return 130
     except BrokenPipeError:
         return 0
     except Exception:
         traceback.print_exc(file=err)
-        where = f"; what other libraries said is in {log}" if log else ""
-        print(f"headstart: this is a fault of ours, please report it with the lines above{where}", file=err)
+        where = f"; the output of other libraries is in {log}" if log else ""
+        print(f"headstart: this is a bug in headstart, please report it with the lines above{where}", file=err)
         return 1
     return status(result)
 
@@ -126,7 +126,7 @@ def _log_file(arguments: argparse.Namespace) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SystemExit(f"headstart: {folder} cannot be made ({error.strerror}); set HEADSTART_HOME") from None
+        raise SystemExit(f"headstart: {folder} cannot be created ({error.strerror}); set HEADSTART_HOME") from None
     for old in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)[: -KEPT_LOGS or None]:
         old.unlink(missing_ok=True)
     return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{arguments.command}-{os.getpid()}.log"

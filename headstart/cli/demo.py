@@ -13,17 +13,19 @@ from headstart.cli.parser import Subparsers, call, command
 
 def add(commands: Subparsers) -> None:
     """Its parser."""
-    text = "the main job end to end on this machine"
+    text = "run the whole pipeline on this machine"
     demo = command(commands, "demo", text, run, show, "headstart demo --out demo")
-    demo.add_argument("--videos", metavar="DIR", help="real clips instead of generated talkers")
+    demo.add_argument("--videos", metavar="DIR", help="real clips instead of synthetic people")
     demo.add_argument("--consent", metavar="FILE.csv", help="consent and licences of the real clips")
-    demo.add_argument("--hold-out", metavar="ID,ID", help="people kept out of the corpus for adaptation and evaluation")
-    demo.add_argument("--out", default="demo", metavar="DIR", help="where everything goes (default: demo)")
-    demo.add_argument("--identities", type=int, help="how many talkers to generate")
-    demo.add_argument("--minutes", type=float, help="total minutes to spend on the three priors")
+    demo.add_argument("--hold-out", metavar="ID,ID", help="people held out of the corpus for adaptation and evaluation")
+    demo.add_argument("--out", default="demo", metavar="DIR", help="output folder (default: demo)")
+    demo.add_argument("--identities", type=int, help="number of synthetic people")
+    demo.add_argument("--minutes", type=float, help="total training minutes of the three priors")
     demo.add_argument("--budget", help="budget of each adaptation, such as 60s")
-    demo.add_argument("--people", type=int, help="how many held-out people to adapt")
-    demo.add_argument("--seed", type=int, default=0, help="of people, trainings and adaptations (default: 0)")
+    demo.add_argument("--people", type=int, help="number of held-out people to adapt")
+    demo.add_argument(
+        "--seed", type=int, default=0, help="seed of synthetic people, training and adaptation (default: 0)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, object]:
@@ -42,18 +44,18 @@ def run(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def show(out: Console, result: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """Corpus, priors, people, files; what is toy-sized and what failed."""
+    """Corpus, priors, people and files; what is toy-sized, and what failed."""
     corpus = result["corpus"]
     out.print(f"demo finished in {output.seconds(result['seconds'])}")
     output.facts(
         out,
         {
             "corpus": f"{corpus['identities']} people, {60 * corpus['hours']:.1f} min",
-            "kept out": ", ".join(corpus["left_out"]),
+            "held out": ", ".join(corpus["left_out"]),
         },
     )
     output.table(out, ("prior", "steps", "time", "version"), map(_prior, result["priors"].items()))
-    output.table(out, ("person", "adapted", "face, tracked", "face, by sound", "time"), _people(result["held_out"]))
+    output.table(out, ("person", "adapted", "face, by track", "face, by audio", "time"), _people(result["held_out"]))
     for line in result["toy"]:
         out.print(f"[dim]toy-sized:[/dim] {line}", soft_wrap=True)
     if result["refused"]:

@@ -13,9 +13,9 @@ from headstart.cli.parser import Subparsers, call, command
 
 def add(commands: Subparsers) -> None:
     """Its parser."""
-    text = "is it synthetic, whose avatar, how sure; exit status 0 marked, 3 not"
+    text = "check files for marks of synthetic origin; exit status 0: a mark was found, 3: none"
     detect = command(commands, "detect", text, run, show, "headstart detect talking.mp4")
-    detect.add_argument("files", nargs="+", metavar="FILE", help="video, picture, sound, exported head or folder")
+    detect.add_argument("files", nargs="+", metavar="FILE", help="video, image, audio file, exported head or folder")
 
 
 def run(a: argparse.Namespace) -> dict[str, object]:
@@ -25,7 +25,7 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 
 
 def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
-    """A verdict a file, then its marks."""
+    """One verdict per file, then its marks."""
     for row in result["files"]:
         verdict = "[yellow]synthetic[/yellow]" if row["synthetic"] else "unknown"
         avatar = f", avatar {row['avatar']}" if row["avatar"] else ""

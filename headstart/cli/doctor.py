@@ -14,7 +14,7 @@ from headstart.cli.parser import Subparsers, call, command
 
 def add(commands: Subparsers) -> None:
     """Its parser."""
-    text = "what is installed, which backends will be used, what is missing and how to get it"
+    text = "check the installation: backends in use, missing packages and how to install them"
     command(commands, "doctor", text, run, show, "headstart doctor")
 
 

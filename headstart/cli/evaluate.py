@@ -13,23 +13,31 @@ from headstart.cli.parser import Subparsers, call, command
 
 def add(commands: Subparsers) -> None:
     """Its parser."""
-    text = "metrics.json, a report page and a side-by-side video"
+    text = "evaluate an avatar: metrics.json, a report page and a side-by-side video"
     evaluate = command(commands, "evaluate", text, run, show, "headstart evaluate me.avatar me.mp4 --out scores")
     evaluate.add_argument("avatar", nargs="?", metavar="AVATAR")
     evaluate.add_argument("video", nargs="?", metavar="VIDEO")
     evaluate.add_argument(
-        "--from", type=float, dest="start", metavar="S", help="test from second S (default: the last 1/11)"
+        "--from",
+        type=float,
+        dest="start",
+        metavar="S",
+        help="test on the clip from second S on (default: the last 1/11)",
     )
-    evaluate.add_argument("--frames", metavar="VIDEO", help="score this video of any method; needs --against")
-    evaluate.add_argument("--against", metavar="VIDEO", help="the true video for --frames")
-    evaluate.add_argument("--ablations", action="store_true", help="the table with and without each prior")
-    evaluate.add_argument("--out", required=True, metavar="DIR", help="folder or s3:// URL")
-    evaluate.add_argument("--lpips", metavar="BACKBONE,LINEAR", help="weight files of LPIPS; without them it is null")
-    evaluate.add_argument("--sync", metavar="URI", help="sync expert to measure with (default: the champion)")
+    evaluate.add_argument("--frames", metavar="VIDEO", help="evaluate this video, made by any method; needs --against")
+    evaluate.add_argument("--against", metavar="VIDEO", help="the ground-truth video for --frames")
     evaluate.add_argument(
-        "--syncnet", metavar="FILE", help="weights of the original SyncNet, for its Sync-C and Sync-D"
+        "--ablations", action="store_true", help="adapt again without each prior and each component, and compare"
     )
-    evaluate.add_argument("--device", default="auto")
+    evaluate.add_argument("--out", required=True, metavar="DIR", help="folder or s3:// URL")
+    evaluate.add_argument(
+        "--lpips", metavar="BACKBONE,LINEAR", help="weight files of LPIPS; without them, LPIPS is null"
+    )
+    evaluate.add_argument("--sync", metavar="URI", help="sync expert for Sync-C and Sync-D (default: the champion)")
+    evaluate.add_argument(
+        "--syncnet", metavar="FILE", help="weights of the original SyncNet, for syncnet_c and syncnet_d"
+    )
+    evaluate.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     evaluate.add_argument("--overwrite", action="store_true")
 
 
@@ -40,9 +48,9 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 
 
 def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
-    """One table: measures down, drives across; then what could not be measured."""
+    """One table with a row per measure and a column per drive; then what could not be measured."""
     drives = result["drives"]
-    out.print(f"{result.get('frames')} frames of {result.get('size')} px that no step saw; {result.get('device')}")
+    out.print(f"{result.get('frames')} frames of {result.get('size')} px, held out; {result.get('device')}")
     rows = []
     for key, column in call("adapt.evaluate.measures.registry:columns").items():
         values = [scores.get(key) for scores in drives.values()]

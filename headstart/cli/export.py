@@ -14,37 +14,45 @@ from headstart.cli.parser import Subparsers, call, command
 
 def add(commands: Subparsers) -> None:
     """Its parser."""
-    text = "a head for other programs (.ply, .glb, .spz, .usdc, .usdz), or a page that speaks"
+    text = "export a head (.ply, .glb, .spz, .usdc, .usdz) or an interactive web page"
     export = command(commands, "export", text, run, show, "headstart export me.avatar --out me.glb --control smile=0.5")
     export.add_argument("avatar", metavar="AVATAR")
     place = export.add_mutually_exclusive_group(required=True)
     place.add_argument(
-        "--out", metavar="FILE", help="path or s3:// URL; the suffix chooses the format; a folder with --web"
+        "--out", metavar="FILE", help="path or s3:// URL; its suffix sets the format; a folder with --web"
     )
     place.add_argument(
-        "--frames", metavar="DIR", help="a folder of .ply files: of the sound, else of the training clip"
+        "--frames", metavar="DIR", help="write one .ply file per frame of --audio, or of the training clip"
     )
-    export.add_argument("--axes", help="opencv or opengl (default: what the format's standard says)")
+    export.add_argument("--axes", help="opencv or opengl (default: the convention of the format)")
     export.add_argument("--overwrite", action="store_true")
-    still = export.add_argument_group("one moment")
-    still.add_argument("--frame", type=int, metavar="K", help="frame of the training clip (default: the neutral head)")
+    still = export.add_argument_group("a single frame")
+    still.add_argument(
+        "--frame", type=int, metavar="K", help="frame K of the training clip (default: the neutral head)"
+    )
     for angle in ("yaw", "pitch", "roll"):
-        still.add_argument(f"--{angle}", type=float, help="degrees; turns the head")
+        still.add_argument(f"--{angle}", type=float, help=f"head {angle}, degrees")
     still.add_argument(
         "--control", nargs="*", action="extend", default=[], metavar="NAME=AMOUNT", help="jaw, smile, brows_up, ..."
     )
-    speaking = export.add_argument_group("a head that speaks")
-    speaking.add_argument("--audio", metavar="FILE", help="the sound; with .usdc, .usdz or --frames")
+    speaking = export.add_argument_group("a talking head")
+    speaking.add_argument("--audio", metavar="FILE", help="driving audio; with .usdc, .usdz or --frames")
     speaking.add_argument("--pose", default="still", help="still, clip or generated")
-    speaking.add_argument("--blink", default="natural", help="natural, none, or a closure from 0 to 1")
-    speaking.add_argument("--style", help="'own', 'mean' or a file")
-    speaking.add_argument("--prior", metavar="URI", help="audio-expression prior to speak with (default: the avatar's)")
-    speaking.add_argument("--seed", type=int, default=0)
-    web = export.add_argument_group("a page for browsers")
-    web.add_argument(
-        "--web", action="store_true", help="write the folder --out: static files, in which the head speaks"
+    speaking.add_argument("--blink", default="natural", help="natural, none, or a fixed eyelid closure from 0 to 1")
+    speaking.add_argument("--style", help="speaking style: 'own', 'mean' or a file")
+    speaking.add_argument(
+        "--prior", metavar="URI", help="audio-expression prior that drives the avatar (default: the avatar's own)"
     )
-    web.add_argument("--onnxruntime", metavar="DIR", help="npm's onnxruntime-web, for an avatar that speaks by a prior")
+    speaking.add_argument("--seed", type=int, default=0)
+    web = export.add_argument_group("a web page")
+    web.add_argument(
+        "--web", action="store_true", help="write a static web page with the talking head to the folder --out"
+    )
+    web.add_argument(
+        "--onnxruntime",
+        metavar="DIR",
+        help="folder of npm's onnxruntime-web; needed to run the audio-expression prior in the page",
+    )
 
 
 def run(a: argparse.Namespace) -> dict[str, object]:

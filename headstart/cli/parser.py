@@ -1,4 +1,4 @@
-"""What all commands' parsers share: errors that point at --help, an example below the options, ``--json``."""
+"""What the parsers of all commands share: errors that point at --help, an example, ``--json``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Subparsers = Any  # argparse keeps the class private
 
 
 class HelpFormatter(RawDescriptionRichHelpFormatter):
-    """argparse's help, coloured on a terminal; names of groups are written as they are."""
+    """argparse's help, coloured on a terminal; group names are not capitalised."""
 
     group_name_formatter = str
 
@@ -22,13 +22,13 @@ class HelpFormatter(RawDescriptionRichHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """argparse that points at --help instead of printing a page for a misspelt option."""
 
-    takes_overrides = False  # key=value may stand anywhere on the line
+    takes_overrides = False  # whether key=value may appear anywhere on the line
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": HelpFormatter, **options})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """argparse's own loses positional arguments that stand behind an option."""
+        """Parse; argparse alone loses positional arguments that follow an option."""
         found, rest = super().parse_known_args(args, namespace)
         if self.takes_overrides:
             loose = [text for text in rest if "=" in text and not text.startswith("-")]
@@ -38,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         """One line on standard error and exit status 2."""
-        self.exit(2, f"{self.prog}: {message}; '{self.prog} --help' lists what it takes\n")
+        self.exit(2, f"{self.prog}: {message}; '{self.prog} --help' lists the options\n")
 
 
 def command(
@@ -54,14 +54,14 @@ def command(
     Args:
         commands: what ``add_subparsers`` returned.
         run: does it and returns a JSON-able result; show: prints that result for people.
-        example: one line that works.
+        example: one complete command line.
     """
     parser: Parser = commands.add_parser(
         name, help=description, description=description, epilog=f"example:\n  {example}"
     )
     general = parser.add_argument_group("output")
     general.add_argument("--json", action="store_true", help="print one JSON object on the last line of stdout")
-    general.add_argument("--verbose", action="store_true", help="show what other libraries print and log")
+    general.add_argument("--verbose", action="store_true", help="show the output and logs of other libraries")
     parser.set_defaults(run=run, show=show)
     return parser
 

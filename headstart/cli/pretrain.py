@@ -19,7 +19,7 @@ def add(commands: Subparsers) -> None:
     example = "headstart pretrain audio-expression --data corpus --config base steps=20000"
     pretrain = command(commands, "pretrain", text, run, show, example)
     pretrain.add_argument("prior", metavar="PRIOR", help=" | ".join(names))
-    pretrain.add_argument("--data", required=True, metavar="DATASET")
+    pretrain.add_argument("--data", required=True, metavar="DATASET", help="folder or s3:// URL")
     pretrain.add_argument(
         "--config", metavar="FILE", help="YAML file or shipped size: tiny, base, large (default: tiny)"
     )
@@ -29,9 +29,9 @@ def add(commands: Subparsers) -> None:
     pretrain.add_argument(
         "--cluster", metavar="FILE", help="YAML file or shipped name: local, single-node-8gpu, multi-node"
     )
-    pretrain.add_argument("--no-ray", action="store_true", help="run in this process")
-    pretrain.add_argument("--resume", action="store_true", help="go on from the run's newest checkpoint")
-    pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="changes of the configuration")
+    pretrain.add_argument("--no-ray", action="store_true", help="train in this process, without Ray")
+    pretrain.add_argument("--resume", action="store_true", help="continue from the run's newest checkpoint")
+    pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="override keys of the configuration")
     pretrain.takes_overrides = True
 
 
@@ -53,9 +53,9 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 
 
 def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
-    """The block at the end of a run."""
+    """The summary of a run."""
     if not result["finished"]:
-        out.print(f"{result['prior']}: stopped as asked at step {result['steps']}; its state is saved")
+        out.print(f"{result['prior']}: stopped on request at step {result['steps']}; its state is saved")
         output.facts(out, {"checkpoint": result["checkpoint"]})
         output.next_step(out, f"headstart pretrain {a.prior} --data {a.data} --out {result['run']} --resume")
         return
@@ -66,16 +66,16 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
         {
             "samples": f"{result['samples']} at {result['samples_per_second']:.1f}/s",
             "waiting for data": f"{100 * result['wait_share']:.1f} % of the time",
-            "memory": f"{result['peak_memory_mb']:.0f} MB at the peak",
+            "memory": f"{result['peak_memory_mb']:.0f} MB peak",
             "run": result["run"],
             "registered": _registered(registered),
             "not champion": (registered or {}).get("misfit"),
         },
     )
     rows = [(name, value) for name, value in result["validation"].items() if isinstance(value, float)]
-    output.table(out, ("on people it never saw", "value"), rows)
+    output.table(out, ("on held-out people", "value"), rows)
     if registered is None or registered["version"] is None:
-        output.next_step(out, f"headstart priors register {result['run']}   (when the registry is there again)")
+        output.next_step(out, f"headstart priors register {result['run']}   (when the registry is available again)")
     elif not registered.get("champion"):
         output.next_step(out, f"headstart priors promote {registered['name']}/{registered['version']} --alias champion")
 

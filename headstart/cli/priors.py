@@ -15,22 +15,25 @@ PRIOR = "NAME[@alias|/version]"
 
 def add(commands: Subparsers) -> None:
     """Their parsers."""
-    priors = actions(commands, "priors", "the model registry")
-    text = "registered priors, versions and aliases"
+    priors = actions(commands, "priors", "list, show, pull, promote or register priors")
+    text = "list registered priors, versions and aliases"
     command(priors, "list", text, run_list, show_list, "headstart priors list")
-    text = "one version's record"
+    text = "show the record of one version"
     shown = command(priors, "show", text, run_show, show_record, "headstart priors show audio-expression@champion")
     shown.add_argument("prior", metavar=PRIOR)
-    text = "fetch a prior into the local cache, verified by hash"
+    text = "download a prior into the local cache and verify its hashes"
     pull = command(priors, "pull", text, run_pull, show_record, "headstart priors pull audio-expression/3")
     pull.add_argument("prior", metavar=PRIOR)
     text, example = "give a version an alias", "headstart priors promote audio-expression/3 --alias champion"
     promote = command(priors, "promote", text, run_promote, show_record, example)
     promote.add_argument("prior", metavar="NAME/VERSION")
     promote.add_argument("--alias", default="champion", help="default: champion")
-    text, example = "register a finished run, after an outage", "headstart priors register runs/audio-expression-1"
+    text, example = (
+        "register a finished run, for example after a registry outage",
+        "headstart priors register runs/audio-expression-1",
+    )
     register = command(priors, "register", text, run_register, show_record, example)
-    register.add_argument("finished", metavar="RUN", help="the run's folder or s3:// URL")
+    register.add_argument("finished", metavar="RUN", help="run folder or s3:// URL")
 
 
 def run_list(a: argparse.Namespace) -> dict[str, object]:
@@ -72,7 +75,7 @@ def name_and_version(text: str) -> tuple[str, str]:
 
 
 def show_list(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
-    """One row a version."""
+    """One row per version."""
     rows = [
         (model["name"], version["version"], ", ".join(version["aliases"]) or "–", version.get("created"))
         for model in result["priors"]
@@ -90,5 +93,5 @@ def show_list(out: Console, result: dict[str, Any], a: argparse.Namespace) -> No
 
 
 def show_record(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
-    """Everything, name by name."""
+    """All fields of the record."""
     output.facts(out, result or {})

@@ -13,17 +13,17 @@ from headstart.cli.parser import Subparsers, actions, call, command
 
 def add(commands: Subparsers) -> None:
     """Their parsers."""
-    shards = actions(commands, "shards", "videos to verified, resumable shards")
+    shards = actions(commands, "shards", "build, check and edit datasets of tracked videos")
     _add_build(shards)
     _add_synthesize(shards)
-    text = "counts, hours, identities"
+    text = "show the size and contents of a dataset"
     info = command(shards, "info", text, run_info, show_totals, "headstart shards info corpus")
     info.add_argument("dataset", metavar="DATASET")
-    text = "every checksum, schema, length, and the agreement of audio, frames and track"
+    text = "check every checksum, schema and length, and that audio, frames and track match"
     verify = command(shards, "verify", text, run_verify, show_verify, "headstart shards verify corpus")
     verify.add_argument("dataset", metavar="DATASET")
-    verify.add_argument("--repair", action="store_true", help="drop what is broken and write the index again")
-    text = "withdraw a person: rewrites the shards that hold them"
+    verify.add_argument("--repair", action="store_true", help="drop broken samples and rebuild the indexes")
+    text = "remove a person: rewrites the shards that contain them"
     forget = command(shards, "forget", text, run_forget, show_forget, "headstart shards forget corpus --identity ada")
     forget.add_argument("dataset", metavar="DATASET")
     forget.add_argument("--identity", required=True, metavar="ID")
@@ -34,17 +34,17 @@ def add(commands: Subparsers) -> None:
 
 
 def _add_build(shards: Subparsers) -> None:
-    text = "track videos into a dataset of shards; run again to continue"
+    text = "track videos and write them to a sharded dataset; run again to continue"
     example = "headstart shards build videos/ --out corpus --consent consent.csv --workers 8"
     build = command(shards, "build", text, run_build, show_build, example)
-    build.add_argument("videos", nargs="*", metavar="VIDEO_OR_DIR", help="none: only add features to DATASET")
+    build.add_argument(
+        "videos", nargs="*", metavar="VIDEO_OR_DIR", help="files or folders; without any, only add features to DATASET"
+    )
     build.add_argument("--out", required=True, metavar="DATASET", help="folder or s3:// URL")
     build.add_argument("--consent", metavar="FILE.csv", help="columns: clip,identity,licence,consent,source")
-    build.add_argument(
-        "--rig", metavar="NAME_OR_PATH", help="rig that is tracked (default: the dataset's, or mediapipe)"
-    )
-    build.add_argument("--workers", type=int, default=1, help="processes that track (default: 1)")
-    build.add_argument("--address", help="Ray cluster to use ('auto' or host:port); default: processes of this machine")
+    build.add_argument("--rig", metavar="NAME_OR_PATH", help="rig to track with (default: the dataset's, or mediapipe)")
+    build.add_argument("--workers", type=int, default=1, help="tracking processes (default: 1)")
+    build.add_argument("--address", help="Ray cluster to join: 'auto' or host:port (default: local processes)")
     build.add_argument(
         "--features", default="logmel", help="comma-separated: logmel,whisper,wav2vec2,hubert,wavlm or NAME=FOLDER"
     )
@@ -52,7 +52,7 @@ def _add_build(shards: Subparsers) -> None:
 
 
 def _add_synthesize(shards: Subparsers) -> None:
-    text = "generate synthetic talkers with exact ground truth"
+    text = "generate synthetic talking people with exact ground truth"
     example = "headstart shards synthesize --identities 8 --seconds 6 --out talkers"
     synthesize = command(shards, "synthesize", text, run_synthesize, show_totals, example)
     synthesize.add_argument("--identities", type=int, required=True)
@@ -96,7 +96,7 @@ def run_basis(a: argparse.Namespace) -> dict[str, object]:
 
 
 def totals(result: dict[str, Any]) -> dict[str, Any]:
-    """What a dataset holds, with units."""
+    """The contents of a dataset, with units."""
     hours = result.get("hours")
     return {
         "people": result.get("identities"),
@@ -121,18 +121,20 @@ def show_totals(out: Console, result: dict[str, object], a: argparse.Namespace) 
 
 def show_build(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """Counts, and what was refused and why."""
-    out.print(f"dataset {a.out}: {result['built_clips']} clips built now in {output.seconds(result['seconds'])}")
+    out.print(
+        f"dataset {a.out}: {result['built_clips']} clips built in this run, in {output.seconds(result['seconds'])}"
+    )
     output.facts(out, {**totals(result), "tracked": f"{100 * result['tracked_fraction']:.1f} % of the frames"})
     rows = [(item["clip"], item["reason"]) for item in result["refused"]]
-    output.table(out, ("refused", "reason"), rows, title="\nwhat was refused")
-    out.print(f"pictures of it: {result['report']}")
+    output.table(out, ("refused", "reason"), rows, title="\nrefused clips")
+    out.print(f"report: {result['report']}")
     output.next_step(out, f"headstart shards verify {a.out}")
 
 
 def show_verify(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
-    """Whole or broken."""
+    """Intact or broken."""
     if result["ok"]:
-        out.print(f"[green]dataset {a.dataset} is whole:[/green] {result['samples']} samples checked")
+        out.print(f"[green]dataset {a.dataset} is intact:[/green] {result['samples']} samples checked")
         return
     out.print(
         f"[red]dataset {a.dataset} is broken:[/red] {len(result['broken'])} faults in {result['samples']} samples"
@@ -140,16 +142,16 @@ def show_verify(out: Console, result: dict[str, Any], a: argparse.Namespace) -> 
     rows = [[item.get(name) for name in ("shard", "key", "member", "reason")] for item in result["broken"]]
     output.table(out, ("shard", "sample", "member", "reason"), rows)
     if not a.repair:
-        output.next_step(out, f"headstart shards verify {a.dataset} --repair   (drops what is broken)")
+        output.next_step(out, f"headstart shards verify {a.dataset} --repair   (drops broken samples)")
 
 
 def show_forget(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
-    """What went, what is left."""
+    """What was removed and what is left."""
     gone = f"{result['samples']} samples of {result['clips']} clips"
-    out.print(f"{a.identity} is withdrawn from {a.dataset}: {gone} removed, and nobody of that name is built in again")
+    out.print(f"{a.identity} is removed from {a.dataset}: {gone} deleted; later builds refuse this identity")
     output.facts(out, totals(result["dataset"]))
 
 
 def show_facts(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
-    """Everything, name by name."""
+    """All fields of the result."""
     output.facts(out, result)

@@ -12,10 +12,10 @@ from headstart.cli.parser import Subparsers, call, command
 
 def add(commands: Subparsers) -> None:
     """Its parser."""
-    text = "a private authority and certificate to try signing with"
+    text = "create a test certificate authority and signing certificate"
     sign_init = command(commands, "sign-init", text, run, show, "headstart sign-init keys")
-    sign_init.add_argument("folder", metavar="DIR", help="where certificate and key go")
-    sign_init.add_argument("--name", default="Headstart test signer", help="whom the certificate names")
+    sign_init.add_argument("folder", metavar="DIR", help="output folder for the certificate and the key")
+    sign_init.add_argument("--name", default="Headstart test signer", help="name in the certificate")
 
 
 def run(a: argparse.Namespace) -> dict[str, object]:
@@ -24,6 +24,6 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 
 
 def show(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
-    """Where they are, and what a verifier will say."""
+    """Where they are, and how verifiers treat them."""
     output.facts(out, result)
-    out.print("A verifier shows such a signature as valid, by a signer that it does not trust.")
+    out.print("Verifiers report a signature made with this certificate as valid, but its signer as untrusted.")

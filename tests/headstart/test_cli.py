@@ -99,7 +99,7 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch, capsys):
     assert headstart.main(["doctor"]) == 1
     shown = capsys.readouterr().err
     assert "RuntimeError: broken" in shown
-    assert "a fault of ours" in shown
+    assert "a bug in headstart" in shown
 
 
 def test_a_broken_check_is_status_2(monkeypatch, capsys):
