@@ -1,4 +1,4 @@
-"""``adapt``: one person's clip into an avatar, within a budget: plan, track, build, stages, voice, finish."""
+"""``adapt``: make an avatar from one person's clip within a budget: plan, track, build, stages, voice, finish."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from configs import progress
 from pretrain.roles import APPEARANCE, MOTION
 
 HELD_FRAMES = 8
-# Seconds that the end wants for measuring, writing and hashing, and for encoding a frame of the body (256 px).
+# Seconds reserved at the end for measuring, writing and hashing, and for encoding one frame of the body (256 px).
 ENDING, ENCODING = 2.0, 0.006
-# Tracked frames that a recipe wants before it builds its model: a second shows the face, its light and the body.
+# Tracked frames needed before a recipe builds its model: one second shows the face, its lighting and the body.
 FIRST_FRAMES = 25
-# More steps than these teach a handful of frames by heart, and an unseen view gets worse: for a second of video, and for
-# each frame beyond it.
+# More steps than these overfit a handful of frames, and unseen views get worse. The first number is for one second of
+# video, the second for each frame beyond it.
 FEWEST_STEPS, STEPS_PER_FRAME = 300, 40
 
 
 @dataclass
 class Run:
-    """The running state of one adaptation: the plan stays, this moves."""
+    """The mutable state of one adaptation; its plan is fixed."""
 
     plan: Plan
     fit: Fit
@@ -84,19 +84,19 @@ def adapt(
     """Make an avatar of the person in a video.
 
     Args:
-        video: one person, one take, their face in view; sound if the avatar is to learn how they speak.
-        out: the avatar's folder, or its ``s3://`` URL: uploaded whole at the end, and when a run is interrupted.
-        recipe: ``headstart``, ``ggtalker``, ``talkinggaussian``, ``fg3dgs``, or one that another package offers.
+        video: one person in one continuous shot, with the face in view; with sound if the avatar is to learn how they speak.
+        out: the avatar's folder, or an ``s3://`` URL, to which it is uploaded at the end or when the run is interrupted.
+        recipe: ``headstart``, ``ggtalker``, ``talkinggaussian``, ``fg3dgs``, or one that another package provides.
         prior: prior folders or registry URIs (see :func:`adapt.priors.find_priors`), ``"none"``, or ``None`` for the
-            registry's champions (with ``resume``: those that the avatar was begun with).
-        seconds: train on the first so many; by default on the first 10/11, which leaves the rest for ``evaluate``.
-        budget: ``60s``, ``10m``, ``1000it``: wall clock from this call on, or optimisation steps.
-        resume: go on with the unfinished avatar in ``out`` (the budget is the total, earlier time included). With the
-            same budget of steps, it ends with the weights of a run that was never interrupted, bit for bit.
-        set: ``key=value`` changes of the recipe's configuration, such as ``color_mlp=false``.
-        self_contained: copy the priors that talking needs into the folder.
-        clip: frames of the video that are tracked already, all of which are trained on (instead of ``seconds``); its
-            size counts. It stays open.
+            registry's champions (with ``resume``: the priors that the avatar was started with).
+        seconds: train on the first ``seconds`` of the clip; by default on the first 10/11, which leaves the rest for ``evaluate``.
+        budget: ``60s``, ``10m``, ``1000it``: wall-clock time from this call on, or optimisation steps.
+        resume: continue the unfinished avatar in ``out`` (the budget is the total and includes earlier time). With the
+            same budget of steps, the weights are bit-identical to those of an uninterrupted run.
+        set: ``key=value`` overrides of the recipe's configuration, such as ``color_mlp=false``.
+        self_contained: copy the priors that ``talk`` needs into the folder.
+        clip: already tracked frames of the video, all used for training (instead of ``seconds``); its
+            size is used. It is not closed.
         size: side of the frames, px; by default 512 on a GPU and 256 on a CPU, or the source's if smaller.
 
     Returns:

@@ -1,8 +1,8 @@
-"""What a prior is to the rest of the project, and which priors there are.
+"""The interface of a prior, and the registry of prior classes.
 
 A prior is a folder of this package with a ``prior.py`` that defines ``PRIOR``, a subclass of :class:`Prior`; its name is
-the folder's with hyphens. Another package adds one by the entry-point group ``headstart.priors``
-(``NAME = "package.module:CLASS"``). Nothing outside its folder and its YAML files names it.
+the folder's with hyphens. Another package adds one through the entry-point group ``headstart.priors``
+(``NAME = "package.module:CLASS"``). No code outside its folder and its YAML files refers to it by name.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ SERVING = "pretrain.serving"  # the module that MLflow loads a registered prior 
 
 
 class Headline(NamedTuple):
-    """One figure of a prior's evidence that people should see first.
+    """One figure of a prior's evidence to show first.
 
     Attributes:
-        figure: its name in the evidence's summary; what: what is measured, with its unit; who: whose value it is.
+        figure: its name in the evidence's summary.
+        what: the measured quantity, with its unit.
+        who: the method or baseline that it belongs to.
     """
 
     figure: str
@@ -42,13 +44,13 @@ class Prior(ABC):
     """One kind of prior: what it learns, how it is trained, how it is loaded and served.
 
     Attributes:
-        task: its side of the training loop, which also gives ``name`` (as on the command line) and ``config_class``
-            (what its YAML fills).
+        task: its part of the training loop, which also defines ``name`` (as on the command line) and ``config_class``
+            (the dataclass that its YAML fills).
         learns: what it learns, in one line.
-        role: what it is to an adaptation, one of :data:`pretrain.roles.ROLES`; empty: nothing.
+        role: its role in an adaptation, one of :data:`pretrain.roles.ROLES`; empty if adaptation does not use it.
         headlines: the figures of its evidence to show first.
-        configs: the folder of its shipped sizes, as :func:`configs.load_config` finds it; ``pretrain/NAME`` by default.
-        budget_share: of the demo's training minutes, relative to the other priors'.
+        configs: the folder of its shipped configurations, as for :func:`configs.load_config`; ``pretrain/NAME`` by default.
+        budget_share: its weight in dividing the demo's training minutes among the priors.
     """
 
     task: ClassVar[type[Task]]
@@ -81,28 +83,28 @@ class Prior(ABC):
     @classmethod
     @abstractmethod
     def signature(cls, info: dict[str, object]) -> dict[str, object]:
-        """What :meth:`predict` takes and gives: ``{"inputs": [...], "outputs": [...], "params": [...]}``.
+        """Inputs and outputs of :meth:`predict`: ``{"inputs": [...], "outputs": [...], "params": [...]}``.
 
-        Entries come from :func:`tensor`; parameters are ``{"name", "dtype", "default"}``.
+        Entries are made by :func:`tensor`; parameters are ``{"name", "dtype", "default"}``.
         """
 
     @classmethod
     @abstractmethod
     def predict(cls, ready: Any, data: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-        """Serve arrays whose first axis is frames, as :meth:`signature` says.
+        """Predict from arrays whose first axis is frames, as described by :meth:`signature`.
 
         Args:
-            ready: what :meth:`restore` gave.
+            ready: the result of :meth:`restore`.
         """
 
     @classmethod
     def config_of(cls, info: Mapping[str, Any]) -> Any:
-        """The typed configuration that a prior was trained with; keys of earlier versions have today's names."""
+        """The typed configuration that a prior was trained with; keys of earlier versions are renamed."""
         return load_config(cls.config_class, renamed(info["config"]))
 
     @classmethod
     def source(cls, config: str | Path | Mapping[str, Any] | None) -> str | Path | Mapping[str, Any]:
-        """What :func:`configs.load_config` reads for a user's choice: a mapping, a file, a size such as ``base``.
+        """The source for :func:`configs.load_config` given a user's choice: a mapping, a file, or a size such as ``base``.
 
         ``None`` means ``tiny``. A size is a file of :attr:`configs`, given by its bare name.
         """
@@ -122,7 +124,7 @@ def find_prior(name: str) -> type[Prior]:
     """A prior by its name.
 
     Raises:
-        InputError: no such prior (with the nearest name), or an entry point that gives none.
+        InputError: no such prior (with the nearest name), or an entry point that does not provide a prior.
     """
     if name not in prior_names():
         raise InputError(f"prior '{name}': no such prior{nearest(name, prior_names())}")
@@ -138,11 +140,11 @@ def find_prior(name: str) -> type[Prior]:
 
 def _checked(name: str, found: object, where: str) -> type[Prior]:
     if not (isinstance(found, type) and issubclass(found, Prior)):
-        raise InputError(f"prior '{name}': {where} gives {found!r}, expected a subclass of pretrain.prior.Prior")
+        raise InputError(f"prior '{name}': {where} provides {found!r}, expected a subclass of pretrain.prior.Prior")
     if found.name != name:
         raise InputError(f"prior '{name}': {where} calls itself '{found.name}'; give both the same name")
     if missing := sorted(found.__abstractmethods__):
-        raise InputError(f"prior '{name}': {where} leaves out {', '.join(missing)}")
+        raise InputError(f"prior '{name}': {where} does not implement {', '.join(missing)}")
     if found.role not in ("", *ROLES):
         raise InputError(f"prior '{name}': {where} has the role '{found.role}', expected one of {', '.join(ROLES)}")
     return found
