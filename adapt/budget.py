@@ -51,7 +51,7 @@ def parse_budget(text: str | float | Budget) -> Budget:
         raise InputError(f"budget '{text}': nothing can be adapted in no time; give at least 1s or 1it")
     if unit == "it":
         if number != int(number):
-            raise InputError(f"budget '{text}': iterations are whole numbers, such as 1000it")
+            raise InputError(f"budget '{text}': the number of iterations must be whole, such as 1000it")
         return Budget(iterations=int(number))
     return Budget(seconds=number * _UNITS[unit])
 

@@ -113,7 +113,7 @@ def _check_motion(out: str | Path, chosen: object, audio: object, frame: int | N
         raise InputError(f"pose '{pose}': expected {', '.join(POSES)}")
     if audio is not None and chosen is not None and not animates(chosen):
         raise InputError(
-            f"output '{out}': this format holds a single moment; --audio needs {' or '.join(animated_suffixes())}, "
+            f"output '{out}': this format stores a single frame; --audio needs {' or '.join(animated_suffixes())}, "
             "or --frames DIR for a folder of .ply files"
         )
     if frame is not None and (audio is not None or chosen is None):

@@ -160,10 +160,10 @@ def _uris(before: Mapping[str, Any]) -> str:
 def _check_resumed(before: Mapping[str, Any], chosen: Recipe, sha256: str, video: str | Path, out: str | Path) -> None:
     if before["recipe"] != chosen.name:
         raise InputError(
-            f"avatar '{out}' was begun with recipe {before['recipe']}, not {chosen.name}; resume with that one"
+            f"avatar '{out}' was started with recipe {before['recipe']}, not {chosen.name}; resume with the same recipe"
         )
     if before["provenance"]["video_sha256"] != sha256:
-        raise InputError(f"avatar '{out}' was begun with another video than {video}; resume with that one")
+        raise InputError(f"avatar '{out}' was started with another video, not {video}; resume with the same video")
 
 
 def _check_budget(before: Mapping[str, Any], budget: Budget, out: str | Path) -> None:
@@ -182,7 +182,7 @@ def _resumed_config(
     for key, value in vars(wanted).items():
         if value != vars(begun)[key]:
             raise InputError(
-                f"avatar '{out}' was begun with {key}={vars(begun)[key]}, not {value}; resume without that change"
+                f"avatar '{out}' was started with {key}={vars(begun)[key]}, not {value}; resume without that change"
             )
     return begun
 

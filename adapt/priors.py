@@ -229,12 +229,12 @@ def reopen_prior(record: Mapping[str, Any], rig: Rig, device: str = "cpu", insid
         prior = load_prior(where, device)
     except InputError as error:
         raise InputError(
-            f"the avatar stands on the {record['name']} prior '{record['uri']}', which cannot be opened ({error}); "
+            f"the avatar needs the {record['name']} prior '{record['uri']}', which cannot be opened ({error}); "
             "bring it back or adapt again with --self-contained"
         ) from None
     if prior.info["weights_sha256"] != record["sha256"]:
         raise InputError(
-            f"the avatar stands on the {record['name']} prior {record['sha256'][:12]}, but '{record['uri']}' is now "
+            f"the avatar needs the {record['name']} prior {record['sha256'][:12]}, but '{record['uri']}' is now "
             f"{prior.info['weights_sha256'][:12]}; give the prior it was adapted on, or adapt again"
         )
     check_rig(str(where), prior.info, rig)

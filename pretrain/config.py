@@ -66,7 +66,7 @@ class PretrainConfig:
         if self.batch_size % self.engine.accumulate:
             raise InputError(
                 f"batch_size {self.batch_size} does not divide into engine.accumulate {self.engine.accumulate} "
-                "micro-batches; make one a multiple of the other"
+                "micro-batches; make batch_size a multiple of engine.accumulate"
             )
 
 

@@ -121,7 +121,7 @@ def register_run(run: str) -> dict[str, Any]:
     url = storage.join(run, ARTIFACT)
     if not storage.is_committed(url):
         raise InputError(
-            f"{run}: holds no finished prior; give a run that 'headstart pretrain' finished, or go on with --resume"
+            f"{run}: contains no finished prior; give a finished run of 'headstart pretrain', or continue it with --resume"
         )
     folder = registry.resolve(url)
     storage.check_tree(folder, storage.read_mark(url))

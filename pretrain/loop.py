@@ -339,7 +339,7 @@ class Trainer:
 def _read_state(path: Path, where: str, prior: str) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(
-            f"{where}: no state.json, so this is no checkpoint of a pretraining run; give a folder that one wrote"
+            f"{where}: no state.json, so this is not a checkpoint of a pretraining run; give a checkpoint folder"
         )
     state = json.loads(path.read_text())
     if state.get("schema") != STATE_SCHEMA:

@@ -161,7 +161,7 @@ def check_features(dataset: Dataset, name: str, prior: str) -> int:
     """
     if name not in dataset.features:
         raise InputError(
-            f"dataset {dataset.url}: {prior} asks for the audio features '{name}' and it holds "
+            f"dataset {dataset.url}: {prior} needs the audio features '{name}', but the dataset has "
             f"{', '.join(sorted(dataset.features)) or 'none'}; add them with 'headstart shards build --out "
             f"{dataset.url} --features {name}', or set features=NAME to one it has"
         )

@@ -88,14 +88,16 @@ def choose_checkpoint(run: str, resume: bool | str) -> str | None:
     """
     if resume is False:
         if latest_checkpoint(run) is not None:
-            raise InputError(f"{run}: holds a run already; add --resume to continue it, or name another --out")
+            raise InputError(f"{run}: already contains a run; add --resume to continue it, or choose another --out")
         return None
     if resume is True or resume == "latest-or-fresh":
         return latest_checkpoint(run)
     if resume == "latest":
         found = latest_checkpoint(run)
         if found is None:
-            raise InputError(f"{run}: holds no complete checkpoint to resume from; start fresh, or use latest-or-fresh")
+            raise InputError(
+                f"{run}: contains no complete checkpoint to resume from; start a new run, or use latest-or-fresh"
+            )
         return found
     if not storage.exists(storage.join(resume, "state.json")):
         raise InputError(

@@ -47,7 +47,7 @@ class BodyFrames:
         path = avatar.path / BODY if avatar.path is not None else None
         if path is None or not path.is_file():
             raise InputError(
-                f"avatar '{avatar.name}' holds no {BODY}, which is written when an adaptation ends; finish it with "
+                f"avatar '{avatar.name}' contains no {BODY}, which is written at the end of an adaptation; finish it with "
                 "adapt --resume, or use --background model"
             )
         self.path = path

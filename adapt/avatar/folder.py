@@ -116,7 +116,7 @@ def read_document(folder: str | Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"avatar '{folder}': no such folder; make one with 'headstart adapt VIDEO --out {folder}'")
     if not path.is_file():
-        raise InputError(f"avatar '{folder}': holds no {DOCUMENT}, so it is no avatar folder; check the path")
+        raise InputError(f"avatar '{folder}': contains no {DOCUMENT}, so it is not an avatar folder; check the path")
     try:
         document = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -173,7 +173,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(str(path))
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); restore it or adapt again") from None
+        raise InputError(f"{path}: not a complete safetensors file ({error}); restore it or adapt again") from None
 
 
 def read_state(folder: str | Path) -> dict[str, torch.Tensor]:

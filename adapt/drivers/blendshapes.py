@@ -171,7 +171,7 @@ def _sorted(path: Path, names: Sequence[str], table: np.ndarray) -> np.ndarray:
             hint = close if "did you mean" in close else ""
             raise InputError(f"blendshapes '{path}': '{name}' is none of the 52 ARKit names{hint}")
         if key in seen:
-            raise InputError(f"blendshapes '{path}': the name '{name}' stands there twice")
+            raise InputError(f"blendshapes '{path}': the name '{name}' appears twice")
         seen.add(key)
         wrong = np.flatnonzero(~((column >= _LOWEST) & (column <= _HIGHEST)))
         if len(wrong):

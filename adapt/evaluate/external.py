@@ -54,7 +54,7 @@ def evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) -
             for picture, real in zip(pictures, reals):
                 writer.write(np.concatenate([real, picture], 1))
     if not count:
-        raise InputError(f"{frames}: holds no frames to score")
+        raise InputError(f"{frames}: contains no frames to evaluate")
     scores = scorer.result(*_external_sound(against, count, tools))
     return {
         "drives": {"external": scores},

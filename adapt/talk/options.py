@@ -29,7 +29,7 @@ def check_sound(audio: str | Path) -> None:
         if len(block) and float(np.abs(block).max()) > SILENT:
             return
     if not heard:
-        raise InputError(f"{audio}: holds no sound at all (zero length); give a recording of speech")
+        raise InputError(f"{audio}: contains no audio (zero length); give a recording of speech")
     raise InputError(f"{audio}: is silent from beginning to end; give a recording of speech")
 
 

@@ -279,7 +279,8 @@ def _styled(avatar: Avatar, style: str | Path | None) -> Driver:
         return avatar.driver
     if not isinstance(avatar.driver, PriorDriver):
         raise InputError(
-            f"style '{style}': this avatar speaks by {avatar.driver.name}, which has no styles; adapt with one"
+            f"style '{style}': this avatar is driven by {avatar.driver.name}, which has no styles; "
+            "adapt with an audio-expression prior"
         )
     if str(style) == "mean":
         return avatar.driver.with_style(None)

@@ -201,7 +201,7 @@ class Engine:
         seen = (self._accelerator.process_index, self._accelerator.num_processes)
         if seen != (self.rank, self.world_size):
             raise InputError(
-                f"the engine believes to be rank {seen[0]} of {seen[1]}, the launcher says {self.rank} of "
+                f"the engine reports rank {seen[0]} of {seen[1]}, the launcher set {self.rank} of "
                 f"{self.world_size}; start the workers with cluster.launch.launch or torchrun"
             )
 

@@ -60,7 +60,7 @@ def _import_deepspeed(mode: str) -> None:
         import deepspeed.ops
     except ImportError as error:
         raise InputError(
-            f"engine.mode={mode} needs DeepSpeed, which is absent ({error}); install headstart[cluster] or use mode ddp"
+            f"engine.mode={mode} needs DeepSpeed, which is not installed ({error}); install headstart[cluster] or use mode ddp"
         ) from None
     # Its shared-memory all-reduce would be compiled for minutes on first use; gloo does the same.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -80,7 +80,9 @@ def _check_config(config: dict[str, object]) -> None:
 def _check_run(run: str, resume: bool) -> None:
     found = checkpoint.latest_checkpoint(run)
     if found and not resume:
-        raise InputError(f"{run}: holds a run already ({storage.basename(found)}); add --resume, or name another --out")
+        raise InputError(
+            f"{run}: already contains a run ({storage.basename(found)}); add --resume, or choose another --out"
+        )
 
 
 def _absolute(run: str) -> str:

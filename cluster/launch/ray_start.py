@@ -66,7 +66,7 @@ def check_reachable(address: str) -> None:
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise InputError(
-            f"address '{address}': nobody answers ({why}); start one with 'ray start --head', or correct the address"
+            f"address '{address}': no Ray cluster answers ({why}); start one with 'ray start --head', or correct the address"
         ) from None
 
 

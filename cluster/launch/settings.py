@@ -31,7 +31,7 @@ class ClusterConfig:
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
             raise InputError(f"min_workers is {self.min_workers}, expected 1 to workers ({self.workers})")
         if self.address and self.dashboard:
-            raise InputError("dashboard belongs to a private Ray, address names a running one; leave one out")
+            raise InputError("dashboard is for a private Ray and address joins a running one; remove one of them")
 
     @property
     def least_workers(self) -> int:

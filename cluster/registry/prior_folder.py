@@ -22,7 +22,7 @@ def read_info(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "prior.json"
     if not path.is_file():
         raise InputError(
-            f"{folder}: holds no prior.json, so it is no prior; give the folder that 'headstart pretrain' wrote"
+            f"{folder}: contains no prior.json, so it is not a prior; give the folder that 'headstart pretrain' wrote"
         )
     try:
         info = json.loads(path.read_text())

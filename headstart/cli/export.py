@@ -60,7 +60,7 @@ def run(a: argparse.Namespace) -> dict[str, object]:
     if a.web:
         return _web(a)
     if a.onnxruntime is not None:
-        raise InputError("--onnxruntime belongs to --web, which writes a page")
+        raise InputError("--onnxruntime needs --web")
     names = ("frame", "audio", "yaw", "pitch", "roll", "pose", "blink", "style", "axes", "prior", "seed", "overwrite")
     options = {name: getattr(a, name) for name in names}
     place, as_frames = a.out or a.frames, a.frames is not None

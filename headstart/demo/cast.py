@@ -106,7 +106,7 @@ def _outside(people: list[str], hold_out: Sequence[str] | None) -> list[str]:
         return people[KEEP_OUT_EVERY - 1 :: KEEP_OUT_EVERY] or people[-1:]
     unknown = [name for name in hold_out if name not in people]
     if unknown:
-        raise InputError(f"--hold-out {unknown[0]}: nobody of that name; the clips show {', '.join(people)}")
+        raise InputError(f"--hold-out {unknown[0]}: no such person; the clips show {', '.join(people)}")
     return list(hold_out)
 
 

@@ -123,7 +123,7 @@ def _check(minutes: float, identities: int, people: int | None, budget: str, rec
             f"--identities {identities}: expected {FEWEST_PEOPLE} to 1000; priors are proved on people left out"
         )
     if people is not None and people < 1:
-        raise InputError(f"--people {people}: somebody must be adapted; give 1 or more")
+        raise InputError(f"--people {people}: expected 1 or more people to adapt")
     if seed < 0:
         raise InputError(f"--seed {seed}: expected 0 or more")
     parse_budget(budget)

@@ -71,7 +71,7 @@ def learn_basis(
     if len(people) < FEWEST_PEOPLE:
         raise InputError(f"{source}: holds {len(people)} people, a basis needs at least {FEWEST_PEOPLE}")
     if n_expression > frames // 4:
-        raise InputError(f"{source}: {frames} frames carry no {n_expression} expressions; ask for fewer")
+        raise InputError(f"{source}: {frames} frames are too few for {n_expression} expressions; request fewer")
     bases = learn(clips, n_identity, n_expression)
     atlas = _shipped_atlas() if keep_atlas else None
     name = f"mediapipe-{facemesh.N_LANDMARKS}/1"

@@ -271,9 +271,9 @@ class _Builder:
         """What is left of a task whose worker died: the suspect alone, unless it killed too many, and the others."""
         self._deaths[clip] = self._deaths.get(clip, 0) + 1
         if isinstance(task, FeatureTask):
-            raise InputError(f"a worker that added features ended ({why}); run the same command again to go on")
+            raise InputError(f"a worker that added features died ({why}); run the same command again to continue")
         if not clip and self._deaths[clip] > ATTEMPTS:
-            raise InputError(f"workers end before they begin ({why}); run headstart doctor")
+            raise InputError(f"workers die before they start ({why}); run headstart doctor")
         rest = [c for c in task.clips if c.name not in self.journal.clips]
         suspects = [c for c in rest if c.name == clip]
         groups = [suspects, [c for c in rest if c.name != clip]]

@@ -61,7 +61,7 @@ class Journal:
         for name, value in settings.items():
             if name in self.settings and self.settings[name] != value:
                 raise InputError(
-                    f"{self.url}: was built with {name} {self.settings[name]}, now it is {value}; "
+                    f"{self.url}: was built with {name} {self.settings[name]}, got {value}; "
                     "use the same or another folder"
                 )
         self.settings.update(settings)

@@ -92,15 +92,15 @@ class Weights:
     def unreadable(self, error: Exception) -> InputError:
         """The sentence for weights on which a loader failed."""
         reason = " ".join(str(error).split())[:200]
-        return InputError(f"{self.source}: cannot be loaded as {self.feature} ({reason}); fetch the files again")
+        return InputError(f"{self.source}: cannot be loaded as {self.feature} ({reason}); download the files again")
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
             value = json.loads((self.folder / name).read_text())
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.source}: {name} cannot be read ({error}); fetch the files again") from None
+            raise InputError(f"{self.source}: {name} cannot be read ({error}); download the files again") from None
         if not isinstance(value, dict):
-            raise InputError(f"{self.source}: {name} is no JSON object; fetch the files again")
+            raise InputError(f"{self.source}: {name} is not a JSON object; download the files again")
         return value
 
     def _files(self) -> tuple[Path, ...]:

@@ -57,7 +57,9 @@ class Whisper(SpeechFeature):
         needed = EACH * (self.block + 2 * self.context) + 1
         (available,) = self.files.positive("max_source_positions")
         if available < needed:
-            raise InputError(f"{self.files.source}: has {available} positions, a window needs {needed}; use a Whisper")
+            raise InputError(
+                f"{self.files.source}: has {available} positions, a window needs {needed}; use a Whisper checkpoint"
+            )
         return needed
 
     def open_encoder(self) -> Rows:

@@ -156,7 +156,7 @@ def _on_grid(path: str | Path, start: float, fps: float, threads: int) -> Iterat
                 due += 1
         held = timed
     if held is None:
-        raise InputError(f"{path}: holds no picture that can be decoded; give a playable video")
+        raise InputError(f"{path}: contains no decodable picture; give a playable video")
     end = end_of_last(held.time, held.length, last_gap, fps) - start
     for _ in range(due, count_until(end, fps)):
         yield held
@@ -210,7 +210,7 @@ def first_frame(container: InputContainer, stream: VideoStream, path: str | Path
     """
     frame = next(decoded(container, stream, path), None)
     if frame is None:
-        raise InputError(f"{path}: holds no picture that can be decoded; give a playable video")
+        raise InputError(f"{path}: contains no decodable picture; give a playable video")
     return frame, stamp_of(frame) or 0.0
 
 
@@ -267,7 +267,7 @@ def _check_step(step: float, time: float, path: str | Path) -> None:
     way = "back" if step < 0 else "ahead"
     raise InputError(
         f"{path}: its time stamps jump {way} by {abs(step):.1f} s at {time:.1f} s, as in recordings that were joined; "
-        "split it there, or write it anew with ffmpeg"
+        "split it there, or re-encode it with ffmpeg"
     )
 
 

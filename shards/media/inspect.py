@@ -79,7 +79,7 @@ def _video(path: Path, container: InputContainer, most: int, size: Size) -> Medi
         return Media(tags=tags, frames=iter(()))
     stream = container.streams.video[0]
     if not (stream.height and stream.width):
-        raise InputError(f"{path}: not a single picture can be decoded; the file is broken or cut off")
+        raise InputError(f"{path}: no picture can be decoded; the file is damaged or truncated")
     frames = _decoded(path, container, stream, most, size)
     return Media(tags=tags, height=stream.height, width=stream.width, frames=frames)
 
@@ -101,7 +101,7 @@ def _decoded(path: Path, container: InputContainer, stream: VideoStream, most: i
     except av.error.FFmpegError:
         pass
     if not seen:
-        raise InputError(f"{path}: not a single picture can be decoded; the file is broken or cut off")
+        raise InputError(f"{path}: no picture can be decoded; the file is damaged or truncated")
 
 
 def _picture(path: Path, size: Size) -> Media:
@@ -123,7 +123,9 @@ def _picture(path: Path, size: Size) -> Media:
 def _frame_folder(folder: Path, most: int, size: Size) -> Media:
     names = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
     if not names:
-        raise InputError(f"{folder}: holds {FRAME_FOLDER} and no pictures; give a folder that `talk` finished")
+        raise InputError(
+            f"{folder}: contains {FRAME_FOLDER} but no images; give a folder that a completed `talk` wrote"
+        )
     first = _picture(names[0], size)
     tags = {"headstart_provenance": (folder / FRAME_FOLDER).read_text(errors="replace"), **first.tags}
     chosen = names[:: max(1, len(names) // most)]

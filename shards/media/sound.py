@@ -79,7 +79,7 @@ def stream_sound(path: str | Path, *, rate: int = SAMPLE_RATE, layout: str = "mo
             if gap > LONGEST_GAP * rate:
                 raise InputError(
                     f"{path}: its sound jumps ahead by {gap / rate:.0f} s at {written / rate:.1f} s; "
-                    "split it there, or write it anew with ffmpeg"
+                    "split it there, or re-encode it with ffmpeg"
                 )
             while gap > 0:  # a late start, or a hole in the recording
                 silence = min(gap, rate)

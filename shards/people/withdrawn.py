@@ -44,7 +44,7 @@ def withdrawn_people(url: str) -> Withdrawn:
             raise KeyError("format")
         return Withdrawn([dict(entry) for entry in value["people"] if entry["person"]])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{where}: damaged ({error!r}); restore it, it says who must not be built in again") from None
+        raise InputError(f"{where}: damaged ({error!r}); restore it, it records who must not be added again") from None
 
 
 def write_withdrawn(url: str, withdrawn: Withdrawn) -> None:

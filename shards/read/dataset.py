@@ -235,7 +235,7 @@ class Dataset:
         rest = sorted(set(names) - set(held))
         if names and not rest:
             raise InputError(
-                f"holdout: all {len(names)} identities are held out, nobody is left to train on; name fewer"
+                f"holdout: all {len(names)} identities are held out, none is left for training; hold out fewer"
             )
         return self.subset(rest), self.subset(held)
 
@@ -277,7 +277,9 @@ class Dataset:
     def _identity_number(self, key: str) -> int:
         name = key.partition("/")[0]
         if name not in self._number:
-            raise InputError(f"{self.url}: an index lists '{key}', whom dataset.json does not know; run shards verify")
+            raise InputError(
+                f"{self.url}: an index lists '{key}', which dataset.json does not contain; run shards verify"
+            )
         return self._number[name]
 
     def _siblings(self, shard: int, number: int) -> list[Callable[[], Sample]]:

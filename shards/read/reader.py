@@ -89,7 +89,7 @@ class Reader:
         self._plans: dict[int, EpochPlan] = {}
         if len(self.plan(0)) == 0:
             raise InputError(
-                f"{dataset.url}: no samples to read for {len(dataset.identities)} identities; add videos (with sound)"
+                f"{dataset.url}: no samples to read for {len(dataset.identities)} identities; add videos with sound"
             )
 
     def __len__(self) -> int:

@@ -89,7 +89,7 @@ def test_a_broken_document_is_refused(avatar, change, says):
 def test_what_is_no_avatar_is_refused(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         folder.read_document(tmp_path / "nobody")
-    with pytest.raises(InputError, match="no avatar folder"):
+    with pytest.raises(InputError, match="not an avatar folder"):
         folder.read_document(tmp_path)
 
 

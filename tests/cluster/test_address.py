@@ -16,7 +16,7 @@ def test_a_port_where_nobody_listens_is_refused_with_what_to_do():
         check_reachable(address)
         check_reachable(f"ray://{address}")
     for wrong in (address, f"ray://{address}", "127.0.0.1:99999"):
-        with pytest.raises(InputError, match=r"nobody answers .*ray start --head"):
+        with pytest.raises(InputError, match=r"no Ray cluster answers .*ray start --head"):
             check_reachable(wrong)
 
 

@@ -200,7 +200,7 @@ def test_a_fresh_start_into_a_run_that_exists_is_refused(tmp_path):
     from configs import InputError
 
     launch(TARGET, settings(steps=5, pause=0), run=str(tmp_path), ray=False)
-    with pytest.raises(InputError, match=r"holds a run already .*--resume"):
+    with pytest.raises(InputError, match=r"already contains a run .*--resume"):
         launch(TARGET, settings(steps=5, pause=0), run=str(tmp_path), ray=False)
 
 

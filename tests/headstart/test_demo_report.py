@@ -235,7 +235,7 @@ def test_wrong_hold_outs_and_outputs_are_sentences(tmp_path):
     folder = tmp_path / "clips"
     for name in "abc":
         film(folder / f"{name}.mp4")
-    with pytest.raises(InputError, match="nobody of that name"):
+    with pytest.raises(InputError, match="no such person"):
         real_cast(folder, None, ["zoe"], 1, None)
     with pytest.raises(InputError, match="a corpus needs two or more"):
         real_cast(folder, None, ["a", "b"], 1, None)

@@ -119,7 +119,7 @@ def test_a_registry_that_says_no_at_the_end_leaves_a_result_and_register_run_mak
 
 
 def test_a_run_that_is_not_finished_cannot_be_registered(home, tmp_path):
-    with pytest.raises(InputError, match="holds no finished prior"):
+    with pytest.raises(InputError, match="contains no finished prior"):
         register_run(str(tmp_path))
 
 

@@ -198,7 +198,7 @@ def test_resume_modes_say_what_they_found(tmp_path):
     trained(Path(run), steps=3)
     found = choose_checkpoint(run, "latest")
     assert choose_checkpoint(run, found) == found == choose_checkpoint(run, True)
-    with pytest.raises(InputError, match="holds a run already"):
+    with pytest.raises(InputError, match="already contains a run"):
         choose_checkpoint(run, False)
 
 

@@ -115,5 +115,5 @@ def test_sources_without_people_are_refused(tmp_path, clips, monkeypatch, capsys
     with pytest.raises(InputError, match="holds 2 people"):
         basis.learn_basis("x", tmp_path / "a.npz")
     monkeypatch.setattr(basis, "read_clips", lambda source, count: iter(clips))
-    with pytest.raises(InputError, match="ask for fewer"):
+    with pytest.raises(InputError, match="request fewer"):
         basis.learn_basis("x", tmp_path / "a.npz", n_expression=400)

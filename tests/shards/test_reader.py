@@ -142,7 +142,7 @@ def test_a_split_shares_no_identity_and_identity_index_counts_in_the_view(datase
         row.key for row in dataset.samples if row.identity != "bob"
     ]
     assert dataset.split(0.4)[1].identities == dataset.split(0.4)[1].identities
-    with pytest.raises(InputError, match="nobody is left"):
+    with pytest.raises(InputError, match="none is left"):
         dataset.split(["ann", "bob", "cyd"])
 
 

@@ -89,7 +89,7 @@ def format_of(path: str | Path) -> Any:
         named = f"suffix '{suffix}'" if suffix else "a name without suffix"
         hint = nearest(suffix, known) if suffix else ""
         raise InputError(
-            f"output '{path}': {named} names no export format; expected {', '.join(known)}"
+            f"output '{path}': {named} is not an export format; expected {', '.join(known)}"
             f"{hint if 'did you mean' in hint else ''}"
         )
     return known[suffix]

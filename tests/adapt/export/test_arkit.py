@@ -177,7 +177,7 @@ def test_the_rate_of_a_timecode_is_told_by_its_frames(tmp_path):
         ("a.csv", "JawOpen\nwide\n", "line 2, column JawOpen: 'wide' is not a number"),
         ("a.csv", "JawOpen,MouthClose\n0.1\n", "line 2: 1 cells, the header has 2"),
         ("a.csv", "JawOpn\n0.1\n", "'JawOpn' is none of the 52 ARKit names; did you mean 'jawOpen'"),
-        ("a.csv", "JawOpen,jawopen\n0.1,0.2\n", "'jawopen' stands there twice"),
+        ("a.csv", "JawOpen,jawopen\n0.1,0.2\n", "'jawopen' appears twice"),
         ("a.csv", "JawOpen\n0.1\n55\n", "JawOpen is 55 in frame 1; expected weights from 0 to 1"),
         ("a.csv", "JawOpen\nnan\n", "JawOpen is nan in frame 0"),
         ("a.csv", "HeadYaw\n0.1\n", "none of the 52 ARKit names, such as jawOpen"),

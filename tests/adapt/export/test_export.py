@@ -121,7 +121,7 @@ def test_usd_holds_the_spoken_sound(avatar, speech, tmp_path):
 
 def test_what_cannot_be_is_refused_before_any_work(speech, tmp_path):
     nowhere = tmp_path / "no-avatar"
-    with pytest.raises(InputError, match=r"suffix '\.obj' names no export format"):
+    with pytest.raises(InputError, match=r"suffix '\.obj' is not an export format"):
         export(nowhere, tmp_path / "head.obj")
     with pytest.raises(InputError, match=r"single moment; --audio needs \.usdc or \.usdz, or --frames DIR"):
         export(nowhere, tmp_path / "head.glb", audio=speech)

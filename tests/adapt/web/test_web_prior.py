@@ -123,7 +123,7 @@ def test_an_avatar_whose_prior_is_away_is_refused(avatar, tmp_path):
     }
     document |= {"driver": "prior", "priors": {"audio-expression": record}}
     (folder / "avatar.json").write_text(json.dumps(document))
-    with pytest.raises(InputError, match=r"stands on the audio-expression prior .* cannot be opened"):
+    with pytest.raises(InputError, match=r"needs the audio-expression prior .* cannot be opened"):
         export_web(folder, tmp_path / "page")
     assert not (tmp_path / "page").exists()
 
