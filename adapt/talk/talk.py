@@ -56,25 +56,25 @@ def talk(
     sign: tuple[str | Path, str | Path] | None = None,
     overwrite: bool = False,
 ) -> dict[str, object]:
-    """Let an avatar speak a sound file.
+    """Make a video of an avatar that speaks an audio file.
 
     Args:
         avatar: its folder; this, ``audio``, ``out``, ``pose_from`` and ``style`` may be ``s3://`` URLs.
         audio: WAV, FLAC, MP3 or a video; any sample rate, channels and length.
         out: an ``.mp4`` (H.264 + AAC); for ``background="rgba"`` a folder of PNG frames with the sound beside them.
         pose_from: a video (or another avatar) whose head poses to follow, forward and back.
-        yaw, pitch, roll: degrees; any of them holds the head still at that angle.
+        yaw, pitch, roll: degrees; any of them fixes the head at that angle.
         pose: without the above: ``clip`` (the training clip's poses), ``generated`` or ``still``.
         blink: ``natural``, ``none``, ``clip`` (as in the training clip) or a fixed closure from 0 to 1.
         controls: ``["smile=0.4", "gaze_x=-0.5"]`` or a mapping: the rig's named controls.
-        style: ``own``, ``mean``, or an ``.npy`` file with a style vector, where an audio-expression prior drives.
-        blendshapes: 52 ARKit weights over time (``.csv`` of Live Link Face, ``.json`` of Audio2Face or LAM) that move
-            face, eyelids and gaze in place of the sound; the last ones are held.
+        style: ``own``, ``mean``, or an ``.npy`` file with a style vector, if an audio-expression prior drives.
+        blendshapes: 52 ARKit weights over time (``.csv`` of Live Link Face, ``.json`` of Audio2Face or LAM) that drive
+            face, eyelids and gaze instead of the audio; the last weights are held.
         background: ``original`` (the clip's body and background through the inpainter; the default where the poses are
             the clip's own, frame for frame), ``model`` (the avatar's own body layer, which follows any pose; the default
             elsewhere), ``plain`` or ``rgba``.
-        prior: where the avatar's audio-expression prior is now, if it moved.
-        watermark: lay the imperceptible mark over every frame; see ``docs/marking.md`` for what is lost without.
+        prior: new location of the avatar's audio-expression prior, if it was moved.
+        watermark: embed the imperceptible watermark in every frame (``docs/marking.md``).
         label: text of a visible label, such as ``AI``.
         sign: certificate chain and private key (PEM files) with which the file is signed (C2PA); by default those that
             ``HEADSTART_SIGN_CERT`` and ``HEADSTART_SIGN_KEY`` name, if they are set.

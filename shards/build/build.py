@@ -1,6 +1,6 @@
-"""``headstart shards build``: videos into a dataset, in parallel, as often as needed.
+"""``headstart shards build``: track videos into a dataset, in parallel and incrementally.
 
-Run again after a crash or with more videos, only the rest is done. The builder hands tasks to workers (processes or Ray
+Run again after a crash or with more videos, it does only the remaining work. The builder hands tasks to workers (processes or Ray
 tasks) that write shards of their own; it alone writes ``dataset.json`` and ``build.json``, so an interruption at any
 point leaves the dataset of the last commit. Features that the dataset lacks are added to its shards first.
 """
@@ -47,7 +47,7 @@ def build(
     samples_per_shard: int = 32,
     tracker: str = "shards.tracking:track_video",
 ) -> dict[str, Any]:
-    """Track videos into a dataset; what is there already stays, and gets the features that it lacks.
+    """Track videos into a dataset; existing samples are kept, and missing features are added to them.
 
     Args:
         videos: files, folders (searched for videos) or ``s3://`` URLs of either; none to add features alone.
@@ -55,7 +55,7 @@ def build(
         consent: CSV of :mod:`shards.people.consent`; without it every clip is its own identity with unknown licence.
         workers: processes, or Ray tasks at a time; 0 works in this process.
         address: Ray cluster (``"auto"`` or host:port, ``""`` for a private one); None uses plain processes.
-        features: audio features that all samples shall have, beside ``logmel`` and those of the dataset.
+        features: audio features that all samples get, in addition to ``logmel`` and those of the dataset.
         size: side of the square crop in px, at most; by default the dataset's, or 512.
         rig: name or path of the rig whose coefficients are stored; by default the dataset's, or ``mediapipe``.
         samples_per_shard: segments after which a shard ends at the next clip.
