@@ -20,7 +20,7 @@ from adapt.talk.blinks import lids
 from adapt.talk.poses import ClipPoses, Poses, PoseSource
 from adapt.talk.silence import Resting, SpeechActivity, resting_expression
 from configs import InputError
-from heads.person.inputs import AUDIO_CONTEXT, TRACK_CONTEXT, TRACKED, HeadInputs, head_inputs
+from heads.person.inputs import AUDIO_CONTEXT, TRACK_CONTEXT, TRACKED, HeadInputs, row_vectors, window_inputs
 from shards.features import open_feature
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
@@ -180,8 +180,9 @@ class Talker:
             "gaze": seen + gaze,
         }
         first = not self._track
-        for name in TRACKED:
-            new = rows[name].astype(np.float32)
+        rows = {name: rows[name].astype(np.float32) for name in TRACKED}
+        rows["vectors"] = row_vectors(rows)
+        for name, new in rows.items():
             self._track[name] = new if first else np.concatenate([self._track[name], new])
         self._source = np.concatenate([self._source, poses.source])
         if first:
@@ -236,7 +237,7 @@ class Talker:
         known = count + TRACK_CONTEXT + self._neighbours
         window = {name: _lasting(rows[:known], count + 2 * TRACK_CONTEXT) for name, rows in self._track.items()}
         self._track = {name: rows[count:] for name, rows in self._track.items()}
-        drive = head_inputs(window, cut=TRACK_CONTEXT)
+        drive = window_inputs(window, TRACK_CONTEXT)
         if not self._uses_audio:
             return drive
         assert self._rows is not None

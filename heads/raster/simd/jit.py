@@ -22,3 +22,8 @@ def kernel(function: Callable[..., Any]) -> Any:
 def inline(function: Callable[..., Any]) -> Any:
     """A helper that is compiled into the kernels that call it."""
     return numba.njit(**OPTIONS)(function)
+
+
+def exact(function: Callable[..., Any]) -> Any:
+    """As :func:`kernel`, but every operation rounds as IEEE 754 and numpy have it."""
+    return caching.keep(numba.njit(nogil=True, error_model="numpy")(function), function)
