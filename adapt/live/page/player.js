@@ -4,6 +4,8 @@ import { RATE } from "./microphone.js";
 
 const FRAME = 40;             // ms
 const LEAST_LEAD = 40, MOST_LEAD = 240;  // ms of sound that is scheduled ahead
+// Sound that piled up while the machine or the network stood still is played a little faster until it has caught up.
+const BEHIND = 60, FASTER = 1.05;        // ms beyond the lead; share of the usual speed
 const KEPT = 40;              // frames that may wait; a hidden tab shows none
 const REMEMBERED = 5000;      // measurements
 
@@ -62,10 +64,12 @@ export class Player {
       this.nextSound = now + this.lead / 1000;
     }
     const source = this.audio.createBufferSource(), at = this.nextSound;
+    const speed = (at - now) * 1000 > this.lead + BEHIND ? FASTER : 1;
     source.buffer = buffer;
+    source.playbackRate.value = speed;
     source.connect(this.audio.destination);
     source.start(at);
-    this.nextSound += sound.length / RATE;
+    this.nextSound += sound.length / RATE / speed;
     return at;
   }
 
