@@ -54,7 +54,8 @@ class Talker:
 
     Attributes:
         frames: how many came out; delay: seconds of sound that must follow a frame before it can be made;
-        stages: seconds spent by stage; offsets: what the controls add to the next frames, may change between feeds.
+        stages: seconds spent by stage; offsets: what the controls add to the next frames; emphasis: how far the driven
+        face goes from the clip's mean one, 1: as the driver has it. Both may change between feeds.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Talker:
         self.avatar, self.background = avatar, background
         self.poses = poses or ClipPoses(avatar.track["rotation"], avatar.track["translation"])
         self.blink = None if blink == "driver" else lids(blink, avatar.track["eyelids"], seed)
-        self.offsets = control_offsets(avatar, controls or {})
+        self.offsets, self.emphasis = control_offsets(avatar, controls or {}), 1.0
         styled, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
         self.driver = quickest(styled) if low_delay else styled
         self.sound, self.stream = open_feature(avatar.document["features"]).stream(), self.driver.stream()
@@ -175,7 +176,7 @@ class Talker:
         rows = {
             "rotation": poses.rotation,
             "translation": poses.translation,
-            "expression": self._rested(self.bounds(part["expression"])) + expression,
+            "expression": self._rested(self.bounds(self._emphasised(part["expression"]))) + expression,
             "eyelids": np.clip(closed + eyelids, 0, 1),
             "gaze": seen + gaze,
         }
@@ -190,6 +191,10 @@ class Talker:
 
     def _gaze_of(self, numbers: np.ndarray, poses: Poses) -> np.ndarray:
         return self.avatar.track["gaze"][poses.source] if self.gaze is None else self.gaze(numbers, poses)
+
+    def _emphasised(self, expression: np.ndarray) -> np.ndarray:
+        mean = self.bounds.mean
+        return expression if self.emphasis == 1.0 else mean + np.float32(self.emphasis) * (expression - mean)
 
     def _rested(self, expression: np.ndarray) -> np.ndarray:
         """The next frames' expressions, at rest where nobody speaks; a last part of a frame holds no speech."""

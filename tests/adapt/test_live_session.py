@@ -210,9 +210,30 @@ def test_settings_change_the_head_smoothly_and_wrong_ones_change_nothing(avatar)
         {"pose": "dancing"},
         {"blink": "often"},
         {"background": "original"},
+        {"style": "shouting"},
         {"hat": 1},
     ):
         asyncio.run(wrong(**changes))
+
+
+def test_a_style_moves_the_face_less_or_more_and_own_changes_nothing(avatar, sound):
+    moved = {}
+    for style in ("own", "calm", "lively"):
+        engine = Engine(avatar, Look({}, style=style).checked(avatar))
+        engine.talker.resting = None
+        motions = list(engine.talker.motions(sound))
+        rows = np.concatenate([motion.drive.expression.numpy() for motion in motions])
+        moved[style] = np.abs(rows - engine.talker.bounds.mean).mean()
+    assert moved["calm"] == pytest.approx(0.6 * moved["own"], rel=0.02)
+    assert moved["lively"] > 1.1 * moved["own"]  # held within what the clip showed
+    engine = Engine(avatar, Look({}))
+    engine.change(Look({}, style="lively"))
+    shares = []
+    for _ in range(20):
+        engine.step(Chunk(np.zeros(640, np.float32), 0.0))
+        shares.append(engine.talker.emphasis)
+    assert 1.0 < shares[0] < 1.2  # not at once
+    assert shares[-1] == pytest.approx(1.4, abs=0.02)
 
 
 def test_a_turn_is_reached_and_a_new_mode_fades_in(avatar):
