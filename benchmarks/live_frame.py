@@ -42,7 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
         avatars = options.avatar or [_made(Path(place), size) for size in (256, 512)]
         rows = against_rows(avatars, Path(options.against), Path(place), options.rounds)
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
-    notes = f"medians of {options.rounds} rounds in turn; load at the end: {load:.1f} processes a core, others' included"
+    notes = (
+        f"medians of {options.rounds} rounds in turn; load at the end: {load:.1f} processes a core, others' included"
+    )
     write("live_frame", rows, notes, command="live_frame --against CHECKOUT")
 
 
@@ -86,7 +88,7 @@ def _commit(root: Path) -> str:
 
 def _measured(folder: Path, root: Path, place: Path) -> dict[str, float]:
     """Milliseconds of processor time a frame, by what was done, with the code of ``root``."""
-    single = {name: "1" for name in ("OMP_NUM_THREADS", "HEADSTART_THREADS", "OPENBLAS_NUM_THREADS")}
+    single = dict.fromkeys(("OMP_NUM_THREADS", "HEADSTART_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     environment = {**os.environ, **single, "PYTHONPATH": str(root.resolve())}
     # Not as a script: its folder would come first on the path, and benchmarks have the rooms' names.
     run = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='measure')['measured'](*sys.argv[2:])"

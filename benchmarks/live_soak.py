@@ -132,7 +132,9 @@ def _rows(case: str, curve: list[dict[str, float]], totals: dict[str, Any]) -> l
         against = f"{first:.1f} {unit} in the first fifth"
         rows.append(row(case, f"{title}, last fifth", last, unit, against, last / first if name != "offset" else None))
     away, rate = float(np.max(over("offset_p95"))), totals["frames"] / totals["seconds"]
-    rows.append(row(case, "lips away from their sound, worst p95 of 10 s", away, "ms", f"goal +-{SYNC:g} ms", away / SYNC))
+    rows.append(
+        row(case, "lips away from their sound, worst p95 of 10 s", away, "ms", f"goal +-{SYNC:g} ms", away / SYNC)
+    )
     rows.append(row(case, "frames waiting, most", float(np.max(over("waiting"))), "frames", "no growth"))
     rows.append(row(case, "frames", rate, "frames/s", REAL_TIME, rate / 25))
     shown = float(np.mean(over("rate")))
@@ -159,7 +161,10 @@ def draw(curve: list[dict[str, float]]) -> Path:
 
     charts = [
         ("Memory, MB", line(memory="server", heap="page's scripts")),
-        ("Delay and lips against sound, ms", line(delay="delay, median", delay_p95="delay, p95", offset="lips - sound")),
+        (
+            "Delay and lips against sound, ms",
+            line(delay="delay, median", delay_p95="delay, p95", offset="lips - sound"),
+        ),
         ("Pictures shown a second, and frames waiting", line(rate="pictures a second", waiting="frames waiting")),
         ("Processes that want a core (this machine's load, others' included)", line(load="load")),
     ]

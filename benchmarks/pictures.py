@@ -40,13 +40,17 @@ def bars(counts: Sequence[float], first: float, step: float, marks: dict[str, fl
     parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="histogram, {unit}">']
     for i, count in enumerate(counts):
         high = (bottom - top) * count / most
-        place = f'x="{left + i * across:.1f}" y="{bottom - high:.1f}" width="{max(across - 1, 1):.1f}" height="{high:.1f}"'
+        place = (
+            f'x="{left + i * across:.1f}" y="{bottom - high:.1f}" width="{max(across - 1, 1):.1f}" height="{high:.1f}"'
+        )
         parts.append(f'<rect {place} fill="#2563eb"/>')
         if i % max(1, len(counts) // 8) == 0:
             parts.append(f'<text x="{left + i * across:.1f}" y="{bottom + 16}">{first + i * step:g}</text>')
     for i, (name, value) in enumerate(marks.items()):
         x = left + (value - first) / step * across
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" y2="{bottom}" stroke="#d97706" stroke-width="2"/>')
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" y2="{bottom}" stroke="#d97706" stroke-width="2"/>'
+        )
         parts.append(f'<text x="{x + 4:.1f}" y="{top - 10 + 14 * (i % 3)}">{name}: {value:.0f} {unit}</text>')
     parts.append(f'<text x="{left - 8}" y="{top + 8}" text-anchor="end">{most / total:.0%}</text>')
     parts.append(f'<text x="{width - 12}" y="{height - 4}" text-anchor="end">{unit}</text>')

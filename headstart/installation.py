@@ -180,8 +180,12 @@ def check_speech() -> Check:
 
 def check_live() -> Check:
     """The web server of the live page."""
-    speech = "typed text is spoken by espeak-ng" if shutil.which("espeak-ng") else "no espeak-ng: text needs --tts COMMAND"
-    return _optional("live page", "aiohttp", "headstart[live]", f"headstart live; {speech}", "headstart live does not run")
+    speech = (
+        "typed text is spoken by espeak-ng" if shutil.which("espeak-ng") else "no espeak-ng: text needs --tts COMMAND"
+    )
+    return _optional(
+        "live page", "aiohttp", "headstart[live]", f"headstart live; {speech}", "headstart live does not run"
+    )
 
 
 def check_rendering() -> Check:

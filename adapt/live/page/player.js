@@ -62,6 +62,9 @@ export class Player {
       const underrun = this.nextSound > now - 0.5;
       if (underrun) { this.late += 1; this.lead = Math.min(MOST_LEAD, this.lead + 20); }
       this.nextSound = now + this.lead / 1000;
+    } else {
+      // What a stall made necessary is given back, a millisecond a second.
+      this.lead = Math.max(LEAST_LEAD, this.lead - sound.length / RATE);
     }
     const source = this.audio.createBufferSource(), at = this.nextSound;
     const speed = (at - now) * 1000 > this.lead + BEHIND ? FASTER : 1;
