@@ -10,6 +10,7 @@ import numpy as np
 from heads.measures.closure import closure_f1
 from heads.measures.face import LipMotion, component_importance, lip_error, lip_motion
 from heads.rig import Rig
+from pretrain.audio_expression.calibration import lip_travel
 from pretrain.audio_expression.inference import AudioExpressionPrior
 from pretrain.audio_expression.windows import normalise_utterance
 from pretrain.baselines.baselines import RidgeFit, apply_ridge, correlation, principal_columns
@@ -80,7 +81,7 @@ def score(
     for name in ("prior", "ridge", "mean"):
         row[f"lip error {name}"] = lip_error(lips[name].lips, real.lips)
     row |= _own(prior, sequence, linear, real, rig)
-    row["lip speed sampled/real"] = _speed(lips["sampled"]) / max(_speed(real), 1e-9)
+    row["lip speed sampled/real"] = lip_travel(lips["sampled"]) / max(lip_travel(real), 1e-9)
     return row
 
 
@@ -105,10 +106,6 @@ def _own(
         result[f"own lip error {name}"] = lip_error(lips.lips, real.lips[cut:])
         result[f"own closure f1 {name}"] = closure_f1(lips.gap, real.gap[cut:])
     return result
-
-
-def _speed(motion: LipMotion) -> float:
-    return float(np.abs(np.diff(motion.opening)).mean())
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
