@@ -21,6 +21,9 @@ CHUNK, CONTEXT, REFLECTED = 512, 64, 64  # samples: new ones, those before them,
 BINS = 129  # of the short-time spectrum: windows of 256 samples, 128 apart
 STRIDES = (1, 2, 2, 1)  # of the four convolutions
 UNITS = 128  # of the memory
+# The network goes on for some frames after a voice; what is no louder than the noise before it ends at once. In dB of full
+# scale: the noise floor is the lowest level of the last 3 s.
+FLOOR_FRAMES, HIGHEST_FLOOR, INAUDIBLE, ABOVE = 75, -40.0, -65.0, 6.0
 # Probabilities from which a voice begins and below which it ends (the network's authors' choice).
 ENTER, LEAVE = 0.5, 0.35
 
@@ -68,6 +71,7 @@ class SpeechActivity:
         self._probability = VoiceProbability()
         self._rest = np.zeros(0, np.float32)  # sound after the last chunk
         self._active = False
+        self._levels = np.full(FLOOR_FRAMES, HIGHEST_FLOOR)
 
     def push(self, sound: np.ndarray) -> np.ndarray:
         """``[T]`` bool for ``sound [T * 640]``, float32 at 16 kHz."""
@@ -82,4 +86,10 @@ class SpeechActivity:
             self._active = probability > (LEAVE if self._active else ENTER)
             voiced, held = voiced or self._active, held[CHUNK:]
         self._rest = held
-        return voiced
+        loud = self._loud(frame)  # always asked: it keeps the levels
+        return voiced and loud
+
+    def _loud(self, frame: np.ndarray) -> bool:
+        level = 10 * np.log10(float((frame.astype(np.float64) ** 2).mean()) + 1e-10)
+        self._levels = np.append(self._levels[1:], level)
+        return level > max(INAUDIBLE, float(self._levels.min()) + ABOVE)
