@@ -32,10 +32,10 @@ def calibrate(prior: AudioExpressionPrior, runs: Iterable[Sequence], rig: Rig) -
     Args:
         runs: the training people's sequences. Nothing is changed where they hold no motion.
     """
-    travel, steps, kept = 0.0, 0, {}
+    travel, steps = 0.0, 0
+    kept: dict[str, Sequence] = {}
     for run in runs:
-        real = lip_motion(rig, run.track["identity"], run.track["expression"])
-        travel, steps = travel + lip_travel(real), steps + len(run) - 1
+        travel, steps = travel + _travel(rig, run.track["expression"]), steps + len(run) - 1
         kept.setdefault(run.identity, run)
     chosen = [kept[name] for name in sorted(kept)]
     chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, min(CLIPS, len(chosen))).astype(int)]
@@ -47,12 +47,17 @@ def calibrate(prior: AudioExpressionPrior, runs: Iterable[Sequence], rig: Rig) -
     return float(amplitude)
 
 
+def _travel(rig: Rig, expression: np.ndarray) -> float:
+    """Of the rig's mean head: who moves does not matter to a ratio."""
+    return lip_travel(lip_motion(rig, np.zeros(rig.n_identity, np.float32), np.ascontiguousarray(expression)))
+
+
 def _speed(prior: AudioExpressionPrior, runs: list[Sequence], rig: Rig, scale: float) -> float:
     """Mean change of the mouth opening a frame with noise of this ``scale``."""
     travel, steps = 0.0, 0
     for number, run in enumerate(runs):
         mean = prior.utterance_statistics(run.features)
         drawn = prior.sample(run.features[:FRAMES], mean=mean, temperature=scale, seed=number)["expression"]
-        travel += lip_travel(lip_motion(rig, run.track["identity"], drawn))
+        travel += _travel(rig, drawn)
         steps += len(drawn) - 1
     return travel / max(steps, 1)
