@@ -45,7 +45,9 @@ class DiffusionConfig:
         1.0  # share of the network's correction in the one-step mean; the regression counts in full
     )
     smooth: float = 1.5  # frames over which the noise is smooth: faces do not tremble, so neither does the noise
-    temperature: float = 1.0  # scale of the starting noise: at 1 lips are as fast as real ones, at 0 the motion is calmest
+    temperature: float = (
+        1.0  # scale of the starting noise: at 1 lips are as fast as real ones, at 0 the motion is calmest
+    )
     condition_drop: float = 0.1  # share of training windows that hear nothing
     style_drop: float = 0.3  # share that speak in the mean style, with the mean resting face
 

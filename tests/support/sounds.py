@@ -51,8 +51,8 @@ def music(seconds: float, level: float, *, drums: bool = True) -> np.ndarray:
         total[at : at + beat] += sum(_note(f, beat) for f in chord) + 1.5 * _note(chord[0] / 4, beat)
         if drums:
             time = np.arange(beat) / SAMPLE_RATE
-            total[at : at + beat] += 4 * np.sin(2 * np.pi * (50 * time + 1.5 * (1 - np.exp(-20 * time)))) * np.exp(
-                -12 * time
+            total[at : at + beat] += (
+                4 * np.sin(2 * np.pi * (50 * time + 1.5 * (1 - np.exp(-20 * time)))) * np.exp(-12 * time)
             )
             hit = rng.standard_normal(beat) * (0.6 * np.exp(-60 * time) + 2 * (number % 2) * np.exp(-18 * time))
             total[at : at + beat] += hit
