@@ -32,7 +32,7 @@ class VoiceProbability:
     """Probability that each piece of 512 samples at 16 kHz holds a voice; a stream."""
 
     def __init__(self) -> None:
-        self._weights = _weights()
+        self._weights = voice_weights()
         self._before = torch.zeros(CONTEXT)
         self._memory = torch.zeros(1, UNITS), torch.zeros(1, UNITS)
 
@@ -59,7 +59,8 @@ class VoiceProbability:
 
 
 @lru_cache(maxsize=1)
-def _weights() -> dict[str, Tensor]:
+def voice_weights() -> dict[str, Tensor]:
+    """The network's weights by name, float32."""
     with np.load(WEIGHTS, allow_pickle=False) as stored:
         return {name: torch.from_numpy(stored[name].astype(np.float32)) for name in stored.files}
 

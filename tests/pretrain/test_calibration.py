@@ -10,8 +10,8 @@ from scipy.ndimage import gaussian_filter1d
 from configs import load_config
 from heads.measures.face import lip_motion
 from heads.rig import load_rig
-from pretrain.audio_expression.calibration import AMPLITUDES, calibrate, lip_travel
 from pretrain.audio_expression.config import AudioExpressionConfig
+from pretrain.audio_expression.evidence import AMPLITUDES, calibrate, lip_travel
 from pretrain.audio_expression.inference import AudioExpressionPrior
 from pretrain.audio_expression.model import ExpressionModel
 from pretrain.audio_expression.prior import AudioExpression
