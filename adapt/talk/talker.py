@@ -16,9 +16,10 @@ from adapt.avatar.body import BodyFrames
 from adapt.drivers.base import Bounds, Driver, Expressions
 from adapt.drivers.low_delay import quickest
 from adapt.drivers.prior import PriorDriver
+from adapt.talk.activity import SpeechActivity
 from adapt.talk.blinks import lids
 from adapt.talk.poses import ClipPoses, Poses, PoseSource
-from adapt.talk.silence import Resting, SpeechActivity, resting_expression
+from adapt.talk.silence import Resting, resting_expression
 from configs import InputError
 from heads.person.inputs import AUDIO_CONTEXT, TRACK_CONTEXT, TRACKED, HeadInputs, row_vectors, window_inputs
 from shards.features import open_feature

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from adapt.avatar.avatar import load_avatar
 from adapt.job import adapt as make_avatar
@@ -20,6 +19,7 @@ from adapt.talk.talker import Talker
 from configs import InputError
 from heads.geometry.rotation import rotation_to_euler
 from shards.media.encode import as_uint8
+from tests.support import sounds
 from tests.support.avatars import SIZE, make_world
 
 
@@ -38,8 +38,8 @@ def avatar(world, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sound(world):
-    return soundfile.read(world.video.parent / "sound.wav", dtype="float32")[0][: 640 * 30]
+def sound():
+    return sounds.voice(1.2)
 
 
 def offline(avatar, sound, seed=0):
