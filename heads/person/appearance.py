@@ -11,6 +11,8 @@ for angles and mouth shapes that those seconds do not show.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -99,5 +101,24 @@ class PersonalAppearance(AppearanceBasis):
 
 def changed(maps: Tensor, change: Tensor) -> Tensor:
     """UV maps ``[..., N, 14]`` with changes ``[..., N, 6]`` of their offsets and colours."""
-    parts = [maps[..., :3] + change[..., :3], maps[..., 3:10].expand(*change.shape[:-1], 7)]
-    return torch.cat([*parts, maps[..., 10:13] + change[..., 3:], maps[..., 13:].expand(*change.shape[:-1], 1)], dim=-1)
+    return _Changed.apply(maps, change)
+
+
+class _Changed(torch.autograd.Function):
+    """One copy and two additions; its gradient is one sum and one slice, without a pass for each of the four parts."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, change: Tensor) -> Tensor:
+        ctx.shape = maps.shape
+        shape = torch.broadcast_shapes(maps.shape[:-1], change.shape[:-1])
+        result = maps.expand(*shape, -1).clone(memory_format=torch.contiguous_format)
+        result[..., :3] += change[..., :3]
+        result[..., 10:13] += change[..., 3:]
+        ctx.change = change.shape
+        return result
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
+        change = torch.cat([upstream[..., :3], upstream[..., 10:13]], -1)
+        return upstream.sum_to_size(ctx.shape), change.sum_to_size(ctx.change)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from heads.geometry.rotation import quaternions
 from heads.person.appearance import AppearanceBasis, changed
 from heads.person.inputs import POSE, frame_vectors
 from pretrain.expression_visual.config import ExpressionVisualConfig, VisualModelConfig
-from pretrain.expression_visual.unwrap import TexelSurface, mirror_index, sample_pixels, visibility
+from pretrain.expression_visual.unwrap import TexelSurface, mean_under, mirror_index, sample_pixels, visibility
 
 CHANNELS = 14  # offset 3, quaternion 4, log-scale 3, colour 3, opacity 1
 COLOUR = slice(10, 13)
@@ -70,14 +72,28 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to (B, C', H, W); zero at birth."""
-        kept, x = [], self.stem(F.pixel_unshuffle(x, self.patch))
+        return F.pixel_shuffle(self.out(self.between(self.stem(F.pixel_unshuffle(x, self.patch)))), self.patch)
+
+    def between(self, x: Tensor) -> Tensor:
+        """From the stem's cells (B, channels, H / patch, W / patch) to those that ``out`` turns into changes."""
+        kept = []
         for i, block in enumerate(self.down):
             x = block(F.avg_pool2d(x, 2) if i else x)
             kept.append(x)
         x = x + self.whole(x.mean((2, 3)))[:, :, None, None]
         for narrow, block, skip in zip(self.narrow, self.up, reversed(kept[:-1]), strict=True):
             x = block(F.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False) + skip)
-        return F.pixel_shuffle(self.out(x), self.patch)
+        return x
+
+    def stem_weight(self) -> Tensor:
+        """The stem's weight (channels, patch², C): texels of a cell side by side, each with its channels."""
+        return self.stem.weight.unflatten(1, (-1, self.patch**2)).squeeze((3, 4)).transpose(1, 2)
+
+    def out_weight(self) -> tuple[Tensor, Tensor]:
+        """Weight (patch² · C', channels) and bias of ``out`` in the same order."""
+        cells = (-1, self.patch**2)
+        weight = self.out.weight.squeeze((2, 3)).unflatten(0, cells).transpose(0, 1).flatten(0, 1)
+        return weight, self.out.bias.unflatten(0, cells).transpose(0, 1).flatten()
 
 
 class ImageEncoder(nn.Module):
@@ -210,6 +226,8 @@ class VisualModel(nn.Module):
     from_anchors: Tensor
     neutral: Tensor
     mean_colour: Tensor
+    slot: Tensor
+    constant: Tensor
 
     def __init__(self, config: ExpressionVisualConfig, rig: Any) -> None:
         super().__init__()
@@ -223,8 +241,10 @@ class VisualModel(nn.Module):
             "place": points[0] / points[0].abs().amax(0),
             "region": F.one_hot(self.surface.regions.long(), regions).float(),
             "reach": REACH,
+            "slot": self._slots(config.model),
             **Spread.tables(points[0], self.surface.regions, rig.regions),
         }
+        tables["constant"] = torch.cat([tables["place"], tables["region"]], -1)
         for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)
         neutral = self.binding.neutral(torch.full((3,), 0.5)).float()
@@ -273,14 +293,22 @@ class VisualModel(nn.Module):
         """
         batch, references = seen.shape
         flat = {name: value.flatten(0, 1) for name, value in sources.items()}
-        colour, weight, features = self.look(
-            flat.pop("image"), flat.pop("matte"), identity.repeat_interleave(references, 0), flat
-        )
-        weight = weight.unflatten(0, (batch, references)) * seen[..., None]
-        share = weight / weight.sum(1, keepdim=True).clamp_min(1e-6)
-        texture = (colour.unflatten(0, (batch, references)) * share[..., None]).sum(1)
-        watched = (features.unflatten(0, (batch, references)) * share[..., None]).sum(1)
-        return self.assemble(texture, weight.amax(1), watched)
+        people, given = identity.repeat_interleave(references, 0), seen.flatten()
+        owners = list(range(0, len(given) + 1, references))
+        if self.device.type == "cpu" and bool((given == 0).any()):
+            # What is passed over is not computed. Elsewhere it is: to know how many remain would mean to wait for them.
+            rows = given.nonzero()[:, 0]
+            flat = {name: value[rows] for name, value in flat.items()}
+            people, owners = people[rows], [0, *(seen > 0).sum(1).cumsum(0).tolist()]
+            given = given[rows]
+        image, matte = flat.pop("image"), flat.pop("matte")
+        pixels, weight = visibility(self.surface.to(self.device), self.vertices(people, flat), flat, matte)
+        weight = weight * given[:, None]
+        features = self.encoder(image, matte)
+        texture = mean_under(image, pixels, weight, owners, 1.0)
+        watched = mean_under(features, pixels, weight, owners, features.shape[1] / image.shape[1])
+        best = torch.stack([weight[first:last].amax(0) for first, last in pairwise(owners)])
+        return self.assemble(texture, best, watched)
 
     def follow(
         self,
@@ -303,20 +331,42 @@ class VisualModel(nn.Module):
 
     def assemble(self, texture: Tensor, weight: Tensor, features: Tensor) -> Tensor:
         """Texture (B, N, 3), weight (B, N), features (B, N, C) to maps (B, N, 14)."""
-        batch = len(texture)
+        known = weight[..., None]
+        other, other_known = texture[:, self.mirror], known[:, self.mirror]
         base = self.base_colour(texture, weight)
-        other, other_weight = texture[:, self.mirror], weight[:, self.mirror]
-        parts = [
-            texture * weight[..., None],
-            weight[..., None],
-            other * other_weight[..., None],
-            other_weight[..., None],
-        ]
-        parts += [base, self.place.expand(batch, -1, -1), self.region.expand(batch, -1, -1), features]
-        change = self.binding.gather(self.unet(self.binding.scatter(torch.cat(parts, -1)))) * self.reach
-        maps = self.neutral + self.mean_map * self.reach + change
+        shown = torch.cat([texture * known, known, other * other_known, other_known, base], -1)
+        maps = self.neutral + self.mean_map * self.reach + self.change(shown, features) * self.reach
         colour = base + maps[..., COLOUR] - self.neutral[:, COLOUR]
         return torch.cat([maps[..., : COLOUR.start], colour, maps[..., COLOUR.stop :]], -1)
+
+    def change(self, shown: Tensor, features: Tensor) -> Tensor:
+        """What the U-Net changes (B, N, 14), of what the pictures show (B, N, C) and their features (B, N, C').
+
+        The same as its ``forward`` on a map of shown, place, region and features. Texels of a cell lie side by side
+        here, so that nothing is shuffled, and what is the same for all people goes through the stem once.
+        """
+        unet = self.unet
+        patch, side = unet.patch, self.config.model.resolution // unet.patch
+        splits = [shown.shape[-1], self.constant.shape[-1], features.shape[-1]]
+        weights = unet.stem_weight().split(splits, -1)
+        parts = zip((shown, self.constant[None], features), weights)
+        x = sum(F.linear(self._cells(values).unflatten(1, (-1, patch**2)).flatten(2), w.flatten(1)) for values, w in parts)
+        x = (x + unet.stem.bias).unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        y = F.linear(unet.between(x).permute(0, 2, 3, 1), *unet.out_weight())
+        return _FromCells.apply(y.reshape(len(y), side * side * patch**2, CHANNELS), self.slot, self._cells)
+
+    def _cells(self, values: Tensor) -> Tensor:
+        """Values (B, N, C) of texels in the order of cells (B, H·W, C), zero where no texel is."""
+        batch, _, channels = values.shape
+        empty = values.new_zeros(batch, self.config.model.resolution**2, channels)
+        return empty.index_copy(1, self.slot, values)
+
+    def _slots(self, config: VisualModelConfig) -> Tensor:
+        """Where each texel (N,) stands when cells of ``patch`` x ``patch`` texels follow each other."""
+        row, column = self.binding.texels.cpu().unbind(-1)
+        patch, side = config.patch, config.resolution // config.patch
+        cell = row.div(patch, rounding_mode="floor") * side + column.div(patch, rounding_mode="floor")
+        return cell * patch**2 + row % patch * patch + column % patch
 
     def base_colour(self, texture: Tensor, weight: Tensor) -> Tensor:
         """The texture where seen, else the mirrored side's, else the mean head in this person's tone: (B, N, 3)."""
@@ -330,8 +380,24 @@ class VisualModel(nn.Module):
         """Values (B, N, 3), known to (B, N, 1) in 0..1 there and on the mirrored side, spread over all texels (B, N, 3)."""
         both = torch.cat([values * known, known], -1)
         both = both + 0.5 * both[:, self.mirror]
-        held = self.to_anchors @ both
-        return self.from_anchors @ (held[..., :3] / held[..., 3:].clamp_min(1e-6))
+        # One product for all people: the tables are large, and read once.
+        held = (self.to_anchors @ both.transpose(0, 1).flatten(1)).unflatten(1, (len(both), 4))
+        spread = self.from_anchors @ (held[..., :3] / held[..., 3:].clamp_min(1e-6)).flatten(1)
+        return spread.unflatten(1, (len(both), 3)).transpose(0, 1)
+
+
+class _FromCells(torch.autograd.Function):
+    """Rows of texels out of cells; its gradient puts them back, where ``index_select``'s would add row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, cells: Tensor, slot: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.back = back
+        return cells[:, slot]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.back(upstream), None, None
 
 
 def _vectors(pose: dict[str, Tensor]) -> Tensor:

@@ -21,7 +21,7 @@ class ReferenceView:
     """Callable ``(sample, rng) -> batch entries``.
 
     With R references, G targets and S px: ``source_*`` and ``target_*`` of ``image`` (R|G, S, S, 3), ``matte``
-    (R|G, S, S), ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,),
+    (R|G, S, S), both uint8, ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,),
     ``person`` (two numbers for each ``identity_index``, the odd one for the mirrored person), ``target_weight``
     (G, S, S), see :func:`pixel_weight`; ``seen`` (R,) 0 for references to be passed over.
 
@@ -40,15 +40,14 @@ class ReferenceView:
         """Draw the frames; the same ``rng`` gives the same ones."""
         config = self.config
         extra = config.references - 1
-        pair = PairView(size=config.size, across=config.across, targets=config.targets + extra, wide=config.wide)(
-            sample, rng
-        )
+        count = config.targets + extra
+        pair = PairView(size=config.size, across=config.across, targets=count, wide=config.wide, bytes=True)(sample, rng)
         names = ("image", "matte", "landmarks", *POSE)
-        if config.targets + extra == 1:  # a lone target comes without an axis
+        if count == 1:  # a lone target comes without an axis
             pair |= {f"target_{n}": pair[f"target_{n}"][None] for n in names}
         source = {n: np.concatenate([pair[f"source_{n}"][None], pair[f"target_{n}"][:extra]]) for n in names}
         target = {n: pair[f"target_{n}"][extra : extra + config.targets] for n in names}
-        weight = pixel_weight(target.pop("landmarks"), target["matte"], config)
+        weight = pixel_weight(target.pop("landmarks"), target["matte"].astype(np.float32) / 255.0, config)
         del source["landmarks"]
         seen = np.ones(config.references, np.float32)
         if rng.random() >= config.augment.second:
