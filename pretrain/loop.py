@@ -21,7 +21,7 @@ from cluster.checkpoint import fetch_checkpoint, save_checkpoint
 from cluster.engine.engine import Engine
 from cluster.engine.rank_times import Meter, describe
 from cluster.engine.rank_times import metrics as rank_metrics
-from configs import InputError, progress, to_dict
+from configs import InputError, progress, runtime, to_dict
 from configs.seeds import derive
 from pretrain.beginnings import prepare
 from pretrain.config import check_same_run
@@ -114,6 +114,7 @@ class Trainer:
     """
 
     def __init__(self, task: Task, run_url: str, context: Any, tracker: Any = None) -> None:
+        runtime.keep_memory()
         self.meter = Meter()
         self.task, self.config, self.run_url, self.context, self.tracker = task, task.config, run_url, context, tracker
         config = self.config

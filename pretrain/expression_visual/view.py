@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from heads.masks import region_masks
-from heads.rig import facemesh
 from pretrain.expression_visual.config import ExpressionVisualConfig
+from pretrain.expression_visual.weight import pixel_weight
 from shards.read.view import PairView
 
 POSE = ("rotation", "translation", "intrinsics", "expression", "eyelids", "gaze")
@@ -47,7 +46,7 @@ class ReferenceView:
             pair |= {f"target_{n}": pair[f"target_{n}"][None] for n in names}
         source = {n: np.concatenate([pair[f"source_{n}"][None], pair[f"target_{n}"][:extra]]) for n in names}
         target = {n: pair[f"target_{n}"][extra : extra + config.targets] for n in names}
-        weight = pixel_weight(target.pop("landmarks"), target["matte"].astype(np.float32) / 255.0, config)
+        weight = pixel_weight(target.pop("landmarks"), target["matte"], config.loss)
         del source["landmarks"]
         seen = np.ones(config.references, np.float32)
         if rng.random() >= config.augment.second:
@@ -86,30 +85,3 @@ def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.n
         "eyelids": frames["eyelids"][:, ::-1].copy(),
         "gaze": frames["gaze"][:, ::-1] * flip[:2],
     }
-
-
-def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: ExpressionVisualConfig) -> np.ndarray:
-    """How much each pixel counts (G, S, S): the head, its hair and neck and the background beside it; not the clothes."""
-    size = matte.shape[1]
-    names = ("face", "eyes", "lips", "mouth_inside", "head", "hair_neck")
-    masks = region_masks(landmarks, size, size, names, matte=matte)
-    near = np.maximum(masks["head"], masks["hair_neck"]) * (1 - beside_neck(landmarks, size))
-    detail = np.clip(masks["eyes"] + masks["lips"] + masks["mouth_inside"], 0, 1)
-    weight = near + (config.loss.face - 1) * masks["face"] + (config.loss.detail - config.loss.face) * detail
-    weight += (config.loss.inside - config.loss.detail) * masks["mouth_inside"]
-    return np.clip(weight, 0, None).astype(np.float32)
-
-
-def beside_neck(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """1 below the jaw and beside the neck, where shoulders and clothes are, else 0 (G, S, S), soft at the edges."""
-    top, chin = landmarks[:, facemesh.FOREHEAD, :2], landmarks[:, facemesh.CHIN, :2]
-    tall = np.maximum(np.linalg.norm(chin - top, axis=-1), 1e-3)[:, None, None]
-    down = ((chin - top) / tall[:, 0])[:, None, None]
-    centres = np.arange(size, dtype=np.float32) + 0.5
-    x, y = centres[None, None] - chin[:, :1, None], centres[None, :, None] - chin[:, 1:, None]
-    along = (x * down[..., 0] + y * down[..., 1]) / tall
-    across = np.abs(x * down[..., 1] - y * down[..., 0]) / tall
-    sides = landmarks[:, [facemesh.FACE_RIGHT, facemesh.FACE_LEFT], :2]
-    broad = np.linalg.norm(np.diff(sides, axis=1)[:, 0], axis=-1)[:, None, None] / tall
-    below, beside = np.clip((along + 0.12) / 0.05, 0, 1), np.clip((across - 0.42 * broad) / 0.05, 0, 1)
-    return (below * beside).astype(np.float32)

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 
@@ -123,8 +124,8 @@ def decode_npy(data: bytes) -> np.ndarray:
     stream = io.BytesIO(data)
     with _reading("NPY"):
         version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
+        size = stream.read(2 if version == (1, 0) else 4)
+        shape, fortran, dtype = _npy_header(version, size + stream.read(int.from_bytes(size, "little")))
         if dtype.hasobject or fortran:
             raise BadMember(f"holds {'objects' if dtype.hasobject else 'a column-major array'}, expected plain numbers")
         rest = len(data) - stream.tell()
@@ -132,6 +133,13 @@ def decode_npy(data: bytes) -> np.ndarray:
         if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != rest:
             raise BadMember(f"header says {dtype} {shape}, but {rest} bytes follow")
         return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
+
+
+@lru_cache(maxsize=1024)
+def _npy_header(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type; a dataset repeats a few headers, and parsing one costs more than reading the array."""
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(io.BytesIO(header))
 
 
 def encode_npz(values: Mapping[str, np.ndarray], compress: bool = False) -> bytes:
