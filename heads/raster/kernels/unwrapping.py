@@ -205,3 +205,75 @@ def gather_mean_backward(size, channels, scale, pixels, seen, first, last, count
                 factor, target = weight * share[k], np.uintp((m * size * size + at[k]) * channels)
                 for c in range(width):
                     v_pictures[target + c] += factor * v_out[base + c]
+
+
+@kernel
+def patches(image, matte, size, patch, out):
+    """A picture under its matte, with the matte as a fourth channel, as patches ``[size / patch squared, patch, patch, 4]``."""
+    side = size // patch
+    for y in range(size):
+        for x in range(size):
+            at = np.uintp(y * size + x)
+            to = np.uintp(4 * (((y // patch * side + x // patch) * patch + y % patch) * patch + x % patch))
+            m = matte[at]
+            for c in range(np.uintp(3)):
+                out[to + c] = image[np.uintp(3) * at + c] * m
+            out[to + np.uintp(3)] = m
+
+
+@kernel
+def both_sides(texture, seen, mirror, mean, person, people, out):
+    """What the anchors spread, ``out [N, people, 4]``: how a texel and its mirror image differ from the mean head, and how well known that is."""
+    count = len(seen)
+    for i in range(count):
+        j, to = mirror[i], 4 * (i * people + person)
+        here, there = seen[i], F32(0.5) * seen[j]
+        for c in range(3):
+            out[to + c] = (texture[3 * i + c] - mean[3 * i + c]) * here + (texture[3 * j + c] - mean[3 * j + c]) * there
+        out[to + 3] = here + there
+
+
+@kernel
+def filled(texture, seen, mirror, mean, fill, person, people, slot, out, base):
+    """What is shown ``out [cells, 11]`` (texture, mirror image, both weights, colour) and the colour ``base [N, 3]``.
+
+    ``fill [N, people, 3]``: by how much the mean head is shifted where neither side of a texel was seen.
+    """
+    for i in range(len(seen)):
+        j, to = mirror[i], 11 * slot[i]
+        here, there = seen[i], seen[j]
+        for c in range(3):
+            a, b = texture[3 * i + c], texture[3 * j + c]
+            rest = mean[3 * i + c] + fill[3 * (i * people + person) + c]
+            value = here * a + (1 - here) * (there * b + (1 - there) * rest)
+            out[to + c], out[to + 4 + c], out[to + 8 + c], base[3 * i + c] = a * here, b * there, value, value
+        out[to + 3], out[to + 7] = here, there
+
+
+@kernel
+def change(maps, held, texels, number, out):
+    """A map ``[N, 14]`` with ``held [R, 6]``, offsets and colours, added at its R ``texels``."""
+    out[:] = maps
+    for r in range(number):
+        at, of = 14 * texels[r], 6 * r
+        for c in range(3):
+            out[at + c] += held[of + c]
+            out[at + 10 + c] += held[of + 3 + c]
+
+
+@kernel
+def change_backward(v_out, texels, number, shows, v_maps, v_held):
+    """Gradients of :func:`change` for ``shows`` maps made of one: their sum, and what falls to ``held``."""
+    size = np.uintp(len(v_maps))
+    for i in range(size):
+        v_maps[i] = v_out[i]
+    for g in range(1, shows):
+        base = np.uintp(g) * size
+        for i in range(size):
+            v_maps[i] += v_out[base + i]
+    for g in range(shows):
+        for r in range(number):
+            at, of = g * int(size) + 14 * texels[r], 6 * (g * number + r)
+            for c in range(3):
+                v_held[of + c] = v_out[at + c]
+                v_held[of + 3 + c] = v_out[at + 10 + c]
