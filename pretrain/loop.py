@@ -128,6 +128,7 @@ class Trainer:
             lr=config.optimiser.lr,
             betas=(config.optimiser.beta1, config.optimiser.beta2),
             weight_decay=config.optimiser.weight_decay,
+            fused=True,  # one pass over weights and moments, on a CPU too
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: rate(s, config.steps, config.optimiser))
         self.average = copy.deepcopy(objective).requires_grad_(False).eval().to(self.engine.device)

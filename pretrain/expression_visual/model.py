@@ -142,8 +142,6 @@ class VisualModel(nn.Module):
     """
 
     mirror: Tensor
-    place: Tensor
-    region: Tensor
     reach: Tensor
     to_anchors: Tensor
     from_anchors: Tensor
@@ -161,15 +159,15 @@ class VisualModel(nn.Module):
         count, regions = len(self.surface.regions), max(rig.regions.values()) + 1
         tables = {
             "mirror": mirror_index(points[0]),
-            "place": points[0] / points[0].abs().amax(0),
-            "region": F.one_hot(self.surface.regions.long(), regions).float(),
             "reach": REACH,
             "slot": self._slots(config.model),
             **Spread.tables(points[0], self.surface.regions, rig.regions),
         }
-        tables["constant"] = torch.cat([tables["place"], tables["region"]], -1)
         for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)
+        place, kind = points[0] / points[0].abs().amax(0), F.one_hot(self.surface.regions.long(), regions).float()
+        constant = torch.cat([place, kind], -1)  # of a texel, in all people
+        self.register_buffer("constant", self._cells(constant[None]), persistent=False)
         neutral = self.binding.neutral(torch.full((3,), 0.5)).float()
         self.register_buffer("neutral", covering(neutral, self.binding, rig), persistent=False)
         self.mean_map = nn.Parameter(torch.zeros(count, CHANNELS))  # what the mean head adds to the neutral map
@@ -281,7 +279,7 @@ class VisualModel(nn.Module):
             unwrapping.both_sides(colours[b], weights[b], mirror, mean, b, batch, sums)
 
         threads.run(gather, [(b,) for b in range(batch)], threads.get_num_threads())
-        fill = flat(self._by_anchors(both, batch))
+        fill = flat(self._by_anchors(both, batch).float())
 
         def show(b: int) -> None:
             unwrapping.filled(colours[b], weights[b], mirror, mean, fill, b, batch, slot, out[b], start[b])
@@ -299,7 +297,7 @@ class VisualModel(nn.Module):
         patch, side = unet.patch, self.config.model.resolution // unet.patch
         splits = [shown.shape[-1], self.constant.shape[-1], features.shape[-1]]
         weights = unet.stem_weight().split(splits, -1)
-        parts = zip((shown, self._cells(self.constant[None]), self._cells(features)), weights)
+        parts = zip((shown, self.constant, self._cells(features)), weights)
         x = sum(F.linear(values.unflatten(1, (-1, patch**2)).flatten(2), w.flatten(1)) for values, w in parts)
         x = (x + unet.stem.bias).unflatten(1, (side, side)).permute(0, 3, 1, 2)
         y = F.linear(unet.between(x).permute(0, 2, 3, 1), *unet.out_weight())
@@ -345,7 +343,7 @@ class _FromCells(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cells: Tensor, slot: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.back = back
-        return cells[:, slot]
+        return cells.index_select(1, slot)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
