@@ -60,7 +60,9 @@ class _Kept:
     ours: np.ndarray
     real: np.ndarray
     planes: np.ndarray
-    sums: np.ndarray  # of weights, of inner weights, pixels with weight; of |difference|, of |outline|, of dissimilarity
+    sums: (
+        np.ndarray
+    )  # of weights, of inner weights, pixels with weight; of |difference|, of |outline|, of dissimilarity
 
 
 class _Photometric(torch.autograd.Function):
@@ -84,7 +86,7 @@ class _Photometric(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        batch, height, width = ctx.shape[:3]
+        batch, _, width = ctx.shape[:3]
         _, alpha, behind, _, matte, weight = ctx.arrays
         of_colour, of_unlike, of_outline = (float(v) / d for v, d in zip(upstream, ctx.divisors))
         v_head, v_alpha = torch.zeros(ctx.shape), torch.zeros(*ctx.shape[:3], 1)

@@ -23,7 +23,9 @@ from pretrain.expression_visual.unwrap import TexelSurface, mean_under, mirror_i
 
 CHANNELS = 14  # offset 3, quaternion 4, log-scale 3, colour 3, opacity 1
 COLOUR = slice(10, 13)
-SHOWN = 11  # channels of what the pictures show: texture 3, weight 1, the same of the mirrored side, colour to start from 3
+SHOWN = (
+    11  # channels of what the pictures show: texture 3, weight 1, the same of the mirrored side, colour to start from 3
+)
 # Regions whose Gaussians take the size of what they stand for; the face's texels are dense and keep their footprint.
 SPREAD_OVER = ("cranium", "ear", "neck", "eyeball_left", "eyeball_right", "mouth_inside", "teeth_upper", "teeth_lower")
 SPREAD = 0.6  # standard deviation over the width of the surface that a texel stands for
@@ -212,7 +214,7 @@ class VisualModel(nn.Module):
             sources: ``image`` (B, R, S, S, 3), ``matte`` (B, R, S, S) and pose fields (B, R, ...).
             identity: (B, K_id); seen: (B, R), 0 for references to pass over.
         """
-        batch, references = seen.shape
+        references = seen.shape[1]
         flat = {name: value.flatten(0, 1) for name, value in sources.items()}
         people, given = identity.repeat_interleave(references, 0), seen.flatten()
         owners = list(range(0, len(given) + 1, references))

@@ -76,9 +76,7 @@ class VisualObjective(nn.Module):
         gaussians = model.binding.bind(model.vertices(identity, pose), maps)
         behind = torch.rand(len(identity), 3, device=maps.device)
         size = batch["target_image"].shape[-2]
-        head, alpha, _ = render_head(
-            gaussians, pose["rotation"], pose["translation"], pose["intrinsics"], size, size
-        )
+        head, alpha, _ = render_head(gaussians, pose["rotation"], pose["translation"], pose["intrinsics"], size, size)
         return head, alpha, behind
 
     def losses(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,9 @@ def _visibility_kernel(
     batch, count, size = len(vertices), len(surface.regions), matte.shape[1]
     pixels, seen = vertices.new_empty(batch, count, 2), vertices.new_empty(batch, count)
     camera = torch.cat([pose[name].flatten(1).float() for name in ("rotation", "translation", "intrinsics")], 1)
-    points, cameras, mattes, out, weights = (flat(t).reshape(batch, -1) for t in (vertices, camera, matte, pixels, seen))
+    points, cameras, mattes, out, weights = (
+        flat(t).reshape(batch, -1) for t in (vertices, camera, matte, pixels, seen)
+    )
     tables, side = surface.tables, surface.binding.resolution
     settings = np.array([TOLERANCE, INNER_TOLERANCE, MARGIN, NEAREST, CELLS], np.float32)
     names = ("part", "loops", "starts", "cells")
@@ -213,7 +216,7 @@ def mean_under(pictures: Tensor, pixels: Tensor, seen: Tensor, owners: list[int]
 def mean_under_reference(pictures: Tensor, pixels: Tensor, seen: Tensor, owners: list[int], scale: float) -> Tensor:
     """:func:`mean_under` in plain PyTorch: for other devices, and what the kernels are tested against."""
     values, means = sample_pixels(pictures, pixels * scale), []
-    for first, last in zip(owners, owners[1:]):
+    for first, last in pairwise(owners):
         share = seen[first:last] / seen[first:last].sum(0).clamp_min(1e-6)
         means.append((values[first:last] * share[..., None]).sum(0))
     return torch.stack(means)
@@ -221,9 +224,7 @@ def mean_under_reference(pictures: Tensor, pixels: Tensor, seen: Tensor, owners:
 
 class _MeanUnder(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, pictures: Tensor, pixels: Tensor, seen: Tensor, owners: list[int], scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, pictures: Tensor, pixels: Tensor, seen: Tensor, owners: list[int], scale: float) -> Tensor:
         size, channels, count = pictures.shape[1], pictures.shape[3], seen.shape[1]
         out = pictures.new_empty(len(owners) - 1, count, channels)
         arrays = [flat(t) for t in (pictures, pixels, seen)]

@@ -46,7 +46,9 @@ class ReferenceView:
         config = self.config
         extra = config.references - 1
         count = config.targets + extra
-        pair = PairView(size=config.size, across=config.across, targets=count, wide=config.wide, bytes=True)(sample, rng)
+        pair = PairView(size=config.size, across=config.across, targets=count, wide=config.wide, bytes=True)(
+            sample, rng
+        )
         names = ("image", "matte", "landmarks", *POSE)
         if count == 1:  # a lone target comes without an axis
             pair |= {f"target_{n}": pair[f"target_{n}"][None] for n in names}

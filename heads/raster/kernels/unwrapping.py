@@ -223,7 +223,10 @@ def patches(image, matte, size, patch, out):
 
 @kernel
 def both_sides(texture, seen, mirror, mean, person, people, out):
-    """What the anchors spread, ``out [N, people, 4]``: how a texel and its mirror image differ from the mean head, and how well known that is."""
+    """What the anchors spread, ``out [N, people, 4]``: how a texel and its mirror image differ from the mean head.
+
+    The last number is how well that is known.
+    """
     count = len(seen)
     for i in range(count):
         j, to = mirror[i], 4 * (i * people + person)
