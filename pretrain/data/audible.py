@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from shards.format.small import MOTION
+
 QUIET = 1e-4  # RMS of full scale below which a segment counts as silent
 SEARCHED = 5000  # samples: beyond this people are not searched for sound when a dataset is opened
 TRIES = 8
 
 
 def has_sound(sample: Any) -> bool:
-    """Whether a segment has any sound at all."""
+    """Whether a segment has any sound at all; decodes it only where the sample has no small members."""
+    if MOTION in sample.members:
+        return float(sample.motion["loudness"]) > QUIET
     return float(np.sqrt(np.mean(np.square(sample.audio)))) > QUIET
 
 
@@ -53,14 +57,16 @@ def audible(
     return sample, False
 
 
-def clip_rows(sample: Any, rows: np.ndarray, rng: np.random.Generator, read: Callable[[Any], np.ndarray]) -> np.ndarray:
-    """Feature rows (T, C) of a few seconds of the sample's clip: of itself and of two neighbours in the shard.
+def clip_rows(
+    sample: Any, rows: np.ndarray, rng: np.random.Generator, read: Callable[[Any], np.ndarray], neighbours: int = 2
+) -> np.ndarray:
+    """Feature rows (T, C) of a few seconds of the sample's clip: of itself and of some neighbours in the shard.
 
     Args:
         read: the rows of a sample.
     """
     parts = [rows]
-    for _ in range(2):
+    for _ in range(neighbours):
         other = sample.sibling(rng)
         if other.clip == sample.clip and other.key != sample.key:
             parts.append(read(other))

@@ -62,6 +62,15 @@ def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0, out: np.n
         return simplejpeg.decode_jpeg(data, "RGB", **smallest, **({} if out is None else {"buffer": out}))
 
 
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height that a JPEG's header says."""
+    import simplejpeg
+
+    with _reading("JPEG"):
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    return width, height
+
+
 def encode_png(matte: np.ndarray) -> bytes:
     """(H, W) uint8 to PNG: row differences and zlib level 1, half of Pillow's time to write and to read mattes."""
     height, width = matte.shape
