@@ -317,7 +317,7 @@ class Sample:
 
     @property
     def lips(self) -> dict[str, np.ndarray]:
-        """``crops (T, h, w, 3)`` uint8, ``shape (T, 3)``, ``loudness ()``, where it has ``lips.npz``; see :mod:`shards.format.small`."""
+        """``crops (T, h, w, 3)`` uint8, ``shape (T, 3)``, ``loudness ()``, see :mod:`shards.format.small`."""
         return self._once(small.LIPS, lambda data: small.decode_lips(data, self.length))
 
     @property
