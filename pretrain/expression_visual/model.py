@@ -17,6 +17,7 @@ from heads.person.inputs import POSE, frame_vectors
 from heads.raster import threads
 from heads.raster.arrays import flat
 from heads.raster.kernels import unwrapping
+from heads.rig import Rig
 from pretrain.expression_visual.config import ExpressionVisualConfig, VisualModelConfig
 from pretrain.expression_visual.networks import ImageEncoder, UNet
 from pretrain.expression_visual.unwrap import TexelSurface, mean_under, mirror_index, sample_pixels, visibility
@@ -55,7 +56,10 @@ class Spread:
 
     @staticmethod
     def tables(points: Tensor, regions: Tensor, names: dict[str, int]) -> dict[str, Tensor]:
-        """``to_anchors`` (A, N), to be divided by its sum over what is known, and ``from_anchors`` (N, A), rows sum to 1."""
+        """``to_anchors`` ``[A, N]`` and ``from_anchors`` ``[N, A]``.
+
+        The first is to be divided by its sum over what is known; the rows of the second sum to 1.
+        """
         kinds = torch.zeros_like(regions)
         for kind, members in enumerate(KINDS):
             labels = torch.tensor([names[name] for name in members if name in names])
@@ -68,7 +72,7 @@ class Spread:
 
 
 def farthest(points: Tensor, count: int) -> Tensor:
-    """Indices (count,) of points (N, 3), each the farthest from those before it."""
+    """Indices ``[count]`` of ``points [N, 3]``, each the farthest from those before it."""
     chosen, distance = [0], (points - points[0]).square().sum(-1)
     while len(chosen) < count:
         chosen.append(int(distance.argmax()))
@@ -76,8 +80,8 @@ def farthest(points: Tensor, count: int) -> Tensor:
     return torch.tensor(chosen)
 
 
-def covering(neutral: Tensor, binding: Any, rig: Any) -> Tensor:
-    """The neutral map (N, 14) with each Gaussian beyond the face spread over the surface that is nearest to its texel.
+def covering(neutral: Tensor, binding: UVGaussians, rig: Rig) -> Tensor:
+    """The neutral map ``[N, 14]`` with each Gaussian beyond the face spread over the surface that is nearest to its texel.
 
     At low resolution the atlas has triangles of the neck, the cranium and the eyeballs without any texel, and texels
     whose footprint is held to a triangle smaller than they are: gaps. Here every point of a region of the mean head
@@ -105,7 +109,7 @@ def covering(neutral: Tensor, binding: Any, rig: Any) -> Tensor:
 
 
 def _sampled(corners: Tensor) -> tuple[Tensor, Tensor]:
-    """Points (P, 3) spread over triangles (F, 3, 3), and the area (P, 1) that each stands for, up to a factor."""
+    """Points ``[P, 3]`` spread over triangles ``[F, 3, 3]``, and the area ``[P, 1]`` that each stands for, up to a factor."""
     steps = range(CELLS)
     grid = [((i + 1 / 3) / CELLS, (j + 1 / 3) / CELLS) for i in steps for j in steps if i + j < CELLS]
     weights = torch.tensor([[1 - u - v, u, v] for u, v in grid])
@@ -114,11 +118,11 @@ def _sampled(corners: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _cells(texels: Tensor, points: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What is nearest to each texel (N, 3) of weighted points (P, 3), (P, 1).
+    """What is nearest to each texel ``[N, 3]`` of weighted points ``[P, 3]``, ``[P, 1]``.
 
     Returns:
-        centres (N, 3), widths (N, 3) along the axes from broad to flat, axes (N, 3, 3) as columns of a rotation, and
-        whether there were points enough to say (N,).
+        centres ``[N, 3]``, widths ``[N, 3]`` along the axes from broad to flat, axes ``[N, 3, 3]`` as columns of a rotation, and
+        whether there were points enough to say ``[N]``.
     """
     from scipy.spatial import cKDTree
 
@@ -152,7 +156,7 @@ class VisualModel(nn.Module):
     slot: Tensor
     constant: Tensor
 
-    def __init__(self, config: ExpressionVisualConfig, rig: Any) -> None:
+    def __init__(self, config: ExpressionVisualConfig, rig: Rig) -> None:
         super().__init__()
         self.config, self.rig = config, rig
         self.binding = UVGaussians(rig, config.model.resolution)
@@ -181,7 +185,7 @@ class VisualModel(nn.Module):
         self.appearance_basis = AppearanceBasis(size, config.model.appearance_basis, *self._followers(), NOISE)
 
     def _followers(self) -> tuple[int, Tensor]:
-        """How many texels follow pose and expression, and which of them each texel (N,) is."""
+        """How many texels follow pose and expression, and which of them each texel ``[N]`` is."""
         labels = torch.tensor([self.rig.regions[name] for name in FOLLOWERS if name in self.rig.regions])
         follows = torch.isin(self.surface.regions.cpu().long(), labels)
         count = int(follows.sum())
@@ -193,14 +197,14 @@ class VisualModel(nn.Module):
         return self.mean_map.device
 
     def vertices(self, identity: Tensor, pose: dict[str, Tensor]) -> Tensor:
-        """Vertices (B, V, 3) of tracked heads."""
+        """Vertices ``[B, V, 3]`` of tracked heads."""
         rig = self.rig.to(self.device)
         return rig.vertices(identity, pose["expression"], pose["eyelids"], pose["gaze"])
 
     def look(
         self, image: Tensor, matte: Tensor, identity: Tensor, pose: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One frame each of B people: texel colours (B, N, 3), how well each is seen (B, N), features (B, N, C)."""
+        """One frame each of B people: texel colours ``[B, N, 3]``, how well each is seen ``[B, N]``, features ``[B, N, C]``."""
         surface = self.surface.to(self.device)
         pixels, seen = visibility(surface, self.vertices(identity, pose), pose, matte)
         features = self.encoder(image, matte)
@@ -208,11 +212,11 @@ class VisualModel(nn.Module):
         return sample_pixels(image, pixels), seen, sample_pixels(features, pixels * scale)
 
     def forward(self, sources: dict[str, Tensor], identity: Tensor, seen: Tensor) -> Tensor:
-        """Maps (B, N, 14) from R references each.
+        """Maps ``[B, N, 14]`` from R references each.
 
         Args:
-            sources: ``image`` (B, R, S, S, 3), ``matte`` (B, R, S, S) and pose fields (B, R, ...).
-            identity: (B, K_id); seen: (B, R), 0 for references to pass over.
+            sources: ``image`` ``[B, R, S, S, 3]``, ``matte`` ``[B, R, S, S]`` and pose fields ``[B, R, ...]``.
+            identity: ``[B, K_id]``; seen: ``[B, R]``, 0 for references to pass over.
         """
         references = seen.shape[1]
         flat = {name: value.flatten(0, 1) for name, value in sources.items()}
@@ -241,11 +245,11 @@ class VisualModel(nn.Module):
         there: dict[str, Tensor],
         code: Tensor | None = None,
     ) -> Tensor:
-        """Maps (B, G, N, 14) at other poses and expressions than those of the references.
+        """Maps ``[B, G, N, 14]`` at other poses and expressions than those of the references.
 
         Args:
-            maps: (B, N, 14) from :meth:`forward`; here: pose fields (B, R, ...) of its references; seen: (B, R).
-            there: pose fields (B, G, ...); code: (B, K, C) of people of whom one is known.
+            maps: ``[B, N, 14]`` from :meth:`forward`; here: pose fields ``[B, R, ...]`` of its references; seen: ``[B, R]``.
+            there: pose fields ``[B, G, ...]``; code: ``[B, K, C]`` of people of whom one is known.
         """
         code = None if code is None else code[:, None]
         start, end = (self.appearance_basis.coefficients(_vectors(pose), code) for pose in (here, there))
@@ -253,14 +257,14 @@ class VisualModel(nn.Module):
         return self.appearance_basis.apply_to(maps, end - (start * share[..., None]).sum(1, keepdim=True))
 
     def assemble(self, texture: Tensor, weight: Tensor, features: Tensor) -> Tensor:
-        """Texture (B, N, 3), weight (B, N), features (B, N, C) to maps (B, N, 14)."""
+        """Texture ``[B, N, 3]``, weight ``[B, N]``, features ``[B, N, C]`` to maps ``[B, N, 14]``."""
         shown, base = self.shown(texture, weight)
         common = self.neutral + self.mean_map * self.reach
         colour = F.pad(base - self.neutral[:, COLOUR], (COLOUR.start, CHANNELS - COLOUR.stop))
         return torch.addcmul(common + colour, self.change(shown, features), self.reach)
 
     def shown(self, texture: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """What the pictures show, by cells (B, H·W, 11), and the colours (B, N, 3) that the U-Net starts from."""
+        """What the pictures show, by cells ``[B, H·W, 11]``, and the colours ``[B, N, 3]`` that the U-Net starts from."""
         if texture.device.type == "cpu" and texture.dtype == torch.float32:
             return self._shown_by_kernels(texture, weight)
         known = weight[..., None]
@@ -290,7 +294,7 @@ class VisualModel(nn.Module):
         return cells, base
 
     def change(self, shown: Tensor, features: Tensor) -> Tensor:
-        """What the U-Net changes (B, N, 14), of what the pictures show, by cells (B, H·W, C), and their features (B, N, C').
+        """What the U-Net changes ``[B, N, 14]``, of what is shown, by cells ``[B, H·W, C]``, and features ``[B, N, C']``.
 
         The same as its ``forward`` on a map of shown, place, region and features. Texels of a cell lie side by side
         here, so that nothing is shuffled, and what is the same for all people goes through the stem once.
@@ -306,7 +310,7 @@ class VisualModel(nn.Module):
         return _FromCells.apply(y.reshape(len(y), side * side * patch**2, CHANNELS), self.slot, self._cells)
 
     def _cells(self, values: Tensor) -> Tensor:
-        """Values (B, N, C) of texels in the order of cells (B, H·W, C), zero where no texel is."""
+        """Values ``[B, N, C]`` of texels in the order of cells ``[B, H·W, C]``, zero where no texel is."""
         batch, _, channels = values.shape
         empty = values.new_zeros(batch, self.config.model.resolution**2, channels)
         return empty.index_copy(1, self.slot, values)
@@ -319,7 +323,7 @@ class VisualModel(nn.Module):
         return cell * patch**2 + row % patch * patch + column % patch
 
     def base_colour(self, texture: Tensor, weight: Tensor) -> Tensor:
-        """The texture where seen, else the mirrored side's, else the mean head in this person's tone: (B, N, 3)."""
+        """``texture [B, N, 3]`` where ``weight [B, N]`` is 1, else the mirrored side's, else the mean head: ``[B, N, 3]``."""
         known = weight[..., None]
         mirrored = known[:, self.mirror]
         fill = self.mean_colour + self.spread(texture - self.mean_colour, known)
@@ -327,7 +331,7 @@ class VisualModel(nn.Module):
         return known * texture + (1 - known) * fill
 
     def spread(self, values: Tensor, known: Tensor) -> Tensor:
-        """Values (B, N, 3), known to (B, N, 1) in 0..1 there and on the mirrored side, spread over all texels (B, N, 3)."""
+        """``values [B, N, 3]``, ``known [B, N, 1]`` in 0..1 there and on the mirrored side, over all texels ``[B, N, 3]``."""
         both = torch.cat([values * known, known], -1)
         both = both + 0.5 * both[:, self.mirror]
         spread = self._by_anchors(both.transpose(0, 1).flatten(1), len(both))
@@ -354,7 +358,7 @@ class _FromCells(torch.autograd.Function):
 
 
 def _vectors(pose: dict[str, Tensor]) -> Tensor:
-    """Frames' vectors (B, T, C) of pose fields (B, T, ...)."""
+    """Frames' vectors ``[B, T, C]`` of pose fields ``[B, T, ...]``."""
     frames = pose["rotation"].shape[:2]
     flat = {name: value.flatten(0, 1) for name, value in pose.items()}
     return frame_vectors(flat, pose["rotation"].device).unflatten(0, frames)

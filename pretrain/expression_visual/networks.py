@@ -19,7 +19,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 def pointwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
-    """A 1 x 1 convolution of (B, C, H, W) as one matrix product, which is twice as fast where channels lie last."""
+    """A 1 x 1 convolution of ``[B, C, H, W]`` as one matrix product, which is twice as fast where channels lie last."""
     weight = convolution.weight.flatten(1)
     return F.linear(x.permute(0, 2, 3, 1), weight, convolution.bias).permute(0, 3, 1, 2)
 
@@ -34,7 +34,7 @@ class Block(nn.Module):
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H, W)."""
+        """``[B, C, H, W]`` to ``[B, C', H, W]``."""
         y = F.silu(self.norm_a(self.a(x)))
         x = pointwise(x, self.skip) if isinstance(self.skip, nn.Conv2d) else x
         return x + F.silu(self.norm_b(self.b(y)))
@@ -63,7 +63,7 @@ class UNet(nn.Module):
             nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H, W); zero at birth."""
+        """``[B, C, H, W]`` to ``[B, C', H, W]``; zero at birth."""
         return F.pixel_shuffle(self.out(self.between(self.stem(F.pixel_unshuffle(x, self.patch)))), self.patch)
 
     def between(self, x: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class ImageEncoder(nn.Module):
         self.out = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(self, image: Tensor, matte: Tensor) -> Tensor:
-        """image (B, S, S, 3), matte (B, S, S) to (B, S/4, S/4, C)."""
+        """image ``[B, S, S, 3]``, matte ``[B, S, S]`` to ``[B, S/4, S/4, C]``."""
         if image.device.type == "cpu" and image.dtype == matte.dtype == torch.float32:
             x = F.linear(_patches(image, matte), self.stem.weight.permute(0, 2, 3, 1).flatten(1), self.stem.bias)
             x = x.permute(0, 3, 1, 2)
@@ -108,7 +108,7 @@ class ImageEncoder(nn.Module):
 
 
 def _patches(image: Tensor, matte: Tensor) -> Tensor:
-    """The stem's inputs (B, S/4, S/4, 64) of pictures (B, S, S, 3) and mattes (B, S, S): what it convolves, as one product."""
+    """What the stem convolves ``[B, S/4, S/4, 64]``, of pictures ``[B, S, S, 3]`` and mattes ``[B, S, S]``: one product."""
     batch, size = matte.shape[:2]
     out = image.new_empty(batch, size // PATCH, size // PATCH, 4 * PATCH**2)
     pictures, mattes, results = (flat(t).reshape(batch, -1) for t in (image, matte, out))

@@ -58,7 +58,7 @@ class VisualObjective(nn.Module):
         return loss, {name: value.detach() for name, value in parts.items()}
 
     def _codes(self, batch: dict[str, Tensor]) -> Tensor | None:
-        """Codes (B, K, C) in training, zero for some; ``None`` otherwise, since no person is known then."""
+        """Codes ``[B, K, C]`` in training, zero for some; ``None`` otherwise, since no person is known then."""
         if not self.training:
             return None
         codes = self.codes[batch["person"].long()]
@@ -129,7 +129,7 @@ def lit(batch: dict[str, Tensor], config: ExpressionVisualConfig, *, vary: bool)
 
 
 def looked_up(image: Tensor, tables: Tensor) -> Tensor:
-    """8-bit pictures (B, ..., 3) through tables (B, 3, 256) of their channels, float32."""
+    """8-bit pictures ``[B, ..., 3]`` through tables ``[B, 3, 256]`` of their channels, float32."""
     result = torch.empty(image.shape)
     values, out, table = (flat(t).reshape(len(image), -1) for t in (image, result, tables))
 

@@ -12,6 +12,7 @@ from numba import njit
 from heads.masks import region_masks
 from heads.rig import facemesh
 from pretrain.expression_visual.config import ExpressionVisualConfig, VisualLossConfig
+from shards.format.schema import Sample
 from shards.read.view import PairView
 
 COVERED = ("face", "eyes", "lips", "mouth_inside", "head")
@@ -25,10 +26,10 @@ POSE = ("rotation", "translation", "intrinsics", "expression", "eyelids", "gaze"
 class ReferenceView:
     """Callable ``(sample, rng) -> batch entries``.
 
-    With R references, G targets and S px: ``source_*`` and ``target_*`` of ``image`` (R|G, S, S, 3), ``matte``
-    (R|G, S, S), both uint8, ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,),
+    With R references, G targets and S px: ``source_*`` and ``target_*`` of ``image`` ``[R|G, S, S, 3]``, ``matte``
+    ``[R|G, S, S]``, both uint8, ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,),
     ``person`` (two numbers for each ``identity_index``, the odd one for the mirrored person), ``target_weight``
-    (G, S, S), see :func:`pixel_weight`; ``seen`` (R,) 0 for references to be passed over.
+    ``[G, S, S]``, see :func:`pixel_weight`; ``seen`` ``[R]`` 0 for references to be passed over.
 
     Args:
         signs: what mirroring multiplies coefficients by, see :func:`heads.measures.face.mirror_signs`; unused with
@@ -41,7 +42,7 @@ class ReferenceView:
     window: ClassVar[int] = 1
     needs_sound: ClassVar[bool] = False
 
-    def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
         """Draw the frames; the same ``rng`` gives the same ones."""
         config = self.config
         extra = config.references - 1
@@ -78,7 +79,7 @@ def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.n
     """Frames ``image, matte`` and :data:`POSE` (n, ...) as a mirror shows them: another person under another light.
 
     Args:
-        signs: of the expression (K,), see :func:`heads.measures.face.mirror_signs`.
+        signs: of the expression ``[K]``, see :func:`heads.measures.face.mirror_signs`.
     """
     flip = np.array([-1, 1, 1], np.float32)
     intrinsics = frames["intrinsics"].copy()
@@ -96,10 +97,10 @@ def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.n
 
 
 def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: VisualLossConfig) -> np.ndarray:
-    """Weights (G, S, S) of the head, its hair and neck and the background beside it; the clothes have none.
+    """Weights ``[G, S, S]`` of the head, its hair and neck and the background beside it; the clothes have none.
 
     Args:
-        landmarks: (G, 478, 3) px; matte: (G, S, S) uint8.
+        landmarks: ``[G, 478, 3]`` px; matte: ``[G, S, S]`` uint8.
     """
     size = matte.shape[1]
     masks = region_masks(landmarks, size, size, COVERED)
@@ -110,7 +111,7 @@ def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: VisualLossCon
 
 
 def _frames(landmarks: np.ndarray) -> np.ndarray:
-    """Chin (2), the direction from forehead to chin (2), its length, and the face's breadth over it: (G, 6) float32."""
+    """Chin (2), the direction from forehead to chin (2), its length, and the face's breadth over it: ``[G, 6]`` float32."""
     top, chin = landmarks[:, facemesh.FOREHEAD, :2], landmarks[:, facemesh.CHIN, :2]
     tall = np.maximum(np.linalg.norm(chin - top, axis=-1, keepdims=True), 1e-3)
     sides = landmarks[:, [facemesh.FACE_RIGHT, facemesh.FACE_LEFT], :2]

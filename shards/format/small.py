@@ -48,7 +48,7 @@ def encode_lips(frames: list[bytes], landmarks: np.ndarray, size: tuple[int, int
     """``jpeg (n,)``: the crops one above the other; ``shape (T, 3)``: the mouth's geometry; ``loudness ()``.
 
     Args:
-        frames: T JPEG files of ``size`` (width, height) px; landmarks: (T, 478, 3) px of them.
+        frames: T JPEG files of ``size`` (width, height) px; landmarks: ``[T, 478, 3]`` px of them.
     """
     factor = 2 if min(size) >= LARGE else 1
     height, breadth = factor * HEIGHT, factor * BREADTH
