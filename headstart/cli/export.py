@@ -47,7 +47,7 @@ def add(commands: Subparsers) -> None:
     web.add_argument("--onnxruntime", metavar="DIR", help="npm's onnxruntime-web, for an avatar that speaks by a prior")
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Export."""
     if a.web:
         return _web(a)
