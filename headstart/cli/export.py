@@ -59,7 +59,7 @@ def run(a: argparse.Namespace) -> dict[str, object]:
     return call("adapt.export:export", a.avatar, place, as_frames=as_frames, controls=a.control, **options)
 
 
-def _web(a: argparse.Namespace) -> dict[str, Any]:
+def _web(a: argparse.Namespace) -> dict[str, object]:
     fixed = ("frame", "audio", "yaw", "pitch", "roll", "style", "axes", "frames", "control")
     given = next((name for name in fixed if getattr(a, name) not in (None, [])), None)
     if given is not None:
