@@ -6,7 +6,8 @@ weights on held-back seconds of the clip are kept (early stop); with little soun
 A prior that does not know this voice opens the mouth too wide or to the wrong sounds. So its amplitude is calibrated:
 each component is shrunk by the regression of what was tracked on what the prior says, around the person's own mean,
 which is never worse than that mean in square error on the frames it is estimated on. And as it knows many voices and
-not this one, and a ridge regression on the clip this one alone, the avatar speaks by the mean of both.
+not this one, and a ridge regression on the clip this one alone, the avatar speaks by the mean of both. Lips that
+this mean brings near each other are pressed (:mod:`adapt.drivers.closing`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 
 from adapt.clip import DRIVEN_BY_SOUND, Clip
 from adapt.drivers.base import drive
+from adapt.drivers.closing import LipClosing
 from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from heads.rig import Rig
@@ -57,7 +59,8 @@ def person_driver(
     features, expression = clip.features(), clip.track["expression"]
     if len(features) < CHOICE_FRAMES:
         return voice
-    return voice.averaged(RidgeDriver.fit(features, expression))
+    lips = LipClosing.fit(rig, clip.track["identity"], expression)
+    return voice.averaged(RidgeDriver.fit(features, expression)).closed(lips)
 
 
 def person_voice(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from adapt.drivers.base import Expressions, Stream, joined
+from adapt.drivers.closing import LipClosing
 from adapt.drivers.ridge import RidgeDriver
 from configs import InputError
 
@@ -31,6 +32,7 @@ class PriorDriver:
         calibration: ``[3, K]`` of the expression, ``(gain, centre, rest)``: the prior's expressions become
             ``rest + gain * (expression - centre)``, this person's amplitude around this person's mean; ``None``: as is.
         regression: of the person's own clip; its expressions and the prior's are averaged, see ``EMPHASIS``.
+        closing: presses lips that nearly meet; ``None``: as they are.
     """
 
     kind: ClassVar[str] = "prior"
@@ -47,8 +49,9 @@ class PriorDriver:
         options: dict[str, Any] | None = None,
         calibration: np.ndarray | None = None,
         regression: RidgeDriver | None = None,
+        closing: LipClosing | None = None,
     ) -> None:
-        self.calibration, self.regression = calibration, regression
+        self.calibration, self.regression, self.closing = calibration, regression, closing
         self.prior, self.style, self.label, self.changed, self.seed = prior, style, label, changed, seed
         self.options = SAMPLER if options is None else options
         self.name = f"audio-expression prior {label}".strip() + (", fine-tuned on the clip" if changed else "")
@@ -59,8 +62,9 @@ class PriorDriver:
 
     def stream(self) -> Stream:
         """A new stream."""
-        stream = _PriorStream(self.prior, self.style, self.seed, self.options, self.calibration)
-        return stream if self.regression is None else _MeanStream(stream, self.regression)
+        voice = _PriorStream(self.prior, self.style, self.seed, self.options, self.calibration)
+        stream = voice if self.regression is None else _MeanStream(voice, self.regression)
+        return stream if self.closing is None else _ClosingStream(stream, self.closing)
 
     def with_style(self, style: np.ndarray | None) -> PriorDriver:
         """The same voice in another style.
@@ -82,8 +86,12 @@ class PriorDriver:
         """The same voice, averaged with a regression."""
         return self._with(regression=regression)
 
+    def closed(self, closing: LipClosing | None) -> PriorDriver:
+        """The same voice, its lips pressed where they nearly meet."""
+        return self._with(closing=closing)
+
     def _with(self, **changes: Any) -> PriorDriver:
-        names = ("style", "label", "changed", "seed", "options", "calibration", "regression")
+        names = ("style", "label", "changed", "seed", "options", "calibration", "regression", "closing")
         kept = {name: getattr(self, name) for name in names}
         return PriorDriver(self.prior, **{**kept, **changes})
 
@@ -96,6 +104,8 @@ class PriorDriver:
             kept["calibration"] = torch.from_numpy(np.asarray(self.calibration, np.float32))
         if self.regression is not None:
             kept |= {f"regression.{name}": value for name, value in self.regression.tensors().items()}
+        if self.closing is not None:
+            kept |= {f"closing.{name}": value for name, value in self.closing.tensors().items()}
         return {**kept, "style": torch.from_numpy(np.asarray(style, np.float32))}
 
     @classmethod
@@ -108,6 +118,7 @@ class PriorDriver:
                 state[name].copy_(value.to(state[name].dtype))
         calibration = tensors["calibration"].float().numpy() if "calibration" in tensors else None
         fitted = {k.removeprefix("regression."): v.float() for k, v in tensors.items() if k.startswith("regression.")}
+        lips = {key.removeprefix("closing."): value for key, value in tensors.items() if key.startswith("closing.")}
         return cls(
             prior,
             tensors["style"].numpy(),
@@ -115,6 +126,7 @@ class PriorDriver:
             changed=tuple(changed),
             calibration=calibration,
             regression=RidgeDriver.from_tensors(fitted) if fitted else None,
+            closing=LipClosing.from_tensors(lips) if lips else None,
         )
 
 
@@ -162,6 +174,24 @@ class _MeanStream:
         found = {name: rows[:ready] for name, rows in sampled.items()}
         mean = (found["expression"] + regressed["expression"][:ready]) / 2
         found["expression"] = (self.rest + EMPHASIS * (mean - self.rest)).astype(np.float32)
+        return found
+
+
+class _ClosingStream:
+    """A stream whose lips are pressed where they nearly meet."""
+
+    def __init__(self, stream: Stream, closing: LipClosing) -> None:
+        self.live, self.closing = stream, closing
+
+    def push(self, rows: np.ndarray) -> Expressions:
+        return self._closed(self.live.push(rows))
+
+    def finish(self) -> Expressions:
+        return self._closed(self.live.finish())
+
+    def _closed(self, found: Expressions) -> Expressions:
+        if "expression" in found:
+            found["expression"] = self.closing(found["expression"])
         return found
 
 
