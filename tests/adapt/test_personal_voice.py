@@ -107,9 +107,8 @@ def test_the_prior_is_averaged_with_a_regression_on_the_clip_and_streams_and_is_
 
 
 def test_a_clip_too_short_for_a_regression_is_spoken_for_by_the_prior_alone(clip):
-    short = SimpleNamespace(
-        track={name: rows if name == "identity" else rows[:60] for name, rows in clip.track.items()}, features=lambda: clip.features()[:60]
-    )
+    track = {name: rows if name == "identity" else rows[:60] for name, rows in clip.track.items()}
+    short = SimpleNamespace(track=track, features=lambda: clip.features()[:60])
     assert person_driver(_prior(), short, {}, RIG).regression is None
 
 
