@@ -10,7 +10,7 @@ import torch
 
 from adapt.drivers.base import drive
 from adapt.drivers.personal_voice import calibration, lip_weights, person_driver, person_voice
-from adapt.drivers.prior import EMPHASIS, PriorDriver
+from adapt.drivers.prior import EMPHASIS, SHARE, PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from configs import InputError, load_config
 from heads.rig import load_rig
@@ -91,7 +91,7 @@ def test_the_prior_is_averaged_with_a_regression_on_the_clip_and_streams_and_is_
     features = clip.features()
     voice = person_voice(_prior(), clip, {"version": "7"}, RIG)
     ridge = RidgeDriver.fit(features, clip.track["expression"])
-    mean = (drive(voice, features)["expression"] + drive(ridge, features)["expression"]) / 2
+    mean = (1 - SHARE) * drive(voice, features)["expression"] + SHARE * drive(ridge, features)["expression"]
     whole = drive(driver, features)
     averaged = ridge.bias + EMPHASIS * (mean - ridge.bias)
     assert driver.closing is not None
