@@ -70,7 +70,9 @@ def main() -> None:
         for kind, several in found.items():
             case, _, without = kind.partition(", ")
             rows += averaged(", ".join(filter(None, (name, without))), case, several)
-    write("drivers", rows, f"means over {len(options.people)} strangers", command=shlex.join(["drivers", *sys.argv[1:]]))
+    write(
+        "drivers", rows, f"means over {len(options.people)} strangers", command=shlex.join(["drivers", *sys.argv[1:]])
+    )
 
 
 def untrained(dataset: Dataset, name: str, clips: list[str]) -> tuple[AudioExpressionPrior, list[Sequence]]:
@@ -106,7 +108,9 @@ def compared(driver: PriorDriver, person: Sequence, speaker: Sequence, first: in
     figures: dict[str, Any] = {"r": correlation(guess.opening, real.opening), **halves(guess.opening, real.opening)}
     figures["closure F1"] = closure_f1(guess.gap, real.gap)
     figures["spread of the opening"] = float(guess.opening.std() / real.opening.std())
-    figures["speed of the opening"] = float(np.abs(np.diff(guess.opening)).mean() / np.abs(np.diff(real.opening)).mean())
+    figures["speed of the opening"] = float(
+        np.abs(np.diff(guess.opening)).mean() / np.abs(np.diff(real.opening)).mean()
+    )
     return figures | ({"lip error": lip_error(guess.lips, real.lips)} if person is speaker else {})
 
 

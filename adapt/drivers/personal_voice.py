@@ -22,11 +22,12 @@ import torch
 from adapt.clip import DRIVEN_BY_SOUND, Clip
 from adapt.drivers.base import drive
 from adapt.drivers.closing import LipClosing
-from adapt.drivers.prior import PriorDriver
+from adapt.drivers.prior import QUICK_FEATURE, PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from heads.rig import Rig
 from heads.rig.facemesh import LIPS
 from pretrain.audio_expression import AudioExpressionPrior
+from shards.features import extract_features
 
 HELD_SHARE = 0.2
 RATE = 1e-4
@@ -61,6 +62,18 @@ def person_driver(
         return voice
     lips = LipClosing.fit(rig, clip.track["identity"], expression)
     return voice.averaged(RidgeDriver.fit(features, expression)).closed(lips)
+
+
+def ready_for_live(driver: PriorDriver, clip: Clip) -> PriorDriver:
+    """The same driver; where its prior hears a speech encoder, with a regression on log-mel, which answers at once.
+
+    An encoder hears seconds at a time: an avatar that only knew its rows would answer after eight seconds.
+    """
+    expression = clip.track["expression"]
+    if driver.prior.features_name == QUICK_FEATURE or len(expression) < CHOICE_FRAMES:
+        return driver
+    rows = extract_features(QUICK_FEATURE, clip.audio)[: len(expression)]
+    return driver.with_quick(RidgeDriver.fit(rows, expression).low_delay().hearing(QUICK_FEATURE))
 
 
 def person_voice(

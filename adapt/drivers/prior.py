@@ -24,6 +24,9 @@ SHARE = 0.35
 EMPHASIS = 1.2
 
 
+QUICK_FEATURE = "logmel"  # of the regression for live use: known 7.5 ms after its frame
+
+
 class PriorDriver:
     """The audio-expression prior, sampled with the person's speaking style.
 
@@ -36,6 +39,7 @@ class PriorDriver:
             ``rest + gain * (expression - centre)``, this person's amplitude around this person's mean; ``None``: as is.
         regression: of the person's own clip; its expressions and the prior's are averaged, see ``SHARE`` and ``EMPHASIS``.
         closing: presses lips that nearly meet; ``None``: as they are.
+        quick: a regression of the person's clip on log-mel, for live use where the prior hears a speech encoder.
     """
 
     kind: ClassVar[str] = "prior"
@@ -53,8 +57,9 @@ class PriorDriver:
         calibration: np.ndarray | None = None,
         regression: RidgeDriver | None = None,
         closing: LipClosing | None = None,
+        quick: RidgeDriver | None = None,
     ) -> None:
-        self.calibration, self.regression, self.closing = calibration, regression, closing
+        self.calibration, self.regression, self.closing, self.quick = calibration, regression, closing, quick
         self.prior, self.style, self.label, self.changed, self.seed = prior, style, label, changed, seed
         self.options = SAMPLER if options is None else options
         self.name = f"audio-expression prior {label}".strip() + (", fine-tuned on the clip" if changed else "")
@@ -93,8 +98,12 @@ class PriorDriver:
         """The same voice, its lips pressed where they nearly meet."""
         return self._with(closing=closing)
 
+    def with_quick(self, regression: RidgeDriver) -> PriorDriver:
+        """The same voice, with a regression for live use."""
+        return self._with(quick=regression)
+
     def _with(self, **changes: Any) -> PriorDriver:
-        names = ("style", "label", "changed", "seed", "options", "calibration", "regression", "closing")
+        names = ("style", "label", "changed", "seed", "options", "calibration", "regression", "closing", "quick")
         kept = {name: getattr(self, name) for name in names}
         return PriorDriver(self.prior, **{**kept, **changes})
 
@@ -107,6 +116,8 @@ class PriorDriver:
             kept["calibration"] = torch.from_numpy(np.asarray(self.calibration, np.float32))
         if self.regression is not None:
             kept |= {f"regression.{name}": value for name, value in self.regression.tensors().items()}
+        if self.quick is not None:
+            kept |= {f"quick.{name}": value for name, value in self.quick.tensors().items()}
         if self.closing is not None:
             kept |= {f"closing.{name}": value for name, value in self.closing.tensors().items()}
         return {**kept, "style": torch.from_numpy(np.asarray(style, np.float32))}
@@ -121,6 +132,7 @@ class PriorDriver:
                 state[name].copy_(value.to(state[name].dtype))
         calibration = tensors["calibration"].float().numpy() if "calibration" in tensors else None
         fitted = {k.removeprefix("regression."): v.float() for k, v in tensors.items() if k.startswith("regression.")}
+        live = {k.removeprefix("quick."): v.float() for k, v in tensors.items() if k.startswith("quick.")}
         lips = {key.removeprefix("closing."): value for key, value in tensors.items() if key.startswith("closing.")}
         return cls(
             prior,
@@ -130,6 +142,7 @@ class PriorDriver:
             calibration=calibration,
             regression=RidgeDriver.from_tensors(fitted) if fitted else None,
             closing=LipClosing.from_tensors(lips) if lips else None,
+            quick=RidgeDriver.from_tensors(live).hearing(QUICK_FEATURE) if live else None,
         )
 
 

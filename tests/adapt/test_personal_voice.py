@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from adapt.drivers.base import drive
-from adapt.drivers.personal_voice import calibration, lip_weights, person_driver, person_voice
+from adapt.drivers.low_delay import heard_by, quickest
+from adapt.drivers.personal_voice import calibration, lip_weights, person_driver, person_voice, ready_for_live
 from adapt.drivers.prior import EMPHASIS, SHARE, PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from configs import InputError, load_config
@@ -104,6 +105,25 @@ def test_the_prior_is_averaged_with_a_regression_on_the_clip_and_streams_and_is_
     assert np.abs(drive(again, features)["expression"] - whole["expression"]).max() < 0.1
     assert "averaged with a ridge regression" in again.name
     assert driver.with_style(None).regression is driver.regression
+
+
+def test_a_voice_that_hears_an_encoder_answers_at_once_by_log_mel(clip):
+    driver = person_driver(_prior(), clip, {"version": "7"}, RIG)
+    own = driver.prior.features_name
+    assert ready_for_live(driver, clip).quick is None, "log-mel is quick itself"
+    driver.prior.features_name = "whisper"
+    sound = np.random.default_rng(1).standard_normal(150 * 640).astype(np.float32)
+    live = ready_for_live(driver, SimpleNamespace(track=clip.track, audio=sound))
+    again = PriorDriver.from_tensors(_prior(), live.tensors(), {"version": "7"})
+    record = {"name": "whisper", "size": 384, "weights": None}
+    for ready in (live, again):
+        quick = quickest(ready)
+        assert heard_by(quick, record)["name"] == "logmel"
+        assert quick.lookahead <= 2
+        assert drive(quick, np.zeros((30, 160), np.float32))["expression"].shape == (30, 32)
+    assert quickest(live, any_feature=False) is not live.quick
+    assert heard_by(driver, record) == record
+    assert own == "logmel"
 
 
 def test_a_clip_too_short_for_a_regression_is_spoken_for_by_the_prior_alone(clip):
