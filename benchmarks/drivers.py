@@ -47,7 +47,7 @@ class Known:
     def __init__(self, run: Sequence, frames: int) -> None:
         constant = ("identity", "intrinsics")
         self.track = {name: rows if name in constant else rows[:frames] for name, rows in run.track.items()}
-        self.rows = run.features[:frames]
+        self.identity, self.rows = run.track["identity"], run.features[:frames]
 
     def features(self) -> np.ndarray:
         """Audio features ``[T, C]``."""

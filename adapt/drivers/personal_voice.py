@@ -60,7 +60,7 @@ def person_driver(
     features, expression = clip.features(), clip.track["expression"]
     if len(features) < CHOICE_FRAMES:
         return voice
-    lips = LipClosing.fit(rig, clip.track["identity"], expression)
+    lips = LipClosing.fit(rig, np.asarray(clip.identity, np.float32), expression)
     return voice.averaged(RidgeDriver.fit(features, expression)).closed(lips)
 
 

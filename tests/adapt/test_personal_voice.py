@@ -38,14 +38,13 @@ def clip():
     jaw = features[:, :40].mean(1, keepdims=True) * 5
     expression = np.tile(jaw, (1, 32)).astype(np.float32)
     track = {
-        "identity": np.zeros(RIG.n_identity, np.float32),
         "expression": expression,
         "eyelids": np.zeros((150, 2), np.float32),
         "gaze": np.zeros((150, 2, 2), np.float32),
         "rotation": np.tile(np.eye(3, dtype=np.float32), (150, 1, 1)),
         "translation": np.zeros((150, 3), np.float32),
     }
-    return SimpleNamespace(track=track, features=lambda: features)
+    return SimpleNamespace(track=track, features=lambda: features, identity=np.zeros(RIG.n_identity, np.float32))
 
 
 def test_a_voice_streams_what_it_drives_and_comes_back_from_its_tensors(clip):
@@ -127,8 +126,8 @@ def test_a_voice_that_hears_an_encoder_answers_at_once_by_log_mel(clip):
 
 
 def test_a_clip_too_short_for_a_regression_is_spoken_for_by_the_prior_alone(clip):
-    track = {name: rows if name == "identity" else rows[:60] for name, rows in clip.track.items()}
-    short = SimpleNamespace(track=track, features=lambda: clip.features()[:60])
+    track = {name: rows[:60] for name, rows in clip.track.items()}
+    short = SimpleNamespace(track=track, features=lambda: clip.features()[:60], identity=clip.identity)
     assert person_driver(_prior(), short, {}, RIG).regression is None
 
 
