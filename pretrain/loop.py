@@ -21,7 +21,7 @@ from cluster.checkpoint import fetch_checkpoint, save_checkpoint
 from cluster.engine.engine import Engine
 from cluster.engine.rank_times import Meter, describe
 from cluster.engine.rank_times import metrics as rank_metrics
-from configs import InputError, progress, to_dict
+from configs import InputError, progress, runtime, to_dict
 from configs.seeds import derive
 from pretrain.beginnings import prepare
 from pretrain.config import check_same_run
@@ -53,11 +53,12 @@ class Prefetcher:
     """Batches made ready by a thread, each with the reader state that follows it.
 
     The state handed out belongs to the batches consumed, not to those prepared, so a checkpoint never skips one.
-    ``depth`` 0 reads in the caller's thread.
+    ``depth`` 0 reads in the caller's thread. With ``pin`` tensors lie in page-locked memory, from where a GPU fetches
+    them while it computes.
     """
 
-    def __init__(self, reader: Any, depth: int) -> None:
-        self.reader, self.state = reader, reader.state_dict()
+    def __init__(self, reader: Any, depth: int, pin: bool = False) -> None:
+        self.reader, self.state, self.pin = reader, reader.state_dict(), pin
         self._stop = threading.Event()
         self._queue: queue.Queue = queue.Queue(max(1, depth))
         self._source = self._endless()
@@ -70,11 +71,15 @@ class Prefetcher:
             count = 0
             for batch in self.reader:
                 count += 1
-                yield batch, copy.deepcopy(self.reader.state_dict())
+                yield self._pinned(batch) if self.pin else batch, copy.deepcopy(self.reader.state_dict())
             if not count:
                 raise InputError(
                     "the reader gave no batch; the dataset has fewer samples than one batch needs, lower batch_size"
                 )
+
+    @staticmethod
+    def _pinned(batch: dict) -> dict:
+        return {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
     def _fill(self) -> None:
         try:
@@ -114,6 +119,7 @@ class Trainer:
     """
 
     def __init__(self, task: Task, run_url: str, context: Any, tracker: Any = None) -> None:
+        runtime.keep_memory()
         self.meter = Meter()
         self.task, self.config, self.run_url, self.context, self.tracker = task, task.config, run_url, context, tracker
         config = self.config
@@ -127,6 +133,7 @@ class Trainer:
             lr=config.optimiser.lr,
             betas=(config.optimiser.beta1, config.optimiser.beta2),
             weight_decay=config.optimiser.weight_decay,
+            fused=True,  # one pass over weights and moments, on a CPU too
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: rate(s, config.steps, config.optimiser))
         self.average = copy.deepcopy(objective).requires_grad_(False).eval().to(self.engine.device)
@@ -155,7 +162,7 @@ class Trainer:
         self.model = self.engine.prepare(self._fresh_objective, self._optimizer, self._scheduler)
         if checkpoint is not None:
             self._load(checkpoint)
-        self.batches = batches = Prefetcher(self.reader, self.config.prefetch)
+        self.batches = batches = Prefetcher(self.reader, self.config.prefetch, pin=self.engine.device.type == "cuda")
         self._incoming = self.meter.data(iter(lambda: batches.next(), None))
 
     def save(self) -> str:

@@ -118,7 +118,10 @@ class Avatar:
         Returns:
             ``[B, H, W, 3]`` (4 for ``rgba``) float32 in [0, 1].
         """
-        rendered = self.model(inputs.to(self.device))
+        inputs = inputs.to(self.device)
+        if background == "model":
+            return self.model.pictures(inputs).cpu().numpy()
+        rendered = self.model(inputs)
         if background == "original":
             if original is None or head is None:
                 raise ValueError("background 'original' needs the original frames and their head regions")
@@ -130,10 +133,8 @@ class Avatar:
                 image = over_original(rendered, frame, region)
         elif background == "plain":
             image = rendered.color + (1 - rendered.alpha) * torch.tensor(PLAIN, device=self.device)
-        elif background == "rgba":
-            image = torch.cat([rendered.color / rendered.alpha.clamp(min=1e-3), rendered.alpha], -1)
         else:
-            image = rendered.image
+            image = torch.cat([rendered.color / rendered.alpha.clamp(min=1e-3), rendered.alpha], -1)
         return image.clamp(0, 1).cpu().numpy()
 
 

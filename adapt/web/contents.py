@@ -16,6 +16,7 @@ from adapt.drivers.loudness import LoudnessDriver
 from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import PAST, RidgeDriver
 from adapt.models.rigged import RiggedHead
+from adapt.talk.activity import voice_weights
 from adapt.talk.blinks import BLINK, Blinks
 from adapt.talk.poses import FixedPose, GeneratedPoses
 from adapt.talk.silence import resting_expression
@@ -132,6 +133,8 @@ def add_driver(packer: Packer, avatar: Avatar) -> dict[str, Any]:
     for name in ("low", "high", "mean", "scale"):
         packer.add(f"bounds.{name}", getattr(bounds, name))
     packer.add("rest", resting_expression(avatar.track))
+    for name, weight in voice_weights().items():
+        packer.add(f"voice.{name}", weight.numpy(), "f16")  # as they are stored
     spoken = driver.regression if isinstance(driver, PriorDriver) else driver
     if isinstance(spoken, RidgeDriver):
         for prefix, part in (("ridge.", spoken), ("ridge.quick.", spoken.low_delay())):

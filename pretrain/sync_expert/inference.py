@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from configs import InputError
-from pretrain.sync_expert.lips import crop_lips
+from heads.measures.lips import crop_lips
 from pretrain.sync_expert.model import SyncModel, sliding
 
 OFFSETS = 15  # frames searched to each side, as SyncNet's evaluation does

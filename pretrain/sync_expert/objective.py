@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.model import SyncModel, sliding
-from pretrain.sync_expert.view import MARGIN
+from shards.format.small import MARGIN
 
 
 class SyncObjective(nn.Module):

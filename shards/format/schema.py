@@ -17,6 +17,7 @@ import numpy as np
 
 from configs import InputError
 from shards.format import codecs as members
+from shards.format import small
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 SCHEMA = 1
@@ -111,7 +112,7 @@ def feature_name(name: str) -> str:
 
 def is_member(name: str) -> bool:
     """Whether a sample of this schema may have a member of this name."""
-    fixed = name in ("meta.json", "track.npz", "audio.flac")
+    fixed = name in ("meta.json", "track.npz", "audio.flac", *small.EXTRAS)
     return fixed or re.fullmatch(r"f\d{3}\.jpg|m\d{3}\.png|audio\.[a-z0-9_-]+\.npy", name) is not None
 
 
@@ -202,7 +203,7 @@ def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> d
     if sample.meta["frames"] != sample.length:
         reason = f"says {sample.meta['frames']} frames, the index says {sample.length}"
         raise BrokenSample(sample.key, "meta.json", reason)
-    expected = set(member_names(sample.length, features or {}))
+    expected = {*member_names(sample.length, features or {}), *small.EXTRAS}
     extra = sorted(name for name in set(sample.members) - expected if not name.startswith("audio."))
     if extra:
         raise BrokenSample(sample.key, extra[0], f"does not belong to a sample of {sample.length} frames")
@@ -215,7 +216,18 @@ def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> d
     for index in range(sample.length):
         sample.frame(index)
         sample.matte(index)
+    _check_small(sample)
     return sizes
+
+
+def _check_small(sample: Sample) -> None:
+    if small.LIPS in sample.members:
+        _ = sample.lips
+    if small.MOTION in sample.members:
+        try:
+            small.check_motion(sample.motion, sample.track)
+        except members.BadMember as error:
+            raise sample.broken(small.MOTION, str(error)) from None
 
 
 def member_names(length: int, features: Iterable[str]) -> list[str]:
@@ -304,6 +316,16 @@ class Sample:
         return self._once("track.npz", self._decode_track)
 
     @property
+    def lips(self) -> dict[str, np.ndarray]:
+        """``crops (T, h, w, 3)`` uint8, ``shape (T, 3)``, ``loudness ()``, see :mod:`shards.format.small`."""
+        return self._once(small.LIPS, lambda data: small.decode_lips(data, self.length))
+
+    @property
+    def motion(self) -> dict[str, np.ndarray]:
+        """The track without landmarks, and ``loudness ()`` of the sound, where the sample has ``motion.npz``."""
+        return self._once(small.MOTION, self._decode_motion)
+
+    @property
     def audio(self) -> np.ndarray:
         """``[T * 640]`` float32 in [-1, 1], 16 kHz mono, sample-aligned with frame 0."""
         expected = self.length * SAMPLES_PER_FRAME
@@ -363,6 +385,16 @@ class Sample:
         track = members.decode_npz(data)
         check_track(self.key, track, self.length)
         return track
+
+    def _decode_motion(self, data: bytes) -> dict[str, np.ndarray]:
+        motion = members.decode_npz(data)
+        for name, value in motion.items():
+            length = {"loudness": (), "identity": value.shape[:1], "intrinsics": (3,)}.get(name, (self.length,))
+            if value.dtype != np.float32 or value.shape[: len(length)] != length or not np.isfinite(value).all():
+                raise members.BadMember(
+                    f"'{name}' is {value.dtype} {value.shape}, expected {self.length} finite float32 rows"
+                )
+        return motion
 
     def _decode_features(self, name: str, data: bytes) -> np.ndarray:
         value = members.decode_npy(data)
