@@ -20,7 +20,7 @@ from adapt.avatar.writer import BODY, PREVIEW, THUMBNAIL, avatar_tensors, exact_
 from adapt.budget import Budget, Clock, graceful_stop
 from adapt.clip import LEAST_FRAMES, Clip, track_clip
 from adapt.drivers.base import Driver
-from adapt.drivers.personal_voice import person_driver
+from adapt.drivers.personal_voice import person_driver, ready_for_live
 from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from adapt.fit.config import RecipeConfig
@@ -231,7 +231,9 @@ def fit_voice(run: Run) -> Driver:
     if config is None or prior is None or record is None:
         return RidgeDriver.fit(clip.features(), clip.track["expression"])
     with progress.task("fitting the voice", unit="steps") as task:
-        return person_driver(prior, clip, record, run.context.rig, steps=_voice_steps(run, task), seed=run.plan.seed)
+        steps = _voice_steps(run, task)
+        driver = person_driver(prior, clip, record, run.context.rig, steps=steps, seed=run.plan.seed)
+        return ready_for_live(driver, clip)
 
 
 def _voice_steps(run: Run, task: progress.Task) -> Iterator[int]:

@@ -14,7 +14,7 @@ import torch
 from adapt.avatar.avatar import Avatar
 from adapt.avatar.body import BodyFrames
 from adapt.drivers.base import Bounds, Driver, Expressions
-from adapt.drivers.low_delay import quickest
+from adapt.drivers.low_delay import heard_by, quickest
 from adapt.drivers.prior import PriorDriver
 from adapt.talk.activity import SpeechActivity
 from adapt.talk.blinks import lids
@@ -81,8 +81,10 @@ class Talker:
         self.blink = None if blink == "driver" else lids(blink, avatar.track["eyelids"], seed)
         self.offsets, self.emphasis = control_offsets(avatar, controls or {}), 1.0
         styled, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
-        self.driver = quickest(styled) if low_delay else styled
-        self.sound, self.stream = open_feature(avatar.document["features"]).stream(), self.driver.stream()
+        self._uses_audio = bool(avatar.model.uses_audio)
+        self.driver = quickest(styled, any_feature=not self._uses_audio) if low_delay else styled
+        feature = open_feature(heard_by(self.driver, avatar.document["features"]))
+        self.sound, self.stream = feature.stream(), self.driver.stream()
         self.activity = SpeechActivity()
         self.resting = Resting(resting_expression(avatar.track)) if self.driver.by_sound else None
         self._speech = np.zeros(0, bool)
@@ -96,7 +98,6 @@ class Talker:
         self._moved = 0
         self._rows: np.ndarray | None = None
         self._finished = False
-        self._uses_audio = bool(avatar.model.uses_audio)
 
     @property
     def delay(self) -> float:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from adapt.avatar.avatar import Avatar
+from adapt.drivers.closing import FREE, PRESSED, SHUT, LipClosing
 from adapt.drivers.loudness import LoudnessDriver
-from adapt.drivers.prior import EMPHASIS, PriorDriver
+from adapt.drivers.prior import EMPHASIS, SHARE, PriorDriver
 from adapt.web import onnx_graphs
 from adapt.web.arrays import Document
 from configs import InputError
@@ -92,9 +93,19 @@ def _add_prior(found: SoundFiles, driver: PriorDriver) -> None:
         "expression_at": columns.start,
         "expression": columns.stop - columns.start,
         "emphasis": EMPHASIS,
+        "share": SHARE,
+        "closing": closing_document(driver.closing),
     }
     if driver.calibration is not None:
         found.arrays["calibration"] = driver.calibration
+
+
+def closing_document(closing: LipClosing | None) -> dict[str, object] | None:
+    """What the page presses lips by."""
+    if closing is None:
+        return None
+    rows = {name: getattr(closing, name).tolist() for name in ("rest", "slope", "direction")}
+    return {"gap": closing.gap, "mean": closing.mean, "shut": SHUT, "free": FREE, "pressed": PRESSED, **rows}
 
 
 def _add_encoder(found: SoundFiles, avatar: Avatar) -> None:

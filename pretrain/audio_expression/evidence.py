@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from heads.rig import Rig
 from pretrain.audio_expression.inference import AudioExpressionPrior
 from pretrain.audio_expression.windows import normalise_utterance
 from pretrain.baselines.baselines import RidgeFit, apply_ridge, correlation, principal_columns
+from pretrain.baselines.lags import in_step
 from pretrain.data.sequences import Sequence
 from pretrain.task import Evidence, people_means
 
@@ -23,18 +24,30 @@ CLIPS = 32  # that are sampled, at most one a person; real speed is read off all
 STYLE_SHARE = 1 / 3  # of a clip is given to find_style; the rest is scored
 
 
-def fit_baseline(train: Runs, context: int, rig: Rig, scale: bool = False, columns: int = 48) -> np.ndarray:
+def fit_baseline(
+    train: Runs, context: int, rig: Rig, scale: bool = False, columns: int = 48, lags: Mapping[str, float] | None = None
+) -> np.ndarray:
     """The ridge regression (D, C, 2·context+1) from features to expression, fitted on the training people.
 
     As strong as we can make it: its features are normalised and reduced to as many principal ``columns`` as the
     prior's are, and its penalty is the one with the least error of the lips on training people left out.
+
+    Args:
+        lags: frames by which clips' sound is late (:func:`pretrain.baselines.lags.clip_lags`); the clips are put in step.
     """
+    fit = moments(train, context, scale, columns, lags or {})
+    components = len(next(iter(fit.people.values()))[2])
+    return fit.solve(importance=component_importance(rig, np.ones(components), 1.0))[0]
+
+
+def moments(train: Runs, context: int, scale: bool, columns: int, lags: Mapping[str, float]) -> RidgeFit:
+    """The normal equations of :func:`fit_baseline`."""
     rows = (normalise_utterance(run.features, scale) for run in train)
     fit = RidgeFit(context=context, projection=principal_columns(rows, columns))
     for run in train:
-        fit.add(run.identity, normalise_utterance(run.features, scale), run.track["expression"])
-    components = len(next(iter(fit.people.values()))[2])
-    return fit.solve(importance=component_importance(rig, np.ones(components), 1.0))[0]
+        features = normalise_utterance(run.features, scale)
+        fit.add(run.identity, *in_step(features, run.track["expression"], lags.get(run.clip, 0.0)))
+    return fit
 
 
 def collect(prior: AudioExpressionPrior, train: Runs, held: Runs, ridge_context: int, rig: Rig) -> Evidence:
