@@ -75,7 +75,7 @@ class _Photometric(torch.autograd.Function):
         kept: list[Any] = [None] * batch
 
         def job(b: int) -> None:
-            kept[b] = _compare(*(array[b] for array in arrays), height, width)
+            kept[b] = _compare([array[b] for array in arrays], height, width)
 
         threads.run(job, [(b,) for b in range(batch)], threads.get_num_threads())
         total, inner, near, colour, outline, unlike = np.sum([one.sums for one in kept], axis=0)
@@ -104,11 +104,9 @@ class _Photometric(torch.autograd.Function):
         return v_head, v_alpha, None, None, None, None
 
 
-def _compare(
-    head: np.ndarray, alpha: np.ndarray, behind: np.ndarray, picture: np.ndarray, matte: np.ndarray,
-    weight: np.ndarray, height: int, width: int,
-) -> _Kept:  # fmt: skip
+def _compare(arrays: list[np.ndarray], height: int, width: int) -> _Kept:
     """Sums of one picture and what is kept of it."""
+    head, alpha, behind, picture, matte, weight = arrays
     box, sums = np.zeros(4, np.int64), np.zeros(6)
     comparing.extent(weight, height, width, RADIUS, box, sums)
     if box[1] > box[0]:

@@ -302,10 +302,12 @@ class VisualModel(nn.Module):
         unet = self.unet
         patch, side = unet.patch, self.config.model.resolution // unet.patch
         splits = [shown.shape[-1], self.constant.shape[-1], features.shape[-1]]
-        weights = unet.stem_weight().split(splits, -1)
-        parts = zip((shown, self.constant, self._cells(features)), weights)
-        x = sum(F.linear(values.unflatten(1, (-1, patch**2)).flatten(2), w.flatten(1)) for values, w in parts)
-        x = (x + unet.stem.bias).unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        weights = [weight.flatten(1) for weight in unet.stem_weight().split(splits, -1)]
+        cells = (values.unflatten(1, (-1, patch**2)).flatten(2) for values in (shown, self._cells(features)))
+        x = F.linear(self.constant.unflatten(1, (-1, patch**2)).flatten(2), weights[1], unet.stem.bias)
+        for values, weight in zip(cells, (weights[0], weights[2]), strict=True):
+            x = x + F.linear(values, weight)
+        x = x.unflatten(1, (side, side)).permute(0, 3, 1, 2)
         y = F.linear(unet.between(x).permute(0, 2, 3, 1), *unet.out_weight())
         return _FromCells.apply(y.reshape(len(y), side * side * patch**2, CHANNELS), self.slot, self._cells)
 

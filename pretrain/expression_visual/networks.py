@@ -74,6 +74,7 @@ class UNet(nn.Module):
             kept.append(x)
         x = x + self.whole(x.mean((2, 3)))[:, :, None, None]
         for narrow, block, skip in zip(self.narrow, self.up, reversed(kept[:-1]), strict=True):
+            assert isinstance(narrow, nn.Conv2d)
             x = block(F.interpolate(pointwise(x, narrow), scale_factor=2, mode="bilinear", align_corners=False) + skip)
         return x
 
@@ -85,6 +86,7 @@ class UNet(nn.Module):
         """Weight (patch² · C', channels) and bias of ``out`` in the same order."""
         cells = (-1, self.patch**2)
         weight = self.out.weight.squeeze((2, 3)).unflatten(0, cells).transpose(0, 1).flatten(0, 1)
+        assert self.out.bias is not None
         return weight, self.out.bias.unflatten(0, cells).transpose(0, 1).flatten()
 
 

@@ -106,7 +106,8 @@ def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: VisualLossCon
     masks = region_masks(landmarks, size, size, COVERED)
     result = np.empty(matte.shape, np.float32)
     weights = np.array([config.face - 1, config.detail - config.face, config.inside - config.detail], np.float32)
-    _weigh(*(masks[name] for name in COVERED), matte, _frames(landmarks), weights, result)
+    face, eyes, lips, inside, head = (masks[name] for name in COVERED)
+    _weigh(face, eyes, lips, inside, head, matte, _frames(landmarks), weights, result)
     return result
 
 

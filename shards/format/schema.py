@@ -216,18 +216,10 @@ def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> d
     for index in range(sample.length):
         sample.frame(index)
         sample.matte(index)
-    _check_small(sample)
+    _ = sample.lips if small.LIPS in sample.members else None
+    if small.MOTION in sample.members and (reason := small.differs(sample.motion, sample.track)):
+        raise sample.broken(small.MOTION, reason)
     return sizes
-
-
-def _check_small(sample: Sample) -> None:
-    if small.LIPS in sample.members:
-        _ = sample.lips
-    if small.MOTION in sample.members:
-        try:
-            small.check_motion(sample.motion, sample.track)
-        except members.BadMember as error:
-            raise sample.broken(small.MOTION, str(error)) from None
 
 
 def member_names(length: int, features: Iterable[str]) -> list[str]:
@@ -323,7 +315,7 @@ class Sample:
     @property
     def motion(self) -> dict[str, np.ndarray]:
         """The track without landmarks, and ``loudness ()`` of the sound, where the sample has ``motion.npz``."""
-        return self._once(small.MOTION, self._decode_motion)
+        return self._once(small.MOTION, lambda data: small.decode_motion(data, self.length))
 
     @property
     def audio(self) -> np.ndarray:
@@ -385,16 +377,6 @@ class Sample:
         track = members.decode_npz(data)
         check_track(self.key, track, self.length)
         return track
-
-    def _decode_motion(self, data: bytes) -> dict[str, np.ndarray]:
-        motion = members.decode_npz(data)
-        for name, value in motion.items():
-            length = {"loudness": (), "identity": value.shape[:1], "intrinsics": (3,)}.get(name, (self.length,))
-            if value.dtype != np.float32 or value.shape[: len(length)] != length or not np.isfinite(value).all():
-                raise members.BadMember(
-                    f"'{name}' is {value.dtype} {value.shape}, expected {self.length} finite float32 rows"
-                )
-        return motion
 
     def _decode_features(self, name: str, data: bytes) -> np.ndarray:
         value = members.decode_npy(data)

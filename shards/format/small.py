@@ -7,7 +7,6 @@ same bytes by ``headstart shards build --out DATASET --extras``. Readers do with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -89,17 +88,24 @@ def decode_lips(data: bytes, length: int) -> dict[str, np.ndarray]:
     return {"crops": picture.reshape(length, tall // length, width, 3), "shape": shape, "loudness": values["loudness"]}
 
 
-def check_motion(motion: Mapping[str, np.ndarray], expected: Mapping[str, Any]) -> None:
-    """Prove that the small track is the track.
+def decode_motion(data: bytes, length: int) -> dict[str, np.ndarray]:
+    """The track of ``length`` frames without landmarks, and ``loudness``, float32 and finite.
 
     Raises:
-        codecs.BadMember: naming the field that differs.
+        codecs.BadMember: a field of another type or length.
     """
-    wanted = {name: value for name, value in expected.items() if name != "landmarks"}
+    motion = codecs.decode_npz(data)
+    for name, value in motion.items():
+        rows = {"loudness": (), "identity": value.shape[:1], "intrinsics": (3,)}.get(name, (length,))
+        if value.dtype != np.float32 or value.shape[: len(rows)] != rows or not np.isfinite(value).all():
+            raise codecs.BadMember(f"'{name}' is {value.dtype} {value.shape}, expected {length} finite float32 rows")
+    return motion
+
+
+def differs(motion: Mapping[str, np.ndarray], track: Mapping[str, np.ndarray]) -> str:
+    """In what the small track is not the track; empty where it is."""
+    wanted = {name: value for name, value in track.items() if name != "landmarks"}
     if set(motion) != {*wanted, "loudness"}:
-        raise codecs.BadMember(
-            f"holds {', '.join(sorted(motion))}; expected {', '.join(sorted({*wanted, 'loudness'}))}"
-        )
-    for name, value in wanted.items():
-        if not np.array_equal(motion[name], value):
-            raise codecs.BadMember(f"'{name}' is not that of track.npz; write it again (shards build --extras)")
+        return f"holds {', '.join(sorted(motion))}; expected {', '.join(sorted({*wanted, 'loudness'}))}"
+    others = [name for name, value in wanted.items() if not np.array_equal(motion[name], value)]
+    return f"'{others[0]}' is not that of track.npz; write it again (shards build --extras)" if others else ""

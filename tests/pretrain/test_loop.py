@@ -138,6 +138,24 @@ def test_the_state_that_is_saved_belongs_to_the_batches_consumed_not_to_those_pr
     ahead.close()
 
 
+def test_batches_for_a_gpu_are_put_into_pinned_memory_with_their_keys_beside_them(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+
+    class One:
+        def state_dict(self):
+            return {}
+
+        def __iter__(self):
+            yield {"keys": ["a"], "image": torch.ones(2)}
+
+    for pin in (False, True):
+        ahead = Prefetcher(One(), depth=0, pin=pin)
+        assert ahead.next()["keys"] == ["a"]
+        assert len(pinned) == int(pin)
+        ahead.close()
+
+
 def test_errors_of_the_reading_thread_reach_the_caller():
     class Broken:
         def __iter__(self):
