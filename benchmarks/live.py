@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
         folder = Path(options.avatar) if options.avatar else _made(Path(place))
         rows = asyncio.run(_measured(folder, Path(place), options))
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
-    notes = f"load of the machine at the end: {load:.1f} processes a core, others' included"
+    notes = f"load of the machine at the end: {load:.1f} processes a core, others' included; run at nice {os.nice(0)}"
     write("live", rows, notes, command=" ".join(["live", *(arguments or sys.argv[1:])]))
 
 

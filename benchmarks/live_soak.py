@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     loads = np.array([sample["load"] for sample in curve])
     notes = (
         f"samples of {EVERY:g} s; load of the machine while it ran: median {np.median(loads):.1f}, at most "
-        f"{loads.max():.1f} processes on {os.cpu_count()} cores, others' included"
+        f"{loads.max():.1f} processes on {os.cpu_count()} cores, others' included; run at nice {os.nice(0)}"
     )
     write("live_soak", _rows(case, curve, totals), notes, command=f"live_soak --minutes {options.minutes:g}")
     draw(curve)
