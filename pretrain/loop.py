@@ -22,6 +22,7 @@ from cluster.engine.engine import Engine
 from cluster.engine.rank_times import Meter, describe
 from cluster.engine.rank_times import metrics as rank_metrics
 from configs import InputError, progress, to_dict
+from configs.devices import peak_memory
 from configs.seeds import derive
 from pretrain.beginnings import prepare
 from pretrain.config import check_same_run
@@ -305,13 +306,12 @@ class Trainer:
     def speed(self) -> dict[str, float]:
         """Samples a second over all ranks, share of the time spent waiting for data, peak memory in MB."""
         busy = max(self._busy, 1e-9)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        if torch.cuda.is_available() and str(self.engine.device).startswith("cuda"):
-            peak = torch.cuda.max_memory_allocated() / 2**20
+        on_device = peak_memory(self.engine.device)
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return {
             "samples_per_second": self._session_samples / busy,
             "wait_share": self._wait / busy,
-            "peak_memory_mb": peak,
+            "peak_memory_mb": resident if on_device is None else on_device / 2**20,
         }
 
     def _rank_times(self) -> dict[str, float]:

@@ -79,8 +79,7 @@ class Optimizers:
         groups = [group for group in groups if group["params"]]
         self.main: torch.optim.Optimizer | None = None
         if groups:
-            fused = device.type in ("cpu", "cuda")
-            self.main = torch.optim.Adam([dict(group) for group in groups], betas=BETAS, eps=EPS, fused=fused)
+            self.main = torch.optim.Adam([dict(group) for group in groups], betas=BETAS, eps=EPS, fused=True)
         self.densifier = densifier
 
     def _all(self) -> list[torch.optim.Optimizer]:

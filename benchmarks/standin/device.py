@@ -49,6 +49,8 @@ def load() -> torch.device:
         RuntimeError: it cannot be built here (see :func:`missing`), or the compiler failed.
     """
     if torch._C._get_privateuse1_backend_name() != NAME:
+        # Autograd's thread for the device would otherwise outlive the interpreter, and abort the process at its end.
+        os.environ.setdefault("TORCH_AUTOGRAD_SHUTDOWN_WAIT_LIMIT", "0")
         torch.ops.load_library(str(build()))
         torch.ops.standin.start()
         torch.utils.rename_privateuse1_backend(NAME)

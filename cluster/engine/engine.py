@@ -32,6 +32,7 @@ from torch import nn
 from cluster.engine import process_group, state, zero
 from cluster.engine.config import EngineConfig
 from configs import InputError
+from configs.devices import pick_device
 
 log = logging.getLogger("headstart.engine")
 
@@ -82,7 +83,7 @@ class Engine:
                 zero.register_direct_parameters(model)
         else:
             # Not the optimiser: Accelerate's wrapper would hide its state, and there is no scaler to serve.
-            prepared = self._accelerator.prepare_model(model)
+            prepared = self._accelerator.prepare_model(model.to(self.device), device_placement=False)
         self._model = prepared
         self._mark_boundary()
         return prepared
@@ -223,14 +224,14 @@ def _effective_mode(mode: str, world: int) -> str:
 
 
 def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("engine.device is cuda and torch sees no GPU; use device=cpu or see 'headstart doctor'")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
+    device = pick_device(name)
+    if device.type == "cpu":
+        return device
+    module = torch.get_device_module(device)
     # Ray shows each worker its own GPU as number 0; torchrun shows all of them.
-    index = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
-    torch.cuda.set_device(index)
-    return torch.device("cuda", index)
+    index = int(os.environ.get("LOCAL_RANK", 0)) % module.device_count() if device.index is None else device.index
+    module.set_device(index)
+    return torch.device(device.type, index)
 
 
 def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
@@ -253,7 +254,7 @@ def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
     # Unused parameters are looked for because dropping a condition leaves some without gradient, and because DDP then
     # keeps its buckets: rebuilt buckets add in another order after a restart, which changes the last bit.
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-    return Accelerator(cpu=device.type == "cpu", kwargs_handlers=handlers)
+    return Accelerator(cpu=device.type != "cuda", kwargs_handlers=handlers)
 
 
 def _autocast(forward: Callable[..., Any], device: str) -> Callable[..., Any]:

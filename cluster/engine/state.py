@@ -13,6 +13,7 @@ import torch
 
 from cluster.engine import zero
 from configs import InputError, nearest
+from configs.devices import random_state, set_random_state
 
 if TYPE_CHECKING:
     from cluster.engine.engine import Engine
@@ -169,8 +170,8 @@ def _generators(engine: Engine) -> dict[str, torch.Tensor]:
         "numpy": torch.from_numpy(np.append(numpy_state[1], numpy_state[2]).astype(np.int64)),
         "python": torch.tensor(random.getstate()[1], dtype=torch.int64),
     }
-    if engine.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(engine.device)
+    if (state := random_state(engine.device)) is not None:
+        states[engine.device.type] = state
     return states
 
 
@@ -179,8 +180,8 @@ def _load_random_state(engine: Engine, states: dict[str, torch.Tensor]) -> None:
     numbers = states[f"numpy/{engine.rank}"].numpy()
     np.random.set_state(("MT19937", numbers[:-1].astype(np.uint32), int(numbers[-1]), 0, 0.0))  # noqa: NPY002
     random.setstate((3, tuple(states[f"python/{engine.rank}"].tolist()), None))
-    if engine.device.type == "cuda" and f"cuda/{engine.rank}" in states:
-        torch.cuda.set_rng_state(states[f"cuda/{engine.rank}"], engine.device)
+    if (name := f"{engine.device.type}/{engine.rank}") in states:
+        set_random_state(engine.device, states[name])
 
 
 def _check_names(model: torch.nn.Module, whole: dict[str, torch.Tensor], folder: Path) -> None:
