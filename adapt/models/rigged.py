@@ -59,7 +59,7 @@ class RiggedHead(HeadModel):
         residual: bool = True,
     ) -> None:
         super().__init__(size, intrinsics)
-        self.talking, self.rig = TalkingHead(rig, identity, size, size, parts, maps), rig
+        self.talking = TalkingHead(rig, identity, size, size, parts, maps)
         self.motion = nn.ModuleDict()
         # Where the map began, for the anchor; no part of the avatar.
         self.register_buffer("start", None, persistent=False)
@@ -83,6 +83,11 @@ class RiggedHead(HeadModel):
         """Body and background, which belong to the talking head."""
         assert self.talking.backdrop is not None
         return self.talking.backdrop
+
+    @property
+    def rig(self) -> Rig:
+        """The rig, on the model's device."""
+        return self.talking.rig
 
     @property
     def resolution(self) -> int:

@@ -39,6 +39,7 @@ from heads.person.backdrop import Backdrop
 from heads.person.inputs import POSE, SPANS, HeadInputs, frame_vectors, head_inputs, pose_vectors
 from heads.person.residual import LowRankResidual
 from heads.rig import Rig
+from heads.rig.holder import RigModule
 
 FEW_FRAMES = 25.0  # a second of video: with so many the clip counts as much as people in general · guess
 # Of a talking person, per part of a frame's vector: rotation (radians), translation (rig units), expression
@@ -92,7 +93,7 @@ class Rendered:
     meta: dict
 
 
-class TalkingHead(nn.Module):
+class TalkingHead(RigModule):
     """The optimisable head of one person.
 
     Args:
