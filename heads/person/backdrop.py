@@ -115,9 +115,11 @@ class Backdrop(nn.Module):
                 follow the pose as it does in these frames.
         """
         height, width = self.size
-        pictures = torch.stack([_picture(frames[i], height, width) for i in indices])
-        alphas = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices])
-        heads = _resized(head_masks[:, None].float(), height, width)
+        device = self.background.device
+        pictures = torch.stack([_picture(frames[i], height, width) for i in indices]).to(device)
+        alphas = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices]).to(device)
+        heads = _resized(head_masks[:, None].float(), height, width).to(device)
+        poses = None if poses is None else poses.to(device)
         body = alphas * (1 - heads)
         if poses is not None and len(indices) > 1:
             self._follow(pictures, body, poses)

@@ -14,9 +14,17 @@ from adapt.export import export
 from adapt.job import adapt
 from adapt.recipes import recipe_names
 from adapt.talk.talk import talk
+from adapt.talk.talker import Talker
+from configs import load_config
 from headstart.cli.app import main
+from pretrain.folder import task_class, write_prior
+from pretrain.loop import Trainer
+from pretrain.train import open_split
 from shards.media.probe import video_info
+from tests.adapt.test_resume import assert_equal, run, run_killed_after, weights
+from tests.standin.on_priors import PRIORS, settings
 from tests.support.avatars import SIZE, make_world
+from tests.support.talkers import Alone, talkers
 
 QUICK = {"prior": "none", "size": SIZE}
 
@@ -88,12 +96,45 @@ def test_it_is_evaluated_there(avatars, device, world, tmp_path, recipe):
     assert "stand-in" in record["device"]
 
 
-def test_an_adaptation_interrupted_there_goes_on_to_the_same_bits(world, device, tmp_path):
-    adapt(world.video, tmp_path / "whole", budget="8it", device=device.type, **QUICK)
-    adapt(world.video, tmp_path / "cut", budget="4it", device=device.type, **QUICK)
-    adapt(world.video, tmp_path / "cut", budget="8it", device=device.type, resume=True, **QUICK)
-    drives = [load_avatar(tmp_path / name, "cpu") for name in ("whole", "cut")]
-    assert [d.document["progress"]["iterations"] for d in drives] == [8, 8]
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_an_adaptation_killed_there_and_resumed_ends_with_the_same_weights(world, device, tmp_path, recipe):
+    options = {"budget": "12it", "device": device.type}
+    run(world, tmp_path / "whole", recipe, **options)
+    run_killed_after(7, world, tmp_path / "killed", recipe, **options)
+    run(world, tmp_path / "killed", recipe, resume=True, **options)
+    assert_equal(weights(tmp_path / "killed"), weights(tmp_path / "whole"), recipe)
+
+
+@pytest.fixture(scope="module")
+def priors(device, tmp_path_factory):
+    """The three priors, trained for two steps there."""
+    folder = tmp_path_factory.mktemp("priors")
+    for prior in PRIORS:
+        kind = task_class(prior)
+        config = load_config(kind.config_class, settings(prior, device.type, steps=2))
+        trainer = Trainer(kind(config, *open_split(kind, config, talkers())), str(folder / prior), Alone(folder / prior))
+        trainer.begin(None)
+        trainer.run()
+        trainer.close()
+        write_prior(folder / "found" / prior, trainer.task, trainer.average, {})
+    return folder / "found"
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_a_recipe_on_priors_adapts_aligns_and_speaks_there(world, device, priors, speech, tmp_path, recipe):
+    options = {"prior": str(priors), "size": SIZE, "recipe": recipe}
+    adapt(world.video, tmp_path / "ada", budget="12it", device=device.type, **options)
+    talk(tmp_path / "ada", speech, tmp_path / "said.mp4", device=device.type)
+    evaluate(tmp_path / "ada", world.video, tmp_path / "scores", device=device.type)
+
+
+def test_a_live_head_speaks_there(avatars, device, world):
+    avatar = load_avatar(avatars / "headstart", device.type)
+    sound = soundfile.read(world.video.parent / "sound.wav", dtype="float32")[0][: 640 * 12]
+    talker = Talker(avatar, low_delay=True)
+    frames = [*talker.feed(sound), *talker.finish()]
+    assert len(frames) == 12
+    assert frames[0].shape == (SIZE, SIZE, 3)
 
 
 def test_it_is_exported_from_there(avatars, device, tmp_path):
