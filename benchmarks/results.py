@@ -57,6 +57,8 @@ def row(
 def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "", *, command: str = "", echo: bool = True) -> Path:
     """Write ``results/NAME.json`` with device, commit and command, print it, and return its path.
 
+    Rows of :func:`stored` keep the device and commit of their own measurement under ``measured``.
+
     Args:
         command: what follows ``python -m benchmarks``, where that is more than the name.
         echo: whether to print.
@@ -78,9 +80,13 @@ def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "", *, command
 
 
 def stored(name: str) -> list[dict[str, Any]]:
-    """The rows of ``results/NAME.json``; none where it is absent."""
+    """The rows of ``results/NAME.json``, each with the device and commit that it was measured on; none where it is absent."""
     path = FOLDER / f"{name}.json"
-    return json.loads(path.read_text())["rows"] if path.is_file() else []
+    if not path.is_file():
+        return []
+    record = json.loads(path.read_text())
+    origin = {"device": record["device"], "commit": record["commit"]}
+    return [{**r, "measured": r.get("measured", origin)} for r in record["rows"]]
 
 
 def table() -> str:
@@ -95,5 +101,6 @@ def _lines(record: dict[str, Any]) -> str:
         ratio = "" if r["ratio"] is None else f"{r['ratio']:.2f}x"
         lines.append(
             f"  {r['case']:<52} {r['variant']:<34} {r['value']:>12.4g} {r['unit']:<12} {ratio:>8}  {r['against'] or NO_PEER}"
+            + (f"  [{r['measured']['commit']}; {r['measured']['device']}]" if "measured" in r else "")
         )
     return "\n".join(lines)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import pretrain, prior_gain, recipes, voices
+from benchmarks import pretrain, prior_gain, recipes, results, voices
 from benchmarks.results import peak_memory, row
 
 
@@ -140,3 +140,17 @@ def test_the_loop_is_measured_beside_the_bare_step(tmp_path, monkeypatch):
 def test_the_peak_memory_of_a_process_is_not_its_parents():
     held = np.ones(40_000_000, np.float32)  # 160 MB in this process
     assert pretrain.alone(peak_memory) < peak_memory() - held.nbytes / 2**20 / 2
+
+
+def test_a_row_that_is_kept_says_which_commit_it_was_measured_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    monkeypatch.setattr(results, "commit", lambda: "aaaa")
+    results.write("fit", [row("old case", "numba", 1.0, "s")], echo=False)
+    monkeypatch.setattr(results, "commit", lambda: "bbbb")
+    for _ in range(2):  # kept twice: the first measurement counts
+        results.write("fit", [*results.stored("fit")[:1], row("new case", "numba", 2.0, "s")], echo=False)
+    old, new = results.stored("fit")
+    assert (old["measured"]["commit"], new["measured"]["commit"]) == ("aaaa", "bbbb")
+    old_line, new_line = results.table().splitlines()[-2:]
+    assert "[aaaa; " in old_line
+    assert "aaaa" not in new_line
