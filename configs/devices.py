@@ -23,7 +23,7 @@ def pick_device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -34,6 +34,8 @@ def pick_device(name: str) -> torch.device:
         )
     if device.type != "cpu" and not _present(device):
         raise InputError(f"device '{name}': this machine has none that PyTorch can use; use auto or cpu")
+    if device.type != "cpu" and device.index is None:  # tensors there say "cuda:0", which is not equal to "cuda"
+        return torch.device(device.type, int(_module(device).current_device()))
     return device
 
 

@@ -27,6 +27,7 @@ from configs.seeds import derive
 from pretrain.beginnings import prepare
 from pretrain.config import check_same_run
 from pretrain.optimiser import rate, update_average, update_average_from_state
+from pretrain.tally import Tally
 from pretrain.task import Task
 from shards.read.reader import Reader
 
@@ -54,11 +55,11 @@ class Prefetcher:
     """Batches made ready by a thread, each with the reader state that follows it.
 
     The state handed out belongs to the batches consumed, not to those prepared, so a checkpoint never skips one.
-    ``depth`` 0 reads in the caller's thread.
+    ``depth`` 0 reads in the caller's thread; ``pin`` puts tensors into pinned memory.
     """
 
-    def __init__(self, reader: Any, depth: int) -> None:
-        self.reader, self.state = reader, reader.state_dict()
+    def __init__(self, reader: Any, depth: int, pin: bool = False) -> None:
+        self.reader, self.state, self.pin = reader, reader.state_dict(), pin
         self._stop = threading.Event()
         self._queue: queue.Queue = queue.Queue(max(1, depth))
         self._source = self._endless()
@@ -71,7 +72,7 @@ class Prefetcher:
             count = 0
             for batch in self.reader:
                 count += 1
-                yield batch, copy.deepcopy(self.reader.state_dict())
+                yield _pinned(batch) if self.pin else batch, copy.deepcopy(self.reader.state_dict())
             if not count:
                 raise InputError(
                     "the reader gave no batch; the dataset has fewer samples than one batch needs, lower batch_size"
@@ -128,6 +129,7 @@ class Trainer:
             lr=config.optimiser.lr,
             betas=(config.optimiser.beta1, config.optimiser.beta2),
             weight_decay=config.optimiser.weight_decay,
+            fused=True if self.engine.steps_behind else None,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: rate(s, config.steps, config.optimiser))
         self.average = copy.deepcopy(objective).requires_grad_(False).eval().to(self.engine.device)
@@ -145,6 +147,9 @@ class Trainer:
         )
         self.batches: Prefetcher | None = None
         self._wait, self._busy, self._session_samples = 0.0, 0.0, 0
+        self._tally = Tally(self.engine)
+        self._newest: dict[str, float] = {}
+        self._stopping = False
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -156,7 +161,8 @@ class Trainer:
         self.model = self.engine.prepare(self._fresh_objective, self._optimizer, self._scheduler)
         if checkpoint is not None:
             self._load(checkpoint)
-        self.batches = batches = Prefetcher(self.reader, self.config.prefetch)
+        pin = self.engine.steps_behind  # a copy from pinned memory is the only one that the host does not wait for
+        self.batches = batches = Prefetcher(self.reader, self.config.prefetch, pin)
         self._incoming = self.meter.data(iter(lambda: batches.next(), None))
 
     def save(self) -> str:
@@ -214,7 +220,11 @@ class Trainer:
     # -- training ------------------------------------------------------------------------------------------------
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step over ``accumulate`` micro-batches; raises :class:`NonFiniteLoss` before touching a weight."""
+        """One optimiser step over ``accumulate`` micro-batches; returns its metrics, the newest known on an accelerator.
+
+        Raises:
+            NonFiniteLoss: before a weight is touched; on an accelerator when the steps are next settled.
+        """
         parts: list[dict[str, torch.Tensor]] = []
         keys: list[str] = []
         for micro in range(self.config.engine.accumulate):
@@ -225,12 +235,17 @@ class Trainer:
             torch.manual_seed(derive(self.config.seed, "step", self.step, micro, self.engine.rank))
             with self.meter.computing():
                 loss, metrics = self.model({k: self._to_device(v) for k, v in batch.items()})
-            self._refuse(loss.detach(), keys, "loss")
+            if self.engine.steps_behind:
+                self._tally.refuse(loss)
+            else:
+                self._refuse(loss.detach(), keys, "loss")
             with self.meter.computing():
                 self.engine.backward(loss)
             parts.append({"loss": loss.detach(), **metrics})
             self._session_samples += len(keys) * self.engine.world_size
             self.samples += len(keys) * self.engine.world_size
+        if self.engine.steps_behind:
+            return self._stepped_behind(parts, keys)
         norm = self.engine.clip_and_step()
         if norm is not None and not math.isfinite(float(norm)):
             raise NonFiniteLoss(self.step, self.engine.rank, keys, float(norm), "gradient")
@@ -242,6 +257,35 @@ class Trainer:
         self._update_average()
         self.step += 1
         return means
+
+    def _stepped_behind(self, parts: list[dict[str, torch.Tensor]], keys: list[str]) -> dict[str, float]:
+        norm = self.engine.step_behind(self._tally.broken)
+        means = {name: torch.stack([part[name].float() for part in parts]).mean() for name in parts[0]}
+        self._tally.add(self.step, keys, means, norm, bool(self.context.should_stop()))
+        self._update_average()
+        self.step += 1
+        every = (self.config.log_every, self.config.checkpoint_every, self.config.validate_every)
+        if self.step == self.config.steps or any(self.step % often == 0 for often in every):
+            self.settle()
+        return self._newest
+
+    def settle(self) -> None:
+        """Learn what the steps since the last time gave. Collective.
+
+        Raises:
+            NonFiniteLoss: one of them broke; no weight was touched since.
+        """
+        found, stop, broken = self._tally.settle()
+        if broken is not None:
+            raise NonFiniteLoss(broken.step, self.engine.rank, broken.keys, broken.value, broken.what)
+        self.losses += [metrics["loss"] for metrics in found]
+        self._newest, self._stopping = (found[-1] if found else self._newest), self._stopping or stop
+
+    def _stops(self) -> bool:
+        """Whether any rank was asked to stop. Collective, except between settled steps of an accelerator."""
+        if self.engine.steps_behind:
+            return self._stopping
+        return self.engine.any(bool(self.context.should_stop()))
 
     def _to_device(self, value: Any) -> Any:
         return value.to(self.engine.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
@@ -271,12 +315,12 @@ class Trainer:
             metrics = self.train_step()
             self._busy += time.perf_counter() - started
             started = time.perf_counter()
-            shown.update(self.step, note=f"loss {metrics['loss']:.4g}")
+            shown.update(self.step, note=f"loss {metrics['loss']:.4g}" if metrics else None)
             if self.step % config.log_every == 0 or self.step == config.steps:
                 self._log(
                     {**metrics, "lr": float(self._scheduler.get_last_lr()[0]), **self.speed(), **self._rank_times()}
                 )
-            if self.engine.any(bool(self.context.should_stop())):
+            if self._stops():
                 if saved_at != self.step:
                     self._report(self.save(), metrics)
                 return False
@@ -334,6 +378,10 @@ class Trainer:
     def _log(self, metrics: dict[str, float]) -> None:
         if self.engine.is_main and self.tracker is not None:
             self.tracker.log(metrics, self.step)
+
+
+def _pinned(batch: dict) -> dict:
+    return {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 def _read_state(path: Path, where: str, prior: str) -> dict[str, Any]:

@@ -56,6 +56,8 @@ def load() -> torch.device:
         torch.utils.rename_privateuse1_backend(NAME)
         torch._register_device_module(NAME, _module())
         torch.utils.generate_methods_for_privateuse1_backend()
+        # CUDA's parameters stay the same objects when their module moves, so an optimiser made before still has them.
+        torch.__future__.set_swap_module_params_on_conversion(True)
     return torch.device(NAME, 0)
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cluster.engine.engine import Engine
 
 SCHEMA = 1
+# How this machine's optimiser computes, which is no part of where it stands.
+IMPLEMENTATION = ("fused", "foreach", "capturable")
 
 
 def weights(engine: Engine) -> dict[str, torch.Tensor]:
@@ -108,8 +110,9 @@ def _load_moments(engine: Engine, moments: dict[str, torch.Tensor]) -> None:
     state.clear()
     for name, value in moments.items():
         parameter, key = name.rsplit("/", 1)
-        # Adam counts its steps on the CPU whatever the device of the parameter.
-        value = value.to(parameters[parameter].device) if value.dim() else value
+        # Adam counts its steps on the CPU whatever the device of the parameter, a fused one on the device.
+        moves = value.dim() or engine._optimizer.defaults.get("fused")
+        value = value.to(parameters[parameter].device) if moves else value
         state[parameters[parameter]][key] = value.clone()
 
 
@@ -120,7 +123,7 @@ def _load_groups(engine: Engine, groups: list[dict[str, Any]], folder: Path) -> 
             f"{folder}: the optimiser had {len(groups)} parameter groups, this one has {len(mine)}; resume the same run"
         )
     for group, saved in zip(mine, groups):
-        group.update(_lists(saved, group))
+        group.update({k: v for k, v in _lists(saved, group).items() if k not in IMPLEMENTATION})
 
 
 def _plain(value: Any) -> Any:

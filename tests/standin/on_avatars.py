@@ -112,7 +112,9 @@ def priors(device, tmp_path_factory):
     for prior in PRIORS:
         kind = task_class(prior)
         config = load_config(kind.config_class, settings(prior, device.type, steps=2))
-        trainer = Trainer(kind(config, *open_split(kind, config, talkers())), str(folder / prior), Alone(folder / prior))
+        trainer = Trainer(
+            kind(config, *open_split(kind, config, talkers())), str(folder / prior), Alone(folder / prior)
+        )
         trainer.begin(None)
         trainer.run()
         trainer.close()

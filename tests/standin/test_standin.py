@@ -42,12 +42,16 @@ def outcomes(tmp_path_factory) -> dict[str, list[str]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "-p no:cacheprovider"}
     process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     if not report.exists():
-        pytest.fail(f"the child process died with {process.returncode}:\n{process.stdout[-3000:]}{process.stderr[-3000:]}")
+        pytest.fail(
+            f"the child process died with {process.returncode}:\n{process.stdout[-3000:]}{process.stderr[-3000:]}"
+        )
     found: dict[str, list[str]] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.attrib['classname'].rsplit('.', 1)[-1]}.{re.sub(r'[[].*', '', case.attrib['name'])}"
         wrong = found.setdefault(name, [])
-        wrong += [f"{case.attrib['name']}:\n{part.text}" for part in case if part.tag in ("failure", "error", "skipped")]
+        wrong += [
+            f"{case.attrib['name']}:\n{part.text}" for part in case if part.tag in ("failure", "error", "skipped")
+        ]
     return found
 
 
