@@ -18,6 +18,7 @@ from unittest import mock
 
 import numpy as np
 
+from benchmarks.adapt import generated
 from benchmarks.pretrain import dataset, trainer
 from benchmarks.results import row, write
 from benchmarks.standin import Counts, counting, load
@@ -45,7 +46,13 @@ def rows_of(case: str, counts: Counts, steps: int) -> list[dict[str, Any]]:
     ratio = None if before is None else launches / before
     return [
         row(case, f"launches ({common})", launches, "per step", f"{before or 'none known'}", ratio),
-        row(case, f"waits of the host{_named(counts.synchronisations)}", counts.synchronisations.total() / steps, "per step", "0"),
+        row(
+            case,
+            f"waits of the host{_named(counts.synchronisations)}",
+            counts.synchronisations.total() / steps,
+            "per step",
+            "0",
+        ),
         row(case, "copies to the device that wait", counts.to_device.total() / steps, "per step", "0"),
     ]
 
@@ -71,12 +78,11 @@ def training_rows(folder: str) -> list[dict[str, Any]]:
 def avatar_rows(folder: Path) -> list[dict[str, Any]]:
     """A step of fitting the default recipe, and a frame of its avatar: alone, and as one of a block."""
     from adapt.avatar.avatar import load_avatar
+    from adapt.clip import track_clip
     from adapt.fit.loop import Fit
     from adapt.job import adapt
-    from adapt.talk.talker import BLOCK
-    from shards.synthetic.generate import make_talker
+    from adapt.talk.talker import BATCH
 
-    performed = make_talker(0).perform(2.0, 0, SIZE)
     counts, real = Counts(), Fit._step
 
     def counted(fit: Fit, *arguments: Any) -> None:
@@ -85,9 +91,10 @@ def avatar_rows(folder: Path) -> list[dict[str, Any]]:
         steps.append(one)
 
     steps: list[Counts] = []
-    with mock.patch.object(Fit, "_step", counted), _tracked(performed, folder) as video:
-        adapt(video, folder / "avatar", prior="none", size=SIZE, budget="24it", device="standin")
-    shown = [one for one in steps[8:16]]
+    video = generated(folder, seconds=1.6, size=2 * SIZE)
+    with mock.patch.object(Fit, "_step", counted), track_clip(video, size=SIZE) as clip:
+        adapt(video, folder / "avatar", prior="none", budget="24it", device="standin", clip=clip)
+    shown = list(steps[8:16])
     for one in shown:
         counts.launches += one.launches
         counts.waits += one.waits
@@ -95,7 +102,7 @@ def avatar_rows(folder: Path) -> list[dict[str, Any]]:
         counts.to_device += one.to_device
     rows = rows_of("fit step, headstart recipe", counts, len(shown))
     avatar = load_avatar(folder / "avatar", "standin")
-    for frames, name in ((1, "alone"), (BLOCK, f"in blocks of {BLOCK}")):
+    for frames, name in ((1, "alone"), (BATCH, f"one of {BATCH}, as talk renders them")):
         drive = avatar.tracked_drive(list(np.arange(frames) + 3))
         avatar.render(drive)
         with counting() as counts:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import math
-import queue
 import resource
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from cluster.checkpoint import fetch_checkpoint, save_checkpoint
+from cluster.checkpoint import BackgroundWriter, checkpoint_url, fetch_checkpoint
 from cluster.engine.engine import Engine
 from cluster.engine.rank_times import Meter, describe
 from cluster.engine.rank_times import metrics as rank_metrics
@@ -26,6 +23,7 @@ from configs.devices import peak_memory
 from configs.seeds import derive
 from pretrain.beginnings import prepare
 from pretrain.config import check_same_run
+from pretrain.data.prefetch import Prefetcher
 from pretrain.optimiser import rate, update_average, update_average_from_state
 from pretrain.tally import Tally
 from pretrain.task import Task
@@ -49,62 +47,6 @@ class NonFiniteLoss(RuntimeError):
         super().__init__(
             f"step {step}, rank {rank}: the {what} is {value}; the weights were not touched; samples: {names}"
         )
-
-
-class Prefetcher:
-    """Batches made ready by a thread, each with the reader state that follows it.
-
-    The state handed out belongs to the batches consumed, not to those prepared, so a checkpoint never skips one.
-    ``depth`` 0 reads in the caller's thread; ``pin`` puts tensors into pinned memory.
-    """
-
-    def __init__(self, reader: Any, depth: int, pin: bool = False) -> None:
-        self.reader, self.state, self.pin = reader, reader.state_dict(), pin
-        self._stop = threading.Event()
-        self._queue: queue.Queue = queue.Queue(max(1, depth))
-        self._source = self._endless()
-        self._thread = threading.Thread(target=self._fill, daemon=True, name="prefetch") if depth else None
-        if self._thread:
-            self._thread.start()
-
-    def _endless(self) -> Iterator[tuple[dict, dict]]:
-        while True:
-            count = 0
-            for batch in self.reader:
-                count += 1
-                yield _pinned(batch) if self.pin else batch, copy.deepcopy(self.reader.state_dict())
-            if not count:
-                raise InputError(
-                    "the reader gave no batch; the dataset has fewer samples than one batch needs, lower batch_size"
-                )
-
-    def _fill(self) -> None:
-        try:
-            for item in self._source:
-                while not self._stop.is_set():
-                    try:
-                        self._queue.put(item, timeout=0.2)
-                        break
-                    except queue.Full:
-                        continue
-                if self._stop.is_set():
-                    return
-        except BaseException as error:
-            self._queue.put(error)
-
-    def next(self) -> dict:
-        """The next batch; errors of the thread are raised here."""
-        item = self._queue.get() if self._thread else next(self._source)
-        if isinstance(item, BaseException):
-            raise item
-        batch, self.state = item
-        return batch
-
-    def close(self) -> None:
-        """End the thread; batches prepared and not consumed are dropped."""
-        self._stop.set()
-        if self._thread:
-            self._thread.join(timeout=5)
 
 
 class Trainer:
@@ -148,6 +90,8 @@ class Trainer:
         self.batches: Prefetcher | None = None
         self._wait, self._busy, self._session_samples = 0.0, 0.0, 0
         self._tally = Tally(self.engine)
+        self._writer = BackgroundWriter()
+        self._unreported: tuple[str, dict[str, float]] | None = None
         self._newest: dict[str, float] = {}
         self._stopping = False
 
@@ -166,23 +110,31 @@ class Trainer:
         self._incoming = self.meter.data(iter(lambda: batches.next(), None))
 
     def save(self) -> str:
-        """Write the complete state; returns the checkpoint's URL. Collective: every rank calls it."""
-        url = save_checkpoint(
-            self.run_url, self.step, self._write_state, keep=self.config.keep, main=self.engine.is_main
-        )
+        """Write the complete state and wait for it; returns the checkpoint's URL. Collective: every rank calls it."""
+        url = self.start_saving()
+        self._writer.wait()
         self.engine.barrier()
         return url
 
-    def _write_state(self, folder: Path) -> None:
-        folder = Path(folder)
-        self.engine.save(folder / "engine")
+    def start_saving(self) -> str:
+        """Take the complete state now and write it in the background. Collective; errors come at the next one."""
+        self._writer.wait()
+        engine = self.engine.snapshot()
         if not self.engine.is_main:
-            return
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in self.average.state_dict().items()},
-            folder / "average.safetensors",
-        )
-        state = {
+            return checkpoint_url(self.run_url, self.step)
+        average = {name: value.detach().clone() for name, value in self.average.state_dict().items()}
+        texts = {"state.json": json.dumps(self._state(), indent=1), "losses.txt": self.loss_text()}
+
+        def write(folder: Path) -> None:
+            engine.write(folder / "engine")
+            save_file({k: v.cpu().contiguous() for k, v in average.items()}, folder / "average.safetensors")
+            for name, text in texts.items():
+                (folder / name).write_text(text)
+
+        return self._writer.start(self.run_url, self.step, write, self.config.keep)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "schema": STATE_SCHEMA,
             "prior": self.task.name,
             "step": self.step,
@@ -193,8 +145,6 @@ class Trainer:
             # Everything random is derived from (seed, purpose, step, rank): there is no generator state to keep.
             "random": "derived",
         }
-        (folder / "state.json").write_text(json.dumps(state, indent=1))
-        (folder / "losses.txt").write_text(self.loss_text())
 
     def _load(self, checkpoint: str) -> None:
         with tempfile.TemporaryDirectory(prefix="headstart-resume-") as scratch:
@@ -322,17 +272,30 @@ class Trainer:
                 )
             if self._stops():
                 if saved_at != self.step:
+                    self._report_last()
                     self._report(self.save(), metrics)
+                self._report_last()
                 return False
             if self.step % config.validate_every == 0 and self.step < config.steps:
                 self.validate()
             if self.step % config.checkpoint_every == 0 or self.step == config.steps:
                 saved_at = self.step
-                self._report(self.save(), metrics)
+                self._report_last()
+                self._unreported = (self.start_saving(), {"step": self.step, **metrics})
             started = time.perf_counter()
+        self._report_last()
         if saved_at != self.step or not self.losses:
             self._report(self.save(), {})
         return True
+
+    def _report_last(self) -> None:
+        """Tell the launcher of the checkpoint that was written meanwhile, once it is published. Collective."""
+        if self._unreported is not None:
+            self._writer.wait()
+            self.engine.barrier()
+            url, metrics = self._unreported
+            self._unreported = None
+            self.context.report(url, metrics)
 
     def validate(self) -> dict[str, float]:
         """Figures and pictures of the averaged weights on the held-out people; rank 0 computes, all wait."""
@@ -368,9 +331,10 @@ class Trainer:
         return rank_metrics(table)
 
     def close(self) -> None:
-        """Stop the reading thread."""
+        """Stop the reading thread; what is being written is written to its end."""
         if self.batches is not None:
             self.batches.close()
+        self._writer.wait()
 
     def _report(self, checkpoint: str, metrics: dict[str, float]) -> None:
         self.context.report(checkpoint, {"step": self.step, **metrics})
@@ -378,10 +342,6 @@ class Trainer:
     def _log(self, metrics: dict[str, float]) -> None:
         if self.engine.is_main and self.tracker is not None:
             self.tracker.log(metrics, self.step)
-
-
-def _pinned(batch: dict) -> dict:
-    return {k: v.pin_memory() if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 def _read_state(path: Path, where: str, prior: str) -> dict[str, Any]:

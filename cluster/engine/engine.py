@@ -191,7 +191,7 @@ class Engine:
     def full_state_dict(self) -> dict[str, torch.Tensor] | None:
         """The whole model as float32 CPU tensors on the main rank, None on the others. Collective."""
         whole = state.weights(self)
-        return whole if self.is_main else None
+        return {name: value.cpu() for name, value in whole.items()} if self.is_main else None
 
     def export(self, path: str | Path) -> None:
         """Write the whole model as one safetensors file that loads alone on one device. Collective."""
@@ -202,7 +202,13 @@ class Engine:
 
         Files: ``weights.safetensors``, ``optimizer.safetensors``, ``random.safetensors``, ``engine.json``.
         """
-        state.save(self, Path(folder))
+        taken = self.snapshot()
+        if self.is_main:
+            taken.write(Path(folder))
+
+    def snapshot(self) -> state.Snapshot:
+        """What :meth:`save` would write now, to be written later by a thread of the main rank. Collective."""
+        return state.snapshot(self)
 
     def load(self, folder: str | Path) -> None:
         """Take up what :meth:`save` wrote, in any mode and with any number of workers. Call after :meth:`prepare`.

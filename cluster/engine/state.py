@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,18 +30,32 @@ def weights(engine: Engine) -> dict[str, torch.Tensor]:
         return zero.weights(engine._model, engine.unwrapped, keep=engine.is_main)
     if not engine.is_main:
         return {}
-    return {name: value.detach().cpu().clone() for name, value in engine.unwrapped.state_dict().items()}
+    return {name: value.detach().clone() for name, value in engine.unwrapped.state_dict().items()}
 
 
-def save(engine: Engine, folder: Path) -> None:
-    """See :meth:`cluster.engine.engine.Engine.save`."""
+@dataclass(frozen=True)
+class Snapshot:
+    """An engine's state at one moment, as copies: training may go on while it is written.
+
+    Copies of tensors on an accelerator stay there, so taking them makes nobody wait; :meth:`write` brings them over.
+    """
+
+    tensors: dict[str, dict[str, torch.Tensor]]
+    saved: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """The files of :meth:`cluster.engine.engine.Engine.save`; not collective."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, tensors in self.tensors.items():
+            write_tensors(folder / f"{name}.safetensors", tensors)
+        (folder / "engine.json").write_text(json.dumps(self.saved, indent=1))
+
+
+def snapshot(engine: Engine) -> Snapshot:
+    """The state to be saved; empty off the main rank. Collective."""
     whole, moments, generators = weights(engine), _moments(engine), _random_state(engine)
     if not engine.is_main:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / "weights.safetensors", whole)
-    write_tensors(folder / "optimizer.safetensors", moments)
-    write_tensors(folder / "random.safetensors", generators)
+        return Snapshot({}, {})
     saved = {
         "schema": SCHEMA,
         "mode": engine.mode,
@@ -51,7 +66,7 @@ def save(engine: Engine, folder: Path) -> None:
         ],
         "scheduler": _plain(engine._scheduler.state_dict()) if engine._scheduler is not None else None,
     }
-    (folder / "engine.json").write_text(json.dumps(saved, indent=1))
+    return Snapshot({"weights": whole, "optimizer": moments, "random": generators}, saved)
 
 
 def load(engine: Engine, folder: Path) -> None:
@@ -84,7 +99,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor] | None) -> None:
 
     if tensors is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path)
 
 
 # ---------------------------------------------------------------------------------------------- optimiser
@@ -97,7 +112,7 @@ def _moments(engine: Engine) -> dict[str, torch.Tensor]:
         return {}
     state = engine._optimizer.state
     return {
-        f"{name}/{key}": value.detach().cpu().clone()
+        f"{name}/{key}": value.detach().clone()
         for name, parameter in engine.unwrapped.named_parameters()
         for key, value in state.get(parameter, {}).items()
         if torch.is_tensor(value)

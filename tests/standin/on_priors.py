@@ -41,7 +41,10 @@ def test_training_lives_on_the_device_and_its_losses_are_near_those_of_the_cpu(d
     here = trained(prior, tmp_path / "there", device.type)
     assert {p.device for p in here.engine.unwrapped.parameters()} == {device}
     assert {p.device for p in here.average.parameters()} == {device}
-    moved = [float((a - b).detach().abs().max()) for a, b in zip(here.engine.unwrapped.parameters(), here.average.parameters())]
+    moved = [
+        float((a - b).detach().abs().max())
+        for a, b in zip(here.engine.unwrapped.parameters(), here.average.parameters())
+    ]
     assert max(moved) > 0, "the optimiser has other parameters than the model"
     cpu = trained(prior, tmp_path / "here", "cpu")
     assert here.losses[0] == pytest.approx(cpu.losses[0], rel=0.5)  # other random numbers
