@@ -298,8 +298,10 @@ def training(device: str) -> Rows:
         data = dataset(folder, people=4, seconds=4.0 if _small(device) else 12.0)
         for prior in PRIORS:
             for size in sizes:
+                little = ["size=64", "model.resolution=32", "model.channels=8"] if prior == "expression-visual" else []
+                options = [*changes, *(little if _small(device) else [])]
                 try:
-                    built = trainer(prior, size, data, f"{folder}/{prior}-{size}", *changes)
+                    built = trainer(prior, size, data, f"{folder}/{prior}-{size}", *options)
                 except InputError as error:  # features of an encoder that is not here
                     rows.append(row(f"{prior} {size}", f"not measured: {error}", float("nan"), ""))
                     continue

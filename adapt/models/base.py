@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from configs.devices import is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.person.backdrop import Backdrop
 from heads.person.inputs import HeadInputs, pose_vectors
@@ -85,7 +86,10 @@ class HeadModel(nn.Module):
     def behind(self, inputs: HeadInputs, shrink: int = 1, window: Window | None = None) -> Tensor:
         """Body and background ``[B, H, W, 3]``, at one ``shrink``-th of the size, or a window of them."""
         size = self.size // shrink
-        return torch.stack([self.backdrop(pose, size, size, window) for pose in pose_vectors(inputs.vectors)])
+        poses = pose_vectors(inputs.vectors)
+        if is_accelerator(poses.device):
+            return self.backdrop(poses, size, size, window)
+        return torch.stack([self.backdrop(pose, size, size, window) for pose in poses])
 
     def forward(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> Rendered:
         """The head over its body.

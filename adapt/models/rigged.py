@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adapt.models.base import HeadModel, Window
+from configs.devices import is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.losses import offset_penalty, scale_penalty
 from heads.motion.fields import CrossModalMotion, Motion
@@ -134,6 +135,9 @@ class RiggedHead(HeadModel):
         """Premultiplied colour and alpha; see :class:`HeadModel`."""
         projected, delta = self._projected(inputs), self.delta(inputs)
         size = (self.size // shrink, self.size // shrink)
+        refined = self.refiner is not None and inputs.index is not None
+        if is_accelerator(inputs.vectors.device) and window is None and not refined:
+            return self.talking.together(projected, size, delta)  # there launches count, not pixels
         parts = []
         for i in range(len(inputs)):
             motion = None if delta is None else Motion(delta.means[i : i + 1])

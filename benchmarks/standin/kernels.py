@@ -241,8 +241,8 @@ def played() -> Iterator[None]:
         stack.enter_context(mock.patch.dict(sys.modules, {"gsplat": gsplat, "tinycudann": tinycudann}))
         for name, play in _PLAYED.items():
             stack.enter_context(mock.patch.object(gsplat, name, _checked("gsplat", name, play), create=True))
-        stack.enter_context(mock.patch.object(encoding, "tinycudann_available", lambda: True))
-        stack.enter_context(mock.patch.object(registry, "_imported", lambda: found))
+        stack.enter_context(mock.patch.object(encoding, "tinycudann_available", return_value=True))
+        stack.enter_context(mock.patch.object(registry, "_imported", return_value=found))
         _forget()
         try:
             yield
