@@ -11,10 +11,12 @@ import soundfile
 from adapt.avatar.avatar import load_avatar
 from adapt.evaluate.evaluate import evaluate
 from adapt.export import export
+from adapt.fit.loop import Fit
 from adapt.job import adapt
 from adapt.recipes import recipe_names
 from adapt.talk.talk import talk
 from adapt.talk.talker import Talker
+from benchmarks.standin import counting
 from configs import load_config
 from headstart.cli.app import main
 from pretrain.folder import task_class, write_prior
@@ -137,6 +139,28 @@ def test_a_live_head_speaks_there(avatars, device, world):
     frames = [*talker.feed(sound), *talker.finish()]
     assert len(frames) == 12
     assert frames[0].shape == (SIZE, SIZE, 3)
+
+
+def test_a_frame_and_a_step_of_fitting_wait_for_nothing_but_the_picture(avatars, device, world, tmp_path, monkeypatch):
+    avatar = load_avatar(avatars / "headstart", device.type)
+    drive = avatar.tracked_drive([3, 4, 5, 6])
+    avatar.render(drive)
+    with counting() as counts:
+        avatar.render(drive)
+    assert counts.to_host.total() == 1
+    assert not [name for name in counts.waits if not name.startswith("gsplat::")]
+    assert counts.launches.total() / 4 < 257 / 2, "half of what a frame took before blocks were rendered in one pass"
+    steps, real = [], Fit._step
+
+    def counted(fit, *arguments):
+        with counting() as step:
+            real(fit, *arguments)
+        steps.append(step)
+
+    monkeypatch.setattr(Fit, "_step", counted)
+    adapt(world.video, tmp_path / "ada", budget="6it", device=device.type, **QUICK)
+    waits = [name for step in steps[2:] for name in step.synchronisations if not name.startswith("gsplat::")]
+    assert not waits
 
 
 def test_it_is_exported_from_there(avatars, device, tmp_path):
