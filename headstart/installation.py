@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from cluster.registry import mlflow_client, spool
 from cluster.storage import storage
@@ -38,7 +37,7 @@ class Check:
     fix: str = ""
 
 
-def doctor() -> dict[str, Any]:
+def doctor() -> dict[str, object]:
     """``{"ok", "checks": [{"name", "ok", "detail", "fix"}]}``; ``ok`` is whether every check is."""
     checks = [asdict(_safely(check)) for check in CHECKS]
     return {"ok": all(check["ok"] for check in checks), "checks": checks}
@@ -178,6 +177,16 @@ def check_speech() -> Check:
     )
 
 
+def check_live() -> Check:
+    """The web server of the live page."""
+    speech = (
+        "typed text is spoken by espeak-ng" if shutil.which("espeak-ng") else "no espeak-ng: text needs --tts COMMAND"
+    )
+    return _optional(
+        "live page", "aiohttp", "headstart[live]", f"headstart live; {speech}", "headstart live does not run"
+    )
+
+
 def check_rendering() -> Check:
     """Which backend will render."""
     found = rendering_check()
@@ -291,6 +300,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     check_tinycudann,
     check_mediapipe,
     check_speech,
+    check_live,
     check_ray,
     check_accelerate,
     check_deepspeed,

@@ -18,7 +18,7 @@ from cluster.checkpoint import BackgroundWriter, checkpoint_url, fetch_checkpoin
 from cluster.engine.engine import Engine
 from cluster.engine.rank_times import Meter, describe
 from cluster.engine.rank_times import metrics as rank_metrics
-from configs import InputError, progress, to_dict
+from configs import InputError, progress, runtime, to_dict
 from configs.devices import peak_memory
 from configs.seeds import derive
 from pretrain.beginnings import prepare
@@ -58,6 +58,7 @@ class Trainer:
     """
 
     def __init__(self, task: Task, run_url: str, context: Any, tracker: Any = None) -> None:
+        runtime.keep_memory()
         self.meter = Meter()
         self.task, self.config, self.run_url, self.context, self.tracker = task, task.config, run_url, context, tracker
         config = self.config
@@ -71,7 +72,7 @@ class Trainer:
             lr=config.optimiser.lr,
             betas=(config.optimiser.beta1, config.optimiser.beta2),
             weight_decay=config.optimiser.weight_decay,
-            fused=True if self.engine.steps_behind else None,
+            fused=True,  # one pass over weights and moments, on a CPU too
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: rate(s, config.steps, config.optimiser))
         self.average = copy.deepcopy(objective).requires_grad_(False).eval().to(self.engine.device)

@@ -20,7 +20,7 @@ from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from adapt.models.base import HeadModel, over_original
 from adapt.models.inpainting import Inpainting
-from adapt.priors import open_rig, reopen_prior
+from adapt.priors import open_rig, record_of, reopen_prior
 from adapt.recipes.registry import recipe
 from cluster.storage.errors import is_remote
 from cluster.storage.staging import Stage
@@ -29,6 +29,7 @@ from configs.devices import pick_device
 from heads.gaussians.cloud import Gaussians
 from heads.person.inputs import HeadInputs, head_inputs
 from heads.rig import Rig
+from pretrain.roles import MOTION, MotionPrior
 
 BACKGROUNDS = ("original", "plain", "rgba", "model")
 PLAIN = (0.55, 0.6, 0.65)
@@ -102,7 +103,10 @@ class Avatar:
         Returns:
             ``[B, H, W, 3]`` (4 for ``rgba``) float32 in [0, 1].
         """
-        rendered = self.model(inputs.to(self.device))
+        inputs = inputs.to(self.device)
+        if background == "model":
+            return self.model.pictures(inputs).cpu().numpy()
+        rendered = self.model(inputs)
         if background == "original":
             if original is None or head is None:
                 raise ValueError("background 'original' needs the original frames and their head regions")
@@ -114,10 +118,8 @@ class Avatar:
                 image = over_original(rendered, frame, region)
         elif background == "plain":
             image = rendered.color + (1 - rendered.alpha) * torch.tensor(PLAIN, device=self.device)
-        elif background == "rgba":
-            image = torch.cat([rendered.color / rendered.alpha.clamp(min=1e-3), rendered.alpha], -1)
         else:
-            image = rendered.image
+            image = torch.cat([rendered.color / rendered.alpha.clamp(min=1e-3), rendered.alpha], -1)
         return image.clamp(0, 1).cpu().numpy()
 
 
@@ -132,7 +134,7 @@ def load_avatar(
     Args:
         path: the folder, or the ``s3://`` URL of a published one, which is copied for as long as the avatar is in use.
         device: ``auto``, ``cpu``, ``cuda``, or another that torch knows.
-        prior: where its audio-expression prior is now, if not where it was when the avatar was made.
+        prior: where its prior of motion is now, if not where it was when the avatar was made.
         speaks: False where its own voice is not wanted: its prior need not be there, and loudness drives it.
 
     Raises:
@@ -188,10 +190,12 @@ def restore_model(
 def _restore_driver(
     document: dict[str, Any], tensors: dict[str, Tensor], rig: Rig, path: Path, prior: str | Path | None
 ) -> Driver:
-    record = (document.get("priors") or {}).get("audio-expression")
+    record = record_of(document.get("priors"), MOTION)
     if record is not None and document.get("driver") == "prior":
         record = {**record, "uri": str(prior)} if prior is not None else record
-        opened = reopen_prior(record, rig, inside=None if prior is not None else path / "priors" / "audio-expression")
+        opened = reopen_prior(record, rig, inside=None if prior is not None else path / "priors" / record["name"])
+        if not isinstance(opened, MotionPrior):
+            raise InputError(f"avatar '{path}': its {record['name']} prior turns no sound into motion; adapt again")
         return PriorDriver.from_tensors(opened, _with_prefix(tensors, "voice."), record)
     ridge = _with_prefix(tensors, "ridge.")
     if ridge:
@@ -205,6 +209,6 @@ def loudness_driver(rig: Rig, expression: np.ndarray) -> LoudnessDriver:
     return LoudnessDriver(np.median(expression, 0), jaw)
 
 
-def config_dict(config: Any) -> dict[str, Any]:
+def config_dict(config: object) -> dict[str, object]:
     """A recipe's configuration as JSON will keep it."""
     return json.loads(json.dumps(to_dict(config)))

@@ -56,7 +56,7 @@ class _Evidence:
     avatar: str | None = None
 
 
-def detect(files: Iterable[str | Path], *, key: str | None = None) -> dict[str, Any]:
+def detect(files: Iterable[str | Path], *, key: str | None = None) -> dict[str, object]:
     """Read the marks of videos, pictures, sounds, exported heads and folders of them; URLs are fetched.
 
     Args:
@@ -127,7 +127,7 @@ def _media_in(path: Path) -> list[Path]:
     return sorted([*folders, *files])
 
 
-def _row(path: Path, key: str | None) -> dict[str, Any]:
+def _row(path: Path, key: str | None) -> dict[str, object]:
     """Verdict and marks of one file or folder of frames."""
     evidence = [_signature(path)]
     with open_media(path, MOST_FRAMES, working_size) as media:
@@ -177,7 +177,7 @@ def _of_manifest(manifest: Manifest) -> _Evidence:
     return _Evidence(mark, TRUSTED if state == "trusted" else SIGNED, str(avatar) if avatar else None)
 
 
-def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, Any]]:
+def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, object]]:
     """The evidence of the container's statement, and the statement itself."""
     try:
         said = read_record(tags)
@@ -199,7 +199,7 @@ def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, Any]]:
     return _Evidence(Mark(kind="statement", state="absent", detail="no statement in the container")), {}
 
 
-def _watermark(finding: Finding, said: dict[str, Any], key: bytes) -> _Evidence:
+def _watermark(finding: Finding, said: dict[str, object], key: bytes) -> _Evidence:
     if finding.found:
         return _found(finding, said)
     other = said.get("watermark_key")
@@ -213,7 +213,7 @@ def _watermark(finding: Finding, said: dict[str, Any], key: bytes) -> _Evidence:
     return _Evidence(Mark(kind="watermark", state="absent", detail=detail))
 
 
-def _found(finding: Finding, said: dict[str, Any]) -> _Evidence:
+def _found(finding: Finding, said: dict[str, object]) -> _Evidence:
     avatar = payload_name(finding.payload) if finding.payload not in (None, NO_AVATAR) else None
     who = (
         f"avatar {avatar}" if avatar else "no avatar" if finding.payload == NO_AVATAR else "the avatar is not readable"
@@ -226,7 +226,7 @@ def _found(finding: Finding, said: dict[str, Any]) -> _Evidence:
     return _Evidence(Mark(kind="watermark", state="found", detail=detail), finding.confidence, avatar)
 
 
-def as_json(report: dict[str, Any]) -> str:
+def as_json(report: dict[str, object]) -> str:
     """The report on one line."""
     return json.dumps(report, sort_keys=True)
 

@@ -138,7 +138,8 @@ def _add(frame: np.ndarray, pattern: np.ndarray, strength: np.ndarray, out: np.n
     height, width, depth = frame.shape
     rows, columns = strength.shape
     line = np.empty(columns + 2, np.float32)
-    change = np.empty(width, np.int32)
+    gains = np.empty((columns + 1) * BLOCK, np.float32)
+    change, changes = np.empty(width, np.int32), np.zeros(width * depth, np.int32)
     for y in range(height):
         place = min(max((y + 0.5) / BLOCK - 0.5, 0.0), rows - 1.0)
         upper = int(place)
@@ -149,15 +150,16 @@ def _add(frame: np.ndarray, pattern: np.ndarray, strength: np.ndarray, out: np.n
         line[0], line[columns + 1] = line[1], line[columns]
         # Between the centres of two blocks, at 8 i - 4 and 8 i + 4, the strength goes straight.
         for column in range(columns + 1):
-            start = column * BLOCK - BLOCK // 2
             slope = (line[column + 1] - line[column]) / np.float32(BLOCK)
-            for x in range(max(start, 0), min(start + BLOCK, width)):
-                gain = line[column] + slope * (np.float32(x - start) + np.float32(0.5))
-                # Adding 1024.5 before cutting off rounds negative changes too.
-                change[x] = np.int32(gain * pattern[y, x] + np.float32(1024.5)) - np.int32(1024)
+            for k in range(BLOCK):
+                gains[column * BLOCK + k] = line[column] + slope * (np.float32(k) + np.float32(0.5))
+        for x in range(width):
+            # Adding 1024.5 before cutting off rounds negative changes too.
+            change[x] = np.int32(gains[x + BLOCK // 2] * pattern[y, x] + np.float32(1024.5)) - np.int32(1024)
+        # One run over the row's numbers is a loop of vectors; one over pixels and their channels is not.
         for x in range(width):
             for channel in range(3):
-                out[y, x, channel] = min(max(np.int32(frame[y, x, channel]) + change[x], 0), 255)
-        if depth == 4:
-            for x in range(width):
-                out[y, x, 3] = frame[y, x, 3]
+                changes[x * depth + channel] = change[x]
+        row, marked = frame[y].reshape(width * depth), out[y].reshape(width * depth)
+        for i in range(width * depth):
+            marked[i] = np.uint8(min(max(np.int32(row[i]) + changes[i], np.int32(0)), np.int32(255)))

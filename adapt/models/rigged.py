@@ -18,6 +18,7 @@ from heads.gaussians.cloud import Gaussians
 from heads.losses import offset_penalty, scale_penalty
 from heads.motion.fields import CrossModalMotion, Motion
 from heads.person.backdrop import Backdrop
+from heads.person.inference import Frozen, HeadInference, stacked
 from heads.person.inputs import HeadInputs
 from heads.person.talking_head import HeadConfig, TalkingHead, moved
 from heads.rig import Rig
@@ -47,6 +48,7 @@ class RiggedHead(HeadModel):
 
     start: Tensor | None
     rest_means: Tensor
+    _frozen_head: Frozen[HeadInference] | None = None
 
     def __init__(
         self,
@@ -133,6 +135,11 @@ class RiggedHead(HeadModel):
 
     def head(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
         """Premultiplied colour and alpha; see :class:`HeadModel`."""
+        fast = self._inference(inputs) if window is None and shrink == 1 else None
+        if fast is not None:
+            intrinsics = self.intrinsics.numpy()
+            frames = [fast(inputs, i, intrinsics) for i in range(len(inputs))]
+            return stacked([color for color, _ in frames]), stacked([alpha for _, alpha in frames])
         projected, delta = self._projected(inputs), self.delta(inputs)
         size = (self.size // shrink, self.size // shrink)
         refined = self.refiner is not None and inputs.index is not None
@@ -144,6 +151,15 @@ class RiggedHead(HeadModel):
             refinement = self.refinement(inputs, i)
             parts.append(self.talking.render(projected, i, size, None, window, refinement, motion))
         return torch.stack([part.head for part in parts]), torch.stack([part.alpha for part in parts])
+
+    def _inference(self, inputs: HeadInputs) -> HeadInference | None:
+        """The head as kernels, where nothing of it is trained now and the rig alone moves it."""
+        refined = self.refiner is not None and inputs.index is not None
+        if refined or len(self.motion) or not HeadInference.fits(self.size, self.size):
+            return None
+        if self._frozen_head is None:
+            self._frozen_head = Frozen(self.talking, lambda: HeadInference(self.talking))
+        return self._frozen_head.made()
 
     def refinement(self, inputs: HeadInputs, i: int) -> Tensor | None:
         """The correction of one training frame's track; ``None`` for any other frame."""

@@ -200,4 +200,5 @@ class _Bind(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *ctx.binding.backward(*ctx.saved_tensors, *upstream), None, None, None)
+        grads = ctx.binding.backward(*ctx.saved_tensors, *upstream, want_vertices=ctx.needs_input_grad[1])
+        return (None, *grads, None, None, None)

@@ -91,8 +91,8 @@ class Backdrop(nn.Module):
         height, width = height or self.size[0], width or self.size[1]
         top, left, rows, columns = window or (0, 0, height, width)
         part = (..., slice(top, top + rows), slice(left, left + columns))
-        body = _resized(torch.cat([self.body, torch.sigmoid(self.body_alpha)], dim=1), height, width)
-        background = _resized(self.background, height, width)[part]
+        body = resized(torch.cat([self.body, torch.sigmoid(self.body_alpha)], dim=1), height, width)
+        background = resized(self.background, height, width)[part]
         flow = F.interpolate(self.displacement(pose), (height, width), mode="bilinear", align_corners=True)
         grid = (_identity_grid(height, width, flow.device, flow.dtype) + 2 * flow)[part].permute(0, 2, 3, 1)
         body = F.grid_sample(body.expand(len(grid), -1, -1, -1), grid, padding_mode="border", align_corners=False)
@@ -122,7 +122,7 @@ class Backdrop(nn.Module):
         device = self.background.device
         pictures = torch.stack([_picture(frames[i], height, width) for i in indices]).to(device)
         alphas = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices]).to(device)
-        heads = _resized(head_masks[:, None].float(), height, width).to(device)
+        heads = resized(head_masks[:, None].float(), height, width).to(device)
         poses = None if poses is None else poses.to(device)
         body = alphas * (1 - heads)
         if poses is not None and len(indices) > 1:
@@ -139,7 +139,7 @@ class Backdrop(nn.Module):
     def _follow(self, pictures: Tensor, body: Tensor, poses: Tensor) -> None:
         """Set the displacement field to what the pose says of the body's place in these frames."""
         height, width = (max(8, round(side * min(1.0, REGISTERED / max(self.size)))) for side in self.size)
-        brightness, region = (_resized(x, height, width)[:, 0] for x in (pictures.mean(1, keepdim=True), body))
+        brightness, region = (resized(x, height, width)[:, 0] for x in (pictures.mean(1, keepdim=True), body))
         x = self._normalised(poses)
         motion = register(brightness, region, first=int(x.square().sum(1).argmin()))
         weights = predicted_by(x, motion, RIDGE + 1 / len(x))
@@ -173,10 +173,10 @@ def _completed(mean: Tensor, known: Tensor, fill: Tensor) -> Tensor:
 
 
 def _picture(array: np.ndarray | Tensor, height: int, width: int) -> Tensor:
-    return _resized(torch.as_tensor(np.asarray(array)).permute(2, 0, 1)[None].float() / 255, height, width)[0]
+    return resized(torch.as_tensor(np.asarray(array)).permute(2, 0, 1)[None].float() / 255, height, width)[0]
 
 
-def _resized(image: Tensor, height: int, width: int) -> Tensor:
+def resized(image: Tensor, height: int, width: int) -> Tensor:
     if image.shape[-2:] == (height, width):
         return image
     return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True)

@@ -41,7 +41,7 @@ def add(commands: Subparsers) -> None:
     adapt.add_argument("--overwrite", action="store_true", help="replace what stands at --out")
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Adapt; with ``--view`` a page beside it, until interrupted."""
     with _viewer(a.out, a.device) if a.view else contextlib.nullcontext() as viewer:
         result = _adapted(a)
@@ -81,7 +81,7 @@ def _give_way() -> None:
     os.nice(10)
 
 
-def _adapted(a: argparse.Namespace) -> dict[str, Any]:
+def _adapted(a: argparse.Namespace) -> dict[str, object]:
     return call(
         "adapt.job:adapt",
         a.video,

@@ -46,7 +46,7 @@ class DiffusionConfig:
     )
     smooth: float = 1.5  # frames over which the noise is smooth: faces do not tremble, so neither does the noise
     temperature: float = (
-        0.5  # scale of the starting noise: 0 gives the calmest motion, 1 the model's own spread; see docs/priors.md
+        1.0  # scale of the starting noise: at 1 lips are as fast as real ones, at 0 the motion is calmest
     )
     condition_drop: float = 0.1  # share of training windows that hear nothing
     style_drop: float = 0.3  # share that speak in the mean style, with the mean resting face

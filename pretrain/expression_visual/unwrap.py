@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heads.geometry.camera import project
-from heads.rig import facemesh
+from heads.gaussians.uv import UVGaussians
+from heads.geometry.camera import NEAREST, project
+from heads.raster import threads
+from heads.raster.arrays import flat
+from heads.raster.kernels import unwrapping
+from heads.rig import Rig, facemesh
 
 TOLERANCE = 0.16  # rig units: nearer than this in front counts as the same surface
 INNER_TOLERANCE = 0.1  # the same behind lips and lids, where only what lies inside can hide it
+CELLS = 48  # cells along a side of the depth buffer
 MARGIN = 1.0  # px above and below that must lie in the opening too: nearer, pixels are mixed with lips and lids
 # Eyeballs, teeth and the inside of the mouth are seen through an opening: the loop of landmarks round it.
 OPENINGS = {
@@ -31,9 +38,9 @@ class TexelSurface:
         rig: see ``heads.rig``; binding: a ``heads.UVGaussians`` of it, which says which texel lies on which triangle.
     """
 
-    def __init__(self, rig: Any, binding: Any) -> None:
+    def __init__(self, rig: Rig, binding: UVGaussians) -> None:
         self.rig = rig
-        self.corners = rig.faces[binding.triangles]  # (N, 3)
+        self.corners = rig.faces[binding.triangles]  # ``[N, 3]``
         self.barycentric = binding.barycentric.float()
         self.regions, self.binding = binding.regions, binding
         loops: dict[tuple[int, ...], list[int]] = {}
@@ -45,6 +52,21 @@ class TexelSurface:
         ]
         self.inner = torch.cat([texels for _, texels in self.openings])
         self.outer = torch.where(~torch.isin(torch.arange(len(self.regions)), self.inner))[0]
+        self.tables = self._tables()
+
+    def _tables(self) -> dict[str, np.ndarray]:
+        """Flat arrays for :func:`heads.raster.kernels.unwrapping.see`."""
+        part = np.full(len(self.regions), -1, np.int8)
+        for number, (_, texels) in enumerate(self.openings):
+            part[texels.numpy()] = number
+        return {
+            "corners": self.corners.int().numpy().ravel(),
+            "weights": self.barycentric.numpy().ravel(),
+            "part": part,
+            "loops": np.concatenate([loop.numpy() for loop, _ in self.openings]).astype(np.int64),
+            "starts": np.cumsum([0, *(len(loop) for loop, _ in self.openings)], dtype=np.int64),
+            "cells": (self.binding.texels[:, 0] * self.binding.resolution + self.binding.texels[:, 1]).int().numpy(),
+        }
 
     def to(self, device: torch.device) -> TexelSurface:
         """Move the tables; returns itself."""
@@ -54,14 +76,14 @@ class TexelSurface:
         return self
 
     def points(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
-        """Vertices (B, V, 3) to texel centres and unit normals (B, N, 3), head space; normals point outwards."""
+        """``vertices [B, V, 3]`` to texel centres and unit normals ``[B, N, 3]``, head space; normals point outwards."""
         corners = vertices[:, self.corners]
         centres = (corners * self.barycentric[None, :, :, None]).sum(2)
         normals = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
         return centres, F.normalize(normals, dim=-1, eps=1e-8)
 
     def without_specks(self, seen: Tensor) -> Tensor:
-        """Weights (B, N) without specks of seen texels among hidden ones: a morphological opening of the map."""
+        """Weights ``[B, N]`` of ``seen [B, N]`` without specks among hidden texels: a morphological opening of the map."""
         # Beyond a chart's edge everything counts as seen, so that charts do not shrink.
         image = self.binding.scatter(seen[..., None], fill=1.0)
         eroded = -F.max_pool2d(-image, 3, stride=1, padding=1)
@@ -70,7 +92,7 @@ class TexelSurface:
 
 
 def mirror_index(points: Tensor) -> Tensor:
-    """For texel centres (N, 3) of a symmetric head: the texel nearest to each one's mirror image, (N,)."""
+    """Of ``points [N, 3]`` of a symmetric head: the texel ``[N]`` nearest to each one's mirror image."""
     from scipy.spatial import cKDTree
 
     mirrored = points.numpy() * [-1.0, 1.0, 1.0]
@@ -78,13 +100,13 @@ def mirror_index(points: Tensor) -> Tensor:
 
 
 def facing(points: Tensor, normals: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
-    """Cosine (B, N) between normals and the direction to the camera: 1 faces it, below 0 faces away."""
+    """Cosine ``[B, N]`` between normals and the direction to the camera: 1 faces it, below 0 faces away."""
     camera = -(translation[:, None] @ rotation)  # the camera's place in head space
     return (normals * F.normalize(camera - points, dim=-1)).sum(-1)
 
 
-def unhidden(pixels: Tensor, depth: Tensor, size: int, tolerance: float = TOLERANCE, cells: int = 48) -> Tensor:
-    """1 where nothing lies more than ``tolerance`` before a texel, else 0 (B, N): a depth buffer of ``cells``² cells."""
+def unhidden(pixels: Tensor, depth: Tensor, size: int, tolerance: float = TOLERANCE, cells: int = CELLS) -> Tensor:
+    """1 where nothing lies more than ``tolerance`` before a texel, else 0 ``[B, N]``: a depth buffer of ``cells``² cells."""
     cell = (pixels / size * cells).floor().clamp(0, cells - 1).long()
     index = cell[..., 1] * cells + cell[..., 0]
     nearest = torch.full((len(pixels), cells * cells), float("inf"), device=pixels.device)
@@ -93,7 +115,7 @@ def unhidden(pixels: Tensor, depth: Tensor, size: int, tolerance: float = TOLERA
 
 
 def within(pixels: Tensor, loop: Tensor) -> Tensor:
-    """1 for pixels (B, N, 2) inside the closed polygon (B, L, 2) of the same picture, else 0 (B, N): even-odd rule."""
+    """1 for ``pixels [B, N, 2]`` inside the closed polygon ``loop [B, L, 2]``, else 0 ``[B, N]``: even-odd rule."""
     x, y = pixels[..., None, 0], pixels[..., None, 1]
     ax, ay = loop[:, None, :, 0], loop[:, None, :, 1]
     bx, by = ax.roll(-1, -1), ay.roll(-1, -1)
@@ -103,7 +125,7 @@ def within(pixels: Tensor, loop: Tensor) -> Tensor:
 
 
 def sample_pixels(image: Tensor, pixels: Tensor) -> Tensor:
-    """Bilinear values (B, N, C) of images (B, H, W, C) at pixels (B, N, 2); outside: the border's."""
+    """Bilinear values ``[B, N, C]`` of ``image [B, H, W, C]`` at ``pixels [B, N, 2]``; outside: the border's."""
     size = torch.tensor([image.shape[2], image.shape[1]], dtype=image.dtype, device=image.device)
     grid = (pixels / size * 2 - 1)[:, :, None]
     values = F.grid_sample(image.permute(0, 3, 1, 2), grid, padding_mode="border", align_corners=False)
@@ -111,21 +133,53 @@ def sample_pixels(image: Tensor, pixels: Tensor) -> Tensor:
 
 
 def inside(pixels: Tensor, size: int) -> Tensor:
-    """1 for pixels (B, N, 2) at least one px inside the frame, else 0."""
+    """1 for pixels ``[B, N, 2]`` at least one px inside the frame, else 0."""
     return ((pixels > 1) & (pixels < size - 1)).all(-1).float()
 
 
 def visibility(
     surface: TexelSurface, vertices: Tensor, pose: dict[str, Tensor], matte: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Pixels (B, N, 2) of the texels and how well each is seen (B, N) in 0..1.
+    """Pixels ``[B, N, 2]`` of the texels and how well each is seen ``[B, N]`` in 0..1.
 
     A texel counts where it faces the camera, nothing lies before it, it is in the frame, and the matte says person;
     eyeballs, teeth and the inside of the mouth where they lie within the eye's or the mouth's opening.
 
     Args:
-        pose: ``rotation`` (B, 3, 3), ``translation`` (B, 3), ``intrinsics`` (B, 3, 3) px; matte: (B, S, S).
+        pose: ``rotation`` ``[B, 3, 3]``, ``translation`` ``[B, 3]``, ``intrinsics`` ``[B, 3, 3]`` px; matte: ``[B, S, S]``.
     """
+    if vertices.device.type == "cpu" and vertices.dtype == matte.dtype == torch.float32:
+        return _visibility_kernel(surface, vertices, pose, matte)
+    return visibility_reference(surface, vertices, pose, matte)
+
+
+def _visibility_kernel(
+    surface: TexelSurface, vertices: Tensor, pose: dict[str, Tensor], matte: Tensor
+) -> tuple[Tensor, Tensor]:
+    batch, count, size = len(vertices), len(surface.regions), matte.shape[1]
+    pixels, seen = vertices.new_empty(batch, count, 2), vertices.new_empty(batch, count)
+    camera = torch.cat([pose[name].flatten(1).float() for name in ("rotation", "translation", "intrinsics")], 1)
+    points, cameras, mattes, out, weights = (
+        flat(t).reshape(batch, -1) for t in (vertices, camera, matte, pixels, seen)
+    )
+    tables, side = surface.tables, surface.binding.resolution
+    settings = np.array([TOLERANCE, INNER_TOLERANCE, MARGIN, NEAREST, CELLS], np.float32)
+    names = ("part", "loops", "starts", "cells")
+
+    def job(b: int) -> None:
+        unwrapping.see(
+            points[b], tables["corners"], tables["weights"], cameras[b], mattes[b], size,
+            *(tables[name] for name in names), side, settings, out[b], weights[b],
+        )  # fmt: skip
+
+    threads.run(job, [(b,) for b in range(batch)], threads.get_num_threads())
+    return pixels, seen
+
+
+def visibility_reference(
+    surface: TexelSurface, vertices: Tensor, pose: dict[str, Tensor], matte: Tensor
+) -> tuple[Tensor, Tensor]:
+    """:func:`visibility` in plain PyTorch: for other devices, and what the kernel is tested against."""
     points, normals = surface.points(vertices)
     camera = (pose["rotation"], pose["translation"], pose["intrinsics"])
     pixels, depth = project(points, *camera)
@@ -146,3 +200,57 @@ def visibility(
     clean = surface.without_specks(seen)
     clean[:, surface.inner] = seen[:, surface.inner]  # an opening is narrow, and its outline is exact
     return pixels, clean
+
+
+def mean_under(pictures: Tensor, pixels: Tensor, seen: Tensor, owners: list[int], scale: float) -> Tensor:
+    """What lies under texels in several pictures of B people: means ``[B, N, C]`` weighted by how well each texel is seen.
+
+    Args:
+        pictures: ``[M, H, H, C]``, differentiable; pixels: ``[M, N, 2]``, times ``scale`` places in them; seen: ``[M, N]``.
+        owners: B + 1 numbers, person b has the pictures ``owners[b]`` to ``owners[b + 1] - 1``.
+    """
+    if pictures.device.type == "cpu":
+        return _MeanUnder.apply(pictures.float(), pixels, seen, owners, scale)
+    return mean_under_reference(pictures, pixels, seen, owners, scale)
+
+
+def mean_under_reference(pictures: Tensor, pixels: Tensor, seen: Tensor, owners: list[int], scale: float) -> Tensor:
+    """:func:`mean_under` in plain PyTorch: for other devices, and what the kernels are tested against."""
+    values, means = sample_pixels(pictures, pixels * scale), []
+    for first, last in pairwise(owners):
+        share = seen[first:last] / seen[first:last].sum(0).clamp_min(1e-6)
+        means.append((values[first:last] * share[..., None]).sum(0))
+    return torch.stack(means)
+
+
+class _MeanUnder(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pictures: Tensor, pixels: Tensor, seen: Tensor, owners: list[int], scale: float) -> Tensor:
+        size, channels, count = pictures.shape[1], pictures.shape[3], seen.shape[1]
+        out = pictures.new_empty(len(owners) - 1, count, channels)
+        arrays = [flat(t) for t in (pictures, pixels, seen)]
+        results = flat(out).reshape(len(out), -1)
+
+        def job(b: int) -> None:
+            unwrapping.gather_mean(
+                arrays[0], size, channels, np.float32(scale), *arrays[1:], owners[b], owners[b + 1], count, results[b]
+            )
+
+        threads.run(job, [(b,) for b in range(len(out))], threads.get_num_threads())
+        ctx.arrays, ctx.owners, ctx.scale, ctx.shape, ctx.count = arrays[1:], owners, scale, pictures.shape, count
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, v_out: Tensor) -> tuple[Tensor | None, ...]:
+        v_pictures, owners = torch.zeros(ctx.shape), ctx.owners
+        upstream, result = flat(v_out).reshape(len(v_out), -1), flat(v_pictures)
+
+        def job(b: int) -> None:
+            unwrapping.gather_mean_backward(
+                ctx.shape[1], ctx.shape[3], np.float32(ctx.scale), *ctx.arrays, owners[b], owners[b + 1], ctx.count,
+                upstream[b], result,
+            )  # fmt: skip
+
+        threads.run(job, [(b,) for b in range(len(owners) - 1)], threads.get_num_threads())
+        return v_pictures, None, None, None, None

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from pretrain.data.audible import audible, clip_rows
+from heads.measures.lips import crop_lips, lip_shape
+from pretrain.data.audible import QUIET, audible, clip_rows, has_sound
 from pretrain.data.spectrum import MEL_BINS, vary_spectrum
 from pretrain.sync_expert.config import SyncExpertConfig
-from pretrain.sync_expert.lips import crop_lips, lip_shape
+from shards.format.schema import Sample, feature_name
+from shards.format.small import BREADTH, LARGE, LIPS, MARGIN
 
-MARGIN = 1.35  # crops are kept larger than the network sees, so that jitter finds pixels around them
+NEIGHBOURS = 1  # segments of the same clip whose features enter the mean: each is a request of its own
 
 
 class CropCache:
@@ -23,23 +26,38 @@ class CropCache:
         self.limit, self.held = limit, 0
         self.crops: dict[str, np.ndarray] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A reading process starts with an empty cache of its own.
         return {"limit": self.limit, "held": 0, "crops": {}}
 
-    def get(self, sample: Any, config: SyncExpertConfig) -> np.ndarray:
-        """(T, h·margin, w·margin, 3) uint8 lips of a sample."""
+    def get(self, sample: Sample, config: SyncExpertConfig) -> np.ndarray:
+        """``[T, h·margin, w·margin, 3]`` uint8 lips of a sample."""
         if sample.key in self.crops:
             return self.crops[sample.key]
-        lips = sample_lips(sample, config, MARGIN)
+        lips = stored_lips(sample, config) if stored(sample, config) else sample_lips(sample, config, MARGIN)
         if self.held + lips.nbytes <= self.limit:
             self.crops[sample.key] = lips
             self.held += lips.nbytes
         return lips
 
 
-def sample_lips(sample: Any, config: SyncExpertConfig, margin: float = 1.0) -> np.ndarray:
-    """Lips of every frame of a sample, (T, h·margin, w·margin, 3) uint8."""
+def stored(sample: Sample, config: SyncExpertConfig) -> bool:
+    """Whether a sample has crops that are at least as fine as those that the network sees."""
+    fine = BREADTH * (2 if LIPS in sample.members and config.size >= LARGE else 1)
+    return LIPS in sample.members and round(config.model.breadth * MARGIN) <= fine
+
+
+def stored_lips(sample: Sample, config: SyncExpertConfig) -> np.ndarray:
+    """The stored crops of a sample, ``[T, h·margin, w·margin, 3]`` uint8."""
+    height, breadth = round(config.model.height * MARGIN), round(config.model.breadth * MARGIN)
+    crops = torch.from_numpy(sample.lips["crops"]).permute(0, 3, 1, 2)
+    if crops.shape[2:] != (height, breadth):
+        crops = F.interpolate(crops, (height, breadth), mode="bilinear", antialias=True)
+    return crops.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def sample_lips(sample: Sample, config: SyncExpertConfig, margin: float = 1.0) -> np.ndarray:
+    """Lips of every frame of a sample, ``[T, h·margin, w·margin, 3]`` uint8."""
     height, breadth = round(config.model.height * margin), round(config.model.breadth * margin)
     width, tall = sample.size
     frames = torch.from_numpy(sample.frames(min_side=config.size))
@@ -55,7 +73,7 @@ def sample_lips(sample: Any, config: SyncExpertConfig, margin: float = 1.0) -> n
 
 @dataclass(frozen=True)
 class LipRunView:
-    """Callable ``(sample, rng) -> {"lips" (R, h, w, 3), "features" (R, C), "mean" (C,), "shape" (R, 3), "weight" ()}``.
+    """Callable ``(sample, rng) -> {"lips" [R, h, w, 3], "features" [R, C], "mean" [C], "shape" [R, 3], "weight" ()}``.
 
     R = ``config.run`` consecutive frames; ``mean`` is the clip's mean feature row. Lips carry the margin still:
     the objective cuts the final crop, with the same jitter over a run.
@@ -71,16 +89,17 @@ class LipRunView:
         """Name of the audio features that it reads."""
         return self.config.features
 
-    def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Cut one run; the same ``rng`` gives the same run."""
         run = self.config.run
-        sample, usable = audible(sample, rng, run, self.config.unreliable)
+        sample, usable = audible(sample, rng, run, self.config.unreliable, self._read_at_once)
         start = int(rng.integers(max(0, sample.length - run) + 1))
         rows = np.minimum(np.arange(start, start + run), sample.length - 1)
         features = self._rows(sample)
-        mean = clip_rows(sample, features, rng, self._rows).mean(0)
+        mean = clip_rows(sample, features, rng, self._rows, NEIGHBOURS).mean(0)
         features = self.vary(np.concatenate([features, mean[None]]), rng)
-        shape = lip_shape(torch.tensor(sample.track["landmarks"])).numpy()
+        own = LIPS in sample.members
+        shape = sample.lips["shape"] if own else lip_shape(torch.tensor(sample.track["landmarks"])).numpy()
         shape = shape - shape.mean(0)
         return {
             "lips": self.cache.get(sample, self.config)[rows],
@@ -96,5 +115,12 @@ class LipRunView:
             return features
         return vary_spectrum(features, self.config.augment, rng).astype(np.float32)
 
-    def _rows(self, sample: Any) -> np.ndarray:
+    def _read_at_once(self, sample: Sample) -> bool:
+        """Whether it has sound, with everything that a run needs read in one request where it lies together."""
+        if LIPS not in sample.members:
+            return has_sound(sample)
+        sample.prefetch([LIPS, feature_name(self.config.features)])
+        return float(sample.lips["loudness"]) > QUIET
+
+    def _rows(self, sample: Sample) -> np.ndarray:
         return sample.features(self.config.features)

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 
@@ -37,14 +38,14 @@ def _reading(kind: str) -> Iterator[None]:
 
 
 def encode_jpeg(frame: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
-    """(H, W, 3) uint8 RGB to JPEG; 4:2:0, as the video it came from."""
+    """``[H, W, 3]`` uint8 RGB to JPEG; 4:2:0, as the video it came from."""
     import simplejpeg
 
     return simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=quality, colorsubsampling="420")
 
 
 def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0, out: np.ndarray | None = None) -> np.ndarray:
-    """JPEG to (H, W, 3) uint8 RGB; the header must say ``size`` (width, height) before a pixel is decoded.
+    """JPEG to ``[H, W, 3]`` uint8 RGB; the header must say ``size`` (width, height) before a pixel is decoded.
 
     Args:
         min_side: decode at the smallest of 1/2, 1/4, 1/8 that is not below so many px.
@@ -61,8 +62,17 @@ def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0, out: np.n
         return simplejpeg.decode_jpeg(data, "RGB", **smallest, **({} if out is None else {"buffer": out}))
 
 
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height that a JPEG's header says."""
+    import simplejpeg
+
+    with _reading("JPEG"):
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    return width, height
+
+
 def encode_png(matte: np.ndarray) -> bytes:
-    """(H, W) uint8 to PNG: row differences and zlib level 1, half of Pillow's time to write and to read mattes."""
+    """``[H, W]`` uint8 to PNG: row differences and zlib level 1, half of Pillow's time to write and to read mattes."""
     height, width = matte.shape
     rows = np.empty((height, width + 1), np.uint8)
     rows[:, 0] = 2  # filter "up"
@@ -78,7 +88,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def decode_png(data: bytes, size: tuple[int, int]) -> np.ndarray:
-    """PNG to (H, W) uint8; the header must say 8-bit grey and ``size`` (width, height)."""
+    """PNG to ``[H, W]`` uint8; the header must say 8-bit grey and ``size`` (width, height)."""
     from PIL import Image
 
     with _reading("PNG"), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
@@ -89,7 +99,7 @@ def decode_png(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 
 def encode_flac(audio: np.ndarray, rate: int = 16_000) -> bytes:
-    """(N,) float32 in [-1, 1] to 16-bit FLAC."""
+    """``[N]`` float32 in [-1, 1] to 16-bit FLAC."""
     import soundfile
 
     stream = io.BytesIO()
@@ -123,8 +133,8 @@ def decode_npy(data: bytes) -> np.ndarray:
     stream = io.BytesIO(data)
     with _reading("NPY"):
         version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
+        size = stream.read(2 if version == (1, 0) else 4)
+        shape, fortran, dtype = _npy_header(version, size + stream.read(int.from_bytes(size, "little")))
         if dtype.hasobject or fortran:
             raise BadMember(f"holds {'objects' if dtype.hasobject else 'a column-major array'}, expected plain numbers")
         rest = len(data) - stream.tell()
@@ -132,6 +142,13 @@ def decode_npy(data: bytes) -> np.ndarray:
         if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != rest:
             raise BadMember(f"header says {dtype} {shape}, but {rest} bytes follow")
         return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
+
+
+@lru_cache(maxsize=1024)
+def _npy_header(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type; a dataset repeats a few headers, and parsing one costs more than reading the array."""
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(io.BytesIO(header))
 
 
 def encode_npz(values: Mapping[str, np.ndarray], compress: bool = False) -> bytes:

@@ -22,12 +22,13 @@ from shards.format.schema import (
     matte_name,
     split_key,
 )
+from shards.format.small import small_members
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 
 def encode_sample(
     key: str,
-    meta: Mapping[str, Any],
+    meta: Mapping[str, object],
     *,
     frames: np.ndarray | None = None,
     frames_jpeg: Sequence[bytes] | None = None,
@@ -41,11 +42,11 @@ def encode_sample(
     Args:
         key: ``IDENTITY/CLIP-00007``.
         meta: entries for ``meta.json``; schema, identity, clip, frames, fps and size are filled in.
-        frames: (T, H, W, 3) uint8 RGB, or ``frames_jpeg``: T JPEG files of quality 95 or better.
-        matte: (T, H, W) uint8 person alpha.
+        frames: ``[T, H, W, 3]`` uint8 RGB, or ``frames_jpeg``: T JPEG files of quality 95 or better.
+        matte: ``[T, H, W]`` uint8 person alpha.
         track: float32 fields of :data:`shards.format.schema.TRACK_SHAPES`.
-        audio: (T * 640,) float32 in [-1, 1], 16 kHz.
-        features: name → (T, C); stored as float16.
+        audio: ``[T * 640]`` float32 in [-1, 1], 16 kHz.
+        features: name → ``[T, C]``; stored as float16.
 
     Raises:
         BrokenSample: lengths that disagree, wrong shapes, values that are not finite.
@@ -83,7 +84,7 @@ def encode_sample(
     for i, picture in enumerate(pictures):
         encoded[frame_name(i)] = picture
         encoded[matte_name(i)] = members.encode_png(np.asarray(matte[i], np.uint8))
-    return encoded
+    return {**encoded, **small_members(encoded, len(pictures), (int(width), int(height)))}
 
 
 def _check_lengths(key: str, pictures: list[bytes], frames: Any, matte: Any, audio: Any) -> None:

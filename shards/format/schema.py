@@ -17,6 +17,7 @@ import numpy as np
 
 from configs import InputError
 from shards.format import codecs as members
+from shards.format import small
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 SCHEMA = 1
@@ -50,7 +51,7 @@ class BrokenSample(InputError):
         where = f"{shard}: " if shard else ""
         super().__init__(f"{where}sample '{key}', member '{member}': {reason}")
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.key, self.member, self.reason, self.shard)
 
     def as_dict(self) -> dict[str, str]:
@@ -111,7 +112,7 @@ def feature_name(name: str) -> str:
 
 def is_member(name: str) -> bool:
     """Whether a sample of this schema may have a member of this name."""
-    fixed = name in ("meta.json", "track.npz", "audio.flac")
+    fixed = name in ("meta.json", "track.npz", "audio.flac", *small.EXTRAS)
     return fixed or re.fullmatch(r"f\d{3}\.jpg|m\d{3}\.png|audio\.[a-z0-9_-]+\.npy", name) is not None
 
 
@@ -146,7 +147,7 @@ def check_track(key: str, track: Mapping[str, np.ndarray], length: int) -> dict[
     return {"identity": sizes["I"], "expression": sizes["K"]}
 
 
-def check_meta(key: str, meta: Mapping[str, Any]) -> None:
+def check_meta(key: str, meta: Mapping[str, object]) -> None:
     """Prove that a ``meta.json`` is of this schema and belongs to ``key``.
 
     Raises:
@@ -171,7 +172,7 @@ def check_meta(key: str, meta: Mapping[str, Any]) -> None:
 
 
 def check_features(key: str, name: str, value: np.ndarray, length: int, size: int | None = None) -> None:
-    """Prove that a feature matrix is float16 (T, C), finite, one row per frame.
+    """Prove that a feature matrix is float16 ``[T, C]``, finite, one row per frame.
 
     Raises:
         BrokenSample: naming what is wrong.
@@ -202,7 +203,7 @@ def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> d
     if sample.meta["frames"] != sample.length:
         reason = f"says {sample.meta['frames']} frames, the index says {sample.length}"
         raise BrokenSample(sample.key, "meta.json", reason)
-    expected = set(member_names(sample.length, features or {}))
+    expected = {*member_names(sample.length, features or {}), *small.EXTRAS}
     extra = sorted(name for name in set(sample.members) - expected if not name.startswith("audio."))
     if extra:
         raise BrokenSample(sample.key, extra[0], f"does not belong to a sample of {sample.length} frames")
@@ -215,7 +216,18 @@ def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> d
     for index in range(sample.length):
         sample.frame(index)
         sample.matte(index)
+    _check_small(sample)
     return sizes
+
+
+def _check_small(sample: Sample) -> None:
+    if small.LIPS in sample.members:
+        _ = sample.lips
+    if small.MOTION in sample.members:
+        try:
+            small.check_motion(sample.motion, sample.track)
+        except members.BadMember as error:
+            raise sample.broken(small.MOTION, str(error)) from None
 
 
 def member_names(length: int, features: Iterable[str]) -> list[str]:
@@ -259,7 +271,7 @@ class Sample:
         self.identity, self.clip, self.number = split_key(key)
         self._fetch = fetch
         self._raw: dict[str, bytes] = {}
-        self._decoded: dict[str, Any] = {}
+        self._decoded: dict[str, object] = {}
         self._siblings = siblings
 
     def __repr__(self) -> str:
@@ -304,22 +316,32 @@ class Sample:
         return self._once("track.npz", self._decode_track)
 
     @property
+    def lips(self) -> dict[str, np.ndarray]:
+        """``crops (T, h, w, 3)`` uint8, ``shape (T, 3)``, ``loudness ()``, see :mod:`shards.format.small`."""
+        return self._once(small.LIPS, lambda data: small.decode_lips(data, self.length))
+
+    @property
+    def motion(self) -> dict[str, np.ndarray]:
+        """The track without landmarks, and ``loudness ()`` of the sound, where the sample has ``motion.npz``."""
+        return self._once(small.MOTION, self._decode_motion)
+
+    @property
     def audio(self) -> np.ndarray:
-        """(T * 640,) float32 in [-1, 1], 16 kHz mono, sample-aligned with frame 0."""
+        """``[T * 640]`` float32 in [-1, 1], 16 kHz mono, sample-aligned with frame 0."""
         expected = self.length * SAMPLES_PER_FRAME
         return self._once("audio.flac", lambda data: members.decode_flac(data, expected))
 
     def features(self, name: str) -> np.ndarray:
-        """(T, C) float32 audio features, row t centred on the 40 ms of frame t."""
+        """``[T, C]`` float32 audio features, row t centred on the 40 ms of frame t."""
         return self._once(feature_name(name), lambda data: self._decode_features(name, data)).astype(np.float32)
 
     def frame(self, index: int, min_side: int = 0) -> np.ndarray:
-        """(H, W, 3) uint8 RGB of a frame; with ``min_side`` px at the smallest of 1/2, 1/4, 1/8 that is not less."""
+        """``[H, W, 3]`` uint8 RGB of a frame; with ``min_side`` px at the smallest of 1/2, 1/4, 1/8 that is not less."""
         name = frame_name(self._index(index))
         return self._try(name, lambda data: members.decode_jpeg(data, self.size, min_side), self.raw(name))
 
     def frames(self, indices: Iterable[int] | None = None, min_side: int = 0) -> np.ndarray:
-        """(N, H, W, 3) uint8 RGB of the frames asked for (all without ``indices``); only these are read and decoded."""
+        """``[N, H, W, 3]`` uint8 RGB of the frames asked for (all without ``indices``); only these are read and decoded."""
         chosen = [self._index(i) for i in (range(self.length) if indices is None else indices)]
         self.prefetch(["meta.json", *map(frame_name, chosen)])
         if min_side or not chosen:
@@ -332,7 +354,7 @@ class Sample:
         return pictures
 
     def matte(self, index: int) -> np.ndarray:
-        """(H, W) uint8 alpha of the person in one frame."""
+        """``[H, W]`` uint8 alpha of the person in one frame."""
         name = matte_name(self._index(index))
         return self._try(name, lambda data: members.decode_png(data, self.size), self.raw(name))
 
@@ -346,12 +368,12 @@ class Sample:
             raise IndexError(f"sample '{self.key}' has frames 0 to {self.length - 1}, got {index}")
         return int(index)
 
-    def _once(self, name: str, decode: Callable[[bytes], Any]) -> Any:
+    def _once(self, name: str, decode: Callable[[bytes], object]) -> Any:
         if name not in self._decoded:
             self._decoded[name] = self._try(name, decode, self.raw(name))
         return self._decoded[name]
 
-    def _try(self, name: str, decode: Callable[[bytes], Any], data: bytes) -> Any:
+    def _try(self, name: str, decode: Callable[[bytes], object], data: bytes) -> Any:
         try:
             return decode(data)
         except BrokenSample as error:
@@ -364,13 +386,23 @@ class Sample:
         check_track(self.key, track, self.length)
         return track
 
+    def _decode_motion(self, data: bytes) -> dict[str, np.ndarray]:
+        motion = members.decode_npz(data)
+        for name, value in motion.items():
+            length = {"loudness": (), "identity": value.shape[:1], "intrinsics": (3,)}.get(name, (self.length,))
+            if value.dtype != np.float32 or value.shape[: len(length)] != length or not np.isfinite(value).all():
+                raise members.BadMember(
+                    f"'{name}' is {value.dtype} {value.shape}, expected {self.length} finite float32 rows"
+                )
+        return motion
+
     def _decode_features(self, name: str, data: bytes) -> np.ndarray:
         value = members.decode_npy(data)
         check_features(self.key, name, value, self.length)
         return value
 
 
-def _decode_meta(data: bytes) -> dict[str, Any]:
+def _decode_meta(data: bytes) -> dict[str, object]:
     if len(data) > MAX_META:
         raise members.BadMember(f"has {len(data)} bytes, at most {MAX_META} are expected")
     try:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from configs import InputError
+from shards.media import yuv
 from shards.media.hdr import ToneMap, is_wide, light_range
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 HIGH_DEFINITION = 720  # rows from which players take untagged video for BT.709 (Chromium's rule), below for BT.601
 
@@ -20,7 +24,7 @@ _MATRICES = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: BT2020, 10: BT2020}
 UNKNOWN = {8: "YCgCo", 11: "YDzDx", 13: "chroma-derived", 14: "ICtCp", 15: "Dolby Vision's IPT"}
 
 
-def matrix_of(frame: Any) -> int:
+def matrix_of(frame: VideoFrame) -> int:
     """PyAV's number of the YUV matrix that a frame was made with; by its size where it does not say."""
     known = _MATRICES.get(int(frame.colorspace))
     if known is None and int(frame.color_primaries) == 9:
@@ -39,6 +43,8 @@ class ToRgb:
         self._flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
         self._reformatter = VideoReformatter()
         self._map: tuple[tuple[int, ...], ToneMap] | None = None
+        # Forms of frames that were converted both ways once, and whether the fast way gave the same.
+        self._agree: dict[tuple[Any, ...], bool] = {}
 
     def __call__(self, frame: Any, width: int, height: int) -> np.ndarray:
         """``[height, width, 3]`` uint8 RGB.
@@ -48,10 +54,21 @@ class ToRgb:
         """
         if is_wide(frame):
             return self._tone_map(frame, width, height)(self._planes(frame, width, height, ToneMap.FORMAT))
+        if not yuv.converts(frame, width, height) or int(frame.colorspace) in UNKNOWN:
+            return self._exact(frame, width, height)
+        form = (width, height, frame.format.name, int(frame.color_range), matrix_of(frame))
+        if form not in self._agree:
+            exact = self._exact(frame, width, height)
+            if yuv.tells(frame):
+                self._agree[form] = yuv.agrees(yuv.to_rgb(frame, matrix_of(frame)), exact)
+            return exact
+        return yuv.to_rgb(frame, matrix_of(frame)) if self._agree[form] else self._exact(frame, width, height)
+
+    def _exact(self, frame: Any, width: int, height: int) -> np.ndarray:
         # Planes have the same values as rgb24 and are made in half the time.
         return self._planes(frame, width, height, "gbrp").to_ndarray()
 
-    def _planes(self, frame: Any, width: int, height: int, form: str) -> Any:
+    def _planes(self, frame: VideoFrame, width: int, height: int, form: str) -> Any:
         import av
 
         matrix = int(frame.colorspace)
@@ -73,7 +90,7 @@ class ToRgb:
             name = frame.format.name
             raise InputError(f"{self._path}: pictures of form {name} cannot be read ({error}); convert it") from None
 
-    def _tone_map(self, frame: Any, width: int, height: int) -> ToneMap:
+    def _tone_map(self, frame: VideoFrame, width: int, height: int) -> ToneMap:
         key = (width, height, int(frame.color_trc), int(frame.color_primaries))
         if self._map is None or self._map[0] != key:
             self._map = key, ToneMap(*key, light_range(self._path))
@@ -91,7 +108,7 @@ class ToYuv:
         self._flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
         self._reformatter = VideoReformatter()
 
-    def __call__(self, picture: np.ndarray) -> Any:
+    def __call__(self, picture: np.ndarray) -> VideoFrame:
         """A frame of ``[H, W, 3]`` uint8 RGB with even sides."""
         import av
 

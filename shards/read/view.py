@@ -2,7 +2,7 @@
 
 A :class:`View` gives a dict of numpy arrays and numbers for a sample; :class:`shards.read.reader.Reader` stacks them into
 a batch. All randomness comes from ``rng``, which depends on the position in the epoch and on nothing else.
-Images are float32 RGB in [0, 1], (H, W, 3); intrinsics and landmarks are in px of the returned image.
+Images are float32 RGB in [0, 1], ``[H, W, 3]``; intrinsics and landmarks are in px of the returned image.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class View(Protocol):
     @property
     def needs_sound(self) -> bool: ...
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Mapping[str, object]:
         """A batch's entries for one sample: arrays, numbers and texts of equal names and shapes for all samples."""
         ...
 
@@ -48,12 +48,12 @@ class View(Protocol):
 class PlainView:
     """A view of a function that has no demands on the dataset."""
 
-    function: Callable[[Sample, np.random.Generator], dict[str, Any]]
+    function: Callable[[Sample, np.random.Generator], Mapping[str, object]]
     features: str | None = None
     window: int = 1
     needs_sound: bool = False
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Mapping[str, object]:
         return self.function(sample, rng)
 
 
@@ -61,13 +61,15 @@ class PlainView:
 class PairView:
     """Two frames of one person (expression-visual): the prior sees the source and must draw the target.
 
-    Returns for ``source`` and ``target``, with S = ``size``: ``_image`` (S, S, 3), ``_matte`` (S, S) in [0, 1],
-    ``_landmarks`` (478, 3), ``_intrinsics`` (3, 3), ``_rotation`` (3, 3), ``_translation`` (3,), ``_identity`` (I,),
-    ``_expression`` (K,), ``_eyelids`` (2,), ``_gaze`` (2, 2), ``_quality`` (); and ``identity_index``.
+    Returns for ``source`` and ``target``, with S = ``size``: ``_image`` ``[S, S, 3]``, ``_matte`` ``[S, S]`` in [0, 1],
+    ``_landmarks`` ``[478, 3]``, ``_intrinsics`` ``[3, 3]``, ``_rotation`` ``[3, 3]``,
+    ``_translation`` ``[3]``, ``_identity`` ``[I]``,
+    ``_expression`` ``[K]``, ``_eyelids`` ``[2]``, ``_gaze`` ``[2, 2]``, ``_quality`` (); and ``identity_index``.
 
     Attributes:
         across: probability that the target comes from another segment of the same person in the same shard.
         targets: how many targets; with more than one, target arrays get a leading axis.
+        bytes: pictures and mattes as uint8, a quarter of the memory to move; else float32 in [0, 1].
         wide: probability that a target is one of the quarter of frames with the widest open mouth or, as likely, with
             the head turned farthest from the source's: rare in speech, and what the source shows least.
     """
@@ -76,6 +78,7 @@ class PairView:
     across: float = 0.5
     targets: int = 1
     wide: float = 0.0
+    bytes: bool = False
     features: ClassVar[str | None] = None
     window: ClassVar[int] = 1
     needs_sound: ClassVar[bool] = False
@@ -87,9 +90,9 @@ class PairView:
         if self.wide:
             targets = self._widened(targets, sample.track["rotation"][source], other.track, rng)
         batch: dict[str, Any] = {"identity_index": sample.identity_index}
-        for name, value in _picture(sample, source, self.size).items():
+        for name, value in _pictures(sample, [source], self.size, self.bytes)[0].items():
             batch[f"source_{name}"] = value
-        pictures = _pictures(other, [int(i) for i in targets], self.size)
+        pictures = _pictures(other, [int(i) for i in targets], self.size, self.bytes)
         for name in pictures[0]:
             stacked = np.stack([picture[name] for picture in pictures])
             batch[f"target_{name}"] = stacked if self.targets > 1 else stacked[0]
@@ -109,11 +112,7 @@ class PairView:
         return np.array(chosen)
 
 
-def _picture(sample: Sample, index: int, size: int) -> dict[str, np.ndarray]:
-    return _pictures(sample, [index], size)[0]
-
-
-def _pictures(sample: Sample, indices: Sequence[int], size: int) -> list[dict[str, np.ndarray]]:
+def _pictures(sample: Sample, indices: Sequence[int], size: int, plain: bool) -> list[dict[str, np.ndarray]]:
     pictures = [name(i) for i in sorted(set(indices)) for name in (frame_name, matte_name)]
     sample.prefetch(["meta.json", "track.npz", *pictures])
     track, scale = sample.track, _scale(sample, size)
@@ -121,8 +120,8 @@ def _pictures(sample: Sample, indices: Sequence[int], size: int) -> list[dict[st
     found: dict[int, dict[str, np.ndarray]] = {}
     for i in sorted(set(indices)):
         found[i] = {
-            "image": _resized(sample.frame(i, size), size),
-            "matte": _resized(sample.matte(i), size),
+            "image": _resized(sample.frame(i, size), size, plain),
+            "matte": _resized(sample.matte(i), size, plain),
             "landmarks": track["landmarks"][i] * scale,
             "intrinsics": intrinsics,
             "identity": track["identity"],
@@ -142,14 +141,14 @@ def _scaled(intrinsics: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return intrinsics * np.array([[scale[0]], [scale[1]], [1.0]], np.float32)
 
 
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (h, w[, 3]) to float32 in [0, 1] (size, size[, 3]); area average when shrinking."""
+def _resized(image: np.ndarray, size: int, plain: bool) -> np.ndarray:
+    """uint8 (h, w[, 3]) to (size, size[, 3]), area average when shrinking; float32 in [0, 1] unless ``plain``."""
     from PIL import Image
 
     if image.shape[:2] != (size, size):
         method = Image.Resampling.BOX if min(image.shape[:2]) >= size else Image.Resampling.BILINEAR
         image = np.asarray(Image.fromarray(image).resize((size, size), method))
-    return image.astype(np.float32) / 255.0
+    return image if plain else image.astype(np.float32) / 255.0
 
 
 def check_view(view: View, dataset: Dataset) -> None:

@@ -190,6 +190,7 @@ def test_utterance_statistics_of_another_shape_is_refused_with_what_to_give():
 
 def test_a_training_window_is_normalised_as_a_recording_is():
     class Segment:
+        members: frozenset[str] = frozenset()
         key, clip, identity, length = "a/b-00000", "b", "a", 50
         audio = np.ones(32000, np.float32)
         track: ClassVar = {"expression": sound(50)[:, :K], "eyelids": np.zeros((50, 2), np.float32)}
@@ -270,6 +271,7 @@ def test_a_window_of_a_remembered_segment_is_the_same():
     reads = []
 
     class Segment:
+        members: frozenset[str] = frozenset()
         key, clip, identity, length = "a/b-00000", "b", "a", 50
         audio = np.ones(32000, np.float32)
         track: ClassVar = {"expression": sound(50)[:, :K], "eyelids": np.zeros((50, 2), np.float32)}
