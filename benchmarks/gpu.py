@@ -64,6 +64,7 @@ def main() -> None:
             print(f"{part.name}: done before", flush=True)
             continue
         record["parts"][part.name] = found = attempt(part, options.device)
+        record["rows"] = [line for done in record["parts"].values() for line in done["rows"]]
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(record, indent=1) + "\n")
         print(f"{part.name}: {found['state']} {found['why']} ({found['seconds']:.0f} s)", flush=True)
@@ -79,7 +80,9 @@ def begin(device: str, out: Path, again: bool) -> dict[str, Any]:
         "device": name,
         "commit": commit(),
         "command": "python -m benchmarks gpu",
+        "notes": "each part in a process of its own",
         "parts": {},
+        "rows": [],
     }
     if device != "cuda":
         record["command"] += f" --device {device}"
@@ -303,7 +306,7 @@ def training(device: str) -> Rows:
                 try:
                     built = trainer(prior, size, data, f"{folder}/{prior}-{size}", *options)
                 except InputError as error:  # features of an encoder that is not here
-                    rows.append(row(f"{prior} {size}", f"not measured: {error}", float("nan"), ""))
+                    rows.append(row(f"{prior} {size}", f"not measured: {error}", 0.0, ""))
                     continue
                 rows += _trained(f"{prior} {size}", built, steps)
                 built.close()
