@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from adapt.avatar import folder
-from adapt.avatar.avatar import pick_device
 from adapt.budget import Budget, parse_budget
 from adapt.clip import Clip, split_frames
 from adapt.fit.config import RecipeConfig, RiggedConfig
@@ -18,6 +17,7 @@ from adapt.outputs import claim
 from adapt.priors import PriorFolder, find_priors, rig_and_feature
 from adapt.recipes.registry import Recipe, recipe
 from configs import InputError, to_dict
+from configs.devices import is_accelerator, pick_device
 from heads.rig import Rig
 from pretrain.roles import MOTION
 from shards.features import Feature
@@ -142,7 +142,7 @@ def make_plan(
 def auto_size(video: str | Path, device: torch.device) -> int:
     """Side of the frames, px, a multiple of 16: 512 on a GPU, 256 on a CPU, or the source's where that is smaller."""
     info = video_info(video)
-    wanted = SIZE_GPU if device.type == "cuda" else SIZE_CPU
+    wanted = SIZE_GPU if is_accelerator(device) else SIZE_CPU
     return max(LEAST_SIZE, min(wanted, min(info.width, info.height) // 16 * 16))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import results
 
 HERE = Path(__file__).parent
-HELPERS = {"__main__", "chromium", "live_picture", "pictures", "results"}
+HELPERS = {"__main__", "chromium", "live_picture", "pictures", "results", "standin"}
 
 
 def names() -> list[str]:

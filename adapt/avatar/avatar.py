@@ -25,6 +25,7 @@ from adapt.recipes.registry import recipe
 from cluster.storage.errors import is_remote
 from cluster.storage.staging import Stage
 from configs import InputError, to_dict
+from configs.devices import pick_device
 from heads.gaussians.cloud import Gaussians
 from heads.person.inputs import HeadInputs, head_inputs
 from heads.rig import Rig
@@ -32,22 +33,6 @@ from pretrain.roles import MOTION, MotionPrior
 
 BACKGROUNDS = ("original", "plain", "rgba", "model")
 PLAIN = (0.55, 0.6, 0.65)
-
-
-def pick_device(device: str) -> torch.device:
-    """``auto`` is CUDA where there is one.
-
-    Raises:
-        InputError: an unknown device, or CUDA where there is none.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("device 'cuda': this machine has no CUDA device that PyTorch can use; use --device cpu")
-    try:
-        return torch.device(device)
-    except RuntimeError:
-        raise InputError(f"device '{device}': expected auto, cpu or cuda") from None
 
 
 @dataclass
@@ -148,7 +133,7 @@ def load_avatar(
 
     Args:
         path: the folder, or the ``s3://`` URL of a published one, which is copied for as long as the avatar is in use.
-        device: ``auto``, ``cpu``, ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, or another that torch knows.
         prior: where its prior of motion is now, if not where it was when the avatar was made.
         speaks: False where its own voice is not wanted: its prior need not be there, and loudness drives it.
 

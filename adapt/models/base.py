@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from configs.devices import is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.person.backdrop import Backdrop
 from heads.person.inference import BackdropInference, Frozen, HeadInference, pose_of, stacked
@@ -90,6 +91,8 @@ class HeadModel(nn.Module):
         fast = self._fast_backdrop() if window is None and shrink == 1 else None
         if fast is not None:
             return stacked([fast.alone(pose) for pose in poses])
+        if is_accelerator(poses.device):
+            return self.backdrop(poses, size, size, window)
         return torch.stack([self.backdrop(pose, size, size, window) for pose in poses])
 
     def _fast_backdrop(self) -> BackdropInference | None:

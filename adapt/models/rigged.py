@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from adapt.models.base import HeadModel, Window
+from configs.devices import is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.losses import offset_penalty, scale_penalty
 from heads.motion.fields import CrossModalMotion, Motion
@@ -61,7 +62,7 @@ class RiggedHead(HeadModel):
         residual: bool = True,
     ) -> None:
         super().__init__(size, intrinsics)
-        self.talking, self.rig = TalkingHead(rig, identity, size, size, parts, maps), rig
+        self.talking = TalkingHead(rig, identity, size, size, parts, maps)
         self.motion = nn.ModuleDict()
         # Where the map began, for the anchor; no part of the avatar.
         self.register_buffer("start", None, persistent=False)
@@ -85,6 +86,11 @@ class RiggedHead(HeadModel):
         """Body and background, which belong to the talking head."""
         assert self.talking.backdrop is not None
         return self.talking.backdrop
+
+    @property
+    def rig(self) -> Rig:
+        """The rig, on the model's device."""
+        return self.talking.rig
 
     @property
     def resolution(self) -> int:
@@ -136,6 +142,9 @@ class RiggedHead(HeadModel):
             return stacked([color for color, _ in frames]), stacked([alpha for _, alpha in frames])
         projected, delta = self._projected(inputs), self.delta(inputs)
         size = (self.size // shrink, self.size // shrink)
+        refined = self.refiner is not None and inputs.index is not None
+        if is_accelerator(inputs.vectors.device) and window is None and not refined:
+            return self.talking.together(projected, size, delta)  # there launches count, not pixels
         parts = []
         for i in range(len(inputs)):
             motion = None if delta is None else Motion(delta.means[i : i + 1])

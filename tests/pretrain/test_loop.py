@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from cluster.engine import state
 from cluster.launch.settings import ClusterConfig
 from configs import InputError, load_config, to_dict
 from configs.loading import HERE
@@ -89,6 +92,32 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_with_the_same_weights(tmp
     trainer.close()
     assert context.latest_checkpoint().endswith("step-00000003")
     assert_same(whole, trained(tmp_path / "killed"))
+
+
+def test_training_goes_on_while_a_checkpoint_is_written_and_what_it_holds_is_the_step_it_was_taken_at(
+    tmp_path, monkeypatch
+):
+    whole = trained(tmp_path / "whole")
+    trainer = Trainer(audio_task(), str(tmp_path / "run"), Alone(tmp_path / "run"))
+    trainer.begin(None)
+    for _ in range(3):
+        trainer.train_step()
+    go_on, real = threading.Event(), state.write_tensors
+    monkeypatch.setattr(state, "write_tensors", lambda *arguments: (go_on.wait(30), real(*arguments)))
+    began = time.perf_counter()
+    url = trainer.start_saving()
+    stalled = time.perf_counter() - began
+    for _ in range(2):
+        trainer.train_step()
+    assert not Path(url).exists(), "it is being written"
+    time.sleep(max(0.0, 1.0 - (time.perf_counter() - began)))
+    go_on.set()
+    trainer._writer.wait()
+    written = time.perf_counter() - began
+    trainer.close()
+    assert stalled <= 0.05 * written
+    assert Path(url).exists()
+    assert_same(whole, trained(tmp_path / "run"))
 
 
 def test_two_seeds_train_differently(tmp_path):
