@@ -22,6 +22,9 @@ def add(commands: Subparsers) -> None:
         "--frames", metavar="DIR", help="a folder of .ply files: of the sound, else of the training clip"
     )
     export.add_argument("--axes", help="opencv or opengl (default: what the format's standard says)")
+    export.add_argument(
+        "--sign", nargs=2, metavar=("CHAIN.pem", "KEY.pem"), help="put a signed manifest beside it, FILE.c2pa (C2PA)"
+    )
     export.add_argument("--overwrite", action="store_true")
     still = export.add_argument_group("one moment")
     still.add_argument("--frame", type=int, metavar="K", help="frame of the training clip (default: the neutral head)")
@@ -41,7 +44,21 @@ def add(commands: Subparsers) -> None:
 
 def run(a: argparse.Namespace) -> dict[str, Any]:
     """Export."""
-    names = ("frame", "audio", "yaw", "pitch", "roll", "pose", "blink", "style", "axes", "prior", "seed", "overwrite")
+    names = (
+        "frame",
+        "audio",
+        "yaw",
+        "pitch",
+        "roll",
+        "pose",
+        "blink",
+        "style",
+        "axes",
+        "prior",
+        "seed",
+        "sign",
+        "overwrite",
+    )
     options = {name: getattr(a, name) for name in names}
     place, as_frames = a.out or a.frames, a.frames is not None
     return call("adapt.export:export", a.avatar, place, as_frames=as_frames, controls=a.control, **options)
