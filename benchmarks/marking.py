@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ PAYLOAD = 0x12345678
 SECONDS = 5
 # Every second frame of a video is looked at; the command looks at all of so short a one.
 LOOKED_AT = 2
-GENERATED = 300
+GENERATED = 200
 KINDS = {"as they are": (None, False), "cropped, 320 px": (320, True), "256 px": (256, False)}
 
 
@@ -43,31 +44,43 @@ class TimeIsUp(Exception):
     """The minutes of this run are over."""
 
 
+Job = tuple[str, Callable[[], Any]]
+Segments = Callable[[], Iterator[list[np.ndarray]]]
+
+
 class Kept:
     """Measurements that a run before has made, by what was measured and the code that it was measured with."""
 
-    def __init__(self, path: Path, minutes: float) -> None:
-        self.path, self.end = path, time.monotonic() + 60 * minutes
+    def __init__(self, path: Path, minutes: float, backwards: bool) -> None:
+        self.path, self.end, self.backwards = path, time.monotonic() + 60 * minutes, backwards
         modules = (code, search, watermark, media, unmarked)
         self.code = _digest("".join(Path(str(module.__file__)).read_text() for module in modules).encode())
-        lines = path.read_text().splitlines() if path.is_file() else []
-        self.known: dict[str, Any] = dict(json.loads(line) for line in lines)
+        self._read()
 
-    def get(self, what: str, measure: Callable[[], Any]) -> Any:
-        """The kept measurement, or a new one.
+    def fill(self, jobs: list[Job]) -> list[Any]:
+        """The measurement of every job, kept or new.
 
         Raises:
-            TimeIsUp: it is not there, and the time of this run is over.
+            TimeIsUp: one is not there, and the time of this run is over.
         """
-        key = f"{self.code} {what}"
-        if key not in self.known:
+        for what, measure in reversed(jobs) if self.backwards else jobs:
+            key = f"{self.code} {what}"
+            # Another run may have measured it in the meantime.
+            if key in self.known or key in self._read():
+                continue
             if time.monotonic() > self.end:
                 raise TimeIsUp
-            self.known[key] = measure()
+            line = json.dumps([key, measure()])
             with self.path.open("a") as file:
-                file.write(json.dumps([key, self.known[key]]) + "\n")
+                file.write(line + "\n")
             print(what, flush=True)
-        return self.known[key]
+        known = self._read()
+        return [known[f"{self.code} {what}"] for what, _ in jobs]
+
+    def _read(self) -> dict[str, Any]:
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        self.known = dict(json.loads(line) for line in lines)
+        return self.known
 
 
 def _digest(content: bytes) -> str:
@@ -76,7 +89,7 @@ def _digest(content: bytes) -> str:
 
 def main() -> None:
     options = _options()
-    kept = Kept(options.kept, options.minutes)
+    kept = Kept(options.kept, options.minutes, options.backwards)
     parts: dict[str, Callable[[argparse.Namespace, Kept], list[dict[str, Any]]]] = {
         "speed": speed,
         "survival": survival,
@@ -109,8 +122,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rendered", type=Path, nargs="*", default=[], help="unmarked videos that were rendered")
     parser.add_argument("--avatar", type=Path, help="an avatar whose talking is timed with and without the mark")
     parser.add_argument("--speech", type=Path, help="what it says")
-    parser.add_argument("--survivors", type=int, default=26, help="real clips in the survival table")
+    parser.add_argument("--survivors", type=int, default=20, help="real clips in the survival table")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many")
+    parser.add_argument("--backwards", action="store_true", help="begin at the end, beside a run that does not")
     parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir()) / "headstart-marking.jsonl")
     parser.add_argument("--only", choices=("speed", "survival", "alarms"))
     return parser.parse_args()
@@ -134,12 +148,16 @@ def searched(frames: list[np.ndarray]) -> Finding:
 def survival(options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
     """Rows of every conversion, over real clips and rendered videos at 512 and 256 px."""
     clips = _spread(_long_enough(sorted(options.clips.glob("*.mp4"))), options.survivors)
-    rows = []
-    for size in (512, 256):
-        for kind, paths in (("real clips", clips), ("rendered videos", options.rendered)):
-            if paths:
-                rows += survivors(f"survival, {kind}, {size} px", paths, size, kept)
-    return rows
+    videos = [*clips, *options.rendered]
+    kind = f"{len(clips)} real and {len(options.rendered)} rendered videos"
+    jobs = [
+        (f"survival {_digest(path.read_bytes())} {size}", partial(_survivor, path, size))
+        for size in (512, 256)
+        for path in videos
+    ]
+    measured = kept.fill(jobs)
+    rows = survivors(f"survival, 512 px, {kind}", measured[: len(videos)])
+    return rows + survivors(f"survival, 256 px, {kind}", measured[len(videos) :])
 
 
 def _long_enough(paths: list[Path]) -> list[Path]:
@@ -158,17 +176,15 @@ def _spread(paths: list[Path], count: int) -> list[Path]:
     return [paths[int(i * len(paths) / count)] for i in range(min(count, len(paths)))]
 
 
-def survivors(case: str, paths: list[Path], size: int, kept: Kept) -> list[dict[str, Any]]:
+def survivors(case: str, videos: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Shares of the videos of one kind in which the mark and its payload live on."""
     quality: list[float] = []
     found: dict[str, list[tuple[bool, bool, float]]] = {}
-    for path in paths:
-        name = _digest(path.read_bytes())
-        measured = kept.get(f"survival {name} {size}", lambda path=path: _survivor(path, size))
+    for measured in videos:
         quality.append(measured["psnr"])
         for conversion, values in measured["conversions"].items():
             found.setdefault(conversion, []).append(values)
-    case = f"{case}, {len(paths)} of {SECONDS} s"
+    case = f"{case} of {SECONDS} s"
     rows = [row(case, "PSNR of the marked frames, lowest", min(quality), "dB", "42 at least")]
     for conversion, values in found.items():
         is_found, is_right, score = zip(*values)
@@ -203,9 +219,10 @@ def psnr(plain: list[np.ndarray], marked: list[np.ndarray]) -> float:
 
 def alarms(options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
     """How often segments without a mark reach a bound, against the bound itself."""
+    sources = list(_unmarked(options))
+    jobs = [(f"alarms {kind} {name}", partial(_bounds, segments)) for kind, name, segments in sources]
     kinds: dict[str, list[float]] = {}
-    for kind, name, segments in _unmarked(options):
-        bounds = kept.get(f"alarms {kind} {name}", lambda s=segments: [searched(frames).log_bound for frames in s()])
+    for (kind, _, _), bounds in zip(sources, kept.fill(jobs)):
         kinds.setdefault(kind, []).extend(bounds)
     logs = np.array([bound for bounds in kinds.values() for bound in bounds])
     case = f"alarms, {len(logs)} segments without a mark"
@@ -218,18 +235,20 @@ def alarms(options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
     return rows
 
 
-Segments = Callable[[], Iterator[list[np.ndarray]]]
+def _bounds(segments: Segments) -> list[float]:
+    """Logarithm of the bound of every segment."""
+    return [searched(frames).log_bound for frames in segments()]
 
 
 def _unmarked(options: argparse.Namespace) -> Iterator[tuple[str, str, Segments]]:
     """Kind, name and segments of made pictures, of rendered videos and of real clips, the clips also cropped and scaled."""
     yield "generated", str(GENERATED), lambda: ([frame] for frame in unmarked.generated(GENERATED))
     for path in options.rendered:
-        yield "rendered", _digest(path.read_bytes()), lambda path=path: unmarked.segments(path, None)
+        yield "rendered", _digest(path.read_bytes()), partial(unmarked.segments, path, None)
     for kind, (size, crop) in KINDS.items():
         for path in sorted(options.clips.glob("*.mp4")):
             name = _digest(path.read_bytes())
-            yield f"real, {kind}", name, lambda p=path, s=size, c=crop: unmarked.segments(p, s, crop=c)
+            yield f"real, {kind}", name, partial(unmarked.segments, path, size, crop)
 
 
 # --- time -----------------------------------------------------------------------------------------------------------

@@ -238,7 +238,16 @@ class _Spectra:
         radius = np.hypot(code.kx, code.ky)
         self.length = np.rint(radius).astype(int)
         self.within = {band: (radius >= band[0]) & (radius <= band[1]) for band in {*BANDS, *WHOLE_BANDS}}
-        self.origin = {band: inside & (code.channel == 0) for band, inside in self.within.items()}
+        self.grids = {band: self._grid(np.flatnonzero(self.within[band] & (code.channel == 0))) for band in BANDS}
+
+    def _grid(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Some wave vectors, their places in a plane's spectrum, and how often each counts.
+
+        The waves are real: half of the plane, with ky along the last axis, holds all of them. Waves along x stand for
+        two entries of that axis' first column, of which the transform would count one.
+        """
+        kx, ky = self.code.kx[chosen], self.code.ky[chosen]
+        return chosen, kx % PLANE, ky, np.where(ky == 0, np.float32(2), np.float32(1))
 
     def table(self, down: float, across: float) -> np.ndarray:
         """The frame's part of every wave vector of a tile, complex ``[HIGHEST + 1, 2 HIGHEST + 1]``."""
@@ -270,15 +279,13 @@ class _Spectra:
         return places
 
     def _best_offset(self, agreement: np.ndarray, place: _Place) -> _Place:
-        code, chosen = self.code, self.origin[place.band]
-        # The waves are real: half of the plane, with ky along the last axis, holds all of them. Waves along x stand for
-        # two entries of that axis' first column, of which the transform would count one.
+        chosen, columns, rows, twice = self.grids[place.band]
+        agreement = agreement[chosen]
         grid = np.zeros((PLANE, PLANE // 2 + 1), np.complex64)
-        twice = np.where(code.ky[chosen] == 0, np.float32(2), np.float32(1))
-        grid[code.kx[chosen] % PLANE, code.ky[chosen]] = twice * agreement[chosen].conj()
-        plane = scipy.fft.irfft2(grid, (PLANE, PLANE))
+        grid[columns, rows] = twice * agreement.conj()
+        plane = scipy.fft.irfft2(grid, (PLANE, PLANE), overwrite_x=True)
         column, row = divmod(int(plane.argmax()), PLANE)
-        score = float(plane[column, row]) * PLANE**2 / 2 * _unit(agreement[chosen])
+        score = float(plane[column, row]) * PLANE**2 / 2 * _unit(agreement)
         return replace(place, score=score, offset=(row / PLANE, column / PLANE))
 
 
