@@ -53,19 +53,21 @@ Segments = Callable[[], Iterator[list[np.ndarray]]]
 class Kept:
     """Measurements that a run before has made, by what was measured and the code that it was measured with."""
 
-    def __init__(self, path: Path, minutes: float, backwards: bool) -> None:
-        self.path, self.end, self.backwards = path, time.monotonic() + 60 * minutes, backwards
+    def __init__(self, path: Path, minutes: float, *, backwards: bool = False, so_far: bool = False) -> None:
+        self.path, self.end = path, time.monotonic() + 60 * minutes
+        self.backwards, self.so_far = backwards, so_far
         modules = (code, search, watermark, media, unmarked)
         self.code = _digest("".join(Path(str(module.__file__)).read_text() for module in modules).encode())
         self._read()
 
     def fill(self, jobs: list[Job]) -> list[Any]:
-        """The measurement of every job, kept or new.
+        """The measurement of every job, kept or new; with ``so_far`` ``None`` for those that are not kept.
 
         Raises:
             TimeIsUp: one is not there, and the time of this run is over.
         """
-        for what, measure in reversed(jobs) if self.backwards else jobs:
+        todo = [] if self.so_far else jobs[::-1] if self.backwards else jobs
+        for what, measure in todo:
             key = f"{self.code} {what}"
             # Another run may have measured it in the meantime.
             if key in self.known or key in self._read():
@@ -77,7 +79,7 @@ class Kept:
                 file.write(line + "\n")
             print(what, flush=True)
         known = self._read()
-        return [known[f"{self.code} {what}"] for what, _ in jobs]
+        return [known.get(f"{self.code} {what}") for what, _ in jobs]
 
     def _read(self) -> dict[str, Any]:
         lines = self.path.read_text().splitlines() if self.path.is_file() else []
@@ -91,7 +93,7 @@ def _digest(content: bytes) -> str:
 
 def main() -> None:
     options = _options()
-    kept = Kept(options.kept, options.minutes, options.backwards)
+    kept = Kept(options.kept, options.minutes, backwards=options.backwards, so_far=options.so_far)
     parts: dict[str, Callable[[argparse.Namespace, Kept], list[dict[str, Any]]]] = {
         "speed": speed,
         "survival": survival,
@@ -127,6 +129,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--survivors", type=int, default=20, help="real clips in the survival table")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many")
     parser.add_argument("--backwards", action="store_true", help="begin at the end, beside a run that does not")
+    parser.add_argument("--so-far", action="store_true", help="measure nothing: results from what is kept")
     parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir()) / "headstart-marking.jsonl")
     parser.add_argument("--only", choices=("speed", "survival", "alarms"))
     return parser.parse_args()
@@ -151,15 +154,19 @@ def survival(options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
     """Rows of every conversion, over real clips and rendered videos at 512 and 256 px."""
     clips = _spread(_long_enough(sorted(options.clips.glob("*.mp4"))), options.survivors)
     videos = [*clips, *options.rendered]
-    kind = f"{len(clips)} real and {len(options.rendered)} rendered videos"
     jobs = [
         (f"survival {_digest(path.read_bytes())} {size}", partial(_survivor, path, size))
         for size in (512, 256)
         for path in videos
     ]
     measured = kept.fill(jobs)
-    rows = survivors(f"survival, 512 px, {kind}", measured[: len(videos)])
-    return rows + survivors(f"survival, 256 px, {kind}", measured[len(videos) :])
+    rows = []
+    for size, first in ((512, 0), (256, len(videos))):
+        found = measured[first : first + len(videos)]
+        real, rendered = (sum(m is not None for m in part) for part in (found[: len(clips)], found[len(clips) :]))
+        case = f"survival, {size} px, {real} real and {rendered} rendered videos"
+        rows += survivors(case, [m for m in found if m is not None])
+    return rows
 
 
 def _long_enough(paths: list[Path]) -> list[Path]:
@@ -225,7 +232,7 @@ def alarms(options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
     jobs = [(f"alarms {kind} {name}", partial(_bounds, segments)) for kind, name, segments in sources]
     kinds: dict[str, list[float]] = {}
     for (kind, _, _), bounds in zip(sources, kept.fill(jobs)):
-        kinds.setdefault(kind, []).extend(bounds)
+        kinds.setdefault(kind, []).extend(bounds or [])
     logs = np.array([bound for bounds in kinds.values() for bound in bounds])
     case = f"alarms, {len(logs)} segments without a mark"
     rows = [row(case, f"segments: {kind}", len(bounds), "segments") for kind, bounds in kinds.items()]
@@ -257,22 +264,22 @@ def _unmarked(options: argparse.Namespace) -> Iterator[tuple[str, str, Segments]
 
 
 def speed(options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
-    """Milliseconds a frame on one thread beside encoding the same frames, in turn in one run."""
+    """Processor time a frame on one thread beside encoding the same frames, in turn in one run; the least of each."""
     frames = decoded(next(options.clips.glob("*.mp4")), 2 * FPS, 512)
     mark = Watermark(PAYLOAD)
     mark.mark(frames[0])
     times: dict[str, list[float]] = {"mark": [], "encode": []}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(5):
-            start = time.perf_counter()
+            start = time.process_time()
             for frame in frames:
                 mark.mark(frame)
-            middle = time.perf_counter()
+            middle = time.process_time()
             _encode_alone(frames, Path(folder) / "a.mp4")
             times["mark"].append((middle - start) / len(frames))
-            times["encode"].append((time.perf_counter() - middle) / len(frames))
+            times["encode"].append((time.process_time() - middle) / len(frames))
     marking, encoding = (1e3 * min(times[name]) for name in ("mark", "encode"))
-    case = "speed, 512 px, one frame"
+    case = "speed, 512 px, processor time of one frame"
     return [
         row(case, "mark, one thread", marking, "ms", "3 ms"),
         row(case, "H.264 crf 18 veryfast", encoding, "ms", "the mark", encoding / marking),
