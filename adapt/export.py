@@ -115,7 +115,7 @@ def export(
     }
 
 
-def _check_motion(out: str | Path, chosen: Any, audio: Any, frame: int | None, pose: str) -> None:
+def _check_motion(out: str | Path, chosen: object, audio: object, frame: int | None, pose: str) -> None:
     """Refuse options that contradict each other.
 
     Raises:

@@ -29,9 +29,10 @@ from adapt.fit.loop import Fit, Stopped
 from adapt.fit.state import seed_step
 from adapt.models.base import HeadModel
 from adapt.plan import Plan, make_plan
-from adapt.priors import open_priors
+from adapt.priors import open_priors, record_of
 from cluster.storage.staging import staged
 from configs import progress
+from pretrain.roles import APPEARANCE, MOTION
 
 HELD_FRAMES = 8
 # Seconds that the end wants for measuring, writing and hashing, and for encoding a frame of the body (256 px).
@@ -227,17 +228,16 @@ def run_stages(run: Run) -> None:
 def fit_voice(run: Run) -> Driver:
     """What will turn sound into this person's expressions.
 
-    The audio-expression prior is fine-tuned within the voice's share of the budget; a run that was stopped takes it as
+    The prior of motion is fine-tuned within the voice's share of the budget; a run that was stopped takes it as
     it is. Without a prior it is a regression on the clip, and without sound the loudness.
     """
     clip, config = run.clip, run.plan.voice
     if not clip.has_sound or len(clip) < LEAST_FRAMES:
         return loudness_driver(run.context.rig, clip.track["expression"])
-    prior = run.context.priors.audio
-    if config is None or prior is None:
+    prior, record = run.context.priors.motion, record_of(run.context.priors.records, MOTION)
+    if config is None or prior is None or record is None:
         return RidgeDriver.fit(clip.features(), clip.track["expression"])
     with progress.task("fitting the voice", unit="steps") as task:
-        record = run.context.priors.records["audio-expression"]
         return person_driver(prior, clip, record, run.context.rig, steps=_voice_steps(run, task), seed=run.plan.seed)
 
 
@@ -289,10 +289,10 @@ def save(
     )
 
 
-def _document(run: Run, driver: Driver, count: int, complete: bool) -> dict[str, Any]:
+def _document(run: Run, driver: Driver, count: int, complete: bool) -> dict[str, object]:
     plan, clip, clock = run.plan, run.clip, run.fit.clock
     records = run.context.priors.records
-    visual = records.get("expression-visual") or next(iter(records.values()), None)
+    visual = record_of(records, APPEARANCE) or next(iter(records.values()), None)
     return {
         "recipe": plan.recipe.name,
         "prior": {key: visual[key] for key in ("name", "version", "sha256")} if visual else None,
@@ -341,7 +341,7 @@ def _preview(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
 # --- finish ---------------------------------------------------------------------------------------------------------
 
 
-def finish(run: Run, driver: Driver) -> dict[str, Any]:
+def finish(run: Run, driver: Driver) -> dict[str, object]:
     """Measure, encode the body, write the finished avatar; what :func:`adapt` returns."""
     plan, clip, fit = run.plan, run.clip, run.fit
     value = fit.measure("done")
@@ -370,8 +370,10 @@ def finish(run: Run, driver: Driver) -> dict[str, Any]:
 
 
 def _prior_files(run: Run) -> dict[str, Path]:
-    """The audio-expression prior's files, which talking needs; the visual prior has done its work."""
-    source = run.context.priors.folders.get("audio-expression")
-    if source is None:
+    """The files of the prior of motion, which talking needs; the others have done their work."""
+    record = record_of(run.context.priors.records, MOTION)
+    if record is None:
         return {}
-    return {f"priors/audio-expression/{name}": source / name for name in ("prior.json", "weights.safetensors")}
+    kind = record["name"]
+    source = run.context.priors.folders[kind]
+    return {f"priors/{kind}/{name}": source / name for name in ("prior.json", "weights.safetensors")}

@@ -21,6 +21,7 @@ from adapt.recipes.registry import Recipe, recipe
 from configs import InputError, to_dict
 from configs.progress import say
 from heads.rig import Rig
+from pretrain.roles import MOTION
 from shards.features import Feature
 from shards.media.probe import video_info
 from shards.people.consent import UNKNOWN
@@ -65,8 +66,8 @@ class Plan:
 
     @property
     def voice(self) -> RiggedConfig | None:
-        """The configuration of a recipe that speaks through the audio-expression prior, where there is one."""
-        given = any(prior.kind == "audio-expression" for prior in self.priors)
+        """The configuration of a recipe that speaks through a prior of motion, where there is one."""
+        given = any(prior.role == MOTION for prior in self.priors)
         return self.config if given and isinstance(self.config, RiggedConfig) and self.config.audio_prior else None
 
     @property

@@ -12,13 +12,11 @@ from cluster.registry.registry import resolve
 from configs import InputError
 from heads.rig import Rig, load_rig
 from heads.rig.registry import DEFAULT
-from pretrain.audio_expression.inference import AudioExpressionPrior
-from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.folder import load_prior, read_info
-from pretrain.sync_expert.inference import SyncExpert
+from pretrain.prior import priors_for, role_of
+from pretrain.roles import APPEARANCE, MOTION, ROLES, SYNC, AppearancePrior, MotionPrior, SyncPrior
 from shards.features import Feature, open_feature
 
-KINDS = ("audio-expression", "expression-visual", "sync-expert")
 # What is heard where no prior says otherwise.
 FEATURE = "logmel"
 
@@ -37,13 +35,19 @@ class PriorFolder:
 
     @property
     def kind(self) -> str:
-        """``audio-expression``, ``expression-visual`` or ``sync-expert``."""
+        """Its prior's name, such as ``audio-expression``."""
         return str(self.info["prior"])
+
+    @property
+    def role(self) -> str:
+        """What it is to an adaptation: ``motion``, ``appearance``, ``sync``, or nothing."""
+        return role_of(self.kind)
 
     def record(self) -> dict[str, Any]:
         """What an avatar remembers of it."""
         return {
             "name": self.kind,
+            "role": self.role,
             "version": _version(self.uri, self.info),
             "sha256": self.info["weights_sha256"],
             "uri": self.uri if self.uri.startswith(("models:/", "runs:/")) else str(self.folder.resolve()),
@@ -53,26 +57,35 @@ class PriorFolder:
 
 @dataclass
 class Priors:
-    """Opened priors by kind, and what an avatar remembers of each: ``name, version, sha256, uri, features``."""
+    """Opened priors by kind, and what an avatar remembers of each: ``name, role, version, sha256, uri, features``."""
 
     opened: dict[str, Any] = field(default_factory=dict)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
 
     @property
-    def visual(self) -> ExpressionVisualPrior | None:
-        """The expression-visual prior, ``None`` where none was given."""
-        return cast("ExpressionVisualPrior | None", self.opened.get("expression-visual"))
+    def appearance(self) -> AppearancePrior | None:
+        """The prior that knows what heads look like; ``None`` where none was given."""
+        return cast("AppearancePrior | None", self._ready(APPEARANCE))
 
     @property
-    def audio(self) -> AudioExpressionPrior | None:
-        """The audio-expression prior."""
-        return cast("AudioExpressionPrior | None", self.opened.get("audio-expression"))
+    def motion(self) -> MotionPrior | None:
+        """The prior that knows how faces move to a voice."""
+        return cast("MotionPrior | None", self._ready(MOTION))
 
     @property
-    def sync_expert(self) -> SyncExpert | None:
-        """The sync expert."""
-        return cast("SyncExpert | None", self.opened.get("sync-expert"))
+    def sync(self) -> SyncPrior | None:
+        """The prior that knows whether lips and sound belong together."""
+        return cast("SyncPrior | None", self._ready(SYNC))
+
+    def _ready(self, role: str) -> object | None:
+        return next((prior for kind, prior in self.opened.items() if role_of(kind) == role), None)
+
+
+def record_of(records: Mapping[str, Mapping[str, Any]] | None, role: str) -> dict[str, Any] | None:
+    """Of the priors that an avatar remembers, the one with a role; avatars of earlier versions name no roles."""
+    found = (dict(record) for record in (records or {}).values())
+    return next((record for record in found if (record.get("role") or role_of(record["name"])) == role), None)
 
 
 def find_priors(spec: str | Path | None) -> list[PriorFolder]:
@@ -83,21 +96,36 @@ def find_priors(spec: str | Path | None) -> list[PriorFolder]:
             prior folders, ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``runs:/...``, or several, comma-separated.
 
     Raises:
-        InputError: one of them is not there, or two are of one kind.
+        InputError: one of them is not there, or two are of one kind or take one role.
     """
     if spec is None:
-        named = [(uri := f"models:/{kind}@champion", champion(uri)) for kind in KINDS]
-        places = [(uri, folder) for uri, folder in named if folder is not None]
+        places = [best for role in ROLES if (best := champion_of(role)) is not None]
     elif str(spec) == "none":
         places = []
     else:
         places = [(uri.strip(), folder) for uri in str(spec).split(",") for folder in _folders(uri.strip())]
     found = [PriorFolder(uri, folder, read_info(folder)) for uri, folder in places]
-    kinds = [prior.kind for prior in found]
+    taken: dict[str, PriorFolder] = {}
     for prior in found:
-        if kinds.count(prior.kind) > 1:
-            raise InputError(f"prior '{prior.uri}': a second {prior.kind} prior; give one of each kind")
+        first = taken.setdefault(prior.role or prior.kind, prior)
+        if first is not prior:
+            what = prior.kind if prior.kind == first.kind else f"{prior.role} ({first.kind}, {prior.kind})"
+            raise InputError(f"prior '{prior.uri}': a second {what} prior; give one of each")
     return found
+
+
+def champion_of(role: str) -> tuple[str, Path] | None:
+    """URI and folder of the registered champion that takes a role; ``None`` where there is none.
+
+    Raises:
+        InputError: two priors of this role have a champion.
+    """
+    named = [(uri := f"models:/{name}@champion", champion(uri)) for name in priors_for(role)]
+    found = [(uri, folder) for uri, folder in named if folder is not None]
+    if len(found) > 1:
+        uris = " and ".join(uri for uri, _ in found)
+        raise InputError(f"{uris} take the same role, {role}; say with --prior which one to use")
+    return found[0] if found else None
 
 
 def champion(uri: str) -> Path | None:
@@ -141,7 +169,7 @@ def rig_and_feature(priors: Sequence[PriorFolder], before: Mapping[str, Any] | N
     return rig, feature
 
 
-def open_rig(record: Mapping[str, Any]) -> Rig:
+def open_rig(record: Mapping[str, object]) -> Rig:
     """The rig of a record ``{"name", "sha256", "source"}``.
 
     Raises:
@@ -190,7 +218,7 @@ def _version(uri: str, info: Mapping[str, Any]) -> str:
     return str(info.get("version") or info["weights_sha256"][:12])
 
 
-def reopen_prior(record: Mapping[str, Any], rig: Rig, device: str = "cpu", inside: Path | None = None) -> Any:
+def reopen_prior(record: Mapping[str, Any], rig: Rig, device: str = "cpu", inside: Path | None = None) -> object:
     """The very prior that an avatar was adapted on: from the avatar itself when self-contained, else by its URI.
 
     Raises:

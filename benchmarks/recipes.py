@@ -113,8 +113,10 @@ def measure(person: str, recipe: str, case: str, options: argparse.Namespace) ->
 def _tools(options: argparse.Namespace, avatar: Any) -> Any:
     """What scores are made with; the sync expert is the given one, or that of the priors."""
     from adapt.evaluate.tools import open_tools
+    from adapt.priors import record_of
+    from pretrain.roles import SYNC
 
-    record = avatar.document["priors"].get("sync-expert")
+    record = record_of(avatar.document["priors"], SYNC)
     tools = open_tools(sync=options.sync or (record["uri"] if record else None))
     return tools
 

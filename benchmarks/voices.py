@@ -99,10 +99,12 @@ def _expert(options: argparse.Namespace) -> Any:
     """
     from configs import InputError
     from pretrain import load_prior
+    from pretrain.prior import role_of
+    from pretrain.roles import SYNC
 
     for uri in options.prior.split(","):
         prior = load_prior(uri) if uri != "none" else None
-        if prior is not None and prior.info["prior"] == "sync-expert":
+        if prior is not None and role_of(prior.info["prior"]) == SYNC:
             return prior
     raise InputError("--prior: name a sync-expert too; Sync-C and Sync-D are what this measures")
 

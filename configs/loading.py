@@ -40,7 +40,7 @@ def resolve_config(source: str | Path) -> Path:
     raise InputError(f"configuration '{source}': no such file or shipped name{nearest(str(source), shipped)}")
 
 
-def load_config(cls: type[T], source: str | Path | Mapping[str, Any] | None, overrides: Sequence[str] = ()) -> T:
+def load_config(cls: type[T], source: str | Path | Mapping[str, object] | None, overrides: Sequence[str] = ()) -> T:
     """Fill the dataclass ``cls`` from a YAML file, a shipped name, a mapping or nothing, then apply overrides.
 
     Args:
@@ -57,7 +57,7 @@ def load_config(cls: type[T], source: str | Path | Mapping[str, Any] | None, ove
     return _build(cls, values, where)
 
 
-def read_values(source: str | Path) -> dict[str, Any]:
+def read_values(source: str | Path) -> dict[str, object]:
     """The values that a YAML file, or a shipped name, holds.
 
     Raises:
@@ -76,7 +76,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def _read(source: str | Path | Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+def _read(source: str | Path | Mapping[str, object] | None) -> tuple[str, dict[str, Any]]:
     if source is None:
         return "defaults", {}
     if isinstance(source, Mapping):
@@ -91,7 +91,7 @@ def _read(source: str | Path | Mapping[str, Any] | None) -> tuple[str, dict[str,
     return str(path), values
 
 
-def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+def _copy(values: Mapping[str, object]) -> dict[str, object]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
 
@@ -111,7 +111,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
-def _build(cls: type[T], values: Mapping[str, Any], where: str, prefix: str = "") -> T:
+def _build(cls: type[T], values: Mapping[str, object], where: str, prefix: str = "") -> T:
     hints = typing.get_type_hints(cls)
     names = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
     for key in values:
@@ -128,7 +128,7 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str, prefix: str = ""
     return config
 
 
-def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
+def _convert(value: object, hint: object, where: str, key: str) -> object:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, arguments, where, key)
@@ -151,7 +151,7 @@ def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
     return _convert_scalar(value, hint, where, key)
 
 
-def _convert_union(value: Any, arguments: tuple[Any, ...], where: str, key: str) -> Any:
+def _convert_union(value: object, arguments: tuple[object, ...], where: str, key: str) -> object:
     if value is None and type(None) in arguments:
         return None
     error: InputError | None = None
@@ -165,7 +165,7 @@ def _convert_union(value: Any, arguments: tuple[Any, ...], where: str, key: str)
     raise error or _wrong(where, key, value, "no value")
 
 
-def _convert_sequence(value: Any, origin: type, arguments: tuple[Any, ...], where: str, key: str) -> Any:
+def _convert_sequence(value: object, origin: type, arguments: tuple[object, ...], where: str, key: str) -> object:
     if not isinstance(value, list | tuple):
         raise _wrong(where, key, value, "a list")
     if origin is tuple and Ellipsis not in arguments and arguments and len(value) != len(arguments):
@@ -174,7 +174,7 @@ def _convert_sequence(value: Any, origin: type, arguments: tuple[Any, ...], wher
     return origin(_convert(item, kind, where, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, kinds)))
 
 
-def _convert_scalar(value: Any, hint: Any, where: str, key: str) -> Any:
+def _convert_scalar(value: Any, hint: Any, where: str, key: str) -> object:
     if hint is Any:
         return value
     if hint is float and isinstance(value, str):
@@ -194,5 +194,5 @@ def _convert_scalar(value: Any, hint: Any, where: str, key: str) -> Any:
     return value
 
 
-def _wrong(where: str, key: str, value: Any, expected: str) -> InputError:
+def _wrong(where: str, key: str, value: object, expected: str) -> InputError:
     return InputError(f"{where}: '{key}' is {value!r}, expected {expected}")

@@ -121,7 +121,7 @@ def _kernels() -> tuple[Callable[..., None], Callable[..., None]]:
     return compiled(_forward_rows), compiled(_backward_rows)
 
 
-def _in_rows(kernel: Callable[..., None], count: int, *arrays: Any) -> None:
+def _in_rows(kernel: Callable[..., None], count: int, *arrays: object) -> None:
     """Run ``kernel(first, last, *arrays)`` over ``count`` rows on the rasteriser's threads."""
     limit = threads.get_num_threads()
     pieces = min(limit, max(count // 32, 1))

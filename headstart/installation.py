@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from cluster.registry import mlflow_client, spool
 from cluster.storage import storage
@@ -38,7 +37,7 @@ class Check:
     fix: str = ""
 
 
-def doctor() -> dict[str, Any]:
+def doctor() -> dict[str, object]:
     """``{"ok", "checks": [{"name", "ok", "detail", "fix"}]}``; ``ok`` is whether every check is."""
     checks = [asdict(_safely(check)) for check in CHECKS]
     return {"ok": all(check["ok"] for check in checks), "checks": checks}

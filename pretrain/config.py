@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from cluster.engine.config import EngineConfig
 from configs import InputError
@@ -74,7 +74,7 @@ class PretrainConfig:
 RENAMED = {"caution": "correction_weight"}
 
 
-def renamed(config: Mapping[str, Any]) -> dict[str, Any]:
+def renamed(config: Mapping[str, object]) -> dict[str, object]:
     """A stored configuration with today's names for keys."""
     return {
         RENAMED.get(key, key): renamed(value) if isinstance(value, Mapping) else value for key, value in config.items()

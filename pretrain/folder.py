@@ -18,6 +18,7 @@ from configs import InputError, to_dict
 from configs.machine import code_version
 from pretrain.prior import SERVING, find_prior
 from pretrain.task import Task
+from shards.read.dataset import Dataset
 
 SCHEMA = 1
 
@@ -31,7 +32,9 @@ def task_class(prior: str) -> type[Task]:
     return find_prior(prior).task
 
 
-def write_prior(folder: str | Path, task: Any, objective: torch.nn.Module, metrics: dict[str, float]) -> dict[str, Any]:
+def write_prior(
+    folder: str | Path, task: Any, objective: torch.nn.Module, metrics: dict[str, float]
+) -> dict[str, object]:
     """Write a prior folder and return its ``prior.json`` as a dictionary.
 
     Args:
@@ -103,7 +106,7 @@ def read_info(folder: str | Path) -> dict[str, Any]:
     return info
 
 
-def dataset_record(train: Any, held: Any) -> dict[str, Any]:
+def dataset_record(train: Dataset, held: Dataset) -> dict[str, object]:
     """What a prior says about the data it has seen, and about the people it was kept from."""
     return {
         "fingerprint": train.fingerprint,

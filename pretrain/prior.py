@@ -20,6 +20,7 @@ from torch import Tensor
 from configs import InputError, load_config, nearest
 from pretrain.config import PretrainConfig, renamed
 from pretrain.names import GROUP, HERE, prior_names
+from pretrain.roles import ROLES
 from pretrain.task import Task
 
 SERVING = "pretrain.serving"  # the module that MLflow loads a registered prior with
@@ -44,6 +45,7 @@ class Prior(ABC):
         task: its side of the training loop, which also gives ``name`` (as on the command line) and ``config_class``
             (what its YAML fills).
         learns: what it learns, in one line.
+        role: what it is to an adaptation, one of :data:`pretrain.roles.ROLES`; empty: nothing.
         headlines: the figures of its evidence to show first.
         configs: the folder of its shipped sizes, as :func:`configs.load_config` finds it; ``pretrain/NAME`` by default.
         budget_share: of the demo's training minutes, relative to the other priors'.
@@ -51,6 +53,7 @@ class Prior(ABC):
 
     task: ClassVar[type[Task]]
     learns: ClassVar[str]
+    role: ClassVar[str] = ""
     headlines: ClassVar[tuple[Headline, ...]] = ()
     configs: ClassVar[str | Path] = ""
     budget_share: ClassVar[float] = 0.25
@@ -58,14 +61,14 @@ class Prior(ABC):
     name: ClassVar[str]
     config_class: ClassVar[type[PretrainConfig]]
 
-    def __init_subclass__(cls, **arguments: Any) -> None:
+    def __init_subclass__(cls, **arguments: object) -> None:
         super().__init_subclass__(**arguments)
         cls.name, cls.config_class = cls.task.name, cls.task.config_class
         cls.configs = cls.configs or f"pretrain/{cls.name}"
 
     @classmethod
     @abstractmethod
-    def restore(cls, info: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> Any:
+    def restore(cls, info: dict[str, object], tensors: dict[str, Tensor], device: torch.device) -> Any:
         """A trained prior, ready to use, with ``.info``.
 
         Args:
@@ -77,7 +80,7 @@ class Prior(ABC):
 
     @classmethod
     @abstractmethod
-    def signature(cls, info: dict[str, Any]) -> dict[str, Any]:
+    def signature(cls, info: dict[str, object]) -> dict[str, object]:
         """What :meth:`predict` takes and gives: ``{"inputs": [...], "outputs": [...], "params": [...]}``.
 
         Entries come from :func:`tensor`; parameters are ``{"name", "dtype", "default"}``.
@@ -133,11 +136,23 @@ def find_prior(name: str) -> type[Prior]:
         raise InputError(f"prior '{name}': its entry point {point.value} cannot be loaded ({error})") from error
 
 
-def _checked(name: str, found: Any, where: str) -> type[Prior]:
+def _checked(name: str, found: object, where: str) -> type[Prior]:
     if not (isinstance(found, type) and issubclass(found, Prior)):
         raise InputError(f"prior '{name}': {where} gives {found!r}, expected a subclass of pretrain.prior.Prior")
     if found.name != name:
         raise InputError(f"prior '{name}': {where} calls itself '{found.name}'; give both the same name")
     if missing := sorted(found.__abstractmethods__):
         raise InputError(f"prior '{name}': {where} leaves out {', '.join(missing)}")
+    if found.role not in ("", *ROLES):
+        raise InputError(f"prior '{name}': {where} has the role '{found.role}', expected one of {', '.join(ROLES)}")
     return found
+
+
+def role_of(name: str) -> str:
+    """The role of a prior; empty where it has none or is not installed."""
+    return find_prior(name).role if name in prior_names() else ""
+
+
+def priors_for(role: str) -> tuple[str, ...]:
+    """Names of the priors that take a role, those of this package first."""
+    return tuple(name for name in prior_names() if role_of(name) == role)

@@ -53,7 +53,7 @@ def end_of_run(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def registered_as(registered: dict[str, Any]) -> str:
+def registered_as(registered: dict[str, object]) -> str:
     """A registration in a few words."""
     if registered["version"] is None:
         return "not yet; the next training or 'headstart priors register RUN' does it"

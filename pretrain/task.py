@@ -13,6 +13,7 @@ from torch import nn
 
 from configs import InputError
 from heads.rig import Rig
+from pretrain.config import PretrainConfig
 from pretrain.data.rigs import recorded_rig
 from shards.read.dataset import Dataset
 from shards.read.view import View
@@ -25,7 +26,7 @@ class Evidence:
     """A prior against its absence, by identity, on people it never saw.
 
     ``rows``: one dictionary per person (or person and condition); ``summary``: figures for the registry;
-    ``pictures``: name to (H, W, 3) uint8; ``notes``: sentences that say what the columns mean.
+    ``pictures``: name to ``[H, W, 3]`` uint8; ``notes``: sentences that say what the columns mean.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -66,7 +67,7 @@ def people_means(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | Non
     return result | {"people": float(len(people))}
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
@@ -85,10 +86,10 @@ class Task(Generic[Objective]):
     """
 
     name: ClassVar[str]
-    config_class: ClassVar[type]
-    identity_weights: ClassVar[Any] = None
+    config_class: ClassVar[type[PretrainConfig]]
+    identity_weights: ClassVar[str | None] = None
 
-    def __init__(self, config: Any, train: Dataset, held: Dataset) -> None:
+    def __init__(self, config: PretrainConfig, train: Dataset, held: Dataset) -> None:
         self.config, self.train, self.held = config, train, held
 
     @cached_property
@@ -131,7 +132,7 @@ class Task(Generic[Objective]):
         raise NotImplementedError
 
     def pictures(self, objective: Objective) -> dict[str, np.ndarray]:
-        """Pictures for the tracker, name to (H, W, 3) uint8."""
+        """Pictures for the tracker, name to ``[H, W, 3]`` uint8."""
         return {}
 
     def evidence(self, objective: Objective) -> Evidence:

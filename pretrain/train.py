@@ -17,6 +17,7 @@ from cluster.registry.run_log import RunLog
 from cluster.storage import storage
 from configs import InputError, load_config, to_dict
 from configs.progress import say
+from pretrain.config import PretrainConfig
 from pretrain.data.split import open_split
 from pretrain.finish import RESULT, finish
 from pretrain.loop import Trainer
@@ -27,7 +28,7 @@ from pretrain.task import Task
 def pretrain(
     prior: str,
     data: str,
-    config: str | Path | Mapping[str, Any] | None = None,
+    config: str | Path | Mapping[str, object] | None = None,
     out: str | None = None,
     workers: int | None = None,
     address: str | None = None,
@@ -35,7 +36,7 @@ def pretrain(
     resume: bool | str = False,
     overrides: Sequence[str] = (),
     cluster: str | dict[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Train a prior and register it; returns the object that ``--json`` prints.
 
     Args:
@@ -75,7 +76,7 @@ def pretrain(
     return result or storage.read_json(storage.join(run, RESULT))
 
 
-def _gpus(config: Any) -> int:
+def _gpus(config: PretrainConfig) -> int:
     return int(config.engine.device == "cuda" or (config.engine.device == "auto" and torch.cuda.is_available()))
 
 
@@ -103,7 +104,7 @@ def choose_checkpoint(run: str, resume: bool | str) -> str | None:
     return str(resume)
 
 
-def check_data(task: type[Task], config: Any, data: str) -> None:
+def check_data(task: type[Task], config: PretrainConfig, data: str) -> None:
     """Open the dataset once in the caller's process, so that wrong input is a sentence and not a worker's death."""
     train, held = open_split(task, config, data)
     task(config, train, held)

@@ -20,7 +20,7 @@ from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from adapt.models.base import HeadModel, over_original
 from adapt.models.inpainting import Inpainting
-from adapt.priors import open_rig, reopen_prior
+from adapt.priors import open_rig, record_of, reopen_prior
 from adapt.recipes.registry import recipe
 from cluster.storage.errors import is_remote
 from cluster.storage.staging import Stage
@@ -28,6 +28,7 @@ from configs import InputError, to_dict
 from heads.gaussians.cloud import Gaussians
 from heads.person.inputs import HeadInputs, head_inputs
 from heads.rig import Rig
+from pretrain.roles import MOTION, MotionPrior
 from shards.people.consent import UNKNOWN
 
 BACKGROUNDS = ("original", "plain", "rgba", "model")
@@ -155,7 +156,7 @@ def load_avatar(
     Args:
         path: the folder, or the ``s3://`` URL of a published one, which is copied for as long as the avatar is in use.
         device: ``auto``, ``cpu``, ``cuda``.
-        prior: where its audio-expression prior is now, if not where it was when the avatar was made.
+        prior: where its prior of motion is now, if not where it was when the avatar was made.
         speaks: False where its own voice is not wanted: its prior need not be there, and loudness drives it.
 
     Raises:
@@ -211,10 +212,12 @@ def restore_model(
 def _restore_driver(
     document: dict[str, Any], tensors: dict[str, Tensor], rig: Rig, path: Path, prior: str | Path | None
 ) -> Driver:
-    record = (document.get("priors") or {}).get("audio-expression")
+    record = record_of(document.get("priors"), MOTION)
     if record is not None and document.get("driver") == "prior":
         record = {**record, "uri": str(prior)} if prior is not None else record
-        opened = reopen_prior(record, rig, inside=None if prior is not None else path / "priors" / "audio-expression")
+        opened = reopen_prior(record, rig, inside=None if prior is not None else path / "priors" / record["name"])
+        if not isinstance(opened, MotionPrior):
+            raise InputError(f"avatar '{path}': its {record['name']} prior turns no sound into motion; adapt again")
         return PriorDriver.from_tensors(opened, _with_prefix(tensors, "voice."), record)
     ridge = _with_prefix(tensors, "ridge.")
     if ridge:
@@ -228,6 +231,6 @@ def loudness_driver(rig: Rig, expression: np.ndarray) -> LoudnessDriver:
     return LoudnessDriver(np.median(expression, 0), jaw)
 
 
-def config_dict(config: Any) -> dict[str, Any]:
+def config_dict(config: object) -> dict[str, object]:
     """A recipe's configuration as JSON will keep it."""
     return json.loads(json.dumps(to_dict(config)))

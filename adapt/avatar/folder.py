@@ -29,12 +29,12 @@ REQUIRED = ("schema", "recipe", "prior", "rig", "features", "size", "created", "
 
 def write_folder(
     out: str | Path,
-    document: Mapping[str, Any],
+    document: Mapping[str, object],
     tensors: Mapping[str, torch.Tensor],
     *,
     files: Mapping[str, str | Path | bytes] | None = None,
     state: Mapping[str, torch.Tensor] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write an avatar so that ``out`` is at every moment either the old avatar or the new one.
 
     Args:
@@ -75,7 +75,7 @@ def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu").contiguous().clone()
 
 
-def _listing(folder: Path) -> dict[str, dict[str, Any]]:
+def _listing(folder: Path) -> dict[str, dict[str, object]]:
     return {
         path.relative_to(folder).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
         for path in sorted(folder.rglob("*"))
@@ -151,7 +151,7 @@ def verify_folder(folder: str | Path) -> dict[str, Any]:
     return document
 
 
-def read_folder(folder: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read_folder(folder: str | Path) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
     """The verified document and the weights, on the CPU.
 
     Raises:

@@ -13,12 +13,12 @@ The amounts in :data:`SHAPES` are guesses from Apple's pictures of the shapes, i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from configs import InputError
 from heads.rig import facemesh
+from heads.rig.rig import Rig
 
 # The order of Apple's ARFaceAnchor.BlendShapeLocation as Live Link Face writes it.
 NAMES = (
@@ -155,7 +155,7 @@ class ArkitMap:
         return {name: float(np.linalg.norm(missed[i]) / size[i]) for i, name in enumerate(NAMES) if size[i] > 0}
 
 
-def arkit_map(rig: Any) -> ArkitMap:
+def arkit_map(rig: Rig) -> ArkitMap:
     """The map of a rig whose first vertices are the FaceMesh landmarks.
 
     Raises:

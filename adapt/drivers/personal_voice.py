@@ -1,4 +1,4 @@
-"""How this person speaks: the audio-expression prior, given their style and fine-tuned on their clip.
+"""How this person speaks: a prior of motion, given their style and fine-tuned on their clip.
 
 Source: GGTalker (2025), section 3.3: the audio encoder stays frozen, the rest learns at a low rate, and the best
 weights on held-back seconds of the clip are kept (early stop); with little sound the prior itself may be the best.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from heads.rig import Rig
 from heads.rig.facemesh import LIPS
-from pretrain.audio_expression import AudioExpressionPrior
+from pretrain.roles import FineTunable, MotionPrior
 
 HELD_SHARE = 0.2
 RATE = 1e-4
@@ -38,9 +37,9 @@ CHOICE_FRAMES = 100
 
 
 def person_driver(
-    prior: AudioExpressionPrior,
+    prior: MotionPrior,
     clip: Clip,
-    record: Mapping[str, Any],
+    record: Mapping[str, object],
     rig: Rig,
     *,
     steps: Iterable[object] = (),
@@ -61,9 +60,9 @@ def person_driver(
 
 
 def person_voice(
-    prior: AudioExpressionPrior,
+    prior: MotionPrior,
     clip: Clip,
-    record: Mapping[str, Any],
+    record: Mapping[str, object],
     rig: Rig,
     *,
     steps: Iterable[object] = (),
@@ -75,7 +74,7 @@ def person_voice(
     # The closed form alone: steps beyond it take seconds of a minute and brought no speaker nearer (eight tried).
     style = prior.find_style(features, track, iterations=0, seed=seed)
     changed: tuple[str, ...] = ()
-    if len(features) >= CHOICE_FRAMES:
+    if len(features) >= CHOICE_FRAMES and isinstance(prior, FineTunable):
         changed = _finetune(prior, style, features, track, steps, seed)
     voice = PriorDriver(prior, style, label=str(record.get("version", "")), changed=changed, seed=seed)
     # Weights that were fitted on the first part flatter themselves there.
@@ -116,7 +115,7 @@ def lip_weights(rig: Rig, components: int) -> np.ndarray:
 
 
 def _finetune(
-    prior: AudioExpressionPrior,
+    prior: FineTunable,
     style: np.ndarray,
     features: np.ndarray,
     track: dict[str, np.ndarray],
@@ -161,7 +160,7 @@ def _finetune(
 
 
 def _step(
-    prior: AudioExpressionPrior,
+    prior: FineTunable,
     optimizer: torch.optim.Optimizer,
     style: np.ndarray,
     features: np.ndarray,
@@ -170,7 +169,7 @@ def _step(
     count: int = 8,
 ) -> None:
     """One step of the prior's own training loss on random windows of the clip."""
-    window = min(prior.config.window, len(features))
+    window = min(prior.window, len(features))
     starts = rng.integers(0, len(features) - window + 1, count)
 
     def windows(rows: np.ndarray) -> torch.Tensor:
@@ -185,5 +184,5 @@ def _step(
     optimizer.step()
 
 
-def _error(prior: AudioExpressionPrior, style: np.ndarray, features: np.ndarray, expression: np.ndarray) -> float:
+def _error(prior: FineTunable, style: np.ndarray, features: np.ndarray, expression: np.ndarray) -> float:
     return float(((prior.expect(features, style=style)["expression"] - expression) ** 2).mean())

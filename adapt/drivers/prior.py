@@ -1,7 +1,8 @@
-"""The audio-expression prior as a driver: in the person's style, with their amplitude, averaged with a regression."""
+"""A prior of motion as a driver: in the person's style, with their amplitude, averaged with a regression."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from adapt.drivers.base import Expressions, Stream, joined
 from adapt.drivers.ridge import RidgeDriver
 from configs import InputError
+from pretrain.roles import FineTunable, MotionPrior
 
 # The mean of what the prior thinks possible, in one step without noise: lips that agree with the sound matter more than
 # lively ones. A little guidance gives back some of the spread that a mean loses.
@@ -21,7 +23,7 @@ EMPHASIS = 1.3
 
 
 class PriorDriver:
-    """The audio-expression prior, sampled with the person's speaking style.
+    """A prior of motion, sampled with the person's speaking style.
 
     Args:
         prior: ``pretrain.load_prior(...)``, its weights perhaps fine-tuned.
@@ -38,20 +40,20 @@ class PriorDriver:
 
     def __init__(
         self,
-        prior: Any,
+        prior: MotionPrior,
         style: np.ndarray | None = None,
         *,
         label: str = "",
         changed: tuple[str, ...] = (),
         seed: int = 0,
-        options: dict[str, Any] | None = None,
+        options: dict[str, object] | None = None,
         calibration: np.ndarray | None = None,
         regression: RidgeDriver | None = None,
     ) -> None:
         self.calibration, self.regression = calibration, regression
         self.prior, self.style, self.label, self.changed, self.seed = prior, style, label, changed, seed
         self.options = SAMPLER if options is None else options
-        self.name = f"audio-expression prior {label}".strip() + (", fine-tuned on the clip" if changed else "")
+        self.name = f"{prior.info['prior']} prior {label}".strip() + (", fine-tuned on the clip" if changed else "")
         self.lookahead = int(prior.streamer(style=style).lookahead)
         if regression is not None:
             self.name += ", averaged with a ridge regression on the clip"
@@ -70,7 +72,7 @@ class PriorDriver:
         """
         if style is not None and style.shape != self.prior.mean_style.shape:
             raise InputError(
-                f"style has shape {style.shape}, the audio-expression prior expects {self.prior.mean_style.shape}"
+                f"style has shape {style.shape}, the {self.prior.info['prior']} prior expects {self.prior.mean_style.shape}"
             )
         return self._with(style=style)
 
@@ -82,14 +84,14 @@ class PriorDriver:
         """The same voice, averaged with a regression."""
         return self._with(regression=regression)
 
-    def _with(self, **changes: Any) -> PriorDriver:
+    def _with(self, **changes: object) -> PriorDriver:
         names = ("style", "label", "changed", "seed", "options", "calibration", "regression")
         kept = {name: getattr(self, name) for name in names}
         return PriorDriver(self.prior, **{**kept, **changes})
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What an avatar keeps of it: the style and the changed weights, in half precision."""
-        state = self.prior.model.state_dict()
+        state = self.prior.state_dict() if isinstance(self.prior, FineTunable) else {}
         kept = {f"weights.{name}": state[name].detach().cpu().half() for name in self.changed}
         style = self.prior.mean_style if self.style is None else self.style
         if self.calibration is not None:
@@ -99,10 +101,12 @@ class PriorDriver:
         return {**kept, "style": torch.from_numpy(np.asarray(style, np.float32))}
 
     @classmethod
-    def from_tensors(cls, prior: Any, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> PriorDriver:
+    def from_tensors(
+        cls, prior: MotionPrior, tensors: dict[str, torch.Tensor], record: dict[str, object]
+    ) -> PriorDriver:
         """The inverse of :meth:`tensors` on the prior that ``record`` names."""
         changed = {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
-        state = prior.model.state_dict()
+        state = prior.state_dict() if isinstance(prior, FineTunable) else {}
         with torch.no_grad():
             for name, value in changed.items():
                 state[name].copy_(value.to(state[name].dtype))
@@ -120,7 +124,12 @@ class PriorDriver:
 
 class _PriorStream:
     def __init__(
-        self, prior: Any, style: np.ndarray | None, seed: int, options: dict[str, Any], calibration: np.ndarray | None
+        self,
+        prior: MotionPrior,
+        style: np.ndarray | None,
+        seed: int,
+        options: dict[str, Any],
+        calibration: np.ndarray | None,
     ) -> None:
         self.live, self.calibration = prior.streamer(style=style, seed=seed, **options), calibration
 
@@ -165,6 +174,5 @@ class _MeanStream:
         return found
 
 
-def _arrays(values: dict[str, Any] | None) -> Expressions:
-    values = values or {}
-    return {name: np.asarray(value, np.float32) for name, value in values.items() if value is not None}
+def _arrays(values: Mapping[str, np.ndarray] | None) -> Expressions:
+    return {name: np.asarray(rows, np.float32) for name, rows in (values or {}).items() if rows is not None}

@@ -16,13 +16,15 @@ from adapt.avatar.avatar import Avatar, load_avatar
 from adapt.evaluate.avatars import score_avatar
 from adapt.evaluate.measures.base import Tools
 from adapt.job import adapt
+from adapt.priors import record_of
+from pretrain.roles import APPEARANCE, MOTION, SYNC
 
-# Row name -> (changes of the configuration, priors left out).
+# Row name -> (changes of the configuration, roles of the priors left out).
 SWITCHES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "full": ((), ()),
-    "no visual prior": (("visual_prior=false",), ("expression-visual",)),
-    "no audio prior": (("audio_prior=false",), ("audio-expression",)),
-    "no alignment": (("alignment=false",), ("sync-expert",)),
+    "no visual prior": (("visual_prior=false",), (APPEARANCE,)),
+    "no audio prior": (("audio_prior=false",), (MOTION,)),
+    "no alignment": (("alignment=false",), (SYNC,)),
     "no appearance basis": (("appearance_basis=false",), ()),
     "no colour MLP": (("color_mlp=false",), ()),
     "no residual motion": (("residual_motion=false",), ()),
@@ -37,7 +39,7 @@ SHORT_SECONDS = 1.0
 
 def run_ablations(
     avatar: str | Path, video: str | Path, result: dict[str, Any], *, start: float | None, device: str, tools: Tools
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Rows of the table: ``setting, drive`` and the columns, for the whole training part and for its first second.
 
     Args:
@@ -62,7 +64,7 @@ def _switches(avatar: Avatar) -> list[str]:
         for name, (changes, without) in SWITCHES.items()
         if name != "full"
         and all(config.get(change.split("=")[0]) is True for change in changes)
-        and all(kind in priors for kind in without)
+        and all(record_of(priors, role) for role in without)
         and (name != "no appearance basis" or "appearance_basis" in avatar.document["model"])
     ]
 
@@ -73,7 +75,8 @@ def _row(
     """Adapt once more with a switch and score the same test frames."""
     changes, without = SWITCHES[name]
     document = avatar.document
-    uris = [record["uri"] for kind, record in document["priors"].items() if kind not in without]
+    left_out = [record_of(document["priors"], role) for role in without]
+    uris = [record["uri"] for record in document["priors"].values() if record not in left_out]
     kept = [f"{key}={_text(value)}" for key, value in document["config"].items() if value != ""]
     with tempfile.TemporaryDirectory(prefix="headstart-ablation-") as folder:
         made = adapt(
@@ -96,7 +99,7 @@ def _row(
     return _rows(name, "all frames" if seconds is None else f"first {seconds:g} s", drives)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

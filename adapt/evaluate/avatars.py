@@ -99,7 +99,7 @@ def score_clip(
 
 def _drive_scores(
     avatar: Avatar, clip: Clip, name: str, folder: Path | None, tools: Tools, pictures: int | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, object], dict[str, object]]:
     """Render the clip's frames under a drive, score them and write the side-by-side video."""
     drive, reason = (track_drive if name == "track" else audio_drive)(avatar, clip)
     if drive is None:
@@ -151,5 +151,5 @@ def _batches(count: int) -> Iterator[np.ndarray]:
         yield np.arange(first, min(count, first + BATCH))
 
 
-def _absent(reason: str) -> dict[str, Any]:
+def _absent(reason: str) -> dict[str, object]:
     return {**dict.fromkeys(columns()), "null_reasons": dict.fromkeys(columns(), reason)}

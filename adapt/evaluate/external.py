@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from shards.media.rates import SAMPLES_PER_FRAME
 from shards.media.sound import read_audio
 
 
-def evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) -> dict[str, Any]:
+def evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) -> dict[str, object]:
     """Scores of ``frames`` against ``against``; ``folder`` takes the side-by-side video.
 
     Raises:

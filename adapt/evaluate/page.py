@@ -44,7 +44,7 @@ def write_results(folder: Path, result: dict[str, Any]) -> None:
     )
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     """NaN is no JSON: it becomes null."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
@@ -66,7 +66,7 @@ def reasons_of(drives: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def _facts(record: dict[str, Any]) -> dict[str, Any]:
+def _facts(record: dict[str, object]) -> dict[str, object]:
     names = ("recipe", "driver", "adapt_seconds", "fps", "device", "commit")
     return {name.replace("_", " "): record[name] for name in names if record.get(name) is not None}
 

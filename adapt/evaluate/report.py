@@ -23,7 +23,7 @@ def format_value(name: str, value: float | None) -> str:
     return f"{value:.{column.decimals}f} {column.unit}".strip()
 
 
-def table_rows(drives: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+def table_rows(drives: Mapping[str, Mapping[str, Any]]) -> list[dict[str, object]]:
     """Rows of the page's table: one measure each, one value per drive."""
     return [
         {
@@ -37,12 +37,12 @@ def table_rows(drives: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def ablation_rows(ablations: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def ablation_rows(ablations: Sequence[Mapping[str, object]]) -> list[dict[str, str]]:
     """The table of ablations as it is shown: measures by their labels, with their decimals, units left out."""
 
     known = columns()
 
-    def shown(name: str, value: Any) -> str:
+    def shown(name: str, value: object) -> str:
         return f"{value:.{known[name].decimals}f}" if name in known and not isinstance(value, str) else str(value)
 
     return [
@@ -61,7 +61,7 @@ def jpeg(picture: np.ndarray) -> str:
     return _encode(picture, "JPEG", quality=92, subsampling=0)
 
 
-def _encode(picture: np.ndarray, kind: str, **options: Any) -> str:
+def _encode(picture: np.ndarray, kind: str, **options: object) -> str:
     buffer = io.BytesIO()
     Image.fromarray(as_uint8(picture)).save(buffer, kind, **options)
     return base64.b64encode(buffer.getvalue()).decode()
@@ -86,13 +86,13 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], gap: int = 4) -> np.ndar
     return sheet
 
 
-def write_report(path: str | Path, **content: Any) -> None:
+def write_report(path: str | Path, **content: object) -> None:
     """Fill the page; ``content``: title, subtitle, videos, columns, rows, reasons, facts, sheets, curves, footer."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(str(Path(__file__).parent))
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
-    defaults: dict[str, Any] = {
+    defaults: dict[str, object] = {
         "subtitle": "",
         "videos": [],
         "columns": [],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -110,7 +109,7 @@ class Scorer:
         found, real, valid = (np.concatenate(rows) for rows in (self._found, self._real, self._valid))
         return Tracks(found, real, valid, self.width, features, sound)
 
-    def result(self, features: np.ndarray | str, sound: np.ndarray | str = "no sound") -> dict[str, Any]:
+    def result(self, features: np.ndarray | str, sound: np.ndarray | str = "no sound") -> dict[str, object]:
         """Every column of every measure; one that cannot be computed is ``None``, with its reason.
 
         Args:
@@ -119,6 +118,6 @@ class Scorer:
         """
         tracks = self._tracks(features, sound)
         found = {name: value for measure in self.measures for name, value in measure.result(tracks).items()}
-        scores: dict[str, Any] = {name: None if isinstance(value, str) else value for name, value in found.items()}
+        scores: dict[str, object] = {name: None if isinstance(value, str) else value for name, value in found.items()}
         scores["null_reasons"] = {name: value for name, value in found.items() if isinstance(value, str)}
         return scores

@@ -11,9 +11,11 @@ import torch
 
 from adapt.evaluate.measures.base import NO_LPIPS, NO_SYNC, NO_SYNCNET, Tools
 from adapt.fit.losses import lpips_of
-from adapt.priors import champion
+from adapt.priors import champion_of
 from configs import InputError
 from pretrain import load_prior
+from pretrain.prior import priors_for, role_of
+from pretrain.roles import SYNC
 from pretrain.sync_expert.syncnet import SyncNet
 from shards import tracking
 from shards.features import open_feature
@@ -28,7 +30,7 @@ def open_tools(lpips: str | None = None, sync: str | Path | None = None, syncnet
     return Tools(tracking.detect_landmarks, _open_lpips(lpips), open_sync(sync), _open_syncnet(syncnet))
 
 
-def sync_features(expert: Any | str, sound: np.ndarray, count: int) -> np.ndarray | str:
+def sync_features(expert: object | str, sound: np.ndarray, count: int) -> np.ndarray | str:
     """Rows ``[count, C]`` of the audio feature that the expert was trained on; its sentence where there is no expert.
 
     Args:
@@ -62,13 +64,14 @@ def _open_lpips(weights: str | None) -> Callable[[np.ndarray, np.ndarray], float
 def open_sync(uri: str | Path | None) -> Any | str:
     """A sync expert by URI, else the champion, else the sentence that says that there is none."""
     if uri is None:
-        folder = champion("models:/sync-expert@champion")
-        if folder is None:
+        found = champion_of(SYNC)
+        if found is None:
             return NO_SYNC
-        uri = folder
+        uri = found[1]
     expert = load_prior(uri)
-    if expert.info["prior"] != "sync-expert":
-        raise InputError(f"sync '{uri}': is a {expert.info['prior']} prior, expected a sync-expert")
+    kind = expert.info["prior"]
+    if role_of(kind) != SYNC:
+        raise InputError(f"sync '{uri}': is a {kind} prior, expected a {' or '.join(priors_for(SYNC))}")
     return expert
 
 

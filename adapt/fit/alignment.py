@@ -14,7 +14,7 @@ from adapt.fit.sampling import windows_of
 from adapt.models.base import Rendered
 from adapt.models.inpainting import inpainted_region
 from heads.losses import d_ssim, weighted_mean
-from pretrain.sync_expert.inference import SyncExpert
+from pretrain.roles import SyncPrior
 
 # Adam's rate of the inpainter's network (a guess, kept since the first comparison).
 INPAINTER_RATE = 2e-3
@@ -46,7 +46,7 @@ def train_inpainter(fit: Fit, begin: float, until: float, ssim_share: float) -> 
 
 def align_with_sound(
     fit: Fit,
-    expert: SyncExpert,
+    expert: SyncPrior,
     groups: Iterable[Group],
     begin: float,
     until: float,
@@ -56,7 +56,7 @@ def align_with_sound(
     """Post-render alignment (FG-3DGS section 3.4): the expert's distance of rendered lips and sound.
 
     Args:
-        expert: the sync-expert prior; it looks at windows of five frames.
+        expert: a prior of role ``sync``; it looks at windows of five frames.
         groups: what may move: mouth network and colours alone.
         picture: the recipe's ordinary loss, kept beside it so that the pixels stay.
         weight: of the expert's distance.

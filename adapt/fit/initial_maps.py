@@ -17,7 +17,7 @@ from heads.geometry.rotation import rotation_to_euler
 from heads.measures.face import lip_gap
 from heads.person.inputs import TRACKED, frame_vectors
 from heads.person.talking_head import HeadConfig
-from pretrain.expression_visual.inference import ExpressionVisualPrior
+from pretrain.roles import AppearancePrior
 
 COLOR = slice(10, 13)
 
@@ -39,7 +39,7 @@ def build_rigged(
         appearance_basis: whether the map follows pose and expression as the prior knows it from other people.
     """
     config = context.config
-    prior = context.priors.visual if config.visual_prior else None
+    prior = context.priors.appearance if config.visual_prior else None
     resolution = config.resolution or auto_resolution(context.clip.size)
     model = RiggedHead(
         context.clip.size,
@@ -90,8 +90,8 @@ def reference_frames(context: Context[RecipeConfig], frame: int) -> list[int]:
     return list(dict.fromkeys([frame, *map(int, others)]))
 
 
-def prior_maps(prior: ExpressionVisualPrior, context: Context[RecipeConfig], frames: list[int]) -> Tensor:
-    """What the expression-visual prior makes of up to four frames."""
+def prior_maps(prior: AppearancePrior, context: Context[RecipeConfig], frames: list[int]) -> Tensor:
+    """What the prior of appearance makes of up to four frames."""
     clip = context.clip
     track = {name: clip.track[name][frames] for name in TRACKED}
     track["intrinsics"], track["identity"] = clip.intrinsics, np.array(clip.identity)

@@ -137,7 +137,7 @@ class Optimizers:
                 else:
                     self.densifier.state[rest[0]] = value.to(self.densifier.cloud.params["means"].device).clone()
 
-    def _restore_moment(self, group: dict[str, Any], parameter: Tensor, name: str, value: Tensor) -> None:
+    def _restore_moment(self, group: dict[str, object], parameter: Tensor, name: str, value: Tensor) -> None:
         if name == "step":
             # A fused or capturable Adam keeps the count on the parameter's device, the others on the CPU.
             place = parameter.device if group.get("fused") or group.get("capturable") else torch.device("cpu")

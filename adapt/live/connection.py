@@ -69,7 +69,7 @@ class Connection:
         self._changing = asyncio.Event()
         self._speaking: asyncio.Task[None] | None = None
         self._saved: list[Path] = []
-        self._look: dict[str, Any] = {}
+        self._look: dict[str, object] = {}
         self._sign: Callable[[], None] | None = None
 
     async def run(self) -> None:
@@ -114,7 +114,7 @@ class Connection:
             if self._changing.is_set():
                 return
 
-    def _hello(self, session: LiveSession) -> dict[str, Any]:
+    def _hello(self, session: LiveSession) -> dict[str, object]:
         return {
             "type": "hello",
             "avatar": self.name,
@@ -184,18 +184,18 @@ class Connection:
             raise InputError(f"unknown request '{kind[:40]}'; known: {', '.join(requests)}")
         await requests[kind](request)
 
-    async def _set(self, request: dict[str, Any]) -> None:
+    async def _set(self, request: dict[str, object]) -> None:
         if self.session is not None:
             self.session.set(**request)
             self._look.update(request)
 
-    async def _stop(self, request: dict[str, Any]) -> None:
+    async def _stop(self, request: dict[str, object]) -> None:
         if self._speaking is not None:
             self._speaking.cancel()
         if self.session is not None:
             self.session.interrupt()
 
-    async def _say(self, request: dict[str, Any]) -> None:
+    async def _say(self, request: dict[str, object]) -> None:
         if self.tts is None:
             raise InputError("no program speaks text here; install espeak-ng or start with --tts COMMAND")
         if self._speaking is not None and not self._speaking.done():
@@ -212,7 +212,7 @@ class Connection:
         except InputError as error:
             await self.complain(str(error))
 
-    async def _choose(self, request: dict[str, Any]) -> None:
+    async def _choose(self, request: dict[str, object]) -> None:
         name = str(request.get("name", ""))[:200]
         if name not in self.avatars:
             raise InputError(f"no avatar '{name}'; there are {', '.join(self.avatars)}")
@@ -223,7 +223,7 @@ class Connection:
 
     # --- recording --------------------------------------------------------------------------------------------------
 
-    async def _switch_recording(self, request: dict[str, Any]) -> None:
+    async def _switch_recording(self, request: dict[str, object]) -> None:
         if not request.get("on"):
             await self._end_recording()
         elif self.recording is None and self.session is not None:

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from adapt.avatar.avatar import Avatar, load_avatar
 from adapt.avatar.folder import DOCUMENT
@@ -53,7 +52,7 @@ async def keep_newest(
         renewed: is told the name of each avatar that was replaced.
     """
     seen = {name: avatar.document["files"] for name, avatar in avatars.items()}
-    stamps: dict[str, Any] = {}
+    stamps: dict[str, object] = {}
     while True:
         await asyncio.sleep(EVERY)
         for name, path in paths.items():
@@ -78,7 +77,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def state_of(avatar: Avatar) -> dict[str, Any]:
+def state_of(avatar: Avatar) -> dict[str, object]:
     """How far an adaptation is: ``seconds, iterations, budget, complete, psnr_face`` (pairs of seconds and dB)."""
     kept = ("seconds", "iterations", "budget", "complete", "psnr_face")
     return {name: avatar.document.get("progress", {}).get(name) for name in kept}

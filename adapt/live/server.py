@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from adapt.avatar.avatar import Avatar, load_avatar
@@ -63,7 +64,7 @@ def serve(
     follow: bool = False,
     ready: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Serve the page until interrupted.
 
     Args:
@@ -202,7 +203,7 @@ class Server:
         for connection in self.open:
             connection.renewed(name)
 
-    def _application(self, web: Any) -> Any:
+    def _application(self, web: ModuleType) -> Any:
         @web.middleware
         async def guard(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
             self._check(web, request)
@@ -217,7 +218,7 @@ class Server:
         application.router.add_get("/{token}/{name:[a-z.-]*}", self._file)
         return application
 
-    def _check(self, web: Any, request: Any) -> None:
+    def _check(self, web: ModuleType, request: Any) -> None:
         """Refuse other hosts (a name that points here), other origins and wrong secrets."""
         hosts = {f"{name}:{self.port}" for name in (HOST, "localhost")}
         origin = request.headers.get("Origin")
@@ -260,7 +261,7 @@ class Server:
         await self._serve_page(web, socket)
         return socket
 
-    async def _serve_page(self, web: Any, socket: Any) -> None:
+    async def _serve_page(self, web: ModuleType, socket: Any) -> None:
         async def tell(message: Mapping[str, Any]) -> None:
             with contextlib.suppress(ConnectionError, RuntimeError):
                 await socket.send_str(json.dumps(message))
@@ -297,7 +298,7 @@ async def _shown(connection: Connection, socket: Any) -> None:
         await socket.close(code=1011, message=b"the engine failed; the terminal says why")
 
 
-async def _listen(web: Any, runner: Any, port: int) -> int:
+async def _listen(web: ModuleType, runner: Any, port: int) -> int:
     site = web.TCPSite(runner, HOST, port)
     try:
         await site.start()

@@ -11,6 +11,7 @@ import shutil
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from configs import InputError
@@ -176,7 +177,7 @@ def _subject(name: str) -> Any:
     )
 
 
-def _usage(x509: Any, certificates: bool) -> Any:
+def _usage(x509: ModuleType, certificates: bool) -> Any:
     """An authority signs certificates, a leaf signs files."""
     return x509.KeyUsage(
         digital_signature=not certificates,
@@ -260,7 +261,7 @@ def _check_purpose(leaf: Any, chain: Path) -> None:
         )
 
 
-def _algorithm(private: Any, path: Path) -> str:
+def _algorithm(private: object, path: Path) -> str:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
     if isinstance(private, ec.EllipticCurvePrivateKey) and private.key_size in (256, 384, 521):

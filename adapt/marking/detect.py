@@ -56,7 +56,7 @@ class _Evidence:
     avatar: str | None = None
 
 
-def detect(files: Iterable[str | Path], *, key: str | None = None) -> dict[str, Any]:
+def detect(files: Iterable[str | Path], *, key: str | None = None) -> dict[str, object]:
     """Read the marks of videos, pictures, sounds, exported heads and folders of them, here or in a bucket.
 
     Args:
@@ -137,7 +137,7 @@ def _media_in(path: Path) -> list[Path]:
     return sorted([*folders, *files])
 
 
-def _row(path: Path, key: str | None) -> dict[str, Any]:
+def _row(path: Path, key: str | None) -> dict[str, object]:
     """Verdict and marks of one file or folder of frames."""
     evidence = [_signature(path)]
     with open_media(path, MOST_FRAMES, working_size) as media:
@@ -187,7 +187,7 @@ def _of_manifest(manifest: Manifest) -> _Evidence:
     return _Evidence(mark, TRUSTED if state == "trusted" else SIGNED, str(avatar) if avatar else None)
 
 
-def _head_statement(path: Path) -> tuple[_Evidence, dict[str, Any]]:
+def _head_statement(path: Path) -> tuple[_Evidence, dict[str, object]]:
     """The evidence of an exported head's statement, and the statement itself; a folder has none of its own.
 
     Raises:
@@ -204,7 +204,7 @@ def _head_statement(path: Path) -> tuple[_Evidence, dict[str, Any]]:
     return _said(said)
 
 
-def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, Any]]:
+def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, object]]:
     """The evidence of the container's statement, and the statement itself."""
     try:
         said = read_record(tags)
@@ -218,7 +218,7 @@ def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, Any]]:
     return evidence, said
 
 
-def _said(said: dict[str, Any] | None) -> tuple[_Evidence, dict[str, Any]]:
+def _said(said: dict[str, object] | None) -> tuple[_Evidence, dict[str, object]]:
     """What a record is evidence of, and the record."""
     if said is None or not said.get("synthetic"):
         return _Evidence(Mark(kind="statement", state="absent", detail="no statement in the file")), {}
@@ -229,7 +229,7 @@ def _said(said: dict[str, Any] | None) -> tuple[_Evidence, dict[str, Any]]:
     return _Evidence(mark, STATEMENT, str(said.get("avatar") or "") or None), said
 
 
-def _watermark(finding: Finding, said: dict[str, Any], key: bytes) -> _Evidence:
+def _watermark(finding: Finding, said: dict[str, object], key: bytes) -> _Evidence:
     if finding.found:
         return _found(finding, said)
     other = said.get("watermark_key")
@@ -243,7 +243,7 @@ def _watermark(finding: Finding, said: dict[str, Any], key: bytes) -> _Evidence:
     return _Evidence(Mark(kind="watermark", state="absent", detail=detail))
 
 
-def _found(finding: Finding, said: dict[str, Any]) -> _Evidence:
+def _found(finding: Finding, said: dict[str, object]) -> _Evidence:
     avatar = payload_name(finding.payload) if finding.payload not in (None, NO_AVATAR) else None
     who = (
         f"avatar {avatar}" if avatar else "no avatar" if finding.payload == NO_AVATAR else "the avatar is not readable"

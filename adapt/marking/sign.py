@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from adapt.marking.certificates import INSTALL, Credentials
@@ -74,7 +75,7 @@ class Claim:
     """
 
     title: str
-    provenance: dict[str, Any]
+    provenance: dict[str, object]
     composite: bool
     ingredients: Sequence[Ingredient] = ()
     sources: Sequence[Path] = ()
@@ -98,7 +99,7 @@ class Manifest:
     state: str
     signer: str
     source_type: str
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, object] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
     @property
@@ -180,7 +181,7 @@ def _library() -> Any:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def _builder(library: Any, credentials: Credentials, claim: Claim) -> Any:
+def _builder(library: ModuleType, credentials: Credentials, claim: Claim) -> Any:
     timestamp = os.environ.get(TIMESTAMP_VARIABLE)
     information = library.C2paSignerInfo(
         credentials.algorithm.encode(),
@@ -202,7 +203,7 @@ def _builder(library: Any, credentials: Credentials, claim: Claim) -> Any:
     return builder
 
 
-def _definition(claim: Claim) -> dict[str, Any]:
+def _definition(claim: Claim) -> dict[str, object]:
     generator = {"name": claim.tool, **({"version": claim.version} if claim.version else {})}
     return {
         "claim_generator_info": [generator],
@@ -221,7 +222,7 @@ def _definition(claim: Claim) -> dict[str, Any]:
     }
 
 
-def _add_source(library: Any, builder: Any, path: Path) -> None:
+def _add_source(library: ModuleType, builder: Any, path: Path) -> None:
     """A file that went into this one, with the manifest that it carries; without one it adds nothing."""
     media_type = EMBEDDED.get(path.suffix.lower())
     if media_type is None or read_manifest(path) is None:

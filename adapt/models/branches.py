@@ -20,7 +20,7 @@ from heads.compose import over
 from heads.gaussians.cloud import Gaussians
 from heads.gaussians.free import PARTS, FreeGaussians
 from heads.gaussians.render import render_head
-from heads.motion.audio import AudioEncoder
+from heads.motion.audio import AudioWindowEncoder
 from heads.motion.fields import Motion, MotionField
 from heads.person.backdrop import Backdrop
 from heads.person.inputs import AUDIO_CONTEXT, POSE, HeadInputs
@@ -72,7 +72,7 @@ class BranchHead(HeadModel):
         self.clouds = nn.ModuleDict(clouds)
         self.fields = nn.ModuleDict({name: field.module for name, field in fields.items()})
         self.given = {name: field.inputs for name, field in fields.items()}
-        self.audio = AudioEncoder(audio_features, AUDIO_SIZE)
+        self.audio = AudioWindowEncoder(audio_features, AUDIO_SIZE)
         self.register_buffer("identity", identity.float().clone())
         self.active = tuple(clouds)
         self.still = True

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -78,12 +77,12 @@ def build(context: Context[Config]) -> BranchHead:
     return build_branches(context, fields(config), seeds)
 
 
-def shape_of(model: BranchHead) -> dict[str, Any]:
+def shape_of(model: BranchHead) -> dict[str, object]:
     """What :func:`empty` needs beside the configuration."""
     return model.shape()
 
 
-def empty(config: Config, document: Mapping[str, Any], tensors: Mapping[str, Tensor], rig: Rig) -> BranchHead:
+def empty(config: Config, document: Mapping[str, object], tensors: Mapping[str, Tensor], rig: Rig) -> BranchHead:
     """A model of the right shapes for an avatar's weights."""
     return BranchHead.empty(fields(config), document, tensors, rig)
 
@@ -92,7 +91,7 @@ def run(fit: Fit, context: Context[Config]) -> None:
     """Static clouds, motion of all regions, joint refinement, fusion, alignment."""
     config, model = context.config, fit.model
     assert isinstance(model, BranchHead)
-    expert = context.priors.sync_expert if config.alignment and config.mouth_branch else None
+    expert = context.priors.sync if config.alignment and config.mouth_branch else None
     ends = shares_to_ends(
         static=config.static_share,
         motion=config.motion_share,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -52,12 +51,12 @@ def build(context: Context[Config]) -> RiggedHead:
     return build_rigged(context, parts_of(context.config), residual=False)
 
 
-def shape_of(model: RiggedHead) -> dict[str, Any]:
+def shape_of(model: RiggedHead) -> dict[str, object]:
     """What :func:`empty` needs beside the configuration."""
     return model.shape()
 
 
-def empty(config: Config, document: Mapping[str, Any], tensors: Mapping[str, Tensor], rig: Rig) -> RiggedHead:
+def empty(config: Config, document: Mapping[str, object], tensors: Mapping[str, Tensor], rig: Rig) -> RiggedHead:
     """A model of the right shapes for an avatar's weights."""
     return RiggedHead.empty(parts_of(config), False, document, tensors, rig)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -74,12 +73,12 @@ def build(context: Context[Config]) -> RiggedHead:
     )
 
 
-def shape_of(model: RiggedHead) -> dict[str, Any]:
+def shape_of(model: RiggedHead) -> dict[str, object]:
     """What :func:`empty` needs beside the configuration."""
     return model.shape()
 
 
-def empty(config: Config, document: Mapping[str, Any], tensors: Mapping[str, Tensor], rig: Rig) -> RiggedHead:
+def empty(config: Config, document: Mapping[str, object], tensors: Mapping[str, Tensor], rig: Rig) -> RiggedHead:
     """A model of the right shapes for an avatar's weights."""
     return RiggedHead.empty(parts_of(config), config.residual_motion, document, tensors, rig)
 
@@ -88,7 +87,7 @@ def run(fit: Fit, context: Context[Config]) -> None:
     """The stages, each between two fractions of the budget."""
     config, model = context.config, fit.model
     assert isinstance(model, RiggedHead)
-    expert = context.priors.sync_expert if config.alignment else None
+    expert = context.priors.sync if config.alignment else None
     ends = shares_to_ends(
         fit=config.fit_share,
         inpainter=config.inpainter_share if config.inpainter else 0.0,

@@ -55,8 +55,8 @@ class Recipe:
     values: str
     build: Callable[[Context[Any]], HeadModel]
     run: Callable[[Fit, Context[Any]], None]
-    shape_of: Callable[[HeadModel], dict[str, Any]]
-    empty: Callable[[Any, Mapping[str, Any], Mapping[str, Tensor], Rig], HeadModel]
+    shape_of: Callable[[HeadModel], dict[str, object]]
+    empty: Callable[[object, Mapping[str, object], Mapping[str, Tensor], Rig], HeadModel]
 
     def config(self, stored: Mapping[str, Any] | None = None, changes: Sequence[str] = ()) -> RecipeConfig:
         """The recipe's configuration.
@@ -138,7 +138,7 @@ def _others() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(values: Mapping[str, object], changes: Mapping[str, object]) -> dict[str, object]:
     merged = dict(values)
     for key, value in changes.items():
         inner = merged.get(key)

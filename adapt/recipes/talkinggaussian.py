@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -52,12 +51,12 @@ def build(context: Context[Config]) -> BranchHead:
     return build_branches(context, fields(config), seeds)
 
 
-def shape_of(model: BranchHead) -> dict[str, Any]:
+def shape_of(model: BranchHead) -> dict[str, object]:
     """What :func:`empty` needs beside the configuration."""
     return model.shape()
 
 
-def empty(config: Config, document: Mapping[str, Any], tensors: Mapping[str, Tensor], rig: Rig) -> BranchHead:
+def empty(config: Config, document: Mapping[str, object], tensors: Mapping[str, Tensor], rig: Rig) -> BranchHead:
     """A model of the right shapes for an avatar's weights."""
     return BranchHead.empty(fields(config), document, tensors, rig)
 

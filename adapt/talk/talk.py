@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -56,7 +55,7 @@ def talk(
     label: str | None = None,
     sign: tuple[str | Path, str | Path] | None = None,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Let an avatar speak a sound file.
 
     Args:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -143,7 +143,7 @@ class Talker:
         self._speech = np.concatenate([self._speech, self.activity.push(self._held[:whole])])
         return _joined_rows([self.sound.push(self._held[self._given :]), self.sound.finish()])
 
-    def _timed(self, stage: str, function: Callable[..., Result], *arguments: Any) -> Result:
+    def _timed(self, stage: str, function: Callable[..., Result], *arguments: object) -> Result:
         start = time.monotonic()
         result = function(*arguments)
         self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - start

@@ -64,7 +64,7 @@ class Engine:
 
     # -- training --------------------------------------------------------------------------------------------------
 
-    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any = None) -> nn.Module:
+    def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: object = None) -> nn.Module:
         """The model as this engine runs it; call it like the original. Rank 0's weights go to every rank.
 
         Args:
@@ -246,7 +246,7 @@ def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
         backend = "nccl" if device.type == "cuda" else "gloo"
         if not dist.is_initialized():
             process_group.alone(backend)
-        handlers: list[Any] = [InitProcessGroupKwargs(backend=backend)] if device.type == "cpu" else []
+        handlers: list[object] = [InitProcessGroupKwargs(backend=backend)] if device.type == "cpu" else []
         return Accelerator(
             deepspeed_plugin=plugin, gradient_accumulation_steps=config.accumulate, kwargs_handlers=handlers
         )
@@ -256,9 +256,9 @@ def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
     return Accelerator(cpu=device.type == "cpu", kwargs_handlers=handlers)
 
 
-def _autocast(forward: Callable[..., Any], device: str) -> Callable[..., Any]:
+def _autocast(forward: Callable[..., object], device: str) -> Callable[..., object]:
     # Inside the wrapped module's forward: DeepSpeed switches off an autocast that surrounds it.
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def run(*args: object, **kwargs: object) -> object:
         with torch.autocast(device, dtype=torch.bfloat16, cache_enabled=False):
             return forward(*args, **kwargs)
 

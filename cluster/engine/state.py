@@ -112,7 +112,7 @@ def _load_moments(engine: Engine, moments: dict[str, torch.Tensor]) -> None:
         state[parameters[parameter]][key] = value.clone()
 
 
-def _load_groups(engine: Engine, groups: list[dict[str, Any]], folder: Path) -> None:
+def _load_groups(engine: Engine, groups: list[dict[str, object]], folder: Path) -> None:
     mine = engine._optimizer.param_groups
     if len(groups) != len(mine):
         raise InputError(
@@ -122,7 +122,7 @@ def _load_groups(engine: Engine, groups: list[dict[str, Any]], folder: Path) -> 
         group.update(_lists(saved, group))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """The part of a state dictionary that JSON holds exactly: numbers, text, booleans, lists."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items() if _is_plain(item)}
@@ -131,7 +131,7 @@ def _plain(value: Any) -> Any:
     return value.item() if torch.is_tensor(value) else value
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(_is_plain(item) for item in value)
     if isinstance(value, dict):

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from configs import InputError
+
+if TYPE_CHECKING:
+    from cluster.engine.engine import Engine
 
 
 def stage(mode: str) -> int:
@@ -21,7 +24,7 @@ def stage(mode: str) -> int:
     return int(mode[4:]) if mode.startswith("zero") else 0
 
 
-def plugin(mode: str, *, accumulate: int, clip: float, persistence: int) -> Any:
+def plugin(mode: str, *, accumulate: int, clip: float, persistence: int) -> object:
     """Accelerate's DeepSpeed plug-in for one of ``zero1``, ``zero2``, ``zero3``.
 
     Raises:
@@ -81,7 +84,7 @@ def register_direct_parameters(model: nn.Module) -> None:
 # ------------------------------------------------------------------------------------------------ whole tensors
 
 
-def weights(engine: Any, model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
+def weights(engine: Engine, model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
     """Every tensor of ``model.state_dict()``, whole, on the CPU; empty where not to ``keep``. Collective."""
     import deepspeed
 
@@ -112,7 +115,7 @@ def load_weights(engine: Any, model: nn.Module, whole: dict[str, torch.Tensor]) 
     engine.optimizer.refresh_fp32_params()
 
 
-def moments(engine: Any, model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
+def moments(engine: Engine, model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
     """Optimiser state as ``{"PARAMETER/KEY": whole tensor}``. Collective; off the main rank empty."""
     from deepspeed.utils import safe_get_full_optimizer_state
 

@@ -19,7 +19,7 @@ class Board:
     def __init__(self) -> None:
         self.stopping = False
         self.error: str | None = None
-        self.messages: list[tuple[Any, ...]] = []
+        self.messages: list[tuple[object, ...]] = []
 
     def stop(self) -> None:
         """Ask every worker to save and end."""
@@ -33,7 +33,7 @@ class Board:
         """(whether to stop, the final error or None)."""
         return self.stopping, self.error
 
-    def tell(self, *message: Any) -> None:
+    def tell(self, *message: object) -> None:
         """Leave a message for the driver."""
         self.messages.append(message)
 
@@ -46,7 +46,7 @@ class Board:
 class Forward:
     """A :class:`configs.progress.Listener` on a worker that sends everything on, through ``send(*message)``."""
 
-    def __init__(self, send: Callable[..., Any]) -> None:
+    def __init__(self, send: Callable[..., object]) -> None:
         self._send, self._numbers = send, itertools.count()
 
     def say(self, text: str) -> None:
@@ -69,7 +69,7 @@ class Forward:
 class _Sent:
     """A task whose updates are sent now and then."""
 
-    def __init__(self, number: int, send: Callable[..., Any]) -> None:
+    def __init__(self, number: int, send: Callable[..., object]) -> None:
         self.number, self._send = number, send
         self._done, self._last = 0.0, 0.0
         self._total: float | None = None

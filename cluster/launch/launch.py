@@ -63,14 +63,14 @@ def launch(
     return ray_train.fit(target, config, _absolute(run), settings)
 
 
-def _settings(source: ClusterConfig | str | dict[str, Any] | None, **overrides: Any) -> ClusterConfig:
+def _settings(source: ClusterConfig | str | dict[str, object] | None, **overrides: Any) -> ClusterConfig:
     settings = source if isinstance(source, ClusterConfig) else load_config(ClusterConfig, source)
     settings = replace(settings, **{key: value for key, value in overrides.items() if value is not None})
     settings.check()
     return settings
 
 
-def _check_config(config: dict[str, Any]) -> None:
+def _check_config(config: dict[str, object]) -> None:
     try:
         json.dumps(config)
     except TypeError as error:

@@ -39,7 +39,7 @@ def missing() -> list[str]:
     return list(dict.fromkeys(trouble))
 
 
-def _load(where: str) -> Any:
+def _load(where: str) -> object:
     module, _, name = where.partition(":")
     return getattr(importlib.import_module(module), name)
 
@@ -75,11 +75,11 @@ def private_trainer() -> Any:
             """Nothing was requested."""
 
     class Trainer(trainer):  # type: ignore[misc, valid-type]
-        def _initialize_and_run_controller(self, **arguments: Any) -> Any:
+        def _initialize_and_run_controller(self, **arguments: object) -> object:
             arguments["scaling_policy"] = AllHere(scaling_config=self.scaling_config)
             return super()._initialize_and_run_controller(**arguments)
 
-        def _create_default_callbacks(self) -> list[Any]:
+        def _create_default_callbacks(self) -> list[object]:
             # The cleaner looks for a dead driver in a dashboard, which a private Ray has not; we use no Ray Data.
             each = super()._create_default_callbacks()
             return [callback for callback in each if type(callback).__name__ not in UNWANTED]

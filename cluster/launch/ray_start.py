@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import sys
+from types import ModuleType
 from typing import Any
 
 from cluster.engine import process_group
@@ -108,7 +109,7 @@ def prepare_environment(settings: ClusterConfig, imported: bool) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _start_private(ray: Any, settings: ClusterConfig) -> None:
+def _start_private(ray: ModuleType, settings: ClusterConfig) -> None:
     for attempt in range(STARTS):
         before = _children()
         try:
@@ -130,7 +131,7 @@ def _children() -> set[Any]:
     return set(psutil.Process().children(recursive=True))
 
 
-def _start_once(ray: Any, settings: ClusterConfig) -> None:
+def _start_once(ray: ModuleType, settings: ClusterConfig) -> None:
     ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, settings.workers * settings.cpus),

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import uuid
+from types import ModuleType
 from typing import Any
 
 from cluster.launch import ray_private, ray_worker
@@ -61,7 +62,7 @@ def fit(target: str, config: dict[str, Any], run: str, settings: ClusterConfig) 
     return outcome
 
 
-def _here(ray: Any) -> Any:
+def _here(ray: ModuleType) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
@@ -103,7 +104,7 @@ def _forwarded() -> dict[str, str]:
     return {name: without_password(value) for name, value in settings.items() if not is_secret(name)}
 
 
-def _wait(ray: Any, trainer: Any, asked: threading.Event, board: Any) -> Any:
+def _wait(ray: ModuleType, trainer: Any, asked: threading.Event, board: Any) -> Any:
     """``trainer.fit()`` in a thread, so that SIGTERM and Ctrl-C reach us and not Ray, which would drop steps."""
     outcome: dict[str, Any] = {}
 

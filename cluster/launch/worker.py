@@ -115,7 +115,7 @@ def stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def run_here(target: Callable[[dict, Context], Any], config: dict, run: str) -> Any:
+def run_here(target: Callable[[dict, Context], object], config: dict, run: str) -> object:
     """Call ``target`` in this process as the only worker; SIGTERM and Ctrl-C make ``should_stop`` true."""
     with stop_signals() as asked:
         context = Context(run, stop=asked.is_set)

@@ -30,7 +30,10 @@ def check_compatible(infos: Mapping[str, Info], rig: Info | None = None, feature
 
 def misfit(infos: Mapping[str, Info], rig: Info | None = None, feature: Info | str | None = None) -> str | None:
     """The sentence that :func:`check_compatible` raises, or None where the priors fit together."""
-    given: dict[str, Any] = {"rig": rig, "audio features": {"name": feature} if isinstance(feature, str) else feature}
+    given: dict[str, object] = {
+        "rig": rig,
+        "audio features": {"name": feature} if isinstance(feature, str) else feature,
+    }
     for key, read, same in _ASPECTS:
         known = [(f"of '{name}'", value) for name, info in infos.items() if (value := read(info))]
         if given.get(key):

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.registry import mlflow_client
 from cluster.registry.prior_folder import ARTIFACT, check_prior
@@ -17,10 +17,16 @@ from cluster.storage import storage
 from cluster.storage.errors import StorageError
 from configs import InputError
 
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
 log = logging.getLogger("headstart.registry")
 
 
-def fetch_version(client: Any, found: Any, cache: Path) -> Path:
+def fetch_version(client: MlflowClient, found: ModelVersion, cache: Path) -> Path:
     """The folder of a registered version.
 
     Raises:
@@ -32,7 +38,7 @@ def fetch_version(client: Any, found: Any, cache: Path) -> Path:
             f"models:/{found.name}/{found.version}: not registered by headstart, so there is nothing to verify"
         )
     target = cache / found.name / f"{found.version}-{manifest[:12]}"
-    return _fetch_artifacts(found.source, target, f"models:/{found.name}/{found.version}", manifest, gone(found))
+    return _fetch_artifacts(str(found.source), target, f"models:/{found.name}/{found.version}", manifest, gone(found))
 
 
 def fetch_run(uri: str, cache: Path) -> Path:

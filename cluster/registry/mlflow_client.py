@@ -176,7 +176,7 @@ def _can_be_made(folder: Path) -> bool:
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(values: dict[str, object], prefix: str = "") -> dict[str, str]:
     """Nested parameters as ``{"a.b": text}``; secrets are left out, URLs lose their passwords, long texts are cut."""
     flat: dict[str, str] = {}
     for key, value in values.items():

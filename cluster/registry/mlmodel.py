@@ -37,7 +37,7 @@ def _signature(serving: dict[str, Any]) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
-    def schema(entries: list[dict[str, Any]]) -> Any:
+    def schema(entries: list[dict[str, Any]]) -> object:
         return Schema([TensorSpec(np.dtype(e["dtype"]), tuple(e["shape"]), name=e["name"]) for e in entries])
 
     params = [ParamSpec(e["name"], e["dtype"], e["default"]) for e in serving.get("params", [])]

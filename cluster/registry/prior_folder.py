@@ -33,7 +33,7 @@ def read_info(folder: str | Path) -> dict[str, Any]:
     return info
 
 
-def check_weights(folder: str | Path, info: dict[str, Any], shown: object = None) -> Path:
+def check_weights(folder: str | Path, info: dict[str, object], shown: object = None) -> Path:
     """The weights file of a prior, verified by the checksum in its ``prior.json``.
 
     Args:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.registry import mlflow_client, spool
 from cluster.registry.compatibility import misfit
@@ -18,6 +18,9 @@ from cluster.registry.prior_folder import ARTIFACT
 from cluster.registry.versions import CHAMPION, INFO_TAG, LATEST, MANIFEST_TAG, champion, champions, missing, short_info
 from cluster.storage import storage
 from configs.progress import say
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 log = logging.getLogger("headstart.registry")
 ID_TAG = "headstart.registration"
@@ -39,7 +42,7 @@ class Job:
     key: str | None = None
 
 
-def publish(source: Path, info: dict[str, Any], job: Job) -> dict[str, Any]:
+def publish(source: Path, info: dict[str, object], job: Job) -> dict[str, Any]:
     """Register a checked prior folder, or finish what an earlier attempt began.
 
     Args:
@@ -60,7 +63,9 @@ def publish(source: Path, info: dict[str, Any], job: Job) -> dict[str, Any]:
     return {"name": job.name, "version": version, "uri": f"models:/{job.name}/{version}", **role}
 
 
-def set_aliases(client: Any, name: str, version: int, wanted: Iterable[str], info: dict[str, Any]) -> dict[str, Any]:
+def set_aliases(
+    client: MlflowClient, name: str, version: int, wanted: Iterable[str], info: dict[str, Any]
+) -> dict[str, Any]:
     """Point the wanted aliases at a version, and ``champion`` where the name has none and the version fits the others.
 
     Returns:
@@ -81,7 +86,7 @@ def set_aliases(client: Any, name: str, version: int, wanted: Iterable[str], inf
     return {"champion": is_champion, "misfit": trouble}
 
 
-def _version_of(client: Any, job: Job) -> int | None:
+def _version_of(client: MlflowClient, job: Job) -> int | None:
     """The version that an earlier attempt made, unless its files are gone."""
     for found in client.search_model_versions(f"name='{job.name}'"):
         if found.tags.get(ID_TAG) == job.id and missing(client, found) is None:
@@ -89,7 +94,7 @@ def _version_of(client: Any, job: Job) -> int | None:
     return None
 
 
-def _new_version(client: Any, source: Path, info: dict[str, Any], job: Job) -> int:
+def _new_version(client: MlflowClient, source: Path, info: dict[str, object], job: Job) -> int:
     run_id, owned = _run_of(client, job)
     try:
         path = _artifact_path(client, run_id, info)
@@ -107,7 +112,7 @@ def _new_version(client: Any, source: Path, info: dict[str, Any], job: Job) -> i
     return version
 
 
-def _run_of(client: Any, job: Job) -> tuple[str, bool]:
+def _run_of(client: MlflowClient, job: Job) -> tuple[str, bool]:
     """(MLflow run id, whether it was made for this registration): the training's own where it is known."""
     if job.key:
         spool.send_all()  # the training may not have been announced yet
@@ -122,13 +127,13 @@ def _run_of(client: Any, job: Job) -> tuple[str, bool]:
     return client.create_run(experiment, run_name=f"register {job.name}", tags=tags).info.run_id, True
 
 
-def _artifact_path(client: Any, run_id: str, info: dict[str, Any]) -> str:
+def _artifact_path(client: MlflowClient, run_id: str, info: dict[str, object]) -> str:
     """``prior``, or a name of its own where the run has a registered prior already: a longer training's replaces none."""
     taken = client.search_model_versions(f"run_id='{run_id}'")
     return f"{ARTIFACT}-{str(info['weights_sha256'])[:12]}" if taken else ARTIFACT
 
 
-def _upload(client: Any, run_id: str, source: Path, info: dict[str, Any], path: str) -> str:
+def _upload(client: MlflowClient, run_id: str, source: Path, info: dict[str, object], path: str) -> str:
     """Put the folder with its manifest and MLmodel into the run; returns the manifest's sha256."""
     with tempfile.TemporaryDirectory(prefix="headstart-register-") as scratch:
         folder = Path(scratch) / path
@@ -139,7 +144,9 @@ def _upload(client: Any, run_id: str, source: Path, info: dict[str, Any], path: 
         return storage.sha256(folder / storage.COMMIT_MARK)
 
 
-def _create_version(client: Any, run_id: str, info: dict[str, Any], job: Job, manifest: str, path: str) -> int:
+def _create_version(
+    client: MlflowClient, run_id: str, info: dict[str, object], job: Job, manifest: str, path: str
+) -> int:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -157,14 +164,14 @@ def _create_version(client: Any, run_id: str, info: dict[str, Any], job: Job, ma
     return int(client.create_model_version(job.name, source=source, run_id=run_id, tags=tags).version)
 
 
-def _log_metrics(client: Any, run_id: str, metrics: dict[str, float]) -> None:
+def _log_metrics(client: MlflowClient, run_id: str, metrics: dict[str, float]) -> None:
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
     client.log_batch(run_id, metrics=[Metric(k, float(v), now, 0) for k, v in metrics.items() if _is_number(v)])
 
 
-def _log_config(client: Any, run_id: str, config: dict[str, Any]) -> None:
+def _log_config(client: MlflowClient, run_id: str, config: dict[str, object]) -> None:
     from mlflow.entities import Param
 
     items: Sequence[Any] = [Param(key, value) for key, value in sorted(mlflow_client.flatten(config).items())]
@@ -172,5 +179,5 @@ def _log_config(client: Any, run_id: str, config: dict[str, Any]) -> None:
         client.log_batch(run_id, params=items[start : start + 100])
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -55,11 +55,11 @@ def register(
     folder: storage.Url,
     *,
     metrics: dict[str, float] | None = None,
-    config: dict[str, Any] | None = None,
+    config: dict[str, object] | None = None,
     aliases: Sequence[str] = (),
     run: storage.Url | None = None,
     postpone: bool = True,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Register a prior folder as a new version of ``name``; the same prior of the same run is registered once.
 
     Args:
@@ -104,9 +104,9 @@ def register(
 
 def _job(
     name: str,
-    info: dict[str, Any],
+    info: dict[str, object],
     metrics: dict[str, float],
-    config: dict[str, Any],
+    config: dict[str, object],
     aliases: tuple[str, ...],
     run: storage.Url | None,
 ) -> Job:
@@ -155,7 +155,7 @@ def _check_alias(alias: str) -> None:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def list_models() -> list[dict[str, Any]]:
+def list_models() -> list[dict[str, object]]:
     """Every registered prior: ``{"name", "versions": [{"version", "aliases", "created", "metrics", "missing", ...}]}``.
 
     ``missing`` is a sentence for a version with an alias whose files are gone, else None.

@@ -36,7 +36,7 @@ class RunLog:
     """
 
     def __init__(
-        self, run_name: str, params: dict[str, Any] | None = None, *, run: str | None = None, every: float = 10.0
+        self, run_name: str, params: dict[str, object] | None = None, *, run: str | None = None, every: float = 10.0
     ) -> None:
         self.key = _key(run_name, run)
         self._spool = spool.Spool(self.key, run_name, mlflow_client.flatten(params or {}))

@@ -20,12 +20,15 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from cluster.registry import mlflow_client
 from cluster.storage import storage
 from cluster.storage.retry import brief
 from configs import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 log = logging.getLogger("headstart.tracking")
 BATCH = 500  # metrics of one request; MLflow takes 1000
@@ -52,7 +55,7 @@ class Spool:
         if self._diary.tell() and _torn(self.folder):
             self._diary.write(b"\n")  # a line that a crash cut short must not swallow the next one
 
-    def write(self, entry: dict[str, Any]) -> None:
+    def write(self, entry: dict[str, object]) -> None:
         """Append one entry; it is on its way to the disk when this returns."""
         with self._lock:
             self._diary.write(json.dumps(entry).encode() + b"\n")
@@ -96,7 +99,7 @@ def send(folder: Path) -> int:
         return _deliver_all(folder, remove=True) if mine else 0
 
 
-def send_all() -> dict[str, Any]:
+def send_all() -> dict[str, object]:
     """Deliver the diaries of this process' server: ``{"sent": entries, "waiting": diaries left, "error": why or None}``.
 
     ``waiting`` counts the diaries of all servers, without those of living trainings.
@@ -115,7 +118,7 @@ def waiting() -> list[Path]:
     return [folder for folder in sorted(_root().glob("*")) if _entries(folder) and not _is_alive(folder)]
 
 
-def find_run(client: Any, key: str) -> Any:
+def find_run(client: MlflowClient, key: str) -> Any:
     """The MLflow run of a training by its key, or None."""
     experiment = mlflow_client.experiment(client)
     found = client.search_runs([experiment], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
@@ -238,7 +241,7 @@ def _groups(entries: list[Entry]) -> Iterator[list[Entry]]:
         yield group
 
 
-def _run_id(client: Any, identity: dict[str, Any]) -> str:
+def _run_id(client: MlflowClient, identity: dict[str, Any]) -> str:
     found = find_run(client, identity["key"])
     if found is not None:
         if found.info.status != "RUNNING":
@@ -251,7 +254,7 @@ def _run_id(client: Any, identity: dict[str, Any]) -> str:
     return run.info.run_id
 
 
-def _log_params(client: Any, run_id: str, params: dict[str, str]) -> None:
+def _log_params(client: MlflowClient, run_id: str, params: dict[str, str]) -> None:
     from mlflow.entities import Param
 
     items = [Param(key, value) for key, value in sorted(params.items())]
@@ -259,17 +262,17 @@ def _log_params(client: Any, run_id: str, params: dict[str, str]) -> None:
         client.log_batch(run_id, params=items[start : start + 100])
 
 
-def _deliver(client: Any, run_id: str, folder: Path, group: list[dict[str, Any]]) -> None:
+def _deliver(client: MlflowClient, run_id: str, folder: Path, group: list[dict[str, object]]) -> None:
     entry = group[0]
     if "metrics" in entry:
         _log_metrics(client, run_id, group)
     elif "file" in entry:
         _log_file(client, run_id, folder, entry)
     elif entry.get("end"):
-        client.set_terminated(run_id, status=entry["end"])
+        client.set_terminated(run_id, status=str(entry["end"]))
 
 
-def _log_metrics(client: Any, run_id: str, group: list[dict[str, Any]]) -> None:
+def _log_metrics(client: MlflowClient, run_id: str, group: list[dict[str, Any]]) -> None:
     from mlflow.entities import Metric
 
     rows = [
@@ -281,7 +284,7 @@ def _log_metrics(client: Any, run_id: str, group: list[dict[str, Any]]) -> None:
         client.log_batch(run_id, metrics=rows[start : start + BATCH])
 
 
-def _log_file(client: Any, run_id: str, folder: Path, entry: dict[str, Any]) -> None:
+def _log_file(client: MlflowClient, run_id: str, folder: Path, entry: dict[str, Any]) -> None:
     source = folder / "files" / entry["file"]
     if not source.is_file():
         return  # delivered before a crash could write it down

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.registry import mlflow_client
 from cluster.registry.prior_folder import WEIGHTS
 from cluster.storage.retry import brief
 from configs import InputError, nearest
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 log = logging.getLogger("headstart.registry")
 CHAMPION = "champion"
@@ -20,7 +26,7 @@ MANIFEST_TAG = "headstart.manifest"
 MOST_TAG = 4900  # characters
 
 
-def find(client: Any, name: str, version: str) -> Any:
+def find(client: MlflowClient, name: str, version: str) -> Any:
     """MLflow's record of a version (a number or an alias).
 
     Raises:
@@ -39,7 +45,7 @@ def find(client: Any, name: str, version: str) -> Any:
         raise InputError(_not_found(client, name, version, error)) from None
 
 
-def _not_found(client: Any, name: str, version: str, error: Exception) -> str:
+def _not_found(client: MlflowClient, name: str, version: str, error: Exception) -> str:
     names = [model.name for model in client.search_registered_models()]
     if name not in names:
         if not names:
@@ -49,13 +55,13 @@ def _not_found(client: Any, name: str, version: str, error: Exception) -> str:
     return f"prior '{name}': no version or alias '{version}'; there are {', '.join(have) or 'none'}"
 
 
-def records(client: Any, name: str) -> list[dict[str, Any]]:
+def records(client: MlflowClient, name: str) -> list[dict[str, Any]]:
     """Every version of a name, oldest first; see :func:`record`."""
     found = sorted(client.search_model_versions(f"name='{name}'"), key=lambda v: int(v.version))
     return [record(client, version) for version in found]
 
 
-def record(client: Any, found: Any) -> dict[str, Any]:
+def record(client: MlflowClient, found: ModelVersion) -> dict[str, object]:
     """One version as plain data; ``missing`` is a sentence where it has an alias and its files are gone, else None."""
     # Searches leave the aliases out on some stores; asking for the version itself never does.
     whole = client.get_model_version(found.name, str(found.version))
@@ -76,30 +82,30 @@ def record(client: Any, found: Any) -> dict[str, Any]:
     }
 
 
-def _run_data(client: Any, found: Any) -> tuple[dict[str, float], dict[str, str], str | None]:
+def _run_data(client: MlflowClient, found: ModelVersion) -> tuple[dict[str, float], dict[str, str], str | None]:
     """Metrics and parameters of a version's run, and what is wrong where it has been deleted."""
     from mlflow.exceptions import MlflowException
 
     try:
-        run = client.get_run(found.run_id)
+        run = client.get_run(str(found.run_id))
     except MlflowException:
         log.warning("run %s of %s/%s is gone; its metrics are unknown", found.run_id, found.name, found.version)
         return {}, {}, gone(found)
     return dict(run.data.metrics), dict(run.data.params), None
 
 
-def missing(client: Any, found: Any) -> str | None:
+def missing(client: MlflowClient, found: ModelVersion) -> str | None:
     """A sentence where a version's weights are no longer in the artifact store; only what the store says counts."""
     path = str(found.source).rsplit("/", 1)[-1]
     try:
-        names = [str(file.path).rsplit("/", 1)[-1] for file in client.list_artifacts(found.run_id, path)]
+        names = [str(file.path).rsplit("/", 1)[-1] for file in client.list_artifacts(str(found.run_id), path)]
     except Exception as error:
         log.warning("%s/%s: its artifacts cannot be listed (%s)", found.name, found.version, brief(error))
         return None
     return None if WEIGHTS in names else gone(found)
 
 
-def gone(found: Any) -> str:
+def gone(found: ModelVersion) -> str:
     """The sentence for a version whose files are gone."""
     return (
         f"models:/{found.name}/{found.version}: its files are gone from the artifact store, as after 'mlflow gc'; "
@@ -107,7 +113,7 @@ def gone(found: Any) -> str:
     )
 
 
-def champion(client: Any, name: str) -> Any:
+def champion(client: MlflowClient, name: str) -> Any:
     """MLflow's record of a name's champion, or None."""
     from mlflow.exceptions import MlflowException
 
@@ -117,7 +123,7 @@ def champion(client: Any, name: str) -> Any:
         return None
 
 
-def champions(client: Any, leave_out: str) -> dict[str, dict[str, Any]]:
+def champions(client: MlflowClient, leave_out: str) -> dict[str, dict[str, object]]:
     """What the champions of the other priors need, by name; models that are no priors of ours are left out."""
     infos = {}
     for model in client.search_registered_models():

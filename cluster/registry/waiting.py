@@ -6,7 +6,6 @@ import logging
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from cluster.registry import mlflow_client
 from cluster.registry.prior_folder import ARTIFACT, check_prior
@@ -23,7 +22,7 @@ def folders() -> list[Path]:
     return sorted(path.parent for path in (storage.home() / "registrations").glob("*/job.json"))
 
 
-def postpone(source: Path, job: Job, why: str) -> dict[str, Any]:
+def postpone(source: Path, job: Job, why: str) -> dict[str, object]:
     """Keep a copy of the prior and what is to be said of it; doing it twice keeps one copy."""
     folder = storage.home() / "registrations" / job.id
     shutil.rmtree(folder, ignore_errors=True)
@@ -49,7 +48,7 @@ def forget(job: Job) -> None:
     shutil.rmtree(storage.home() / "registrations" / job.id, ignore_errors=True)
 
 
-def register_waiting() -> list[dict[str, Any]]:
+def register_waiting() -> list[dict[str, object]]:
     """Register what waits for the server that this process uses; returns the new versions.
 
     One that fails stays and does not keep the others waiting.

@@ -121,7 +121,7 @@ def write_bytes(url: Url, data: bytes) -> None:
         request(url, "write", lambda fs, path: call_with_deadline(fs, "_pipe_file", len(data), path, data))
 
 
-def write_json(url: Url, value: Any) -> None:
+def write_json(url: Url, value: object) -> None:
     """Write a value as JSON, whole or not at all."""
     write_bytes(url, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 

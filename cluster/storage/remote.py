@@ -8,10 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cluster.storage.errors import StorageError, Url, sentence
 from cluster.storage.retry import is_transient, retry
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 T = TypeVar("T")
 BLOCK = 8 * 2**20  # bytes of one ranged read and of one part of a multipart upload
@@ -19,7 +22,7 @@ MULTIPART_FROM = 2 * BLOCK
 PARALLEL = 4  # requests under way at once for one large file or one folder
 
 
-def filesystem(url: Url) -> tuple[Any, str]:
+def filesystem(url: Url) -> tuple[object, str]:
     """The fsspec filesystem of a URL and the path inside it; call again in a forked child."""
     import fsspec
 
@@ -42,8 +45,8 @@ def is_s3(url: Url) -> bool:
     return str(url).startswith(("s3://", "s3a://"))
 
 
-def _s3_options() -> dict[str, Any]:
-    config: dict[str, Any] = {
+def _s3_options() -> dict[str, object]:
+    config: dict[str, object] = {
         "connect_timeout": float(os.environ.get("HEADSTART_STORAGE_TIMEOUT", 20)),
         "read_timeout": float(os.environ.get("HEADSTART_STORAGE_TIMEOUT", 20)),
         "retries": {"total_max_attempts": 1},
@@ -64,7 +67,7 @@ def _s3_options() -> dict[str, Any]:
     }
 
 
-def request(url: Url, verb: str, action: Callable[[Any, str], T]) -> T:
+def request(url: Url, verb: str, action: Callable[[AbstractFileSystem, str], T]) -> T:
     """``action(filesystem, path)`` with retries; what still fails becomes a :class:`StorageError`."""
     fs, path = filesystem(url)
     try:
@@ -79,7 +82,7 @@ def request(url: Url, verb: str, action: Callable[[Any, str], T]) -> T:
         raise
 
 
-def call_with_deadline(fs: Any, method: str, length: int, *args: Any) -> Any:
+def call_with_deadline(fs: AbstractFileSystem, method: str, length: int, *args: object) -> Any:
     """One request with a deadline for the whole response: a trickle of bytes never trips a socket timeout."""
     if not getattr(fs, "async_impl", False):
         return getattr(fs, method.removeprefix("_"))(*args)
@@ -122,7 +125,7 @@ def names(fs: Any, path: str) -> list[str]:
         return []
 
 
-def remove_tree(fs: Any, path: str) -> None:
+def remove_tree(fs: AbstractFileSystem, path: str) -> None:
     """Remove every key below a prefix; none is fine."""
     with suppress(FileNotFoundError):
         # Key by key: the bulk request needs an MD5 header on Swift and older Ceph that botocore no longer sends.
@@ -141,10 +144,10 @@ def multipart(url: Url, total: int, read: Callable[[int, int], bytes]) -> None:
     bucket, key = str(url).split("://", 1)[1].split("/", 1)
     common = {"Bucket": bucket, "Key": key}
 
-    def call(method: str, length: int = 0, **arguments: Any) -> Any:
+    def call(method: str, length: int = 0, **arguments: object) -> Any:
         from fsspec.asyn import sync
 
-        def action(fs: Any, _: str) -> Any:
+        def action(fs: AbstractFileSystem, _: str) -> Any:
             return sync(fs.loop, fs._call_s3, method, timeout=_deadline(length), **common, **arguments)
 
         return request(url, "write", action)

@@ -87,7 +87,7 @@ class Stage:
         if isinstance(error, InputError) and (text := self.with_urls(str(error))) != str(error):
             raise InputError(text) from error
 
-    def hold_for(self, owner: Any) -> None:
+    def hold_for(self, owner: object) -> None:
         """Keep the stand-ins for as long as ``owner`` lives instead."""
         self._held = True
         weakref.finalize(owner, shutil.rmtree, self.folder, True)
@@ -115,7 +115,7 @@ class Stage:
         self._urls[str(path)] = str(url)
         return path
 
-    def with_urls(self, value: Any) -> Any:
+    def with_urls(self, value: object) -> Any:
         """A text (or the texts of a dictionary or list) with URLs in the place of their stand-ins."""
         if isinstance(value, str):
             for path, url in self._urls.items():

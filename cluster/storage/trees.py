@@ -100,7 +100,7 @@ def check_tree(folder: Url, mark: dict[str, Any]) -> None:
             raise StorageError(f"{path}: sha256 {got[:12]}, expected {wanted}; the file is damaged, fetch it again")
 
 
-def seal(folder: Path, mark: dict[str, Any] | None = None) -> dict[str, Any]:
+def seal(folder: Path, mark: dict[str, Any] | None = None) -> dict[str, object]:
     """Write the commit mark into a finished local folder and bring everything to the disk. Returns the mark."""
     mark = mark or {"files": _manifest(folder)}
     for name in mark["files"]:

@@ -67,7 +67,7 @@ class FreeGaussians(nn.Module):
             p["colors"][None],
         )
 
-    def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *rest: object) -> None:
         """Take over the stored number of Gaussians, whatever it was when this object was made."""
         for name in PARTS:
             stored = state.get(f"{prefix}params.{name}")

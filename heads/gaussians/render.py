@@ -21,7 +21,7 @@ def render_head(
     height: int,
     background: Tensor | None = None,
     **options: Any,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
+) -> tuple[Tensor, Tensor, dict[str, object]]:
     """Render B heads, each with its own pose and camera, in one call.
 
     Args:

@@ -79,7 +79,7 @@ class AudioAttention(nn.Module):
         return torch.einsum("ts,tsc->tc", self.weights(windows), windows)
 
 
-class AudioEncoder(nn.Module):
+class AudioWindowEncoder(nn.Module):
     """Feature rows ``[T, C]`` → smoothed vectors ``[T, out_features]``: :class:`AudioNet`, :class:`AudioAttention`.
 
     ``forward(features, frames)`` encodes only the frames asked for and their neighbours, so that one training step

@@ -82,7 +82,7 @@ class HeadInputs:
         return [(field.name, getattr(self, field.name)) for field in fields(self)]
 
 
-def head_inputs(track: Mapping[str, Any], device: torch.device | str = "cpu", cut: int = 0) -> HeadInputs:
+def head_inputs(track: Mapping[str, object], device: torch.device | str = "cpu", cut: int = 0) -> HeadInputs:
     """The inputs of consecutive frames of a track, without sound.
 
     Args:
@@ -101,7 +101,7 @@ def head_inputs(track: Mapping[str, Any], device: torch.device | str = "cpu", cu
     return inputs.pick(slice(cut, len(inputs) - cut)) if cut else inputs
 
 
-def as_tensor(track: Mapping[str, Any], name: str, device: torch.device | str = "cpu") -> Tensor:
+def as_tensor(track: Mapping[str, object], name: str, device: torch.device | str = "cpu") -> Tensor:
     """One entry of a track as float32.
 
     Raises:
@@ -112,7 +112,7 @@ def as_tensor(track: Mapping[str, Any], name: str, device: torch.device | str = 
     return torch.as_tensor(track[name], dtype=torch.float32, device=device)
 
 
-def frame_vectors(track: Mapping[str, Any], device: torch.device | str = "cpu") -> Tensor:
+def frame_vectors(track: Mapping[str, object], device: torch.device | str = "cpu") -> Tensor:
     """One vector ``[T, 6 + K + 6]`` per frame: rotation vector, translation, expression, eyelids, gaze."""
     rotation = as_tensor(track, "rotation", device)
     parts = [rotation_vector(rotation), as_tensor(track, "translation", device)]

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +81,7 @@ Window = tuple[int, int, int, int]  # top, left, height, width in px
 
 
 @dataclass
-class Rendered:
+class RenderedHead:
     """One frame: ``image [H, W, 3]`` composed, ``alpha [H, W, 1]`` and premultiplied ``head [H, W, 3]`` of the head."""
 
     image: Tensor
@@ -163,7 +162,7 @@ class TalkingHead(nn.Module):
         return self.appearance_basis
 
     @torch.no_grad()
-    def calibrate(self, track: Mapping[str, Any]) -> None:
+    def calibrate(self, track: Mapping[str, object]) -> None:
         """Learn from the training track what is usual, so that these networks see values around one."""
         inputs = self.inputs(track)
         vectors = frame_vectors(track, self.center.device)
@@ -189,7 +188,7 @@ class TalkingHead(nn.Module):
                 part = scale[block * size + first : block * size + last]
                 part.copy_((part.square() + 0.1 * part.square().mean() + (few * usual) ** 2).sqrt())
 
-    def inputs(self, track: Mapping[str, Any]) -> HeadInputs:
+    def inputs(self, track: Mapping[str, object]) -> HeadInputs:
         """Per-frame inputs from a track; see :func:`heads.person.inputs.head_inputs`."""
         return head_inputs(track, self.offsets.device)
 
@@ -246,7 +245,7 @@ class TalkingHead(nn.Module):
         window: Window | None = None,
         refinement: Tensor | None = None,
         delta: Motion | None = None,
-    ) -> Rendered:
+    ) -> RenderedHead:
         """One frame.
 
         Args:
@@ -273,7 +272,7 @@ class TalkingHead(nn.Module):
         head, alpha = head[0], alpha[0]
         behind = self._behind(background, inputs.vectors[index], (height, width), window)
         image = head if behind is None else head + (1 - alpha) * behind
-        return Rendered(image, alpha, head, gaussians, meta)
+        return RenderedHead(image, alpha, head, gaussians, meta)
 
     def _behind(
         self, background: str | Tensor | None, vector: Tensor, size: tuple[int, int], window: Window | None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -78,7 +77,7 @@ def assemble(
     }
 
 
-def write(path: Path, arrays: dict[str, np.ndarray], record: dict[str, Any]) -> None:
+def write(path: Path, arrays: dict[str, np.ndarray], record: dict[str, object]) -> None:
     """Writes the rig file and, beside it, the record of how it was made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

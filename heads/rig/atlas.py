@@ -194,7 +194,7 @@ def _symmetric_dirichlet(
     return _descend(energy, uv, free, splu(stiffness))
 
 
-def _descend(energy: Energy, uv: np.ndarray, free: np.ndarray, metric: Any) -> np.ndarray:
+def _descend(energy: Energy, uv: np.ndarray, free: np.ndarray, metric: object) -> np.ndarray:
     """L-BFGS from a feasible start; a step that would flip a triangle has infinite energy and is halved."""
     value, gradient = energy(uv)
     if gradient is None:

@@ -10,7 +10,6 @@ import importlib.util
 import io
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -156,7 +155,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 class _ArrayUnpickler(pickle.Unpickler):
     """Builds numpy and scipy arrays; ``chumpy`` arrays, which old FLAME files hold, by their values."""
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         if (module, name) in SAFE:
             return super().find_class(module, name)
         if module.split(".")[0] == "chumpy" and name == "Ch":
@@ -167,15 +166,15 @@ class _ArrayUnpickler(pickle.Unpickler):
 class _Chumpy:
     """Stands in for ``chumpy.Ch``, of which only the array is wanted."""
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.x = state.get("x") if isinstance(state, dict) else None
 
 
-def _is_array(value: Any) -> bool:
+def _is_array(value: object) -> bool:
     return isinstance(value, (np.ndarray, _Chumpy)) or hasattr(value, "toarray")
 
 
-def _dense(value: Any) -> np.ndarray:
+def _dense(value: object) -> np.ndarray:
     if isinstance(value, _Chumpy):
         return np.asarray(value.x)
     return value.toarray() if hasattr(value, "toarray") else np.asarray(value)

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -208,7 +207,9 @@ class Rig:
         return value
 
     def _named_controls(self, arrays: dict[str, np.ndarray]) -> dict[str, Control]:
-        directions: dict[str, Any] = {str(n): e for n, e in zip(arrays["control_names"], arrays["control_expression"])}
+        directions: dict[str, object] = {
+            str(n): e for n, e in zip(arrays["control_names"], arrays["control_expression"])
+        }
         zero = torch.zeros
         controls = {}
         for name in CONTROLS:

@@ -49,7 +49,7 @@ def add(commands: Subparsers) -> None:
     adapt.add_argument("--overwrite", action="store_true", help="replace what stands at --out")
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Adapt; with ``--view`` a page beside it, until interrupted."""
     if a.consent is None and not a.resume and Path(a.video).is_file() and sys.stdin is not None and sys.stdin.isatty():
         a.consent = _asked(a.video)
@@ -97,7 +97,7 @@ def _give_way() -> None:
     os.nice(10)
 
 
-def _adapted(a: argparse.Namespace) -> dict[str, Any]:
+def _adapted(a: argparse.Namespace) -> dict[str, object]:
     return call(
         "adapt.job:adapt",
         a.video,

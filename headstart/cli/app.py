@@ -98,7 +98,7 @@ def _run(arguments: argparse.Namespace, out: TextIO, err: TextIO, log: Path | No
     return status(result)
 
 
-def status(result: Any) -> int:
+def status(result: object) -> int:
     """Checks that ran and found something wrong exit with 2, like any other wrong input; ``status`` wins."""
     if not isinstance(result, dict):
         return 0

@@ -26,7 +26,7 @@ def add(commands: Subparsers) -> None:
     demo.add_argument("--seed", type=int, default=0, help="of people, trainings and adaptations (default: 0)")
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace) -> dict[str, object]:
     """The whole demo."""
     a = arguments
     options = {"identities": a.identities, "budget": a.budget, "people": a.people, "minutes": a.minutes}

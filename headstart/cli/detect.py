@@ -18,7 +18,7 @@ def add(commands: Subparsers) -> None:
     detect.add_argument("files", nargs="+", metavar="FILE", help="video, picture, sound, exported head or folder")
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Read all marks."""
     report = call("adapt.marking.detect:detect", a.files)
     return {**report, "status": call("adapt.marking.detect:exit_status", report)}

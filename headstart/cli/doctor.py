@@ -18,7 +18,7 @@ def add(commands: Subparsers) -> None:
     command(commands, "doctor", text, run, show, "headstart doctor")
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
+def run(arguments: argparse.Namespace) -> dict[str, object]:
     """All checks."""
     return call("headstart.installation:doctor")
 

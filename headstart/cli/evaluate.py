@@ -33,7 +33,7 @@ def add(commands: Subparsers) -> None:
     evaluate.add_argument("--overwrite", action="store_true")
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Evaluate."""
     names = ("start", "frames", "against", "ablations", "lpips", "sync", "syncnet", "device", "overwrite")
     return call("adapt.evaluate.evaluate:evaluate", a.avatar, a.video, a.out, **{n: getattr(a, n) for n in names})

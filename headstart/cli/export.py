@@ -7,17 +7,20 @@ from typing import Any
 
 from rich.console import Console
 
+from configs import InputError
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command
 
 
 def add(commands: Subparsers) -> None:
     """Its parser."""
-    text = "a head for other programs: .ply, .glb, .spz, .usdc or .usdz"
+    text = "a head for other programs (.ply, .glb, .spz, .usdc, .usdz), or a page that speaks"
     export = command(commands, "export", text, run, show, "headstart export me.avatar --out me.glb --control smile=0.5")
     export.add_argument("avatar", metavar="AVATAR")
     place = export.add_mutually_exclusive_group(required=True)
-    place.add_argument("--out", metavar="FILE", help="path or s3:// URL; the suffix chooses the format")
+    place.add_argument(
+        "--out", metavar="FILE", help="path or s3:// URL; the suffix chooses the format; a folder with --web"
+    )
     place.add_argument(
         "--frames", metavar="DIR", help="a folder of .ply files: of the sound, else of the training clip"
     )
@@ -40,10 +43,19 @@ def add(commands: Subparsers) -> None:
     speaking.add_argument("--style", help="'own', 'mean' or a file")
     speaking.add_argument("--prior", metavar="URI", help="audio-expression prior to speak with (default: the avatar's)")
     speaking.add_argument("--seed", type=int, default=0)
+    web = export.add_argument_group("a page for browsers")
+    web.add_argument(
+        "--web", action="store_true", help="write the folder --out: static files, in which the head speaks"
+    )
+    web.add_argument("--onnxruntime", metavar="DIR", help="npm's onnxruntime-web, for an avatar that speaks by a prior")
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Export."""
+    if a.web:
+        return _web(a)
+    if a.onnxruntime is not None:
+        raise InputError("--onnxruntime belongs to --web, which writes a page")
     names = (
         "frame",
         "audio",
@@ -64,8 +76,24 @@ def run(a: argparse.Namespace) -> dict[str, Any]:
     return call("adapt.export:export", a.avatar, place, as_frames=as_frames, controls=a.control, **options)
 
 
+def _web(a: argparse.Namespace) -> dict[str, Any]:
+    fixed = ("frame", "audio", "yaw", "pitch", "roll", "style", "axes", "frames", "control")
+    given = next((name for name in fixed if getattr(a, name) not in (None, [])), None)
+    if given is not None:
+        raise InputError(f"--{given} and --web contradict each other: sound, pose and controls are chosen in the page")
+    if a.sign is not None:
+        raise InputError("--sign and --web contradict each other: a page is many files, of which none carries a signature")
+    options = {"onnxruntime": a.onnxruntime, "prior": a.prior, "overwrite": a.overwrite}
+    return call("adapt.web.export:export_web", a.avatar, a.out, **options)
+
+
 def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """The file."""
+    if a.web:
+        out.print(f"{result['out']}: a page of {result['gaussians']} Gaussians, {output.size(result['bytes'])}")
+        output.facts(out, {"moved by": result["driver"]})
+        output.next_step(out, f"open {result['out']}/index.html")
+        return
     frames = f"{result['frames']} frames of " if result["frames"] > 1 else ""
     out.print(f"{result['out']}: {frames}{result['gaussians']} Gaussians, {output.size(result['bytes'])}")
     output.facts(out, {"format": result["format"], "axes": result["axes"]})

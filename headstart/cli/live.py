@@ -26,7 +26,7 @@ def add(commands: Subparsers) -> None:
     live.add_argument("--device", default="auto")
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Serve until interrupted."""
     options = {name: getattr(a, name) for name in ("port", "sessions", "tts", "prior", "device", "follow")}
     return call("adapt.live.server:serve", a.avatars, **options)

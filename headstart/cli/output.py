@@ -18,7 +18,7 @@ def console(stream: TextIO) -> Console:
     return Console(file=stream, highlight=False, width=None if terminal else WIDTH, soft_wrap=not terminal)
 
 
-def facts(out: Console, rows: Mapping[str, Any]) -> None:
+def facts(out: Console, rows: Mapping[str, object]) -> None:
     """Names and values, aligned; ``None`` is left out."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="cyan", no_wrap=True)

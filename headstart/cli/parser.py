@@ -45,7 +45,7 @@ def command(
     commands: Subparsers,
     name: str,
     description: str,
-    run: Callable[[argparse.Namespace], Any],
+    run: Callable[[argparse.Namespace], object],
     show: Callable[..., None],
     example: str,
 ) -> Parser:
@@ -72,7 +72,7 @@ def actions(commands: Subparsers, name: str, description: str) -> Subparsers:
     return parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
 
 
-def call(target: str, *arguments: Any, **options: Any) -> Any:
+def call(target: str, *arguments: object, **options: object) -> Any:
     """Call ``module:function``, imported now."""
     module, _, attribute = target.partition(":")
     return getattr(importlib.import_module(module), attribute)(*arguments, **options)

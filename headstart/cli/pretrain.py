@@ -35,7 +35,7 @@ def add(commands: Subparsers) -> None:
     pretrain.takes_overrides = True
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Train and register."""
     return call(
         "pretrain.train:pretrain",
@@ -80,7 +80,7 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
         output.next_step(out, f"headstart priors promote {registered['name']}/{registered['version']} --alias champion")
 
 
-def _registered(registered: dict[str, Any] | None) -> str:
+def _registered(registered: dict[str, object] | None) -> str:
     if registered is None or registered["version"] is None:
         return "not yet"
     champion = " @champion" if registered.get("champion") else ""

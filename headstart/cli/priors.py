@@ -33,30 +33,30 @@ def add(commands: Subparsers) -> None:
     register.add_argument("finished", metavar="RUN", help="the run's folder or s3:// URL")
 
 
-def run_list(a: argparse.Namespace) -> dict[str, Any]:
+def run_list(a: argparse.Namespace) -> dict[str, object]:
     """``priors list``."""
     return {"priors": call("cluster.registry.registry:list_models")}
 
 
-def run_show(a: argparse.Namespace) -> dict[str, Any]:
+def run_show(a: argparse.Namespace) -> dict[str, object]:
     """``priors show``."""
     return call("cluster.registry.registry:show", *name_and_version(a.prior))
 
 
-def run_pull(a: argparse.Namespace) -> dict[str, Any]:
+def run_pull(a: argparse.Namespace) -> dict[str, object]:
     """``priors pull``."""
     name, version = name_and_version(a.prior)
     uri = a.prior if ":" in a.prior else f"models:/{name}{'/' if str(version).isdigit() else '@'}{version}"
     return {"prior": a.prior, "folder": str(call("cluster.registry.registry:resolve", uri))}
 
 
-def run_promote(a: argparse.Namespace) -> dict[str, Any]:
+def run_promote(a: argparse.Namespace) -> dict[str, object]:
     """``priors promote``."""
     name, version = name_and_version(a.prior)
     return call("cluster.registry.registry:promote", name, version, alias=a.alias)
 
 
-def run_register(a: argparse.Namespace) -> dict[str, Any]:
+def run_register(a: argparse.Namespace) -> dict[str, object]:
     """``priors register``."""
     return call("pretrain.finish:register_run", a.finished)
 
@@ -89,6 +89,6 @@ def show_list(out: Console, result: dict[str, Any], a: argparse.Namespace) -> No
     output.next_step(out, f"headstart priors show {rows[-1][0]}/{rows[-1][1]}")
 
 
-def show_record(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show_record(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
     """Everything, name by name."""
     output.facts(out, result or {})

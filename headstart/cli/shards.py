@@ -63,34 +63,34 @@ def _add_synthesize(shards: Subparsers) -> None:
     synthesize.add_argument("--out", required=True, metavar="DATASET")
 
 
-def run_build(a: argparse.Namespace) -> dict[str, Any]:
+def run_build(a: argparse.Namespace) -> dict[str, object]:
     """``shards build``."""
     features = a.features.split(",")
     options = {"consent": a.consent, "workers": a.workers, "address": a.address, "size": a.size, "rig": a.rig}
     return call("shards.build.build:build", a.videos, a.out, features=features, **options)
 
 
-def run_synthesize(a: argparse.Namespace) -> dict[str, Any]:
+def run_synthesize(a: argparse.Namespace) -> dict[str, object]:
     """``shards synthesize``."""
     return call("shards.synthetic:synthesize", a.identities, a.seconds, a.seed, a.out, size=a.size, workers=a.workers)
 
 
-def run_info(a: argparse.Namespace) -> dict[str, Any]:
+def run_info(a: argparse.Namespace) -> dict[str, object]:
     """``shards info``."""
     return call("shards.check.info:info", a.dataset)
 
 
-def run_verify(a: argparse.Namespace) -> dict[str, Any]:
+def run_verify(a: argparse.Namespace) -> dict[str, object]:
     """``shards verify``."""
     return call("shards.check.verify:verify", a.dataset, repair=a.repair)
 
 
-def run_forget(a: argparse.Namespace) -> dict[str, Any]:
+def run_forget(a: argparse.Namespace) -> dict[str, object]:
     """``shards forget``."""
     return call("shards.people.forget:forget", a.dataset, a.identity)
 
 
-def run_basis(a: argparse.Namespace) -> dict[str, Any]:
+def run_basis(a: argparse.Namespace) -> dict[str, object]:
     """``shards basis``."""
     return call("shards.basis.basis:learn_basis", a.source, a.out)
 
@@ -109,7 +109,7 @@ def totals(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def show_totals(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show_totals(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
     """Counts."""
     place = getattr(a, "dataset", None) or a.out
     out.print(f"dataset {place}")
@@ -150,6 +150,6 @@ def show_forget(out: Console, result: dict[str, Any], a: argparse.Namespace) -> 
     output.facts(out, totals(result["dataset"]))
 
 
-def show_facts(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show_facts(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
     """Everything, name by name."""
     output.facts(out, result)

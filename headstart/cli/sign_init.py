@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from rich.console import Console
 
@@ -19,12 +18,12 @@ def add(commands: Subparsers) -> None:
     sign_init.add_argument("--name", default="Headstart test signer", help="whom the certificate names")
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Make them."""
     return call("adapt.marking.certificates:sign_init", a.folder, name=a.name)
 
 
-def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
     """Where they are, and what a verifier will say."""
     output.facts(out, result)
     out.print("A verifier shows such a signature as valid, by a signer that it does not trust.")

@@ -32,13 +32,13 @@ def add(commands: Subparsers) -> None:
     picture.add_argument("--seed", type=int, default=0)
 
 
-def _add_marks(group: Any) -> None:
+def _add_marks(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--label", nargs="?", const="AI", metavar="TEXT", help="a visible label (default text: AI)")
     group.add_argument("--sign", nargs=2, metavar=("CHAIN.pem", "KEY.pem"), help="sign the file (C2PA)")
     group.add_argument("--no-watermark", action="store_true", help="leave the imperceptible watermark out")
 
 
-def _add_motion(group: Any) -> None:
+def _add_motion(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--blendshapes", metavar="FILE.csv|.json", help="52 ARKit weights over time move the face, not the sound"
     )
@@ -57,7 +57,7 @@ def _add_motion(group: Any) -> None:
     )
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Talk."""
     names = (
         "pose_from",

@@ -23,7 +23,7 @@ def add(commands: Subparsers) -> None:
     track.add_argument("--overwrite", action="store_true")
 
 
-def run(a: argparse.Namespace) -> dict[str, Any]:
+def run(a: argparse.Namespace) -> dict[str, object]:
     """Track."""
     options = {name: getattr(a, name) for name in ("start", "seconds", "size", "overwrite")}
     return call("adapt.track:track", a.video, a.blendshapes, **options)

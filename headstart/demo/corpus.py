@@ -43,7 +43,7 @@ def demo_folder(given: str | Path) -> Path:
     return out
 
 
-def forget_other(out: Path, settings: dict[str, Any]) -> None:
+def forget_other(out: Path, settings: dict[str, object]) -> None:
     """Drops the shards of a demo with other settings or another rig: continuing them would mix what does not belong."""
     now = {**settings, "rig": load_rig().sha256}
     note = out / "settings.json"

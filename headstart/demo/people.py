@@ -11,10 +11,12 @@ import numpy as np
 from adapt.avatar.provenance import Provenance
 from adapt.evaluate.evaluate import evaluate
 from adapt.job import adapt
+from adapt.priors import find_priors
 from adapt.talk.talk import talk
 from cluster.registry.registry import resolve
 from headstart.demo.cast import HeldOutPerson
 from headstart.demo.telling import Story
+from pretrain.roles import SYNC
 from shards.media.decode import read_frames
 from shards.media.encode import VideoWriter
 from shards.media.probe import video_info
@@ -22,11 +24,11 @@ from shards.media.probe import video_info
 
 def adapt_person(
     person: HeldOutPerson, out: Path, uris: str, recipe: str, budget: str, train_seconds: float, seed: int, story: Story
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """One outsider: adapted with the priors and without, scored, and made to say something new."""
     record: dict[str, Any] = {"identity": person.identity, "licence": person.licence, "consent": person.consent,
                               "words": person.words, "variants": {}, "video": None}  # fmt: skip
-    sync = next((uri for uri in uris.split(",") if "sync-expert" in uri), None)
+    sync = next((prior.uri for prior in find_priors(uris) if prior.role == SYNC), None)
     for name, prior in (("with priors", uris), ("without", "none")):
         folder = out / "avatars" / f"{person.identity}-{name.split()[0]}"
         with story.stage(f"adapting {person.identity} {name}, {budget}", vital=False):
@@ -76,7 +78,7 @@ def _score(avatar: Path, person: HeldOutPerson, folder: Path, sync: str | None) 
     }
 
 
-def _speak(person: HeldOutPerson, avatar: str, target: Path) -> dict[str, Any]:
+def _speak(person: HeldOutPerson, avatar: str, target: Path) -> dict[str, object]:
     """The avatar says the unheard speech; beside it the truth, where that was filmed, else the person as recorded."""
     spoken = target.with_name(f"{target.stem}-avatar.mp4")
     result = talk(avatar, person.speech, spoken, pose_from=person.truth, overwrite=True)

@@ -13,7 +13,9 @@ from pretrain.train import pretrain
 ALIAS = "demo"  # not "champion": a ten-minute prior must not become what every later command picks up
 
 
-def train_prior(prior: str, dataset: str, out: Path, steps: int, seed: int, ray: bool, allowed: list) -> dict[str, Any]:
+def train_prior(
+    prior: str, dataset: str, out: Path, steps: int, seed: int, ray: bool, allowed: list
+) -> dict[str, object]:
     """One prior by the public function; its evidence on held-out people comes back with it."""
     run = str(out / "runs" / f"{prior}-{time.strftime('%Y%m%d-%H%M%S')}")
     changes = [f"steps={steps}", f"seed={seed}", f"validate_every={max(20, steps // 3)}", f"checkpoint_every={steps}"]
@@ -24,7 +26,7 @@ def train_prior(prior: str, dataset: str, out: Path, steps: int, seed: int, ray:
     return {**result, **_evidence(Path(run) / "prior")}
 
 
-def _evidence(folder: Path) -> dict[str, Any]:
+def _evidence(folder: Path) -> dict[str, object]:
     """What the prior's folder says about it: table on held-out people, notes, pictures, loss curve, record."""
     info = json.loads((folder / "prior.json").read_text())
     report = folder / "report.json"

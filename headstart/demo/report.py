@@ -100,7 +100,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]
     return columns, cells
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "–"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
@@ -137,7 +137,7 @@ def _variant_facts(variant: Mapping[str, Any]) -> str:
     return text
 
 
-def comparison(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+def comparison(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, object] | None:
     """The table of scores: a row per measure, a column per drive and variant; the better of each drive is marked.
 
     Measures for which nothing could be computed are left out of the rows (their reasons are told below the table).

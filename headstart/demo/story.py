@@ -50,7 +50,7 @@ def demo(
     speech: str | Path | None = None,
     workers: int | None = None,
     ray: bool = True,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The main job, end to end; what exists in ``out`` from a demo before is continued (shards) or replaced.
 
     Args:
@@ -130,7 +130,7 @@ def _check(minutes: float, identities: int, people: int | None, budget: str, rec
     find_recipe(recipe)
 
 
-def _machine() -> dict[str, Any]:
+def _machine() -> dict[str, object]:
     """Hardware and versions that the figures were made with."""
     cores = os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
@@ -166,7 +166,7 @@ def _toy(
     return lines
 
 
-def _finish(story: Story, out: Path, real: bool) -> dict[str, Any]:
+def _finish(story: Story, out: Path, real: bool) -> dict[str, object]:
     report = out / "report.html"
     spoken = next((person["video"] for person in story.held_out if person["video"]), None)
     result: dict[str, Any] = {

@@ -19,7 +19,7 @@ CURVE = 1.5  # exponent of the spacing; 1 is even · measured by the same
 
 
 def alphas(config: DiffusionConfig) -> Tensor:
-    """ᾱ of every training time, [train_steps] float32."""
+    """ᾱ of every training time, ``[train_steps]`` float32."""
     from diffusers import DDPMScheduler
 
     schedule: Any = DDPMScheduler(num_train_timesteps=config.train_steps, beta_schedule=config.schedule)
@@ -27,7 +27,7 @@ def alphas(config: DiffusionConfig) -> Tensor:
 
 
 def smoothing(frames: float) -> Tensor:
-    """Filter taps [2R+1] of unit energy: white noise through them has unit variance and is smooth over ``frames``.
+    """Filter taps ``[2R+1]`` of unit energy: white noise through them has unit variance and is smooth over ``frames``.
 
     A tenth of the noise stays white, so that the model also learns to calm a trembling input.
     """
@@ -41,7 +41,7 @@ def smoothing(frames: float) -> Tensor:
 
 
 def smooth_noise(white: Tensor, taps: Tensor) -> Tensor:
-    """White noise (B, T + 2R, D) through the taps [2R+1]: (B, T, D)."""
+    """``white [B, M, D]`` noise through ``taps [N]``, M = T + N - 1: ``[B, T, D]``."""
     rows = white.transpose(1, 2)
     batch, size = rows.shape[:2]
     filtered = torch.nn.functional.conv1d(rows.reshape(batch * size, 1, -1), taps.to(rows)[None, None])
@@ -49,7 +49,7 @@ def smooth_noise(white: Tensor, taps: Tensor) -> Tensor:
 
 
 def add_noise(alpha: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """The forward process at times ``t`` [B] of a schedule ``alpha`` [train_steps] (Ho et al. 2020, eq. 4)."""
+    """The forward process at times ``t [B]`` of a schedule ``alpha [S]`` (Ho et al. 2020, eq. 4)."""
     kept = alpha[t].view(-1, *[1] * (clean.ndim - 1))
     return kept**0.5 * clean + (1 - kept) ** 0.5 * noise
 
@@ -87,7 +87,7 @@ def _scheduler(config: DiffusionConfig, steps: int, device: torch.device) -> Any
 
 
 def denoise(config: DiffusionConfig, noise: Tensor, steps: int, predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Run the sampler from ``noise`` [B, T, D]; ``predict(noisy, t [B])`` gives x0. Deterministic (eta 0)."""
+    """Run the sampler from ``noise`` ``[B, T, D]``; ``predict(noisy, t [B])`` gives x0. Deterministic (eta 0)."""
     if steps == 1:  # from pure noise straight to x0: what is predicted is the answer, whatever the sampler
         return predict(noise, torch.full((len(noise),), config.train_steps - 1, device=noise.device))
     scheduler = _scheduler(config, steps, noise.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -62,7 +61,7 @@ def _mean_face(train: Iterable[Sequence]) -> np.ndarray:
 
 def score(
     prior: AudioExpressionPrior, sequence: Sequence, ridge: np.ndarray, mean_face: np.ndarray, rig: Rig
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """One clip's row."""
     truth = sequence.track["expression"]
     linear = apply_ridge(ridge, normalise_utterance(sequence.features, prior.config.scale)).astype(np.float32)
@@ -74,7 +73,7 @@ def score(
     }
     lips = {name: lip_motion(rig, sequence.track["identity"], guess) for name, guess in guesses.items()}
     real = lip_motion(rig, sequence.track["identity"], truth)
-    row: dict[str, Any] = {"identity": sequence.identity, "clip": sequence.clip, "frames": len(sequence)}
+    row: dict[str, object] = {"identity": sequence.identity, "clip": sequence.clip, "frames": len(sequence)}
     for name in ("prior", "ridge", "sampled"):
         row[f"r {name}"] = correlation(lips[name].opening, real.opening)
     for name in ("prior", "ridge", "mean"):
@@ -111,6 +110,6 @@ def _speed(motion: LipMotion) -> float:
     return float(np.abs(np.diff(motion.opening)).mean())
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
+def summarise(rows: list[dict[str, object]]) -> dict[str, float]:
     """Means over people, named for the registry."""
     return {name.replace(" ", "_").replace("/", "_per_"): mean for name, mean in people_means(rows).items()}

@@ -24,7 +24,7 @@ class Sampling:
     """How motion is drawn; what is ``None`` is as the prior's configuration says.
 
     Attributes:
-        style: (S,) from :meth:`AudioExpressionPrior.find_style` or ``styles``; None: the mean style.
+        style: ``[S]`` from :meth:`AudioExpressionPrior.find_style` or ``styles``; None: the mean style.
         steps, guidance, temperature: of the sampler.
         seed: of the noise, which belongs to frames; first: the first row's frame number.
         mean: statistics of the recording where they are known beforehand: ``utterance_statistics(features)`` of a whole
@@ -43,14 +43,14 @@ class Sampling:
 
 
 class AudioExpressionPrior:
-    """Ready-to-use prior. Features are float (T, C), one row a frame of 40 ms; outputs are float32 NumPy arrays.
+    """Ready-to-use prior. Features are float ``[T, C]``, one row a frame of 40 ms; outputs are float32 NumPy arrays.
 
     Attributes:
         info: the ``prior.json`` dictionary; config: what it was trained with; features_name, features_size: the audio
-        feature that it uses; mean_style: (S,) the average style; styles: {training person: (S,)}.
+        feature that it uses; mean_style: ``[S]`` the average style; styles: {training person: ``[S]``}.
     """
 
-    def __init__(self, model: ExpressionModel, info: dict[str, Any], people: list[str]) -> None:
+    def __init__(self, model: ExpressionModel, info: dict[str, object], people: list[str]) -> None:
         self.model, self.info, self.config = model.eval(), info, model.config
         self.features_name, self.features_size = model.config.features, model.size
         self.mean_style = np.zeros(model.config.model.style, np.float32)
@@ -73,7 +73,7 @@ class AudioExpressionPrior:
         return features
 
     def sample(self, features: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
-        """Motion for (T, C) features: ``expression (T, K)`` and the other targets of the config, e.g. ``eyelids (T, 2)``.
+        """Motion for ``[T, C]`` features: ``expression [T, K]`` and the other targets of the config, e.g. ``eyelids [T, 2]``.
 
         Args:
             options: see :class:`Sampling`. ``steps=1, temperature=0`` gives the mean of what the model thinks possible:
@@ -87,7 +87,7 @@ class AudioExpressionPrior:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def expect(self, features: np.ndarray, *, style: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """What the model expects on average for a whole recording (T, C): one step, no noise, its own mean row.
+        """What the model expects on average for a whole recording ``[T, C]``: one step, no noise, its own mean row.
 
         The least error that the prior is capable of, and calmer than a face is: for measuring, not for showing. What
         the network adds to the regression counts as much as ``diffusion.correction_weight`` says: it is surer of its
@@ -105,7 +105,7 @@ class AudioExpressionPrior:
         )
 
     def utterance_statistics(self, features: np.ndarray) -> np.ndarray:
-        """Of a whole recording (T, C), as ``sample(mean=...)`` takes them: the mean (C,), or (2, C) with ``scale``."""
+        """Of a whole recording ``[T, C]``, as ``sample(mean=...)`` takes them: the mean ``[C]``, or ``[2, C]`` with ``scale``."""
         return utterance_statistics(self.check_features(features), self.config.scale)
 
     def _check_statistics(self, mean: np.ndarray) -> np.ndarray:
@@ -168,6 +168,11 @@ class AudioExpressionPrior:
         """The part that listens; adaptation keeps it as it is."""
         return self.model.denoiser.audio
 
+    @property
+    def window(self) -> int:
+        """Frames of a training window."""
+        return self.config.window
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """Everything that training moved, the audio encoder among them."""
         return self.model.parameters()
@@ -186,8 +191,8 @@ class AudioExpressionPrior:
         """The training loss on a person's own windows, for fine-tuning; uses torch's global random state.
 
         Args:
-            features: (B, T, C) of one recording; expression: (B, T, K); eyelids: (B, T, 2); style: (B, S) or (S,), the
-                mean style when absent.
+            features: ``[B, T, C]`` of one recording; expression: ``[B, T, K]``; eyelids: ``[B, T, 2]``;
+                style: ``[B, S]`` or ``[S]``, the mean style when absent.
         """
         device = self.model.alpha.device
         batch, frames = features.shape[:2]
@@ -210,10 +215,10 @@ class AudioExpressionPrior:
     def find_style(
         self, features: np.ndarray, track: dict[str, np.ndarray] | np.ndarray, *, iterations: int = 40, seed: int = 0
     ) -> np.ndarray:
-        """The style (S,) under which the model explains a person's clip best; the network stays as it is.
+        """The style ``[S]`` under which the model explains a person's clip best; the network stays as it is.
 
         Args:
-            features: (T, C); track: the clip's track fields (the config's targets among them), or ``expression (T, K)``.
+            features: ``[T, C]``; track: the clip's track fields (the config's targets among them), or ``expression [T, K]``.
         """
         features = self.check_features(features)
         targets = self._targets(track)

@@ -29,7 +29,7 @@ class RelativeBias(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention from [B, T, W] to a memory [B, extra + S, W]."""
+    """Multi-head attention from ``[B, T, W]`` to a memory [B, extra + S, W]."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class EncoderLayer(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """[B, T, W] to the same."""
+        """``x [B, T, W]`` to the same shape ``[B, T, W]``."""
         y = self.norm_a(x)
         x = x + self.drop(self.attention(y, y, bias))
         return x + self.drop(self.feed(self.norm_f(x)))
@@ -81,7 +81,7 @@ class FiLM(nn.Module):
         nn.init.zeros_(self.project.bias)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """x [B, T, W], condition [B, G]."""
+        """``x [B, T, W]`` under ``condition [B, G]``: ``[B, T, W]``."""
         scale, shift = self.project(condition)[:, None].chunk(2, dim=-1)
         return x * (1 + scale) + shift
 
@@ -99,7 +99,7 @@ class DenoiserLayer(nn.Module):
     def forward(
         self, x: Tensor, audio: Tensor, tokens: Tensor, condition: Tensor, bias: Tensor, cross_bias: Tensor
     ) -> Tensor:
-        """x and audio [B, T, W]; tokens [B, 2, W] (time, whole utterance and style) join both memories."""
+        """``x [B, T, W]`` and ``audio [B, T, W]`` to ``[B, T, W]``; ``tokens [B, 2, W]`` (time, utterance) join both memories."""
         y = self.films[0](self.norms[0](x), condition)
         x = x + self.drop(self.own(y, torch.cat([tokens, y], 1), bias))
         y = self.films[1](self.norms[1](x), condition)
@@ -109,7 +109,7 @@ class DenoiserLayer(nn.Module):
 
 
 def sinusoid(t: Tensor, width: int) -> Tensor:
-    """Sinusoidal embedding [B, width] of diffusion times [B]."""
+    """Sinusoidal embedding ``[B, W]``, W = ``width``, of diffusion times ``t [B]``."""
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(width // 2, device=t.device) / (width // 2))
     angles = t.float()[:, None] * frequencies[None]
     return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -26,12 +26,12 @@ class LinearPart(nn.Module):
         self.register_buffer("weight", torch.zeros(targets, size, 2 * context + 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalised features [B, T, C] to targets [B, T, D]; the ends are continued with the last row."""
+        """Normalised ``features [B, T, C]`` to targets ``[B, T, D]``; the ends are continued with the last row."""
         rows = F.pad(features.transpose(1, 2), (self.context, self.context), mode="replicate")
         return F.conv1d(rows, self.weight).transpose(1, 2)
 
 
-class AudioEncoder(nn.Module):
+class UtteranceEncoder(nn.Module):
     """Speech features to one condition a frame and one of the whole window (a shallow transformer)."""
 
     def __init__(self, size: int, config: DenoiserConfig) -> None:
@@ -46,7 +46,7 @@ class AudioEncoder(nn.Module):
         self.silence = nn.Parameter(torch.zeros(width))
 
     def forward(self, features: Tensor, conditioned: Tensor) -> tuple[Tensor, Tensor]:
-        """features [B, T, C], conditioned [B] bool (False: the condition is dropped) to [B, T, W] and [B, W]."""
+        """``features [B, T, C]``, ``conditioned [B]`` (``False`` drops the condition) to ``[B, T, W]`` and ``[B, W]``."""
         x = features.transpose(1, 2)
         for layer in self.stem:
             x = F.gelu(layer(x))
@@ -75,7 +75,7 @@ class Denoiser(nn.Module):
         width = config.width
         self.config, self.targets = config, targets
         self.linear = LinearPart(size, targets, context) if context else None
-        self.audio = AudioEncoder(size, config)
+        self.audio = UtteranceEncoder(size, config)
         self.styles = nn.Embedding(identities, config.style)
         nn.init.normal_(self.styles.weight, std=0.1)
         self.rest = nn.Linear(config.style, targets, bias=False)
@@ -98,7 +98,7 @@ class Denoiser(nn.Module):
 
     @torch.no_grad()
     def set_resting(self, resting: Tensor) -> None:
-        """Begin with styles that say how each person's face rests: [people, D] mean targets in normalised units.
+        """Begin with styles that say how each person's face rests: ``resting [P, D]``, mean targets in normalised units.
 
         Columns of ``rest`` are the directions in which people differ (with a floor, so that every face can be reached), at
         the size by which they do: a style is then about a standard normal vector.
@@ -114,13 +114,19 @@ class Denoiser(nn.Module):
         self.styles.weight[:, :count] = resting @ directions / scale
 
     def resting_style(self, resting: Tensor, certainty: float) -> Tensor:
-        """The likeliest style [S] of a face that rests at [D], known to a variance of ``1 / certainty``."""
+        """The likeliest style ``[S]`` of a face at ``resting [D]``, known to a variance of ``1 / certainty``."""
         weight = self.rest.weight
         system = weight.T @ weight * certainty + torch.eye(weight.shape[1], device=weight.device)
         return torch.linalg.solve(system, weight.T @ resting * certainty)
 
     def mean(self, features: Tensor, style: Tensor, conditioned: Tensor) -> Tensor:
-        """The linear guess [B, T, D] in normalised units: regression scaled by the style, plus its resting face."""
+        """The linear guess ``[B, T, D]`` in normalised units: regression scaled by the style, plus its resting face.
+
+        Args:
+            features: ``[B, T, C]``, normalised.
+            style: ``[B, S]``.
+            conditioned: ``[B]``, false where the audio is not heard.
+        """
         rest = self.rest(style)[:, None]
         if self.linear is None:
             return rest.expand(-1, features.shape[1], -1)
@@ -137,9 +143,16 @@ class Denoiser(nn.Module):
         conditioned: Tensor,
         correction_weight: float = 1.0,
     ) -> Tensor:
-        """noisy [B, T, D], t [B] and alpha = ᾱ_t [B], normalised features [B, T, C], style [B, S], conditioned [B] to x0 [B, T, D].
+        """The clean targets ``[B, T, D]``.
 
-        ``correction_weight``: share of the network's correction that counts.
+        Args:
+            noisy: ``[B, T, D]``.
+            t: ``[B]``, the step of each sequence.
+            alpha: ``[B]``, ᾱ at that step.
+            features: ``[B, T, C]``, normalised.
+            style: ``[B, S]``.
+            conditioned: ``[B]``, false where the audio is not heard.
+            correction_weight: share of the network's correction that counts.
         """
         mean = self.mean(features, style, conditioned)
         alpha = alpha[:, None, None]
@@ -151,7 +164,7 @@ class Denoiser(nn.Module):
     def network(
         self, noisy: Tensor, mean: Tensor, t: Tensor, features: Tensor, style: Tensor, conditioned: Tensor
     ) -> Tensor:
-        """The transformer's correction [B, T, D]."""
+        """The transformer's correction ``[B, T, D]``."""
         audio, whole = self.audio(features, conditioned)
         time = self.time(sinusoid(t, self.config.width))
         utterance = self.utterance(torch.cat([whole, style], -1))
@@ -170,7 +183,7 @@ class ExpressionModel(nn.Module):
 
     Args:
         size: C, columns of the audio features; n_expression: K of the rig; identities: rows of the style table.
-        alpha: the schedule (train_steps,) where it is known already.
+        alpha: the schedule ``[train_steps]`` where it is known already.
     """
 
     feature_mean: Tensor
@@ -200,16 +213,16 @@ class ExpressionModel(nn.Module):
         self.register_buffer("taps", diffusion.smoothing(config.diffusion.smooth), persistent=False)
 
     def normalise(self, features: Tensor, mean: Tensor) -> Tensor:
-        """Features [B, T, C] as the network wants them.
+        """``features [B, T, C]`` as the network wants them, ``[B, T, C]``.
 
-        ``mean`` [B, C] is that of the last seconds (with ``centre``); with ``scale`` it is mean and spread [B, 2, C].
+        ``mean`` ``[B, C]`` is that of the last seconds (with ``centre``); with ``scale`` it is mean and spread ``[B, 2, C]``.
         """
         if self.config.scale:
             return (features - mean[:, :1]) / (mean[:, 1:] * self.feature_std)
         return (features - (mean[:, None] if self.config.centre else self.feature_mean)) / self.feature_std
 
     def encode(self, targets: Tensor) -> Tensor:
-        """Targets [B, T, D] in rig units to unit-sized ones."""
+        """``targets [B, T, D]`` in rig units to unit-sized ones ``[B, T, D]``."""
         return (targets - self.target_mean) / self.target_std
 
     def decode(self, x: Tensor) -> Tensor:

@@ -29,7 +29,11 @@ class SequenceObjective(nn.Module):
         self.register_buffer("mouth", torch.zeros(model.dims, 2))
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """batch: ``features`` [B, T, C], ``targets`` [B, T, D], ``person`` [B], ``weight`` [B]; returns the loss and its parts."""
+        """The loss and its parts.
+
+        Args:
+            batch: ``features [B, T, C]``, ``targets [B, T, D]``, ``person [B]``, ``weight [B]``.
+        """
         people, denoiser = batch["person"].clamp_min(0), self.model.denoiser
         known = torch.rand(len(people), device=people.device) >= self.model.config.diffusion.style_drop
         style = denoiser.styles(people) * known[:, None]
@@ -41,7 +45,7 @@ class SequenceObjective(nn.Module):
     def step(
         self, features: Tensor, mean: Tensor, clean: Tensor, style: Tensor, weight: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Noise unit-sized windows [B, T, D], denoise them hearing features [B, T, C] in styles [B, S], and compare."""
+        """Noise unit-sized windows ``[B, T, D]``, denoise them hearing features ``[B, T, C]`` in styles ``[B, S]``, and compare."""
         model, config = self.model, self.model.config
         features = model.normalise(features, mean)
         if self.training and config.augment.noise:
@@ -60,7 +64,10 @@ class SequenceObjective(nn.Module):
         return self.losses(model.predict(noisy, t, features, style, conditioned), clean, style, weight)
 
     def losses(self, guess: Tensor, clean: Tensor, style: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum and parts; guess and clean [B, T, D], unit-sized; weight [B] is zero for unusable windows."""
+        """Weighted sum and parts of ``guess [B, T, D]`` and ``clean [B, T, D]``, unit-sized.
+
+        ``weight [B]`` is zero for unusable windows.
+        """
         config = self.model.config.loss
         weight = (weight / weight.sum().clamp_min(1.0))[:, None]
         frame = ((guess - clean).square().mean(1) * self.importance * weight).sum(0).mean()

@@ -14,6 +14,7 @@ from pretrain.audio_expression.model import ExpressionModel
 from pretrain.audio_expression.targets import target_sizes
 from pretrain.audio_expression.task import AudioExpressionTask
 from pretrain.prior import Headline, Prior, tensor
+from pretrain.roles import MOTION
 from pretrain.task import Task
 
 
@@ -22,6 +23,7 @@ class AudioExpression(Prior):
 
     task: ClassVar[type[Task]] = AudioExpressionTask
     learns: ClassVar[str] = "how a face moves to a voice: expression from sound"
+    role: ClassVar[str] = MOTION
     headlines: ClassVar[tuple[Headline, ...]] = (
         Headline("r_prior", "lip opening, correlation", "the prior"),
         Headline("r_ridge", "lip opening, correlation", "ridge regression"),
@@ -43,8 +45,8 @@ class AudioExpression(Prior):
         return AudioExpressionPrior(model.to(device), info, people)
 
     @classmethod
-    def signature(cls, info: dict[str, Any]) -> dict[str, Any]:
-        """Features (T, C) at 25 fps to expression (T, K) and the configuration's other targets."""
+    def signature(cls, info: dict[str, Any]) -> dict[str, object]:
+        """Features ``[T, C]`` at 25 fps to expression ``[T, K]`` and the configuration's other targets."""
         return {
             "inputs": [tensor("features", "float32", -1, int(info["features"]["size"]))],
             "outputs": [tensor("expression", "float32", -1, -1)],

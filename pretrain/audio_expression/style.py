@@ -45,7 +45,7 @@ def fit_style(model: ExpressionModel, features: Tensor, clean: Tensor, iteration
 
 
 def _motion(model: ExpressionModel, features: Tensor) -> Tensor:
-    """What the mean style expects for normalised features [B, T, C], unit-sized: speech, not the face at rest."""
+    """What the mean style expects for normalised features ``[B, T, C]``, unit-sized: speech, not the face at rest."""
     count, device = len(features), features.device
     t = torch.full((count,), len(model.alpha) - 1, device=device)
     noisy = torch.zeros(*features.shape[:2], model.dims, device=device)

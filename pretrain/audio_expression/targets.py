@@ -16,7 +16,7 @@ def target_sizes(targets: Sequence[str], n_expression: int) -> dict[str, int]:
 
 
 def flatten_targets(track: Mapping[str, np.ndarray], targets: Sequence[str]) -> np.ndarray:
-    """Track fields of T frames to (T, D) float32 in the order of ``targets``."""
+    """Track fields of T frames to ``[T, D]`` float32 in the order of ``targets``."""
     parts = [
         head_motion(track) if name == "motion" else track[name].reshape(len(track["expression"]), -1)
         for name in targets
@@ -25,7 +25,7 @@ def flatten_targets(track: Mapping[str, np.ndarray], targets: Sequence[str]) -> 
 
 
 def split_targets(flat: np.ndarray, targets: Sequence[str], n_expression: int) -> dict[str, np.ndarray]:
-    """(T, D) back to ``expression (T, K)``, ``eyelids (T, 2)``, ``gaze (T, 2, 2)``, ``motion (T, 6)``.
+    """``[T, D]`` back to ``expression [T, K]``, ``eyelids [T, 2]``, ``gaze [T, 2, 2]``, ``motion [T, 6]``.
 
     ``motion`` is a rotation vector (radians) and a translation (rig units) relative to the clip's mean pose.
     """
@@ -40,7 +40,7 @@ def split_targets(flat: np.ndarray, targets: Sequence[str], n_expression: int) -
 
 
 def head_motion(track: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(T, 6): rotation vector from the mean rotation of these frames and shift from their mean place."""
+    """``[T, 6]``: rotation vector from the mean rotation of these frames and shift from their mean place."""
     from scipy.spatial.transform import Rotation
 
     rotations = Rotation.from_matrix(track["rotation"])

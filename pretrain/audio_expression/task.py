@@ -22,6 +22,7 @@ from pretrain.data.audible import speaking_people
 from pretrain.data.recording import Recording
 from pretrain.data.sequences import Sequence, sequences
 from pretrain.task import Evidence, Task, check_features, feature_record, tensors_of
+from shards.read.dataset import Dataset
 
 DEFAULT_CONTEXT = 5  # frames to each side of the evidence's regression where the model has none built in
 
@@ -30,9 +31,10 @@ class AudioExpressionTask(Task[SequenceObjective]):
     """See :class:`pretrain.task.Task`."""
 
     name: ClassVar[str] = "audio-expression"
-    config_class: ClassVar[type] = AudioExpressionConfig
+    config_class: ClassVar[type[AudioExpressionConfig]] = AudioExpressionConfig
+    config: AudioExpressionConfig
 
-    def __init__(self, config: AudioExpressionConfig, train: Any, held: Any) -> None:
+    def __init__(self, config: AudioExpressionConfig, train: Dataset, held: Dataset) -> None:
         super().__init__(config, train, held)
         self.feature = feature_record(train, config.features, self.name)
         self.size = int(self.feature["size"])
@@ -40,7 +42,7 @@ class AudioExpressionTask(Task[SequenceObjective]):
         self.n_expression = int(train.track["expression"])
 
     @classmethod
-    def usable(cls, dataset: Any, config: AudioExpressionConfig) -> Any:
+    def usable(cls, dataset: Dataset, config: AudioExpressionConfig) -> Dataset:
         """The people with trusted sound."""
         check_features(dataset, config.features, cls.name)
         return dataset.subset(speaking_people(dataset, config.unreliable))
@@ -58,7 +60,7 @@ class AudioExpressionTask(Task[SequenceObjective]):
         """The audio feature that the prior uses."""
         return dict(self.feature)
 
-    def sequences(self, dataset: Any) -> Iterator[Sequence]:
+    def sequences(self, dataset: Dataset) -> Iterator[Sequence]:
         """Trusted clips with sound, as long runs."""
         return sequences(dataset, self.config.features, unreliable=self.config.unreliable)
 

@@ -13,6 +13,7 @@ from pretrain.audio_expression.targets import flatten_targets
 from pretrain.audio_expression.windows import utterance_statistics
 from pretrain.data.audible import audible, clip_rows, has_sound
 from pretrain.data.spectrum import MEL_BINS, vary_spectrum
+from shards.format.schema import Sample
 
 REMEMBERED = (
     1500  # segments whose rows stay decoded (40 kB of log-mel each): decoding them costs more than a small model's step
@@ -21,9 +22,9 @@ REMEMBERED = (
 
 @dataclass(frozen=True)
 class WindowView:
-    """Callable ``(sample, rng) -> {"features" (W, C), "mean" (C,), "targets" (W, D), "person" (), "weight" ()}``.
+    """Callable ``(sample, rng) -> {"features" [W, C], "mean" [C], "targets" [W, D], "person" (), "weight" ()}``.
 
-    With ``scale`` features come divided by their recording's spread, and ``mean`` is (2, C): their mean, and ones.
+    With ``scale`` features come divided by their recording's spread, and ``mean`` is ``[2, C]``: their mean, and ones.
 
     A segment that cannot be used (silent, short, untrusted) gives way to another of the same person; where there is
     none its weight is zero.
@@ -33,7 +34,7 @@ class WindowView:
 
     config: AudioExpressionConfig
     people: dict[str, int]
-    memory: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
+    memory: dict[tuple[str, str], object] = field(default_factory=dict, compare=False, repr=False)
     window: ClassVar[int] = 1  # a shorter segment gives way to another one
     needs_sound: ClassVar[bool] = False  # so does a silent one
 
@@ -42,7 +43,7 @@ class WindowView:
         """Name of the audio features that it reads."""
         return self.config.features
 
-    def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Cut one window; the same ``rng`` gives the same window."""
         least = int(0.75 * self.config.window)
         sample, usable = audible(sample, rng, least, self.config.unreliable, self._has_sound)
@@ -55,16 +56,16 @@ class WindowView:
         person, weight = np.asarray(self.people.get(sample.identity, -1), np.int64), np.asarray(usable, np.float32)
         return {"features": features, "mean": mean, "targets": targets, "person": person, "weight": weight}
 
-    def _has_sound(self, sample: Any) -> bool:
+    def _has_sound(self, sample: Sample) -> bool:
         return self._remember("sound", sample, has_sound)
 
-    def _rows(self, sample: Any) -> np.ndarray:
+    def _rows(self, sample: Sample) -> np.ndarray:
         return self._remember("rows", sample, lambda s: s.features(self.config.features))
 
-    def _targets(self, sample: Any) -> np.ndarray:
+    def _targets(self, sample: Sample) -> np.ndarray:
         return self._remember("targets", sample, lambda s: flatten_targets(s.track, self.config.targets))
 
-    def _remember(self, what: str, sample: Any, decode: Callable[[Any], Any]) -> Any:
+    def _remember(self, what: str, sample: Sample, decode: Callable[[Any], Any]) -> Any:
         """What ``decode`` gives for a sample, kept until memory is full; never thrown out, as every epoch asks again."""
         key = (what, sample.key)
         if key in self.memory:
@@ -81,7 +82,7 @@ def vary(
     """A random window of another tempo, of the whole segment's rows; spectral variation where the features are mel.
 
     Returns:
-        features (W, C), targets (W, D), mean (C,).
+        features ``[W, C]``, targets ``[W, D]``, mean ``[C]``.
     """
     window, augment = config.window, config.augment
     most = (len(features) - 1) / (window - 1)

@@ -13,7 +13,7 @@ NOISE_BLOCK = 64
 
 
 def frame_noise(seed: int, first: int, count: int, size: int) -> torch.Tensor:
-    """Noise [count, size] that belongs to absolute frames: windows that share a frame share its noise."""
+    """Noise ``[T, D]``, T = ``count``, D = ``size``, of absolute frames: windows that share a frame share its noise."""
     blocks = range(first // NOISE_BLOCK, (first + count - 1) // NOISE_BLOCK + 1)
     rows = [
         torch.randn(NOISE_BLOCK, size, generator=torch.Generator().manual_seed(derive(seed, "frame", block)))
@@ -32,13 +32,13 @@ LEAST_SPREAD = 0.2  # added to a column's spread, in units of log-mel (5 dB): no
 
 
 def utterance_statistics(rows: np.ndarray, scale: bool) -> np.ndarray:
-    """Mean (C,) of a recording (T, C): microphone and room; with ``scale`` mean and spread (2, C)."""
+    """Mean ``[C]`` of a recording ``[T, C]``: microphone and room; with ``scale`` mean and spread ``[2, C]``."""
     mean = rows.mean(0)
     return np.stack([mean, rows.std(0) + LEAST_SPREAD]) if scale else mean
 
 
 def normalise_utterance(rows: np.ndarray, scale: bool) -> np.ndarray:
-    """Rows (T, C) of a whole recording divided by their spread; as they are without ``scale``."""
+    """Rows ``[T, C]`` of a whole recording divided by their spread; as they are without ``scale``."""
     return rows / utterance_statistics(rows, True)[1] if scale else rows
 
 

@@ -19,7 +19,7 @@ class RidgeFit:
 
     Args:
         context: rows to each side of a frame; centre: subtract each sequence's mean features first.
-        projection: (C, P) reduces the columns of a row first, see :func:`principal_columns`; None keeps them all.
+        projection: ``[C, P]`` reduces the columns of a row first, see :func:`principal_columns`; None keeps them all.
     """
 
     def __init__(self, *, context: int, centre: bool = True, projection: np.ndarray | None = None) -> None:
@@ -27,7 +27,7 @@ class RidgeFit:
         self.people: dict[str, list[np.ndarray]] = {}
 
     def add(self, person: str, features: np.ndarray, targets: np.ndarray) -> None:
-        """Take in (T, C) features and (T, D) targets; targets are compared within a person only."""
+        """Take in ``[T, C]`` features and ``[T, D]`` targets; targets are compared within a person only."""
         rows = features - features.mean(0) if self.centre else features
         rows = rows if self.projection is None else rows @ self.projection
         x = stack_context(rows, self.context).astype(np.float64)
@@ -40,10 +40,10 @@ class RidgeFit:
             self.people[person] = [gram, cross, energy, np.array(len(x), np.float64)]
 
     def solve(self, folds: int = 5, importance: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Filters (D, C, 2·context+1) and the share of each target's variance that they leave unexplained (D,).
+        """Filters (D, C, 2·context+1) and the share of each target's variance that they leave unexplained ``[D]``.
 
         The strength of the penalty is the one with the least error on people left out, for all targets together:
-        of their square errors weighted by ``importance`` (D,), or of their shares of unexplained variance without it.
+        of their square errors weighted by ``importance`` ``[D]``, or of their shares of unexplained variance without it.
         """
         names = sorted(self.people)
         total = _sums(self.people[name] for name in names)
@@ -64,7 +64,7 @@ class RidgeFit:
 
 
 def principal_columns(rows: Iterable[np.ndarray], most: int = 48, centre: bool = True) -> np.ndarray:
-    """Directions (C, P ≤ most) along which feature rows (T, C) vary most: a regression on few of them is well posed.
+    """Directions (C, P ≤ most) along which feature rows ``[T, C]`` vary most: a regression on few of them is well posed.
 
     Without it the normal equations of speech features with their context would have ten thousand columns.
     """
@@ -78,13 +78,13 @@ def principal_columns(rows: Iterable[np.ndarray], most: int = 48, centre: bool =
 
 
 def stack_context(features: np.ndarray, context: int) -> np.ndarray:
-    """(T, C) to (T, (2·context+1)·C): each row with its neighbours, the ends repeated."""
+    """``[T, C]`` to (T, (2·context+1)·C): each row with its neighbours, the ends repeated."""
     padded = np.pad(features, ((context, context), (0, 0)), mode="edge")
     return np.concatenate([padded[i : i + len(features)] for i in range(2 * context + 1)], axis=1)
 
 
 def apply_ridge(weight: np.ndarray, features: np.ndarray, centre: bool = True) -> np.ndarray:
-    """Filters (D, C, 2·context+1) on (T, C) features: (T, D)."""
+    """Filters (D, C, 2·context+1) on ``[T, C]`` features: ``[T, D]``."""
     features = features - features.mean(0) if centre else features
     stacked = stack_context(features, weight.shape[2] // 2)
     return stacked @ weight.transpose(0, 2, 1).reshape(len(weight), -1).T

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 import numpy as np
+
+from shards.format.schema import Sample
+from shards.read.dataset import Dataset
 
 QUIET = 1e-4  # RMS of full scale below which a segment counts as silent
 SEARCHED = 5000  # samples: beyond this people are not searched for sound when a dataset is opened
 TRIES = 8
 
 
-def has_sound(sample: Any) -> bool:
+def has_sound(sample: Sample) -> bool:
     """Whether a segment has any sound at all."""
     return float(np.sqrt(np.mean(np.square(sample.audio)))) > QUIET
 
 
-def speaking_people(dataset: Any, unreliable: Collection[str] = ()) -> list[str]:
+def speaking_people(dataset: Dataset, unreliable: Collection[str] = ()) -> list[str]:
     """The people of a dataset with sound in some trusted clip.
 
     Large datasets are not searched (that would read them whole): everyone is returned, and :func:`audible` passes
@@ -33,12 +35,12 @@ def speaking_people(dataset: Any, unreliable: Collection[str] = ()) -> list[str]
 
 
 def audible(
-    sample: Any,
+    sample: Sample,
     rng: np.random.Generator,
     frames: int,
     unreliable: Collection[str] = (),
-    is_audible: Callable[[Any], bool] = has_sound,
-) -> tuple[Any, bool]:
+    is_audible: Callable[[Sample], bool] = has_sound,
+) -> tuple[Sample, bool]:
     """The sample itself, or a sibling, that has sound, a trusted clip and at least ``frames`` frames.
 
     ``is_audible`` says whether a sample has sound; by default its sound is decoded.
@@ -53,8 +55,10 @@ def audible(
     return sample, False
 
 
-def clip_rows(sample: Any, rows: np.ndarray, rng: np.random.Generator, read: Callable[[Any], np.ndarray]) -> np.ndarray:
-    """Feature rows (T, C) of a few seconds of the sample's clip: of itself and of two neighbours in the shard.
+def clip_rows(
+    sample: Sample, rows: np.ndarray, rng: np.random.Generator, read: Callable[[Sample], np.ndarray]
+) -> np.ndarray:
+    """Feature rows ``[T, C]`` of a few seconds of the sample's clip: of itself and of two neighbours in the shard.
 
     Args:
         read: the rows of a sample.

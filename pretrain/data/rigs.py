@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from configs import InputError
 from heads.rig import Rig, load_rig
 from heads.rig.registry import DEFAULT
 
 
-def recorded_rig(record: Mapping[str, Any] | None, owner: str) -> Rig:
+def recorded_rig(record: Mapping[str, object] | None, owner: str) -> Rig:
     """The rig of a record ``{"name", "sha256", "source"}``; one without a source is the rig that ships.
 
     Args:

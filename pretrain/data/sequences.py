@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from pretrain.data.audible import has_sound
+from shards.read.dataset import Dataset
 
 
 @dataclass(kw_only=True)
 class Sequence:
     """Consecutive segments of one clip. Arrays are float32 with T rows, one a frame.
 
-    ``features`` (T, C); ``track``: the per-frame fields of a sample's track joined, and ``identity`` and
+    ``features`` ``[T, C]``; ``track``: the per-frame fields of a sample's track joined, and ``identity`` and
     ``intrinsics`` of its first segment; ``keys``: the samples, in order, with their lengths.
     """
 
@@ -33,7 +33,7 @@ CONSTANT = ("identity", "intrinsics")
 
 
 def sequences(
-    dataset: Any, features: str | None, *, unreliable: Collection[str] = (), limit: int = 1500
+    dataset: Dataset, features: str | None, *, unreliable: Collection[str] = (), limit: int = 1500
 ) -> Iterator[Sequence]:
     """Every clip of a dataset as runs of consecutive segments, cut after ``limit`` frames so that memory is bounded.
 

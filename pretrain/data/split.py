@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from configs import InputError
+from pretrain.config import PretrainConfig
 from pretrain.data.rigs import recorded_rig
 from pretrain.task import Task
 from shards.read.dataset import Dataset, open_dataset
 
 
-def open_split(task: type[Task], config: Any, data: str) -> tuple[Dataset, Dataset]:
+def open_split(task: type[Task], config: PretrainConfig, data: str) -> tuple[Dataset, Dataset]:
     """The dataset as (training people, held-out people), both checked.
 
     Raises:

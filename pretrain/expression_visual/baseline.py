@@ -11,7 +11,7 @@ from pretrain.expression_visual.unwrap import sample_pixels, visibility
 
 @torch.no_grad()
 def texture_copy(model: VisualModel, image: Tensor, matte: Tensor, identity: Tensor, pose: dict[str, Tensor]) -> Tensor:
-    """Maps (B, N, 14): neutral Gaussians coloured by the frame wherever a texel is inside it and faces the camera.
+    """Maps ``[B, N, 14]``: neutral Gaussians coloured by the frame wherever a texel is inside it and faces the camera.
 
     Texels that were not seen take the mean colour of those that were. Uses the model's tables, none of its weights.
     """

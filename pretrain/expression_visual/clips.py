@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +16,14 @@ from pretrain.data.sequences import Sequence, sequences
 from pretrain.expression_visual.baseline import texture_copy
 from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.expression_visual.view import POSE
+from shards.read.dataset import Dataset
 
 TARGETS = 24  # frames of a clip that are compared
 FAR = 0.25  # share of them that counts as far from the source, in head angle or in mouth opening
 
 
 @dataclass(frozen=True)
-class Clip:
+class PictureClip:
     """A held-out clip: source first, then targets, at the prior's size, and so are the ``pose`` fields. Everything (1 + G, ...)."""
 
     identity: str
@@ -37,9 +37,9 @@ class Clip:
     opened: np.ndarray
 
 
-def load_clips(dataset: Any, size: int, targets: int = TARGETS, per_person: int = 2) -> list[Clip]:
+def load_clips(dataset: Dataset, size: int, targets: int = TARGETS, per_person: int = 2) -> list[PictureClip]:
     """The held-out clips, at most ``per_person`` runs of each identity."""
-    clips: list[Clip] = []
+    clips: list[PictureClip] = []
     count: dict[str, int] = {}
     for run in sequences(dataset, None):
         if len(run) >= 2 * targets and count.get(run.identity, 0) < per_person:
@@ -48,7 +48,7 @@ def load_clips(dataset: Any, size: int, targets: int = TARGETS, per_person: int 
     return clips
 
 
-def load_clip(dataset: Any, run: Sequence, size: int, targets: int) -> Clip:
+def load_clip(dataset: Dataset, run: Sequence, size: int, targets: int) -> PictureClip:
     """Choose the source and evenly spaced targets of a run and read their frames."""
     track = run.track
     rig = recorded_rig(dataset.rig, f"dataset {dataset.url}")
@@ -64,7 +64,7 @@ def load_clip(dataset: Any, run: Sequence, size: int, targets: int) -> Clip:
     pose = {n: torch.tensor(track[n][rows]) for n in POSE if n != "intrinsics"}
     pose["intrinsics"] = torch.tensor(intrinsics)[None].expand(len(rows), -1, -1)
     away = relative_angles(track["rotation"][rows[1:]], track["rotation"][source])
-    return Clip(
+    return PictureClip(
         identity=run.identity,
         name=run.clip,
         image=image,
@@ -78,9 +78,9 @@ def load_clip(dataset: Any, run: Sequence, size: int, targets: int) -> Clip:
 
 
 def read_pictures(
-    dataset: Any, run: Sequence, rows: np.ndarray, size: int
+    dataset: Dataset, run: Sequence, rows: np.ndarray, size: int
 ) -> tuple[Tensor, Tensor, tuple[float, float]]:
-    """Frames (n, S, S, 3), mattes (n, S, S) in [0, 1], and the factors of x and y from stored to read pixels."""
+    """Frames ``[n, S, S, 3]``, mattes (n, S, S) in [0, 1], and the factors of x and y from stored to read pixels."""
     starts = np.cumsum([0, *(length for _, length in run.keys)])
     images, mattes, scale = [], [], (1.0, 1.0)
     for row in rows:
@@ -103,7 +103,7 @@ def _resize(picture: np.ndarray, size: int) -> Tensor:
 def render(
     prior: ExpressionVisualPrior, maps: Tensor, person: Tensor, pose: dict[str, Tensor], grey: float = 0.5
 ) -> Tensor:
-    """One map (N, 14), or one a pose (T, N, 14), under T poses: images (T, S, S, 3) over a grey background."""
+    """One map ``[N, 14]``, or one a pose ``[T, N, 14]``, under T poses: images ``[T, S, S, 3]`` over a grey background."""
     model, frames, device = prior.model, len(pose["rotation"]), prior.model.device
     pose = {name: value.to(device) for name, value in pose.items()}
     vertices = model.vertices(person.to(device).expand(frames, -1), pose)
@@ -114,8 +114,8 @@ def render(
 
 
 @torch.no_grad()
-def heads_of(prior: ExpressionVisualPrior, clip: Clip, poses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Maps from the clip's source frame: the prior's (T, N, 14) under T poses, and the copy's (N, 14)."""
+def heads_of(prior: ExpressionVisualPrior, clip: PictureClip, poses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Maps from the clip's source frame: the prior's ``[T, N, 14]`` under T poses, and the copy's ``[N, 14]``."""
     source = {name: value[:1] for name, value in clip.pose.items()}
     device = prior.model.device
     first = (clip.image[:1].to(device), clip.matte[:1].to(device), clip.person.to(device))

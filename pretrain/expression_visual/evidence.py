@@ -11,7 +11,7 @@ from torch import Tensor
 from heads.losses import ssim
 from heads.masks import region_masks
 from heads.measures.image import psnr_per_image
-from pretrain.expression_visual.clips import Clip, heads_of, render
+from pretrain.expression_visual.clips import PictureClip, heads_of, render
 from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.expression_visual.pictures import sheet
 from pretrain.task import Evidence, people_means
@@ -24,7 +24,7 @@ NOTES = [
 ]
 
 
-def score(prior: ExpressionVisualPrior, clip: Clip) -> dict[str, Any]:
+def score(prior: ExpressionVisualPrior, clip: PictureClip) -> dict[str, object]:
     """One clip's row."""
     target = clip.image[1:] * clip.matte[1:, ..., None] + 0.5 * (1 - clip.matte[1:, ..., None])
     pose = {name: value[1:] for name, value in clip.pose.items()}
@@ -52,7 +52,7 @@ def ssim_under(image: Tensor, target: Tensor, mask: Tensor) -> float:
     return float(ssim(image.clamp(0, 1).contiguous(), target.contiguous(), mask))
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
+def summarise(rows: list[dict[str, object]]) -> dict[str, float]:
     """Means over people, and the gains over the copy."""
     result = {name.lower().replace(" ", "_"): mean for name, mean in people_means(rows).items()}
     for name in ("psnr", "ssim", "head", "turned", "open", "mouth"):
@@ -61,9 +61,9 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
     return result
 
 
-def collect(prior: ExpressionVisualPrior, clips: list[Clip]) -> Evidence:
+def collect(prior: ExpressionVisualPrior, clips: list[PictureClip]) -> Evidence:
     """Table, summary and one sheet of pictures a person."""
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     pictures: dict[str, np.ndarray] = {}
     for clip in clips:
         rows.append(score(prior, clip))

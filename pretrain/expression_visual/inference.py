@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -23,20 +23,22 @@ class ExpressionVisualPrior:
         appearance_basis: how its maps follow pose and expression (:class:`heads.person.appearance.AppearanceBasis`).
     """
 
-    def __init__(self, model: VisualModel, info: dict[str, Any]) -> None:
+    def __init__(self, model: VisualModel, info: dict[str, object]) -> None:
         self.model, self.info, self.config = model.eval(), info, model.config
         self.resolution, self.size = model.config.model.resolution, model.config.size
         self.binding, self.rig, self.appearance_basis = model.binding, model.rig, model.appearance_basis
 
     @torch.no_grad()
-    def predict(self, frames: Any, mattes: Any, tracks: dict[str, Any]) -> Tensor:
-        """A UV map (N, 14) for ``heads.UVGaussians(rig, prior.resolution)`` from R frames of one person.
+    def predict(
+        self, frames: np.ndarray | Tensor, mattes: np.ndarray | Tensor, tracks: dict[str, np.ndarray]
+    ) -> Tensor:
+        """A UV map ``[N, 14]`` for ``heads.UVGaussians(rig, prior.resolution)`` from R frames of one person.
 
         It holds for the mean pose and expression of those frames; ``appearance_basis`` tells how it changes from there.
 
         Args:
-            frames: (R, H, W, 3) or (H, W, 3), uint8 or float RGB in [0, 1]; mattes: (R, H, W) or (H, W), likewise.
-            tracks: fields of those frames: ``identity`` (K_id,), ``intrinsics`` (3, 3) px, and with or without a
+            frames: ``[R, H, W, 3]`` or ``[H, W, 3]``, uint8 or float RGB in [0, 1]; mattes: ``[R, H, W]`` or ``[H, W]``, likewise.
+            tracks: fields of those frames: ``identity`` ``[K_id]``, ``intrinsics`` ``[3, 3]`` px, and with or without a
                 leading R ``rotation, translation, expression, eyelids, gaze``.
 
         Raises:
@@ -61,7 +63,7 @@ class ExpressionVisualPrior:
         batch = {name: value[None] for name, value in (sources | pose).items()}
         return self.model(batch, identity, torch.ones(1, references, device=device))[0]
 
-    def _field(self, tracks: dict[str, Any], name: str, references: int) -> Tensor:
+    def _field(self, tracks: Mapping[str, np.ndarray], name: str, references: int) -> Tensor:
         value = torch.as_tensor(np.asarray(tracks[name]), dtype=torch.float32, device=self.model.device)
         shape = {"rotation": (3, 3), "intrinsics": (3, 3), "translation": (3,), "gaze": (2, 2)}.get(
             name, value.shape[-1:]
@@ -75,7 +77,7 @@ class ExpressionVisualPrior:
         return value
 
 
-def _unit(value: Any, dims: int) -> Tensor:
+def _unit(value: object, dims: int) -> Tensor:
     """uint8 or float pictures to float32 in [0, 1] with a leading axis."""
     tensor = torch.as_tensor(np.asarray(value)) if not isinstance(value, Tensor) else value
     tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
@@ -83,7 +85,7 @@ def _unit(value: Any, dims: int) -> Tensor:
 
 
 def _resized(images: Tensor, size: int) -> Tensor:
-    """(R, H, W, C) to (R, size, size, C), area-averaged when shrinking."""
+    """``[R, H, W, C]`` to (R, size, size, C), area-averaged when shrinking."""
     if images.shape[1:3] == (size, size):
         return images
     planes = images.permute(0, 3, 1, 2)

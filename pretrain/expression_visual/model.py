@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,6 +10,7 @@ from heads.gaussians.uv import UVGaussians, triangle_frames
 from heads.geometry.rotation import quaternions
 from heads.person.appearance import AppearanceBasis, changed
 from heads.person.inputs import POSE, frame_vectors
+from heads.rig import Rig
 from pretrain.expression_visual.config import ExpressionVisualConfig, VisualModelConfig
 from pretrain.expression_visual.unwrap import TexelSurface, mirror_index, sample_pixels, visibility
 
@@ -41,7 +40,7 @@ class Block(nn.Module):
         self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H, W)."""
+        """``x [B, C, H, W]`` to ``[B, D, H, W]``."""
         y = F.silu(self.norm_a(self.a(x)))
         return self.skip(x) + F.silu(self.norm_b(self.b(y)))
 
@@ -69,7 +68,7 @@ class UNet(nn.Module):
             nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H, W); zero at birth."""
+        """``x [B, C, H, W]`` to ``[B, D, H, W]``; zero at birth."""
         kept, x = [], self.stem(F.pixel_unshuffle(x, self.patch))
         for i, block in enumerate(self.down):
             x = block(F.avg_pool2d(x, 2) if i else x)
@@ -90,7 +89,7 @@ class ImageEncoder(nn.Module):
         self.out = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(self, image: Tensor, matte: Tensor) -> Tensor:
-        """image (B, S, S, 3), matte (B, S, S) to (B, S/4, S/4, C)."""
+        """``image [B, S, S, 3]``, ``matte [B, S, S]`` to ``[B, S // 4, S // 4, C]``."""
         x = torch.cat([image * matte[..., None], matte[..., None]], -1).permute(0, 3, 1, 2)
         return self.out(self.block(self.stem(x))).permute(0, 2, 3, 1)
 
@@ -114,7 +113,10 @@ class Spread:
 
     @staticmethod
     def tables(points: Tensor, regions: Tensor, names: dict[str, int]) -> dict[str, Tensor]:
-        """``to_anchors`` (A, N), to be divided by its sum over what is known, and ``from_anchors`` (N, A), rows sum to 1."""
+        """``to_anchors`` ``[A, N]`` and ``from_anchors`` ``[N, A]``.
+
+        The first is to be divided by its sum over what is known; the rows of the second sum to 1.
+        """
         kinds = torch.zeros_like(regions)
         for kind, members in enumerate(KINDS):
             labels = torch.tensor([names[name] for name in members if name in names])
@@ -127,7 +129,7 @@ class Spread:
 
 
 def farthest(points: Tensor, count: int) -> Tensor:
-    """Indices (count,) of points (N, 3), each the farthest from those before it."""
+    """Indices ``[count]`` of ``points [N, 3]``, each the farthest from those before it."""
     chosen, distance = [0], (points - points[0]).square().sum(-1)
     while len(chosen) < count:
         chosen.append(int(distance.argmax()))
@@ -135,8 +137,8 @@ def farthest(points: Tensor, count: int) -> Tensor:
     return torch.tensor(chosen)
 
 
-def covering(neutral: Tensor, binding: Any, rig: Any) -> Tensor:
-    """The neutral map (N, 14) with each Gaussian beyond the face spread over the surface that is nearest to its texel.
+def covering(neutral: Tensor, binding: UVGaussians, rig: Rig) -> Tensor:
+    """The neutral map ``[N, 14]`` with each Gaussian beyond the face spread over the surface that is nearest to its texel.
 
     At low resolution the atlas has triangles of the neck, the cranium and the eyeballs without any texel, and texels
     whose footprint is held to a triangle smaller than they are: gaps. Here every point of a region of the mean head
@@ -164,7 +166,7 @@ def covering(neutral: Tensor, binding: Any, rig: Any) -> Tensor:
 
 
 def _sampled(corners: Tensor) -> tuple[Tensor, Tensor]:
-    """Points (P, 3) spread over triangles (F, 3, 3), and the area (P, 1) that each stands for, up to a factor."""
+    """Points ``[P, 3]`` spread over triangles ``[F, 3, 3]``, and the area ``[P, 1]`` that each stands for, up to a factor."""
     steps = range(CELLS)
     grid = [((i + 1 / 3) / CELLS, (j + 1 / 3) / CELLS) for i in steps for j in steps if i + j < CELLS]
     weights = torch.tensor([[1 - u - v, u, v] for u, v in grid])
@@ -173,11 +175,11 @@ def _sampled(corners: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _cells(texels: Tensor, points: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What is nearest to each texel (N, 3) of weighted points (P, 3), (P, 1).
+    """What is nearest to each texel ``[N, 3]`` of weighted points ``[P, 3]``, ``[P, 1]``.
 
     Returns:
-        centres (N, 3), widths (N, 3) along the axes from broad to flat, axes (N, 3, 3) as columns of a rotation, and
-        whether there were points enough to say (N,).
+        centres ``[N, 3]``, widths ``[N, 3]`` along the axes from broad to flat, axes ``[N, 3, 3]`` as columns of a rotation, and
+        whether there were points enough to say ``[N]``.
     """
     from scipy.spatial import cKDTree
 
@@ -211,7 +213,7 @@ class VisualModel(nn.Module):
     neutral: Tensor
     mean_colour: Tensor
 
-    def __init__(self, config: ExpressionVisualConfig, rig: Any) -> None:
+    def __init__(self, config: ExpressionVisualConfig, rig: Rig) -> None:
         super().__init__()
         self.config, self.rig = config, rig
         self.binding = UVGaussians(rig, config.model.resolution)
@@ -238,7 +240,7 @@ class VisualModel(nn.Module):
         self.appearance_basis = AppearanceBasis(size, config.model.appearance_basis, *self._followers(), NOISE)
 
     def _followers(self) -> tuple[int, Tensor]:
-        """How many texels follow pose and expression, and which of them each texel (N,) is."""
+        """How many texels follow pose and expression, and which of them each texel ``[N]`` is."""
         labels = torch.tensor([self.rig.regions[name] for name in FOLLOWERS if name in self.rig.regions])
         follows = torch.isin(self.surface.regions.cpu().long(), labels)
         count = int(follows.sum())
@@ -250,14 +252,14 @@ class VisualModel(nn.Module):
         return self.mean_map.device
 
     def vertices(self, identity: Tensor, pose: dict[str, Tensor]) -> Tensor:
-        """Vertices (B, V, 3) of tracked heads."""
+        """Vertices ``[B, V, 3]`` of tracked heads."""
         rig = self.rig.to(self.device)
         return rig.vertices(identity, pose["expression"], pose["eyelids"], pose["gaze"])
 
     def look(
         self, image: Tensor, matte: Tensor, identity: Tensor, pose: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One frame each of B people: texel colours (B, N, 3), how well each is seen (B, N), features (B, N, C)."""
+        """One frame each of B people: texel colours ``[B, N, 3]``, how well each is seen ``[B, N]``, features ``[B, N, C]``."""
         surface = self.surface.to(self.device)
         pixels, seen = visibility(surface, self.vertices(identity, pose), pose, matte)
         features = self.encoder(image, matte)
@@ -265,11 +267,11 @@ class VisualModel(nn.Module):
         return sample_pixels(image, pixels), seen, sample_pixels(features, pixels * scale)
 
     def forward(self, sources: dict[str, Tensor], identity: Tensor, seen: Tensor) -> Tensor:
-        """Maps (B, N, 14) from R references each.
+        """Maps ``[B, N, 14]`` from R references each.
 
         Args:
-            sources: ``image`` (B, R, S, S, 3), ``matte`` (B, R, S, S) and pose fields (B, R, ...).
-            identity: (B, K_id); seen: (B, R), 0 for references to pass over.
+            sources: ``image`` ``[B, R, S, S, 3]``, ``matte`` ``[B, R, S, S]`` and pose fields ``[B, R, ...]``.
+            identity: ``[B, K_id]``; seen: ``[B, R]``, 0 for references to pass over.
         """
         batch, references = seen.shape
         flat = {name: value.flatten(0, 1) for name, value in sources.items()}
@@ -290,11 +292,11 @@ class VisualModel(nn.Module):
         there: dict[str, Tensor],
         code: Tensor | None = None,
     ) -> Tensor:
-        """Maps (B, G, N, 14) at other poses and expressions than those of the references.
+        """Maps ``[B, G, N, 14]`` at other poses and expressions than those of the references.
 
         Args:
-            maps: (B, N, 14) from :meth:`forward`; here: pose fields (B, R, ...) of its references; seen: (B, R).
-            there: pose fields (B, G, ...); code: (B, K, C) of people of whom one is known.
+            maps: ``[B, N, 14]`` from :meth:`forward`; here: pose fields ``[B, R, ...]`` of its references; seen: ``[B, R]``.
+            there: pose fields ``[B, G, ...]``; code: ``[B, K, C]`` of people of whom one is known.
         """
         code = None if code is None else code[:, None]
         start, end = (self.appearance_basis.coefficients(_vectors(pose), code) for pose in (here, there))
@@ -302,7 +304,7 @@ class VisualModel(nn.Module):
         return changed(maps[:, None], self.appearance_basis(end - (start * share[..., None]).sum(1, keepdim=True)))
 
     def assemble(self, texture: Tensor, weight: Tensor, features: Tensor) -> Tensor:
-        """Texture (B, N, 3), weight (B, N), features (B, N, C) to maps (B, N, 14)."""
+        """Texture ``[B, N, 3]``, weight ``[B, N]``, features ``[B, N, C]`` to maps ``[B, N, 14]``."""
         batch = len(texture)
         base = self.base_colour(texture, weight)
         other, other_weight = texture[:, self.mirror], weight[:, self.mirror]
@@ -319,7 +321,7 @@ class VisualModel(nn.Module):
         return torch.cat([maps[..., : COLOUR.start], colour, maps[..., COLOUR.stop :]], -1)
 
     def base_colour(self, texture: Tensor, weight: Tensor) -> Tensor:
-        """The texture where seen, else the mirrored side's, else the mean head in this person's tone: (B, N, 3)."""
+        """``texture [B, N, 3]`` where ``weight [B, N]`` is 1, else the mirrored side's, else the mean head: ``[B, N, 3]``."""
         known = weight[..., None]
         mirrored = known[:, self.mirror]
         fill = self.mean_colour + self.spread(texture - self.mean_colour, known)
@@ -327,7 +329,7 @@ class VisualModel(nn.Module):
         return known * texture + (1 - known) * fill
 
     def spread(self, values: Tensor, known: Tensor) -> Tensor:
-        """Values (B, N, 3), known to (B, N, 1) in 0..1 there and on the mirrored side, spread over all texels (B, N, 3)."""
+        """``values [B, N, 3]``, ``known [B, N, 1]`` in 0..1 there and on the mirrored side, over all texels ``[B, N, 3]``."""
         both = torch.cat([values * known, known], -1)
         both = both + 0.5 * both[:, self.mirror]
         held = self.to_anchors @ both
@@ -335,7 +337,7 @@ class VisualModel(nn.Module):
 
 
 def _vectors(pose: dict[str, Tensor]) -> Tensor:
-    """Frames' vectors (B, T, C) of pose fields (B, T, ...)."""
+    """Frames' vectors ``[B, T, C]`` of pose fields ``[B, T, ...]``."""
     frames = pose["rotation"].shape[:2]
     flat = {name: value.flatten(0, 1) for name, value in pose.items()}
     return frame_vectors(flat, pose["rotation"].device).unflatten(0, frames)

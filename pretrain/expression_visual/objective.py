@@ -54,7 +54,7 @@ class VisualObjective(nn.Module):
         return loss, {name: value.detach() for name, value in parts.items()}
 
     def _codes(self, batch: dict[str, Tensor]) -> Tensor | None:
-        """Codes (B, K, C) in training, zero for some; ``None`` otherwise, since no person is known then."""
+        """Codes ``[B, K, C]`` in training, zero for some; ``None`` otherwise, since no person is known then."""
         if not self.training:
             return None
         codes = self.codes[batch["person"].long()]

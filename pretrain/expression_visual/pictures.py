@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.expression_visual.clips import Clip, heads_of, render
+from pretrain.expression_visual.clips import PictureClip, heads_of, render
 from pretrain.expression_visual.inference import ExpressionVisualPrior
 
 YAW = 30.0  # degrees of the side views
 JAW = 1.5  # amount of the jaw control of the open mouth
 
 
-def side_poses(prior: ExpressionVisualPrior, clip: Clip) -> dict[str, Tensor]:
+def side_poses(prior: ExpressionVisualPrior, clip: PictureClip) -> dict[str, Tensor]:
     """The source's pose from the front, from both sides, from above, and with the jaw open: five poses."""
     source = {name: value[:1].clone() for name, value in clip.pose.items()}
     turns = [turn(0, 0), turn(-YAW, 0), turn(YAW, 0), turn(0, -15), turn(0, 0)]
@@ -27,14 +27,14 @@ def side_poses(prior: ExpressionVisualPrior, clip: Clip) -> dict[str, Tensor]:
 
 
 def turn(yaw: float, pitch: float) -> Tensor:
-    """Rotation (3, 3) of a head by yaw about the vertical and pitch about the ear-to-ear axis, degrees."""
+    """Rotation ``[3, 3]`` of a head by yaw about the vertical and pitch about the ear-to-ear axis, degrees."""
     a, b = math.radians(yaw), math.radians(pitch)
     across = torch.tensor([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
     nod = torch.tensor([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
     return across @ nod
 
 
-def sheet(prior: ExpressionVisualPrior, clip: Clip) -> np.ndarray:
+def sheet(prior: ExpressionVisualPrior, clip: PictureClip) -> np.ndarray:
     """Rows: the frame given and views of the prior's head; the copy's; real frames, and both heads at them. uint8."""
     poses = side_poses(prior, clip)
     opened, turned = (int(np.flatnonzero(mask)[0]) + 1 for mask in (clip.opened, clip.turned))

@@ -14,6 +14,7 @@ from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.expression_visual.model import CHANNELS, VisualModel
 from pretrain.expression_visual.task import ExpressionVisualTask
 from pretrain.prior import Headline, Prior, tensor
+from pretrain.roles import APPEARANCE
 from pretrain.task import Task
 
 
@@ -22,6 +23,7 @@ class ExpressionVisual(Prior):
 
     task: ClassVar[type[Task]] = ExpressionVisualTask
     learns: ClassVar[str] = "what a head looks like from one frame: Gaussians from a picture"
+    role: ClassVar[str] = APPEARANCE
     headlines: ClassVar[tuple[Headline, ...]] = (
         Headline("psnr_prior", "PSNR of the face, dB", "the prior"),
         Headline("psnr_copy", "PSNR of the face, dB", "texture copy"),
@@ -43,8 +45,8 @@ class ExpressionVisual(Prior):
         return ExpressionVisualPrior(model.to(device), info)
 
     @classmethod
-    def signature(cls, info: dict[str, Any]) -> dict[str, Any]:
-        """R frames of one person, their mattes and tracks to a map (N, 14) of UV Gaussians."""
+    def signature(cls, info: dict[str, object]) -> dict[str, object]:
+        """R frames of one person, their mattes and tracks to a map ``[N, 14]`` of UV Gaussians."""
         inputs = [
             tensor("frames", "uint8", -1, -1, -1, 3),
             tensor("mattes", "uint8", -1, -1, -1),

@@ -21,6 +21,7 @@ from pretrain.expression_visual.objective import VisualObjective
 from pretrain.expression_visual.pictures import sheet
 from pretrain.expression_visual.view import POSE, ReferenceView
 from pretrain.task import Evidence, Task, tensors_of
+from shards.read.dataset import Dataset
 
 MEAN_FRAMES = 100  # samples from which the mean head's colours are taken
 
@@ -29,10 +30,11 @@ class ExpressionVisualTask(Task[VisualObjective]):
     """See :class:`pretrain.task.Task`."""
 
     name: ClassVar[str] = "expression-visual"
-    config_class: ClassVar[type] = ExpressionVisualConfig
-    identity_weights: ClassVar[Any] = "balanced"  # many faces matter more than many frames of one
+    config_class: ClassVar[type[ExpressionVisualConfig]] = ExpressionVisualConfig
+    config: ExpressionVisualConfig
+    identity_weights: ClassVar[str | None] = "balanced"  # many faces matter more than many frames of one
 
-    def __init__(self, config: ExpressionVisualConfig, train: Any, held: Any) -> None:
+    def __init__(self, config: ExpressionVisualConfig, train: Dataset, held: Dataset) -> None:
         super().__init__(config, train, held)
         self._clips: list | None = None
 
@@ -108,7 +110,7 @@ class ExpressionVisualTask(Task[VisualObjective]):
         return tensors_of(objective.model)
 
 
-def chosen_keys(dataset: Any, most: int, rng: np.random.Generator) -> list[str]:
+def chosen_keys(dataset: Dataset, most: int, rng: np.random.Generator) -> list[str]:
     """Up to ``most`` samples, the same number of each person where possible; looks at a bounded number of rows."""
     people: dict[str, list[str]] = {}
     for i in sorted(rng.choice(len(dataset), min(len(dataset), 20 * most), replace=False).tolist()):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from heads.gaussians.uv import UVGaussians
 from heads.geometry.camera import project
-from heads.rig import facemesh
+from heads.rig import Rig, facemesh
 
 TOLERANCE = 0.16  # rig units: nearer than this in front counts as the same surface
 INNER_TOLERANCE = 0.1  # the same behind lips and lids, where only what lies inside can hide it
@@ -31,7 +30,7 @@ class TexelSurface:
         rig: see ``heads.rig``; binding: a ``heads.UVGaussians`` of it, which says which texel lies on which triangle.
     """
 
-    def __init__(self, rig: Any, binding: Any) -> None:
+    def __init__(self, rig: Rig, binding: UVGaussians) -> None:
         self.rig = rig
         self.corners = rig.faces[binding.triangles]  # (N, 3)
         self.barycentric = binding.barycentric.float()
@@ -54,14 +53,14 @@ class TexelSurface:
         return self
 
     def points(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
-        """Vertices (B, V, 3) to texel centres and unit normals (B, N, 3), head space; normals point outwards."""
+        """``vertices [B, V, 3]`` to texel centres and unit normals ``[B, N, 3]``, head space; normals point outwards."""
         corners = vertices[:, self.corners]
         centres = (corners * self.barycentric[None, :, :, None]).sum(2)
         normals = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
         return centres, F.normalize(normals, dim=-1, eps=1e-8)
 
     def without_specks(self, seen: Tensor) -> Tensor:
-        """Weights (B, N) without specks of seen texels among hidden ones: a morphological opening of the map."""
+        """Weights ``[B, N]`` of ``seen [B, N]`` without specks among hidden texels: a morphological opening of the map."""
         # Beyond a chart's edge everything counts as seen, so that charts do not shrink.
         image = self.binding.scatter(seen[..., None], fill=1.0)
         eroded = -F.max_pool2d(-image, 3, stride=1, padding=1)
@@ -70,7 +69,7 @@ class TexelSurface:
 
 
 def mirror_index(points: Tensor) -> Tensor:
-    """For texel centres (N, 3) of a symmetric head: the texel nearest to each one's mirror image, (N,)."""
+    """Of ``points [N, 3]`` of a symmetric head: the texel ``[N]`` nearest to each one's mirror image."""
     from scipy.spatial import cKDTree
 
     mirrored = points.numpy() * [-1.0, 1.0, 1.0]
@@ -78,13 +77,13 @@ def mirror_index(points: Tensor) -> Tensor:
 
 
 def facing(points: Tensor, normals: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
-    """Cosine (B, N) between normals and the direction to the camera: 1 faces it, below 0 faces away."""
+    """Cosine ``[B, N]`` between normals and the direction to the camera: 1 faces it, below 0 faces away."""
     camera = -(translation[:, None] @ rotation)  # the camera's place in head space
     return (normals * F.normalize(camera - points, dim=-1)).sum(-1)
 
 
 def unhidden(pixels: Tensor, depth: Tensor, size: int, tolerance: float = TOLERANCE, cells: int = 48) -> Tensor:
-    """1 where nothing lies more than ``tolerance`` before a texel, else 0 (B, N): a depth buffer of ``cells``² cells."""
+    """1 where nothing lies more than ``tolerance`` before a texel, else 0 ``[B, N]``: a depth buffer of ``cells``² cells."""
     cell = (pixels / size * cells).floor().clamp(0, cells - 1).long()
     index = cell[..., 1] * cells + cell[..., 0]
     nearest = torch.full((len(pixels), cells * cells), float("inf"), device=pixels.device)
@@ -93,7 +92,7 @@ def unhidden(pixels: Tensor, depth: Tensor, size: int, tolerance: float = TOLERA
 
 
 def within(pixels: Tensor, loop: Tensor) -> Tensor:
-    """1 for pixels (B, N, 2) inside the closed polygon (B, L, 2) of the same picture, else 0 (B, N): even-odd rule."""
+    """1 for ``pixels [B, N, 2]`` inside the closed polygon ``loop [B, L, 2]``, else 0 ``[B, N]``: even-odd rule."""
     x, y = pixels[..., None, 0], pixels[..., None, 1]
     ax, ay = loop[:, None, :, 0], loop[:, None, :, 1]
     bx, by = ax.roll(-1, -1), ay.roll(-1, -1)
@@ -103,7 +102,7 @@ def within(pixels: Tensor, loop: Tensor) -> Tensor:
 
 
 def sample_pixels(image: Tensor, pixels: Tensor) -> Tensor:
-    """Bilinear values (B, N, C) of images (B, H, W, C) at pixels (B, N, 2); outside: the border's."""
+    """Bilinear values ``[B, N, C]`` of ``image [B, H, W, C]`` at ``pixels [B, N, 2]``; outside: the border's."""
     size = torch.tensor([image.shape[2], image.shape[1]], dtype=image.dtype, device=image.device)
     grid = (pixels / size * 2 - 1)[:, :, None]
     values = F.grid_sample(image.permute(0, 3, 1, 2), grid, padding_mode="border", align_corners=False)
@@ -111,20 +110,20 @@ def sample_pixels(image: Tensor, pixels: Tensor) -> Tensor:
 
 
 def inside(pixels: Tensor, size: int) -> Tensor:
-    """1 for pixels (B, N, 2) at least one px inside the frame, else 0."""
+    """1 for pixels ``[B, N, 2]`` at least one px inside the frame, else 0."""
     return ((pixels > 1) & (pixels < size - 1)).all(-1).float()
 
 
 def visibility(
     surface: TexelSurface, vertices: Tensor, pose: dict[str, Tensor], matte: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Pixels (B, N, 2) of the texels and how well each is seen (B, N) in 0..1.
+    """Pixels ``[B, N, 2]`` of the texels and how well each is seen ``[B, N]`` in 0..1.
 
     A texel counts where it faces the camera, nothing lies before it, it is in the frame, and the matte says person;
     eyeballs, teeth and the inside of the mouth where they lie within the eye's or the mouth's opening.
 
     Args:
-        pose: ``rotation`` (B, 3, 3), ``translation`` (B, 3), ``intrinsics`` (B, 3, 3) px; matte: (B, S, S).
+        pose: ``rotation`` ``[B, 3, 3]``, ``translation`` ``[B, 3]``, ``intrinsics`` ``[B, 3, 3]`` px; matte: ``[B, S, S]``.
     """
     points, normals = surface.points(vertices)
     camera = (pose["rotation"], pose["translation"], pose["intrinsics"])

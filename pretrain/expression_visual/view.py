@@ -11,6 +11,7 @@ import numpy as np
 from heads.masks import region_masks
 from heads.rig import facemesh
 from pretrain.expression_visual.config import ExpressionVisualConfig
+from shards.format.schema import Sample
 from shards.read.view import PairView
 
 POSE = ("rotation", "translation", "intrinsics", "expression", "eyelids", "gaze")
@@ -21,9 +22,9 @@ class ReferenceView:
     """Callable ``(sample, rng) -> batch entries``.
 
     With R references, G targets and S px: ``source_*`` and ``target_*`` of ``image`` (R|G, S, S, 3), ``matte``
-    (R|G, S, S), ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,),
+    (R|G, S, S), ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` ``[K_id]``,
     ``person`` (two numbers for each ``identity_index``, the odd one for the mirrored person), ``target_weight``
-    (G, S, S), see :func:`pixel_weight`; ``seen`` (R,) 0 for references to be passed over.
+    ``[G, S, S]``, see :func:`pixel_weight`; ``seen`` ``[R]`` 0 for references to be passed over.
 
     Args:
         signs: what mirroring multiplies coefficients by, see :func:`heads.measures.face.mirror_signs`; unused with
@@ -36,7 +37,7 @@ class ReferenceView:
     window: ClassVar[int] = 1
     needs_sound: ClassVar[bool] = False
 
-    def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, Any]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
         """Draw the frames; the same ``rng`` gives the same ones."""
         config = self.config
         extra = config.references - 1
@@ -72,7 +73,7 @@ def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.n
     """Frames ``image, matte`` and :data:`POSE` (n, ...) as a mirror shows them: another person under another light.
 
     Args:
-        signs: of the expression (K,), see :func:`heads.measures.face.mirror_signs`.
+        signs: of the expression ``[K]``, see :func:`heads.measures.face.mirror_signs`.
     """
     flip = np.array([-1, 1, 1], np.float32)
     intrinsics = frames["intrinsics"].copy()
@@ -90,7 +91,7 @@ def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.n
 
 
 def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: ExpressionVisualConfig) -> np.ndarray:
-    """How much each pixel counts (G, S, S): the head, its hair and neck and the background beside it; not the clothes."""
+    """How much each pixel counts ``[G, S, S]``: the head, its hair and neck and the background beside it; not the clothes."""
     size = matte.shape[1]
     names = ("face", "eyes", "lips", "mouth_inside", "head", "hair_neck")
     masks = region_masks(landmarks, size, size, names, matte=matte)
@@ -102,7 +103,7 @@ def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: ExpressionVis
 
 
 def beside_neck(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """1 below the jaw and beside the neck, where shoulders and clothes are, else 0 (G, S, S), soft at the edges."""
+    """1 below the jaw and beside the neck, where shoulders and clothes are, else 0 ``[G, S, S]``, soft at the edges."""
     top, chin = landmarks[:, facemesh.FOREHEAD, :2], landmarks[:, facemesh.CHIN, :2]
     tall = np.maximum(np.linalg.norm(chin - top, axis=-1), 1e-3)[:, None, None]
     down = ((chin - top) / tall[:, 0])[:, None, None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.inference import OFFSETS, SyncExpert
 from pretrain.sync_expert.view import sample_lips
 from pretrain.task import people_means
+from shards.read.dataset import Dataset
 
 FAR = 5  # frames: from this offset on, a sound counts as wrong
 SECOND = 25
@@ -27,8 +27,8 @@ NOTES = [
 
 
 @dataclass(frozen=True)
-class Clip:
-    """Lips (T, h, w, 3) uint8 and features (T, C) of a held-out clip."""
+class LipClip:
+    """Lips ``[T, h, w, 3]`` uint8 and features ``[T, C]`` of a held-out clip."""
 
     identity: str
     name: str
@@ -36,25 +36,25 @@ class Clip:
     features: np.ndarray
 
 
-def load_clips(dataset: Any, config: SyncExpertConfig) -> list[Clip]:
+def load_clips(dataset: Dataset, config: SyncExpertConfig) -> list[LipClip]:
     """Held-out clips long enough to be scored; at most a minute of each."""
     clips = []
     for run in sequences(dataset, config.features, unreliable=config.unreliable):
         if len(run) >= LEAST_FRAMES:
             lips = np.concatenate([sample_lips(dataset.read(key), config) for key, _ in run.keys])
-            clips.append(Clip(run.identity, run.clip, lips, run.features))
+            clips.append(LipClip(run.identity, run.clip, lips, run.features))
     return clips
 
 
 @torch.no_grad()
-def score(prior: SyncExpert, clip: Clip) -> dict[str, Any]:
+def score(prior: SyncExpert, clip: LipClip) -> dict[str, object]:
     """One clip's row."""
     parts = torch.from_numpy(clip.lips).split(64)
     frames = torch.cat([prior.model.lips.frames(part.float() / 255) for part in parts])
     distances = prior.distances(frames, clip.features).numpy()
     sync_c, sync_d, offset = prior.confidence_of(frames, clip.features)
     seconds = moving_mean(distances, SECOND)
-    row: dict[str, Any] = {"identity": clip.identity, "clip": clip.name, "frames": len(clip.lips)}
+    row: dict[str, object] = {"identity": clip.identity, "clip": clip.name, "frames": len(clip.lips)}
     row["AUC 5"], row["AUC 25"] = auc_at(distances, 0), auc_at(seconds, 0)
     best = np.where(np.isnan(seconds), np.inf, seconds)[OFFSETS:-OFFSETS].argmin(1) - OFFSETS
     row["hit"] = float((np.abs(best - offset) <= 1).mean()) if len(best) else None
@@ -78,7 +78,7 @@ def moving_mean(distances: np.ndarray, length: int) -> np.ndarray:
     return np.where(missing[length:] - missing[:-length] > 0, np.nan, mean)
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, float]:
+def summarise(rows: list[dict[str, object]]) -> dict[str, float]:
     """Means over people."""
     names = {
         "AUC 5": "auc_window",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,7 +22,7 @@ class SyncExpert:
         window: frames of a window.
     """
 
-    def __init__(self, model: SyncModel, info: dict[str, Any]) -> None:
+    def __init__(self, model: SyncModel, info: dict[str, object]) -> None:
         self.model, self.info, self.config = model.eval(), info, model.config
         self.features_name, self.features_size, self.window = model.config.features, model.size, model.config.window
         for parameter in model.parameters():
@@ -41,14 +39,14 @@ class SyncExpert:
             )
 
     def crop_lips(self, frames: Tensor, landmarks: Tensor) -> Tensor:
-        """frames (..., H, W, 3), landmarks (..., 478, 3) px to (..., h, w, 3); differentiable in the frames."""
+        """frames ``[..., H, W, 3]``, landmarks ``[..., 478, 3]`` px to ``[..., h, w, 3]``; differentiable in the frames."""
         return crop_lips(frames, landmarks, self.config.model.height, self.config.model.breadth)
 
     def audio_embedding(self, features: Tensor, mean: Tensor | None = None) -> Tensor:
-        """Windows (B, 5, C) to unit vectors (B, E).
+        """Windows ``[B, 5, C]`` to unit vectors ``[B, E]``.
 
         Args:
-            mean: (C,) or (B, 1, C): mean feature row of the utterance, which takes out the microphone; the window's own
+            mean: ``[C]`` or ``[B, 1, C]``: mean feature row of the utterance, which takes out the microphone; the window's own
                 mean when absent, the training mean for features that are not centred.
         """
         self.check_features(features)
@@ -59,15 +57,15 @@ class SyncExpert:
         return self.model.audio(self.model.normalise(features, mean))[0]
 
     def lip_embedding(self, lips: Tensor) -> Tensor:
-        """Windows of lips (B, 5, h, w, 3) to unit vectors (B, E), differentiable."""
+        """Windows of lips ``[B, 5, h, w, 3]`` to unit vectors ``[B, E]``, differentiable."""
         return self.model.lips.windows(self.model.lips.frames(lips))
 
     def distance(self, audio: Tensor, lips: Tensor) -> Tensor:
-        """Euclidean distance (B,) of unit embeddings (B, E): 0 agrees, 2 is opposite."""
+        """Euclidean distance ``[B]`` of unit embeddings ``[B, E]``: 0 agrees, 2 is opposite."""
         return (2 - 2 * (audio * lips).sum(-1)).clamp_min(1e-8).sqrt()
 
     def loss(self, frames: Tensor, landmarks: Tensor, features: Tensor, mean: Tensor | None = None) -> Tensor:
-        """Mean distance of windows: frames (B, 5, H, W, 3), landmarks (B, 5, 478, 3), features (B, 5, C).
+        """Mean distance of windows: frames ``[B, 5, H, W, 3]``, landmarks ``[B, 5, 478, 3]``, features ``[B, 5, C]``.
 
         Gradients reach the frames; the expert itself is frozen (FG-3DGS, post-render alignment).
         """
@@ -76,8 +74,8 @@ class SyncExpert:
         ).mean()
 
     @torch.no_grad()
-    def frame_features(self, frames: Any, landmarks: Any, block: int = 32) -> Tensor:
-        """Per-frame lip features (T, W) of frames (T, H, W, 3), uint8 or float; memory does not grow with T but for the result."""
+    def frame_features(self, frames: np.ndarray | Tensor, landmarks: np.ndarray | Tensor, block: int = 32) -> Tensor:
+        """Per-frame lip features ``[T, W]`` of frames ``[T, H, W, 3]``, uint8 or float"""
         device = self.model.feature_mean.device
         parts = []
         for start in range(0, len(frames), block):
@@ -102,7 +100,9 @@ class SyncExpert:
         found = self.distance(sound[at.clamp(0, count - 1)], lips[:, None])
         return found.masked_fill(~inside, float("nan"))
 
-    def confidence(self, frames: Any, landmarks: Any, features: np.ndarray | Tensor) -> tuple[float, float, int]:
+    def confidence(
+        self, frames: np.ndarray | Tensor, landmarks: np.ndarray | Tensor, features: np.ndarray | Tensor
+    ) -> tuple[float, float, int]:
         """Sync-C, Sync-D and the offset in frames (positive: the sound is late) of a clip.
 
         Sync-D is the least mean distance over the offsets, Sync-C the median over the offsets minus it

@@ -16,7 +16,7 @@ DROP = 0.04  # the crop's centre below the mouth corners, in the same unit: the 
 
 
 def lip_frame(landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Centre (..., 2) px, unit x-axis (..., 2) and unit length (...,) px of the mouth, from landmarks (..., 478, 3).
+    """Centre ``[..., 2]`` px, unit x-axis ``[..., 2]`` and unit length ``[...]`` px of the mouth, from ``landmarks [..., 478, 3]``.
 
     The length is taken in three dimensions, so that turning the head does not make the mouth larger in the crop.
     """
@@ -32,11 +32,12 @@ def crop_lips(frames: Tensor, landmarks: Tensor, height: int, breadth: int, jitt
     """Cut the mouths out, upright and of one size.
 
     Args:
-        frames: (..., H, W, 3) RGB in [0, 1]; landmarks: (..., 478, 3) px, z in px.
-        jitter: (..., 4) shift x and y in crop widths, log scale, roll in radians.
+        frames: ``[..., H, W, 3]`` RGB in [0, 1].
+        landmarks: ``[..., 478, 3]`` px, z in px.
+        jitter: ``[..., 4]`` shift x and y in crop widths, log scale, roll in radians.
 
     Returns:
-        (..., height, breadth, 3), differentiable in ``frames`` (and in ``landmarks``).
+        ``[..., height, breadth, 3]``, differentiable in ``frames`` (and in ``landmarks``).
     """
     lead = frames.shape[:-3]
     flat, points = frames.reshape(-1, *frames.shape[-3:]), landmarks.reshape(-1, *landmarks.shape[-2:])
@@ -61,6 +62,9 @@ def crop_lips(frames: Tensor, landmarks: Tensor, height: int, breadth: int, jitt
 
 
 def lip_shape(landmarks: Tensor) -> Tensor:
-    """Geometry of the mouth (..., 3): inner opening, width, outer height; in distances of the outer eye corners."""
+    """Geometry ``[..., 3]`` of the mouth in ``landmarks [..., 478, 3]``: inner opening, width, outer height.
+
+    In distances of the outer eye corners.
+    """
     length = distance(landmarks, *EYES).clamp_min(1e-3)
     return torch.stack([distance(landmarks, upper, lower) / length for upper, lower in MOUTH], -1)

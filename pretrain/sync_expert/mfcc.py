@@ -14,7 +14,7 @@ PREEMPHASIS = 0.97
 
 
 def mfcc(sound: np.ndarray) -> np.ndarray:
-    """Cepstra (M, 13) float64, 100 rows a second, of a sound (N,) float in [-1, 1] at 16 kHz.
+    """Cepstra ``[M, 13]`` float64, 100 rows a second, of a sound ``[N]`` float in [-1, 1] at 16 kHz.
 
     The sound is first rounded to 16 bits, as in the files that SyncNet reads; column 0 is the log energy of the window.
     """
@@ -35,7 +35,7 @@ def _preemphasis(samples: np.ndarray) -> np.ndarray:
 
 
 def _windows(samples: np.ndarray) -> np.ndarray:
-    """(M, 400); the last one is filled up with zeros."""
+    """``[M, 400]``; the last one is filled up with zeros."""
     count = 1 + max(0, -(-(len(samples) - LENGTH) // STEP))
     padded = np.pad(samples, (0, (count - 1) * STEP + LENGTH - len(samples)))
     return padded[np.arange(count)[:, None] * STEP + np.arange(LENGTH)[None]]

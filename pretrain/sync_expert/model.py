@@ -35,7 +35,7 @@ class LipEncoder(nn.Module):
         self.shape = nn.Linear(model.width, SHAPES)
 
     def frames(self, lips: Tensor) -> Tensor:
-        """(..., h, w, 3) RGB in [0, 1] to frame features (..., width)."""
+        """``lips [..., h, w, 3]`` RGB in [0, 1] to frame features ``[..., W]``."""
         x = lips.reshape(-1, *lips.shape[-3:]).permute(0, 3, 1, 2)
         # Brightness and contrast of a crop say nothing of speech.
         mean = x.mean((1, 2, 3), keepdim=True)
@@ -45,13 +45,13 @@ class LipEncoder(nn.Module):
         return self.drop(F.gelu(self.frame(x.flatten(1)))).reshape(*lips.shape[:-3], -1)
 
     def windows(self, features: Tensor) -> Tensor:
-        """Frame features (..., window, width) to unit embeddings (..., E)."""
+        """Frame ``features [..., L, W]`` of a window to unit embeddings ``[..., E]``."""
         # What a face looks like at rest is not speech either.
         features = features - 0.5 * features.mean(-2, keepdim=True)
         return F.normalize(self.out(self.join(features.flatten(-2))), dim=-1)
 
 
-class AudioEncoder(nn.Module):
+class SpeechEncoder(nn.Module):
     """A window of feature rows to a unit embedding."""
 
     def __init__(self, config: SyncExpertConfig, size: int) -> None:
@@ -68,7 +68,7 @@ class AudioEncoder(nn.Module):
         self.shape = nn.Linear(2 * model.width, SHAPES)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised rows (..., window, C) to unit embeddings (..., E) and lip geometry of the middle frame (..., 3)."""
+        """Normalised ``rows [..., L, C]`` to unit embeddings ``[..., E]`` and lip geometry of the middle frame ``[..., 3]``."""
         lead = rows.shape[:-2]
         x = self.drop(F.gelu(self.first(rows.reshape(-1, *rows.shape[-2:]))))
         x = self.norm(x + F.gelu(self.over_time(x.transpose(1, 2)).transpose(1, 2)))
@@ -86,17 +86,17 @@ class SyncModel(nn.Module):
     def __init__(self, config: SyncExpertConfig, size: int) -> None:
         super().__init__()
         self.config, self.size = config, size
-        self.lips, self.audio = LipEncoder(config), AudioEncoder(config, size)
+        self.lips, self.audio = LipEncoder(config), SpeechEncoder(config, size)
         self.sharpness = nn.Parameter(torch.tensor(2.0))  # log of the inverse temperature
         self.register_buffer("feature_mean", torch.zeros(size))
         self.register_buffer("feature_std", torch.ones(size))
         self.register_buffer("shape_std", torch.ones(SHAPES))
 
     def normalise(self, features: Tensor, mean: Tensor | None = None) -> Tensor:
-        """Rows (..., C) as the encoder wants them; ``mean`` (..., C) is that of the segment they come from."""
+        """``features [..., C]`` as the encoder wants them, ``[..., C]``; ``mean [..., C]`` is that of their segment."""
         return (features - (self.feature_mean if mean is None else mean)) / self.feature_std
 
 
 def sliding(x: Tensor, window: int) -> Tensor:
-    """(B, T, C) to (B, T − window + 1, window, C)."""
+    """``x [B, T, C]`` to its runs of ``window`` rows ``[B, M, L, C]``, M = T - window + 1."""
     return x.unfold(1, window, 1).transpose(2, 3)

@@ -42,7 +42,13 @@ class SyncObjective(nn.Module):
         return loss, {"contrast": contrast.detach(), "shape": geometry.detach(), "accuracy": accuracy.detach()}
 
     def contrast(self, seen: Tensor, sound: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """seen and sound [B, N, E], unit; weight [B]. Cross-entropy both ways, and the share of windows matched rightly."""
+        """Cross-entropy both ways, and the share of windows matched rightly.
+
+        Args:
+            seen: ``[B, N, E]``, unit vectors.
+            sound: ``[B, N, E]``, unit vectors.
+            weight: ``[B]``.
+        """
         config = self.model.config.loss
         sharpness = self.model.sharpness.clamp(max=4.0).exp()
         scores = sharpness * torch.einsum("bne,bme->bnm", seen, sound)
@@ -68,7 +74,7 @@ def _with_foreign(scores: Tensor, seen: Tensor, sound: Tensor, sharpness: Tensor
 
 
 def prepare_lips(lips: Tensor, config: SyncExpertConfig, *, augment: bool) -> Tensor:
-    """Crops with margin (B, R, H', W', 3) to (B, R, h, w, 3): the middle, or a jittered, relit, mirrored version of it."""
+    """``lips [B, R, H, W, 3]`` with margin to ``[B, R, h, w, 3]``: the middle, or a jittered, relit, mirrored version of it."""
     batch, run = lips.shape[:2]
     height, breadth = config.model.height, config.model.breadth
     device = lips.device

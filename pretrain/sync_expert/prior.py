@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pretrain.prior import Headline, Prior, tensor
+from pretrain.roles import SYNC
 from pretrain.sync_expert.inference import SyncExpert
 from pretrain.sync_expert.model import SyncModel
 from pretrain.sync_expert.task import SyncExpertTask
@@ -23,6 +24,7 @@ class Sync(Prior):
 
     task: ClassVar[type[Task]] = SyncExpertTask
     learns: ClassVar[str] = "whether these lips and this sound belong together"
+    role: ClassVar[str] = SYNC
     headlines: ClassVar[tuple[Headline, ...]] = (
         Headline("auc_window", "AUC, one window", "0.5 is chance"),
         Headline("auc_second", "AUC, one second", "0.5 is chance"),
@@ -38,8 +40,8 @@ class Sync(Prior):
         return SyncExpert(model.to(device), info)
 
     @classmethod
-    def signature(cls, info: dict[str, Any]) -> dict[str, Any]:
-        """Frames (T, H, W, 3) uint8, landmarks (T, 478, 3) px and features (T, C) to Sync-C, Sync-D and the offset."""
+    def signature(cls, info: dict[str, Any]) -> dict[str, object]:
+        """Frames ``[T, H, W, 3]`` uint8, landmarks ``[T, 478, 3]`` px and features ``[T, C]`` to Sync-C, Sync-D and the offset."""
         inputs = [
             tensor("frames", "uint8", -1, -1, -1, 3),
             tensor("landmarks", "float32", -1, -1, 3),

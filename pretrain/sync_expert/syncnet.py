@@ -39,7 +39,7 @@ def _conv(
 
 
 def _sound_layers() -> nn.Sequential:
-    def conv(n_in: int, n_out: int, kernel: Any = 3, padding: int = 1) -> list[nn.Module]:
+    def conv(n_in: int, n_out: int, kernel: object = 3, padding: int = 1) -> list[nn.Module]:
         return _conv(nn.Conv2d, nn.BatchNorm2d, n_in, n_out, kernel, 1, padding)
 
     return nn.Sequential(
@@ -57,7 +57,7 @@ def _sound_layers() -> nn.Sequential:
 
 def _face_layers() -> nn.Sequential:
     def conv(
-        n_in: int, n_out: int, kernel: Any = (1, 3, 3), stride: Any = 1, padding: Any = (0, 1, 1)
+        n_in: int, n_out: int, kernel: object = (1, 3, 3), stride: object = 1, padding: object = (0, 1, 1)
     ) -> list[nn.Module]:
         return _conv(nn.Conv3d, nn.BatchNorm3d, n_in, n_out, kernel, stride, padding)
 
@@ -118,11 +118,11 @@ class SyncNet(nn.Module):
         self.load_state_dict(weights, strict=False)
 
     def sound_embedding(self, rows: Tensor) -> Tensor:
-        """Windows of MFCC (N, 20, 13) to (N, 1024)."""
+        """Windows of MFCC ``[N, 20, 13]`` to ``[N, 1024]``."""
         return self.netfcaud(self.netcnnaud(rows.transpose(1, 2)[:, None]).flatten(1))
 
     def face_embedding(self, faces: Tensor) -> Tensor:
-        """Windows of face crops (N, 5, 224, 224, 3), RGB 0..255, to (N, 1024)."""
+        """Windows of face crops ``[N, 5, 224, 224, 3]``, RGB 0..255, to ``[N, 1024]``."""
         return self.netfclip(self.netcnnlip(faces.flip(-1).permute(0, 4, 1, 2, 3)).flatten(1))  # trained on BGR
 
     def face_windows(self) -> FaceWindows:
@@ -131,7 +131,7 @@ class SyncNet(nn.Module):
 
     @torch.no_grad()
     def sound_windows(self, sound: np.ndarray, count: int) -> Tensor:
-        """Embeddings (count, 1024) of the sound (N,) float in [-1, 1], 16 kHz, at the first ``count`` frames."""
+        """Embeddings (count, 1024) of the sound ``[N]`` float in [-1, 1], 16 kHz, at the first ``count`` frames."""
         rows = torch.from_numpy(mfcc(sound).astype(np.float32))
         starts = torch.arange(count)[:, None] * ROWS + torch.arange(WINDOW * ROWS)[None]
         parts = rows[starts].to(next(self.netfcaud.parameters()).device).split(64)
@@ -142,7 +142,7 @@ class SyncNet(nn.Module):
 
         Args:
             faces: embeddings (T − 4, 1024) of the clip's face windows, from :class:`FaceWindows`.
-            sound: the clip's sound (N,) float in [-1, 1], 16 kHz.
+            sound: the clip's sound ``[N]`` float in [-1, 1], 16 kHz.
 
         Raises:
             InputError: less than a second of both.
@@ -168,13 +168,13 @@ def confidence(distances: Tensor) -> tuple[float, float, int]:
 
 
 def face_boxes(landmarks: np.ndarray) -> np.ndarray:
-    """Centre x, centre y and half side, px, (T, 3) of the box around landmarks (T, 478, 2 or 3)."""
+    """Centre x, centre y and half side, px, ``[T, 3]`` of the box around landmarks (T, 478, 2 or 3)."""
     low, high = landmarks[..., :2].min(1), landmarks[..., :2].max(1)
     return np.concatenate([(low + high) / 2, (high - low).max(-1, keepdims=True) / 2], 1)
 
 
 def crop_face(frame: np.ndarray, box: np.ndarray) -> Tensor:
-    """The authors' crop (224, 224, 3) uint8 of a frame (H, W, 3) uint8: more room below the face than above."""
+    """The authors' crop (224, 224, 3) uint8 of a frame ``[H, W, 3]`` uint8: more room below the face than above."""
     height, width = frame.shape[:2]
     x, y, half = (float(v) for v in box)
     x, y = min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)
@@ -200,7 +200,7 @@ class FaceWindows:
         self._done = 0
 
     def add(self, frames: np.ndarray, landmarks: np.ndarray) -> None:
-        """More frames (T, H, W, 3) uint8 and their landmarks (T, 478, 3) px."""
+        """More frames ``[T, H, W, 3]`` uint8 and their landmarks ``[T, 478, 3]`` px."""
         self._boxes += list(face_boxes(landmarks))
         self._waiting += list(frames)
         while len(self._boxes) - self._done > SMOOTHING // 2:

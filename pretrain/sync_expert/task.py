@@ -18,15 +18,17 @@ from pretrain.sync_expert.model import SyncModel
 from pretrain.sync_expert.objective import SyncObjective
 from pretrain.sync_expert.view import CropCache, LipRunView
 from pretrain.task import Evidence, Task, check_features, feature_record, tensors_of
+from shards.read.dataset import Dataset
 
 
 class SyncExpertTask(Task[SyncObjective]):
     """See :class:`pretrain.task.Task`."""
 
     name: ClassVar[str] = "sync-expert"
-    config_class: ClassVar[type] = SyncExpertConfig
+    config_class: ClassVar[type[SyncExpertConfig]] = SyncExpertConfig
+    config: SyncExpertConfig
 
-    def __init__(self, config: SyncExpertConfig, train: Any, held: Any) -> None:
+    def __init__(self, config: SyncExpertConfig, train: Dataset, held: Dataset) -> None:
         super().__init__(config, train, held)
         self.feature = feature_record(train, config.features, self.name)
         self.size = int(self.feature["size"])
@@ -34,7 +36,7 @@ class SyncExpertTask(Task[SyncObjective]):
         self._held: list | None = None
 
     @classmethod
-    def usable(cls, dataset: Any, config: SyncExpertConfig) -> Any:
+    def usable(cls, dataset: Dataset, config: SyncExpertConfig) -> Dataset:
         """The people with trusted sound."""
         check_features(dataset, config.features, cls.name)
         return dataset.subset(speaking_people(dataset, config.unreliable))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from pretrain.data.audible import audible, clip_rows
 from pretrain.data.spectrum import MEL_BINS, vary_spectrum
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.lips import crop_lips, lip_shape
+from shards.format.schema import Sample
 
 MARGIN = 1.35  # crops are kept larger than the network sees, so that jitter finds pixels around them
 
@@ -23,11 +24,11 @@ class CropCache:
         self.limit, self.held = limit, 0
         self.crops: dict[str, np.ndarray] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         # A reading process starts with an empty cache of its own.
         return {"limit": self.limit, "held": 0, "crops": {}}
 
-    def get(self, sample: Any, config: SyncExpertConfig) -> np.ndarray:
+    def get(self, sample: Sample, config: SyncExpertConfig) -> np.ndarray:
         """(T, h·margin, w·margin, 3) uint8 lips of a sample."""
         if sample.key in self.crops:
             return self.crops[sample.key]
@@ -38,7 +39,7 @@ class CropCache:
         return lips
 
 
-def sample_lips(sample: Any, config: SyncExpertConfig, margin: float = 1.0) -> np.ndarray:
+def sample_lips(sample: Sample, config: SyncExpertConfig, margin: float = 1.0) -> np.ndarray:
     """Lips of every frame of a sample, (T, h·margin, w·margin, 3) uint8."""
     height, breadth = round(config.model.height * margin), round(config.model.breadth * margin)
     width, tall = sample.size
@@ -55,7 +56,7 @@ def sample_lips(sample: Any, config: SyncExpertConfig, margin: float = 1.0) -> n
 
 @dataclass(frozen=True)
 class LipRunView:
-    """Callable ``(sample, rng) -> {"lips" (R, h, w, 3), "features" (R, C), "mean" (C,), "shape" (R, 3), "weight" ()}``.
+    """Callable ``(sample, rng) -> {"lips" [R, h, w, 3], "features" [R, C], "mean" [C], "shape" [R, 3], "weight" ()}``.
 
     R = ``config.run`` consecutive frames; ``mean`` is the clip's mean feature row. Lips carry the margin still:
     the objective cuts the final crop, with the same jitter over a run.
@@ -71,7 +72,7 @@ class LipRunView:
         """Name of the audio features that it reads."""
         return self.config.features
 
-    def __call__(self, sample: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Cut one run; the same ``rng`` gives the same run."""
         run = self.config.run
         sample, usable = audible(sample, rng, run, self.config.unreliable)
@@ -96,5 +97,5 @@ class LipRunView:
             return features
         return vary_spectrum(features, self.config.augment, rng).astype(np.float32)
 
-    def _rows(self, sample: Any) -> np.ndarray:
+    def _rows(self, sample: Sample) -> np.ndarray:
         return sample.features(self.config.features)

@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from shards.read.dataset import open_dataset
 from shards.tracking.models import FaceLandmarks, tessellation, version
 from shards.tracking.shape_statistics import (
     SURFACE,
-    Clip,
+    LandmarkClip,
     Person,
     align,
     closures,
@@ -49,7 +48,7 @@ def learn_basis(
     n_expression: int = 32,
     keep_atlas: bool = True,
     frames_per_clip: int = FRAMES_PER_CLIP,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Learns a rig on the FaceMesh topology and writes it with a record of how.
 
     Args:
@@ -96,8 +95,8 @@ def learn_basis(
 
 
 def leave_one_out(
-    source: str | Path | list[Clip], components: int = 32, frames_per_clip: int = FRAMES_PER_CLIP
-) -> dict[str, Any]:
+    source: str | Path | list[LandmarkClip], components: int = 32, frames_per_clip: int = FRAMES_PER_CLIP
+) -> dict[str, object]:
     """Reconstructs every person by an expression basis learned on all others.
 
     Returns:
@@ -112,7 +111,7 @@ def leave_one_out(
         eyelids = eyelid_basis(people[:k] + people[k + 1 :], mean, partner)
         basis = expression_basis(motion[:k] + motion[k + 1 :], eyelids, partner, components)
         figures[name] = _reconstruction_error(people[k], basis, eyelids, mean)
-    result: dict[str, Any] = {
+    result: dict[str, object] = {
         part: float(np.mean([figure[part] for figure in figures.values()])) for part in ("all", "lips", "eyes")
     }
     worst = max(figures, key=lambda name: figures[name]["lips"])
@@ -141,7 +140,7 @@ def _reconstruction_error(person: Person, basis: np.ndarray, eyelids: np.ndarray
 # ---------------------------------------------------------------------------------------------------- sources
 
 
-def read_clips(source: str | Path, frames_per_clip: int = FRAMES_PER_CLIP) -> Iterator[Clip]:
+def read_clips(source: str | Path, frames_per_clip: int = FRAMES_PER_CLIP) -> Iterator[LandmarkClip]:
     """Landmarks of a dataset's clips, or of a folder's videos.
 
     Raises:
@@ -154,7 +153,7 @@ def read_clips(source: str | Path, frames_per_clip: int = FRAMES_PER_CLIP) -> It
         yield from _dataset_clips(source, frames_per_clip)
 
 
-def _tracked_videos(folder: Path, frames_per_clip: int) -> Iterator[Clip]:
+def _tracked_videos(folder: Path, frames_per_clip: int) -> Iterator[LandmarkClip]:
     videos = sorted(path for path in folder.iterdir() if path.suffix.lower() in VIDEOS)
     if not videos:
         raise InputError(f"{folder}: holds no videos ({', '.join(VIDEOS)}) and no dataset.json")
@@ -167,7 +166,7 @@ def _tracked_videos(folder: Path, frames_per_clip: int) -> Iterator[Clip]:
                 found.append(points + _centring(picture))
         mesh.close()
         if len(found) > 10:
-            yield Clip(owners.get(path.stem, path.stem), _spread(np.stack(found), frames_per_clip), size)
+            yield LandmarkClip(owners.get(path.stem, path.stem), _spread(np.stack(found), frames_per_clip), size)
 
 
 def _centring(picture: np.ndarray) -> np.ndarray:
@@ -177,7 +176,7 @@ def _centring(picture: np.ndarray) -> np.ndarray:
     return np.array([(longest - width) / 2, (longest - height) / 2, 0], np.float32)
 
 
-def _dataset_clips(source: str | Path, frames_per_clip: int) -> Iterator[Clip]:
+def _dataset_clips(source: str | Path, frames_per_clip: int) -> Iterator[LandmarkClip]:
     dataset = open_dataset(str(source))
     held: dict[tuple[str, str, int], list[np.ndarray]] = {}
     for index in range(len(dataset.samples)):
@@ -188,7 +187,7 @@ def _dataset_clips(source: str | Path, frames_per_clip: int) -> Iterator[Clip]:
         every = max(1, sample.length // 12)
         held.setdefault((meta["identity"], meta["clip"], size), []).append(sample.track["landmarks"][good][::every])
     for (identity, _, size), parts in held.items():
-        yield Clip(identity, _spread(np.concatenate(parts), frames_per_clip), size)
+        yield LandmarkClip(identity, _spread(np.concatenate(parts), frames_per_clip), size)
 
 
 def _spread(landmarks: np.ndarray, count: int) -> np.ndarray:

@@ -151,7 +151,7 @@ class _Builder:
         if clips:
             self.journal.write()
 
-    def _work(self, tasks: list[Task], settings: BuildSettings, workers: int, address: str | None, bar: Any) -> None:
+    def _work(self, tasks: list[Task], settings: BuildSettings, workers: int, address: str | None, bar: object) -> None:
         """Run tasks; what is complete is committed even when one of them fails."""
         if not tasks:
             self._commit(force=True)
@@ -240,7 +240,7 @@ class _Builder:
         remove_unlisted(self.url, self.catalogue, names)
         self.extended += len(entries)
 
-    def _take(self, entries: list[ShardEntry], records: list[dict[str, Any]]) -> None:
+    def _take(self, entries: list[ShardEntry], records: list[dict[str, object]]) -> None:
         self._pending[0].extend(entries)
         self.journal.add(records, [entry.name for entry in entries])
         self._pending[1].extend(records)
@@ -289,7 +289,7 @@ class _Builder:
         self._take([], [{**clip.as_dict(), **asdict(record)}])
 
 
-def _recorded(record: dict[str, Any]) -> str:
+def _recorded(record: dict[str, object]) -> str:
     return f"{record['identity']}, licence {record['licence']}, consent {record['consent']}"
 
 
@@ -309,7 +309,7 @@ def _track_sizes(url: str, entry: ShardEntry) -> dict[str, int]:
     return {"identity": len(track["identity"]), "expression": int(track["expression"].shape[1])}
 
 
-def _same(record: dict[str, Any], clip: SourceClip) -> bool:
+def _same(record: dict[str, object], clip: SourceClip) -> bool:
     """A touched or copied file is the same one when its content is."""
     return bool(record["sha256"]) and storage.sha256(storage.cached(clip.path)) == record["sha256"]
 

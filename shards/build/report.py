@@ -53,13 +53,13 @@ def overlay_strip(pictures: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
     """Frames with their landmarks side by side, as a JPEG.
 
     Args:
-        pictures: (H, W, 3) uint8 and (478, 3) landmarks in its px, each.
+        pictures: ``[H, W, 3]`` uint8 and ``[478, 3]`` landmarks in its px, each.
     """
     return members.encode_jpeg(np.concatenate([overlay(*picture) for picture in pictures], axis=1), quality=88)
 
 
 def overlay(frame: np.ndarray, landmarks: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
-    """(side, side, 3) uint8: the frame with its landmarks; lips red, eyes yellow, irises cyan, the rest green dots."""
+    """``[side, side, 3]`` uint8: the frame with its landmarks; lips red, eyes yellow, irises cyan, the rest green dots."""
     from PIL import Image, ImageDraw
 
     scale = 2 * side / max(frame.shape[:2])  # drawn at twice the size and shrunk: smooth lines

@@ -50,7 +50,7 @@ def run_task(task: Task, settings: BuildSettings) -> Iterator[Message]:
 
 def _build_clips(task: TrackTask, settings: BuildSettings) -> Iterator[Message]:
     """Build all clips of a task into shards of their own."""
-    records: list[dict[str, Any]] = []
+    records: list[dict[str, object]] = []
     shards = ShardSet(settings.out, task.prefix, samples_per_shard=settings.samples_per_shard)
     try:
         for clip in task.clips:

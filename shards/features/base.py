@@ -67,6 +67,6 @@ class Feature(ABC):
         self.stream()
 
     def extract(self, sound: np.ndarray) -> np.ndarray:
-        """Sound ``[N]`` float32 at 16 kHz to rows ``[N // 640, C]`` float32: those of a stream, joined."""
+        """``sound [N]`` float32 at 16 kHz to rows ``[N // 640, C]`` float32: those of a stream, joined."""
         stream = self.stream()
         return np.concatenate([stream.push(sound), stream.finish()])

@@ -20,7 +20,7 @@ FLOOR = 1e-6
 
 
 def logmel(audio: np.ndarray) -> np.ndarray:
-    """Sound ``[N]`` to rows ``[T, 160]`` float32, T = N // 640: 4 steps of 10 ms with 40 mel bands each, earliest step first.
+    """``audio [N]`` to rows ``[T, 160]`` float32, T = N // 640: 4 steps of 10 ms with 40 mel bands each, earliest step first.
 
     Row t looks at samples 640 t - 120 to 640 t + 760: the frame's 40 ms and 7.5 ms on either side, centred; silence is
     assumed outside. Nothing is normalised over the file, so a stream gives the same rows (:class:`LogMelStream`).

@@ -121,7 +121,7 @@ def _agree(wanted: Mapping[str, Any], opened: Feature) -> None:
 
 
 def extract_features(name: str, sound: np.ndarray) -> np.ndarray:
-    """Sound ``[N]`` to rows ``[N // 640, C]`` of the feature that ``name`` opens; see :meth:`Feature.extract`."""
+    """``sound [N]`` to rows ``[N // 640, C]`` of the feature that ``name`` opens; see :meth:`Feature.extract`."""
     return open_feature(name).extract(sound)
 
 

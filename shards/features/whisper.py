@@ -61,7 +61,7 @@ class Whisper(SpeechFeature):
         return needed
 
     def open_encoder(self) -> Rows:
-        positions, encoder, filters = self.positions, self._encoder(), self._filters()
+        positions, encoder, filters = self.positions, self.encoder(), self.filters()
 
         def rows(sound: np.ndarray) -> np.ndarray:
             import torch
@@ -74,7 +74,7 @@ class Whisper(SpeechFeature):
 
         return rows
 
-    def _encoder(self) -> Any:
+    def encoder(self) -> Any:
         """The encoder's lower half in float32, its table of positions cut to a window, without the norm at its end."""
         import torch
 
@@ -103,7 +103,7 @@ class Whisper(SpeechFeature):
         """The encoder's tensors in float32, by their names in the encoder; the decoder is not read."""
         from safetensors import SafetensorError, safe_open
 
-        state: dict[str, Any] = {}
+        state: dict[str, object] = {}
         for path in self.files.files:
             try:
                 with safe_open(path, framework="pt") as file:
@@ -121,7 +121,7 @@ class Whisper(SpeechFeature):
         number = rest.partition(".")[0]
         return kind != "layer_norm" and not (kind == "layers" and number.isdigit() and int(number) >= self.depth)
 
-    def _filters(self) -> np.ndarray:
+    def filters(self) -> np.ndarray:
         """Whisper's mel filters ``[201, MELS]``."""
         with contextlib.suppress(ImportError):
             from transformers.audio_utils import mel_filter_bank
@@ -141,15 +141,15 @@ class Whisper(SpeechFeature):
 
 
 def standardised(rows: np.ndarray) -> np.ndarray:
-    """Rows ``[K, C]``, each with mean 0 and variance 1 (a layer norm without weights): any Whisper fits float16."""
+    """``rows [K, C]`` as ``[K, C]``, each with mean 0 and variance 1 (a layer norm without weights): any Whisper fits float16."""
     centred = rows - rows.mean(axis=1, keepdims=True)
     return (centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)).astype(np.float32)
 
 
 def log_mel(sound: np.ndarray, filters: np.ndarray, columns: int) -> np.ndarray:
-    """Whisper's spectrogram ``[columns, MELS]`` of a window ``[N]``, silence before and behind it.
+    """Whisper's spectrogram ``[T, M]``, T = ``columns``, of a window ``sound [N]``, silence before and behind it.
 
-    Column i is centred on sample ``160 i - 160`` of the window.
+    ``filters [F, M]`` are those of the model. Column i is centred on sample ``160 i - 160`` of the window.
     """
     before = FRONT + WINDOW // 2
     padded = np.zeros((columns - 1) * HOP + WINDOW, np.float32)

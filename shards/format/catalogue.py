@@ -98,7 +98,7 @@ class Catalogue:
         """Names of the listed shards."""
         return {shard["name"] for shard in self.shards}
 
-    def rig_entry(self) -> dict[str, Any]:
+    def rig_entry(self) -> dict[str, object]:
         """What ``meta.json`` says of the rig."""
         return {"rig": self.rig} if self.rig else {}
 
@@ -204,7 +204,7 @@ def write_catalogue(url: str, catalogue: Catalogue) -> None:
     storage.write_bytes(storage.join(url, FILE), text.encode())
 
 
-def _rows(name: str, values: list[dict[str, Any]]) -> str:
+def _rows(name: str, values: list[dict[str, object]]) -> str:
     return f' "{name}": [' + ",".join(f"\n  {json.dumps(value)}" for value in values) + "\n ]"
 
 

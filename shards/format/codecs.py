@@ -37,14 +37,14 @@ def _reading(kind: str) -> Iterator[None]:
 
 
 def encode_jpeg(frame: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
-    """(H, W, 3) uint8 RGB to JPEG; 4:2:0, as the video it came from."""
+    """``[H, W, 3]`` uint8 RGB to JPEG; 4:2:0, as the video it came from."""
     import simplejpeg
 
     return simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=quality, colorsubsampling="420")
 
 
 def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0, out: np.ndarray | None = None) -> np.ndarray:
-    """JPEG to (H, W, 3) uint8 RGB; the header must say ``size`` (width, height) before a pixel is decoded.
+    """JPEG to ``[H, W, 3]`` uint8 RGB; the header must say ``size`` (width, height) before a pixel is decoded.
 
     Args:
         min_side: decode at the smallest of 1/2, 1/4, 1/8 that is not below so many px.
@@ -62,7 +62,7 @@ def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0, out: np.n
 
 
 def encode_png(matte: np.ndarray) -> bytes:
-    """(H, W) uint8 to PNG: row differences and zlib level 1, half of Pillow's time to write and to read mattes."""
+    """``[H, W]`` uint8 to PNG: row differences and zlib level 1, half of Pillow's time to write and to read mattes."""
     height, width = matte.shape
     rows = np.empty((height, width + 1), np.uint8)
     rows[:, 0] = 2  # filter "up"
@@ -78,7 +78,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def decode_png(data: bytes, size: tuple[int, int]) -> np.ndarray:
-    """PNG to (H, W) uint8; the header must say 8-bit grey and ``size`` (width, height)."""
+    """PNG to ``[H, W]`` uint8; the header must say 8-bit grey and ``size`` (width, height)."""
     from PIL import Image
 
     with _reading("PNG"), Image.open(io.BytesIO(data), formats=["PNG"]) as image:
@@ -89,7 +89,7 @@ def decode_png(data: bytes, size: tuple[int, int]) -> np.ndarray:
 
 
 def encode_flac(audio: np.ndarray, rate: int = 16_000) -> bytes:
-    """(N,) float32 in [-1, 1] to 16-bit FLAC."""
+    """``[N]`` float32 in [-1, 1] to 16-bit FLAC."""
     import soundfile
 
     stream = io.BytesIO()

@@ -27,7 +27,7 @@ from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 def encode_sample(
     key: str,
-    meta: Mapping[str, Any],
+    meta: Mapping[str, object],
     *,
     frames: np.ndarray | None = None,
     frames_jpeg: Sequence[bytes] | None = None,
@@ -41,11 +41,11 @@ def encode_sample(
     Args:
         key: ``IDENTITY/CLIP-00007``.
         meta: entries for ``meta.json``; schema, identity, clip, frames, fps and size are filled in.
-        frames: (T, H, W, 3) uint8 RGB, or ``frames_jpeg``: T JPEG files of quality 95 or better.
-        matte: (T, H, W) uint8 person alpha.
+        frames: ``[T, H, W, 3]`` uint8 RGB, or ``frames_jpeg``: T JPEG files of quality 95 or better.
+        matte: ``[T, H, W]`` uint8 person alpha.
         track: float32 fields of :data:`shards.format.schema.TRACK_SHAPES`.
-        audio: (T * 640,) float32 in [-1, 1], 16 kHz.
-        features: name → (T, C); stored as float16.
+        audio: ``[T * 640]`` float32 in [-1, 1], 16 kHz.
+        features: name → ``[T, C]``; stored as float16.
 
     Raises:
         BrokenSample: lengths that disagree, wrong shapes, values that are not finite.

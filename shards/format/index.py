@@ -33,8 +33,8 @@ class ShardIndex:
 
     Attributes:
         keys: sample keys, n of them.
-        frames: (n,) int32, frames of each sample.
-        sound: (n,) uint8, 0 where the clip was silent and the sample's audio is only zeros.
+        frames: ``[n]`` int32, frames of each sample.
+        sound: ``[n]`` uint8, 0 where the clip was silent and the sample's audio is only zeros.
         first: (n + 1,) int64, rows ``first[i]:first[i + 1]`` below are the members of sample i.
         suffixes: the different member names (``f000.jpg``, ...).
         suffix: (m,) uint16 into ``suffixes``.

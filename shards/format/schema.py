@@ -50,7 +50,7 @@ class BrokenSample(InputError):
         where = f"{shard}: " if shard else ""
         super().__init__(f"{where}sample '{key}', member '{member}': {reason}")
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.key, self.member, self.reason, self.shard)
 
     def as_dict(self) -> dict[str, str]:
@@ -146,7 +146,7 @@ def check_track(key: str, track: Mapping[str, np.ndarray], length: int) -> dict[
     return {"identity": sizes["I"], "expression": sizes["K"]}
 
 
-def check_meta(key: str, meta: Mapping[str, Any]) -> None:
+def check_meta(key: str, meta: Mapping[str, object]) -> None:
     """Prove that a ``meta.json`` is of this schema and belongs to ``key``.
 
     Raises:
@@ -171,7 +171,7 @@ def check_meta(key: str, meta: Mapping[str, Any]) -> None:
 
 
 def check_features(key: str, name: str, value: np.ndarray, length: int, size: int | None = None) -> None:
-    """Prove that a feature matrix is float16 (T, C), finite, one row per frame.
+    """Prove that a feature matrix is float16 ``[T, C]``, finite, one row per frame.
 
     Raises:
         BrokenSample: naming what is wrong.
@@ -259,7 +259,7 @@ class Sample:
         self.identity, self.clip, self.number = split_key(key)
         self._fetch = fetch
         self._raw: dict[str, bytes] = {}
-        self._decoded: dict[str, Any] = {}
+        self._decoded: dict[str, object] = {}
         self._siblings = siblings
 
     def __repr__(self) -> str:
@@ -305,21 +305,21 @@ class Sample:
 
     @property
     def audio(self) -> np.ndarray:
-        """(T * 640,) float32 in [-1, 1], 16 kHz mono, sample-aligned with frame 0."""
+        """``[T * 640]`` float32 in [-1, 1], 16 kHz mono, sample-aligned with frame 0."""
         expected = self.length * SAMPLES_PER_FRAME
         return self._once("audio.flac", lambda data: members.decode_flac(data, expected))
 
     def features(self, name: str) -> np.ndarray:
-        """(T, C) float32 audio features, row t centred on the 40 ms of frame t."""
+        """``[T, C]`` float32 audio features, row t centred on the 40 ms of frame t."""
         return self._once(feature_name(name), lambda data: self._decode_features(name, data)).astype(np.float32)
 
     def frame(self, index: int, min_side: int = 0) -> np.ndarray:
-        """(H, W, 3) uint8 RGB of a frame; with ``min_side`` px at the smallest of 1/2, 1/4, 1/8 that is not less."""
+        """``[H, W, 3]`` uint8 RGB of a frame; with ``min_side`` px at the smallest of 1/2, 1/4, 1/8 that is not less."""
         name = frame_name(self._index(index))
         return self._try(name, lambda data: members.decode_jpeg(data, self.size, min_side), self.raw(name))
 
     def frames(self, indices: Iterable[int] | None = None, min_side: int = 0) -> np.ndarray:
-        """(N, H, W, 3) uint8 RGB of the frames asked for (all without ``indices``); only these are read and decoded."""
+        """``[N, H, W, 3]`` uint8 RGB of the frames asked for (all without ``indices``); only these are read and decoded."""
         chosen = [self._index(i) for i in (range(self.length) if indices is None else indices)]
         self.prefetch(["meta.json", *map(frame_name, chosen)])
         if min_side or not chosen:
@@ -332,7 +332,7 @@ class Sample:
         return pictures
 
     def matte(self, index: int) -> np.ndarray:
-        """(H, W) uint8 alpha of the person in one frame."""
+        """``[H, W]`` uint8 alpha of the person in one frame."""
         name = matte_name(self._index(index))
         return self._try(name, lambda data: members.decode_png(data, self.size), self.raw(name))
 
@@ -346,12 +346,12 @@ class Sample:
             raise IndexError(f"sample '{self.key}' has frames 0 to {self.length - 1}, got {index}")
         return int(index)
 
-    def _once(self, name: str, decode: Callable[[bytes], Any]) -> Any:
+    def _once(self, name: str, decode: Callable[[bytes], object]) -> Any:
         if name not in self._decoded:
             self._decoded[name] = self._try(name, decode, self.raw(name))
         return self._decoded[name]
 
-    def _try(self, name: str, decode: Callable[[bytes], Any], data: bytes) -> Any:
+    def _try(self, name: str, decode: Callable[[bytes], object], data: bytes) -> Any:
         try:
             return decode(data)
         except BrokenSample as error:
@@ -370,7 +370,7 @@ class Sample:
         return value
 
 
-def _decode_meta(data: bytes) -> dict[str, Any]:
+def _decode_meta(data: bytes) -> dict[str, object]:
     if len(data) > MAX_META:
         raise members.BadMember(f"has {len(data)} bytes, at most {MAX_META} are expected")
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from configs import InputError
 from shards.media.hdr import ToneMap, is_wide, light_range
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 HIGH_DEFINITION = 720  # rows from which players take untagged video for BT.709 (Chromium's rule), below for BT.601
 
@@ -20,7 +23,7 @@ _MATRICES = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: BT2020, 10: BT2020}
 UNKNOWN = {8: "YCgCo", 11: "YDzDx", 13: "chroma-derived", 14: "ICtCp", 15: "Dolby Vision's IPT"}
 
 
-def matrix_of(frame: Any) -> int:
+def matrix_of(frame: VideoFrame) -> int:
     """PyAV's number of the YUV matrix that a frame was made with; by its size where it does not say."""
     known = _MATRICES.get(int(frame.colorspace))
     if known is None and int(frame.color_primaries) == 9:
@@ -51,7 +54,7 @@ class ToRgb:
         # Planes have the same values as rgb24 and are made in half the time.
         return self._planes(frame, width, height, "gbrp").to_ndarray()
 
-    def _planes(self, frame: Any, width: int, height: int, form: str) -> Any:
+    def _planes(self, frame: VideoFrame, width: int, height: int, form: str) -> Any:
         import av
 
         matrix = int(frame.colorspace)
@@ -73,7 +76,7 @@ class ToRgb:
             name = frame.format.name
             raise InputError(f"{self._path}: pictures of form {name} cannot be read ({error}); convert it") from None
 
-    def _tone_map(self, frame: Any, width: int, height: int) -> ToneMap:
+    def _tone_map(self, frame: VideoFrame, width: int, height: int) -> ToneMap:
         key = (width, height, int(frame.color_trc), int(frame.color_primaries))
         if self._map is None or self._map[0] != key:
             self._map = key, ToneMap(*key, light_range(self._path))
@@ -91,7 +94,7 @@ class ToYuv:
         self._flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
         self._reformatter = VideoReformatter()
 
-    def __call__(self, picture: np.ndarray) -> Any:
+    def __call__(self, picture: np.ndarray) -> VideoFrame:
         """A frame of ``[H, W, 3]`` uint8 RGB with even sides."""
         import av
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs import InputError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+if TYPE_CHECKING:
+    from av.video.stream import VideoStream
 
 LARGEST_SIDE = 16_384  # px that a header may claim before we refuse to allocate for it
 DAMAGED_SECONDS = 1.0  # of pictures or sound that may be undecodable before a file is refused as damaged
@@ -40,7 +46,7 @@ def open_input(path: str | Path, kind: str = "video") -> Any:
         raise InputError(f"{path}: is not {wanted} that can be read ({reason}); convert it or give another") from None
 
 
-def find_pictures(container: Any) -> Any | None:
+def find_pictures(container: InputContainer) -> Any | None:
     """The picture stream: FFmpeg's choice among those that are no cover art; ``None`` where there is none."""
     streams = [
         stream for stream in container.streams.video if not is_cover(stream) and stream.codec_context is not None
@@ -51,7 +57,7 @@ def find_pictures(container: Any) -> Any | None:
     return next((stream for stream in streams if best is not None and stream.index == best.index), streams[0])
 
 
-def is_cover(stream: Any) -> bool:
+def is_cover(stream: VideoStream) -> bool:
     """Whether a stream is one attached picture, as music files carry, and no video."""
     from av.stream import Disposition
 
@@ -75,7 +81,7 @@ def picture_stream(container: Any, path: str | Path) -> Any:
     return stream
 
 
-def decoded(container: Any, stream: Any, path: str | Path) -> Iterator[Any]:
+def decoded(container: InputContainer, stream: VideoStream, path: str | Path) -> Iterator[Any]:
     """Frames of a stream. A packet that cannot be decoded is left out, as players do.
 
     Raises:
@@ -108,11 +114,11 @@ def decoded(container: Any, stream: Any, path: str | Path) -> Iterator[Any]:
 class _Damage:
     """Counts what cannot be decoded and refuses when it is too much."""
 
-    def __init__(self, stream: Any, path: str | Path) -> None:
+    def __init__(self, stream: VideoStream, path: str | Path) -> None:
         self._stream, self._path = stream, path
         self._seconds, self._count = 0.0, 0
 
-    def note(self, packet: Any, error: Any) -> None:
+    def note(self, packet: Any, error: object) -> None:
         """One packet or frame is lost."""
         self._count += 1
         length = float(packet.duration * packet.time_base) if packet.duration and packet.time_base else 0.04

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,11 @@ from shards.media.container import LARGEST_SIDE, decoded, open_input, picture_st
 from shards.media.display import UPRIGHT, Orientation, orientation, pixel_aspect, square_size
 from shards.media.fields import progressive
 from shards.media.rates import FPS
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut off
 LONGEST_STILL = 10.0  # s that the last picture may stay; a longer claim is taken for nonsense
@@ -197,7 +202,7 @@ def _from(path: str | Path, start: float, threads: int) -> Iterator[Timed]:
     yield from _decoded_in_time(path, threads)
 
 
-def first_frame(container: Any, stream: Any, path: str | Path) -> tuple[Any, float]:
+def first_frame(container: InputContainer, stream: VideoStream, path: str | Path) -> tuple[Any, float]:
     """The first frame that can be decoded and its time on the container's clock, s; moves the container's position.
 
     Raises:
@@ -209,7 +214,7 @@ def first_frame(container: Any, stream: Any, path: str | Path) -> tuple[Any, flo
     return frame, stamp_of(frame) or 0.0
 
 
-def stamp_of(frame: Any) -> float | None:
+def stamp_of(frame: VideoFrame) -> float | None:
     ticks = frame.pts if frame.pts is not None else frame.dts
     return None if ticks is None or frame.time_base is None else float(ticks * frame.time_base)
 
@@ -266,7 +271,7 @@ def _check_step(step: float, time: float, path: str | Path) -> None:
     )
 
 
-def _check_complete(stream: Any, path: str | Path, end: float) -> None:
+def _check_complete(stream: VideoStream, path: str | Path, end: float) -> None:
     """A file cut off in transfer still opens when its index is at the front; it must not pass for a short video."""
     stated = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
     if stated - end > max(TRUNCATED, 0.02 * stated):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from configs import InputError
+
+if TYPE_CHECKING:
+    from av import VideoFrame
+    from av.video.stream import VideoStream
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Orientation:
 UPRIGHT = Orientation()
 
 
-def orientation(frame: Any, path: str | Path) -> Orientation:
+def orientation(frame: VideoFrame, path: str | Path) -> Orientation:
     """What the frame's display matrix asks for, from the container or from the codec's own message.
 
     Raises:
@@ -82,12 +86,12 @@ def _matrix(frame: Any) -> np.ndarray | None:
     return np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)
 
 
-def pixel_aspect(stream: Any) -> float:
+def pixel_aspect(stream: VideoStream) -> float:
     """Width over height of a stored pixel."""
     shape = stream.sample_aspect_ratio
     return float(shape) if shape and 0.1 < float(shape) < 10 else 1.0
 
 
-def square_size(frame: Any, aspect: float) -> tuple[int, int]:
+def square_size(frame: VideoFrame, aspect: float) -> tuple[int, int]:
     """``(width, height)`` of the stored picture with square pixels, not yet turned."""
     return max(1, round(frame.width * aspect)), frame.height

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from configs import InputError
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 
 def progressive(frames: Iterator[Any], path: str | Path) -> Iterator[Any]:
@@ -57,17 +60,17 @@ class _Deinterlacer:
                 f"{path}: is interlaced {pixels}, which cannot be read ({error}); deinterlace it"
             ) from None
 
-    def push(self, frame: Any) -> Iterator[Any]:
+    def push(self, frame: VideoFrame) -> Iterator[Any]:
         """Whole pictures that have become ready: each needs the frame after it."""
         self._graph.push(frame)
         yield from self._ready()
 
-    def finish(self) -> Iterator[Any]:
+    def finish(self) -> Iterator[object]:
         """The rest."""
         self._graph.push(None)
         yield from self._ready()
 
-    def _ready(self) -> Iterator[Any]:
+    def _ready(self) -> Iterator[object]:
         import av
 
         while True:

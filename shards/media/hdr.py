@@ -10,12 +10,15 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from shards.media.container import open_input, picture_stream
 from shards.media.memo import once_per_file
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 PQ, HLG = 16, 18  # AVCOL_TRC_*
 WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # AVCOL_PRI_* wider than BT.709
@@ -43,7 +46,7 @@ class Range(NamedTuple):
     peak: float
 
 
-def is_wide(frame: Any) -> bool:
+def is_wide(frame: VideoFrame) -> bool:
     """Whether a frame needs more than a matrix to become BT.709."""
     return int(frame.color_trc) in (PQ, HLG) or int(frame.color_primaries) in WIDE
 
@@ -106,7 +109,7 @@ def light_range(path: str | Path) -> Range:
     return Range(float(np.interp(peak, UNLIFTED, (LEAST_WHITE, WHITE))), peak)
 
 
-def _brightest(frame: Any) -> float:
+def _brightest(frame: VideoFrame) -> float:
     """Nits of the brightest thousandth of a frame, made small because edges overshoot."""
     if int(frame.color_trc) not in (PQ, HLG):
         return 0.0
@@ -142,7 +145,7 @@ class ToneMap:
             table_filter.link_to(self._graph.add("buffersink"))
             self._graph.configure()
 
-    def __call__(self, frame: Any) -> np.ndarray:
+    def __call__(self, frame: VideoFrame) -> np.ndarray:
         """``[H, W, 3]`` uint8 RGB."""
         self._graph.push(frame)
         values = np.asarray(self._graph.pull().to_ndarray(), np.uint16)

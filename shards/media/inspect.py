@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from configs import InputError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 Size = Callable[[int, int], tuple[int, int]]
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".ts"})
@@ -58,7 +62,7 @@ def open_media(path: Path, most: int, size: Size) -> Iterator[Media]:
             yield _video(path, container, most, size)
 
 
-def _container(path: Path) -> Any:
+def _container(path: Path) -> InputContainer:
     import av
 
     try:
@@ -67,7 +71,7 @@ def _container(path: Path) -> Any:
         raise InputError(f"{path}: not readable as video, picture or sound ({error.__class__.__name__})") from None
 
 
-def _video(path: Path, container: Any, most: int, size: Size) -> Media:
+def _video(path: Path, container: InputContainer, most: int, size: Size) -> Media:
     tags = _lower(dict(container.metadata))
     for stream in container.streams:
         tags = {**_lower(dict(stream.metadata)), **tags}
@@ -80,7 +84,7 @@ def _video(path: Path, container: Any, most: int, size: Size) -> Media:
     return Media(tags=tags, height=stream.height, width=stream.width, frames=frames)
 
 
-def _decoded(path: Path, container: Any, stream: Any, most: int, size: Size) -> Iterator[np.ndarray]:
+def _decoded(path: Path, container: InputContainer, stream: VideoStream, most: int, size: Size) -> Iterator[np.ndarray]:
     """Every n-th frame, so that about ``most`` come of the whole video; breaks off quietly where the file does."""
     import av
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from shards.media.container import open_input, picture_stream
 from shards.media.decode import count_until, end_of_last, first_frame
 from shards.media.display import Orientation, orientation, pixel_aspect, square_size
 from shards.media.memo import once_per_file
 from shards.media.rates import FPS
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def video_info(path: str | Path) -> VideoInfo:
     return VideoInfo(width, height, turn, rate or count / max(seconds, 1e-3), seconds, frames, has_audio, tags)
 
 
-def container_tags(container: Any) -> dict[str, str]:
+def container_tags(container: InputContainer) -> dict[str, str]:
     """Metadata of the container and its streams, keys in lower case: Matroska writes them in capitals."""
     tags: dict[str, str] = {}
     for holder in (*container.streams, container):

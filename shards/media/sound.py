@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from shards.media.decode import LONGEST_GAP, first_frame, stamp_of
 from shards.media.memo import once_per_file
 from shards.media.rates import SAMPLE_RATE
 from shards.media.tracks import SoundTrack, sound_track
+
+if TYPE_CHECKING:
+    from av import AudioFrame
 
 STEP = 0.003  # s between a block's stamp and the end of the block before it; Matroska rounds stamps to 1 ms
 JITTER = 4  # blocks that must agree before stamps that step count as a step
@@ -104,7 +107,7 @@ class _Block(NamedTuple):
     stamp: float | None
 
 
-def _runs(frames: Iterable[Any], origin: float | None) -> Iterator[tuple[float | None, Any]]:
+def _runs(frames: Iterable[object], origin: float | None) -> Iterator[tuple[float | None, object]]:
     """``(begin, frame)``: ``begin`` in s after time 0 where a run of frames starts, ``None`` where the run goes on."""
     ahead: deque[_Block] = deque()
     end: float | None = None  # of the frame before, by its run's begin and the samples since
@@ -169,7 +172,7 @@ def _resampled(
 class _Mixer:
     """Resamples frames of one form and mixes their channels."""
 
-    def __init__(self, frame: Any, track: SoundTrack, rate: int, layout: str) -> None:
+    def __init__(self, frame: AudioFrame, track: SoundTrack, rate: int, layout: str) -> None:
         import av
 
         self._form = self._form_of(frame)
@@ -179,14 +182,14 @@ class _Mixer:
         self._resampler = av.AudioResampler(format="fltp", layout=mixed, rate=rate)
 
     @staticmethod
-    def _form_of(frame: Any) -> tuple[str, str, int]:
+    def _form_of(frame: AudioFrame) -> tuple[str, str, int]:
         return frame.format.name, frame.layout.name, frame.sample_rate
 
-    def takes(self, frame: Any) -> bool:
+    def takes(self, frame: AudioFrame) -> bool:
         """Whether a frame has the form of those before."""
         return self._form == self._form_of(frame)
 
-    def push(self, frame: Any) -> Iterator[np.ndarray]:
+    def push(self, frame: AudioFrame) -> Iterator[np.ndarray]:
         """Samples ``[channels, n]`` that have become ready."""
         frame.pts = None  # we place the blocks; the resampler must not stretch them
         return self._made(self._resampler.resample(frame))

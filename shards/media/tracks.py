@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from configs import InputError
 from shards.media.container import decoded, find_pictures, log, open_input
 from shards.media.memo import once_per_file
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 SILENT = 1e-4  # peak below which a track is silent
 CANCELLED = 0.05  # energy of the mix over that of the channels below which they cancel each other (correlation < -0.9)
@@ -119,7 +123,7 @@ def _listen(path: str | Path, index: int) -> _Heard:
     return heard
 
 
-def _plain(container: Any, stream: Any, path: str | Path) -> Iterator[tuple[np.ndarray, bool]]:
+def _plain(container: InputContainer, stream: VideoStream, path: str | Path) -> Iterator[tuple[np.ndarray, bool]]:
     """Samples ``[channels, n]`` float32 as they are, and whether they were stored as whole numbers."""
     import av
 

@@ -15,7 +15,7 @@ from configs import InputError
 from shards.build.journal import Journal
 from shards.build.lock import locked
 from shards.build.report import PAGE, write_report
-from shards.format.catalogue import known_people, read_catalogue, write_catalogue
+from shards.format.catalogue import Catalogue, known_people, read_catalogue, write_catalogue
 from shards.format.schema import split_key
 from shards.people.withdrawn import name_hash, withdrawn_people, write_withdrawn
 from shards.read.dataset import Dataset
@@ -63,13 +63,13 @@ def _videos(url: str, identity: str) -> list[str]:
     return sorted({record["sha256"] for record in records if record.get("sha256")})
 
 
-def _counts(catalogue: Any, identity: str) -> dict[str, int]:
+def _counts(catalogue: Catalogue, identity: str) -> dict[str, int]:
     number = next((i for i, p in enumerate(catalogue.identities) if p["name"] == identity), None)
     rows = [row for shard in catalogue.shards for row in shard["people"] if row[0] == number]
     return {"samples": sum(row[2] for row in rows), "clips": sum(row[4] for row in rows)}
 
 
-def _rewrite(url: str, catalogue: Any, identity: str) -> tuple[int, int]:
+def _rewrite(url: str, catalogue: Catalogue, identity: str) -> tuple[int, int]:
     """New revisions of the shards that hold the person; the catalogue lists them instead."""
     number = next((i for i, p in enumerate(catalogue.identities) if p["name"] == identity), None)
     old = [s["name"] for s in catalogue.shards if any(row[0] == number for row in s["people"])]
@@ -86,14 +86,14 @@ def _rewrite(url: str, catalogue: Any, identity: str) -> tuple[int, int]:
     return len(entries), len(old) - len(entries)
 
 
-def _sweep(url: str, catalogue: Any) -> None:
+def _sweep(url: str, catalogue: Catalogue) -> None:
     """Delete the old revisions, also those that a crash left."""
     found = [name.removesuffix(".tar") for name in storage.listdir(storage.join(url, "shards"))]
     found += [name.removesuffix(".npz") for name in storage.listdir(storage.join(url, "index"))]
     remove_unlisted(url, catalogue, sorted(set(found)))
 
 
-def _forget_report(url: str, catalogue: Any, identity: str) -> None:
+def _forget_report(url: str, catalogue: Catalogue, identity: str) -> None:
     journal = Journal.read(url)
     gone = [name for name, record in journal.clips.items() if record["identity"] == identity]
     for name in gone:

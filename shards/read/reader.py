@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -97,7 +96,7 @@ class Reader:
         """Steps that begin in the current epoch, rounded up."""
         return -(-len(self.plan(self._position.epoch)) // self.batch_size)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, object]]:
         steps = tars.pipeline(self._steps, self._batches)
         for batch in tars.loader(steps, self.workers, self.prefetch):
             if ERROR in batch:
@@ -158,7 +157,7 @@ class Reader:
                 yield samples[self.rank :: self.world_size], after
             position, turn = after, turn + 1
 
-    def _batches(self, steps: Iterator[tuple[list[tuple[int, int]], Position]]) -> Iterator[dict[str, Any]]:
+    def _batches(self, steps: Iterator[tuple[list[tuple[int, int]], Position]]) -> Iterator[dict[str, object]]:
         """Read, decode and stack; from a bucket several samples at a time, since each waits for the network."""
         with ThreadPoolExecutor(REMOTE_READS if self.dataset.direct else 1) as pool:
             for samples, after in steps:
@@ -170,7 +169,7 @@ class Reader:
                     return
                 yield {**batch, AFTER: (after.epoch, after.step, after.offset), BROKEN: broken}
 
-    def _batch(self, samples: list[tuple[int, int]], broken: list[dict[str, str]], run: Callable) -> dict[str, Any]:
+    def _batch(self, samples: list[tuple[int, int]], broken: list[dict[str, str]], run: Callable) -> dict[str, object]:
         opened = [self._open(*where, broken) for where in samples]
         read = [item for item in run(lambda entry: self._view(entry, broken), opened) if item is not None]
         if samples and not read:
@@ -185,7 +184,7 @@ class Reader:
             self._note(error, self.dataset.table.names[plan.shard_at(offset)], broken)
         return None
 
-    def _view(self, opened: tuple[Sample, int, int] | None, broken: list[dict[str, str]]) -> dict[str, Any] | None:
+    def _view(self, opened: tuple[Sample, int, int] | None, broken: list[dict[str, str]]) -> dict[str, object] | None:
         if opened is None:
             return None
         sample, epoch, offset = opened
@@ -203,7 +202,7 @@ class Reader:
         known = error.as_dict() if isinstance(error, BrokenSample) else {}
         broken.append({"shard": shard, "key": key, "member": "", "reason": str(error), **known})
 
-    def _substitute(self, epoch: int, offset: int, broken: list[dict[str, str]]) -> list[dict[str, Any]]:
+    def _substitute(self, epoch: int, offset: int, broken: list[dict[str, str]]) -> list[dict[str, object]]:
         """When a rank's whole share is broken: the next sample that is not, so that no rank is left without a batch."""
         length = len(self.plan(epoch))
         for further in range(1, min(length, self.max_broken + 2)):

@@ -2,7 +2,7 @@
 
 A :class:`View` gives a dict of numpy arrays and numbers for a sample; :class:`shards.read.reader.Reader` stacks them into
 a batch. All randomness comes from ``rng``, which depends on the position in the epoch and on nothing else.
-Images are float32 RGB in [0, 1], (H, W, 3); intrinsics and landmarks are in px of the returned image.
+Images are float32 RGB in [0, 1], ``[H, W, 3]``; intrinsics and landmarks are in px of the returned image.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class View(Protocol):
     @property
     def needs_sound(self) -> bool: ...
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Mapping[str, object]:
         """A batch's entries for one sample: arrays, numbers and texts of equal names and shapes for all samples."""
         ...
 
@@ -48,12 +48,12 @@ class View(Protocol):
 class PlainView:
     """A view of a function that has no demands on the dataset."""
 
-    function: Callable[[Sample, np.random.Generator], dict[str, Any]]
+    function: Callable[[Sample, np.random.Generator], Mapping[str, object]]
     features: str | None = None
     window: int = 1
     needs_sound: bool = False
 
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Mapping[str, object]:
         return self.function(sample, rng)
 
 
@@ -61,9 +61,10 @@ class PlainView:
 class PairView:
     """Two frames of one person (expression-visual): the prior sees the source and must draw the target.
 
-    Returns for ``source`` and ``target``, with S = ``size``: ``_image`` (S, S, 3), ``_matte`` (S, S) in [0, 1],
-    ``_landmarks`` (478, 3), ``_intrinsics`` (3, 3), ``_rotation`` (3, 3), ``_translation`` (3,), ``_identity`` (I,),
-    ``_expression`` (K,), ``_eyelids`` (2,), ``_gaze`` (2, 2), ``_quality`` (); and ``identity_index``.
+    Returns for ``source`` and ``target``, with S = ``size``: ``_image`` ``[S, S, 3]``, ``_matte`` ``[S, S]`` in [0, 1],
+    ``_landmarks`` ``[478, 3]``, ``_intrinsics`` ``[3, 3]``, ``_rotation`` ``[3, 3]``,
+    ``_translation`` ``[3]``, ``_identity`` ``[I]``,
+    ``_expression`` ``[K]``, ``_eyelids`` ``[2]``, ``_gaze`` ``[2, 2]``, ``_quality`` (); and ``identity_index``.
 
     Attributes:
         across: probability that the target comes from another segment of the same person in the same shard.

@@ -61,7 +61,7 @@ def _performance(identity_seed: int, seconds: float, clip: int, size: int, rig: 
 
 def _segments(
     identity_seed: int, seconds: float, clip: int, size: int, rig: str, first: int, threads: int
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """One task: the segments of frames first .. first + 250 of a clip, as arguments of `DatasetWriter.add`."""
     import torch
 
@@ -88,7 +88,7 @@ def _segments(
     return parts
 
 
-def _meta(person: Talker, performance: Performance, identity_seed: int, clip: int, start: int) -> dict[str, Any]:
+def _meta(person: Talker, performance: Performance, identity_seed: int, clip: int, start: int) -> dict[str, object]:
     who = person.identity
     return {
         "first_frame": start,
@@ -208,7 +208,7 @@ def _check(identities: int, seconds: float, size: int, workers: int, seed: int, 
 
 def synthetic_video(
     identity_seed: int, seconds: float, path: str | Path, *, size: int = 512, clip: int = 0, rig: str = "mediapipe"
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """A synthetic person speaking, as an MP4 with sound; another `clip` is the same person saying something else.
 
     Returns:

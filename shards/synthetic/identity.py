@@ -55,7 +55,7 @@ _WALL = (
 
 @dataclass(frozen=True)
 class Identity:
-    """One invented person. Colours are display RGB in [0, 1]; `shape` are rig identity coefficients (K_id,)."""
+    """One invented person. Colours are display RGB in [0, 1]; `shape` are rig identity coefficients ``[K_id]``."""
 
     seed: int
     name: str

@@ -40,7 +40,7 @@ def _minimum_jerk(u: np.ndarray) -> np.ndarray:
 
 
 def poses(frames: int, spread: tuple[float, float, float], rng: np.random.Generator, fps: float = 25.0) -> np.ndarray:
-    """(T, 3) yaw, pitch, roll in radians: turns between held directions, with tremor on top.
+    """``[T, 3]`` yaw, pitch, roll in radians: turns between held directions, with tremor on top.
 
     People hold a direction for a second or two and turn in about half a second; noise alone looks drunk.
     """
@@ -58,7 +58,7 @@ def poses(frames: int, spread: tuple[float, float, float], rng: np.random.Genera
 
 
 def nods(phones: list[Phone], frames: int, rng: np.random.Generator, fps: float = 25.0) -> np.ndarray:
-    """(T,) pitch in radians (down positive): small beats of the head with some of the accents."""
+    """``[T]`` pitch in radians (down positive): small beats of the head with some of the accents."""
     beats = np.zeros(frames)
     for phone in phones:
         if phone.stressed and rng.random() < 0.45:
@@ -67,7 +67,7 @@ def nods(phones: list[Phone], frames: int, rng: np.random.Generator, fps: float 
 
 
 def eyelids(frames: int, blinks_per_minute: float, rng: np.random.Generator, fps: float = 25.0) -> np.ndarray:
-    """(T, 2) left, right closure in [0, 1]: blinks close in 80 ms and open in 160 ms, the sides not quite alike."""
+    """``[T, 2]`` left, right closure in [0, 1]: blinks close in 80 ms and open in 160 ms, the sides not quite alike."""
     time = (np.arange(frames) + 0.5) / fps
     closure = np.zeros((frames, 2))
     now = rng.exponential(30.0 / blinks_per_minute) + 0.2
@@ -83,7 +83,7 @@ def eyelids(frames: int, blinks_per_minute: float, rng: np.random.Generator, fps
 
 
 def glances(head: np.ndarray, rng: np.random.Generator, fps: float = 25.0) -> np.ndarray:
-    """(T, 2) yaw, pitch of both eyes in radians relative to the head, right and down positive.
+    """``[T, 2]`` yaw, pitch of both eyes in radians relative to the head, right and down positive.
 
     Mostly at the camera, against the head's turn; sometimes elsewhere, with jumps of one frame.
     """
@@ -99,7 +99,7 @@ def glances(head: np.ndarray, rng: np.random.Generator, fps: float = 25.0) -> np
 
 
 def accents(phones: list[Phone], frames: int, rng: np.random.Generator, fps: float = 25.0) -> np.ndarray:
-    """(T,) in about [0, 1]: brows that rise with some accents."""
+    """``[T]`` in about [0, 1]: brows that rise with some accents."""
     pulses = np.zeros(frames)
     for phone in phones:
         if phone.stressed and rng.random() < 0.3:
@@ -108,14 +108,14 @@ def accents(phones: list[Phone], frames: int, rng: np.random.Generator, fps: flo
 
 
 def slow(frames: int, rng: np.random.Generator, seconds: float = 1.5, fps: float = 25.0) -> np.ndarray:
-    """(T,) smooth noise of about unit variance that changes over `seconds`: moods."""
+    """``[T]`` smooth noise of about unit variance that changes over `seconds`: moods."""
     sigma = seconds * fps / 2
     padded = gaussian_filter1d(rng.standard_normal(frames + int(6 * sigma)), sigma)
     return padded[int(3 * sigma) :][:frames] * np.sqrt(2 * np.sqrt(np.pi) * sigma)
 
 
 def rotations(angles: np.ndarray) -> np.ndarray:
-    """(T, 3, 3) head → camera from (T, 3) yaw, pitch, roll in radians: nose right, nose down, tilt clockwise."""
+    """``[T, 3, 3]`` head → camera from ``[T, 3]`` yaw, pitch, roll in radians: nose right, nose down, tilt clockwise."""
     yaw, pitch, roll = angles.T
     one, zero = np.ones_like(yaw), np.zeros_like(yaw)
 

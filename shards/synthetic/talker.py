@@ -45,8 +45,9 @@ _UPPER_LID = {
 class Performance:
     """What one person does and says for T frames at 25 fps; the track fields of a sample, exact.
 
-    expression (T, K), eyelids (T, 2), gaze (T, 2, 2), rotation (T, 3, 3), translation (T, 3), intrinsics (3, 3) for
-    `size` pixels, audio (T * 640,) at 16 kHz, body_rotation (T, 3, 3), body_translation (T, 3), words spoken.
+    expression ``[T, K]``, eyelids ``[T, 2]``, gaze ``[T, 2, 2]``, rotation ``[T, 3, 3]``, translation ``[T, 3]``, intrinsics
+    ``[3, 3]`` for
+    `size` pixels, audio ``[T * 640]`` at 16 kHz, body_rotation ``[T, 3, 3]``, body_translation ``[T, 3]``, words spoken.
     """
 
     size: int
@@ -85,7 +86,7 @@ class Talker:
     def _vertices(
         self, expression: np.ndarray, eyelids: np.ndarray | None = None, gaze: np.ndarray | None = None
     ) -> np.ndarray:
-        """(B, V, 3) float64 rig vertices of this identity."""
+        """``[B, V, 3]`` float64 rig vertices of this identity."""
         n = len(expression)
         with torch.no_grad():
             return (
@@ -231,7 +232,7 @@ class Talker:
         )
 
     def _mood(self, phones: list[Phone], frames: int, rng: np.random.Generator) -> np.ndarray:
-        """(T, K) expression beside the mouth shapes: brows on accents, a smile that comes and goes."""
+        """``[T, K]`` expression beside the mouth shapes: brows on accents, a smile that comes and goes."""
         controls, manner = self.rig.controls, self.identity.manner
 
         def direction(name: str) -> np.ndarray:
@@ -249,7 +250,7 @@ class Talker:
         )
 
     def landmarks(self, performance: Performance) -> np.ndarray:
-        """(T, 478, 3) px in the frame; z in px relative to the head's origin, smaller is nearer."""
+        """``[T, 478, 3]`` px in the frame; z in px relative to the head's origin, smaller is nearer."""
         vertices = self._vertices(performance.expression, performance.eyelids, performance.gaze)
         points = self.rig.landmarks(torch.from_numpy(vertices)).numpy()
         camera = points @ performance.rotation.astype(np.float64).swapaxes(1, 2) + performance.translation[
@@ -265,7 +266,7 @@ class Talker:
     def render(
         self, performance: Performance, start: int = 0, stop: int | None = None
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yields (frame (H, W, 3) uint8 RGB, matte (H, W) uint8) for frames start..stop."""
+        """Yields (frame ``[H, W, 3]`` uint8 RGB, matte ``[H, W]`` uint8) for frames start..stop."""
         stop = len(performance) if stop is None else min(stop, len(performance))
         room = background(self.identity, performance.size)
         for first in range(start, stop, 25):
@@ -301,7 +302,7 @@ class Talker:
         return np.concatenate([head, torso_points, bags, self.glasses_points @ pose[0].T + pose[1]])
 
     def _shadowed(self, head: np.ndarray) -> np.ndarray:
-        """(V,) ambient light per vertex in this frame: the mouth fills with light as it opens, lids shade the eyes."""
+        """``[V]`` ambient light per vertex in this frame: the mouth fills with light as it opens, lids shade the eyes."""
         occlusion = self.occlusion.copy()
         opening = np.clip((head[self.marks[14], 1] - head[self.marks[13], 1]) / 0.16, 0, 1)
         inside = (0.10 + 0.62 * opening) * np.clip(1.25 - 1.7 * self.mouth_depth, 0.12, 1)
@@ -315,7 +316,7 @@ class Talker:
         return occlusion
 
     def _draw_hair(self, depth: np.ndarray, rotation: np.ndarray, translation: np.ndarray, size: int) -> np.ndarray:
-        """(H, W, 4) premultiplied display colour and cover of the hair that the mesh does not hide."""
+        """``[H, W, 4]`` premultiplied display colour and cover of the hair that the mesh does not hide."""
         if self.strands is None:
             return np.zeros((size, size, 4), np.float32)
         focal = FOCAL * size

@@ -51,7 +51,7 @@ class Salvage:
         """As :func:`shards.tar.tars.stream_samples`: ``{"__key__", "f000.jpg": bytes, ...}``."""
         with self.path.open("rb") as stream:
             for key, members in self.members.items():
-                sample: dict[str, Any] = {"__key__": key}
+                sample: dict[str, object] = {"__key__": key}
                 for name, (offset, length) in members.items():
                     stream.seek(offset)
                     sample[name] = stream.read(length)

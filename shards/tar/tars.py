@@ -46,7 +46,7 @@ class TarFile:
             self._stream.close()
 
 
-def stream_samples(url: str) -> Iterator[dict[str, Any]]:
+def stream_samples(url: str) -> Iterator[dict[str, object]]:
     """All samples of a tar in file order, as webdataset groups them: ``{"__key__", "f000.jpg": bytes, ...}``.
 
     Memory holds one sample; remote tars are streamed.
@@ -65,7 +65,7 @@ def stream_samples(url: str) -> Iterator[dict[str, Any]]:
             raise InputError(f"{url}: not a readable shard ({error}); fetch or build it again") from None
 
 
-def _files(stream: WholeTar, url: str) -> Iterator[dict[str, Any]]:
+def _files(stream: WholeTar, url: str) -> Iterator[dict[str, object]]:
     from webdataset.tariterators import tar_file_iterator
 
     for file in tar_file_iterator(stream, skip_meta=None):
@@ -73,14 +73,14 @@ def _files(stream: WholeTar, url: str) -> Iterator[dict[str, Any]]:
     stream.check_end()  # before webdataset takes what it has of the last sample for all of it
 
 
-def pipeline(*stages: Callable[..., Iterator[Any]]) -> Any:
+def pipeline(*stages: Callable[..., Iterator[object]]) -> object:
     """A webdataset pipeline of generator stages; an iterable dataset for :func:`loader`."""
     from webdataset import DataPipeline
 
     return DataPipeline(*stages)
 
 
-def loader(dataset: Any, workers: int, prefetch: int) -> Any:
+def loader(dataset: object, workers: int, prefetch: int) -> Any:
     """The pipeline, run here (``workers=0``) or by DataLoader worker processes that each hold ``prefetch`` batches."""
     if workers == 0:
         return dataset

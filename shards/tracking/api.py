@@ -107,7 +107,7 @@ def track_frames(
         seconds, start: which part of the video, s.
         size: px of the frames, at most the crop's own; ``None``: 512.
         crop_box: x0, y0, x1, y1 px of the source, as an earlier segment of the same video reports.
-        identity: (K_id,) coefficients of an earlier segment, which makes expressions comparable with it.
+        identity: ``[K_id]`` coefficients of an earlier segment, which makes expressions comparable with it.
         rig: name or source of the rig whose coefficients are given.
         stop: asked after each frame of the first pass, for callers that may lose interest.
 
@@ -148,10 +148,10 @@ def detect_landmarks(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Landmarks of consecutive finished pictures, unsmoothed; nothing is remembered between calls.
 
     Args:
-        frames: (T, H, W, 3) uint8 RGB.
+        frames: ``[T, H, W, 3]`` uint8 RGB.
 
     Returns:
-        landmarks (T, 478, 3) float32 px (zeros where nothing was found), found (T,) bool.
+        landmarks ``[T, 478, 3]`` float32 px (zeros where nothing was found), found ``[T]`` bool.
     """
     mesh = FaceLandmarks()
     try:

@@ -38,7 +38,7 @@ class Fitter:
         return self.rig.landmarks(vertices.detach().cpu()).numpy().astype(np.float64)
 
     def identity_of(self, landmarks: np.ndarray, intrinsics: np.ndarray, rounds: int = 3) -> np.ndarray:
-        """Identity (K_id,) of a person from landmarks (T, 478, 3) px of frames spread over a shot."""
+        """Identity ``[K_id]`` of a person from landmarks ``[T, 478, 3]`` px of frames spread over a shot."""
         identity = np.zeros(self.rig.n_identity)
         for _ in range(rounds):
             local = head_pose(landmarks, intrinsics, self.neutral(identity), np.array(STABLE))[2]
@@ -46,11 +46,11 @@ class Fitter:
         return identity.astype(np.float32)
 
     def neutral(self, identity: np.ndarray) -> np.ndarray:
-        """The rig's neutral landmarks (478, 3) of an identity (K_id,)."""
+        """The rig's neutral landmarks ``[478, 3]`` of an identity ``[K_id]``."""
         return self._mean + np.tensordot(identity, self._identity, 1)
 
     def expression_of(self, local: np.ndarray, identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Expression (T, K_exp) and eyelids (T, 2) of landmarks in head space (T, 478, 3)."""
+        """Expression (T, K_exp) and eyelids ``[T, 2]`` of landmarks in head space ``[T, 478, 3]``."""
         neutral = self.neutral(identity)
         closure = np.clip(1 - lid_gap(local) / lid_gap(neutral), *CLOSURE_LIMITS)
         scale = self.rig.lid_scale(torch.from_numpy(np.float32(identity))[None])[0].numpy()
@@ -67,7 +67,7 @@ class Fitter:
         identity: np.ndarray,
         eyelids: np.ndarray,
     ) -> np.ndarray:
-        """Gaze (T, 2, 2) radians: where the ray through the iris' centre (px) meets the eyeball; held while closed."""
+        """Gaze ``[T, 2, 2]`` radians: where the ray through the iris' centre (px) meets the eyeball; held while closed."""
         iris = landmarks[:, [IRIS_LEFT[0], IRIS_RIGHT[0]], :2].astype(np.float64)
         centres = self.rig.eyeball_positions(torch.from_numpy(np.float32(identity))[None])[0].numpy()
         ray = np.concatenate([(iris - intrinsics[:2, 2]) / intrinsics[0, 0], np.ones((*iris.shape[:2], 1))], -1)
@@ -84,7 +84,7 @@ class Fitter:
     def vertices(
         self, identity: np.ndarray, expression: np.ndarray, eyelids: np.ndarray, gaze: np.ndarray
     ) -> np.ndarray:
-        """The rig's landmarks (T, 478, 3) for the parameters of T frames."""
+        """The rig's landmarks ``[T, 478, 3]`` for the parameters of T frames."""
         with torch.no_grad():
             one = torch.from_numpy(np.float32(identity))[None]
             rest = (torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (expression, eyelids, gaze))

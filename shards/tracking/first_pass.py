@@ -48,7 +48,7 @@ class FirstPass:
     spool: Any = None
 
     def landmarks(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Landmarks (T, 478, 3) of frames and which of them were seen (T,); short gaps are interpolated."""
+        """Landmarks ``[T, 478, 3]`` of frames and which of them were seen ``[T]``; short gaps are interpolated."""
         values = np.memmap(self.spool.name, np.float32, "r", shape=(self.frames, N_LANDMARKS, 3))[start:end]
         values = np.array(values)
         seen = np.isfinite(values[:, 0, 0])

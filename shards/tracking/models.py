@@ -113,7 +113,7 @@ class PersonMatte:
         self._warm = False
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """(H, W) uint8 alpha of a picture (H, W, 3) uint8 RGB."""
+        """``[H, W]`` uint8 alpha of a picture ``[H, W, 3]`` uint8 RGB."""
         from PIL import Image
 
         height, width = picture.shape[:2]
@@ -129,7 +129,7 @@ class PersonMatte:
 
 
 def tessellation() -> np.ndarray:
-    """Edges (E, 2) of the face mesh, as MediaPipe publishes them."""
+    """Edges ``[E, 2]`` of the face mesh, as MediaPipe publishes them."""
     from mediapipe.python.solutions.face_mesh_connections import FACEMESH_TESSELATION
 
     return np.array(sorted(FACEMESH_TESSELATION))

@@ -22,14 +22,14 @@ def overlay(
     """The rig under a track, drawn over a frame.
 
     Args:
-        frame: (H, W, 3) uint8 RGB, the track's frame ``t``.
+        frame: ``[H, W, 3]`` uint8 RGB, the track's frame ``t``.
         track: arrays of a sample's track.
         t: which frame of the track.
         rig: the track's rig; the shipped one by default.
         scale: how much larger than the frame the picture shall be.
 
     Returns:
-        (H * scale, W * scale, 3) uint8.
+        ``[H * scale, W * scale, 3]`` uint8.
     """
     from PIL import Image, ImageDraw
 

@@ -12,12 +12,12 @@ FOCAL = 4.0  # focal length over image size: head-and-shoulder footage is shot f
 
 
 def intrinsics_for(size: float, focal: float = FOCAL) -> np.ndarray:
-    """Pinhole matrix (3, 3) of a square picture of ``size`` px: focal ``focal * size``, centre in the middle."""
+    """Pinhole matrix ``[3, 3]`` of a square picture of ``size`` px: focal ``focal * size``, centre in the middle."""
     return np.array([[focal * size, 0, size / 2], [0, focal * size, size / 2], [0, 0, 1]], dtype=np.float32)
 
 
 def unproject(landmarks: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Landmarks (T, N, 3) px, z relative in px, as points (T, N, 3) of a camera whose head is at depth one.
+    """Landmarks ``[T, N, 3]`` px, z relative in px, as points ``[T, N, 3]`` of a camera whose head is at depth one.
 
     A landmark's own depth divides its pixel, so that projecting the points gives back exactly the pixels.
     """
@@ -27,7 +27,7 @@ def unproject(landmarks: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
 
 
 def project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Camera points (..., 3) to pixels with relative depth in px (..., 3), the inverse of :func:`unproject`.
+    """Camera points ``[..., 3]`` to pixels with relative depth in px ``[..., 3]``, the inverse of :func:`unproject`.
 
     The relative depth needs the head's own distance, taken as the mean depth of the points.
     """
@@ -42,11 +42,11 @@ def similarity(
     """Weighted least-squares ``target ~ scale * rotation @ source + translation`` (Umeyama 1991), batched.
 
     Args:
-        source, target: (..., N, 3), broadcastable against each other.
-        weights: (N,) non-negative.
+        source, target: ``[..., N, 3]``, broadcastable against each other.
+        weights: ``[N]`` non-negative.
 
     Returns:
-        scale (...,), rotation (..., 3, 3), translation (..., 3).
+        scale ``[...]``, rotation ``[..., 3, 3]``, translation ``[..., 3]``.
     """
     weights = np.ones(source.shape[-2]) if weights is None else np.asarray(weights, float)
     weights = (weights / weights.sum())[:, None]
@@ -68,12 +68,12 @@ def head_pose(
     """Pose of every frame and its landmarks in head space.
 
     Args:
-        landmarks: (T, N, 3) px.
-        shape: (N, 3) the head to fit, rig units.
-        stable: (n,) indices of the points to fit on, or (N,) weights.
+        landmarks: ``[T, N, 3]`` px.
+        shape: ``[N, 3]`` the head to fit, rig units.
+        stable: ``[n]`` indices of the points to fit on, or ``[N]`` weights.
 
     Returns:
-        rotation (T, 3, 3), translation (T, 3), and the landmarks in head space (T, N, 3). Projecting the latter under
+        rotation ``[T, 3, 3]``, translation ``[T, 3]``, and the landmarks in head space ``[T, N, 3]``. Projecting the latter under
         the pose gives exactly the input pixels.
     """
     points = unproject(landmarks.astype(np.float64), intrinsics)

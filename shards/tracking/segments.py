@@ -54,7 +54,7 @@ class Crop:
     size: int
 
     def landmarks(self, points: np.ndarray) -> np.ndarray:
-        """Landmarks (..., 3) of the scanned picture in px of the crop."""
+        """Landmarks ``[..., 3]`` of the scanned picture in px of the crop."""
         scale = self.size / self.side
         return np.multiply(points - np.array([self.x, self.y, 0], np.float32), np.float32(scale))
 
@@ -103,7 +103,7 @@ class Shot:
 
     @cached_property
     def identity_coefficients(self) -> np.ndarray:
-        """(K_id,) float32."""
+        """``[K_id]`` float32."""
         if self._options.identity is not None:
             return np.asarray(self._options.identity, np.float32)
         sample = np.concatenate(self._sample)
@@ -120,7 +120,7 @@ class Shot:
 
     @cached_property
     def _noise(self) -> tuple[np.ndarray, np.ndarray]:
-        """Noise of the pose (12,) and of each landmark in head space (478,): the median over the stretches."""
+        """Noise of the pose (12,) and of each landmark in head space ``[478]``: the median over the stretches."""
         poses, points = [], []
         for stretch in self._sample:
             rotation, translation, local = self._posed(self.crop.landmarks(stretch))
@@ -203,7 +203,7 @@ class Source:
         self._matte: PersonMatte | None = None
 
     def frame(self, index: int, crop: Crop) -> np.ndarray:
-        """The crop (size, size, 3) of frame ``index``; indices must not fall."""
+        """The crop ``[size, size, 3]`` of frame ``index``; indices must not fall."""
         from PIL import Image
 
         if self._frames is None:
@@ -237,7 +237,7 @@ class Source:
         )
 
     def matte(self, frames: np.ndarray) -> np.ndarray:
-        """(T, H, W) uint8 person alpha of frames (T, H, W, 3)."""
+        """``[T, H, W]`` uint8 person alpha of frames ``[T, H, W, 3]``."""
         if self._matte is None:
             self._matte = PersonMatte()
         return np.stack([self._matte(frame) for frame in frames])
@@ -299,7 +299,7 @@ def _even_lengths(total: int, longest: int) -> list[int]:
 def _reprojected(
     local: np.ndarray, rotation: np.ndarray, translation: np.ndarray, intrinsics: np.ndarray
 ) -> np.ndarray:
-    """Landmarks (T, N, 3) px of points in head space; z relative to the head's own depth, in px."""
+    """Landmarks ``[T, N, 3]`` px of points in head space; z relative to the head's own depth, in px."""
     camera = np.einsum("tij,tnj->tni", rotation, local) + translation[:, None]
     pixels = project(camera, intrinsics)
     pixels[..., 2] = (camera[..., 2] / translation[:, None, 2] - 1) * intrinsics[0, 0]
@@ -316,7 +316,7 @@ def _acceleration(landmarks: np.ndarray) -> tuple[float, int]:
 def _quality(
     model: np.ndarray, local: np.ndarray, rotation: np.ndarray, landmarks: np.ndarray, seen: np.ndarray, size: int
 ) -> np.ndarray:
-    """(T,) 0..1: how well the rig explains the landmarks, less for profile views and faces that leave the crop."""
+    """``[T]`` 0..1: how well the rig explains the landmarks, less for profile views and faces that leave the crop."""
     surface = slice(0, len(model[0]) - 10)
     error = np.sqrt(((model[:, surface, :2] - local[:, surface, :2]) ** 2).sum(-1).mean(-1))
     fit = np.exp(-((error / 0.05) ** 2))

@@ -20,8 +20,8 @@ LIP_WEIGHT, EYE_WEIGHT, DEPTH_WEIGHT = 4.0, 2.0, 0.5
 
 
 @dataclass(frozen=True)
-class Clip:
-    """Landmarks (T, 478, 3) px of one clip of ``size`` px, and whose they are."""
+class LandmarkClip:
+    """Landmarks ``[T, 478, 3]`` px of one clip of ``size`` px, and whose they are."""
 
     identity: str
     landmarks: np.ndarray
@@ -30,7 +30,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Person:
-    """One person's neutral face (478, 3) and frames (T, 478, 3), all in head space."""
+    """One person's neutral face ``[478, 3]`` and frames ``[T, 478, 3]``, all in head space."""
 
     neutral: np.ndarray
     frames: np.ndarray
@@ -47,7 +47,7 @@ class Bases:
 
 
 def landmark_weights(lips: float = LIP_WEIGHT, eyes: float = EYE_WEIGHT, depth: float = DEPTH_WEIGHT) -> np.ndarray:
-    """Weights (468, 3) of an error over landmarks: lips and eyes count more, depth less."""
+    """Weights ``[468, 3]`` of an error over landmarks: lips and eyes count more, depth less."""
     weights = np.ones(SURFACE)
     weights[list(facemesh.LIPS_OUTER) + list(facemesh.LIPS_INNER)] = lips
     weights[list(facemesh.EYE_LEFT) + list(facemesh.EYE_RIGHT)] = eyes
@@ -55,7 +55,7 @@ def landmark_weights(lips: float = LIP_WEIGHT, eyes: float = EYE_WEIGHT, depth: 
 
 
 def lid_gap(points: np.ndarray) -> np.ndarray:
-    """Opening (..., 2) of left and right eye of landmarks (..., 478, 3), in the points' units."""
+    """Opening ``[..., 2]`` of left and right eye of landmarks ``[..., 478, 3]``, in the points' units."""
     gaps = [
         np.stack([points[..., lo, 1] - points[..., up, 1] for up, lo in eye], -1).mean(-1) for eye in facemesh.LID_PAIRS
     ]
@@ -63,12 +63,12 @@ def lid_gap(points: np.ndarray) -> np.ndarray:
 
 
 def mouth_gap(points: np.ndarray) -> np.ndarray:
-    """Distance (...,) between the inner lips."""
+    """Distance ``[...]`` between the inner lips."""
     return np.linalg.norm(points[..., 13, :] - points[..., 14, :], axis=-1)
 
 
 def neutral_face(frames: np.ndarray) -> np.ndarray:
-    """The median (478, 3) over frames (T, 478, 3) with the mouth nearly closed and the eyes open as usual."""
+    """The median ``[478, 3]`` over frames ``[T, 478, 3]`` with the mouth nearly closed and the eyes open as usual."""
     mouth, lids = mouth_gap(frames), lid_gap(frames).mean(-1)
     quiet = (mouth <= np.quantile(mouth, 0.2)) & (lids >= np.quantile(lids, 0.3)) & (lids <= np.quantile(lids, 0.9))
     if quiet.sum() < 3:
@@ -80,8 +80,8 @@ def neutral_face(frames: np.ndarray) -> np.ndarray:
     return face
 
 
-def align(clips: list[Clip], rounds: int = 4) -> tuple[np.ndarray, np.ndarray, list[Person]]:
-    """Generalised Procrustes: symmetric mean (478, 3), mirror partners (478,), people in head space.
+def align(clips: list[LandmarkClip], rounds: int = 4) -> tuple[np.ndarray, np.ndarray, list[Person]]:
+    """Generalised Procrustes: symmetric mean ``[478, 3]``, mirror partners ``[478]``, people in head space.
 
     The mean's frame defines head space: stable points centred, forehead above chin, irises one unit apart.
     """
@@ -94,11 +94,11 @@ def align(clips: list[Clip], rounds: int = 4) -> tuple[np.ndarray, np.ndarray, l
     return mean, partner, [_person([c for c in clips if c.identity == who], mean) for who in _names(clips)]
 
 
-def _names(clips: list[Clip]) -> list[str]:
+def _names(clips: list[LandmarkClip]) -> list[str]:
     return sorted({clip.identity for clip in clips})
 
 
-def _person(clips: list[Clip], mean: np.ndarray) -> Person:
+def _person(clips: list[LandmarkClip], mean: np.ndarray) -> Person:
     """Poses by the mean first, then by the person's own neutral face, which leaves less of identity in the poses."""
     frames = [head_pose(c.landmarks, intrinsics_for(c.size), mean, STABLE)[2] for c in clips]
     neutral = neutral_face(np.concatenate(frames))
@@ -126,17 +126,17 @@ def _normalised(points: np.ndarray, partner: np.ndarray) -> np.ndarray:
 
 
 def mirrored(points: np.ndarray, partner: np.ndarray) -> np.ndarray:
-    """The mirror image of landmarks or displacements (..., 478, 3)."""
+    """The mirror image of landmarks or displacements ``[..., 478, 3]``."""
     return points[..., partner, :] * [-1, 1, 1]
 
 
 def closures(frames: np.ndarray, neutral: np.ndarray) -> np.ndarray:
-    """Eyelid closure (T, 2) of frames (T, 478, 3): 0 open as in the neutral face, 1 closed."""
+    """Eyelid closure ``[T, 2]`` of frames ``[T, 478, 3]``: 0 open as in the neutral face, 1 closed."""
     return 1 - lid_gap(frames) / lid_gap(neutral)
 
 
 def eyelid_basis(people: list[Person], mean: np.ndarray, partner: np.ndarray) -> np.ndarray:
-    """Displacements (2, 478, 3) that close each eye: regressed on blinks, symmetric, confined to the eyes.
+    """Displacements ``[2, 478, 3]`` that close each eye: regressed on blinks, symmetric, confined to the eyes.
 
     Scaled so that the lids of the mean face meet at a closure of one.
     """
@@ -164,7 +164,7 @@ class Moments:
     closure: np.ndarray  # (2, 2)
 
     def without_lids(self, lids: np.ndarray) -> np.ndarray:
-        """(D, D) of the displacements less the eyelids' closing by ``lids`` (2, D)."""
+        """``[D, D]`` of the displacements less the eyelids' closing by ``lids`` ``[2, D]``."""
         cross = self.mixed @ lids
         return self.motion - cross - cross.T + lids.T @ self.closure @ lids
 
@@ -178,7 +178,7 @@ def moments(person: Person, mean: np.ndarray) -> Moments:
 
 
 def expression_basis(people: list[Moments], eyelids: np.ndarray, partner: np.ndarray, size: int) -> np.ndarray:
-    """Weighted PCA (size, 478, 3) of expressions without the eyelids' closing, unit variance per coefficient."""
+    """Weighted PCA ``[size, 478, 3]`` of expressions without the eyelids' closing, unit variance per coefficient."""
     from scipy.linalg import eigh
 
     weights = landmark_weights()
@@ -193,14 +193,14 @@ def expression_basis(people: list[Moments], eyelids: np.ndarray, partner: np.nda
 
 
 def _mirrored_moments(covariance: np.ndarray, partner: np.ndarray) -> np.ndarray:
-    """The second moments (D, D) of the mirrored motion."""
+    """The second moments ``[D, D]`` of the mirrored motion."""
     index = (partner[:SURFACE, None] * 3 + np.arange(3)).ravel()
     sign = np.tile([-1.0, 1.0, 1.0], SURFACE)
     return covariance[np.ix_(index, index)] * sign[:, None] * sign
 
 
 def identity_basis(people: list[Person], mean: np.ndarray, partner: np.ndarray, size: int) -> np.ndarray:
-    """Gaussian-process shape model (size, 478, 3): sample covariance plus a smooth kernel of 1 mm, 20 mm wide."""
+    """Gaussian-process shape model ``[size, 478, 3]``: sample covariance plus a smooth kernel of 1 mm, 20 mm wide."""
     change = np.stack([p.neutral - mean for p in people])
     data = np.concatenate([change, mirrored(change, partner)])[:, :SURFACE].reshape(2 * len(people), -1)
     distance = np.linalg.norm(mean[:SURFACE, None] - mean[None, :SURFACE], axis=-1)
@@ -220,7 +220,7 @@ def _signed(basis: np.ndarray) -> np.ndarray:
     return basis * np.sign(largest)[:, :, None]
 
 
-def learn(clips: list[Clip], n_identity: int = 64, n_expression: int = 32) -> Bases:
+def learn(clips: list[LandmarkClip], n_identity: int = 64, n_expression: int = 32) -> Bases:
     """All bases from tracked clips."""
     mean, partner, people = align(clips)
     eyelids = eyelid_basis(people, mean, partner)

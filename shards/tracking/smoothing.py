@@ -21,7 +21,7 @@ MISFIT_LIMIT = 3.5  # standard deviations by which a fit may leave the measured 
 
 
 def noise_level(series: np.ndarray) -> np.ndarray:
-    """Standard deviation of frame-to-frame noise (...,) of a series (T, ..., D), pooled over D.
+    """Standard deviation of frame-to-frame noise ``[...]`` of a series ``[T, ..., D]``, pooled over D.
 
     From second differences, of which the quietest quarter tells: the rest of the time something moves.
     """
@@ -39,11 +39,11 @@ def smooth(
     """Bilateral mean over time.
 
     Args:
-        series: (T, ..., D); the range kernel works on the distance over D.
-        noise: (...,) standard deviation per component of D; zero leaves a series as it is.
+        series: ``[T, ..., D]``; the range kernel works on the distance over D.
+        noise: ``[...]`` standard deviation per component of D; zero leaves a series as it is.
 
     Returns:
-        (T, ..., D) float64.
+        ``[T, ..., D]`` float64.
     """
     series = series.astype(np.float64)
     scale = np.maximum(noise, 1e-12) * tolerance * np.sqrt(2 * series.shape[-1])
@@ -59,7 +59,7 @@ def smooth(
 
 
 def smooth_pose(rotation: np.ndarray, translation: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rotations (T, 3, 3) and translations (T, 3) smoothed together; ``noise`` (12,) from :func:`pose_noise`."""
+    """Rotations ``[T, 3, 3]`` and translations ``[T, 3]`` smoothed together; ``noise`` (12,) from :func:`pose_noise`."""
     measured = pose_series(rotation, translation)
     fitted = _convolved(measured, _quadratic_kernel(POSE_FIT))
     misfit = np.sqrt((((measured - fitted) / np.maximum(noise, 1e-9)) ** 2).mean(-1, keepdims=True))
@@ -71,7 +71,7 @@ def smooth_pose(rotation: np.ndarray, translation: np.ndarray, noise: np.ndarray
 
 
 def _stillness(fitted: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """(T,) 1 where no frame nearby differs by more than noise, falling to 0 where the head moves."""
+    """``[T]`` 1 where no frame nearby differs by more than noise, falling to 0 where the head moves."""
     scaled = fitted / np.maximum(noise, 1e-9)
     moved = np.zeros(len(scaled))
     for shift in range(1, min(STILL_REACH, len(scaled) - 1) + 1):
@@ -82,7 +82,7 @@ def _stillness(fitted: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 
 def _convolved(series: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Kernel (2R+1,) over series (T, D), point-reflected at the ends so that steady motion stays steady."""
+    """Kernel (2R+1,) over series ``[T, D]``, point-reflected at the ends so that steady motion stays steady."""
     reach = len(kernel) // 2
     if len(series) <= reach + 1:
         return series
@@ -103,7 +103,7 @@ def _gaussian_kernel(reach: int) -> np.ndarray:
 
 
 def pose_series(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    """Poses as a series (T, 12): the matrix's entries and the translation."""
+    """Poses as a series ``[T, 12]``: the matrix's entries and the translation."""
     return np.concatenate([rotation.reshape(len(rotation), 9), translation], axis=1)
 
 

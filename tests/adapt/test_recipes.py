@@ -92,7 +92,7 @@ def test_training_takes_the_first_ten_elevenths_unless_told_otherwise(avatar, wo
 
 @pytest.mark.parametrize("recipe", ["talkinggaussian", "fg3dgs"])
 def test_a_recipe_that_listens_itself_takes_no_audio_prior(world, tmp_path, monkeypatch, recipe):
-    monkeypatch.setattr("adapt.priors.Priors.audio", property(lambda priors: object()))
+    monkeypatch.setattr("adapt.priors.Priors.motion", property(lambda priors: object()))
     make_avatar(world.video, tmp_path / "ada", recipe=recipe, budget="3it", **QUICK)
     assert "prior" not in load_avatar(tmp_path / "ada", "cpu").driver.name.split("(")[0]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from heads.compose import over
-from heads.motion.audio import AudioEncoder, AudioNet, frame_windows
+from heads.motion.audio import AudioNet, AudioWindowEncoder, frame_windows
 from heads.motion.fields import CrossModalMotion, FaceMotion, MouthMotion
 
 POINTS = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -94,7 +94,7 @@ def test_frame_windows_are_centred_and_zero_past_the_ends():
 
 @pytest.mark.parametrize("window", [2, 4, 8, 16])
 def test_the_encoder_answers_for_some_frames_as_for_all(window):
-    encoder = AudioEncoder(12, 6, window=window)
+    encoder = AudioWindowEncoder(12, 6, window=window)
     features = torch.randn(30, 12)
     some = torch.tensor([0, 1, 13, 29])
     torch.testing.assert_close(encoder(features)[some], encoder(features, some), rtol=1e-4, atol=1e-6)

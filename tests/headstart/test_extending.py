@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+import adapt.job
+from adapt.avatar.avatar import load_avatar
+from adapt.drivers.base import drive
+from adapt.priors import find_priors
+from configs import InputError
+from heads.rig import load_rig
+from tests.support.avatars import SIZE, make_world
+from tests.support.person_priors import write_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -62,3 +75,29 @@ def test_every_group_of_the_table_has_an_example():
     groups = set(re.findall(r"`(headstart\.\w+)`", PAGE.split("## ")[0]))
     assert groups == set(re.findall(r'entry-points\."(headstart\.\w+)"', PAGE))
     assert len(SECTIONS) == len(groups)
+
+
+def test_adaptation_speaks_through_an_outside_prior_of_the_role_motion(package, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(package))
+    torch.manual_seed(0)
+    importlib.import_module("my_package.mouthing")
+    model = sys.modules["my_package.mouthing"].Objective(160, load_rig().n_expression)
+    write_folder(tmp_path / "prior", "mouthing", {}, model, {"name": "logmel", "size": 160, "weights": None})
+    world = make_world(tmp_path, frames=132)
+    monkeypatch.setattr("shards.tracking.track_frames", world.segments)
+    made = adapt.job.adapt(world.video, tmp_path / "me", prior=tmp_path / "prior", size=SIZE, budget="2it")
+    assert made["driver"].startswith("mouthing prior")
+    record = json.loads((tmp_path / "me" / "avatar.json").read_text())["priors"]["mouthing"]
+    assert record["role"] == "motion"
+    driver = load_avatar(tmp_path / "me", "cpu").driver
+    assert isinstance(driver.prior, sys.modules["my_package.mouthing"].Ready)
+    assert len(drive(driver, np.zeros((25, 160), np.float32))["expression"]) == 25
+
+
+def test_two_priors_of_one_role_are_refused(package, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(package))
+    for name in ("mouthing", "audio-expression"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "prior.json").write_text(json.dumps({"schema": 1, "prior": name}))
+    with pytest.raises(InputError, match=r"a second motion \(audio-expression, mouthing\) prior"):
+        find_priors(tmp_path)

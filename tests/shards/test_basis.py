@@ -13,7 +13,7 @@ from shards.basis import basis
 from shards.tracking.coefficients import fitter_of
 from shards.tracking.pose import intrinsics_for, project
 from shards.tracking.shape_statistics import (
-    Clip,
+    LandmarkClip,
     Person,
     eyelid_basis,
     landmark_weights,
@@ -25,7 +25,7 @@ from shards.tracking.shape_statistics import (
 SIZE = 512
 
 
-def clip(seed: int, frames: int = 40) -> Clip:
+def clip(seed: int, frames: int = 40) -> LandmarkClip:
     """A made-up person who talks, blinks and nods: the shipped rig's motion seen by our camera, with a little noise."""
     fitter, rng = fitter_of(), np.random.default_rng(seed)
     t = np.arange(frames) / 25
@@ -41,7 +41,7 @@ def clip(seed: int, frames: int = 40) -> Clip:
     intrinsics = intrinsics_for(SIZE)
     pixels = project(camera, intrinsics)
     pixels[..., 2] = (camera[..., 2] / 16 - 1) * intrinsics[0, 0]
-    return Clip(f"person{seed}", (pixels + rng.normal(size=pixels.shape) * 0.1).astype(np.float32), SIZE)
+    return LandmarkClip(f"person{seed}", (pixels + rng.normal(size=pixels.shape) * 0.1).astype(np.float32), SIZE)
 
 
 @pytest.fixture(scope="module")

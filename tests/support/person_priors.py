@@ -25,24 +25,25 @@ def audio_expression(folder: Path, feature: Mapping[str, Any], *, rig: Mapping[s
     config = load_config(AudioExpressionConfig, "pretrain/audio-expression/tiny", changes)
     torch.manual_seed(0)
     model = ExpressionModel(config, int(feature["size"]), load_rig().n_expression, 2)
-    return _write(folder, "audio-expression", to_dict(config), model, feature, rig)
+    return write_folder(folder, "audio-expression", to_dict(config), model, feature, rig)
 
 
 def sync_expert(folder: Path, feature: Mapping[str, Any], *, rig: Mapping[str, Any] | None = None) -> Path:
     """A sync expert that hears a feature."""
     config = load_config(SyncExpertConfig, "pretrain/sync-expert/tiny", [f"features={feature['name']}"])
     torch.manual_seed(0)
-    return _write(folder, "sync-expert", to_dict(config), SyncModel(config, int(feature["size"])), feature, rig)
+    return write_folder(folder, "sync-expert", to_dict(config), SyncModel(config, int(feature["size"])), feature, rig)
 
 
-def _write(
+def write_folder(
     folder: Path,
     kind: str,
     config: dict[str, Any],
     model: torch.nn.Module,
     feature: Mapping[str, Any],
-    rig: Mapping[str, Any] | None,
+    rig: Mapping[str, Any] | None = None,
 ) -> Path:
+    """The folder that training would have left."""
     folder.mkdir(parents=True)
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / "weights.safetensors")
     info = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 
@@ -69,7 +68,7 @@ class Cloud:
         )
 
     @classmethod
-    def of_head(cls, gaussians: Any, row: int = 0, *, unit: float = MEAN_EYE_DISTANCE) -> Cloud:
+    def of_head(cls, gaussians: object, row: int = 0, *, unit: float = MEAN_EYE_DISTANCE) -> Cloud:
         """One scene of a batch of ``heads`` Gaussians.
 
         Args:

@@ -63,7 +63,7 @@ def _fallback_colors(cloud: Cloud) -> np.ndarray:
     return np.round(255 * np.concatenate([linear, cloud.opacities[:, None]], 1)).astype(np.uint8)
 
 
-def _document(attributes: dict[str, np.ndarray], record: Record, axes: str) -> tuple[dict[str, Any], bytes]:
+def _document(attributes: dict[str, np.ndarray], record: Record, axes: str) -> tuple[dict[str, object], bytes]:
     """The JSON and the buffer; every array has a view of its own, at a multiple of four bytes."""
     views, accessors, chunks, offset = [], [], [], 0
     for array in attributes.values():
@@ -102,8 +102,8 @@ def _document(attributes: dict[str, np.ndarray], record: Record, axes: str) -> t
     return document, b"".join(chunks)
 
 
-def _accessor(view: int, array: np.ndarray) -> dict[str, Any]:
-    accessor: dict[str, Any] = {"bufferView": view, "count": len(array), "type": _TYPES[array.shape[1]]}
+def _accessor(view: int, array: np.ndarray) -> dict[str, object]:
+    accessor: dict[str, object] = {"bufferView": view, "count": len(array), "type": _TYPES[array.shape[1]]}
     if array.dtype == np.uint8:
         return {**accessor, "componentType": _BYTE, "normalized": True}
     low, high = array.min(0), array.max(0)
@@ -115,7 +115,7 @@ def _accessor(view: int, array: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _packed(document: dict[str, Any], binary: bytes) -> bytes:
+def _packed(document: dict[str, object], binary: bytes) -> bytes:
     """A GLB container: header, JSON chunk padded with spaces, binary chunk padded with zeros."""
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)

@@ -95,7 +95,7 @@ def format_of(path: str | Path) -> Any:
     return known[suffix]
 
 
-def animates(candidate: Any) -> bool:
+def animates(candidate: object) -> bool:
     """Whether the format holds an animation."""
     return hasattr(candidate, "write_sequence")
 

@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def require_usd() -> Any:
 class _Stage:
     """A layer that is filled frame by frame."""
 
-    def __init__(self, pxr: Any, path: Path, record: Record, axes: str, fps: float) -> None:
+    def __init__(self, pxr: ModuleType, path: Path, record: Record, axes: str, fps: float) -> None:
         self.pxr, self.axes = pxr, axes
         self.stage = pxr.Usd.Stage.CreateNew(str(path))
         pxr.UsdGeom.SetStageUpAxis(self.stage, pxr.UsdGeom.Tokens.y)
@@ -156,12 +157,12 @@ class _Stage:
             self._set(name, self._value(name, array), frame)
             self.sampled[name] = frame
 
-    def _value(self, name: str, array: np.ndarray) -> Any:
+    def _value(self, name: str, array: np.ndarray) -> object:
         vt = self.pxr.Vt
         kinds = {"orientations": vt.QuatfArray, "opacities": vt.FloatArray}
         return kinds.get(name, vt.Vec3fArray).FromNumpy(np.ascontiguousarray(array, np.float32))
 
-    def _set(self, name: str, value: Any, frame: int | None = None) -> None:
+    def _set(self, name: str, value: object, frame: int | None = None) -> None:
         attribute = self.prim.GetAttribute(name)
         attribute.Set(value) if frame is None else attribute.Set(value, frame)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ class Backend:
     rasterize: Rasterize
     devices: tuple[str, ...] = ()
     place: int = 100
-    dtypes: tuple[Any, ...] = (torch.float32, torch.float64)
+    dtypes: tuple[object, ...] = (torch.float32, torch.float64)
     absgrad: bool = True
     alpha_clamp: float | None = None
     binding: Binding | None = None

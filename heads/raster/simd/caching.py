@@ -55,7 +55,7 @@ def keep(dispatcher: Any, function: Callable[..., Any]) -> Any:
     return dispatcher
 
 
-def _kept_publicly(dispatcher: Any) -> Any:
+def _kept_publicly(dispatcher: Any) -> object:
     """Numba's own cache, in a folder that belongs to this state of our sources."""
     config: Any = numba.config
     before = config.CACHE_DIR
@@ -72,7 +72,7 @@ def _kept_publicly(dispatcher: Any) -> Any:
 if not BROKEN:
 
     class _Locator(_CacheLocator):  # type: ignore[misc]
-        def __init__(self, function: Callable[..., Any], file: str) -> None:
+        def __init__(self, function: Callable[..., object], file: str) -> None:
             self._py_file = file
             self._name = function.__qualname__
 
@@ -87,7 +87,7 @@ if not BROKEN:
             return source_stamp()[:12]
 
         @classmethod
-        def from_function(cls, function: Callable[..., Any], file: str) -> _Locator | None:
+        def from_function(cls, function: Callable[..., object], file: str) -> _Locator | None:
             locator = cls(function, file)
             try:
                 locator.ensure_cache_path()

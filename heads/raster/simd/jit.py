@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numba
 
@@ -11,14 +11,15 @@ from heads.raster.simd import caching
 
 # nnan and ninf are left out on purpose: bad Gaussians are found by comparisons that NaN must fail.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
+Returned = TypeVar("Returned")
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH, "boundscheck": False}
 
 
-def kernel(function: Callable[..., Any]) -> Any:
+def kernel(function: Callable[..., Returned]) -> Callable[..., Returned]:
     """Compile ``function`` at its first call, and keep the machine code on disk if possible."""
     return caching.keep(numba.njit(**OPTIONS)(function), function)
 
 
-def inline(function: Callable[..., Any]) -> Any:
+def inline(function: Callable[..., Returned]) -> Callable[..., Returned]:
     """A helper that is compiled into the kernels that call it."""
     return numba.njit(**OPTIONS)(function)

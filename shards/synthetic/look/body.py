@@ -16,7 +16,7 @@ CLOTH_SIZE = 384
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles with texture: points (V, 3) in rig units, faces (F, 3), uv (F, 3, 2) in [0, 1] of its own texture."""
+    """Triangles with texture: points ``[V, 3]`` in rig units, faces ``[F, 3]``, uv ``[F, 3, 2]`` in [0, 1] of its own texture."""
 
     points: np.ndarray
     faces: np.ndarray
@@ -24,7 +24,7 @@ class Mesh:
 
 
 def grid_mesh(points: np.ndarray, uv: np.ndarray) -> Mesh:
-    """Mesh of a (R, C) grid: points (R, C, 3), uv (R, C, 2)."""
+    """Mesh of a ``[R, C]`` grid: points ``[R, C, 3]``, uv ``[R, C, 2]``."""
     rows, columns = points.shape[:2]
     index = np.arange(rows * columns).reshape(rows, columns)
     a, b, c, d = (x.reshape(-1) for x in (index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]))
@@ -68,7 +68,7 @@ def _neckline(identity: Identity, theta: np.ndarray) -> np.ndarray:
 
 
 def _tube(path: np.ndarray, radius: float, sides: int = 6, closed: bool = False, flat: float = 1.0) -> Mesh:
-    """Tube around a polyline (P, 3); `flat` scales it along z."""
+    """Tube around a polyline ``[P, 3]``; `flat` scales it along z."""
     ahead = np.roll(path, -1, 0) - path if closed else np.gradient(path, axis=0)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True) + 1e-9
     up = np.where(np.abs(ahead[:, 1:2]) > 0.9, [[1.0, 0, 0]], [[0, 1.0, 0]])

@@ -45,7 +45,7 @@ _AXES = np.array([1.2, 1.42, 1.5])  # the skull as an ellipsoid around SKULL_CEN
 
 @dataclass(frozen=True)
 class Strands:
-    """Segments of all strands in head space: ends (N, 2, 3), linear colour (N, 3), shade (N,) darker inside, width."""
+    """Segments of all strands in head space: ends ``[N, 2, 3]``, linear colour ``[N, 3]``, shade ``[N]`` darker inside, width."""
 
     ends: np.ndarray
     color: np.ndarray
@@ -59,7 +59,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 
 def _settle(points: np.ndarray, layer: np.ndarray, scale: np.ndarray, loose: bool) -> np.ndarray:
-    """Moves points (N, 3) onto or above the skull plus `layer` (N,), and out of face and neck; flat unless `loose`."""
+    """Moves points ``[N, 3]`` onto or above the skull plus `layer` ``[N]``, and out of face and neck; flat unless `loose`."""
     away = points - SKULL_CENTRE
     axes = _AXES * scale + layer[:, None]
     level = np.linalg.norm(away / axes, axis=1, keepdims=True)
@@ -85,7 +85,7 @@ def _beside(points: np.ndarray, heights: tuple, centre: tuple, radii: tuple, lay
 
 
 def _comb(style: Style, roots: np.ndarray, normal: np.ndarray, part: float, rng: np.random.Generator) -> np.ndarray:
-    """Initial direction along the scalp (N, 3)."""
+    """Initial direction along the scalp ``[N, 3]``."""
     x, z = roots[:, 0], roots[:, 2] - SKULL_CENTRE[2]
     back, down = np.array([0, 0, 1.0]), np.array([0, 1.0, 0])
     if style.comb == "forward":
@@ -108,9 +108,9 @@ def _comb(style: Style, roots: np.ndarray, normal: np.ndarray, part: float, rng:
 def grow(
     identity: Identity, roots: np.ndarray, normals: np.ndarray, scale: np.ndarray, rng: np.random.Generator
 ) -> Strands | None:
-    """Strands of the identity's style from roots (N, 3) with outward normals (N, 3); None for a bald head.
+    """Strands of the identity's style from roots ``[N, 3]`` with outward normals ``[N, 3]``; None for a bald head.
 
-    scale (3,): this head's size against the mean skull, so that hair lies on it.
+    scale ``[3]``: this head's size against the mean skull, so that hair lies on it.
     """
     style = STYLES[identity.hair]
     if style.strands == 0 or len(roots) == 0:
@@ -156,7 +156,7 @@ def grow(
 
 
 def _clumps(roots: np.ndarray, rng: np.random.Generator, count: int = 90) -> np.ndarray:
-    """(N, 4) noise shared by neighbouring roots: hair falls in locks, not one by one."""
+    """``[N, 4]`` noise shared by neighbouring roots: hair falls in locks, not one by one."""
     centres = roots[rng.integers(len(roots), size=min(count, len(roots)))]
     nearest = ((roots[:, None] - centres[None]) ** 2).sum(-1).argmin(1)
     return rng.standard_normal((len(centres), 4))[nearest]
@@ -239,9 +239,9 @@ def _draw(ends, color, shade, width, normal, rotation, translation, lights, dept
 def visible_gaussians(
     strands: Strands, rotation: np.ndarray, translation: np.ndarray, lights: Lights, depth: np.ndarray, focal: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Camera-space Gaussians of the strands that `depth` (H, H) of the mesh does not hide.
+    """Camera-space Gaussians of the strands that `depth` ``[H, H]`` of the mesh does not hide.
 
-    Returns means (N, 3), quats (N, 4) wxyz, scales (N, 3) and linear colours (N, 3), float32. Lighting after Kajiya
+    Returns means ``[N, 3]``, quats ``[N, 4]`` wxyz, scales ``[N, 3]`` and linear colours ``[N, 3]``, float32. Lighting after Kajiya
     and Kay (1989): a strand is brightest across its direction, so that the highlight runs round the head.
     """
     table = np.zeros((4, 6))

@@ -39,7 +39,7 @@ def _fbm(points, octaves, seed, out):
 
 
 def fbm(points: np.ndarray, frequency: float | tuple, octaves: int, seed: int) -> np.ndarray:
-    """Fractal noise in about [-0.7, 0.7] at points (..., 3); `frequency` in cells per unit; `seed` picks it."""
+    """Fractal noise in about [-0.7, 0.7] at points ``[..., 3]``; `frequency` in cells per unit; `seed` picks it."""
     flat = np.ascontiguousarray(
         np.asarray(points, dtype=np.float64).reshape(-1, 3) * np.asarray(frequency, dtype=np.float64)
     )

@@ -48,8 +48,8 @@ def rasterize_mesh(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nearest triangle at every pixel centre.
 
-    points (V, 3): x, y in pixels, z depth (smaller is nearer); faces (F, 3) int32.
-    Returns depth (H, W) float32 (inf where empty), triangle (H, W) int32 (-1 where empty), weights (H, W, 2) float32:
+    points ``[V, 3]``: x, y in pixels, z depth (smaller is nearer); faces ``[F, 3]`` int32.
+    Returns depth ``[H, W]`` float32 (inf where empty), triangle ``[H, W]`` int32 (-1 where empty), weights ``[H, W, 2]`` float32:
     barycentric weights of the second and third corner. Affine: at head distances perspective inside a triangle is nil.
     """
     depth = np.full((height, width), np.inf, np.float32)
@@ -60,13 +60,13 @@ def rasterize_mesh(
 
 
 def interpolate(values: np.ndarray, corners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Values (V, C) at covered pixels → (P, C): corners (P, 3) are vertices, weights (P, 2) as of `rasterize_mesh`."""
+    """Values ``[V, C]`` at covered pixels → ``[P, C]``: corners ``[P, 3]`` are vertices, weights ``[P, 2]``."""
     wb, wc = weights[:, :1], weights[:, 1:]
     return (1 - wb - wc) * values[corners[:, 0]] + wb * values[corners[:, 1]] + wc * values[corners[:, 2]]
 
 
 def vertex_normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals, area-weighted over the faces around each vertex; zero where a vertex has no area."""
+    """``[V, 3]`` unit normals, area-weighted over the faces around each vertex; zero where a vertex has no area."""
     a, b, c = points[faces[:, 0]], points[faces[:, 1]], points[faces[:, 2]]
     normal = np.cross(b - a, c - a)
     result = np.zeros_like(points)
@@ -100,17 +100,17 @@ class Subdivision:
         self.parent = np.tile(np.arange(f), 4)  # coarse face of every fine face
 
     def corners(self, values: np.ndarray) -> np.ndarray:
-        """Per-corner values (F, 3, C) of the coarse faces → (4F, 3, C) of the fine ones."""
+        """Per-corner values ``[F, 3, C]`` of the coarse faces → (4F, 3, C) of the fine ones."""
         a, b, c = values[:, 0], values[:, 1], values[:, 2]
         ab, bc, ca = (a + b) / 2, (b + c) / 2, (c + a) / 2
         return np.concatenate([np.stack(t, 1) for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])
 
     def values(self, values: np.ndarray) -> np.ndarray:
-        """Per-vertex values (V, ...) → (V + E, ...): averages at the new vertices."""
+        """Per-vertex values ``[V, ...]`` → ``[V + E, ...]``: averages at the new vertices."""
         return np.concatenate([values, (values[self.edges[:, 0]] + values[self.edges[:, 1]]) / 2])
 
     def points(self, points: np.ndarray) -> np.ndarray:
-        """Vertices (V, 3) → (V + E, 3)."""
+        """Vertices ``[V, 3]`` → ``[V + E, 3]``."""
         normals = vertex_normals(points, self.coarse)
         a, b = points[self.edges[:, 0]], points[self.edges[:, 1]]
         na, nb = normals[self.edges[:, 0]], normals[self.edges[:, 1]]

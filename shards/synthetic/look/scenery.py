@@ -20,7 +20,7 @@ _BOOKS = (
 
 
 def background(identity: Identity, size: int) -> np.ndarray:
-    """(size, size, 3) float32 display RGB in [0, 1]."""
+    """``[size, size, 3]`` float32 display RGB in [0, 1]."""
     rng = np.random.default_rng([identity.seed, 0xBAC])
     base = 255 * identity.wall
     y, x = np.mgrid[0:256, 0:256] / 255.0

@@ -50,7 +50,7 @@ def sample_lights(rng: np.random.Generator) -> Lights:
 
 
 def shadow_map(points: np.ndarray, faces: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Depth seen from a light: coordinates (V, 3) of the points in the map's pixels and depth, and the map itself."""
+    """Depth seen from a light: coordinates ``[V, 3]`` of the points in the map's pixels and depth, and the map itself."""
     up = np.array([0.0, 1.0, 0.0])
     right = np.cross(up, light)
     right /= np.linalg.norm(right)
@@ -164,10 +164,10 @@ def shade(
     shadow: np.ndarray,
     lights: Lights,
 ) -> np.ndarray:
-    """Linear RGB (H, W, 3) float32 of the covered pixels; zero elsewhere.
+    """Linear RGB ``[H, W, 3]`` float32 of the covered pixels; zero elsewhere.
 
-    normals (V, 3) in object space; rotations (2, 3, 3) object → camera for head and for static parts; occlusion (V,)
-    in [0, 1] is how much ambient light arrives; static (V,) chooses the second rotation; lit, shadow: `shadow_map`.
+    normals ``[V, 3]`` in object space; rotations (2, 3, 3) object → camera for head and for static parts; occlusion ``[V]``
+    in [0, 1] is how much ambient light arrives; static ``[V]`` chooses the second rotation; lit, shadow: `shadow_map`.
     """
     table = np.zeros((4, 6))
     table[0] = [*lights.key, *lights.key_color]
@@ -183,7 +183,7 @@ def shade(
 
 
 def ambient_occlusion(points: np.ndarray, faces: np.ndarray, normals: np.ndarray, directions: int = 48) -> np.ndarray:
-    """(V,) share of the sky each vertex sees, by depth maps from many directions; normals point outwards."""
+    """``[V]`` share of the sky each vertex sees, by depth maps from many directions; normals point outwards."""
     index = np.arange(directions) + 0.5
     polar = np.arccos(1 - 2 * index / directions)
     around = np.pi * (1 + 5**0.5) * index
@@ -253,8 +253,8 @@ def develop(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The finished picture: mesh under hair over the room, brought to the room's size.
 
-    linear (sH, sW, 3) and triangle (sH, sW) from `shade` and the rasteriser; hair (sH, sW, 4) premultiplied display
-    RGB and cover; room (H, W, 3) display RGB. Returns frame (H, W, 3) uint8 and matte (H, W) uint8.
+    linear ``[sH, sW, 3]`` and triangle (sH, sW) from `shade` and the rasteriser; hair (sH, sW, 4) premultiplied display
+    RGB and cover; room ``[H, W, 3]`` display RGB. Returns frame ``[H, W, 3]`` uint8 and matte ``[H, W]`` uint8.
     """
     frame, matte = np.empty(room.shape, np.uint8), np.empty(room.shape[:2], np.uint8)
     scale = linear.shape[0] // room.shape[0]

@@ -41,7 +41,7 @@ _ELEVATION = np.array([30, 31, 29, 22, 11, -5, -13, -1, 6, 2, -22, -36, -44.0])
 
 
 def hair_amount(points: np.ndarray, identity: Identity) -> np.ndarray:
-    """How much hair grows at canonical points (..., 3): 0 below the hairline, 1 well inside; the style is not asked."""
+    """How much hair grows at canonical points ``[..., 3]``: 0 below the hairline, 1 well inside; the style is not asked."""
     away = points - SKULL_CENTRE
     around = np.degrees(np.arctan2(np.abs(away[..., 0]), -away[..., 2]))
     elevation = np.degrees(np.arctan2(-away[..., 1], np.hypot(away[..., 0], away[..., 2])))
@@ -79,7 +79,7 @@ class Painter:
         self.inside = hole < 3
 
     def is_region(self, *names: str) -> np.ndarray:
-        """(S, S) bool: texels of these regions."""
+        """``[S, S]`` bool: texels of these regions."""
         return np.isin(self.region, [self.regions[n] for n in names]) & self.inside
 
     # ------------------------------------------------------------------------------------------- the canvas
@@ -94,7 +94,7 @@ class Painter:
         return [(float(x), float(y)) for x, y in xy]
 
     def curve(self, landmarks: Iterable[int], closed: bool = False, dense: int = 8) -> np.ndarray:
-        """(N, 2) smooth curve through landmarks (Catmull-Rom)."""
+        """``[N, 2]`` smooth curve through landmarks (Catmull-Rom)."""
         p = self.points[list(landmarks), :2]
         ends = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])
         q = np.concatenate([ends[0], p, ends[1]])
@@ -108,7 +108,7 @@ class Painter:
         return np.concatenate(parts if closed else [*parts, p[-1:]])
 
     def polygon(self, outline: np.ndarray, blur: float) -> np.ndarray:
-        """Filled outline (N, 2), softened by `blur` rig units: (canvas, canvas) in [0, 1]."""
+        """Filled outline ``[N, 2]``, softened by `blur` rig units: (canvas, canvas) in [0, 1]."""
         image, draw = self.blank()
         draw.polygon(self.pixels(outline), fill=255)
         return gaussian_filter(np.asarray(image, np.float32) / 255, blur * _CANVAS / _SPAN)
@@ -121,7 +121,7 @@ class Painter:
         return gaussian_filter(np.asarray(image, np.float32) / 255, blur * _CANVAS / _SPAN)
 
     def project(self, canvas: np.ndarray) -> np.ndarray:
-        """A canvas onto the texels (S, S); zero for the back of the head."""
+        """A canvas onto the texels ``[S, S]``; zero for the back of the head."""
         xy = (self.position[..., :2] - (_LEFT, _TOP)) * (_CANVAS / _SPAN)
         seen = map_coordinates(canvas, [xy[..., 1], xy[..., 0]], order=1, mode="constant")
         return seen * np.clip((1.35 - self.position[..., 2]) / 0.5, 0, 1)
@@ -157,7 +157,7 @@ def paint(painter: Painter, identity: Identity) -> np.ndarray:
 
 
 def _mix(color: np.ndarray, mask: np.ndarray, factor: ArrayLike) -> np.ndarray:
-    """Multiplies the colour by `factor` (3,) where the mask is 1."""
+    """Multiplies the colour by `factor` ``[3]`` where the mask is 1."""
     return color * (1 + mask[..., None] * (np.asarray(factor) - 1))
 
 
@@ -330,7 +330,7 @@ def beard_mask(painter: Painter, style: str) -> np.ndarray:
 
 
 def _pores(position: np.ndarray, identity: Identity, lips: np.ndarray) -> np.ndarray:
-    """Object-space bump of the skin (S, S, 3): minus the gradient of a fine height field."""
+    """Object-space bump of the skin ``[S, S, 3]``: minus the gradient of a fine height field."""
     step = 0.006
     height = fbm(position, 30.0, 2, identity.seed + 20)
     gradient = (

@@ -39,7 +39,7 @@ _UPPER_LIP, _LOWER_LIP, _CORNERS, _CHIN, _NOSE = 13, 14, (61, 291), 152, 2
 
 
 def mouth_curves(phones: list[Phone], frames: int, fps: float = 25.0) -> np.ndarray:
-    """(T, 5) targets of `MEASURES` in rig units at the middle of each frame.
+    """``[T, 5]`` targets of `MEASURES` in rig units at the middle of each frame.
 
     Each phoneme pulls on the mouth with a dominance that decays around its centre (Cohen and Massaro 1993), so a
     vowel between two closures never opens as far as a long one, and lips close fully for m, b, p.
@@ -87,7 +87,7 @@ class MouthSolver:
 
     @staticmethod
     def _measure(points: np.ndarray) -> np.ndarray:
-        """(B, 5) `MEASURES` of (B, 478, 3) points in head space (y down, z away from the camera)."""
+        """``[B, 5]`` `MEASURES` of ``[B, 478, 3]`` points in head space (y down, z away from the camera)."""
         lips = points[:, [_UPPER_LIP, _LOWER_LIP]]
         return np.stack(
             [
@@ -101,7 +101,7 @@ class MouthSolver:
         )
 
     def expression(self, targets: np.ndarray, limit: float = 4.0) -> np.ndarray:
-        """(T, K) expression coefficients for (T, 5) targets; the aperture is absolute, the others are changes."""
+        """``[T, K]`` expression coefficients for ``[T, 5]`` targets; the aperture is absolute, the others are changes."""
         wanted = np.array(targets, dtype=np.float64)
         wanted[:, 0] -= self.neutral[0]
         return np.clip(wanted @ self.solution.T, -limit, limit).astype(np.float32)

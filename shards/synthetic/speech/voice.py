@@ -234,7 +234,7 @@ def _filter(f0, formants, bandwidths, voicing, aspiration, friction, noise, whit
 
 
 def speak(utterance: Utterance, style: VoiceStyle, rng: np.random.Generator) -> np.ndarray:
-    """Synthesise an utterance: (N,) float32 mono at 16 kHz in [-0.8, 0.8], N = round(seconds * 16000)."""
+    """Synthesise an utterance: ``[N]`` float32 mono at 16 kHz in [-0.8, 0.8], N = round(seconds * 16000)."""
     samples = round(utterance.seconds * SAMPLE_RATE)
     steps = samples // _STEP + 1
     target = _targets(utterance, steps)

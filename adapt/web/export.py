@@ -1,0 +1,46 @@
+"""``export --web``: an avatar's folder to a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from adapt.avatar.avatar import load_avatar
+from adapt.outputs import claim
+from adapt.web.folder import write_web
+from cluster.storage.staging import staged
+
+
+@staged(reads=("avatar", "onnxruntime"), writes="out")
+def export_web(
+    avatar: str | Path,
+    out: str | Path,
+    *,
+    onnxruntime: str | Path | None = None,
+    prior: str | Path | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write a folder of static files in which an avatar speaks in a browser, without a server or a network.
+
+    Args:
+        avatar: its folder; this and ``out`` may be ``s3://`` URLs.
+        out: the folder to write.
+        onnxruntime: the npm folder of ``onnxruntime-web``, for avatars that speak by a prior.
+        prior: where the avatar's audio-expression prior is now, if it moved.
+        overwrite: replace an existing page.
+
+    Returns:
+        ``out``, ``gaussians``, ``driver`` (what moves the lips in the page), ``bytes`` and ``files`` (name to bytes).
+
+    Raises:
+        InputError: a recipe or audio features that a page cannot run, an avatar whose prior is away, no onnxruntime-web
+            where it is needed.
+    """
+    if not Path(str(out)).exists():
+        out = claim(out)
+    opened = load_avatar(avatar, device, prior=prior)
+    provenance = opened.provenance("")
+    record = {**provenance.as_dict(), "statement": provenance.statement().replace("Synthetic video", "Synthetic head")}
+    written = write_web(out, opened, record, onnxruntime=onnxruntime, overwrite=overwrite)
+    return {"out": str(out), "bytes": sum(written["files"].values()), **written}

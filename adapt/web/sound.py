@@ -1,0 +1,105 @@
+"""What turns sound into expressions beside the regression: a prior and a speech encoder, run by onnxruntime-web."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapt.avatar.avatar import Avatar
+from adapt.drivers.loudness import LoudnessDriver
+from adapt.drivers.prior import EMPHASIS, PriorDriver
+from adapt.web import onnx_graphs
+from configs import InputError
+from pretrain.audio_expression.beginnings import expression_columns
+from pretrain.audio_expression.windows import LEAST_SPREAD
+from shards.features import open_feature
+from shards.features.whisper import Whisper
+
+VERSION = "1.30.0"  # of onnxruntime-web, the one that was tried
+RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+PRIOR, ENCODER = "prior.onnx", "encoder.onnx"
+INSTALL = f"npm install onnxruntime-web@{VERSION}, then --onnxruntime node_modules/onnxruntime-web"
+
+
+@dataclass
+class SoundFiles:
+    """Files by name, what the document's driver says of them, and arrays of ``avatar.js``."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    document: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def sound_files(avatar: Avatar, onnxruntime: str | Path | None) -> SoundFiles:
+    """What an avatar's driver needs beside its own numbers; empty for one that needs nothing.
+
+    Raises:
+        InputError: features or a prior that need onnxruntime-web, which is not given, incomplete, or cannot run them.
+    """
+    driver, name = avatar.driver, str(avatar.document["features"]["name"])
+    if name not in ("logmel", Whisper.name):
+        raise InputError(f"avatar '{avatar.name}' uses the audio features '{name}', which the page cannot make; "
+                         "adapt on a prior of logmel or whisper")  # fmt: skip
+    by_prior = isinstance(driver, PriorDriver)
+    if onnxruntime is None and (name != "logmel" or (isinstance(driver, PriorDriver) and driver.regression is None)):
+        raise InputError(
+            f"avatar '{avatar.name}' speaks by networks that the page runs with onnxruntime-web: {INSTALL}"
+        )
+    found = SoundFiles()
+    if onnxruntime is None or not (by_prior or name != "logmel"):
+        return found
+    found.files.update(runtime_files(onnxruntime))
+    if name == Whisper.name and not isinstance(driver, LoudnessDriver):
+        _add_encoder(found, avatar)
+    if isinstance(driver, PriorDriver):
+        _add_prior(found, driver)
+    return found
+
+
+def runtime_files(folder: str | Path) -> dict[str, bytes]:
+    """The files of ``onnxruntime-web`` that the page loads, from its npm folder or from the ``dist`` inside.
+
+    Raises:
+        InputError: they are not there.
+    """
+    places = [Path(folder), Path(folder) / "dist", Path(folder) / "node_modules" / "onnxruntime-web" / "dist"]
+    for place in places:
+        if all((place / name).is_file() for name in RUNTIME):
+            return {name: (place / name).read_bytes() for name in RUNTIME}
+    raise InputError(f"--onnxruntime '{folder}': holds no {' and '.join(RUNTIME)}; {INSTALL}")
+
+
+def _add_prior(found: SoundFiles, driver: PriorDriver) -> None:
+    config = driver.prior.config
+    columns = expression_columns(config, driver.prior.model.n_expression)
+    found.files[PRIOR] = onnx_graphs.prior_graph(driver)
+    found.document["prior"] = {
+        "file": PRIOR,
+        "window": config.window,
+        "overlap": config.overlap,
+        "memory": config.memory,
+        "scale": config.scale,
+        "least_spread": LEAST_SPREAD,
+        "expression_at": columns.start,
+        "expression": columns.stop - columns.start,
+        "emphasis": EMPHASIS,
+    }
+    if driver.calibration is not None:
+        found.arrays["calibration"] = driver.calibration
+
+
+def _add_encoder(found: SoundFiles, avatar: Avatar) -> None:
+    feature = open_feature(avatar.document["features"])
+    assert isinstance(feature, Whisper)
+    found.files[ENCODER] = onnx_graphs.whisper_graph(feature)
+    found.arrays["encoder.filters"] = feature.filters()
+    found.document["encoder"] = {
+        "file": ENCODER,
+        "block": feature.block,
+        "context": feature.context,
+        "columns": 2 * feature.positions,
+        "size": feature.size,
+    }

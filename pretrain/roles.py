@@ -1,0 +1,132 @@
+"""What a prior can be to an adaptation: its role, and what a ready prior of that role must be able to do.
+
+A :class:`pretrain.prior.Prior` names its role; adaptation asks for a role and never for a prior's name, so that a prior
+from another package can stand in. A prior without a role is trained, registered and served, and adaptation leaves it
+alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor, nn
+
+from heads.person.appearance import AppearanceBasis
+
+# Expressions from sound; Gaussians from pictures; how well lips and sound agree.
+MOTION, APPEARANCE, SYNC = "motion", "appearance", "sync"
+ROLES = (MOTION, APPEARANCE, SYNC)
+
+
+class Ready(Protocol):
+    """A loaded prior."""
+
+    @property
+    def info(self) -> Mapping[str, object]:
+        """Its ``prior.json``."""
+        ...
+
+
+class MotionStreamer(Protocol):
+    """Sound in, motion out, in pieces; ``lookahead`` counts the frames of later sound that a frame may need."""
+
+    @property
+    def lookahead(self) -> int: ...
+
+    def push(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
+        """Feature rows ``[n, C]`` in; ``{"expression": [m, K], ...}`` of the frames that became final out."""
+        ...
+
+    def finish(self) -> Mapping[str, np.ndarray]:
+        """The frames that remain."""
+        ...
+
+
+@runtime_checkable
+class MotionPrior(Ready, Protocol):
+    """Role ``motion``: expressions from sound, in a speaking style; ``mean_style`` is ``[S]``."""
+
+    @property
+    def mean_style(self) -> np.ndarray: ...
+
+    def find_style(
+        self, features: np.ndarray, track: dict[str, np.ndarray], *, iterations: int = 0, seed: int = 0
+    ) -> np.ndarray:
+        """The style ``[S]`` of a person, from rows ``[T, C]`` and what was tracked at the same frames."""
+        ...
+
+    def streamer(
+        self,
+        *,
+        style: np.ndarray | None = None,
+        seed: int = 0,
+        steps: int = 1,
+        temperature: float = 0.0,
+        guidance: float = 1.0,
+    ) -> MotionStreamer:
+        """A new stream; a prior without a sampler may ignore ``seed``, ``steps``, ``temperature``, ``guidance``."""
+        ...
+
+
+@runtime_checkable
+class FineTunable(MotionPrior, Protocol):
+    """What a ``motion`` prior offers besides, if adaptation is to fine-tune it on the person's clip.
+
+    ``audio_encoder`` stays frozen; ``window`` is the length of a training window, in frames.
+    """
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def window(self) -> int: ...
+
+    @property
+    def audio_encoder(self) -> nn.Module: ...
+
+    def expect(self, features: np.ndarray, *, style: np.ndarray | None = None) -> dict[str, np.ndarray]: ...
+
+    def loss(self, features: Tensor, expression: Tensor, eyelids: Tensor, style: Tensor) -> Tensor: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+
+
+class AppearancePrior(Ready, Protocol):
+    """Role ``appearance``: the Gaussians of a head from pictures of it.
+
+    ``resolution`` counts the texels along a side of its UV map; ``appearance_basis`` is how the map follows pose and
+    expression, of rank 0 where it does not.
+    """
+
+    @property
+    def resolution(self) -> int: ...
+
+    @property
+    def appearance_basis(self) -> AppearanceBasis: ...
+
+    def predict(self, frames: np.ndarray, mattes: np.ndarray, tracks: dict[str, np.ndarray]) -> Tensor:
+        """A UV map ``[N, 14]`` from frames ``[R, H, W, 3]``, mattes ``[R, H, W]`` and their track."""
+        ...
+
+
+class SyncPrior(Ready, Protocol):
+    """Role ``sync``: how well lips and sound belong together, in windows of ``window`` frames."""
+
+    @property
+    def window(self) -> int: ...
+
+    def loss(self, frames: Tensor, landmarks: Tensor, features: Tensor, mean: Tensor | None = None) -> Tensor:
+        """A distance to be made small, from frames ``[B, T, H, W, 3]``, landmarks ``[B, T, L, 3]``, rows ``[B, T, C]``."""
+        ...
+
+    def frame_features(self, frames: np.ndarray | Tensor, landmarks: np.ndarray | Tensor, block: int = 32) -> Tensor:
+        """What it sees of the lips in each frame."""
+        ...
+
+    def confidence_of(self, frame_features: Tensor, features: np.ndarray | Tensor) -> tuple[float, float, int]:
+        """Confidence, distance, and the offset of lips against sound in frames."""
+        ...
