@@ -38,7 +38,7 @@ SECONDS = 5
 LOOKED_AT = 2
 GENERATED = 200
 # Talks that are timed, every other one with the mark.
-TURNS = 6
+TURNS = 4
 KINDS = {"as they are": (None, False), "cropped, 320 px": (320, True), "256 px": (256, False)}
 
 
