@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import results
 
 HERE = Path(__file__).parent
-HELPERS = {"__main__", "chromium", "conversions", "marking_pictures", "results", "unmarked"}
+HELPERS = {"__main__", "chromium", "conversions", "marking_page", "results", "unmarked"}
 
 
 def names() -> list[str]:
