@@ -240,7 +240,7 @@ def alarms(options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
     rows.append(row(case, "smallest bound", float(np.exp(logs.min())), "", f"{FALSE_ALARM:g} would be found"))
     for tenth in range(30, -61, -5):
         share = float((logs <= tenth / 10 * math.log(10)).mean())
-        rows.append(row(case, f"share with a bound of at most 1e{tenth / 10:g}", share, "", "the bound"))
+        rows.append(row(case, f"share with a bound of at most 10^{tenth / 10:g}", share, "", "the bound"))
     return rows
 
 

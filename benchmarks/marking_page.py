@@ -127,9 +127,9 @@ def sheet(frame: np.ndarray) -> Image.Image:
 
 def curve(rows: list[dict[str, Any]]) -> str:
     """Share of unmarked segments that reach a bound, beside the bound itself; both as powers of ten."""
-    mark = "share with a bound of at most "
+    mark = "share with a bound of at most 10^"
     rows = [r for r in rows if r["variant"].startswith(mark)]
-    powers = np.array([np.log10(float(r["variant"].removeprefix(mark))) for r in rows])
+    powers = np.array([float(r["variant"].removeprefix(mark)) for r in rows])
     shares = np.array([r["value"] for r in rows])
     seen = shares >= LEAST
     low = np.log10(LEAST)

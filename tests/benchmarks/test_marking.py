@@ -37,7 +37,7 @@ def test_the_page_says_shares_and_lowest_scores() -> None:
 
 
 def test_the_curve_is_drawn_from_the_rows() -> None:
-    rows = [row("alarms", f"share with a bound of at most 1e{i}", 10.0**i, "") for i in range(-3, 1)]
+    rows = [row("alarms", f"share with a bound of at most 10^{i}", 10.0**i, "") for i in range(-3, 1)]
     picture = marking_page.curve(rows)
     assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert "measured" in picture
