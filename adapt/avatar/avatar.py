@@ -30,6 +30,7 @@ from heads.gaussians.cloud import Gaussians
 from heads.person.inputs import HeadInputs, head_inputs
 from heads.rig import Rig
 from pretrain.roles import MOTION, MotionPrior
+from shards.people.consent import UNKNOWN
 
 BACKGROUNDS = ("original", "plain", "rgba", "model")
 PLAIN = (0.55, 0.6, 0.65)
@@ -64,7 +65,14 @@ class Avatar:
     def provenance(self, audio: str) -> Provenance:
         """The statement that its outputs carry."""
         weights = self.document["files"][folder.WEIGHTS]["sha256"] if "files" in self.document else ""
-        return Provenance.make(avatar=self.name, avatar_sha256=weights, recipe=self.document["recipe"], audio=audio)
+        agreed = self.document.get("consent") or {}
+        return Provenance.make(
+            avatar=self.name,
+            avatar_sha256=weights,
+            recipe=self.document["recipe"],
+            audio=audio,
+            **{name: str(agreed.get(name) or UNKNOWN) for name in ("consent", "licence")},
+        )
 
     def tracked_drive(self, frames: np.ndarray | list[int]) -> HeadInputs:
         """The drive of frames of the training clip, without sound."""

@@ -35,6 +35,14 @@ def add(commands: Subparsers) -> None:
     adapt.add_argument("--set", nargs="*", action="extend", default=[], metavar="key=value", dest="overrides")
     adapt.add_argument("--resume", action="store_true", help="go on with the unfinished avatar at --out")
     adapt.add_argument("--self-contained", action="store_true", help="store the prior's weights inside the avatar")
+    adapt.add_argument(
+        "--consent",
+        metavar="FILE|TEXT",
+        help="who agreed: a sentence, a file, or 'unknown'; asked in a terminal when not given",
+    )
+    adapt.add_argument(
+        "--dataset", metavar="URL", help="refuse people who were withdrawn from this dataset (shards forget)"
+    )
     adapt.add_argument("--device", default="auto")
     adapt.add_argument("--seed", type=int, default=0)
     adapt.add_argument("--view", action="store_true", help="watch it in a browser, and talk to it when it is made")
@@ -43,6 +51,8 @@ def add(commands: Subparsers) -> None:
 
 def run(a: argparse.Namespace) -> dict[str, object]:
     """Adapt; with ``--view`` a page beside it, until interrupted."""
+    if a.consent is None and not a.resume and Path(a.video).is_file() and sys.stdin is not None and sys.stdin.isatty():
+        a.consent = _asked(a.video)
     with _viewer(a.out, a.device) if a.view else contextlib.nullcontext() as viewer:
         result = _adapted(a)
         if viewer is not None and viewer.poll() is None:
@@ -50,6 +60,12 @@ def run(a: argparse.Namespace) -> dict[str, object]:
             with contextlib.suppress(KeyboardInterrupt):
                 viewer.wait()
     return result
+
+
+def _asked(video: str) -> str:
+    """The answer of the person at the terminal; nothing means unknown."""
+    progress.say(call("adapt.consent:question", video))
+    return sys.stdin.readline().strip() or "unknown"
 
 
 @contextlib.contextmanager
@@ -97,6 +113,8 @@ def _adapted(a: argparse.Namespace) -> dict[str, object]:
         device=a.device,
         seed=a.seed,
         overwrite=a.overwrite,
+        consent=a.consent,
+        dataset=a.dataset,
     )
 
 
@@ -113,6 +131,7 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
             "face": output.with_unit(result["metrics"].get("psnr_face_held"), "dB on frames that no step saw"),
             "frames": f"{result['frames']} of {result['size']} px",
             "speaks by": result["driver"],
+            "consent": result["consent"],
             "size": output.size(result.get("bytes")),
             "preview": str(Path(avatar) / "preview.jpg") if "://" not in str(avatar) else f"{avatar}/preview.jpg",
         },

@@ -25,6 +25,9 @@ def add(commands: Subparsers) -> None:
         "--frames", metavar="DIR", help="a folder of .ply files: of the sound, else of the training clip"
     )
     export.add_argument("--axes", help="opencv or opengl (default: what the format's standard says)")
+    export.add_argument(
+        "--sign", nargs=2, metavar=("CHAIN.pem", "KEY.pem"), help="put a signed manifest beside it, FILE.c2pa (C2PA)"
+    )
     export.add_argument("--overwrite", action="store_true")
     still = export.add_argument_group("one moment")
     still.add_argument("--frame", type=int, metavar="K", help="frame of the training clip (default: the neutral head)")
@@ -53,7 +56,21 @@ def run(a: argparse.Namespace) -> dict[str, object]:
         return _web(a)
     if a.onnxruntime is not None:
         raise InputError("--onnxruntime belongs to --web, which writes a page")
-    names = ("frame", "audio", "yaw", "pitch", "roll", "pose", "blink", "style", "axes", "prior", "seed", "overwrite")
+    names = (
+        "frame",
+        "audio",
+        "yaw",
+        "pitch",
+        "roll",
+        "pose",
+        "blink",
+        "style",
+        "axes",
+        "prior",
+        "seed",
+        "sign",
+        "overwrite",
+    )
     options = {name: getattr(a, name) for name in names}
     place, as_frames = a.out or a.frames, a.frames is not None
     return call("adapt.export:export", a.avatar, place, as_frames=as_frames, controls=a.control, **options)
@@ -64,6 +81,10 @@ def _web(a: argparse.Namespace) -> dict[str, object]:
     given = next((name for name in fixed if getattr(a, name) not in (None, [])), None)
     if given is not None:
         raise InputError(f"--{given} and --web contradict each other: sound, pose and controls are chosen in the page")
+    if a.sign is not None:
+        raise InputError(
+            "--sign and --web contradict each other: a page is many files, of which none carries a signature"
+        )
     options = {"onnxruntime": a.onnxruntime, "prior": a.prior, "overwrite": a.overwrite}
     return call("adapt.web.export:export_web", a.avatar, a.out, **options)
 
