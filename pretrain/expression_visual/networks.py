@@ -100,7 +100,7 @@ class ImageEncoder(nn.Module):
         self.out = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(self, image: Tensor, matte: Tensor) -> Tensor:
-        """image ``[B, S, S, 3]``, matte ``[B, S, S]`` to ``[B, S/4, S/4, C]``."""
+        """Features ``[B, S/4, S/4, C]`` of image ``[B, S, S, 3]`` and matte ``[B, S, S]``."""
         if image.device.type == "cpu" and image.dtype == matte.dtype == torch.float32:
             x = F.linear(_patches(image, matte), self.stem.weight.permute(0, 2, 3, 1).flatten(1), self.stem.bias)
             x = x.permute(0, 3, 1, 2)

@@ -40,7 +40,7 @@ def outcomes(tmp_path_factory) -> dict[str, list[str]]:
     files = [str(path) for path in sorted(HERE.glob("on_*.py"))]
     command = [sys.executable, "-m", "pytest", *files, "-q", "--tb=short", f"--junitxml={report}"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "-p no:cacheprovider"}
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3600)
     if not report.exists():
         pytest.fail(
             f"the child process died with {process.returncode}:\n{process.stdout[-3000:]}{process.stderr[-3000:]}"
