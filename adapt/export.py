@@ -16,6 +16,10 @@ from adapt.avatar.export.cloud import MEAN_EYE_DISTANCE, Cloud
 from adapt.avatar.export.ply import AXES as PLY_AXES
 from adapt.avatar.export.registry import animated_suffixes, animates, format_of
 from adapt.avatar.export.sequence import write_frames
+from adapt.avatar.provenance import Provenance
+from adapt.marking.certificates import load_credentials
+from adapt.marking.finished import sign_export
+from adapt.marking.sign import sidecar_of
 from adapt.outputs import claim
 from adapt.talk.options import check_sound, parse_controls
 from adapt.talk.poses import ClipPoses, FixedPose, GeneratedPoses, PoseSource, still_pose
@@ -49,6 +53,7 @@ def export(
     device: str = "cpu",
     prior: str | Path | None = None,
     seed: int = 0,
+    sign: tuple[str | Path, str | Path] | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write an avatar's head in the format that the suffix of ``out`` names.
@@ -64,6 +69,8 @@ def export(
         pose: how the head moves while it speaks: ``still``, ``clip`` or ``generated``.
         blink, style, prior, seed: as in ``talk``, for a speaking head.
         axes: ``opencv`` or ``opengl``; by default what the format's standard says.
+        sign: certificate chain and private key (PEM files) for a signed manifest beside the file, ``FILE.c2pa``; by
+            default those that ``HEADSTART_SIGN_CERT`` and ``HEADSTART_SIGN_KEY`` name, if they are set.
         overwrite: replace an existing file.
 
     Returns:
@@ -78,10 +85,11 @@ def export(
     out = claim(out, overwrite=overwrite and not as_frames)
     if audio is not None:
         check_sound(audio)
+    credentials = load_credentials(*(sign or ()))
     opened = load_avatar(avatar, device, prior=prior, speaks=audio is not None)
     given = parse_controls(controls)
     turn = _turn(yaw, pitch, roll)
-    record = _record(opened, audio)
+    made = opened.provenance("" if audio is None else Path(str(audio)).name)
     if audio is not None:
         clouds = spoken_clouds(opened, audio, pose=pose, blink=blink, controls=given, style=style, seed=seed)
     elif as_frames:
@@ -92,7 +100,11 @@ def export(
     first = next(clouds, None)
     if first is None:
         raise InputError(f"{audio}: shorter than one frame (40 ms); give a longer sound")
-    count = _write(chosen, out, first, clouds, record, axes)
+    count = _write(chosen, out, first, clouds, _record(made), axes)
+    # A manifest of the file before would call this one changed.
+    sidecar_of(out).unlink(missing_ok=True)
+    if credentials is not None:
+        sign_export(out, credentials, opened, made)
     return {
         "out": str(out),
         "format": "ply frames" if chosen is None else Path(out).suffix.lower()[1:],
@@ -123,9 +135,8 @@ def _check_motion(out: str | Path, chosen: object, audio: object, frame: int | N
         raise InputError(f"--pose {pose} moves a speaking head; give --audio too, or turn the head with --yaw")
 
 
-def _record(avatar: Avatar, audio: str | Path | None) -> dict[str, object]:
+def _record(made: Provenance) -> dict[str, object]:
     """What the file says about itself."""
-    made = avatar.provenance("" if audio is None else Path(str(audio)).name)
     return {**made.as_dict(), "statement": made.statement().replace("Synthetic video", "Synthetic head")}
 
 

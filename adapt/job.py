@@ -20,7 +20,7 @@ from adapt.avatar.writer import BODY, PREVIEW, THUMBNAIL, avatar_tensors, exact_
 from adapt.budget import Budget, Clock, graceful_stop
 from adapt.clip import LEAST_FRAMES, Clip, track_clip
 from adapt.drivers.base import Driver
-from adapt.drivers.personal_voice import person_driver
+from adapt.drivers.personal_voice import person_driver, ready_for_live
 from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from adapt.fit.config import RecipeConfig
@@ -80,6 +80,8 @@ def adapt(
     seed: int = 0,
     overwrite: bool = False,
     clip: Clip | None = None,
+    consent: str | Path | None = None,
+    dataset: str | Path | None = None,
 ) -> dict[str, Any]:
     """Make an avatar of the person in a video.
 
@@ -97,6 +99,9 @@ def adapt(
         self_contained: copy the priors that ``talk`` needs into the folder.
         clip: already tracked frames of the video, all used for training (instead of ``seconds``); its
             size is used. It is not closed.
+        consent: who agreed: a consent file as ``shards build`` takes it, another file, a sentence, or ``unknown``, which
+            the avatar then says; ``None`` is ``unknown`` too (with ``resume``: what the avatar was begun with).
+        dataset: a dataset, folder or URL, whose withdrawn people are refused.
         size: side of the frames, px; by default 512 on a GPU and 256 on a CPU, or the source's if smaller.
 
     Returns:
@@ -120,6 +125,8 @@ def adapt(
         seed=seed,
         overwrite=overwrite,
         clip=clip,
+        consent=consent,
+        dataset=dataset,
     )
     clock = make_clock(plan)
     with tracked_clip(plan, clip) as frames, graceful_stop(clock):
@@ -231,7 +238,9 @@ def fit_voice(run: Run) -> Driver:
     if config is None or prior is None or record is None:
         return RidgeDriver.fit(clip.features(), clip.track["expression"])
     with progress.task("fitting the voice", unit="steps") as task:
-        return person_driver(prior, clip, record, run.context.rig, steps=_voice_steps(run, task), seed=run.plan.seed)
+        steps = _voice_steps(run, task)
+        driver = person_driver(prior, clip, record, run.context.rig, steps=steps, seed=run.plan.seed)
+        return ready_for_live(driver, clip)
 
 
 def _voice_steps(run: Run, task: progress.Task) -> Iterator[int]:
@@ -266,7 +275,8 @@ def save(
     driver = driver or loudness_driver(run.context.rig, clip.track["expression"])
     count = min(len(clip), BODY_FRAMES)
     track = {name: rows[:count] for name, rows in clip.track.items() if name != "quality"}
-    provenance = Provenance.make(avatar=run.plan.out.name, recipe=run.plan.recipe.name)
+    agreed = {name: run.plan.consent[name] for name in ("consent", "licence")}
+    provenance = Provenance.make(avatar=run.plan.out.name, recipe=run.plan.recipe.name, **agreed)
     real, image = _preview(fit)
     pictures = {
         THUMBNAIL: thumbnail(image, provenance),
@@ -299,6 +309,7 @@ def _document(run: Run, driver: Driver, count: int, complete: bool) -> dict[str,
             "video": plan.video.name,
             "video_sha256": plan.video_sha256,
         },
+        "consent": dict(plan.consent),
         "metrics": {**run.metrics, "adapt_seconds": round(clock.seconds, 2), "iterations": clock.iterations},
         "config": config_dict(plan.config),
         "model": plan.recipe.shape_of(run.fit.model),
@@ -337,7 +348,8 @@ def finish(run: Run, driver: Driver) -> dict[str, object]:
     plan, clip, fit = run.plan, run.clip, run.fit
     value = fit.measure("done")
     run.metrics["psnr_face_held"] = round(value, 3) if value == value else None
-    provenance = Provenance.make(avatar=plan.out.name, recipe=plan.recipe.name)
+    agreed = {name: plan.consent[name] for name in ("consent", "licence")}
+    provenance = Provenance.make(avatar=plan.out.name, recipe=plan.recipe.name, **agreed)
     with tempfile.TemporaryDirectory(prefix="headstart-body-") as temporary:
         body = Path(temporary) / BODY
         write_body(body, clip, min(len(clip), BODY_FRAMES), provenance)
@@ -351,6 +363,7 @@ def finish(run: Run, driver: Driver) -> dict[str, object]:
         "seconds": round(fit.clock.seconds, 2),
         "metrics": document["metrics"],
         "driver": driver.name,
+        "consent": plan.consent["consent"],
         "size": clip.size,
         "frames": plan.frames,
         "complete": document["progress"]["complete"],

@@ -10,18 +10,21 @@ from typing import Any
 import torch
 
 from adapt.avatar import folder
-from adapt.avatar.avatar import pick_device
 from adapt.budget import Budget, parse_budget
 from adapt.clip import Clip, split_frames
+from adapt.consent import WARNING, Consent, consent_of, refuse_withdrawn
 from adapt.fit.config import RecipeConfig, RiggedConfig
 from adapt.outputs import claim
 from adapt.priors import PriorFolder, find_priors, rig_and_feature
 from adapt.recipes.registry import Recipe, recipe
 from configs import InputError, to_dict
+from configs.devices import is_accelerator, pick_device
+from configs.progress import say
 from heads.rig import Rig
 from pretrain.roles import MOTION
 from shards.features import Feature
 from shards.media.probe import video_info
+from shards.people.consent import UNKNOWN
 
 # Side of the frames, px, where nothing is asked for and the source has as many.
 SIZE_GPU, SIZE_CPU, LEAST_SIZE = 512, 256, 64
@@ -38,6 +41,7 @@ class Plan:
         frames: how many are trained on, from the first on; total: how many the video has.
         priors: found and compatible, not opened yet.
         rig, feature: what the priors were trained with.
+        consent: who agreed, see :mod:`adapt.consent`.
         before: the document of the avatar that is resumed.
         exact: whether it goes on with the same budget and priors, so that it ends as if it had never stopped.
     """
@@ -56,6 +60,7 @@ class Plan:
     priors: tuple[PriorFolder, ...]
     rig: Rig
     feature: Feature
+    consent: Mapping[str, str]
     before: Mapping[str, Any] | None = None
     exact: bool = False
 
@@ -90,6 +95,8 @@ def make_plan(
     seed: int,
     overwrite: bool,
     clip: Clip | None,
+    consent: str | Path | None,
+    dataset: str | Path | None,
 ) -> Plan:
     """Check a call of :func:`adapt.job.adapt`, whose arguments these are.
 
@@ -100,6 +107,9 @@ def make_plan(
     size = clip.size if clip is not None else size
     config = chosen.config(changes=[*changes, *([f"size={size}"] if size else [])])
     _check_video(video)
+    agreed, sha256 = consent_of(video, consent), folder.file_sha256(video)
+    if dataset is not None:
+        refuse_withdrawn(video, sha256, agreed.identity, dataset)
     frames, total = split_frames(video, seconds) if clip is None else (len(clip), len(clip))
     before = folder.verify_folder(out) if resume and Path(str(out)).exists() else None
     if before is None:
@@ -108,7 +118,6 @@ def make_plan(
         prior = prior if prior is not None else _uris(before)
     priors = tuple(find_priors(prior))
     rig, feature = rig_and_feature(priors, before)
-    sha256 = folder.file_sha256(video)
     if before is not None:
         _check_resumed(before, chosen, sha256, video, out)
         _check_budget(before, parsed, out)
@@ -134,6 +143,7 @@ def make_plan(
         priors=priors,
         rig=rig,
         feature=feature,
+        consent=_recorded(agreed, before if consent is None else None),
         before=before,
         exact=before is not None and _same(before, parsed, priors),
     )
@@ -142,7 +152,7 @@ def make_plan(
 def auto_size(video: str | Path, device: torch.device) -> int:
     """Side of the frames, px, a multiple of 16: 512 on a GPU, 256 on a CPU, or the source's where that is smaller."""
     info = video_info(video)
-    wanted = SIZE_GPU if device.type == "cuda" else SIZE_CPU
+    wanted = SIZE_GPU if is_accelerator(device) else SIZE_CPU
     return max(LEAST_SIZE, min(wanted, min(info.width, info.height) // 16 * 16))
 
 
@@ -150,6 +160,14 @@ def _check_video(video: str | Path) -> None:
     if not Path(str(video)).is_file():
         why = "is a folder, expected a video file" if Path(str(video)).is_dir() else "no such file"
         raise InputError(f"{video}: {why}; give the path of a video")
+
+
+def _recorded(agreed: Consent, before: Mapping[str, Any] | None) -> dict[str, str]:
+    """The record that the avatar was begun with, where it has one, else ``agreed``; a warning where it says nothing."""
+    record = dict((before or {}).get("consent") or agreed.as_dict())
+    if record["consent"] == UNKNOWN:
+        say(WARNING)
+    return record
 
 
 def _uris(before: Mapping[str, Any]) -> str:

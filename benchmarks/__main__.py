@@ -15,7 +15,17 @@ from pathlib import Path
 from benchmarks import results
 
 HERE = Path(__file__).parent
-HELPERS = {"__main__", "chromium", "results"}
+HELPERS = {
+    "__main__",
+    "chromium",
+    "conversions",
+    "live_picture",
+    "marking_page",
+    "pictures",
+    "results",
+    "standin",
+    "unmarked",
+}
 
 
 def names() -> list[str]:

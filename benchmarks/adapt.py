@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[256, 512])
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="headstart-bench-") as folder:
-        video = Path(options.video) if options.video else _generated(Path(folder))
+        video = Path(options.video) if options.video else generated(Path(folder))
         rows = _adaptations(video, options, Path(folder))
         rows += [r for size in options.sizes for r in _talking(video, size, options.prior, Path(folder))]
         rows += _memory(Path(folder) / f"talker-{options.sizes[0]}")
@@ -46,11 +46,15 @@ def main(arguments: list[str] | None = None) -> None:
     write("adapt", rows, notes, command=shlex.join(["adapt", *sys.argv[1:]]))
 
 
-def _generated(folder: Path) -> Path:
-    from shards.synthetic import synthesize
+def generated(folder: Path, seconds: float = 10.0, size: int = 512) -> Path:
+    """A video of a generated talker."""
+    from shards.synthetic.generate import make_talker
+    from shards.synthetic.mp4 import write_mp4
 
-    synthesize(1, 10.0, 0, str(folder / "talkers"), size=512)
-    return next((folder / "talkers").rglob("*.mp4"))
+    talker = make_talker(0)
+    said = talker.perform(seconds, 0, size)
+    write_mp4(folder / "talker.mp4", (frame for frame, _ in talker.render(said)), said.audio)
+    return folder / "talker.mp4"
 
 
 def _adaptations(video: Path, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from typing import Any
 from unittest import mock
 
 from benchmarks.results import row, write
+from configs.devices import pick_device, synchronize
 
 BATCH = 4
 GOAL = "300 frames/s at 512 px on an H200"
@@ -36,11 +37,11 @@ def main(arguments: list[str] | None = None) -> None:
     write("frame", rows, f"batches of {BATCH} frames in evaluation mode; one pass to warm up; goal {GOAL}")
 
 
-def measured(size: int, frames: int, compiled: bool) -> list[dict[str, Any]]:
+def measured(size: int, frames: int, compiled: bool, device: str = "auto") -> list[dict[str, Any]]:
     """Rows of one size: frames per second, then milliseconds and share of each stage."""
     import torch
 
-    head = Scene(size, frames)
+    head = Scene(size, frames, device)
     case = f"avatar frame, {head.model.talking.n} Gaussians at {size}x{size}"
     goal = f"goal {GOAL}" if head.device.type == "cuda" and size == 512 else "25 frames/s of a live video"
     head.pass_over()
@@ -64,7 +65,7 @@ def measured(size: int, frames: int, compiled: bool) -> list[dict[str, Any]]:
 class Scene:
     """The default recipe's head, and what a generated talker's clip drives it with."""
 
-    def __init__(self, size: int, frames: int) -> None:
+    def __init__(self, size: int, frames: int, device: str = "auto") -> None:
         import numpy as np
         import torch
 
@@ -76,10 +77,10 @@ class Scene:
         from heads.rig import load_rig
         from shards.synthetic.generate import make_talker
 
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = pick_device(device)
         self.frames = frames
         talker = make_talker(0).perform(frames / 25, 0, size)
-        rig = load_rig().to(self.device)
+        rig = load_rig()
         parts = HeadConfig(resolution=auto_resolution(size))
         identity, intrinsics = torch.zeros(rig.n_identity), torch.from_numpy(talker.intrinsics)
         model = RiggedHead(size, intrinsics, rig=rig, identity=identity, parts=parts, residual=True)
@@ -110,10 +111,7 @@ class Scene:
 
 
 def _wait(device: Any) -> None:
-    import torch
-
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
 
 
 class Clock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -25,11 +26,14 @@ from shards.format.schema import frame_name, sample_key
 from shards.tar.writer import DatasetWriter
 
 SIZE, FRAMES, SAMPLES, ROUNDS = 512, 50, 16, 3
+EPOCHS = 4  # through worker processes, so that their start counts little
 SHARDS, PEOPLE = 100_000, 20_000
 
 
 class WholeView:
     """Every frame of a sample, decoded and dropped: what the bare loop does too."""
+
+    features, window, needs_sound = None, 1, False
 
     def __call__(self, sample, rng):
         sample.prefetch(map(frame_name, range(sample.length)))
@@ -40,7 +44,12 @@ def main() -> None:
     """Write ``results/reader.json``."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = make(Path(scratch) / "data")
-        rows = [*against_bare_loop(folder), *small_views(folder), *opening(Path(scratch) / "large")]
+        rows = [
+            *against_bare_loop(folder),
+            *decode_per_core(folder),
+            *small_views(folder),
+            *opening(Path(scratch) / "large"),
+        ]
     notes = f"{SAMPLES} samples of {FRAMES} frames at {SIZE} px, one process, median of {ROUNDS} rounds; "
     write("reader", rows, notes + f"load of the machine {os.getloadavg()[0]:.1f}")
 
@@ -124,6 +133,28 @@ def against_bare_loop(folder: Path) -> list[dict]:
         ),
         row(case, "Reader", ours, "frames/s", "at least 0.9 of the bare loop", ratio),
     ]
+
+
+def decode_per_core(folder: Path) -> list[dict]:
+    """Frames a second of CPU time in 2 and 4 worker processes against the decoder alone: other jobs share the cores."""
+    files = [open_dataset(folder).read(i) for i in range(SAMPLES)]
+    jpegs = [sample.raw(frame_name(i)) for sample in files for i in range(FRAMES)]
+    started = time.process_time()
+    for data in jpegs:
+        simplejpeg.decode_jpeg(data, "RGB")
+    alone = len(jpegs) / (time.process_time() - started)
+    rows = [row("JPEG decode, frames a second of CPU", "simplejpeg alone", alone, "frames/s", "the peer")]
+    for workers in (2, 4):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        reader = Reader(open_dataset(folder), WholeView(), batch_size=4, epochs=EPOCHS, workers=workers)
+        frames = sum(len(batch["keys"]) for batch in reader) * FRAMES
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ours = frames / (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        variant = f"Reader, {workers} workers"
+        rows.append(
+            row("JPEG decode, frames a second of CPU", variant, ours, "frames/s", "at least 0.9 alone", ours / alone)
+        )
+    return rows
 
 
 def small_views(folder: Path) -> list[dict]:

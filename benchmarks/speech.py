@@ -1,15 +1,21 @@
 """Words, not loudness: what sound tells about lips, by cross-validation over people.
 
-    python -m benchmarks speech --data DATASET [--earlier CLIP ...] [--lags 4]
+    python -m benchmarks speech --data DATASET [--earlier CLIP ...] [--retracked 100]
 
 DATASET holds ``logmel`` and ``whisper`` (``shards build --features logmel,whisper=FOLDER``). Five folds of people; nobody
 is scored by a regression that heard them. Every regression predicts the expression; the mouth opening (inner lips, rig
 units) and the lips are the rig's. A clip's mean face is known to all alike, so figures compare motion. Rows are means over
 the clips of a group: ``earlier`` (named by ``--earlier``) and ``new`` (all others).
 
-``r, lag chosen``: the same correlation where each clip's sound may be moved by up to ``--lags`` frames to where it fits
-best. It is no result of the regression, whose lag is 0. Choosing raises any r, log-mel's as well, so it is an upper bound
-of what lag costs.
+``in step``: training clips whose sound is late or early are moved first, as the prior's regression has it built in with
+``align``; the lags come from training people alone. ``lips pressed``: lips that nearly meet are pressed, as the drivers
+of avatars do it (:mod:`adapt.drivers.closing`); the clip says how the person's lips close, and whether they do.
+
+``r, lag of the other half``: each half of a clip is scored at the lag that its other half shows, so that choosing flatters
+nothing; ``r, halves`` is the same at lag 0. Their difference is what clips out of step cost.
+
+``tracked again`` rows are the ceiling: the opening of the same frames, found once more in the mirrored or the zoomed
+picture, against the tracked one.
 """
 
 from __future__ import annotations
@@ -17,44 +23,68 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from adapt.drivers.closing import LipClosing
 from benchmarks.results import row, write
-from heads.measures.closure import closure_f1
-from heads.measures.face import LipMotion, default_rig, lip_error, lip_motion
-from pretrain.audio_expression.evidence import fit_baseline
+from heads.measures.closure import TOGETHER, closure_f1
+from heads.measures.face import LipMotion, default_rig, lip_error, lip_gap, lip_motion, mouth_directions
+from pretrain.audio_expression.evidence import fit_baseline, moments
 from pretrain.audio_expression.windows import normalise_utterance
 from pretrain.baselines.baselines import apply_ridge, correlation
+from pretrain.baselines.lags import clip_lags, likeliest, likelihood, moved
 from pretrain.data.sequences import Sequence, sequences
+from shards.tracking import detect_landmarks
 
 FOLDS = 5
 LEAST_FRAMES = 60
+MOST_LAG = 5.0  # frames
+ZOOM = 0.85  # of the picture that the other crop keeps
 
 
 @dataclass(frozen=True)
 class Regression:
-    """A ridge regression as a prior has it built in: see the keys of AudioExpressionConfig."""
+    """A ridge regression as a prior has it built in: see the keys of AudioExpressionConfig.
+
+    ``align``: training clips are put in step; ``press``: so are lips that nearly meet.
+    """
 
     feature: str
     context: int
     columns: int
-    scale: bool
+    scale: bool = False
+    align: bool = False
+    press: bool = False
 
     @property
     def name(self) -> str:
         """Of its rows."""
-        return f"ridge on {self.feature}, {self.columns} columns" + (", scaled" if self.scale else "")
+        kinds = {", scaled": self.scale, ", in step": self.align, ", lips pressed": self.press}
+        return f"ridge on {self.feature}, {self.columns} columns" + "".join(k for k, used in kinds.items() if used)
 
 
 REGRESSIONS = (
-    Regression("logmel", 3, 48, True),
-    Regression("whisper", 2, 48, True),
-    Regression("whisper", 2, 48, False),
-    Regression("whisper", 2, 192, False),
+    Regression("logmel", 3, 48, scale=True),
+    Regression("logmel", 3, 48, scale=True, align=True),
+    Regression("whisper", 2, 192),
+    Regression("whisper", 2, 192, align=True),
+    Regression("whisper", 2, 192, align=True, press=True),
 )
+FIGURES = {
+    "r": "",
+    "r, halves": "",
+    "r, lag of the other half": "",
+    "lip error": "eye distance",
+    "closure F1": "",
+    "gap while the lips are shut": "eye distance",
+    "spread of the opening": "of the real one's",
+    "speed of the opening": "of the real one's",
+}
 
 
 def main() -> None:
@@ -62,15 +92,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="DATASET")
     parser.add_argument("--earlier", nargs="*", default=[], metavar="CLIP", help="clips of the group 'earlier'")
-    parser.add_argument("--lags", type=int, default=4, help="frames that a clip's sound may be moved to either side")
+    parser.add_argument("--retracked", type=int, default=0, metavar="FRAMES", help="of each clip, for the ceiling")
     options = parser.parse_args()
-    rows, counted = [], ""
+    earlier, rows, counted = set(options.earlier), [], ""
+    if options.retracked:
+        rows += ceiling(options.data, earlier, options.retracked)
     for regression in REGRESSIONS:
-        found = cross_validate(options.data, regression, set(options.earlier), options.lags)
-        rows += grouped(regression.name, found)
+        found = cross_validate(options.data, regression, earlier)
         counted = f"{len(found)} clips of {len({f['identity'] for f in found})} people"
         if regression is REGRESSIONS[0]:
-            rows = grouped("mean face", [f["mean face"] for f in found]) + rows
+            rows += grouped("mean face", [f["mean face"] for f in found])
+        rows += grouped(regression.name, found)
     notes = f"{counted}, {FOLDS} folds over people; means over clips; r at the same frame"
     write("speech", rows, notes, command=shlex.join(["speech", *sys.argv[1:]]))
 
@@ -81,7 +113,7 @@ def folds(people: list[str], first: set[str]) -> list[set[str]]:
     return [{name for group in groups for name in group[i::FOLDS]} for i in range(FOLDS)]
 
 
-def cross_validate(data: str, regression: Regression, earlier: set[str], lags: int) -> list[dict[str, Any]]:
+def cross_validate(data: str, regression: Regression, earlier: set[str]) -> list[dict[str, Any]]:
     """Figures of every clip by a regression that did not hear its speaker."""
     from shards.read.dataset import open_dataset
 
@@ -90,40 +122,116 @@ def cross_validate(data: str, regression: Regression, earlier: set[str], lags: i
     found = []
     for held in folds(sorted({run.identity for run in runs}), known):
         train = [run for run in runs if run.identity not in held]
-        weight = fit_baseline(train, regression.context, default_rig(), regression.scale, regression.columns)
-        found += [figures(run, weight, regression, earlier, lags) for run in runs if run.identity in held]
+        lags = training_lags(train, regression) if regression.align else {}
+        weight = fit_baseline(train, regression.context, default_rig(), regression.scale, regression.columns, lags)
+        found += [figures(run, weight, regression, earlier) for run in runs if run.identity in held]
     return found
 
 
-def figures(run: Sequence, weight: np.ndarray, regression: Regression, earlier: set[str], lags: int) -> dict[str, Any]:
+def training_lags(train: list[Sequence], regression: Regression) -> dict[str, float]:
+    """Frames by which the sound of training clips is late, found on training people alone."""
+    fit = moments(train, regression.context, regression.scale, regression.columns, {})
+    opening = mouth_directions(default_rig(), np.ones(train[0].track["expression"].shape[1]))[:, 0]
+    return clip_lags(
+        fit,
+        train,
+        lambda run: normalise_utterance(run.features, regression.scale),
+        lambda run: run.track["expression"] @ opening,
+        opening,
+        MOST_LAG,
+    )
+
+
+def figures(run: Sequence, weight: np.ndarray, regression: Regression, earlier: set[str]) -> dict[str, Any]:
     """One clip's row; ``mean face`` holds the same of a face that does not move."""
-    rig, truth = default_rig(), run.track["expression"]
+    rig, truth, identity = default_rig(), run.track["expression"], run.track["identity"]
     still = np.ascontiguousarray(np.broadcast_to(truth.mean(0), truth.shape))
-    moved = still + apply_ridge(weight, normalise_utterance(run.features, regression.scale)).astype(np.float32)
-    real, guess, rest = (lip_motion(rig, run.track["identity"], face) for face in (truth, moved, still))
-    who = {"identity": run.identity, "group": "earlier" if run.clip in earlier else "new"}
-    figure = {
-        "r": correlation(guess.opening, real.opening),
-        "r, lag chosen": max(lagged(guess.opening, real.opening, lag, lags) for lag in range(-lags, lags + 1)),
-    }
-    return {**who, **figure, **_both(guess, real), "mean face": {**who, **_both(rest, real)}}
+    face = still + apply_ridge(weight, normalise_utterance(run.features, regression.scale)).astype(np.float32)
+    lips = LipClosing.fit(rig, identity, truth) if regression.press else None
+    face = lips(face) if lips is not None else face
+    real, guess, rest = (lip_motion(rig, identity, f) for f in (truth, face, still))
+    who = {"identity": run.identity, "group": group_of(run.clip, earlier)}
+    r = {"r": correlation(guess.opening, real.opening), **halves(guess.opening, real.opening)}
+    return {**who, **r, **_both(guess, real), "mean face": {**who, **_both(rest, real)}}
+
+
+def group_of(clip: str, earlier: set[str]) -> str:
+    """Of a clip's rows."""
+    return "earlier" if clip in earlier else "new"
 
 
 def _both(guess: LipMotion, real: LipMotion) -> dict[str, float | None]:
-    return {"lip error": lip_error(guess.lips, real.lips), "closure F1": closure_f1(guess.gap, real.gap)}
+    shut = real.gap < TOGETHER
+    speed = [float(np.abs(np.diff(motion.opening)).mean()) for motion in (guess, real)]
+    return {
+        "lip error": lip_error(guess.lips, real.lips),
+        "closure F1": closure_f1(guess.gap, real.gap),
+        "gap while the lips are shut": float(guess.gap[shut].mean()) if shut.any() else None,
+        "spread of the opening": float(guess.opening.std() / real.opening.std()),
+        "speed of the opening": speed[0] / speed[1],
+    }
 
 
-def lagged(guess: np.ndarray, real: np.ndarray, lag: int, most: int) -> float:
-    """Correlation of ``guess`` ``lag`` frames later with ``real``, over the frames that all lags up to ``most`` share."""
-    count = len(real) - 2 * most
-    return correlation(guess[most + lag : most + lag + count], real[most : most + count])
+def halves(guess: np.ndarray, real: np.ndarray) -> dict[str, float]:
+    """Mean correlation of a clip's halves, at lag 0 and each at the lag that the other half shows."""
+    edge = int(MOST_LAG)
+    lags = np.arange(-2 * edge, 2 * edge + 1) / 2
+    middle = len(real) // 2
+    parts = [slice(0, middle + edge), slice(middle - edge, len(real))]
+    lag = [likeliest(lags, likelihood(guess[part], real[part], lags)) for part in parts]
+
+    def scored(part: slice, by: float) -> float:
+        return correlation(moved(guess, by)[part][edge:-edge], real[part][edge:-edge])
+
+    return {
+        "r, halves": float(np.mean([scored(part, 0.0) for part in parts])),
+        "r, lag of the other half": float(np.mean([scored(parts[0], lag[1]), scored(parts[1], lag[0])])),
+    }
+
+
+def ceiling(data: str, earlier: set[str], frames: int) -> list[dict[str, Any]]:
+    """How the opening found again in changed pictures agrees with the tracked one, first ``frames`` of each clip."""
+    found = list(retracked(data, earlier, frames))
+    return [
+        row(f"{group} clips, r", f"the same frames tracked again, {how}", float(np.mean(values)), "")
+        for group in ("earlier", "new")
+        for how in ("mirrored", "zoomed")
+        if (values := [r for where, kind, r in found if (where, kind) == (group, how)])
+    ]
+
+
+def retracked(data: str, earlier: set[str], frames: int) -> Iterator[tuple[str, str, float]]:
+    """Group, kind of change and correlation of every clip."""
+    from shards.read.dataset import open_dataset
+
+    dataset = open_dataset(data)
+    clips: dict[str, list[Any]] = {}
+    for entry in sorted(dataset.samples, key=lambda entry: entry.key):
+        clips.setdefault(entry.clip, []).append(entry)
+    for clip, entries in clips.items():
+        samples = [dataset.read(entry.key) for entry in entries[: -(-frames // 50)]]
+        pictures = np.concatenate([sample.frames() for sample in samples])[:frames]
+        real = lip_gap(np.concatenate([sample.track["landmarks"] for sample in samples])[:frames])
+        for how, changed in (("mirrored", pictures[:, :, ::-1]), ("zoomed", zoomed(pictures))):
+            points, valid = detect_landmarks(np.ascontiguousarray(changed))
+            if valid.all() and real.std() > 0:
+                yield group_of(clip, earlier), how, correlation(lip_gap(points), real)
+
+
+def zoomed(pictures: np.ndarray) -> np.ndarray:
+    """The middle of pictures ``[T, H, W, 3]``, at their size."""
+    height, width = pictures.shape[1:3]
+    top, left = (length * (1 - ZOOM) / 2 for length in (height, width))
+    box = (left, top, width - left, height - top)
+    images = (Image.fromarray(picture) for picture in pictures)
+    return np.stack([np.asarray(i.resize((width, height), Image.Resampling.BICUBIC, box)) for i in images])
 
 
 def grouped(variant: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Means over the clips of each group; clips without a figure (no closure) are left out."""
     rows = []
     for group in ("earlier", "new"):
-        for name, unit in (("r", ""), ("r, lag chosen", ""), ("lip error", "eye distance"), ("closure F1", "")):
+        for name, unit in FIGURES.items():
             values = [f[name] for f in found if f["group"] == group and f.get(name) is not None]
             if values:
                 rows.append(row(f"{group} clips, {name}", variant, float(np.mean(values)), unit))

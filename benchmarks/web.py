@@ -74,9 +74,10 @@ def main(arguments: list[str] | None = None) -> None:
         rows = asyncio.run(_measured(Path(place), options))
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     notes = f"headless Chromium without a GPU; load of the machine at the end: {load:.1f} processes a core, others' included"
-    if os.nice(0) < 0:
-        notes += f"; run at niceness {os.nice(0)}, so that those others hardly count"
-    write("web", rows, notes, command="web")
+    # Names alone: where they lie is this machine's affair.
+    given = {"--avatar": options.avatar, "--sound": options.sound}
+    named = [word for name, path in given.items() if path is not None for word in (name, Path(path).name)]
+    write("web", rows, notes, command=" ".join(["web", *named]))
 
 
 async def _measured(place: Path, options: argparse.Namespace) -> list[dict[str, Any]]:

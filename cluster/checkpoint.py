@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,44 @@ def save_checkpoint(run_url: Url, step: int, write: Callable[[Path], None], keep
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return url
+
+
+class BackgroundWriter:
+    """Writes checkpoints in a thread, one at a time, while training goes on.
+
+    Killed in the middle, it leaves what :func:`save_checkpoint` leaves: the checkpoint before, whole.
+    """
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def start(self, run_url: Url, step: int, write: Callable[[Path], None], keep: int = 3) -> str:
+        """Begin to write; returns the URL that the checkpoint will have. Waits first for the one before."""
+        self.wait()
+
+        def work() -> None:
+            try:
+                save_checkpoint(run_url, step, write, keep=keep)
+            except BaseException as error:  # handed to the thread that trains
+                self._error = error
+
+        self._thread = threading.Thread(target=work, name="checkpoint")
+        self._thread.start()
+        return checkpoint_url(run_url, step)
+
+    def wait(self) -> None:
+        """Until the last one is published.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
 
 def checkpoint_url(run_url: Url, step: int) -> str:

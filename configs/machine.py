@@ -34,8 +34,8 @@ def device_name(device: Any = None) -> str:
     import torch
 
     kind = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if kind.type == "cuda":
-        return torch.cuda.get_device_name(kind)
+    if kind.type != "cpu":
+        return str(torch.get_device_module(kind).get_device_name(kind))
     return f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
 
 

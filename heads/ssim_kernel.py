@@ -121,7 +121,30 @@ def _kernels() -> tuple[Callable[..., None], Callable[..., None]]:
     return compiled(_forward_rows), compiled(_backward_rows)
 
 
-def _in_rows(kernel: Callable[..., None], count: int, *arrays: object) -> None:
+def similarity(x: np.ndarray, y: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
+    """SSIM and its slopes ``[4, rows * columns * C]`` of flat float32 pictures ``[H, W, C]``, on the caller's thread.
+
+    Rows and columns are those whose 11 px window lies inside: ``H - 10`` and ``W - 10``.
+    """
+    rows, columns = height - 2 * RADIUS, width - 2 * RADIUS
+    planes = np.empty((4, rows * columns * channels), np.float32)
+    window = np.asarray(gaussian_window(RADIUS), np.float32)
+    _kernels()[0](0, rows, x, y, window, channels, width * channels, planes)
+    return planes
+
+
+def similarity_backward(
+    x: np.ndarray, y: np.ndarray, height: int, width: int, channels: int, planes: np.ndarray, upstream: np.ndarray
+) -> np.ndarray:
+    """Gradient ``[H * W * C]`` in ``x`` from :func:`similarity`'s planes and the gradient in its first one."""
+    result = np.empty(height * width * channels, np.float32)
+    window = np.asarray(gaussian_window(RADIUS), np.float32)
+    shared = (x, y, window, channels, width * channels, planes, upstream)
+    _kernels()[1](0, height, *shared, height - 2 * RADIUS, result)
+    return result
+
+
+def _in_rows(kernel: Callable[..., None], count: int, *arrays: Any) -> None:
     """Run ``kernel(first, last, *arrays)`` over ``count`` rows on the rasteriser's threads."""
     limit = threads.get_num_threads()
     pieces = min(limit, max(count // 32, 1))

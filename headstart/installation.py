@@ -177,6 +177,16 @@ def check_speech() -> Check:
     )
 
 
+def check_live() -> Check:
+    """The web server of the live page."""
+    speech = (
+        "typed text is spoken by espeak-ng" if shutil.which("espeak-ng") else "no espeak-ng: text needs --tts COMMAND"
+    )
+    return _optional(
+        "live page", "aiohttp", "headstart[live]", f"headstart live; {speech}", "headstart live does not run"
+    )
+
+
 def check_rendering() -> Check:
     """Which backend will render."""
     found = rendering_check()
@@ -290,6 +300,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     check_tinycudann,
     check_mediapipe,
     check_speech,
+    check_live,
     check_ray,
     check_accelerate,
     check_deepspeed,

@@ -62,6 +62,8 @@ def finish(trainer: Trainer, prior: str, finished: bool, started: float) -> dict
 
 def publish(trainer: Trainer, prior: str, result: dict[str, Any]) -> None:
     """Score the averaged weights on the held-out people, write the prior folder and register it."""
+    with torch.no_grad():
+        trainer.task.conclude(trainer.average)
     with tempfile.TemporaryDirectory(prefix="headstart-prior-") as scratch:
         folder = _published(trainer, Path(scratch)) or _publish(trainer, result, Path(scratch) / ARTIFACT)
         info = read_info(folder)

@@ -5,27 +5,27 @@ from __future__ import annotations
 import copy
 import json
 import math
-import queue
 import resource
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from cluster.checkpoint import fetch_checkpoint, save_checkpoint
+from cluster.checkpoint import BackgroundWriter, checkpoint_url, fetch_checkpoint
 from cluster.engine.engine import Engine
 from cluster.engine.rank_times import Meter, describe
 from cluster.engine.rank_times import metrics as rank_metrics
-from configs import InputError, progress, to_dict
+from configs import InputError, progress, runtime, to_dict
+from configs.devices import peak_memory
 from configs.seeds import derive
 from pretrain.beginnings import prepare
 from pretrain.config import check_same_run
+from pretrain.data.prefetch import Prefetcher
 from pretrain.optimiser import rate, update_average, update_average_from_state
+from pretrain.tally import Tally
 from pretrain.task import Task
 from shards.read.reader import Reader
 
@@ -49,62 +49,6 @@ class NonFiniteLoss(RuntimeError):
         )
 
 
-class Prefetcher:
-    """Batches made ready by a thread, each with the reader state that follows it.
-
-    The state handed out belongs to the batches consumed, not to those prepared, so a checkpoint never skips one.
-    ``depth`` 0 reads in the caller's thread.
-    """
-
-    def __init__(self, reader: Any, depth: int) -> None:
-        self.reader, self.state = reader, reader.state_dict()
-        self._stop = threading.Event()
-        self._queue: queue.Queue = queue.Queue(max(1, depth))
-        self._source = self._endless()
-        self._thread = threading.Thread(target=self._fill, daemon=True, name="prefetch") if depth else None
-        if self._thread:
-            self._thread.start()
-
-    def _endless(self) -> Iterator[tuple[dict, dict]]:
-        while True:
-            count = 0
-            for batch in self.reader:
-                count += 1
-                yield batch, copy.deepcopy(self.reader.state_dict())
-            if not count:
-                raise InputError(
-                    "the reader gave no batch; the dataset has fewer samples than one batch needs, lower batch_size"
-                )
-
-    def _fill(self) -> None:
-        try:
-            for item in self._source:
-                while not self._stop.is_set():
-                    try:
-                        self._queue.put(item, timeout=0.2)
-                        break
-                    except queue.Full:
-                        continue
-                if self._stop.is_set():
-                    return
-        except BaseException as error:
-            self._queue.put(error)
-
-    def next(self) -> dict:
-        """The next batch; errors of the thread are raised here."""
-        item = self._queue.get() if self._thread else next(self._source)
-        if isinstance(item, BaseException):
-            raise item
-        batch, self.state = item
-        return batch
-
-    def close(self) -> None:
-        """End the thread; batches prepared and not consumed are dropped."""
-        self._stop.set()
-        if self._thread:
-            self._thread.join(timeout=5)
-
-
 class Trainer:
     """Everything of one run, built in the constructor; ``run`` trains to the end or to a request to stop.
 
@@ -114,6 +58,7 @@ class Trainer:
     """
 
     def __init__(self, task: Task, run_url: str, context: Any, tracker: Any = None) -> None:
+        runtime.keep_memory()
         self.meter = Meter()
         self.task, self.config, self.run_url, self.context, self.tracker = task, task.config, run_url, context, tracker
         config = self.config
@@ -127,6 +72,7 @@ class Trainer:
             lr=config.optimiser.lr,
             betas=(config.optimiser.beta1, config.optimiser.beta2),
             weight_decay=config.optimiser.weight_decay,
+            fused=True,  # one pass over weights and moments, on a CPU too
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: rate(s, config.steps, config.optimiser))
         self.average = copy.deepcopy(objective).requires_grad_(False).eval().to(self.engine.device)
@@ -144,6 +90,11 @@ class Trainer:
         )
         self.batches: Prefetcher | None = None
         self._wait, self._busy, self._session_samples = 0.0, 0.0, 0
+        self._tally = Tally(self.engine)
+        self._writer = BackgroundWriter()
+        self._unreported: tuple[str, dict[str, float]] | None = None
+        self._newest: dict[str, float] = {}
+        self._stopping = False
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -155,27 +106,36 @@ class Trainer:
         self.model = self.engine.prepare(self._fresh_objective, self._optimizer, self._scheduler)
         if checkpoint is not None:
             self._load(checkpoint)
-        self.batches = batches = Prefetcher(self.reader, self.config.prefetch)
+        pin = self.engine.steps_behind  # a copy from pinned memory is the only one that the host does not wait for
+        self.batches = batches = Prefetcher(self.reader, self.config.prefetch, pin)
         self._incoming = self.meter.data(iter(lambda: batches.next(), None))
 
     def save(self) -> str:
-        """Write the complete state; returns the checkpoint's URL. Collective: every rank calls it."""
-        url = save_checkpoint(
-            self.run_url, self.step, self._write_state, keep=self.config.keep, main=self.engine.is_main
-        )
+        """Write the complete state and wait for it; returns the checkpoint's URL. Collective: every rank calls it."""
+        url = self.start_saving()
+        self._writer.wait()
         self.engine.barrier()
         return url
 
-    def _write_state(self, folder: Path) -> None:
-        folder = Path(folder)
-        self.engine.save(folder / "engine")
+    def start_saving(self) -> str:
+        """Take the complete state now and write it in the background. Collective; errors come at the next one."""
+        self._writer.wait()
+        engine = self.engine.snapshot()
         if not self.engine.is_main:
-            return
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in self.average.state_dict().items()},
-            folder / "average.safetensors",
-        )
-        state = {
+            return checkpoint_url(self.run_url, self.step)
+        average = {name: value.detach().clone() for name, value in self.average.state_dict().items()}
+        texts = {"state.json": json.dumps(self._state(), indent=1), "losses.txt": self.loss_text()}
+
+        def write(folder: Path) -> None:
+            engine.write(folder / "engine")
+            save_file({k: v.cpu().contiguous() for k, v in average.items()}, folder / "average.safetensors")
+            for name, text in texts.items():
+                (folder / name).write_text(text)
+
+        return self._writer.start(self.run_url, self.step, write, self.config.keep)
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "schema": STATE_SCHEMA,
             "prior": self.task.name,
             "step": self.step,
@@ -186,8 +146,6 @@ class Trainer:
             # Everything random is derived from (seed, purpose, step, rank): there is no generator state to keep.
             "random": "derived",
         }
-        (folder / "state.json").write_text(json.dumps(state, indent=1))
-        (folder / "losses.txt").write_text(self.loss_text())
 
     def _load(self, checkpoint: str) -> None:
         with tempfile.TemporaryDirectory(prefix="headstart-resume-") as scratch:
@@ -213,7 +171,11 @@ class Trainer:
     # -- training ------------------------------------------------------------------------------------------------
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step over ``accumulate`` micro-batches; raises :class:`NonFiniteLoss` before touching a weight."""
+        """One optimiser step over ``accumulate`` micro-batches; returns its metrics, the newest known on an accelerator.
+
+        Raises:
+            NonFiniteLoss: before a weight is touched; on an accelerator when the steps are next settled.
+        """
         parts: list[dict[str, torch.Tensor]] = []
         keys: list[str] = []
         for micro in range(self.config.engine.accumulate):
@@ -224,12 +186,17 @@ class Trainer:
             torch.manual_seed(derive(self.config.seed, "step", self.step, micro, self.engine.rank))
             with self.meter.computing():
                 loss, metrics = self.model({k: self._to_device(v) for k, v in batch.items()})
-            self._refuse(loss.detach(), keys, "loss")
+            if self.engine.steps_behind:
+                self._tally.refuse(loss)
+            else:
+                self._refuse(loss.detach(), keys, "loss")
             with self.meter.computing():
                 self.engine.backward(loss)
             parts.append({"loss": loss.detach(), **metrics})
             self._session_samples += len(keys) * self.engine.world_size
             self.samples += len(keys) * self.engine.world_size
+        if self.engine.steps_behind:
+            return self._stepped_behind(parts, keys)
         norm = self.engine.clip_and_step()
         if norm is not None and not math.isfinite(float(norm)):
             raise NonFiniteLoss(self.step, self.engine.rank, keys, float(norm), "gradient")
@@ -241,6 +208,35 @@ class Trainer:
         self._update_average()
         self.step += 1
         return means
+
+    def _stepped_behind(self, parts: list[dict[str, torch.Tensor]], keys: list[str]) -> dict[str, float]:
+        norm = self.engine.step_behind(self._tally.broken)
+        means = {name: torch.stack([part[name].float() for part in parts]).mean() for name in parts[0]}
+        self._tally.add(self.step, keys, means, norm, bool(self.context.should_stop()))
+        self._update_average()
+        self.step += 1
+        every = (self.config.log_every, self.config.checkpoint_every, self.config.validate_every)
+        if self.step == self.config.steps or any(self.step % often == 0 for often in every):
+            self.settle()
+        return self._newest
+
+    def settle(self) -> None:
+        """Learn what the steps since the last time gave. Collective.
+
+        Raises:
+            NonFiniteLoss: one of them broke; no weight was touched since.
+        """
+        found, stop, broken = self._tally.settle()
+        if broken is not None:
+            raise NonFiniteLoss(broken.step, self.engine.rank, broken.keys, broken.value, broken.what)
+        self.losses += [metrics["loss"] for metrics in found]
+        self._newest, self._stopping = (found[-1] if found else self._newest), self._stopping or stop
+
+    def _stops(self) -> bool:
+        """Whether any rank was asked to stop. Collective, except between settled steps of an accelerator."""
+        if self.engine.steps_behind:
+            return self._stopping
+        return self.engine.any(bool(self.context.should_stop()))
 
     def _to_device(self, value: Any) -> Any:
         return value.to(self.engine.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
@@ -270,24 +266,37 @@ class Trainer:
             metrics = self.train_step()
             self._busy += time.perf_counter() - started
             started = time.perf_counter()
-            shown.update(self.step, note=f"loss {metrics['loss']:.4g}")
+            shown.update(self.step, note=f"loss {metrics['loss']:.4g}" if metrics else None)
             if self.step % config.log_every == 0 or self.step == config.steps:
                 self._log(
                     {**metrics, "lr": float(self._scheduler.get_last_lr()[0]), **self.speed(), **self._rank_times()}
                 )
-            if self.engine.any(bool(self.context.should_stop())):
+            if self._stops():
                 if saved_at != self.step:
+                    self._report_last()
                     self._report(self.save(), metrics)
+                self._report_last()
                 return False
             if self.step % config.validate_every == 0 and self.step < config.steps:
                 self.validate()
             if self.step % config.checkpoint_every == 0 or self.step == config.steps:
                 saved_at = self.step
-                self._report(self.save(), metrics)
+                self._report_last()
+                self._unreported = (self.start_saving(), {"step": self.step, **metrics})
             started = time.perf_counter()
+        self._report_last()
         if saved_at != self.step or not self.losses:
             self._report(self.save(), {})
         return True
+
+    def _report_last(self) -> None:
+        """Tell the launcher of the checkpoint that was written meanwhile, once it is published. Collective."""
+        if self._unreported is not None:
+            self._writer.wait()
+            self.engine.barrier()
+            url, metrics = self._unreported
+            self._unreported = None
+            self.context.report(url, metrics)
 
     def validate(self) -> dict[str, float]:
         """Figures and pictures of the averaged weights on the held-out people; rank 0 computes, all wait."""
@@ -305,13 +314,12 @@ class Trainer:
     def speed(self) -> dict[str, float]:
         """Samples a second over all ranks, share of the time spent waiting for data, peak memory in MB."""
         busy = max(self._busy, 1e-9)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        if torch.cuda.is_available() and str(self.engine.device).startswith("cuda"):
-            peak = torch.cuda.max_memory_allocated() / 2**20
+        on_device = peak_memory(self.engine.device)
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return {
             "samples_per_second": self._session_samples / busy,
             "wait_share": self._wait / busy,
-            "peak_memory_mb": peak,
+            "peak_memory_mb": resident if on_device is None else on_device / 2**20,
         }
 
     def _rank_times(self) -> dict[str, float]:
@@ -324,9 +332,10 @@ class Trainer:
         return rank_metrics(table)
 
     def close(self) -> None:
-        """Stop the reading thread."""
+        """Stop the reading thread; what is being written is written to its end."""
         if self.batches is not None:
             self.batches.close()
+        self._writer.wait()
 
     def _report(self, checkpoint: str, metrics: dict[str, float]) -> None:
         self.context.report(checkpoint, {"step": self.step, **metrics})

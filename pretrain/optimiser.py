@@ -24,13 +24,15 @@ def rate(step: int, steps: int, config: OptimiserConfig) -> float:
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Move ``average`` towards ``model``; early steps use a shorter memory so that the start is forgotten.
 
-    Parameters follow the moving average, buffers (statistics) are copied.
+    Parameters follow the moving average, statistics are copied; tables that no checkpoint holds are the same anyway.
     """
     decay = min(decay, (1 + step) / (10 + step))
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(new.detach().to(kept.dtype), 1 - decay)
-    for held, now in zip(average.buffers(), model.buffers(), strict=True):
-        held.copy_(now)
+    kept_names = average.state_dict().keys()
+    for (name, held), (_, now) in zip(average.named_buffers(), model.named_buffers(), strict=True):
+        if name in kept_names:
+            held.copy_(now)
 
 
 @torch.no_grad()

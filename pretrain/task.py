@@ -121,6 +121,12 @@ class Task(Generic[Objective]):
         and configuration (:mod:`pretrain.beginnings`).
         """
 
+    def conclude(self, objective: Objective) -> None:
+        """What is set after the last step, on the averaged weights and from the training people alone.
+
+        Called on the main rank, perhaps more than once: the same weights give the same result.
+        """
+
     def groups(self, objective: Objective) -> list[dict[str, Any]]:
         """Parameter groups for AdamW: vectors (gains, offsets) and embeddings are not decayed."""
         decay = [p for p in objective.parameters() if p.requires_grad and p.ndim > 1]

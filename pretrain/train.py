@@ -77,7 +77,9 @@ def pretrain(
 
 
 def _gpus(config: PretrainConfig) -> int:
-    return int(config.engine.device == "cuda" or (config.engine.device == "auto" and torch.cuda.is_available()))
+    return int(
+        config.engine.device.startswith("cuda") or (config.engine.device == "auto" and torch.cuda.is_available())
+    )
 
 
 def choose_checkpoint(run: str, resume: bool | str) -> str | None:

@@ -25,29 +25,15 @@ from adapt.recipes.registry import recipe
 from cluster.storage.errors import is_remote
 from cluster.storage.staging import Stage
 from configs import InputError, to_dict
+from configs.devices import pick_device
 from heads.gaussians.cloud import Gaussians
 from heads.person.inputs import HeadInputs, head_inputs
 from heads.rig import Rig
 from pretrain.roles import MOTION, MotionPrior
+from shards.people.consent import UNKNOWN
 
 BACKGROUNDS = ("original", "plain", "rgba", "model")
 PLAIN = (0.55, 0.6, 0.65)
-
-
-def pick_device(device: str) -> torch.device:
-    """``auto`` is CUDA where there is one.
-
-    Raises:
-        InputError: an unknown device, or CUDA where there is none.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("device 'cuda': this machine has no CUDA device that PyTorch can use; use --device cpu")
-    try:
-        return torch.device(device)
-    except RuntimeError:
-        raise InputError(f"device '{device}': expected auto, cpu or cuda") from None
 
 
 @dataclass
@@ -79,7 +65,14 @@ class Avatar:
     def provenance(self, audio: str) -> Provenance:
         """The statement that its outputs carry."""
         weights = self.document["files"][folder.WEIGHTS]["sha256"] if "files" in self.document else ""
-        return Provenance.make(avatar=self.name, avatar_sha256=weights, recipe=self.document["recipe"], audio=audio)
+        agreed = self.document.get("consent") or {}
+        return Provenance.make(
+            avatar=self.name,
+            avatar_sha256=weights,
+            recipe=self.document["recipe"],
+            audio=audio,
+            **{name: str(agreed.get(name) or UNKNOWN) for name in ("consent", "licence")},
+        )
 
     def tracked_drive(self, frames: np.ndarray | list[int]) -> HeadInputs:
         """The drive of frames of the training clip, without sound."""
@@ -118,7 +111,10 @@ class Avatar:
         Returns:
             ``[B, H, W, 3]`` (4 for ``rgba``) float32 in [0, 1].
         """
-        rendered = self.model(inputs.to(self.device))
+        inputs = inputs.to(self.device)
+        if background == "model":
+            return self.model.pictures(inputs).cpu().numpy()
+        rendered = self.model(inputs)
         if background == "original":
             if original is None or head is None:
                 raise ValueError("background 'original' needs the original frames and their head regions")
@@ -130,10 +126,8 @@ class Avatar:
                 image = over_original(rendered, frame, region)
         elif background == "plain":
             image = rendered.color + (1 - rendered.alpha) * torch.tensor(PLAIN, device=self.device)
-        elif background == "rgba":
-            image = torch.cat([rendered.color / rendered.alpha.clamp(min=1e-3), rendered.alpha], -1)
         else:
-            image = rendered.image
+            image = torch.cat([rendered.color / rendered.alpha.clamp(min=1e-3), rendered.alpha], -1)
         return image.clamp(0, 1).cpu().numpy()
 
 
@@ -147,7 +141,7 @@ def load_avatar(
 
     Args:
         path: the folder, or the ``s3://`` URL of a published one, which is copied for as long as the avatar is in use.
-        device: ``auto``, ``cpu``, ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda``, or another that torch knows.
         prior: where its prior of motion is now, if not where it was when the avatar was made.
         speaks: False where its own voice is not wanted: its prior need not be there, and loudness drives it.
 

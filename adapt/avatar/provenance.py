@@ -14,7 +14,10 @@ from configs.machine import package_version
 # IPTC's term for media made by a trained model; C2PA assertions use the same URL.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
-STATEMENT = re.compile(r"Synthetic video made by (?P<creator>.+) with (?P<tool>headstart \S+), avatar '(?P<avatar>.*)'")
+# The sentence in comments, of this version and of older ones; all that files keep which lost the record.
+STATEMENT = re.compile(
+    r"^Synthetic \w+ made by (?P<creator>.+) with (?P<tool>headstart\b.*?)(?:, avatar '(?P<avatar>.*)')?$"
+)
 # Where the record stands: our own key, and one of the few that survive remuxing by other programs.
 RECORD_KEYS = ("headstart_provenance", "description")
 
@@ -47,6 +50,7 @@ class Provenance:
         created: ISO 8601, UTC.
         tool: name and version.
         watermark, watermark_key: payload and key of the watermark in the pictures, empty without one.
+        consent, licence: what the avatar's maker recorded about the person's agreement and the footage, or ``unknown``.
     """
 
     avatar: str
@@ -58,6 +62,8 @@ class Provenance:
     tool: str = ""
     watermark: str = ""
     watermark_key: str = ""
+    consent: str = "unknown"
+    licence: str = "unknown"
 
     @classmethod
     def make(cls, **fields: str) -> Provenance:
@@ -112,5 +118,5 @@ def parse_tags(tags: dict[str, str]) -> dict[str, object] | None:
         if record is not None and "synthetic" in record:
             return record
     lowered = {key.lower(): value for key, value in tags.items()}
-    said = STATEMENT.match(lowered.get("comment", ""))
+    said = next((s for key in ("comment", "description") if (s := STATEMENT.match(lowered.get(key, "").strip()))), None)
     return None if said is None else {"synthetic": True, "statement": said.group(0), **said.groupdict()}

@@ -14,6 +14,7 @@ from adapt.avatar.provenance import Provenance
 from adapt.drivers.base import Driver
 from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
+from adapt.marking.marker import Marker
 from adapt.models.base import HeadModel
 from shards.media.encode import as_uint8
 
@@ -59,7 +60,12 @@ def _stored(value: Tensor) -> Tensor:
 
 
 def thumbnail(image: np.ndarray, provenance: Provenance) -> bytes:
-    """A JPEG of ``image [H, W, 3]`` in [0, 1] with the statement in its comment."""
+    """A JPEG of ``image [H, W, 3]`` in [0, 1] with the watermark, and the statement in its comment.
+
+    The avatar's hash is not known before its folder is written: the mark names no avatar.
+    """
     buffer = io.BytesIO()
-    Image.fromarray(as_uint8(image)).save(buffer, "JPEG", quality=90, comment=provenance.statement().encode())
+    Image.fromarray(Marker("")(as_uint8(image))).save(
+        buffer, "JPEG", quality=90, comment=provenance.statement().encode()
+    )
     return buffer.getvalue()

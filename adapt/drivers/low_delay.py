@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from adapt.drivers.base import Driver
 from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
+from shards.features import open_feature
 
 
-def quickest(driver: Driver) -> Driver:
+def quickest(driver: Driver, *, any_feature: bool = True) -> Driver:
     """The same person's driver with the shortest look-ahead there is.
 
-    A prior looks ahead a second or more, so the person's own regression speaks in its place; a driver without a shorter
-    version is returned as it is.
+    A prior looks ahead a second or more, and a speech encoder hears seconds at a time, so a regression on the person's
+    own clip speaks in its place: on log-mel where the avatar keeps one. A driver without a shorter version is returned as
+    it is.
+
+    Args:
+        any_feature: whether the driver may hear another feature than the avatar's, see :func:`heard_by`.
     """
+    if isinstance(driver, PriorDriver) and driver.quick is not None and any_feature:
+        return driver.quick.low_delay()
     if isinstance(driver, PriorDriver) and driver.regression is not None:
         return driver.regression.low_delay()
     return driver.low_delay() if isinstance(driver, RidgeDriver) else driver
+
+
+def heard_by(driver: Driver, record: dict[str, Any]) -> dict[str, Any]:
+    """The record of the audio feature that a driver hears: its own, else the avatar's ``record``."""
+    name = driver.feature if isinstance(driver, RidgeDriver) else ""
+    return open_feature(name).record if name else record

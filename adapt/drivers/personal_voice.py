@@ -6,7 +6,8 @@ weights on held-back seconds of the clip are kept (early stop); with little soun
 A prior that does not know this voice opens the mouth too wide or to the wrong sounds. So its amplitude is calibrated:
 each component is shrunk by the regression of what was tracked on what the prior says, around the person's own mean,
 which is never worse than that mean in square error on the frames it is estimated on. And as it knows many voices and
-not this one, and a ridge regression on the clip this one alone, the avatar speaks by the mean of both.
+not this one, and a ridge regression on the clip this one alone, the avatar speaks by the mean of both. Lips that
+this mean brings near each other are pressed (:mod:`adapt.drivers.closing`).
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ import torch
 
 from adapt.clip import DRIVEN_BY_SOUND, Clip
 from adapt.drivers.base import drive
-from adapt.drivers.prior import PriorDriver
+from adapt.drivers.closing import LipClosing
+from adapt.drivers.prior import QUICK_FEATURE, PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from heads.rig import Rig
 from heads.rig.facemesh import LIPS
 from pretrain.roles import FineTunable, MotionPrior
+from shards.features import extract_features
 
 HELD_SHARE = 0.2
 RATE = 1e-4
@@ -56,7 +59,20 @@ def person_driver(
     features, expression = clip.features(), clip.track["expression"]
     if len(features) < CHOICE_FRAMES:
         return voice
-    return voice.averaged(RidgeDriver.fit(features, expression))
+    lips = LipClosing.fit(rig, np.asarray(clip.identity, np.float32), expression)
+    return voice.averaged(RidgeDriver.fit(features, expression)).closed(lips)
+
+
+def ready_for_live(driver: PriorDriver, clip: Clip) -> PriorDriver:
+    """The same driver; where its prior hears a speech encoder, with a regression on log-mel, which answers at once.
+
+    An encoder hears seconds at a time: an avatar that only knew its rows would answer after eight seconds.
+    """
+    expression = clip.track["expression"]
+    if clip.feature.name == QUICK_FEATURE or len(expression) < CHOICE_FRAMES:
+        return driver
+    rows = extract_features(QUICK_FEATURE, clip.audio)[: len(expression)]
+    return driver.with_quick(RidgeDriver.fit(rows, expression).low_delay().hearing(QUICK_FEATURE))
 
 
 def person_voice(

@@ -32,6 +32,7 @@ class RidgeDriver:
         mean, spread: of the feature rows ``[C]``.
         weight: ``[(PAST + 1 + lookahead) * C, K]``; bias: ``[K]``.
         quick: the same person's regression with a shorter look-ahead, for live use.
+        feature: name of the audio feature where it is not the avatar's.
     """
 
     kind: ClassVar[str] = "ridge"
@@ -45,8 +46,10 @@ class RidgeDriver:
         weight: np.ndarray,
         bias: np.ndarray,
         quick: RidgeDriver | None = None,
+        feature: str = "",
     ) -> None:
         self.mean, self.spread, self.weight, self.bias, self.quick = mean, spread, weight, bias, quick
+        self.feature = feature
         self.lookahead = len(weight) // len(mean) - PAST - 1
         if self.lookahead != AHEAD:
             self.name = f"ridge regression on the person's own clip, {1000 * self.lookahead // FPS} ms ahead"
@@ -73,6 +76,11 @@ class RidgeDriver:
 
         return fitted(windows, fitted(cls._windows(rows, QUICK_AHEAD), None))
 
+    def hearing(self, feature: str) -> RidgeDriver:
+        """The same regression, of this audio feature and not the avatar's."""
+        quick = self.quick.hearing(feature) if self.quick is not None else None
+        return RidgeDriver(self.mean, self.spread, self.weight, self.bias, quick, feature)
+
     @staticmethod
     def _windows(rows: np.ndarray, ahead: int) -> np.ndarray:
         padded = np.pad(rows, ((PAST, ahead), (0, 0)), mode="edge")
@@ -89,7 +97,7 @@ class RidgeDriver:
         weight = self.weight.reshape(PAST + 1 + self.lookahead, len(self.mean), -1)
         last = PAST + QUICK_AHEAD
         kept = np.concatenate([weight[:last], weight[last:].sum(0, keepdims=True)])
-        return RidgeDriver(self.mean, self.spread, kept.reshape(-1, kept.shape[-1]), self.bias)
+        return RidgeDriver(self.mean, self.spread, kept.reshape(-1, kept.shape[-1]), self.bias, feature=self.feature)
 
     @staticmethod
     def _held_back_errors(windows: np.ndarray, target: np.ndarray, blocks: int = 4) -> np.ndarray:

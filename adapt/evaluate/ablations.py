@@ -89,6 +89,7 @@ def _row(
             set=kept + list(changes),
             device=device,
             seed=document["seed"],
+            consent=(document.get("consent") or {}).get("consent"),
         )
         if not made["complete"]:
             # Ctrl-C or SIGTERM ended this stage early: a row of fewer steps would be no comparison.

@@ -44,13 +44,13 @@ def build_branches(
     model = BranchHead(
         context.clip.size,
         context.intrinsics,
-        rig=context.rig,
+        rig=context.rig.to("cpu"),  # a beginning is worked out on the CPU, and moved when it is whole
         identity=context.identity,
         clouds={name: FreeGaussians(*seed_cloud(context, *seeds[name])) for name in fields},
         fields=fields,
         audio_features=context.clip.feature.size,
     )
-    model.backdrop.calibrate(pose_vectors(context.inputs().vectors))
+    model.backdrop.calibrate(pose_vectors(context.inputs().to("cpu").vectors))
     context.start_backdrop(model.backdrop)
     return model.to(context.device)
 
@@ -59,7 +59,7 @@ def seed_cloud(
     context: Context[RecipeConfig], regions: tuple[str, ...] | None, without: tuple[str, ...], count: int
 ) -> tuple[Tensor, Tensor]:
     """Points ``[N, 3]`` and colours ``[N, 3]`` on regions of the tracked rig, coloured by the frontal frame."""
-    rig = context.rig
+    rig = context.rig.to("cpu")
     binding = UVGaussians(rig, CANDIDATES)
     labels = [rig.regions[name] for name in (regions or rig.regions) if name not in without]
     rows = torch.isin(binding.regions, torch.tensor(labels)).nonzero()[:, 0]

@@ -44,7 +44,7 @@ def build_rigged(
     model = RiggedHead(
         context.clip.size,
         context.intrinsics,
-        rig=context.rig,
+        rig=context.rig.to("cpu"),  # a beginning is worked out on the CPU, and moved when it is whole
         identity=context.identity,
         parts=replace(parts, resolution=resolution),
         residual=residual,

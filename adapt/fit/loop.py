@@ -29,6 +29,7 @@ from adapt.fit.state import Place, seed_step
 from adapt.fit.track_refinement import TrackRefinement
 from adapt.models.base import HeadModel, head_window
 from adapt.models.inpainting import Inpainting
+from configs.devices import is_accelerator
 from configs.progress import Task
 from heads.gaussians.free import Densifier
 from heads.measures.image import psnr
@@ -125,7 +126,7 @@ class Fit:
         """What moved the head in a batch of training frames, as tracked."""
         if self._inputs is None or len(self._inputs) < len(self.clip):
             self._inputs = head_inputs({name: self.clip.track[name].copy() for name in TRACKED}, self.device)
-        return self._inputs.pick(batch.index.cpu()).with_(features=self.windows(batch.index), index=batch.index)
+        return self._inputs.pick(batch.index).with_(features=self.windows(batch.index), index=batch.index)
 
     def windows(self, index: Tensor) -> Tensor | None:
         """Audio rows around frames; ``None`` for a silent clip, or a model that uses expressions alone."""
@@ -206,11 +207,15 @@ class Fit:
         inputs, batch = self.inputs(batch), batch.shrunk(self.shrink)
         window = None
         if not whole:
-            window = head_window(batch.track["landmarks"].cpu().numpy(), self.model.size // self.shrink)
+            here = is_accelerator(self.device) and self.shrink == 1  # reading them back would wait for the device
+            landmarks = self.clip.track["landmarks"][frames] if here else batch.track["landmarks"].cpu().numpy()
+            window = head_window(landmarks, self.model.size // self.shrink)
         optimizers.zero_grad()
         value = loss(self.model(inputs, window, self.shrink), batch if window is None else batch.crop(window))
-        if not torch.isfinite(value):
-            # A broken frame (black, all motion blur) must not end the run, nor reach the weights.
+        # A broken frame (black, all motion blur) must not end the run, nor reach the weights.
+        if optimizers.refuses_behind:
+            optimizers.refuse_unless(torch.isfinite(value))
+        elif not torch.isfinite(value):
             return
         value.backward()
         optimizers.step()

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
+from configs.devices import is_accelerator
 from heads.gaussians.free import Densifier
 from heads.person.talking_head import TalkingHead
 
@@ -79,9 +80,8 @@ class Optimizers:
         groups = [group for group in groups if group["params"]]
         self.main: torch.optim.Optimizer | None = None
         if groups:
-            fused = device.type in ("cpu", "cuda")
-            self.main = torch.optim.Adam([dict(group) for group in groups], betas=BETAS, eps=EPS, fused=fused)
-        self.densifier = densifier
+            self.main = torch.optim.Adam([dict(group) for group in groups], betas=BETAS, eps=EPS, fused=True)
+        self.densifier, self._behind = densifier, is_accelerator(device)
 
     def _all(self) -> list[torch.optim.Optimizer]:
         own = [] if self.densifier is None else list(self.densifier.optimizers.values())
@@ -101,6 +101,16 @@ class Optimizers:
         """Step the parameters of fixed size; the densifier steps its own after it has looked at the gradients."""
         if self.main is not None:
             self.main.step()
+
+    @property
+    def refuses_behind(self) -> bool:
+        """Whether :meth:`refuse_unless` is to be used: on an accelerator, where all steps are this object's fused Adam's."""
+        return self._behind and self.densifier is None
+
+    def refuse_unless(self, finite: Tensor) -> None:
+        """Let the coming step do nothing, on the device, where ``finite`` (a scalar) is false; the host does not wait."""
+        if self.main is not None:
+            self.main.grad_scale, self.main.found_inf = None, (~finite).float()  # type: ignore[attr-defined]
 
     def _moments(self, parameter: Tensor) -> dict[str, Any]:
         """Adam's moments of a parameter, a live dictionary."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from configs.devices import seed_device
 from configs.seeds import derive
 
 
@@ -62,6 +63,5 @@ def seed_step(seed: int, device: torch.device, *purpose: object) -> np.random.Ge
     """
     number = derive(seed, *purpose)
     torch.default_generator.manual_seed(number)
-    if device.type == "cuda":
-        torch.cuda.default_generators[device.index or 0].manual_seed(number)
+    seed_device(device, number)
     return np.random.default_rng(number)

@@ -33,7 +33,7 @@ class TrackRefinement(nn.Module):
 
     def forward(self, frame: Tensor) -> Tensor:
         """The residual of one training frame."""
-        return (self.rows[frame] - self.rows.mean(0)) * self.scale
+        return (self.rows.index_select(0, frame.reshape(1))[0] - self.rows.mean(0)) * self.scale
 
     def penalty(self, index: Tensor) -> Tensor:
         """Keeps corrections small: they explain the tracker's error, not the missing parts of the model."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from adapt.avatar.avatar import Avatar
 from adapt.live import protocol
-from adapt.live.engine import BACKGROUNDS, MOST_CONTROL, LiveFrame
+from adapt.live.engine import BACKGROUNDS, MOST_CONTROL, STYLES, LiveFrame
 from adapt.live.follow import state_of
 from adapt.live.motion import MODES, MOST_PITCH, MOST_YAW
 from adapt.live.recording import LONGEST, Recording
@@ -124,6 +124,7 @@ class Connection:
             "limits": {"control": MOST_CONTROL, "yaw": MOST_YAW, "pitch": MOST_PITCH},
             "poses": MODES,
             "backgrounds": BACKGROUNDS,
+            "styles": list(STYLES),
             "driver": str(session.stats()["driver"]),
             "delay": round(1000 * session.delay),
             "text": self.tts is not None,

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
 from adapt.talk.poses import ClipPoses, FixedPose, GeneratedPoses, Poses, PoseSource, neck_pivot
 from configs import InputError
-from heads.geometry.rotation import euler_to_rotation, rotation_to_euler
+from heads.geometry.rotation import euler_matrix, rotation_to_euler
 from shards.media.rates import FPS
 
 MODES = ("still", "generated", "clip")
@@ -74,9 +75,9 @@ class LivePoses:
             angles, translation = old[0] + share * (angles - old[0]), old[1] + share * (translation - old[1])
         self._turned += FOLLOW * (np.radians(self.turn) - self._turned)
         breath = math.sin(2 * math.pi * BREATHS * number / FPS)
-        base = euler_to_rotation(*(angles[None, i] for i in range(3)))[0]
+        base = euler_matrix(*angles)
         moved = angles + np.array([self._turned[0], self._turned[1] + TILT * breath, 0.0])
-        rotation = euler_to_rotation(*(moved[None, i] for i in range(3)))[0]
+        rotation = euler_matrix(*moved)
         lift = np.array([0.0, -LIFT * breath, 0.0])
         return rotation, translation + (base - rotation) @ self.pivot + lift, source
 
@@ -96,6 +97,8 @@ class LiveGaze:
     def __init__(self, gaze: np.ndarray, poses: LivePoses, seed: int = 0) -> None:
         self.clip, self.poses, self.seed = gaze, poses, seed
         self.middle = np.median(gaze, 0)
+        # Two fixations at a time are asked for again and again.
+        self._start, self._target = lru_cache(8)(self._start_of), lru_cache(8)(self._target_of)
 
     def __call__(self, numbers: np.ndarray, poses: Poses) -> np.ndarray:
         """Gaze ``[T, 2, 2]`` in radians of the frames with these numbers ``[T]`` and poses."""
@@ -112,10 +115,10 @@ class LiveGaze:
         share = 0.5 if number == self._start(index) else 1.0
         return (1 - share) * self._target(index - 1) + share * self._target(index)
 
-    def _start(self, index: int) -> int:
+    def _start_of(self, index: int) -> int:
         return index * FIXATION - int(self._random(index).integers(0, EARLIER))
 
-    def _target(self, index: int) -> np.ndarray:
+    def _target_of(self, index: int) -> np.ndarray:
         return np.clip(self._random(index).standard_normal(2), -2, 2) * GLANCE
 
     def _random(self, index: int) -> np.random.Generator:

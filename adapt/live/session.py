@@ -39,7 +39,7 @@ class LiveSession:
 
     Args:
         avatar: opened, or its folder.
-        controls, pose, blink, background: see :class:`adapt.live.engine.Look`; :meth:`set` changes them later.
+        controls, pose, blink, background, style: see :class:`adapt.live.engine.Look`; :meth:`set` changes them later.
         device: for an avatar that is opened here.
         seed: of blinks, sway and gaze.
 
@@ -55,11 +55,12 @@ class LiveSession:
         pose: str = "generated",
         blink: str | float = "natural",
         background: str = "model",
+        style: str = "own",
         device: str = "auto",
         seed: int = 0,
     ) -> None:
         self.avatar = avatar if isinstance(avatar, Avatar) else load_avatar(avatar, device)
-        look = Look(dict(controls or {}), pose=pose, blink=blink, background=background)
+        look = Look(dict(controls or {}), pose=pose, blink=blink, background=background, style=style)
         self._engine = Engine(self.avatar, look.checked(self.avatar), seed)
         self._look, self._thread = self._engine.look, ThreadPoolExecutor(1, "live")
         self._live: deque[np.ndarray] = deque()
@@ -120,7 +121,7 @@ class LiveSession:
     # --- how it looks -----------------------------------------------------------------------------------------------
 
     def set(self, **changes: object) -> None:
-        """Change ``controls``, ``turn``, ``pose``, ``blink`` or ``background``, see :class:`adapt.live.engine.Look`.
+        """Change ``controls``, ``turn``, ``pose``, ``blink``, ``background`` or ``style``, see :class:`adapt.live.engine.Look`.
 
         Raises:
             InputError: a wrong one; nothing is changed then.

@@ -29,8 +29,8 @@ CHANNELS = 4
 PAYLOAD_BITS = 32
 # Payload of pictures that Headstart made without an avatar.
 NO_AVATAR = 0
-# Of six neighbouring wave vectors two find the origin and one serves each payload channel.
-_SHARE = (0, 0, 1, 2, 3, 4)
+# Of twelve neighbouring wave vectors eight find the origin and one serves each payload channel.
+_SHARE = (0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4)
 KEY_VARIABLE = "HEADSTART_WATERMARK_KEY"
 # Public on purpose: whoever receives a video can look for the mark. A private key hides the mark from others.
 PUBLIC_KEY = "headstart public watermark key 1"
@@ -105,7 +105,7 @@ def code_of(key: bytes) -> Code:
 
 
 def _channels(random: np.ndarray) -> np.ndarray:
-    """A channel for every wave vector: each block of six holds each channel in its share, in an order of the key's."""
+    """A channel for every wave vector: each block of twelve holds each channel in its share, in an order of the key's."""
     size = len(_SHARE)
     padded = np.pad(random, (0, -len(random) % size)).reshape(-1, size)
     return np.array(_SHARE)[np.argsort(padded, axis=1, kind="stable")].ravel()[: len(random)]

@@ -6,30 +6,30 @@ anything. Exit statuses: 0 a mark was found in at least one file, 3 in none, 2 w
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adapt.avatar.provenance import read_record
+from adapt.avatar.export.registry import formats
+from adapt.avatar.provenance import parse_tags, read_record
 from adapt.marking.code import KEY_VARIABLE, NO_AVATAR, key_id, payload_name, watermark_key
 from adapt.marking.search import Finding, Search, working_size
-from adapt.marking.sign import EMBEDDED, Manifest, available, read_manifest, sidecar_of
+from adapt.marking.sign import EMBEDDED, SIDECAR_SUFFIX, Manifest, available, read_manifest, sidecar_of
+from cluster.storage import storage
+from cluster.storage.errors import is_remote
+from cluster.storage.files import fetch_file
 from cluster.storage.staging import Stage
 from configs import InputError
 from shards.media.inspect import FRAME_FOLDER, MODELS, PICTURES, SOUNDS, VIDEOS, open_media
 
 FOUND, NOT_FOUND = 0, 3
+KNOWN = VIDEOS | PICTURES | SOUNDS | MODELS
 # Frames of a video that are added up for the watermark, spread over its length.
 MOST_FRAMES = 250
 # How sure a mark makes: a statement can be typed by anyone, a valid signature comes from whoever holds the key.
 STATEMENT, SIGNED, TRUSTED = 0.9, 0.99, 0.999
-# What older versions and remuxed files keep of the statement.
-SENTENCE = re.compile(
-    r"^Synthetic \w+ made by (?P<creator>.+) with (?P<tool>headstart\b.*?)(?:, avatar '(?P<avatar>.*)')?$"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class _Evidence:
 
 
 def detect(files: Iterable[str | Path], *, key: str | None = None) -> dict[str, object]:
-    """Read the marks of videos, pictures, sounds, exported heads and folders of them; URLs are fetched.
+    """Read the marks of videos, pictures, sounds, exported heads and folders of them, here or in a bucket.
 
     Args:
         files: paths or URLs. A folder stands for all media in it; a folder of frames is one item.
@@ -76,7 +76,7 @@ def detect(files: Iterable[str | Path], *, key: str | None = None) -> dict[str, 
     with Stage() as stage:
         rows = []
         for name in given:
-            local = Path(stage.fetch(name)).expanduser()
+            local = _fetched(stage, name)
             for path in _media_in(local):
                 shown = str(name) if path == local else f"{str(name).rstrip('/')}/{path.relative_to(local)}"
                 rows.append({"file": shown, **_row(path, key)})
@@ -88,30 +88,40 @@ def exit_status(report: dict[str, Any]) -> int:
     return FOUND if any(row["synthetic"] for row in report["files"]) else NOT_FOUND
 
 
-def as_table(report: dict[str, Any]) -> str:
-    """The report for people: a line a file, and its marks under it."""
-    lines = []
-    for row in report["files"]:
-        verdict = "synthetic" if row["synthetic"] else "unknown"
-        avatar = f", avatar {row['avatar']}" if row["avatar"] else ""
-        sure = f" ({_sure(row['confidence'])})" if row["synthetic"] else ""
-        lines.append(f"{row['file']}: {verdict}{avatar}{sure}")
-        lines += [f"  {mark['kind']:<10} {mark['state']:<12} {mark['detail']}" for mark in row["marks"]]
-    return "\n".join(lines)
+def _fetched(stage: Stage, name: str | Path) -> Path:
+    """A file or folder on this machine; of a bucket's folder the media, of a head the signed manifest beside it too."""
+    if not is_remote(name):
+        return Path(name).expanduser()
+    suffix = Path(str(name)).suffix.lower()
+    if suffix not in KNOWN and not storage.is_committed(name) and storage.listdir(name):
+        folder = stage.stand_in(name)
+        _fetch_folder(str(name).rstrip("/"), folder)
+        return folder
+    local = Path(stage.fetch(name))
+    beside = f"{name}{SIDECAR_SUFFIX}"
+    if suffix in MODELS and storage.exists(beside):
+        sidecar_of(local).write_bytes(storage.read_bytes(beside))
+    return local
 
 
-def _sure(confidence: float) -> str:
-    return "more than 99.9999 % sure" if confidence > 1 - 1e-6 else f"{100 * confidence:.4g} % sure"
+def _fetch_folder(url: str, folder: Path) -> None:
+    """Copy the media of a bucket's folder, and of the folders in it."""
+    folder.mkdir(exist_ok=True)
+    for name in storage.listdir(url):
+        inner, suffix = storage.join(url, name), Path(name).suffix.lower()
+        if suffix in KNOWN or suffix == SIDECAR_SUFFIX or name == FRAME_FOLDER:
+            fetch_file(inner, folder / name)
+        elif not suffix:
+            _fetch_folder(inner, folder / name)
 
 
 def _media_in(path: Path) -> list[Path]:
-    known = VIDEOS | PICTURES | SOUNDS | MODELS
     if not path.exists():
         raise InputError(f"{path}: no such file; give a video, a picture or a folder")
     if path.is_file():
-        if path.suffix.lower() not in known:
+        if path.suffix.lower() not in KNOWN:
             raise InputError(
-                f"{path}: neither video, picture, sound nor exported head; known: {', '.join(sorted(known))}"
+                f"{path}: neither video, picture, sound nor exported head; known: {', '.join(sorted(KNOWN))}"
             )
         return [path]
     if (path / FRAME_FOLDER).is_file():
@@ -120,7 +130,7 @@ def _media_in(path: Path) -> list[Path]:
     files = sorted(
         file
         for file in path.rglob("*")
-        if file.is_file() and file.suffix.lower() in known and not any(folder in file.parents for folder in folders)
+        if file.is_file() and file.suffix.lower() in KNOWN and not any(folder in file.parents for folder in folders)
     )
     if not files and not folders:
         raise InputError(f"{path}: holds no video, picture, sound or exported head")
@@ -131,7 +141,7 @@ def _row(path: Path, key: str | None) -> dict[str, object]:
     """Verdict and marks of one file or folder of frames."""
     evidence = [_signature(path)]
     with open_media(path, MOST_FRAMES, working_size) as media:
-        statement, said = _statement(media.tags)
+        statement, said = _head_statement(path) if path.suffix.lower() in MODELS else _statement(media.tags)
         evidence.append(statement)
         if media.height:
             search = Search(media.height, media.width, key=key)
@@ -177,6 +187,23 @@ def _of_manifest(manifest: Manifest) -> _Evidence:
     return _Evidence(mark, TRUSTED if state == "trusted" else SIGNED, str(avatar) if avatar else None)
 
 
+def _head_statement(path: Path) -> tuple[_Evidence, dict[str, object]]:
+    """The evidence of an exported head's statement, and the statement itself; a folder has none of its own.
+
+    Raises:
+        InputError: the file is broken.
+    """
+    read = getattr(formats().get(path.suffix.lower()), "read_record", None)
+    if read is None:
+        detail = f"statements in {path.suffix.lower()} files are not read"
+        return _Evidence(Mark(kind="statement", state="not checked", detail=detail)), {}
+    try:
+        said = read(path)
+    except (ValueError, KeyError, IndexError, struct.error) as error:
+        raise InputError(f"{path}: not readable as {path.suffix.lower()[1:]} ({type(error).__name__})") from None
+    return _said(said)
+
+
 def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, object]]:
     """The evidence of the container's statement, and the statement itself."""
     try:
@@ -184,19 +211,22 @@ def _statement(tags: dict[str, str]) -> tuple[_Evidence, dict[str, object]]:
     except ValueError:
         detail = "there is a statement of Headstart, and it is not readable"
         return _Evidence(Mark(kind="statement", state="damaged", detail=detail), STATEMENT), {}
-    if said is not None and said.get("synthetic"):
-        detail = str(said.get("statement") or "synthetic")
-        mark = Mark(kind="statement", state="found", detail=detail)
-        return _Evidence(mark, STATEMENT, str(said.get("avatar") or "") or None), said
-    for text in (tags.get("comment", ""), tags.get("description", "")):
-        sentence = SENTENCE.match(text.strip())
-        if sentence:
-            mark = Mark(kind="statement", state="found", detail=text.strip())
-            return _Evidence(mark, STATEMENT, sentence["avatar"]), {}
+    evidence, said = _said(said if said is not None else parse_tags(tags))
     source = tags.get("digital_source_type", "")
-    if "rainedAlgorithmicMedia" in source:
+    if not evidence.confidence and "rainedAlgorithmicMedia" in source:
         return _Evidence(Mark(kind="statement", state="found", detail=source), STATEMENT), {}
-    return _Evidence(Mark(kind="statement", state="absent", detail="no statement in the container")), {}
+    return evidence, said
+
+
+def _said(said: dict[str, object] | None) -> tuple[_Evidence, dict[str, object]]:
+    """What a record is evidence of, and the record."""
+    if said is None or not said.get("synthetic"):
+        return _Evidence(Mark(kind="statement", state="absent", detail="no statement in the file")), {}
+    detail = str(said.get("statement") or "synthetic")
+    if said.get("consent"):
+        detail += f"; consent: {said['consent']}"
+    mark = Mark(kind="statement", state="found", detail=detail)
+    return _Evidence(mark, STATEMENT, str(said.get("avatar") or "") or None), said
 
 
 def _watermark(finding: Finding, said: dict[str, object], key: bytes) -> _Evidence:
@@ -224,14 +254,3 @@ def _found(finding: Finding, said: dict[str, object]) -> _Evidence:
     if avatar and told and not told.startswith(avatar):
         detail += f"; the statement names another avatar ({told[:8]})"
     return _Evidence(Mark(kind="watermark", state="found", detail=detail), finding.confidence, avatar)
-
-
-def as_json(report: dict[str, object]) -> str:
-    """The report on one line."""
-    return json.dumps(report, sort_keys=True)
-
-
-def main(files: Sequence[str], *, as_lines: bool = True) -> tuple[str, int]:
-    """What ``headstart detect`` prints, and its exit status."""
-    report = detect(files)
-    return (as_table(report) if as_lines else as_json(report)), exit_status(report)

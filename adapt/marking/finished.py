@@ -7,14 +7,16 @@ from pathlib import Path
 from adapt.avatar.avatar import Avatar
 from adapt.avatar.provenance import Provenance
 from adapt.marking.certificates import Credentials
-from adapt.marking.sign import Claim, Ingredient, sign_file
+from adapt.marking.sign import EMBEDDED, Claim, Ingredient, sign_file
 from configs.machine import package_version
 
 
 def sign_talk(
     path: str | Path, credentials: Credentials, avatar: Avatar, provenance: Provenance, sources: tuple[Path, ...] = ()
 ) -> None:
-    """Sign a talking video: real footage's likeness and a driving voice make it a composite.
+    """Sign a talking video, or the pictures and the sound of a folder of frames.
+
+    Real footage's likeness and a driving voice make it a composite.
 
     Args:
         sources: files that went into it and may carry a manifest of their own.
@@ -22,7 +24,26 @@ def sign_talk(
     Raises:
         InputError: as :func:`adapt.marking.sign.sign_file`.
     """
-    record, document = provenance.as_dict(), avatar.document
+    path = Path(path)
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix.lower() in EMBEDDED)
+    for file in files:
+        sign_file(file, credentials, _claim(file, avatar, provenance, sources, composite=True))
+
+
+def sign_export(path: str | Path, credentials: Credentials, avatar: Avatar, provenance: Provenance) -> None:
+    """Put a signed manifest beside an exported head, or beside every head of a folder.
+
+    Raises:
+        InputError: as :func:`adapt.marking.sign.sign_file`.
+    """
+    path = Path(path)
+    for file in [path] if path.is_file() else sorted(path.glob("*.ply")):
+        sign_file(file, credentials, _claim(file, avatar, provenance, (), composite=False))
+
+
+def _claim(file: Path, avatar: Avatar, provenance: Provenance, sources: tuple[Path, ...], *, composite: bool) -> Claim:
+    """What is vouched for: the statement, and the training clip and the priors by hash."""
+    document = avatar.document
     ingredients = [
         Ingredient(title="training clip", sha256=document["provenance"]["video_sha256"], media_type="video/mp4")
     ]
@@ -30,13 +51,12 @@ def sign_talk(
         Ingredient(title=f"prior {name} {prior['version']}", sha256=prior["sha256"])
         for name, prior in (document.get("priors") or {}).items()
     ]
-    claim = Claim(
-        title=Path(path).name,
-        provenance=dict(record),
-        composite=True,
+    return Claim(
+        title=file.name,
+        provenance=dict(provenance.as_dict()),
+        composite=composite,
         ingredients=ingredients,
         sources=sources,
         watermark=provenance.watermark or None,
         version=package_version(),
     )
-    sign_file(path, credentials, claim)

@@ -1,11 +1,17 @@
 """Finds the watermark: adds frames up, looks for the code over scales and offsets, reads the payload.
 
-The score and its error rate. Of the summed frame only the *phases* at the code's wave vectors are used, and each is
-compared with the key's. Without a mark the key's phases are independent of the picture's, whatever the picture: each
-term ``cos(picture - key)`` is the cosine of a uniform angle, and the score ``z = sqrt(2 / N) * sum cos`` exceeds ``t``
-with a probability of at most ``exp(-t^2 / 2)`` (the cosine of a uniform angle is sub-Gaussian with variance 1/2). With
-``M`` combinations of scale, offset and payload looked at, a file without a mark scores above ``t`` with a probability
-of at most ``M exp(-t^2 / 2)``. The bound needs no model of pictures; it is what ``false_alarm`` reports.
+The score and its error rate. Of the summed frame the *phases* at the code's wave vectors are compared with the key's,
+each with a weight ``w`` that depends on its magnitude and wave length alone. Without a mark the key's phases are
+independent of the picture, whatever it shows: each term ``cos(picture - key)`` is the cosine of a uniform angle, and the
+score ``z = sqrt(2 / sum w^2) * sum w cos`` exceeds ``t`` with a probability of at most ``exp(-t^2 / 2)`` (the cosine of a
+uniform angle is sub-Gaussian with variance 1/2). With ``M`` combinations of scale, offset, weights and payload looked
+at, a file without a mark scores above ``t`` with a probability of at most ``M exp(-t^2 / 2)``. The bound needs no model
+of pictures; it is what ``false_alarm`` reports.
+
+Three searches share the rate. The first looks at frames as they were made, whole, at any size: few combinations, so that
+a weak mark is enough. The second looks at whole frames that were mirrored or stretched, the third at every crop, border
+and stretch. Each place is judged in two ways. A search and a judgement with the share ``s`` of the rate report
+``M / s exp(-t^2 / 2)``.
 """
 
 from __future__ import annotations
@@ -20,10 +26,10 @@ import scipy.fft
 from scipy import ndimage
 
 from adapt.marking.code import (
-    BITS_PER_CHANNEL,
     CHANNELS,
     GRID,
     HIGHEST,
+    LOWEST,
     PAYLOAD_BITS,
     Code,
     code_of,
@@ -37,23 +43,37 @@ FALSE_ALARM = 1e-6
 # Shorter side of what is searched, px: two samples for the shortest wave at the smallest tile.
 SIDE = 256
 # Standard deviations of the blurs that bring out detail and measure the surroundings, px at SIDE.
-DETAIL, SURROUNDINGS = 1.5, 3.0
+DETAIL, SURROUNDINGS = 2.0, 3.0
+# Detail is divided by this power of how busy its surroundings are: beyond 1, even ground counts for more.
+POWER = 1.5
+# Grey levels: surroundings are never taken for less busy than this.
+EVEN = 0.5
+# Detail counts up to so many times its surroundings.
+LARGEST_DETAIL = 2.5
 # Tile over the frame's shorter side: 0.5 as made, more after a crop, less with a border.
 SMALLEST_TILE, LARGEST_TILE, STEP = 0.36, 1.02, 0.005
-# A file as it was made has a tile this near to 0.5.
-LIKELY = 0.006
-# The score is taken over all wave vectors and over the lower half alone, which small or poor copies keep.
-BANDS = (HIGHEST, HIGHEST // 2)
+# Of the wave vectors, those of so many cycles per tile: short waves are lost first, long ones compete with the picture.
+BANDS = ((LOWEST, HIGHEST), (LOWEST, HIGHEST // 2))
+# The same for whole frames.
+WHOLE_BANDS = ((LOWEST, HIGHEST // 2), (6, 14), (8, 26))
+# A wave vector's weight is its magnitude over that of its neighbours in length, up to this.
+LARGEST_WEIGHT = 2.5
+# A frame wider than so many heights may be a pair of squares.
+WIDE = 1.2
+# Shares of the three searches in the false alarms: as made, mirrored or stretched, anywhere.
+AS_MADE, TURNED, ANYWHERE = 0.8, 0.1, 0.1
 # Offsets per axis at which the origin's score is computed.
 PLANE = 2 * GRID
 # How many of the best places are refined and read.
 READ = 8
+# An avatar is named where chance would name a wrong one at most this often.
+WRONG_AVATAR = 1e-3
 # Symbols of each channel that are tried against the payload's check.
-TRIED = 2
+TRIED = 4
 # A tile's sides are refined on a grid of this relative step, up to so many steps to either side.
 FINE, FINE_STEPS = 0.0006, 4
-# A place is judged by the origin alone, by all channels with a payload that fits its check, and with any other word.
-JUDGEMENTS = 3
+# Shares of the two judgements of a place: by the origin alone, and by all channels with a payload that fits its check.
+BY_ORIGIN, BY_ALL = 0.75, 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +121,8 @@ class _Place:
     down: float
     across: float
     mirrored: bool
-    band: int
-    offset: tuple[float, float]
+    band: tuple[int, int]
+    offset: tuple[float, float] = (0.0, 0.0)
 
 
 def working_size(height: int, width: int) -> tuple[int, int]:
@@ -126,7 +146,7 @@ class Search:
         self.frames = 0
 
     def add(self, luma: np.ndarray) -> None:
-        """Add a frame's luma ``[h, w]`` at :func:`working_size`, any scale of grey."""
+        """Add a frame's luma ``[h, w]`` at :func:`working_size`, 0 to 255."""
         if luma.shape != self.total.shape:
             raise ValueError(f"luma is {luma.shape}, expected {self.total.shape}")
         self.total += flattened(luma)
@@ -138,42 +158,71 @@ class Search:
         # A frame of an even colour has no phases to compare.
         if not self.frames or min(self.total.shape) < 2 * HIGHEST or not np.abs(self.total).max() > 1e-6:
             return best
-        spectra = _Spectra(flattened(self.total), code_of(self.key))
-        tiles = self._tiles()
-        looked_at = JUDGEMENTS * 2 * len(BANDS) * len(tiles) * PLANE**2 * (2 * FINE_STEPS + 1) ** 2
-        # Most files are as large as they were made: where the mark is read there, the rest need not be searched.
-        likely = [tile for tile in tiles if abs(min(tile) / min(self.total.shape) - 0.5) < LIKELY]
-        for part in (likely, tiles):
-            for place in _best_places(spectra, part):
-                reading = _read(spectra, _refined(spectra, place), self.key, looked_at)
-                if reading.log_bound < best.log_bound:
-                    best = replace(reading, tile=reading.tile / min(self.total.shape), frames=self.frames)
-            if best.payload is not None:
+        spectra = _Spectra(self.total, code_of(self.key))
+        for search in (self._as_made, self._turned, self._anywhere):
+            best = min(best, search(spectra), key=lambda finding: finding.log_bound)
+            if best.found:
                 break
-        return best
+        return replace(best, tile=best.tile / min(self.total.shape), frames=self.frames)
 
-    def _tiles(self) -> list[tuple[float, float]]:
-        """Tile sizes (down, across) to try, in pixels of the summed frame."""
+    def _as_made(self, spectra: _Spectra) -> Finding:
+        """The best reading of frames that were neither cropped nor given a border, scaled to any size."""
+        return self._best([_Place(0.0, *self._plain(), False, band) for band in WHOLE_BANDS], spectra, AS_MADE)
+
+    def _turned(self, spectra: _Spectra) -> Finding:
+        """The best reading of whole frames that were mirrored, or stretched to another shape."""
+        columns, plain = self.total.shape[1], self._plain()
+        places = [
+            _Place(0.0, down, across, mirrored, band, (0.0, -columns / across if mirrored else 0.0))
+            for down, across in self._bases()
+            for mirrored in (False, True)
+            for band in WHOLE_BANDS
+            if mirrored or (down, across) != plain
+        ]
+        return self._best(places, spectra, TURNED)
+
+    def _best(self, places: list[_Place], spectra: _Spectra, share: float) -> Finding:
+        """The best reading at places that were chosen without a look at the picture."""
+        log_combinations = math.log(len(places) / share)
+        readings = [_read(spectra, place, self.key, log_combinations) for place in places]
+        # Where the mark is, a reading that says which avatar comes before one that is more certain.
+        return min(readings, key=lambda reading: (reading.payload is None, reading.log_bound))
+
+    def _anywhere(self, spectra: _Spectra) -> Finding:
+        """The best reading over all scales and offsets."""
+        steps = np.exp(np.arange(math.log(2 * SMALLEST_TILE), math.log(2 * LARGEST_TILE), STEP))
+        tiles = [(down * step, across * step) for down, across in self._bases() for step in steps]
+        moves = PLANE**2 * (2 * FINE_STEPS + 1) ** 2
+        log_combinations = math.log(2 * len(BANDS) * len(tiles) * moves / ANYWHERE)
+        places = [_refined(spectra, place) for place in _best_places(spectra, tiles)]
+        readings = [_read(spectra, place, self.key, log_combinations) for place in places]
+        return min(readings, key=lambda reading: reading.log_bound)
+
+    def _plain(self) -> tuple[float, float]:
+        """The tile (down, across) of a whole frame of its own shape, in pixels of the summed frame."""
         rows, columns = self.total.shape
         short = min(self.height, self.width)
-        steps = np.exp(np.arange(math.log(SMALLEST_TILE), math.log(LARGEST_TILE), STEP))
-        # As it is, or a square or a pair of squares that was stretched to this shape.
-        bases: set[tuple[float, float]] = {(short, short), (self.height, self.width), (self.height, self.width / 2)}
-        sizes = {(rows * y / self.height, columns * x / self.width) for y, x in bases}
-        return [(y * r, x * r) for y, x in sorted(sizes) for r in steps]
+        return rows * short / self.height / 2, columns * short / self.width / 2
+
+    def _bases(self) -> list[tuple[float, float]]:
+        """Tiles of a whole frame: its own shape, and a square, or a pair of squares, that was stretched to it."""
+        rows, columns = self.total.shape
+        bases = {self._plain(), (rows / 2, columns / 2)}
+        if columns > WIDE * rows:
+            bases.add((rows / 2, columns / 4))
+        return sorted(bases)
 
 
 def flattened(luma: np.ndarray) -> np.ndarray:
-    """Fine detail of luma ``[h, w]``, each place divided by how busy its surroundings are; within +-2.5.
+    """Fine detail of luma ``[h, w]``, 0 to 255, each place divided by how busy its surroundings are.
 
     It knows nothing of the key, so it cannot raise the rate of false alarms.
     """
     unit = min(luma.shape) / SIDE
     luma = luma.astype(np.float32)
     detail = luma - _blurred(luma, DETAIL * unit)
-    spread = np.sqrt(np.maximum(_blurred(detail * detail, SURROUNDINGS * unit), 0))
-    # Even ground would otherwise be divided by nothing.
-    return np.clip(detail / (spread + 0.02 * float(spread.mean()) + 1e-6), -2.5, 2.5)
+    busy = np.sqrt(np.maximum(_blurred(detail * detail, SURROUNDINGS * unit), 0)) + np.float32(EVEN)
+    return np.clip(detail / busy, -LARGEST_DETAIL, LARGEST_DETAIL) * busy ** np.float32(1 - POWER)
 
 
 def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
@@ -186,8 +235,19 @@ class _Spectra:
     def __init__(self, image: np.ndarray, code: Code) -> None:
         self.image, self.code = image.astype(np.float32), code
         self.expected = np.exp(-1j * code.phase).astype(np.complex64)
-        self.within = {band: np.hypot(code.kx, code.ky) <= band for band in BANDS}
-        self.origin = {band: inside & (code.channel == 0) for band, inside in self.within.items()}
+        radius = np.hypot(code.kx, code.ky)
+        self.length = np.rint(radius).astype(int)
+        self.within = {band: (radius >= band[0]) & (radius <= band[1]) for band in {*BANDS, *WHOLE_BANDS}}
+        self.grids = {band: self._grid(np.flatnonzero(self.within[band] & (code.channel == 0))) for band in BANDS}
+
+    def _grid(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Some wave vectors, their places in a plane's spectrum, and how often each counts.
+
+        The waves are real: half of the plane, with ky along the last axis, holds all of them. Waves along x stand for
+        two entries of that axis' first column, of which the transform would count one.
+        """
+        kx, ky = self.code.kx[chosen], self.code.ky[chosen]
+        return chosen, kx % PLANE, ky, np.where(ky == 0, np.float32(2), np.float32(1))
 
     def table(self, down: float, across: float) -> np.ndarray:
         """The frame's part of every wave vector of a tile, complex ``[HIGHEST + 1, 2 HIGHEST + 1]``."""
@@ -198,32 +258,34 @@ class _Spectra:
         return (product[: HIGHEST + 1] + 1j * product[HIGHEST + 1 :]) @ _waves(columns, across)
 
     def agreement(self, table: np.ndarray, mirrored: bool) -> np.ndarray:
-        """``exp(i (picture's phase - key's phase))`` for every wave vector, complex ``[N]``."""
+        """``w exp(i (picture's phase - key's phase))`` for every wave vector, complex ``[N]``; ``w`` is its weight."""
         if mirrored:
             table = table[:, ::-1]
         values = table[self.code.ky, self.code.kx + HIGHEST]
-        return values / (np.abs(values) + 1e-12) * self.expected
+        size = np.abs(values) + 1e-12
+        usual = np.bincount(self.length, size) / np.maximum(np.bincount(self.length), 1)
+        return values / size * np.minimum(size / usual[self.length], LARGEST_WEIGHT) * self.expected
 
-    def best(self, down: float, across: float, turns: tuple[bool, ...], bands: tuple[int, ...]) -> list[_Place]:
+    def best(
+        self, down: float, across: float, turns: tuple[bool, ...], bands: tuple[tuple[int, int], ...]
+    ) -> list[_Place]:
         """For every turn and band the offset with the best score of the origin's channel."""
         table, places = self.table(down, across), []
         for mirrored in turns:
             agreement = self.agreement(table, mirrored)
             for band in bands:
-                start = _Place(0.0, down, across, mirrored, band, (0.0, 0.0))
+                start = _Place(0.0, down, across, mirrored, band)
                 places.append(self._best_offset(agreement, start))
         return places
 
     def _best_offset(self, agreement: np.ndarray, place: _Place) -> _Place:
-        code, chosen = self.code, self.origin[place.band]
-        # The waves are real: half of the plane, with ky along the last axis, holds all of them. Waves along x stand for
-        # two entries of that axis' first column, of which the transform would count one.
+        chosen, columns, rows, twice = self.grids[place.band]
+        agreement = agreement[chosen]
         grid = np.zeros((PLANE, PLANE // 2 + 1), np.complex64)
-        twice = np.where(code.ky[chosen] == 0, np.float32(2), np.float32(1))
-        grid[code.kx[chosen] % PLANE, code.ky[chosen]] = twice * agreement[chosen].conj()
-        plane = scipy.fft.irfft2(grid, (PLANE, PLANE))
+        grid[columns, rows] = twice * agreement.conj()
+        plane = scipy.fft.irfft2(grid, (PLANE, PLANE), overwrite_x=True)
         column, row = divmod(int(plane.argmax()), PLANE)
-        score = float(plane[column, row]) * PLANE**2 / 2 * math.sqrt(2 / chosen.sum())
+        score = float(plane[column, row]) * PLANE**2 / 2 * _unit(agreement)
         return replace(place, score=score, offset=(row / PLANE, column / PLANE))
 
 
@@ -255,47 +317,53 @@ def _refined(spectra: _Spectra, start: _Place) -> _Place:
     return best
 
 
-def _read(spectra: _Spectra, place: _Place, key: bytes, looked_at: int) -> Finding:
+def _unit(agreement: np.ndarray) -> float:
+    """What a sum of agreements ``[N]`` is multiplied by, so that it has the variance 1 without a mark."""
+    return math.sqrt(2 / max(float(np.square(np.abs(agreement)).sum()), 1e-12))
+
+
+def _read(spectra: _Spectra, place: _Place, key: bytes, log_combinations: float) -> Finding:
     """Payload and error rate at a place."""
-    code, used = spectra.code, spectra.within[place.band]
+    code = spectra.code
+    agreement = spectra.agreement(spectra.table(place.down, place.across), place.mirrored)
     row, column = place.offset
-    turn = np.exp(-2j * np.pi * (code.ky * row + code.kx * column))
-    aligned = np.where(used, spectra.agreement(spectra.table(place.down, place.across), place.mirrored) * turn, 0)
+    turned = agreement * np.exp(-2j * np.pi * (code.ky * row + code.kx * column))
+    aligned = np.where(spectra.within[place.band], turned, 0)
+    first = aligned[code.channel == 0]
+    origin = float(first.real.sum()) * _unit(first)
+    bound, score = log_combinations - math.log(BY_ORIGIN) - max(origin, 0.0) ** 2 / 2, origin
     symbols, payload = _word(code, aligned, key)
-    whole = float((aligned * np.exp(-1j * shifts(code, symbols))).real.sum() * math.sqrt(2 / used.sum()))
-    # Of the 2^48 words that were compared, 2^32 have the right check.
-    words = (CHANNELS * BITS_PER_CHANNEL if payload is None else PAYLOAD_BITS) * math.log(2)
-    origin = math.log(looked_at) - max(place.score, 0.0) ** 2 / 2
-    every = math.log(looked_at) + words - max(whole, 0.0) ** 2 / 2
-    reading = Finding(
-        log_bound=min(origin, every),
-        score=place.score if origin < every else whole,
-        tile=min(place.down, place.across),
-        mirrored=place.mirrored,
-    )
-    # By chance one of the words that are tried fits its check once in 2^12 readings: it counts only where a mark is.
+    if payload is not None:
+        moved = aligned * np.exp(-1j * shifts(code, symbols))
+        channels = moved[code.channel > 0]
+        # 2^32 words have the right check.
+        words = PAYLOAD_BITS * math.log(2)
+        every = float(moved.real.sum()) * _unit(moved)
+        whole = log_combinations - math.log(BY_ALL) + words - max(every, 0.0) ** 2 / 2
+        bound, score = (whole, every) if whole < bound else (bound, origin)
+        named = max(float(channels.real.sum()) * _unit(channels), 0.0)
+        payload = payload if words - named**2 / 2 <= math.log(WRONG_AVATAR) else None
+    reading = Finding(log_bound=bound, score=score, tile=min(place.down, place.across), mirrored=place.mirrored)
     return replace(reading, payload=payload if reading.found else None)
 
 
 def _word(code: Code, aligned: np.ndarray, key: bytes) -> tuple[list[int], int | None]:
-    """The four symbols that agree best and their payload; of those with a payload that fits its check, if any has."""
+    """The four symbols that agree best among those with a payload that fits its check; the best ones where none has."""
     likely = [_symbols(code, aligned, channel) for channel in range(1, CHANNELS + 1)]
-    best = [symbols[0] for symbols in likely]
-    # In the order of how many symbols are second best.
-    words = sorted(itertools.product(range(TRIED), repeat=CHANNELS), key=sum)
+    words = sorted(itertools.product(*likely), key=lambda word: -sum(agreement for _, agreement in word))
     for word in words:
-        symbols = [likely[channel][choice] for channel, choice in enumerate(word)]
+        symbols = [symbol for symbol, _ in word]
         payload = payload_in(key, symbols)
         if payload is not None:
             return symbols, payload
-    return best, None
+    return [symbol for symbol, _ in words[0]], None
 
 
-def _symbols(code: Code, aligned: np.ndarray, channel: int) -> list[int]:
-    """The 12 bits of a channel: the shifts that agree best, best first."""
+def _symbols(code: Code, aligned: np.ndarray, channel: int) -> list[tuple[int, float]]:
+    """The 12 bits of a channel: the shifts that agree best, best first, and how well they do."""
     chosen = code.channel == channel
     grid = np.zeros((GRID, GRID), np.complex64)
     np.add.at(grid, (code.ky[chosen] % GRID, code.kx[chosen] % GRID), aligned[chosen])
     plane = np.fft.ifft2(grid).real.ravel()
     best = np.argpartition(plane, -TRIED)[-TRIED:]
-    return [int(i) for i in best[np.argsort(-plane[best])]]
+    return [(int(i), float(plane[i])) for i in best[np.argsort(-plane[best])]]

@@ -33,7 +33,7 @@ EMBEDDED = {
     ".flac": "audio/flac",
     ".mp3": "audio/mpeg",
 }
-SIDECAR = "application/octet-stream"
+SIDECAR, SIDECAR_SUFFIX = "application/octet-stream", ".c2pa"
 ASSERTION = "org.headstart.provenance"
 IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 TRAINED, COMPOSITE = "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"
@@ -143,7 +143,7 @@ def sign_file(path: str | Path, credentials: Credentials, claim: Claim) -> Path:
 
 def sidecar_of(path: Path) -> Path:
     """Where the manifest of a file lies that cannot carry it."""
-    return path.with_name(path.name + ".c2pa")
+    return path.with_name(path.name + SIDECAR_SUFFIX)
 
 
 def read_manifest(path: str | Path) -> Manifest | None:

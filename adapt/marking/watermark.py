@@ -1,7 +1,8 @@
 """Marks frames, one by one, with a watermark that says which avatar made them.
 
 The same pattern lies on every frame of a video: it cannot flicker, codecs carry it along where the picture stands still,
-and a detector can add frames up. It changes luma alone, by more where the picture is busy and by less where it is flat.
+and a detector can add frames up. It changes luma alone, by much where the picture is busy and by little where it is flat.
+Its waves are long enough for a codec to keep them at low rates, and for the eye to see no grain.
 See :mod:`adapt.marking.code` for what the pattern is, :mod:`adapt.marking.search` for how it is found.
 """
 
@@ -18,15 +19,21 @@ import numpy as np
 from adapt.marking.code import HIGHEST, code_of, shifts, symbols_of, watermark_key
 
 # Standard deviation of the change in grey levels, on flat and on busy ground.
-WEAKEST, STRONGEST = 0.9, 2.5
-# Mean absolute difference of neighbouring pixels, grey levels, from which on the ground is busy.
-BUSY = 5.0
+WEAKEST, STRONGEST = 0.7, 4.0
+# Mean absolute difference of neighbouring pixels, grey levels, up to which ground is flat and from which on it is busy.
+# In between the strength rises as this power of the difference.
+FLAT, BUSY, RISE = 0.15, 4.0, 0.5
 # Below this grey level the eye sees smaller changes: the mark weakens down to half at black.
 DARK = 64.0
-# A frame's mean square change, grey levels squared: 42.5 dB.
-LARGEST_ENERGY = 3.65
-# Shorter waves than this many pixels do not outlive a video codec: they get no energy.
-SHORTEST_WAVE = 4.0
+# What a grey level of luma (BT.601) changes red, green and blue by. Green counts most for luma, so this costs 16 % less
+# mean square than grey does; (0.669, 1.313, 0.255) would cost least, and its greens and purples can be seen on skin.
+COLOURS = (0.838, 1.134, 0.739)
+# A frame's mean square change of luma before rounding, grey levels squared: 42.1 dB over the three colours with rounding.
+LARGEST_ENERGY = 4.6
+# Waves of so many pixels carry the mark: none below the first number, all between the second and the third, and beyond
+# the fourth a share of LONG_SHARE. Shorter ones do not outlive a codec, longer ones compete with the picture itself.
+WAVES = (7.0, 11.0, 20.0, 28.0)
+LONG_SHARE = 0.3
 BLOCK = 8
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -49,7 +56,7 @@ class Watermark:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (3, 4):
             raise ValueError(f"frame is {frame.dtype} {frame.shape}, expected uint8 [H, W, 3 or 4]")
         frame = np.ascontiguousarray(frame)
-        strength = _limited(_strength(frame) * _gain(min(frame.shape[:2])))
+        strength = _limited(_strength(frame))
         marked = np.empty_like(frame)
         _add(frame, pattern(self.key, self.payload, *frame.shape[:2]), strength, marked)
         return marked
@@ -72,19 +79,24 @@ def pattern(key: bytes, payload: int, height: int, width: int) -> np.ndarray:
 
 
 def _kept(wave: np.ndarray) -> np.ndarray:
-    """How much of a wave of so many pixels is used: 0 below ``SHORTEST_WAVE``, 1 from a third more on."""
-    return np.clip(3 * (wave / SHORTEST_WAVE - 1), 0, 1)
-
-
-def _gain(side: int) -> np.float32:
-    """Small frames have fewer pixels to carry the mark and need more of it, large ones less."""
-    return np.float32(np.clip(math.sqrt(512 / side), 0.8, 1.4))
+    """Amplitude of waves of so many pixels, in [0, 1]; in a frame too small for ``WAVES`` the longest ones."""
+    none, rising, falling, long = WAVES
+    short = np.clip((wave - none) / (rising - none), 0, 1)
+    kept = short * np.clip((long - wave) / (long - falling), LONG_SHARE, 1)
+    return kept if kept.any() else (wave >= 0.9 * wave.max()).astype(float)
 
 
 def _limited(strength: np.ndarray) -> np.ndarray:
-    """Strengths scaled down where a frame is so busy that the change would exceed ``LARGEST_ENERGY``."""
-    energy = float(np.mean(np.square(strength)))
-    return strength if energy <= LARGEST_ENERGY else strength * np.float32(np.sqrt(LARGEST_ENERGY / energy))
+    """Strengths, the largest ones cut where a frame is so busy that its change would exceed ``LARGEST_ENERGY``."""
+    squares = np.sort(np.square(strength, dtype=np.float64), axis=None)
+    count = squares.size
+    # Mean square where everything from the i-th on is cut to the i-th.
+    cut = (np.cumsum(squares) + squares * np.arange(count - 1, -1, -1)) / count
+    i = int(np.searchsorted(cut, LARGEST_ENERGY, side="right"))
+    if i == count:
+        return strength
+    below = float(squares[:i].sum())
+    return np.minimum(strength, np.float32(math.sqrt((LARGEST_ENERGY * count - below) / (count - i))))
 
 
 def _compiled(function: Kernel) -> Kernel:
@@ -127,18 +139,20 @@ def _strength(frame: np.ndarray) -> np.ndarray:
                     total_busy += busy[y, x]
                     blocks += np.float32(1.0)
             # An edge beside flat ground must not raise the mark on the flat ground.
-            around = min(busy[row, column], total_busy / blocks) / np.float32(BUSY)
-            out[row, column] = dark[row, column] * (WEAKEST + (STRONGEST - WEAKEST) * around ** np.float32(0.75))
+            around = max(min(busy[row, column], total_busy / blocks) - np.float32(FLAT), np.float32(0.0))
+            rise = (around / np.float32(BUSY - FLAT)) ** np.float32(RISE)
+            out[row, column] = dark[row, column] * (WEAKEST + (STRONGEST - WEAKEST) * rise)
     return out
 
 
 @_compiled
 def _add(frame: np.ndarray, pattern: np.ndarray, strength: np.ndarray, out: np.ndarray) -> None:
-    """``out = frame + strength * pattern`` on the three colours, rounded and kept in 0..255."""
+    """``out = frame + strength * pattern * COLOURS``, rounded and kept in 0..255."""
     height, width, depth = frame.shape
     rows, columns = strength.shape
     line = np.empty(columns + 2, np.float32)
-    change = np.empty(width, np.int32)
+    gains = np.empty((columns + 1) * BLOCK, np.float32)
+    changes = np.zeros(width * depth, np.int32)
     for y in range(height):
         place = min(max((y + 0.5) / BLOCK - 0.5, 0.0), rows - 1.0)
         upper = int(place)
@@ -149,15 +163,16 @@ def _add(frame: np.ndarray, pattern: np.ndarray, strength: np.ndarray, out: np.n
         line[0], line[columns + 1] = line[1], line[columns]
         # Between the centres of two blocks, at 8 i - 4 and 8 i + 4, the strength goes straight.
         for column in range(columns + 1):
-            start = column * BLOCK - BLOCK // 2
             slope = (line[column + 1] - line[column]) / np.float32(BLOCK)
-            for x in range(max(start, 0), min(start + BLOCK, width)):
-                gain = line[column] + slope * (np.float32(x - start) + np.float32(0.5))
-                # Adding 1024.5 before cutting off rounds negative changes too.
-                change[x] = np.int32(gain * pattern[y, x] + np.float32(1024.5)) - np.int32(1024)
-        for x in range(width):
-            for channel in range(3):
-                out[y, x, channel] = min(max(np.int32(frame[y, x, channel]) + change[x], 0), 255)
-        if depth == 4:
+            for k in range(BLOCK):
+                gains[column * BLOCK + k] = line[column] + slope * (np.float32(k) + np.float32(0.5))
+        # Adding 1024.5 before cutting off rounds negative changes too.
+        for channel in range(3):
+            colour = np.float32(COLOURS[channel])
             for x in range(width):
-                out[y, x, 3] = frame[y, x, 3]
+                change = gains[x + BLOCK // 2] * pattern[y, x]
+                changes[x * depth + channel] = np.int32(change * colour + np.float32(1024.5)) - np.int32(1024)
+        # One run over the row's numbers is a loop of vectors; one over pixels and their channels is not.
+        row, marked = frame[y].reshape(width * depth), out[y].reshape(width * depth)
+        for i in range(width * depth):
+            marked[i] = np.uint8(min(max(np.int32(row[i]) + changes[i], np.int32(0)), np.int32(255)))

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from configs.devices import is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.person.backdrop import Backdrop
+from heads.person.inference import BackdropInference, Frozen, HeadInference, pose_of, stacked
 from heads.person.inputs import HeadInputs, pose_vectors
 
 Window = tuple[int, int, int, int]
@@ -48,6 +50,7 @@ class HeadModel(nn.Module):
     """
 
     uses_audio = False
+    _frozen_backdrop: Frozen[BackdropInference] | None = None
     # The training frames' track refinement is no part of the avatar: kept out of the module's children.
     _refiner: tuple[nn.Module, ...] = ()
 
@@ -84,8 +87,31 @@ class HeadModel(nn.Module):
 
     def behind(self, inputs: HeadInputs, shrink: int = 1, window: Window | None = None) -> Tensor:
         """Body and background ``[B, H, W, 3]``, at one ``shrink``-th of the size, or a window of them."""
-        size = self.size // shrink
-        return torch.stack([self.backdrop(pose, size, size, window) for pose in pose_vectors(inputs.vectors)])
+        size, poses = self.size // shrink, pose_vectors(inputs.vectors)
+        fast = self._fast_backdrop() if window is None and shrink == 1 else None
+        if fast is not None:
+            return stacked([fast.alone(pose) for pose in poses])
+        if is_accelerator(poses.device):
+            return self.backdrop(poses, size, size, window)
+        return torch.stack([self.backdrop(pose, size, size, window) for pose in poses])
+
+    def _fast_backdrop(self) -> BackdropInference | None:
+        """The backdrop as kernels, where nothing of it is trained now."""
+        if not HeadInference.fits(self.size, self.size):
+            return None
+        if self._frozen_backdrop is None or self._frozen_backdrop.module is not self.backdrop:
+            self._frozen_backdrop = Frozen(
+                self.backdrop, lambda: BackdropInference(self.backdrop, self.size, self.size)
+            )
+        return self._frozen_backdrop.made()
+
+    def pictures(self, inputs: HeadInputs) -> Tensor:
+        """The head over its body ``[B, H, W, 3]`` in [0, 1], as :meth:`forward` has it in ``image``."""
+        fast = self._fast_backdrop()
+        if fast is None:
+            return self(inputs).image.clamp(0, 1)
+        color, alpha = (x.numpy() for x in self.head(inputs))
+        return stacked([fast.under(color[i], alpha[i], pose_of(inputs, i)) for i in range(len(inputs))])
 
     def forward(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> Rendered:
         """The head over its body.

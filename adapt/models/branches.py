@@ -26,6 +26,7 @@ from heads.person.backdrop import Backdrop
 from heads.person.inputs import AUDIO_CONTEXT, POSE, HeadInputs
 from heads.person.talking_head import moved
 from heads.rig import Rig
+from heads.rig.holder import RigModule
 
 AUDIO_SIZE = 32
 # Regions of the rig on which each branch's cloud is born.
@@ -41,7 +42,7 @@ class Field:
     inputs: tuple[str, ...]
 
 
-class BranchHead(HeadModel):
+class BranchHead(RigModule, HeadModel):
     """A head of branches; see the module's docstring.
 
     Args:

@@ -31,10 +31,8 @@ class Inpainting(nn.Module):
         region = inpainted_region(head, rendered.alpha)
         plain = rendered.color + (1 - rendered.alpha) * rendered.body
         plain = plain * region + frame * (1 - region)
-        small = [_halved(x) for x in (plain, rendered.alpha, frame, region)]
-        # A full alpha: the composition is done already, so the network starts as the identity.
-        fixed = self.net(small[0], torch.ones_like(small[1]), small[2], torch.ones_like(small[3]))
-        return plain + region * _doubled(fixed - small[0], (plain.shape[1], plain.shape[2]))
+        # The composition is done already, so the network starts as the identity.
+        return plain + region * _doubled(self.net.correction(_halved(plain)), (plain.shape[1], plain.shape[2]))
 
 
 def _halved(images: Tensor) -> Tensor:

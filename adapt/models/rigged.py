@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from adapt.models.base import HeadModel, Window
+from configs.devices import is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.losses import offset_penalty, scale_penalty
 from heads.motion.fields import CrossModalMotion, Motion
 from heads.person.backdrop import Backdrop
+from heads.person.inference import Frozen, HeadInference, stacked
 from heads.person.inputs import HeadInputs
 from heads.person.talking_head import HeadConfig, TalkingHead, moved
 from heads.rig import Rig
@@ -46,6 +48,7 @@ class RiggedHead(HeadModel):
 
     start: Tensor | None
     rest_means: Tensor
+    _frozen_head: Frozen[HeadInference] | None = None
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class RiggedHead(HeadModel):
         residual: bool = True,
     ) -> None:
         super().__init__(size, intrinsics)
-        self.talking, self.rig = TalkingHead(rig, identity, size, size, parts, maps), rig
+        self.talking = TalkingHead(rig, identity, size, size, parts, maps)
         self.motion = nn.ModuleDict()
         # Where the map began, for the anchor; no part of the avatar.
         self.register_buffer("start", None, persistent=False)
@@ -83,6 +86,11 @@ class RiggedHead(HeadModel):
         """Body and background, which belong to the talking head."""
         assert self.talking.backdrop is not None
         return self.talking.backdrop
+
+    @property
+    def rig(self) -> Rig:
+        """The rig, on the model's device."""
+        return self.talking.rig
 
     @property
     def resolution(self) -> int:
@@ -127,14 +135,31 @@ class RiggedHead(HeadModel):
 
     def head(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
         """Premultiplied colour and alpha; see :class:`HeadModel`."""
+        fast = self._inference(inputs) if window is None and shrink == 1 else None
+        if fast is not None:
+            intrinsics = self.intrinsics.numpy()
+            frames = [fast(inputs, i, intrinsics) for i in range(len(inputs))]
+            return stacked([color for color, _ in frames]), stacked([alpha for _, alpha in frames])
         projected, delta = self._projected(inputs), self.delta(inputs)
         size = (self.size // shrink, self.size // shrink)
+        refined = self.refiner is not None and inputs.index is not None
+        if is_accelerator(inputs.vectors.device) and window is None and not refined:
+            return self.talking.together(projected, size, delta)  # there launches count, not pixels
         parts = []
         for i in range(len(inputs)):
             motion = None if delta is None else Motion(delta.means[i : i + 1])
             refinement = self.refinement(inputs, i)
             parts.append(self.talking.render(projected, i, size, None, window, refinement, motion))
         return torch.stack([part.head for part in parts]), torch.stack([part.alpha for part in parts])
+
+    def _inference(self, inputs: HeadInputs) -> HeadInference | None:
+        """The head as kernels, where nothing of it is trained now and the rig alone moves it."""
+        refined = self.refiner is not None and inputs.index is not None
+        if refined or len(self.motion) or not HeadInference.fits(self.size, self.size):
+            return None
+        if self._frozen_head is None:
+            self._frozen_head = Frozen(self.talking, lambda: HeadInference(self.talking))
+        return self._frozen_head.made()
 
     def refinement(self, inputs: HeadInputs, i: int) -> Tensor | None:
         """The correction of one training frame's track; ``None`` for any other frame."""

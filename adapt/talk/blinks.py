@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,6 +27,11 @@ class Blinks:
 
     def __init__(self, period: float = 4.0, seed: int = 0, strength: float = 1.0) -> None:
         self.window, self.seed, self.strength = max(len(BLINK) + 2, round(period * FPS)), seed, strength
+        self._start = lru_cache(8)(self._start_of)
+
+    def _start_of(self, window: int) -> int:
+        """The frame of a window in which its blink begins."""
+        return int(np.random.default_rng((self.seed, window)).integers(0, self.window - len(BLINK)))
 
     def at(self, frames: np.ndarray) -> np.ndarray:
         """Closure of both eyes in the output frames with these numbers ``[T]``."""
@@ -33,7 +39,7 @@ class Blinks:
         closure = np.zeros(len(frames))
         for window in range(int(frames[0]) // self.window, int(frames[-1]) // self.window + 1):
             # A blink stays inside its window, so a window needs no neighbour.
-            start = np.random.default_rng((self.seed, window)).integers(0, self.window - len(BLINK))
+            start = self._start(window)
             phase = frames - window * self.window - start
             inside = (phase >= 0) & (phase < len(BLINK))
             closure[inside] = BLINK[phase[inside]]

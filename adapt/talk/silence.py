@@ -1,4 +1,4 @@
-"""Lips rest while nobody speaks: which frames hold speech, and a face at rest where none do.
+"""Lips rest while nobody speaks: a face at rest where no frame holds speech (see :mod:`adapt.talk.activity`).
 
 No driver is asked about silence by its training data alone: a regression or a prior gives some mean face there, and
 that face is half open.
@@ -10,53 +10,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from adapt.talk.activity import SpeechActivity
 from heads.measures.face import lip_gap
-from shards.media.rates import SAMPLE_RATE, SAMPLES_PER_FRAME
+from shards.media.rates import SAMPLES_PER_FRAME
 
-# Levels in dB of full scale (choices, tried on five voices over white, pink and room noise).
-INAUDIBLE = -65.0  # below it nothing counts as speech
-FLOOR_FRAMES = 75  # the noise floor is the lowest level of the last 3 s
-HIGHEST_FLOOR = -40.0
-VOICED_ABOVE, UNVOICED_ABOVE = 6.0, 20.0  # over the floor, for voiced and for any sound
-PERIODIC = 0.45  # normalised autocorrelation of a voiced sound
-PITCH = (70.0, 400.0)  # Hz
 # Silence counts from so many frames on: shorter gaps are stops and breaths within a sentence.
 PAUSE_FRAMES = 8
 CLOSING, OPENING = 1 / 5, 1 / 2  # share of the way to and from the resting face in a frame
 REST_SHARE = 0.1  # the resting face is the mean of the tenth of the clip with the smallest lip gap
-
-
-class SpeechActivity:
-    """Which frames hold speech, as a stream; the same for sound in any pieces of whole frames."""
-
-    def __init__(self) -> None:
-        self._before = np.zeros(SAMPLES_PER_FRAME, np.float32)
-        self._levels = np.full(FLOOR_FRAMES, HIGHEST_FLOOR)
-
-    def push(self, sound: np.ndarray) -> np.ndarray:
-        """``[T]`` bool for ``sound [T * 640]``, float32 at 16 kHz."""
-        frames = np.asarray(sound, np.float32).reshape(-1, SAMPLES_PER_FRAME)
-        return np.array([self._frame(frame) for frame in frames], bool)
-
-    def _frame(self, frame: np.ndarray) -> bool:
-        level = 10 * np.log10(float((frame.astype(np.float64) ** 2).mean()) + 1e-10)
-        window, self._before = np.concatenate([self._before, frame]), frame
-        self._levels = np.append(self._levels[1:], level)
-        above = level - min(float(self._levels.min()), HIGHEST_FLOOR)
-        if level < INAUDIBLE or above < VOICED_ABOVE:
-            return False
-        return above > UNVOICED_ABOVE or periodicity(window) > PERIODIC
-
-
-def periodicity(window: np.ndarray) -> float:
-    """Largest normalised autocorrelation of ``window [N]`` at the lags of a voice's pitch, at most 1."""
-    centred = window - window.mean()
-    power = np.abs(np.fft.rfft(centred, 2 * len(centred))) ** 2
-    correlation = np.fft.irfft(power)[: len(centred)]
-    lags = np.arange(int(SAMPLE_RATE / PITCH[1]), int(SAMPLE_RATE / PITCH[0]))
-    # Unbiased: a lag leaves fewer samples to correlate.
-    scale = len(centred) / (len(centred) - lags)
-    return float((correlation[lags] * scale).max() / max(float(correlation[0]), 1e-9))
 
 
 def resting_expression(track: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -76,7 +76,7 @@ def talk(
         prior: new location of the avatar's audio-expression prior, if it was moved.
         watermark: embed the imperceptible watermark in every frame (``docs/marking.md``).
         label: text of a visible label, such as ``AI``.
-        sign: certificate chain and private key (PEM files) with which the file is signed (C2PA); by default those that
+        sign: certificate chain and private key (PEM files) with which every file is signed (C2PA); by default those that
             ``HEADSTART_SIGN_CERT`` and ``HEADSTART_SIGN_KEY`` name, if they are set.
 
     Returns:
@@ -127,7 +127,7 @@ def talk(
         _write(writer, talker, talker.finish())
         if not talker.frames:
             raise InputError(f"{audio}: shorter than one frame (40 ms); give a longer sound")
-    if credentials is not None and background != "rgba":
+    if credentials is not None:
         sign_talk(out, credentials, opened, provenance, (Path(str(audio)),))
     spent = time.monotonic() - start
     return {

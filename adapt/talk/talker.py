@@ -14,13 +14,14 @@ import torch
 from adapt.avatar.avatar import Avatar
 from adapt.avatar.body import BodyFrames
 from adapt.drivers.base import Bounds, Driver, Expressions
-from adapt.drivers.low_delay import quickest
+from adapt.drivers.low_delay import heard_by, quickest
 from adapt.drivers.prior import PriorDriver
+from adapt.talk.activity import SpeechActivity
 from adapt.talk.blinks import lids
 from adapt.talk.poses import ClipPoses, Poses, PoseSource
-from adapt.talk.silence import Resting, SpeechActivity, resting_expression
+from adapt.talk.silence import Resting, resting_expression
 from configs import InputError
-from heads.person.inputs import AUDIO_CONTEXT, TRACK_CONTEXT, TRACKED, HeadInputs, head_inputs
+from heads.person.inputs import AUDIO_CONTEXT, TRACK_CONTEXT, TRACKED, HeadInputs, row_vectors, window_inputs
 from shards.features import open_feature
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
@@ -54,7 +55,8 @@ class Talker:
 
     Attributes:
         frames: how many came out; delay: seconds of sound that must follow a frame before it can be made;
-        stages: seconds spent by stage; offsets: what the controls add to the next frames, may change between feeds.
+        stages: seconds spent by stage; offsets: what the controls add to the next frames; emphasis: how far the driven
+        face goes from the clip's mean one, 1: as the driver has it. Both may change between feeds.
     """
 
     def __init__(
@@ -77,10 +79,12 @@ class Talker:
         self.avatar, self.background = avatar, background
         self.poses = poses or ClipPoses(avatar.track["rotation"], avatar.track["translation"])
         self.blink = None if blink == "driver" else lids(blink, avatar.track["eyelids"], seed)
-        self.offsets = control_offsets(avatar, controls or {})
+        self.offsets, self.emphasis = control_offsets(avatar, controls or {}), 1.0
         styled, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
-        self.driver = quickest(styled) if low_delay else styled
-        self.sound, self.stream = open_feature(avatar.document["features"]).stream(), self.driver.stream()
+        self._uses_audio = bool(avatar.model.uses_audio)
+        self.driver = quickest(styled, any_feature=not self._uses_audio) if low_delay else styled
+        feature = open_feature(heard_by(self.driver, avatar.document["features"]))
+        self.sound, self.stream = feature.stream(), self.driver.stream()
         self.activity = SpeechActivity()
         self.resting = Resting(resting_expression(avatar.track)) if self.driver.by_sound else None
         self._speech = np.zeros(0, bool)
@@ -94,7 +98,6 @@ class Talker:
         self._moved = 0
         self._rows: np.ndarray | None = None
         self._finished = False
-        self._uses_audio = bool(avatar.model.uses_audio)
 
     @property
     def delay(self) -> float:
@@ -175,13 +178,14 @@ class Talker:
         rows = {
             "rotation": poses.rotation,
             "translation": poses.translation,
-            "expression": self._rested(self.bounds(part["expression"])) + expression,
+            "expression": self._rested(self.bounds(self._emphasised(part["expression"]))) + expression,
             "eyelids": np.clip(closed + eyelids, 0, 1),
             "gaze": seen + gaze,
         }
         first = not self._track
-        for name in TRACKED:
-            new = rows[name].astype(np.float32)
+        rows = {name: rows[name].astype(np.float32) for name in TRACKED}
+        rows["vectors"] = row_vectors(rows)
+        for name, new in rows.items():
             self._track[name] = new if first else np.concatenate([self._track[name], new])
         self._source = np.concatenate([self._source, poses.source])
         if first:
@@ -189,6 +193,10 @@ class Talker:
 
     def _gaze_of(self, numbers: np.ndarray, poses: Poses) -> np.ndarray:
         return self.avatar.track["gaze"][poses.source] if self.gaze is None else self.gaze(numbers, poses)
+
+    def _emphasised(self, expression: np.ndarray) -> np.ndarray:
+        mean = self.bounds.mean
+        return expression if self.emphasis == 1.0 else mean + np.float32(self.emphasis) * (expression - mean)
 
     def _rested(self, expression: np.ndarray) -> np.ndarray:
         """The next frames' expressions, at rest where nobody speaks; a last part of a frame holds no speech."""
@@ -236,7 +244,7 @@ class Talker:
         known = count + TRACK_CONTEXT + self._neighbours
         window = {name: _lasting(rows[:known], count + 2 * TRACK_CONTEXT) for name, rows in self._track.items()}
         self._track = {name: rows[count:] for name, rows in self._track.items()}
-        drive = head_inputs(window, cut=TRACK_CONTEXT)
+        drive = window_inputs(window, TRACK_CONTEXT)
         if not self._uses_audio:
             return drive
         assert self._rows is not None

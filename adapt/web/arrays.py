@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+from numpy.typing import ArrayLike
 
 ALIGN = 16  # bytes; a typed array of a browser begins at a multiple of its item's size
 TYPES = {"f32": np.float32, "f16": np.float16, "i8": np.int8, "u8": np.uint8, "u16": np.uint16, "u32": np.uint32}
+
+
+Document = dict[str, object]  # what JSON says of something
 
 
 class Packer:
     """Collects arrays: ``entries`` describes them, :meth:`content` is the file."""
 
     def __init__(self) -> None:
-        self.entries: dict[str, dict[str, Any]] = {}
+        self.entries: dict[str, Document] = {}
         self._parts: list[bytes] = []
         self._size = 0
 
-    def add(self, name: str, array: Any, kind: str = "f32") -> None:
+    def add(self, name: str, array: ArrayLike, kind: str = "f32") -> None:
         """Store an array as ``kind``, a key of :data:`TYPES`."""
         values = np.ascontiguousarray(np.asarray(array), TYPES[kind])
         self.entries[name] = {"type": kind, "shape": list(values.shape), "at": self._size}
@@ -27,19 +29,19 @@ class Packer:
         self._parts.append(content)
         self._size += len(content)
 
-    def add_index(self, name: str, array: Any) -> None:
+    def add_index(self, name: str, array: ArrayLike) -> None:
         """Store whole numbers from 0 on, in 16 bits where they fit."""
         values = np.asarray(array)
         self.add(name, values, "u16" if values.max(initial=0) < 65536 else "u32")
 
-    def add_steps(self, name: str, array: Any) -> None:
+    def add_steps(self, name: str, array: ArrayLike) -> None:
         """Store rows ``[R, C]`` as signed bytes, each row with a step of its own: within half a step of the value."""
         values = np.asarray(array, np.float32)
         steps = np.maximum(np.abs(values).max(1), 1e-12) / 127
         self.add(name, np.round(values / steps[:, None]), "i8")
         self.entries[name] |= {"low": 0, "step": [float(step) for step in steps]}
 
-    def add_picture(self, name: str, array: Any) -> None:
+    def add_picture(self, name: str, array: ArrayLike) -> None:
         """Store values ``[...]`` in [0, 1] as bytes; what lies beyond is clipped, as on a screen."""
         self.add(name, np.round(np.clip(np.asarray(array, np.float32), 0, 1) * 255), "u8")
         self.entries[name] |= {"low": 0, "step": [1 / 255]}

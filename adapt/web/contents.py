@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import nn
@@ -16,10 +14,11 @@ from adapt.drivers.loudness import LoudnessDriver
 from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import PAST, RidgeDriver
 from adapt.models.rigged import RiggedHead
+from adapt.talk.activity import voice_weights
 from adapt.talk.blinks import BLINK, Blinks
 from adapt.talk.poses import FixedPose, GeneratedPoses
 from adapt.talk.silence import resting_expression
-from adapt.web.arrays import Packer
+from adapt.web.arrays import Document, Packer
 from configs import InputError
 from heads.person.appearance import STEP
 from heads.person.residual import CoefficientNet
@@ -27,7 +26,7 @@ from heads.person.residual import CoefficientNet
 BLINK_WINDOWS = 900  # of 4 s: an hour of blinks before they repeat
 
 
-def add_head(packer: Packer, avatar: Avatar) -> dict[str, Any]:
+def add_head(packer: Packer, avatar: Avatar) -> Document:
     """The rig with the person's identity, Gaussians, residuals and body layer; what the document says of them.
 
     Raises:
@@ -52,7 +51,7 @@ def add_head(packer: Packer, avatar: Avatar) -> dict[str, Any]:
     if talking.correction is not None:
         _add_net(packer, "correction", talking.correction.net)
         packer.add("correction.basis", _numbers(talking.correction.basis * talking.correction_scale()))
-    document: dict[str, Any] = {"expression": rig.n_expression, "appearance_step": STEP}
+    document: Document = {"expression": rig.n_expression, "appearance_step": STEP}
     _add_appearance(packer, model)
     return document | _add_backdrop(packer, model)
 
@@ -108,7 +107,7 @@ def _add_appearance(packer: Packer, model: RiggedHead) -> None:
     packer.add_index("appearance.row", basis.row.cpu())
 
 
-def _add_backdrop(packer: Packer, model: RiggedHead) -> dict[str, Any]:
+def _add_backdrop(packer: Packer, model: RiggedHead) -> Document:
     backdrop = model.backdrop
     for name in ("center", "scale"):
         packer.add(f"backdrop.{name}", _numbers(getattr(backdrop, name)))
@@ -126,12 +125,14 @@ def _numbers(tensor: torch.Tensor) -> np.ndarray:
 # --- what moves it --------------------------------------------------------------------------------------------------
 
 
-def add_driver(packer: Packer, avatar: Avatar) -> dict[str, Any]:
+def add_driver(packer: Packer, avatar: Avatar) -> Document:
     """The regression or loudness that speaks in the page, and what keeps its expressions in bounds."""
     bounds, driver = Bounds(avatar.track["expression"]), avatar.driver
     for name in ("low", "high", "mean", "scale"):
         packer.add(f"bounds.{name}", getattr(bounds, name))
     packer.add("rest", resting_expression(avatar.track))
+    for name, weight in voice_weights().items():
+        packer.add(f"voice.{name}", weight.numpy(), "f16")  # as they are stored
     spoken = driver.regression if isinstance(driver, PriorDriver) else driver
     if isinstance(spoken, RidgeDriver):
         for prefix, part in (("ridge.", spoken), ("ridge.quick.", spoken.low_delay())):
@@ -146,7 +147,7 @@ def add_driver(packer: Packer, avatar: Avatar) -> dict[str, Any]:
     return {"name": driver.name, "regression": spoken.name, "farthest": bounds.farthest, "past": PAST}
 
 
-def add_poses(packer: Packer, avatar: Avatar, seed: int = 0) -> dict[str, Any]:
+def add_poses(packer: Packer, avatar: Avatar, seed: int = 0) -> Document:
     """The clip's poses and gaze, and the constants of the others."""
     rotation, translation = avatar.track["rotation"], avatar.track["translation"]
     packer.add("track.rotation", rotation)
@@ -166,7 +167,7 @@ def add_poses(packer: Packer, avatar: Avatar, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def blink_table(seed: int = 0) -> dict[str, Any]:
+def blink_table(seed: int = 0) -> Document:
     """When eyes blink: the moment in every window, of :class:`adapt.talk.blinks.Blinks`."""
     blinks = Blinks(seed=seed)
     numbers = np.arange(BLINK_WINDOWS * blinks.window)
@@ -184,7 +185,7 @@ def control_table(avatar: Avatar) -> dict[str, dict[str, list[float]]]:
     return table
 
 
-def add_arkit(packer: Packer, avatar: Avatar) -> dict[str, Any] | None:
+def add_arkit(packer: Packer, avatar: Avatar) -> Document | None:
     """The map from 52 ARKit weights to the rig; ``None`` for a rig that has none."""
     try:
         mapping = arkit_map(avatar.rig)

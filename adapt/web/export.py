@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from adapt.avatar.avatar import load_avatar
 from adapt.outputs import claim
@@ -20,7 +20,7 @@ def export_web(
     prior: str | Path | None = None,
     device: str = "cpu",
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Write a folder of static files in which an avatar speaks in a browser, without a server or a network.
 
     Args:
@@ -43,4 +43,4 @@ def export_web(
     provenance = opened.provenance("")
     record = {**provenance.as_dict(), "statement": provenance.statement().replace("Synthetic video", "Synthetic head")}
     written = write_web(out, opened, record, onnxruntime=onnxruntime, overwrite=overwrite)
-    return {"out": str(out), "bytes": sum(written["files"].values()), **written}
+    return {"out": str(out), "bytes": sum(written.files.values()), **asdict(written)}

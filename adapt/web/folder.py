@@ -13,13 +13,13 @@ import json
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from adapt.avatar.avatar import Avatar
 from adapt.web import contents
-from adapt.web.arrays import Packer
+from adapt.web.arrays import Document, Packer
 from adapt.web.sound import SoundFiles, sound_files
 from configs import InputError
 from shards.media.rates import FPS
@@ -29,14 +29,23 @@ IMPORT = re.compile(r'^import .*? from "\./([\w.-]+)";', re.MULTILINE | re.DOTAL
 ENTRY, BOOT = "main.js", "boot.js"
 
 
+@dataclass(frozen=True)
+class Written:
+    """A page: its ``files`` (name to bytes on disk), how many ``gaussians``, and the ``driver`` that moves the lips."""
+
+    files: dict[str, int]
+    gaussians: int
+    driver: str
+
+
 def write_web(
     folder: str | Path,
     avatar: Avatar,
-    record: dict[str, object],
+    record: Document,
     *,
     onnxruntime: str | Path | None = None,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> Written:
     """Write the page of an avatar; the folder appears when all is done.
 
     Args:
@@ -44,9 +53,6 @@ def write_web(
         record: ``Provenance.as_dict()`` of the head.
         onnxruntime: where npm put ``onnxruntime-web``, for an avatar that speaks by a prior; without it such an avatar
             speaks by its regression.
-
-    Returns:
-        ``files`` (name to bytes on disk), ``gaussians``, ``driver``.
 
     Raises:
         InputError: the folder exists, or the avatar's recipe cannot run in a page.
@@ -67,21 +73,18 @@ def write_web(
     finally:
         for leftover in (partial, old):
             shutil.rmtree(leftover, ignore_errors=True)
-    return {
-        "files": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
-        "gaussians": document["entries"]["triangles"]["shape"][0],
-        "driver": document["driver"]["name" if "prior" in document["driver"] else "regression"],
-    }
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    return Written(files, len(avatar.model.gaussians(None).means[0]), spoken.name)
 
 
-def describe(avatar: Avatar, record: dict[str, object], spoken: SoundFiles) -> tuple[dict[str, Any], bytes]:
+def describe(avatar: Avatar, record: Document, spoken: SoundFiles) -> tuple[Document, bytes]:
     """The document, and the bytes of its arrays."""
     packer = Packer()
     for name, array in spoken.arrays.items():
         packer.add(name, array)
     head, model = contents.add_head(packer, avatar), avatar.model
     fx, fy, cx, cy = (float(model.intrinsics[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    document = {
+    document: Document = {
         "format": FORMAT,
         "name": avatar.name,
         "size": avatar.size,
@@ -100,7 +103,7 @@ def describe(avatar: Avatar, record: dict[str, object], spoken: SoundFiles) -> t
     return document, packer.content()
 
 
-def page_files(document: dict[str, Any], packed: bytes, record: dict[str, object]) -> dict[str, bytes]:
+def page_files(document: Document, packed: bytes, record: Document) -> dict[str, bytes]:
     """Every file of the folder by name."""
     page = resources.files("adapt.web") / "page"
     files = {item.name: item.read_bytes() for item in page.iterdir() if item.name.endswith((".js", ".css"))}
@@ -113,12 +116,12 @@ def page_files(document: dict[str, Any], packed: bytes, record: dict[str, object
     return files
 
 
-def script(name: str, value: Any) -> bytes:
+def script(name: str, value: object) -> bytes:
     """A script that sets a global variable to a value."""
     return f"self.{name} = {json.dumps(value, separators=(',', ':'))};\n".encode()
 
 
-def _filled(page: str, document: dict[str, Any], record: dict[str, object]) -> str:
+def _filled(page: str, document: Document, record: Document) -> str:
     values = {"NAME": document["name"], "STATEMENT": record["statement"], "TOOL": record["tool"]}
     for key, value in values.items():
         page = page.replace(f"@@{key}@@", html.escape(str(value), quote=True))

@@ -7,19 +7,33 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from adapt.drivers.prior import PriorDriver
 from configs import InputError
+from pretrain.audio_expression import AudioExpressionPrior
 from pretrain.audio_expression.diffusion import sample_times
 from shards.features.whisper import EACH, Whisper
 
 OPSET = 18
 MISSING = "exporting a prior needs onnx: pip install 'headstart[onnx]'"
 LARGE = 1024  # numbers; smaller tensors are not worth a node
+
+
+def exported_prior(driver: PriorDriver) -> AudioExpressionPrior:
+    """The prior of a driver, where it is of the kind whose graph is known.
+
+    Raises:
+        InputError: another package's prior.
+    """
+    if not isinstance(driver.prior, AudioExpressionPrior):
+        raise InputError(
+            f"{driver.name}: only Headstart's own audio-expression prior can be exported; leave --onnxruntime out"
+        )
+    return driver.prior
 
 
 class ExpressionGraph(nn.Module):
@@ -31,13 +45,15 @@ class ExpressionGraph(nn.Module):
 
     style: Tensor
     time: Tensor
+    yes: Tensor
+    no: Tensor
 
     def __init__(self, driver: PriorDriver) -> None:
         super().__init__()
-        prior, options = driver.prior, driver.options
+        prior, options = exported_prior(driver), driver.options
         if options.get("steps") != 1 or options.get("temperature") != 0.0:
             raise ValueError(f"the graph samples in one step without noise, not with {options}")
-        self.model, self.guidance = prior.model, float(options.get("guidance", 1.0))
+        self.model, self.guidance = prior.model, float(str(options.get("guidance", 1.0)))
         style = prior.mean_style if driver.style is None else driver.style
         self.register_buffer("style", torch.as_tensor(style, dtype=torch.float32)[None])
         self.register_buffer("time", torch.tensor([sample_times(prior.config.diffusion.train_steps, 1)[0]]))
@@ -74,8 +90,9 @@ def prior_graph(driver: PriorDriver) -> bytes:
     Raises:
         InputError: onnx is not installed.
     """
-    graph, config = ExpressionGraph(driver).eval(), driver.prior.config
-    size, frames = driver.prior.features_size, config.window
+    prior = exported_prior(driver)
+    graph, config = ExpressionGraph(driver).eval(), prior.config
+    size, frames = prior.features_size, config.window
     statistics = torch.ones(1, 2, size) if config.scale else torch.zeros(1, size)
     inputs = {"features": torch.zeros(1, frames, size), "statistics": statistics}
     return _exported(graph, inputs, "targets", {"features": {1: "frames"}, "statistics": {}})
@@ -93,18 +110,18 @@ def whisper_graph(feature: Whisper) -> bytes:
     )
 
 
-def _exported(graph: nn.Module, inputs: dict[str, Tensor], output: str, moving: dict[str, Any]) -> bytes:
+def _exported(graph: nn.Module, inputs: dict[str, Tensor], output: str, moving: dict[str, dict[int, str]]) -> bytes:
     """The file of a graph whose ``moving`` axes may have any length."""
     try:
-        import onnx
-        import onnxscript  # noqa: F401  (torch's exporter needs it)
+        import onnx  # noqa: F401  (it writes what torch's exporter, which needs onnxscript, has made)
+        import onnxscript  # noqa: F401
     except ImportError:
         raise InputError(MISSING) from None
     shapes = {
         name: {axis: torch.export.Dim(label, min=2) for axis, label in axes.items()} for name, axes in moving.items()
     }
     with torch.no_grad(), _quiet():
-        program: Any = torch.onnx.export(
+        program = torch.onnx.export(
             graph,
             kwargs=inputs,
             input_names=list(inputs),
@@ -114,11 +131,8 @@ def _exported(graph: nn.Module, inputs: dict[str, Tensor], output: str, moving: 
             dynamo=True,
             optimize=True,
         )
-    model = program.model_proto
-    _strip(model)
-    _halve(model.graph, onnx)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    assert program is not None, "dynamo's exporter returns the program"
+    return _published(program.model_proto.SerializeToString())
 
 
 @contextlib.contextmanager
@@ -134,29 +148,31 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _strip(model: Any) -> None:
-    """Remove what torch writes beside the numbers: a stack trace with this machine's paths in every node."""
+def _published(content: bytes) -> bytes:
+    """A graph without what torch writes beside its numbers, and with exact halves in half precision.
+
+    In every node torch leaves a stack trace with this machine's paths. Weights that half precision holds exactly are
+    stored so; a cast gives them back.
+    """
+    import onnx
+
+    model = onnx.load_from_string(content)
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
         del part.metadata_props[:]
         part.ClearField("doc_string")
-
-
-def _halve(graph: Any, onnx: Any) -> None:
-    """Store weights that half precision holds exactly in half precision; a cast gives them back."""
-    import numpy as np
-
     casts = []
     for stored in graph.initializer:
         if stored.data_type != onnx.TensorProto.FLOAT:
             continue
-        values = onnx.numpy_helper.to_array(stored)
+        values, name = onnx.numpy_helper.to_array(stored), stored.name
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)
         if values.size < LARGE or not np.array_equal(half.astype(np.float32), values):
             continue
-        name = stored.name
         stored.CopyFrom(onnx.numpy_helper.from_array(half, f"{name}.half"))
         casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
     for cast in reversed(casts):
         graph.node.insert(0, cast)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from adapt.avatar.avatar import Avatar
+from adapt.drivers.closing import FREE, PRESSED, SHUT, LipClosing
 from adapt.drivers.loudness import LoudnessDriver
-from adapt.drivers.prior import EMPHASIS, PriorDriver
+from adapt.drivers.prior import EMPHASIS, SHARE, PriorDriver
 from adapt.web import onnx_graphs
+from adapt.web.arrays import Document
 from configs import InputError
 from pretrain.audio_expression.beginnings import expression_columns
 from pretrain.audio_expression.windows import LEAST_SPREAD
@@ -26,10 +27,15 @@ INSTALL = f"npm install onnxruntime-web@{VERSION}, then --onnxruntime node_modul
 
 @dataclass
 class SoundFiles:
-    """Files by name, what the document's driver says of them, and arrays of ``avatar.js``."""
+    """Files by name, what the document's driver says of them, and arrays of ``avatar.js``.
 
+    Attributes:
+        name: what moves the lips in the page.
+    """
+
+    name: str
     files: dict[str, bytes] = field(default_factory=dict)
-    document: dict[str, Any] = field(default_factory=dict)
+    document: Document = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -48,7 +54,8 @@ def sound_files(avatar: Avatar, onnxruntime: str | Path | None) -> SoundFiles:
         raise InputError(
             f"avatar '{avatar.name}' speaks by networks that the page runs with onnxruntime-web: {INSTALL}"
         )
-    found = SoundFiles()
+    spare = driver.regression if isinstance(driver, PriorDriver) else None
+    found = SoundFiles(driver.name if spare is None or onnxruntime is not None else spare.name)
     if onnxruntime is None or not (by_prior or name != "logmel"):
         return found
     found.files.update(runtime_files(onnxruntime))
@@ -73,8 +80,8 @@ def runtime_files(folder: str | Path) -> dict[str, bytes]:
 
 
 def _add_prior(found: SoundFiles, driver: PriorDriver) -> None:
-    config = driver.prior.config
-    columns = expression_columns(config, driver.prior.model.n_expression)
+    prior = onnx_graphs.exported_prior(driver)
+    config, columns = prior.config, expression_columns(prior.config, prior.model.n_expression)
     found.files[PRIOR] = onnx_graphs.prior_graph(driver)
     found.document["prior"] = {
         "file": PRIOR,
@@ -86,9 +93,19 @@ def _add_prior(found: SoundFiles, driver: PriorDriver) -> None:
         "expression_at": columns.start,
         "expression": columns.stop - columns.start,
         "emphasis": EMPHASIS,
+        "share": SHARE,
+        "closing": closing_document(driver.closing),
     }
     if driver.calibration is not None:
         found.arrays["calibration"] = driver.calibration
+
+
+def closing_document(closing: LipClosing | None) -> dict[str, object] | None:
+    """What the page presses lips by."""
+    if closing is None:
+        return None
+    rows = {name: getattr(closing, name).tolist() for name in ("rest", "slope", "direction")}
+    return {"gap": closing.gap, "mean": closing.mean, "shut": SHUT, "free": FREE, "pressed": PRESSED, **rows}
 
 
 def _add_encoder(found: SoundFiles, avatar: Avatar) -> None:

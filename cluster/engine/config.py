@@ -14,7 +14,7 @@ class EngineConfig:
 
     mode: Literal["plain", "ddp", "zero1", "zero2", "zero3"] = "plain"
     precision: Literal["fp32", "bf16"] = "fp32"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: str = "auto"  # cpu, cuda or another that torch knows; auto: CUDA where there is one
     accumulate: int = 1  # micro-batches of one optimiser step
     clip: float = 1.0  # gradient norm above which gradients are scaled down; 0 leaves them
     persistence: int = 100_000  # zero3: parameters with fewer elements stay whole on every rank

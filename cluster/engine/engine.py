@@ -32,6 +32,7 @@ from torch import nn
 from cluster.engine import process_group, state, zero
 from cluster.engine.config import EngineConfig
 from configs import InputError
+from configs.devices import is_accelerator, pick_device
 
 log = logging.getLogger("headstart.engine")
 
@@ -82,7 +83,7 @@ class Engine:
                 zero.register_direct_parameters(model)
         else:
             # Not the optimiser: Accelerate's wrapper would hide its state, and there is no scaler to serve.
-            prepared = self._accelerator.prepare_model(model)
+            prepared = self._accelerator.prepare_model(model.to(self.device), device_placement=False)
         self._model = prepared
         self._mark_boundary()
         return prepared
@@ -106,20 +107,43 @@ class Engine:
         Raises:
             InputError: called in the middle of an accumulation.
         """
-        if self._micro == 0 or self._micro % self.config.accumulate:
-            raise InputError(
-                f"clip_and_step after {self._micro % self.config.accumulate} micro-batches, expected "
-                f"{self.config.accumulate}; call backward once for each"
-            )
+        self._check_boundary()
         if self._is_zero:
             self._model.step()
             norm = float(self._model.get_global_grad_norm() or 0.0)
         else:
-            norm = self._clip()
+            norm = float(self._clip())
             if math.isfinite(norm):
                 self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
         if self._scheduler is not None and math.isfinite(norm):
+            self._scheduler.step()
+        self._micro = 0
+        self._mark_boundary()
+        return norm
+
+    @property
+    def steps_behind(self) -> bool:
+        """Whether :meth:`step_behind` is to be used: an accelerator, whose host should not wait for it."""
+        return is_accelerator(self.device) and not self._is_zero
+
+    def step_behind(self, broken: torch.Tensor) -> torch.Tensor:
+        """:meth:`clip_and_step` without a wait of the host; returns the norm on the device.
+
+        Args:
+            broken: a float scalar on the device, 0 or 1. Not 0, or a norm that is not finite (which sets it): the
+                optimiser, which must be a fused one, leaves weights and moments alone.
+
+        Raises:
+            InputError: called in the middle of an accumulation.
+        """
+        self._check_boundary()
+        norm = self._clip()
+        torch.maximum(broken, (~torch.isfinite(norm)).to(broken), out=broken)
+        self._optimizer.grad_scale, self._optimizer.found_inf = None, broken
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._scheduler is not None:
             self._scheduler.step()
         self._micro = 0
         self._mark_boundary()
@@ -167,7 +191,7 @@ class Engine:
     def full_state_dict(self) -> dict[str, torch.Tensor] | None:
         """The whole model as float32 CPU tensors on the main rank, None on the others. Collective."""
         whole = state.weights(self)
-        return whole if self.is_main else None
+        return {name: value.cpu() for name, value in whole.items()} if self.is_main else None
 
     def export(self, path: str | Path) -> None:
         """Write the whole model as one safetensors file that loads alone on one device. Collective."""
@@ -178,7 +202,13 @@ class Engine:
 
         Files: ``weights.safetensors``, ``optimizer.safetensors``, ``random.safetensors``, ``engine.json``.
         """
-        state.save(self, Path(folder))
+        taken = self.snapshot()
+        if self.is_main:
+            taken.write(Path(folder))
+
+    def snapshot(self) -> state.Snapshot:
+        """What :meth:`save` would write now, to be written later by a thread of the main rank. Collective."""
+        return state.snapshot(self)
 
     def load(self, folder: str | Path) -> None:
         """Take up what :meth:`save` wrote, in any mode and with any number of workers. Call after :meth:`prepare`.
@@ -210,10 +240,17 @@ class Engine:
         if hasattr(self._model, "require_backward_grad_sync"):
             self._model.require_backward_grad_sync = self._micro % self.config.accumulate == self.config.accumulate - 1
 
-    def _clip(self) -> float:
+    def _check_boundary(self) -> None:
+        if self._micro == 0 or self._micro % self.config.accumulate:
+            raise InputError(
+                f"clip_and_step after {self._micro % self.config.accumulate} micro-batches, expected "
+                f"{self.config.accumulate}; call backward once for each"
+            )
+
+    def _clip(self) -> torch.Tensor:
         parameters = [p for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
         limit = self.config.clip or float("inf")
-        return float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        return torch.nn.utils.clip_grad_norm_(parameters, limit)
 
 
 def _effective_mode(mode: str, world: int) -> str:
@@ -223,14 +260,14 @@ def _effective_mode(mode: str, world: int) -> str:
 
 
 def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("engine.device is cuda and torch sees no GPU; use device=cpu or see 'headstart doctor'")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
+    device = pick_device(name)
+    if device.type == "cpu":
+        return device
+    module = torch.get_device_module(device)
     # Ray shows each worker its own GPU as number 0; torchrun shows all of them.
-    index = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
-    torch.cuda.set_device(index)
-    return torch.device("cuda", index)
+    index = int(os.environ.get("LOCAL_RANK", 0)) % module.device_count() if ":" not in name else device.index
+    module.set_device(index)
+    return torch.device(device.type, index)
 
 
 def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
@@ -253,7 +290,7 @@ def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
     # Unused parameters are looked for because dropping a condition leaves some without gradient, and because DDP then
     # keeps its buckets: rebuilt buckets add in another order after a restart, which changes the last bit.
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-    return Accelerator(cpu=device.type == "cpu", kwargs_handlers=handlers)
+    return Accelerator(cpu=device.type != "cuda", kwargs_handlers=handlers)
 
 
 def _autocast(forward: Callable[..., object], device: str) -> Callable[..., object]:

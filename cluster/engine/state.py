@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,14 @@ import torch
 
 from cluster.engine import zero
 from configs import InputError, nearest
+from configs.devices import random_state, set_random_state
 
 if TYPE_CHECKING:
     from cluster.engine.engine import Engine
 
 SCHEMA = 1
+# How this machine's optimiser computes, which is no part of where it stands.
+IMPLEMENTATION = ("fused", "foreach", "capturable")
 
 
 def weights(engine: Engine) -> dict[str, torch.Tensor]:
@@ -26,18 +30,32 @@ def weights(engine: Engine) -> dict[str, torch.Tensor]:
         return zero.weights(engine._model, engine.unwrapped, keep=engine.is_main)
     if not engine.is_main:
         return {}
-    return {name: value.detach().cpu().clone() for name, value in engine.unwrapped.state_dict().items()}
+    return {name: value.detach().clone() for name, value in engine.unwrapped.state_dict().items()}
 
 
-def save(engine: Engine, folder: Path) -> None:
-    """See :meth:`cluster.engine.engine.Engine.save`."""
+@dataclass(frozen=True)
+class Snapshot:
+    """An engine's state at one moment, as copies: training may go on while it is written.
+
+    Copies of tensors on an accelerator stay there, so taking them makes nobody wait; :meth:`write` brings them over.
+    """
+
+    tensors: dict[str, dict[str, torch.Tensor]]
+    saved: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """The files of :meth:`cluster.engine.engine.Engine.save`; not collective."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, tensors in self.tensors.items():
+            write_tensors(folder / f"{name}.safetensors", tensors)
+        (folder / "engine.json").write_text(json.dumps(self.saved, indent=1))
+
+
+def snapshot(engine: Engine) -> Snapshot:
+    """The state to be saved; empty off the main rank. Collective."""
     whole, moments, generators = weights(engine), _moments(engine), _random_state(engine)
     if not engine.is_main:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / "weights.safetensors", whole)
-    write_tensors(folder / "optimizer.safetensors", moments)
-    write_tensors(folder / "random.safetensors", generators)
+        return Snapshot({}, {})
     saved = {
         "schema": SCHEMA,
         "mode": engine.mode,
@@ -48,7 +66,7 @@ def save(engine: Engine, folder: Path) -> None:
         ],
         "scheduler": _plain(engine._scheduler.state_dict()) if engine._scheduler is not None else None,
     }
-    (folder / "engine.json").write_text(json.dumps(saved, indent=1))
+    return Snapshot({"weights": whole, "optimizer": moments, "random": generators}, saved)
 
 
 def load(engine: Engine, folder: Path) -> None:
@@ -81,7 +99,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor] | None) -> None:
 
     if tensors is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path)
 
 
 # ---------------------------------------------------------------------------------------------- optimiser
@@ -94,7 +112,7 @@ def _moments(engine: Engine) -> dict[str, torch.Tensor]:
         return {}
     state = engine._optimizer.state
     return {
-        f"{name}/{key}": value.detach().cpu().clone()
+        f"{name}/{key}": value.detach().clone()
         for name, parameter in engine.unwrapped.named_parameters()
         for key, value in state.get(parameter, {}).items()
         if torch.is_tensor(value)
@@ -107,8 +125,9 @@ def _load_moments(engine: Engine, moments: dict[str, torch.Tensor]) -> None:
     state.clear()
     for name, value in moments.items():
         parameter, key = name.rsplit("/", 1)
-        # Adam counts its steps on the CPU whatever the device of the parameter.
-        value = value.to(parameters[parameter].device) if value.dim() else value
+        # Adam counts its steps on the CPU whatever the device of the parameter, a fused one on the device.
+        moves = value.dim() or engine._optimizer.defaults.get("fused")
+        value = value.to(parameters[parameter].device) if moves else value
         state[parameters[parameter]][key] = value.clone()
 
 
@@ -119,7 +138,7 @@ def _load_groups(engine: Engine, groups: list[dict[str, object]], folder: Path) 
             f"{folder}: the optimiser had {len(groups)} parameter groups, this one has {len(mine)}; resume the same run"
         )
     for group, saved in zip(mine, groups):
-        group.update(_lists(saved, group))
+        group.update({k: v for k, v in _lists(saved, group).items() if k not in IMPLEMENTATION})
 
 
 def _plain(value: object) -> Any:
@@ -169,8 +188,8 @@ def _generators(engine: Engine) -> dict[str, torch.Tensor]:
         "numpy": torch.from_numpy(np.append(numpy_state[1], numpy_state[2]).astype(np.int64)),
         "python": torch.tensor(random.getstate()[1], dtype=torch.int64),
     }
-    if engine.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(engine.device)
+    if (state := random_state(engine.device)) is not None:
+        states[engine.device.type] = state
     return states
 
 
@@ -179,8 +198,8 @@ def _load_random_state(engine: Engine, states: dict[str, torch.Tensor]) -> None:
     numbers = states[f"numpy/{engine.rank}"].numpy()
     np.random.set_state(("MT19937", numbers[:-1].astype(np.uint32), int(numbers[-1]), 0, 0.0))  # noqa: NPY002
     random.setstate((3, tuple(states[f"python/{engine.rank}"].tolist()), None))
-    if engine.device.type == "cuda" and f"cuda/{engine.rank}" in states:
-        torch.cuda.set_rng_state(states[f"cuda/{engine.rank}"], engine.device)
+    if (name := f"{engine.device.type}/{engine.rank}") in states:
+        set_random_state(engine.device, states[name])
 
 
 def _check_names(model: torch.nn.Module, whole: dict[str, torch.Tensor], folder: Path) -> None:

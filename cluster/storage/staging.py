@@ -10,6 +10,7 @@ published whole, its commit mark last; a result whose upload fails stays on this
 from __future__ import annotations
 
 import functools
+import glob
 import inspect
 import shutil
 import tempfile
@@ -171,6 +172,9 @@ def _publish(path: Path, url: Url, *, replace: bool) -> None:
         if path.is_dir():
             _publish_folder(path, url, replace)
         else:
+            # What lies beside the file under its name (FILE.c2pa) belongs to it, and comes before it.
+            for beside in sorted(path.parent.glob(f"{glob.escape(path.name)}.*")):
+                storage.publish(beside, f"{url}{beside.name.removeprefix(path.name)}")
             storage.publish(path, url)
     except BaseException as error:
         kept = Path(tempfile.mkdtemp(prefix="headstart-kept-")) / path.name

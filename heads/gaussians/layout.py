@@ -27,7 +27,7 @@ def lay_out(face_uvs: Tensor, resolution: int) -> UVLayout:
     """
     if resolution < 1:
         raise InputError(f"UV Gaussians: resolution {resolution}: expected at least 1")
-    corners = face_uvs.double().cpu() * resolution - 0.5  # texel (row, column) has its centre at integers
+    corners = face_uvs.cpu().double() * resolution - 0.5  # texel (row, column) has its centre at integers
     triangle, column, row = _candidates(corners, resolution)
     weights = _barycentric(corners[triangle], torch.stack([column, row], -1).double())
     inside = (weights >= -1e-9).all(-1)

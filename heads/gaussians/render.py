@@ -55,7 +55,7 @@ def render_head(
         means, quats, scales, opacities, colors, views, cameras, width, height, **options
     )
     if not shared:
-        image, alpha = image[:, 0], alpha[:, 0]
+        image, alpha = image.squeeze(1), alpha.squeeze(1)  # a view back: an index would fill a picture of zeros first
     if background is not None:
         if background.dim() <= 2:
             background = background.reshape(-1, 1, 1, background.shape[-1])

@@ -160,10 +160,12 @@ class UVGaussians(nn.Module):
 
     def _texel_footprints(self) -> tuple[Tensor, Tensor]:
         """Ellipse that a texel covers on the mean head: angle ``[N]`` in the triangle's plane, axes ``[N, 2]`` in its units."""
-        R, k = triangle_frames(self._mean[None].double(), self._faces)
-        corners = self._mean.double()[self._faces]
+        # Once, in float64, which not every device has: on the CPU.
+        mean, faces, triangles = self._mean.cpu().double(), self._faces.cpu(), self.triangles.cpu()
+        R, k = triangle_frames(mean[None], faces)
+        corners = mean[faces]
         local = (corners[:, 1:] - corners[:, :1]) @ R[0]  # [F, 2, 3], rows are edges
-        uv = (self._face_uvs[:, 1:] - self._face_uvs[:, :1]).double() * self.resolution
+        uv = (self._face_uvs[:, 1:] - self._face_uvs[:, :1]).cpu().double() * self.resolution
         flat = torch.linalg.det(uv).abs() < _DEGENERATE_UV
         uv = torch.where(flat[:, None, None], torch.eye(2, dtype=uv.dtype, device=uv.device), uv)
         jacobian = torch.linalg.solve(uv, local[..., :2]).transpose(1, 2)  # triangle plane per texel
@@ -171,7 +173,7 @@ class UVGaussians(nn.Module):
         # A triangle smaller than a texel must not throw a beam across its neighbours.
         spread = spread.clamp(1e-3, 0.5)
         angle = torch.atan2(axes[:, 1, 0], axes[:, 0, 0])
-        return angle[self.triangles].float(), spread[self.triangles].float()
+        return angle[triangles].float().to(self._mean.device), spread[triangles].float().to(self._mean.device)
 
     def _check(self, vertices: Tensor, maps: Tensor) -> None:
         if vertices.dim() != 3 or tuple(vertices.shape[1:]) != tuple(self._mean.shape):
@@ -198,4 +200,5 @@ class _Bind(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *ctx.binding.backward(*ctx.saved_tensors, *upstream), None, None, None)
+        grads = ctx.binding.backward(*ctx.saved_tensors, *upstream, want_vertices=ctx.needs_input_grad[1])
+        return (None, *grads, None, None, None)

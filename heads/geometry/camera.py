@@ -34,6 +34,8 @@ def view_intrinsics(
         stored, size: (height, width) px of the stored and of the resized picture.
         corner: (top, left) px of the part in the resized picture.
     """
+    if size == stored and corner == (0, 0):
+        return intrinsics
     scale = intrinsics.new_tensor([size[1] / stored[1], size[0] / stored[0], 1.0])
     shift = torch.zeros_like(intrinsics)
     shift[0, 2], shift[1, 2] = corner[1], corner[0]

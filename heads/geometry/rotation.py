@@ -6,6 +6,8 @@ z forward; a frontal head's nose points along -z.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -87,6 +89,33 @@ def gaze_rotation(gaze: Tensor) -> Tensor:
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
+def turn_vectors(rotation: np.ndarray) -> np.ndarray:
+    """:func:`rotation_vector` of matrices ``[T, 3, 3]`` without a gradient, in their own type."""
+    r = rotation
+    skew = np.stack([r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], -1)
+    cosine = np.clip((r[:, 0, 0] + r[:, 1, 1] + r[:, 2, 2] - 1) / 2, -1, 1)
+    sine = np.sqrt((skew * skew).sum(-1)) / 2
+    factor = np.where(sine > 1e-6, np.arctan2(sine, cosine) / np.maximum(2 * sine, 1e-9), 0.5)
+    return (skew * factor[:, None]).astype(rotation.dtype)
+
+
+def turn_matrix(vector: np.ndarray) -> np.ndarray:
+    """:func:`rotation_matrix` of one vector ``[3]``, float32 and without a gradient."""
+    x, y, z = (float(v) for v in vector)
+    square = x * x + y * y + z * z
+    angle = math.sqrt(square + 1e-12)
+    a = math.sin(angle) / angle
+    b = 0.5 - square / 24 if square < 1e-6 else (1 - math.cos(angle)) / (square + 1e-12)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return (np.eye(3) + a * cross + b * (cross @ cross)).astype(np.float32)
+
+
+def gaze_matrix(yaw: float, pitch: float) -> np.ndarray:
+    """:func:`gaze_rotation` of one eye ``[3, 3]``, float32 and without a gradient."""
+    sy, cy, sp, cp = math.sin(yaw), math.cos(yaw), math.sin(pitch), math.cos(pitch)
+    return np.array([[cy, -sy * sp, -sy * cp], [0, cp, -sp], [sy, cy * sp, cy * cp]], np.float32)
+
+
 def euler_to_rotation(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> np.ndarray:
     """Matrices ``[T, 3, 3]`` float32 of yaw, pitch and roll ``[T]`` each: ``R = R_y(yaw) R_x(pitch) R_z(roll)``.
 
@@ -100,6 +129,18 @@ def euler_to_rotation(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> n
     about_x = np.stack([one, zero, zero, zero, cp, -sp, zero, sp, cp], -1).reshape(-1, 3, 3)
     about_z = np.stack([cr, -sr, zero, sr, cr, zero, zero, zero, one], -1).reshape(-1, 3, 3)
     return (about_y @ about_x @ about_z).astype(np.float32)
+
+
+def euler_matrix(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """:func:`euler_to_rotation` of one frame ``[3, 3]``."""
+    cy, sy, cp, sp = math.cos(yaw), -math.sin(yaw), math.cos(pitch), math.sin(pitch)
+    cr, sr = math.cos(roll), math.sin(roll)
+    rows = (
+        (cy * cr + sy * sp * sr, -cy * sr + sy * sp * cr, sy * cp),
+        (cp * sr, cp * cr, -sp),
+        (-sy * cr + cy * sp * sr, sy * sr + cy * sp * cr, cy * cp),
+    )
+    return np.array(rows, np.float32)
 
 
 def rotation_to_euler(rotation: np.ndarray) -> np.ndarray:

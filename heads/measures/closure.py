@@ -19,19 +19,23 @@ def closures(gap: np.ndarray) -> list[tuple[int, int]]:
 
 
 def closure_f1(rendered: np.ndarray, real: np.ndarray) -> float | None:
-    """F1 of closures: real ones that the rendered lips meet, rendered ones that the real lips have.
+    """F1 of closures: real ones that the rendered lips meet, and rendered frames of shut lips beside which the real are shut.
+
+    Recall counts closures, precision frames: lips that never open meet every closure and are still wrong.
 
     Returns:
         ``None`` when the real lips never close.
     """
-    true, found = closures(real), closures(rendered)
+    true, ours, theirs = closures(real), rendered < TOGETHER, real < TOGETHER
     if not true:
         return None
-    recall = _met(true, rendered < TOGETHER)
-    precision = _met(found, real < TOGETHER) if found else 0.0
+    near = _widened(ours)
+    recall = float(np.mean([near[first:end].any() for first, end in true]))
+    precision = float(_widened(theirs)[ours].mean()) if ours.any() else 0.0
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def _met(runs: list[tuple[int, int]], closed: np.ndarray) -> float:
-    """Share of runs beside which, within the tolerance, the other lips are together."""
-    return float(np.mean([closed[max(0, first - TOLERANCE) : end + TOLERANCE].any() for first, end in runs]))
+def _widened(shut: np.ndarray) -> np.ndarray:
+    """Frames ``[T]`` within the tolerance of those in ``shut [T]``."""
+    padded = np.pad(shut, TOLERANCE)
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * TOLERANCE + 1).any(axis=1)

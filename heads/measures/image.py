@@ -53,4 +53,4 @@ def psnr(image: Tensor | np.ndarray, target: Tensor | np.ndarray, mask: Tensor |
         mask = torch.as_tensor(mask).expand(image.shape[:-1]).flatten(0, -2)
     # One image as tall as all of them together: every pixel counts once.
     error = mean_square_error(image.flatten(0, -3), target.flatten(0, -3), mask)
-    return float(decibels(error.double()))
+    return float(decibels(error.cpu().double()))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from configs import InputError
+from configs.devices import is_accelerator
 
 # The second prime of the hash of Müller et al. (2022), eq. 4; the first factor is one, which keeps x-runs coherent.
 PRIME = 2_654_435_761
@@ -153,7 +154,7 @@ class TriPlaneHash(nn.Module):
 
     def active_backend(self, device: torch.device) -> str:
         """The backend that a call on ``device`` uses."""
-        if self.backend == "torch" or device.type != "cuda":
+        if self.backend == "torch" or not is_accelerator(device):
             return "torch"
         if tinycudann_available():
             return "tinycudann"

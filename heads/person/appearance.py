@@ -11,11 +11,16 @@ for angles and mouth shapes that those seconds do not show.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from heads.person.residual import CoefficientNet
+from heads.raster import threads
+from heads.raster.arrays import flat
+from heads.raster.kernels import unwrapping
 
 CHANNELS = 6
 """Of a texel's change: offset 3, colour 3."""
@@ -47,6 +52,15 @@ class AppearanceBasis(nn.Module):
         """``[..., rank]`` of frames' vectors ``[..., size]``, with a person's code ``[..., rank, size]`` added."""
         shared = self.net(vectors)
         return shared if code is None else shared + (code @ self.net.normalised(vectors)[..., None])[..., 0]
+
+    def apply_to(self, maps: Tensor, coefficients: Tensor) -> Tensor:
+        """Maps ``[B, G, N, 14]`` of maps ``[B, N, 14]`` changed by coefficients ``[B, G, rank]``."""
+        if maps.device.type != "cpu" or maps.dtype != torch.float32:
+            return changed(maps[:, None], self(coefficients))
+        texels = (self.row < self.rows).nonzero()[:, 0]
+        order = self.row[texels].argsort()
+        held = (coefficients * STEP) @ self.basis
+        return _Shown.apply(maps, held, texels[order])
 
     def forward(self, coefficients: Tensor) -> Tensor:
         """Changes ``[..., N, 6]`` for coefficients ``[..., rank]``."""
@@ -101,3 +115,35 @@ def changed(maps: Tensor, change: Tensor) -> Tensor:
     """UV maps ``[..., N, 14]`` with changes ``[..., N, 6]`` of their offsets and colours."""
     parts = [maps[..., :3] + change[..., :3], maps[..., 3:10].expand(*change.shape[:-1], 7)]
     return torch.cat([*parts, maps[..., 10:13] + change[..., 3:], maps[..., 13:].expand(*change.shape[:-1], 1)], dim=-1)
+
+
+class _Shown(torch.autograd.Function):
+    """``changed(maps[:, None], basis(coefficients))`` without the changes of all texels: only those that change are touched."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, held: Tensor, texels: Tensor) -> Tensor:
+        batch, shows, count = held.shape[0], held.shape[1], len(texels)
+        out = maps.new_empty(batch, shows, *maps.shape[1:])
+        which = texels.numpy()
+        arrays = [flat(maps).reshape(batch, -1), flat(held).reshape(batch * shows, -1)]
+        results = flat(out).reshape(batch * shows, -1)
+
+        def job(i: int) -> None:
+            unwrapping.change(arrays[0][i // shows], arrays[1][i], which, count, results[i])
+
+        threads.run(job, [(i,) for i in range(batch * shows)], threads.get_num_threads())
+        ctx.which, ctx.shapes = which, (maps.shape, held.shape)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
+        (batch, shows), count = ctx.shapes[1][:2], len(ctx.which)
+        v_maps, v_held = (upstream.new_empty(shape) for shape in ctx.shapes)
+        arrays = [flat(t).reshape(batch, -1) for t in (upstream, v_maps, v_held)]
+
+        def job(b: int) -> None:
+            unwrapping.change_backward(arrays[0][b], ctx.which, count, shows, arrays[1][b], arrays[2][b])
+
+        threads.run(job, [(b,) for b in range(batch)], threads.get_num_threads())
+        return v_maps, v_held, None

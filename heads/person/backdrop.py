@@ -8,6 +8,7 @@ and regressing the body's motion on the pose; optimising it after that only over
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -68,8 +69,8 @@ class Backdrop(nn.Module):
         self.scale.copy_(poses.std(dim=0, unbiased=False).clamp_min(1e-3))
 
     def displacement(self, pose: Tensor) -> Tensor:
-        """Control displacements ``[1, 2, gh, gw]`` in fractions of the picture (x, y) for one pose vector ``[C]``."""
-        return self.bend(self._normalised(pose)).view(1, 2, *self.grid)
+        """Control displacements ``[B or 1, 2, gh, gw]`` in fractions of the picture (x, y) for pose vectors ``[(B,) C]``."""
+        return self.bend(self._normalised(pose)).view(-1, 2, *self.grid)
 
     def _normalised(self, pose: Tensor) -> Tensor:
         return torch.nan_to_num((pose - self.center) / self.scale).clamp(-self.reach, self.reach)
@@ -81,20 +82,23 @@ class Backdrop(nn.Module):
         width: int | None = None,
         window: tuple[int, int, int, int] | None = None,
     ) -> Tensor:
-        """The picture behind the head ``[H, W, 3]`` for one pose vector ``[C]``, at any size up to its own.
+        """The picture behind the head ``[H, W, 3]`` for one pose vector ``[C]``, ``[B, H, W, 3]`` for several ``[B, C]``.
+
+        At any size up to its own.
 
         With a ``window`` (top, left, rows, columns) only that part: ``[rows, columns, 3]``.
         """
         height, width = height or self.size[0], width or self.size[1]
         top, left, rows, columns = window or (0, 0, height, width)
         part = (..., slice(top, top + rows), slice(left, left + columns))
-        body = _resized(torch.cat([self.body, torch.sigmoid(self.body_alpha)], dim=1), height, width)
-        background = _resized(self.background, height, width)[part]
+        body = resized(torch.cat([self.body, torch.sigmoid(self.body_alpha)], dim=1), height, width)
+        background = resized(self.background, height, width)[part]
         flow = F.interpolate(self.displacement(pose), (height, width), mode="bilinear", align_corners=True)
-        grid = (_identity_grid(height, width, flow) + 2 * flow)[part].permute(0, 2, 3, 1)
-        body = F.grid_sample(body, grid, padding_mode="border", align_corners=False)
+        grid = (_identity_grid(height, width, flow.device, flow.dtype) + 2 * flow)[part].permute(0, 2, 3, 1)
+        body = F.grid_sample(body.expand(len(grid), -1, -1, -1), grid, padding_mode="border", align_corners=False)
         alpha = body[:, 3:]
-        return (body[:, :3] * alpha + background * (1 - alpha))[0].permute(1, 2, 0)
+        shown = (body[:, :3] * alpha + background * (1 - alpha)).permute(0, 2, 3, 1)
+        return shown if pose.dim() == 2 else shown[0]
 
     @torch.no_grad()
     def initialise(
@@ -115,9 +119,11 @@ class Backdrop(nn.Module):
                 follow the pose as it does in these frames.
         """
         height, width = self.size
-        pictures = torch.stack([_picture(frames[i], height, width) for i in indices])
-        alphas = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices])
-        heads = _resized(head_masks[:, None].float(), height, width)
+        device = self.background.device
+        pictures = torch.stack([_picture(frames[i], height, width) for i in indices]).to(device)
+        alphas = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices]).to(device)
+        heads = resized(head_masks[:, None].float(), height, width).to(device)
+        poses = None if poses is None else poses.to(device)
         body = alphas * (1 - heads)
         if poses is not None and len(indices) > 1:
             self._follow(pictures, body, poses)
@@ -133,7 +139,7 @@ class Backdrop(nn.Module):
     def _follow(self, pictures: Tensor, body: Tensor, poses: Tensor) -> None:
         """Set the displacement field to what the pose says of the body's place in these frames."""
         height, width = (max(8, round(side * min(1.0, REGISTERED / max(self.size)))) for side in self.size)
-        brightness, region = (_resized(x, height, width)[:, 0] for x in (pictures.mean(1, keepdim=True), body))
+        brightness, region = (resized(x, height, width)[:, 0] for x in (pictures.mean(1, keepdim=True), body))
         x = self._normalised(poses)
         motion = register(brightness, region, first=int(x.square().sum(1).argmin()))
         weights = predicted_by(x, motion, RIDGE + 1 / len(x))
@@ -152,7 +158,7 @@ class Backdrop(nn.Module):
         moved = []
         for one, pose in zip(both, poses):
             flow = F.interpolate(self.displacement(pose), self.size, mode="bilinear", align_corners=True)
-            grid = (_identity_grid(*self.size, flow) - 2 * flow).permute(0, 2, 3, 1)
+            grid = (_identity_grid(*self.size, flow.device, flow.dtype) - 2 * flow).permute(0, 2, 3, 1)
             moved.append(F.grid_sample(one[None], grid, padding_mode="border", align_corners=False)[0])
         both = torch.stack(moved)
         return both[:, :3], both[:, 3:]
@@ -167,17 +173,18 @@ def _completed(mean: Tensor, known: Tensor, fill: Tensor) -> Tensor:
 
 
 def _picture(array: np.ndarray | Tensor, height: int, width: int) -> Tensor:
-    return _resized(torch.as_tensor(np.asarray(array)).permute(2, 0, 1)[None].float() / 255, height, width)[0]
+    return resized(torch.as_tensor(np.asarray(array)).permute(2, 0, 1)[None].float() / 255, height, width)[0]
 
 
-def _resized(image: Tensor, height: int, width: int) -> Tensor:
+def resized(image: Tensor, height: int, width: int) -> Tensor:
     if image.shape[-2:] == (height, width):
         return image
     return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
-def _identity_grid(height: int, width: int, like: Tensor) -> Tensor:
+@functools.lru_cache(maxsize=16)
+def _identity_grid(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Sampling coordinates ``[1, 2, H, W]`` that give the picture back."""
-    y = (torch.arange(height, device=like.device, dtype=like.dtype) + 0.5) / height * 2 - 1
-    x = (torch.arange(width, device=like.device, dtype=like.dtype) + 0.5) / width * 2 - 1
+    y = (torch.arange(height, device=device, dtype=dtype) + 0.5) / height * 2 - 1
+    x = (torch.arange(width, device=device, dtype=dtype) + 0.5) / width * 2 - 1
     return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]

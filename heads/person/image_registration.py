@@ -75,6 +75,6 @@ def predicted_by(inputs: Tensor, motion: Tensor, ridge: float) -> Tensor:
     Args:
         inputs: ``[T, C]`` of about unit size; motion: ``[T, 2, 3]``; ridge: penalty beside the mean square of one.
     """
-    x, y = inputs.double(), motion.flatten(1).double()
+    x, y = inputs.cpu().double(), motion.flatten(1).cpu().double()
     x, y = x - x.mean(0), y - y.mean(0)
-    return ridge_weights(x.T @ x / len(x), x.T @ y / len(x), ridge).T.reshape(2, 3, -1).to(motion.dtype)
+    return ridge_weights(x.T @ x / len(x), x.T @ y / len(x), ridge).T.reshape(2, 3, -1).to(motion)

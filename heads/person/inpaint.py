@@ -79,6 +79,13 @@ class BodyInpainter(nn.Module):
         blended = torch.where(m >= 1, fixed, m * fixed + (1 - m) * f)
         return torch.where(m > 0, blended, f).permute(0, 2, 3, 1)
 
+    def correction(self, composed: Tensor) -> Tensor:
+        """What the network adds to pictures ``[B, H, W, 3]`` that are composed already, everywhere: the same as
+        ``forward`` with a full alpha and region, less the pictures; then nothing of a frame is left to be filled in."""
+        b, height, width = composed.shape[:3]
+        known = composed.new_tensor([1.0, 0.5, 0.5, 0.5, 1.0])[:, None, None].expand(b, 5, height, width)
+        return self._unet(torch.cat([composed.permute(0, 3, 1, 2), known], dim=1)).permute(0, 2, 3, 1)
+
     def _unet(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         unit = 2**self.depth

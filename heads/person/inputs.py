@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heads.geometry.rotation import rotation_vector
+from heads.geometry.rotation import rotation_vector, turn_vectors
 
 POSE = 6
 """Leading entries of a frame's vector: rotation vector (3, radians) and translation (3, rig units)."""
@@ -99,6 +99,29 @@ def head_inputs(track: Mapping[str, object], device: torch.device | str = "cpu",
     intrinsics = as_tensor(track, "intrinsics", device) if "intrinsics" in track else None
     inputs = HeadInputs(**parts, vectors=neighbourhood(frame_vectors(track, device)), intrinsics=intrinsics)
     return inputs.pick(slice(cut, len(inputs) - cut)) if cut else inputs
+
+
+def row_vectors(track: Mapping[str, np.ndarray]) -> np.ndarray:
+    """:func:`frame_vectors` of float32 arrays, as an array."""
+    parts = [turn_vectors(track["rotation"])]
+    parts += [track[name].reshape(len(parts[0]), -1) for name in TRACKED[1:]]
+    return np.concatenate(parts, -1)
+
+
+def window_inputs(window: Mapping[str, np.ndarray], cut: int) -> HeadInputs:
+    """:func:`head_inputs` of a few frames of float32 arrays on the CPU, whose vectors are known already.
+
+    Args:
+        window: the entries of a track and ``vectors [T, D]``, their :func:`row_vectors`.
+        cut: frames at either end that are only there as neighbours, at least as many as the spans reach.
+    """
+    vectors, count = window["vectors"], len(window["vectors"]) - 2 * cut
+    parts = [vectors[cut : cut + count]]
+    for near, far in SPANS:
+        rows = [vectors[cut + sign * k : cut + sign * k + count] for k in range(near, far + 1) for sign in (-1, 1)]
+        parts.append(np.mean(rows, 0, dtype=np.float32))
+    fields = {name: torch.from_numpy(window[name][cut : cut + count]) for name in TRACKED}
+    return HeadInputs(**fields, vectors=torch.from_numpy(np.concatenate(parts, -1)))
 
 
 def as_tensor(track: Mapping[str, object], name: str, device: torch.device | str = "cpu") -> Tensor:

@@ -38,6 +38,7 @@ from heads.person.backdrop import Backdrop
 from heads.person.inputs import POSE, SPANS, HeadInputs, frame_vectors, head_inputs, pose_vectors
 from heads.person.residual import LowRankResidual
 from heads.rig import Rig
+from heads.rig.holder import RigModule
 
 FEW_FRAMES = 25.0  # a second of video: with so many the clip counts as much as people in general · guess
 # Of a talking person, per part of a frame's vector: rotation (radians), translation (rig units), expression
@@ -91,7 +92,7 @@ class RenderedHead:
     meta: dict
 
 
-class TalkingHead(nn.Module):
+class TalkingHead(RigModule):
     """The optimisable head of one person.
 
     Args:
@@ -104,6 +105,7 @@ class TalkingHead(nn.Module):
 
     center: Tensor
     spread: Tensor
+    _correction_scale: Tensor
 
     def __init__(
         self,
@@ -131,6 +133,9 @@ class TalkingHead(nn.Module):
         self.backdrop = Backdrop(height, width, (1 + len(SPANS)) * POSE, grid) if cfg.body else None
         self.register_buffer("center", torch.zeros(size))
         self.register_buffer("spread", torch.ones(size))
+        scale = torch.full((size,), 0.1)
+        scale[:3], scale[3:5], scale[5], scale[-6:] = 0.005, 0.01, 0.05, 0.05
+        self.register_buffer("_correction_scale", scale, persistent=False)
 
     def _residual(self, rank: int, n: int, channels: int, inputs: int) -> LowRankResidual | None:
         if not rank:
@@ -216,9 +221,7 @@ class TalkingHead(nn.Module):
 
     def correction_scale(self) -> Tensor:
         """Typical size ``[6 + K + 6]`` of tracking errors, so that an optimiser's step means the same for all."""
-        scale = torch.full_like(self.center, 0.1)
-        scale[:3], scale[3:5], scale[5], scale[-6:] = 0.005, 0.01, 0.05, 0.05
-        return scale
+        return self._correction_scale
 
     def gaussians(self, inputs: HeadInputs, index: int, refinement: Tensor | None = None) -> tuple[Gaussians, dict]:
         """Gaussians in head space, batch of one, and the corrected track of the frame."""
@@ -235,6 +238,42 @@ class TalkingHead(nn.Module):
             offsets, colors = offsets + shift, colors + tint
         maps = torch.cat([offsets, self.quats, self.log_scales, colors, self.opacities], dim=-1)
         return self.uv.bind(vertices, maps[None]), parts
+
+    def together(self, inputs: HeadInputs, size: tuple[int, int], delta: Motion | None = None) -> tuple[Tensor, Tensor]:
+        """Premultiplied colour ``[B, H, W, 3]`` and alpha ``[B, H, W, 1]`` of all frames in one pass.
+
+        What :meth:`render` makes of them one by one, with as many launches for all of them as for one.
+
+        Args:
+            size: (height, width) px of the whole view.
+            delta: residual motion ``[B, N, 3]`` of every Gaussian in head space.
+        """
+        if inputs.intrinsics is None:
+            raise ValueError("inputs without intrinsics cannot be rendered; use inputs.with_(intrinsics=...)")
+        count, vectors = len(inputs), inputs.vectors
+        rotation, translation, expression = inputs.rotation, inputs.translation, inputs.expression
+        eyelids, gaze = inputs.eyelids, inputs.gaze
+        if self.correction is not None:
+            change = self.correction(vectors)[:, 0] * self.correction_scale()
+            k = POSE + self.rig.n_expression
+            rotation, translation = rotation @ rotation_matrix(change[:, :3]), translation + change[:, 3:6]
+            expression, eyelids = expression + change[:, 6:k], eyelids + change[:, k : k + 2]
+            gaze = gaze + change[:, k + 2 :].unflatten(1, (2, 2))
+        vertices = self.rig.vertices(self.identity[None], expression, eyelids, gaze)
+        if self.offset is not None:
+            vertices = vertices + self.offset(vectors)
+        colors = self.colors[None] if self.color is None else self.colors + self.color(vectors)
+        offsets = self.offsets[None]
+        if self.appearance_basis is not None:
+            changes = [self.appearance_basis.at(vector[: self.appearance_basis.size]) for vector in vectors]
+            offsets = offsets + torch.stack([shift for shift, _ in changes])
+            colors = colors + torch.stack([tint for _, tint in changes])
+        parts = (offsets, self.quats[None], self.log_scales[None], colors, self.opacities[None])
+        gaussians = self.uv.bind(vertices, torch.cat([part.expand(count, -1, -1) for part in parts], -1))
+        gaussians = gaussians if delta is None else moved(gaussians, delta)
+        intrinsics = view_intrinsics(inputs.intrinsics, (self.height, self.width), size)
+        head, alpha, _ = render_head(gaussians, rotation, translation, intrinsics.expand(count, 3, 3), size[1], size[0])
+        return head, alpha
 
     def render(
         self,

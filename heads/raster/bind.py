@@ -49,8 +49,9 @@ def bind_backward(
     vertices: Tensor, maps: Tensor, faces: Tensor, runs: Tensor, weights: Tensor,
     quats: Tensor, scales: Tensor, opacities: Tensor, records: Tensor,
     v_means: Tensor, v_quats: Tensor, v_scales: Tensor, v_opacities: Tensor, v_colors: Tensor,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Gradients of vertices and maps."""
+    want_vertices: bool = True,
+) -> tuple[Tensor | None, Tensor]:  # fmt: skip
+    """Gradients of vertices, where they are wanted, and of maps."""
     batch, number, count = quats.shape[0], maps.shape[1], len(faces)
     v_maps = maps.new_empty(batch, number, maps.shape[2])
     sums = np.empty((batch, count * binding.SUMS), records.numpy().dtype)
@@ -65,13 +66,16 @@ def bind_backward(
         record = frames[head if len(vertices) > 1 else 0]
         binding.bind_backward(
             record, starts, shares, rows, map_base, head * number, first, last, *saved, *upstream,
-            head * number, v_rows, sums[head],
+            head * number, v_rows, want_vertices, sums[head],
         )  # fmt: skip
 
     threads.run(job, _pieces(starts, batch, limit), limit)
+    v_maps = v_maps if len(maps) == batch else v_maps.sum(0, keepdim=True)
+    if not want_vertices:
+        return None, v_maps
     v_vertices = torch.zeros_like(vertices)
     points = flat(v_vertices)
     for head in range(batch):
         which = head if len(vertices) > 1 else 0
         binding.frames_backward(frames[which], sums[head], corners, count, which * vertices.shape[1], points)
-    return v_vertices, v_maps if len(maps) == batch else v_maps.sum(0, keepdim=True)
+    return v_vertices, v_maps

@@ -58,9 +58,9 @@ class FlameRig(Rig):
         self._parents = torch.from_numpy(np.ascontiguousarray(arrays["parents"], np.int64))
         self._scale = float(arrays["scale"])
 
-    def to(self, device: torch.device | str) -> Rig:
-        other = super().to(device)
-        if other is not self and isinstance(other, FlameRig):
+    def _copy(self, device: torch.device | str) -> Rig:
+        other = super()._copy(device)
+        if isinstance(other, FlameRig):
             other._model = {key: value.to(device) for key, value in self._model.items()}
             other._parents = self._parents.to(device)
         return other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -118,11 +119,19 @@ class Rig:
         return self.mean.device
 
     def to(self, device: torch.device | str) -> Rig:
-        """A copy on the device; itself when it is already there."""
+        """The rig on the device: itself when it is already there, else a copy, the same one at every call."""
         if torch.device(device) == self.device:
             return self
+        copies = self.__dict__.setdefault("_copies", {})
+        if str(device) not in copies:
+            copies[str(device)] = self._copy(device)
+        return copies[str(device)]
+
+    def _copy(self, device: torch.device | str) -> Rig:
         other = object.__new__(type(self))
         other.__dict__ = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in self.__dict__.items()}
+        other.__dict__["_copies"] = {str(self.device): self}
+        other.__dict__.pop("_eyeballs", None)
         other.controls = {
             name: Control(c.expression.to(device), c.eyelids.to(device), c.gaze.to(device))
             for name, c in self.controls.items()
@@ -181,11 +190,20 @@ class Rig:
 
     def lid_scale(self, identity: Tensor) -> Tensor:
         """How much wider than the mean head's the eyes ``[B, 2]`` of identities ``[B, K_id]`` are open, at least a quarter."""
-        if not self._gap.any():
+        if not self._lids_open:
             return identity.new_ones(len(identity), 2)
         gap = torch.einsum("ev,vc->e", self._gap, self.mean[:, 1:2])
         person = gap + torch.einsum("bk,kv,ev->be", identity, self.identity[:, :, 1], self._gap)
         return (person / gap).clamp(0.25, 4)
+
+    @functools.cached_property
+    def _lids_open(self) -> bool:
+        return bool(self._gap.any())
+
+    @functools.cached_property
+    def _eyeballs(self) -> list[Tensor]:
+        """Numbers of the vertices of either eyeball; found once, since a device makes the host wait for a list's length."""
+        return [(self.eyeball_vertices == eye + 1).nonzero()[:, 0] for eye in (0, 1)]
 
     def _lids(self, identity: Tensor, eyelids: Tensor) -> Tensor:
         return _combine(eyelids * self.lid_scale(identity), self.eyelids)
@@ -195,7 +213,7 @@ class Rig:
         centres = self.eyeball_positions(identity).expand(len(vertices), 2, 3)
         vertices = vertices.clone()
         for eye in (0, 1):
-            index = (self.eyeball_vertices == eye + 1).nonzero()[:, 0]
+            index = self._eyeballs[eye]
             local = vertices[:, index] - centres[:, None, eye]
             vertices[:, index] = local @ rotation[:, eye].transpose(1, 2) + centres[:, None, eye]
         return vertices

@@ -47,6 +47,14 @@ def add(commands: Subparsers) -> None:
     )
     adapt.add_argument("--resume", action="store_true", help="continue the unfinished avatar at --out")
     adapt.add_argument("--self-contained", action="store_true", help="store the prior's weights inside the avatar")
+    adapt.add_argument(
+        "--consent",
+        metavar="FILE|TEXT",
+        help="who agreed: a sentence, a file, or 'unknown'; asked in a terminal when not given",
+    )
+    adapt.add_argument(
+        "--dataset", metavar="URL", help="refuse people who were withdrawn from this dataset (shards forget)"
+    )
     adapt.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     adapt.add_argument("--seed", type=int, default=0)
     adapt.add_argument("--view", action="store_true", help="watch the adaptation in a browser, then talk to the avatar")
@@ -55,6 +63,8 @@ def add(commands: Subparsers) -> None:
 
 def run(a: argparse.Namespace) -> dict[str, object]:
     """Adapt; ``--view`` also serves a page until it is interrupted."""
+    if a.consent is None and not a.resume and Path(a.video).is_file() and sys.stdin is not None and sys.stdin.isatty():
+        a.consent = _asked(a.video)
     with _viewer(a.out, a.device) if a.view else contextlib.nullcontext() as viewer:
         result = _adapted(a)
         if viewer is not None and viewer.poll() is None:
@@ -62,6 +72,12 @@ def run(a: argparse.Namespace) -> dict[str, object]:
             with contextlib.suppress(KeyboardInterrupt):
                 viewer.wait()
     return result
+
+
+def _asked(video: str) -> str:
+    """The answer of the person at the terminal; nothing means unknown."""
+    progress.say(call("adapt.consent:question", video))
+    return sys.stdin.readline().strip() or "unknown"
 
 
 @contextlib.contextmanager
@@ -109,6 +125,8 @@ def _adapted(a: argparse.Namespace) -> dict[str, object]:
         device=a.device,
         seed=a.seed,
         overwrite=a.overwrite,
+        consent=a.consent,
+        dataset=a.dataset,
     )
 
 
@@ -125,6 +143,7 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
             "face": output.with_unit(result["metrics"].get("psnr_face_held"), "dB on held-out frames"),
             "frames": f"{result['frames']} of {result['size']} px",
             "driven by": result["driver"],
+            "consent": result["consent"],
             "size": output.size(result.get("bytes")),
             "preview": str(Path(avatar) / "preview.jpg") if "://" not in str(avatar) else f"{avatar}/preview.jpg",
         },

@@ -29,6 +29,12 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     for row in result["files"]:
         verdict = "[yellow]synthetic[/yellow]" if row["synthetic"] else "unknown"
         avatar = f", avatar {row['avatar']}" if row["avatar"] else ""
-        out.print(f"{row['file']}: {verdict}{avatar}", soft_wrap=True)
+        sure = f" ({_sure(row['confidence'])})" if row["synthetic"] else ""
+        out.print(f"{row['file']}: {verdict}{avatar}{sure}", soft_wrap=True)
         marks = [(mark["kind"], mark["state"], mark["detail"]) for mark in row["marks"]]
         output.table(out, ("mark", "state", "detail"), marks)
+
+
+def _sure(confidence: float) -> str:
+    """How sure the strongest mark makes."""
+    return "more than 99.9999 % sure" if confidence > 1 - 1e-6 else f"{100 * confidence:.4g} % sure"

@@ -25,6 +25,9 @@ def add(commands: Subparsers) -> None:
         "--frames", metavar="DIR", help="write one .ply file per frame of --audio, or of the training clip"
     )
     export.add_argument("--axes", help="opencv or opengl (default: the convention of the format)")
+    export.add_argument(
+        "--sign", nargs=2, metavar=("CHAIN.pem", "KEY.pem"), help="put a signed manifest beside it, FILE.c2pa (C2PA)"
+    )
     export.add_argument("--overwrite", action="store_true")
     still = export.add_argument_group("a single frame")
     still.add_argument(
@@ -60,18 +63,36 @@ def run(a: argparse.Namespace) -> dict[str, object]:
     if a.web:
         return _web(a)
     if a.onnxruntime is not None:
-        raise InputError("--onnxruntime needs --web")
-    names = ("frame", "audio", "yaw", "pitch", "roll", "pose", "blink", "style", "axes", "prior", "seed", "overwrite")
+        raise InputError("--onnxruntime belongs to --web, which writes a page")
+    names = (
+        "frame",
+        "audio",
+        "yaw",
+        "pitch",
+        "roll",
+        "pose",
+        "blink",
+        "style",
+        "axes",
+        "prior",
+        "seed",
+        "sign",
+        "overwrite",
+    )
     options = {name: getattr(a, name) for name in names}
     place, as_frames = a.out or a.frames, a.frames is not None
     return call("adapt.export:export", a.avatar, place, as_frames=as_frames, controls=a.control, **options)
 
 
-def _web(a: argparse.Namespace) -> dict[str, Any]:
+def _web(a: argparse.Namespace) -> dict[str, object]:
     fixed = ("frame", "audio", "yaw", "pitch", "roll", "style", "axes", "frames", "control")
     given = next((name for name in fixed if getattr(a, name) not in (None, [])), None)
     if given is not None:
         raise InputError(f"--{given} and --web contradict each other: sound, pose and controls are chosen in the page")
+    if a.sign is not None:
+        raise InputError(
+            "--sign and --web contradict each other: a page is many files, of which none carries a signature"
+        )
     options = {"onnxruntime": a.onnxruntime, "prior": a.prior, "overwrite": a.overwrite}
     return call("adapt.web.export:export_web", a.avatar, a.out, **options)
 

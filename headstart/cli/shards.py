@@ -48,6 +48,8 @@ def _add_build(shards: Subparsers) -> None:
     build.add_argument(
         "--features", default="logmel", help="comma-separated: logmel,whisper,wav2vec2,hubert,wavlm or NAME=FOLDER"
     )
+    text = "give shards of earlier versions the small members that priors read: lips and motion; no tracking"
+    build.add_argument("--extras", action="store_true", help=text)
     build.add_argument("--size", type=int, help="side of the crop in px (default: the dataset's, or 512)")
 
 
@@ -67,6 +69,7 @@ def run_build(a: argparse.Namespace) -> dict[str, object]:
     """``shards build``."""
     features = a.features.split(",")
     options = {"consent": a.consent, "workers": a.workers, "address": a.address, "size": a.size, "rig": a.rig}
+    options["extras"] = a.extras
     return call("shards.build.build:build", a.videos, a.out, features=features, **options)
 
 

@@ -51,7 +51,15 @@ def _adapt(
 ) -> dict:
     length = min(train_seconds, _length(person.video) / 2)
     result = adapt(
-        person.video, folder, recipe=recipe, prior=prior, seconds=length, budget=budget, seed=seed, overwrite=True
+        person.video,
+        folder,
+        recipe=recipe,
+        prior=prior,
+        seconds=length,
+        budget=budget,
+        seed=seed,
+        overwrite=True,
+        consent=person.consent,
     )
     document = json.loads((folder / "avatar.json").read_text())
     return {**result, "curve": document["progress"]["psnr_face"], "train_seconds": length}

@@ -15,6 +15,7 @@ from pretrain.audio_expression.objective import SequenceObjective
 from pretrain.audio_expression.targets import flatten_targets, target_sizes
 from pretrain.audio_expression.windows import normalise_utterance
 from pretrain.baselines.baselines import RidgeFit, principal_columns
+from pretrain.baselines.lags import clip_lags, in_step
 from pretrain.data import sequences
 from pretrain.data.moments import Moments
 
@@ -38,7 +39,7 @@ def prepare(objective: SequenceObjective, runs: Runs, people: Sequence[str], rig
     _weigh(objective, rig)
     model.denoiser.set_resting(torch.from_numpy(_resting(model, runs, people)))
     if model.denoiser.linear is not None:
-        _fit_linear(model, model.denoiser.linear, runs, objective.importance.numpy())
+        _fit_linear(model, model.denoiser.linear, runs, objective.importance.numpy(), objective.mouth[:, 0].numpy())
 
 
 def _set_statistics(model: ExpressionModel, runs: Runs) -> None:
@@ -88,7 +89,9 @@ def _weigh(objective: SequenceObjective, rig: Rig) -> None:
     objective.mouth[here] = torch.from_numpy((directions / spread).astype(np.float32))
 
 
-def _fit_linear(model: ExpressionModel, linear: LinearPart, runs: Runs, importance: np.ndarray) -> None:
+def _fit_linear(
+    model: ExpressionModel, linear: LinearPart, runs: Runs, importance: np.ndarray, opening: np.ndarray
+) -> None:
     config, feature_std = model.config, model.feature_std.numpy()
     std = feature_std if config.linear_unit_columns else np.ones_like(feature_std)
 
@@ -96,10 +99,17 @@ def _fit_linear(model: ExpressionModel, linear: LinearPart, runs: Runs, importan
         return normalise_utterance(run.features, config.scale) / std
 
     columns = principal_columns((inputs(run) for run in runs), config.linear_columns, centre=config.centre)
-    fit = RidgeFit(context=config.linear_context, centre=config.centre, projection=columns)
-    for run in runs:
-        fit.add(run.identity, inputs(run), _targets(model, run))
-    weight, unexplained = fit.solve(importance=importance)
+
+    def fitted(lags: dict[str, float]) -> RidgeFit:
+        fit = RidgeFit(context=config.linear_context, centre=config.centre, projection=columns)
+        for run in runs:
+            fit.add(run.identity, *in_step(inputs(run), _targets(model, run), lags.get(run.clip, 0.0)))
+        return fit
+
+    lags: dict[str, float] = {}
+    if config.align:
+        lags = clip_lags(fitted({}), runs, inputs, lambda run: _targets(model, run) @ opening, opening, config.align)
+    weight, unexplained = fitted(lags).solve(importance=importance)
     # The model divides its features by their spread whatever the regression was fitted on.
     weight = weight * (feature_std / std)[:, None]
     linear.weight.copy_(torch.from_numpy(weight))

@@ -9,6 +9,7 @@ from configs import InputError
 from pretrain.config import PretrainConfig
 from pretrain.data.spectrum import SpectrumConfig
 
+MOST_LAG = 10  # frames
 TARGETS = ("expression", "eyelids", "gaze", "motion")
 
 
@@ -46,7 +47,7 @@ class DiffusionConfig:
     )
     smooth: float = 1.5  # frames over which the noise is smooth: faces do not tremble, so neither does the noise
     temperature: float = (
-        0.5  # scale of the starting noise: 0 gives the calmest motion, 1 the model's own spread; see docs/priors.md
+        1.0  # scale of the starting noise: at 1 lips are as fast as real ones, at 0 the motion is calmest
     )
     condition_drop: float = 0.1  # share of training windows that hear nothing
     style_drop: float = 0.3  # share that speak in the mean style, with the mean resting face
@@ -87,6 +88,9 @@ class AudioExpressionConfig(PretrainConfig):
     linear_context: int = 5  # frames to each side that the linear part uses; 0 leaves it out
     linear_columns: int = 48  # of the features' principal directions that it uses
     linear_unit_columns: bool = True  # it is fitted on columns of unit spread; false: a wide column counts more
+    align: float = (
+        0.0  # frames by which a training clip's sound may be out of step; the regression learns from clips in step
+    )
     unreliable: list[str] = field(default_factory=list)  # clips whose sound and lips are not known to agree
     model: DenoiserConfig = field(default_factory=DenoiserConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -107,6 +111,10 @@ class AudioExpressionConfig(PretrainConfig):
             raise InputError("scale is true and centre is false; a spread is taken around the mean, so set centre=true")
         if self.linear_columns < 1:
             raise InputError(f"linear_columns is {self.linear_columns}, expected one or more")
+        if not 0 <= self.align <= MOST_LAG:
+            raise InputError(
+                f"align is {self.align:g} frames, expected 0 to {MOST_LAG}: no clip is further out of step"
+            )
         if self.memory < self.window:
             raise InputError(f"memory is {self.memory} frames, expected at least the window ({self.window})")
         if not 0 < self.overlap <= self.window // 2:

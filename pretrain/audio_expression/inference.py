@@ -150,7 +150,7 @@ class AudioExpressionPrior:
         style_row = torch.from_numpy(style)[None].to(device)
         reach = len(model.taps) // 2
         white = frame_noise(sampling.seed, at - reach, len(rows) + 2 * reach, model.dims)[None].to(device)
-        noise = diffusion.smooth_noise(white, model.taps) * noise_scale
+        noise = diffusion.smooth_noise(white, model.taps) * (noise_scale * model.amplitude)
         yes, no = torch.ones(1, dtype=torch.bool, device=device), torch.zeros(1, dtype=torch.bool, device=device)
 
         def predict(noisy: Tensor, t: Tensor) -> Tensor:

@@ -192,6 +192,7 @@ class ExpressionModel(nn.Module):
     target_std: Tensor
     alpha: Tensor
     taps: Tensor
+    amplitude: Tensor
 
     def __init__(
         self,
@@ -210,6 +211,7 @@ class ExpressionModel(nn.Module):
         self.register_buffer("target_mean", torch.zeros(self.dims))
         self.register_buffer("target_std", torch.ones(self.dims))
         self.register_buffer("alpha", diffusion.alphas(config.diffusion) if alpha is None else alpha.clone())
+        self.register_buffer("amplitude", torch.tensor(1.0))  # of the noise at temperature 1, see evidence.calibrate
         self.register_buffer("taps", diffusion.smoothing(config.diffusion.smooth), persistent=False)
 
     def normalise(self, features: Tensor, mean: Tensor) -> Tensor:

@@ -41,7 +41,8 @@ class AudioExpression(Prior):
         n_expression = tensors["target_mean"].numel() - rest
         size = int(info["features"]["size"])
         model = ExpressionModel(config, size, n_expression, len(people), tensors.get("alpha"))
-        model.load_state_dict(tensors)
+        # Priors from before amplitudes were calibrated say their temperature in their configuration.
+        model.load_state_dict({"amplitude": model.amplitude, **tensors})
         return AudioExpressionPrior(model.to(device), info, people)
 
     @classmethod

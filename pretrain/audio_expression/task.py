@@ -11,7 +11,7 @@ from torch import Tensor
 from heads.measures.face import lip_error, lip_motion
 from pretrain.audio_expression.beginnings import prepare
 from pretrain.audio_expression.config import AudioExpressionConfig
-from pretrain.audio_expression.evidence import collect
+from pretrain.audio_expression.evidence import calibrate, collect
 from pretrain.audio_expression.inference import AudioExpressionPrior
 from pretrain.audio_expression.model import ExpressionModel
 from pretrain.audio_expression.objective import SequenceObjective
@@ -67,6 +67,10 @@ class AudioExpressionTask(Task[SequenceObjective]):
     def prepare(self, objective: SequenceObjective) -> None:
         """Statistics, the importance of each component and the ridge regression, from the training people alone."""
         prepare(objective, self.recording(), self.people, self.rig)
+
+    def conclude(self, objective: SequenceObjective) -> None:
+        """How strong the sampler's noise is at temperature 1."""
+        calibrate(self.prior(objective), self.recording(), self.rig)
 
     def recording(self) -> Recording:
         """The training people's sequences, read once."""

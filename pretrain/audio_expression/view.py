@@ -13,7 +13,8 @@ from pretrain.audio_expression.targets import flatten_targets
 from pretrain.audio_expression.windows import utterance_statistics
 from pretrain.data.audible import audible, clip_rows, has_sound
 from pretrain.data.spectrum import MEL_BINS, vary_spectrum
-from shards.format.schema import Sample
+from shards.format.schema import Sample, feature_name
+from shards.format.small import MOTION
 
 REMEMBERED = (
     1500  # segments whose rows stay decoded (40 kB of log-mel each): decoding them costs more than a small model's step
@@ -57,13 +58,22 @@ class WindowView:
         return {"features": features, "mean": mean, "targets": targets, "person": person, "weight": weight}
 
     def _has_sound(self, sample: Sample) -> bool:
-        return self._remember("sound", sample, has_sound)
+        return self._remember("sound", sample, self._read_at_once)
+
+    def _read_at_once(self, sample: Sample) -> bool:
+        """Whether it has sound, with everything that a window needs read in one request where it lies together."""
+        if MOTION in sample.members:
+            sample.prefetch([feature_name(self.config.features), MOTION])
+        return has_sound(sample)
 
     def _rows(self, sample: Sample) -> np.ndarray:
         return self._remember("rows", sample, lambda s: s.features(self.config.features))
 
     def _targets(self, sample: Sample) -> np.ndarray:
-        return self._remember("targets", sample, lambda s: flatten_targets(s.track, self.config.targets))
+        return self._remember("targets", sample, self._flattened)
+
+    def _flattened(self, sample: Sample) -> np.ndarray:
+        return flatten_targets(sample.motion if MOTION in sample.members else sample.track, self.config.targets)
 
     def _remember(self, what: str, sample: Sample, decode: Callable[[Any], Any]) -> Any:
         """What ``decode`` gives for a sample, kept until memory is full; never thrown out, as every epoch asks again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,22 +45,41 @@ class RidgeFit:
         The strength of the penalty is the one with the least error on people left out, for all targets together:
         of their square errors weighted by ``importance`` ``[D]``, or of their shares of unexplained variance without it.
         """
-        names = sorted(self.people)
-        total = _sums(self.people[name] for name in names)
-        groups = [names[i::folds] for i in range(min(folds, len(names)))] if len(names) > 1 else []
-        errors = np.zeros((len(RIDGES), total[1].shape[1]))
-        for group in groups:
-            held = _sums(self.people[name] for name in group)
-            rest = [whole - part for whole, part in zip(total, held)]
-            errors += np.stack([_error(w, held) for w in _solutions(rest[0], rest[1], float(rest[3]))])
+        total = _sums(self.people.values())
+        errors, groups = np.zeros((len(RIDGES), total[1].shape[1])), 0
+        for _, weights, held in self._folds(folds):
+            errors += np.stack([_error(w, held) for w in weights])
+            groups += 1
         shares = errors / np.maximum(total[2], 1e-12)
         wanted = shares.mean(1) if importance is None else errors @ importance
         best = int(np.argmin(wanted)) if groups else len(RIDGES) // 2
         weight = _solutions(total[0], total[1], float(total[3]), [RIDGES[best]])[0]
-        rows = weight.T.reshape(total[1].shape[1], 2 * self.context + 1, -1)
-        rows = (rows if self.projection is None else rows @ self.projection.T).transpose(0, 2, 1)
         unexplained = shares[best] if groups else np.ones(total[1].shape[1])
-        return np.ascontiguousarray(rows, np.float32), unexplained.astype(np.float32)
+        return self._filters(weight), unexplained.astype(np.float32)
+
+    def held_out(self, folds: int = 5) -> dict[str, np.ndarray]:
+        """For each person the filters (D, C, 2·context+1) of a regression on others, its penalty chosen as in :meth:`solve`."""
+        found = [(group, weights, held) for group, weights, held in self._folds(folds)]
+        errors = np.sum([[_error(w, held) for w in weights] for _, weights, held in found], axis=0)
+        best = int(np.argmin((errors / np.maximum(_sums(self.people.values())[2], 1e-12)).mean(1)))
+        return {
+            name: filters for group, weights, _ in found for filters in [self._filters(weights[best])] for name in group
+        }
+
+    def _folds(self, folds: int) -> Iterator[tuple[list[str], list[np.ndarray], list[np.ndarray]]]:
+        """Groups of people, the solutions of all penalties without them, and their normal equations; none of one person."""
+        names = sorted(self.people)
+        total = _sums(self.people.values())
+        for i in range(min(folds, len(names)) if len(names) > 1 else 0):
+            held = _sums(self.people[name] for name in names[i::folds])
+            rest = [whole - part for whole, part in zip(total, held)]
+            yield names[i::folds], _solutions(rest[0], rest[1], float(rest[3])), held
+
+    def _filters(self, weight: np.ndarray) -> np.ndarray:
+        """A solution (inputs, D) as filters on unprojected rows."""
+        rows = weight.T.reshape(weight.shape[1], 2 * self.context + 1, -1)
+        rows = (rows if self.projection is None else rows @ self.projection.T).transpose(0, 2, 1)
+        return np.ascontiguousarray(rows, np.float32)
 
 
 def principal_columns(rows: Iterable[np.ndarray], most: int = 48, centre: bool = True) -> np.ndarray:

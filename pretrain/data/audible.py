@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from shards.format.schema import Sample
+from shards.format.small import MOTION
 from shards.read.dataset import Dataset
 
 QUIET = 1e-4  # RMS of full scale below which a segment counts as silent
@@ -15,7 +16,9 @@ TRIES = 8
 
 
 def has_sound(sample: Sample) -> bool:
-    """Whether a segment has any sound at all."""
+    """Whether a segment has any sound at all; decodes it only where the sample has no small members."""
+    if MOTION in sample.members:
+        return float(sample.motion["loudness"]) > QUIET
     return float(np.sqrt(np.mean(np.square(sample.audio)))) > QUIET
 
 
@@ -56,15 +59,19 @@ def audible(
 
 
 def clip_rows(
-    sample: Sample, rows: np.ndarray, rng: np.random.Generator, read: Callable[[Sample], np.ndarray]
+    sample: Sample,
+    rows: np.ndarray,
+    rng: np.random.Generator,
+    read: Callable[[Sample], np.ndarray],
+    neighbours: int = 2,
 ) -> np.ndarray:
-    """Feature rows ``[T, C]`` of a few seconds of the sample's clip: of itself and of two neighbours in the shard.
+    """Feature rows ``[T, C]`` of a few seconds of the sample's clip: of itself and of some neighbours in the shard.
 
     Args:
         read: the rows of a sample.
     """
     parts = [rows]
-    for _ in range(2):
+    for _ in range(neighbours):
         other = sample.sibling(rng)
         if other.clip == sample.clip and other.key != sample.key:
             parts.append(read(other))

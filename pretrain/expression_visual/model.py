@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heads.gaussians.uv import UVGaussians, triangle_frames
 from heads.geometry.rotation import quaternions
-from heads.person.appearance import AppearanceBasis, changed
+from heads.person.appearance import AppearanceBasis
 from heads.person.inputs import POSE, frame_vectors
+from heads.raster import threads
+from heads.raster.arrays import flat
+from heads.raster.kernels import unwrapping
 from heads.rig import Rig
 from pretrain.expression_visual.config import ExpressionVisualConfig, VisualModelConfig
-from pretrain.expression_visual.unwrap import TexelSurface, mirror_index, sample_pixels, visibility
+from pretrain.expression_visual.networks import ImageEncoder, UNet
+from pretrain.expression_visual.unwrap import TexelSurface, mean_under, mirror_index, sample_pixels, visibility
 
 CHANNELS = 14  # offset 3, quaternion 4, log-scale 3, colour 3, opacity 1
 COLOUR = slice(10, 13)
+SHOWN = (
+    11  # channels of what the pictures show: texture 3, weight 1, the same of the mirrored side, colour to start from 3
+)
 # Regions whose Gaussians take the size of what they stand for; the face's texels are dense and keep their footprint.
 SPREAD_OVER = ("cranium", "ear", "neck", "eyeball_left", "eyeball_right", "mouth_inside", "teeth_upper", "teeth_lower")
 SPREAD = 0.6  # standard deviation over the width of the surface that a texel stands for
@@ -24,74 +35,6 @@ NOISE = 0.1  # of poses and expressions while training, standard deviations
 CELLS = 6  # points along an edge of a triangle by which the surface is sampled
 # How far the U-Net's unit output moves each channel: geometry gently, colour more.
 REACH = torch.tensor([0.3] * 3 + [0.1] * 4 + [0.3] * 3 + [0.3] * 3 + [1.0])
-
-
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(8, channels)
-
-
-class Block(nn.Module):
-    """Two 3×3 convolutions with a short cut."""
-
-    def __init__(self, before: int, after: int) -> None:
-        super().__init__()
-        self.a, self.b = nn.Conv2d(before, after, 3, padding=1), nn.Conv2d(after, after, 3, padding=1)
-        self.norm_a, self.norm_b = _norm(after), _norm(after)
-        self.skip = nn.Conv2d(before, after, 1) if before != after else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x [B, C, H, W]`` to ``[B, D, H, W]``."""
-        y = F.silu(self.norm_a(self.a(x)))
-        return self.skip(x) + F.silu(self.norm_b(self.b(y)))
-
-
-class UNet(nn.Module):
-    """A U-Net (Ronneberger et al. 2015) over patches of texels, with a summary of the whole face added at its bottom.
-
-    What the texture shows bypasses it, so its first level may be coarser than the map: ``patch`` x ``patch`` texels are
-    one cell of ``channels`` values, which costs a fraction of convolutions at the map's size. Ways across are added.
-    """
-
-    def __init__(self, before: int, after: int, config: VisualModelConfig) -> None:
-        super().__init__()
-        self.patch = config.patch
-        cells = config.patch**2
-        sizes = [config.channels << i for i in range(config.levels)]
-        self.stem = nn.Conv2d(before * cells, sizes[0], 1)
-        self.down = nn.ModuleList(Block(a, b) for a, b in zip([sizes[0], *sizes], sizes, strict=False))
-        self.whole = nn.Linear(sizes[-1], sizes[-1])
-        self.narrow = nn.ModuleList(nn.Conv2d(sizes[i + 1], sizes[i], 1) for i in reversed(range(config.levels - 1)))
-        self.up = nn.ModuleList(Block(sizes[i], sizes[i]) for i in reversed(range(config.levels - 1)))
-        self.out = nn.Conv2d(sizes[0], after * cells, 1)
-        nn.init.zeros_(self.out.weight)
-        if self.out.bias is not None:
-            nn.init.zeros_(self.out.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x [B, C, H, W]`` to ``[B, D, H, W]``; zero at birth."""
-        kept, x = [], self.stem(F.pixel_unshuffle(x, self.patch))
-        for i, block in enumerate(self.down):
-            x = block(F.avg_pool2d(x, 2) if i else x)
-            kept.append(x)
-        x = x + self.whole(x.mean((2, 3)))[:, :, None, None]
-        for narrow, block, skip in zip(self.narrow, self.up, reversed(kept[:-1]), strict=True):
-            x = block(F.interpolate(narrow(x), scale_factor=2, mode="bilinear", align_corners=False) + skip)
-        return F.pixel_shuffle(self.out(x), self.patch)
-
-
-class ImageEncoder(nn.Module):
-    """Pixel-aligned features at a quarter of the frame's size: patches of 4 x 4 pixels and their neighbours."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(4, 2 * channels, 4, stride=4)
-        self.block = Block(2 * channels, 2 * channels)
-        self.out = nn.Conv2d(2 * channels, channels, 1)
-
-    def forward(self, image: Tensor, matte: Tensor) -> Tensor:
-        """``image [B, S, S, 3]``, ``matte [B, S, S]`` to ``[B, S // 4, S // 4, C]``."""
-        x = torch.cat([image * matte[..., None], matte[..., None]], -1).permute(0, 3, 1, 2)
-        return self.out(self.block(self.stem(x))).permute(0, 2, 3, 1)
 
 
 # Texels of one kind tell about each other first: skin, hair, neck with clothes, and what lies inside.
@@ -205,13 +148,13 @@ class VisualModel(nn.Module):
     """
 
     mirror: Tensor
-    place: Tensor
-    region: Tensor
     reach: Tensor
     to_anchors: Tensor
     from_anchors: Tensor
     neutral: Tensor
     mean_colour: Tensor
+    slot: Tensor
+    constant: Tensor
 
     def __init__(self, config: ExpressionVisualConfig, rig: Rig) -> None:
         super().__init__()
@@ -222,13 +165,15 @@ class VisualModel(nn.Module):
         count, regions = len(self.surface.regions), max(rig.regions.values()) + 1
         tables = {
             "mirror": mirror_index(points[0]),
-            "place": points[0] / points[0].abs().amax(0),
-            "region": F.one_hot(self.surface.regions.long(), regions).float(),
             "reach": REACH,
+            "slot": self._slots(config.model),
             **Spread.tables(points[0], self.surface.regions, rig.regions),
         }
         for name, value in tables.items():
             self.register_buffer(name, value, persistent=False)
+        place, kind = points[0] / points[0].abs().amax(0), F.one_hot(self.surface.regions.long(), regions).float()
+        constant = torch.cat([place, kind], -1)  # of a texel, in all people
+        self.register_buffer("constant", self._cells(constant[None]), persistent=False)
         neutral = self.binding.neutral(torch.full((3,), 0.5)).float()
         self.register_buffer("neutral", covering(neutral, self.binding, rig), persistent=False)
         self.mean_map = nn.Parameter(torch.zeros(count, CHANNELS))  # what the mean head adds to the neutral map
@@ -273,16 +218,24 @@ class VisualModel(nn.Module):
             sources: ``image`` ``[B, R, S, S, 3]``, ``matte`` ``[B, R, S, S]`` and pose fields ``[B, R, ...]``.
             identity: ``[B, K_id]``; seen: ``[B, R]``, 0 for references to pass over.
         """
-        batch, references = seen.shape
+        references = seen.shape[1]
         flat = {name: value.flatten(0, 1) for name, value in sources.items()}
-        colour, weight, features = self.look(
-            flat.pop("image"), flat.pop("matte"), identity.repeat_interleave(references, 0), flat
-        )
-        weight = weight.unflatten(0, (batch, references)) * seen[..., None]
-        share = weight / weight.sum(1, keepdim=True).clamp_min(1e-6)
-        texture = (colour.unflatten(0, (batch, references)) * share[..., None]).sum(1)
-        watched = (features.unflatten(0, (batch, references)) * share[..., None]).sum(1)
-        return self.assemble(texture, weight.amax(1), watched)
+        people, given = identity.repeat_interleave(references, 0), seen.flatten()
+        owners = list(range(0, len(given) + 1, references))
+        if self.device.type == "cpu" and bool((given == 0).any()):
+            # What is passed over is not computed. Elsewhere it is: to know how many remain would mean to wait for them.
+            rows = given.nonzero()[:, 0]
+            flat = {name: value[rows] for name, value in flat.items()}
+            people, owners = people[rows], [0, *(seen > 0).sum(1).cumsum(0).tolist()]
+            given = given[rows]
+        image, matte = flat.pop("image"), flat.pop("matte")
+        pixels, weight = visibility(self.surface.to(self.device), self.vertices(people, flat), flat, matte)
+        weight = weight * given[:, None]
+        features = self.encoder(image, matte)
+        texture = mean_under(image, pixels, weight, owners, 1.0)
+        watched = mean_under(features, pixels, weight, owners, features.shape[1] / image.shape[1])
+        best = torch.stack([weight[first:last].amax(0) for first, last in pairwise(owners)])
+        return self.assemble(texture, best, watched)
 
     def follow(
         self,
@@ -301,24 +254,75 @@ class VisualModel(nn.Module):
         code = None if code is None else code[:, None]
         start, end = (self.appearance_basis.coefficients(_vectors(pose), code) for pose in (here, there))
         share = seen / seen.sum(1, keepdim=True).clamp_min(1e-6)
-        return changed(maps[:, None], self.appearance_basis(end - (start * share[..., None]).sum(1, keepdim=True)))
+        return self.appearance_basis.apply_to(maps, end - (start * share[..., None]).sum(1, keepdim=True))
 
     def assemble(self, texture: Tensor, weight: Tensor, features: Tensor) -> Tensor:
         """Texture ``[B, N, 3]``, weight ``[B, N]``, features ``[B, N, C]`` to maps ``[B, N, 14]``."""
-        batch = len(texture)
+        shown, base = self.shown(texture, weight)
+        common = self.neutral + self.mean_map * self.reach
+        colour = F.pad(base - self.neutral[:, COLOUR], (COLOUR.start, CHANNELS - COLOUR.stop))
+        return torch.addcmul(common + colour, self.change(shown, features), self.reach)
+
+    def shown(self, texture: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """What the pictures show, by cells ``[B, H·W, 11]``, and the colours ``[B, N, 3]`` that the U-Net starts from."""
+        if texture.device.type == "cpu" and texture.dtype == torch.float32:
+            return self._shown_by_kernels(texture, weight)
+        known = weight[..., None]
+        other, other_known = texture[:, self.mirror], known[:, self.mirror]
         base = self.base_colour(texture, weight)
-        other, other_weight = texture[:, self.mirror], weight[:, self.mirror]
-        parts = [
-            texture * weight[..., None],
-            weight[..., None],
-            other * other_weight[..., None],
-            other_weight[..., None],
-        ]
-        parts += [base, self.place.expand(batch, -1, -1), self.region.expand(batch, -1, -1), features]
-        change = self.binding.gather(self.unet(self.binding.scatter(torch.cat(parts, -1)))) * self.reach
-        maps = self.neutral + self.mean_map * self.reach + change
-        colour = base + maps[..., COLOUR] - self.neutral[:, COLOUR]
-        return torch.cat([maps[..., : COLOUR.start], colour, maps[..., COLOUR.stop :]], -1)
+        parts = [texture * known, known, other * other_known, other_known, base]
+        return self._cells(torch.cat(parts, -1)), base
+
+    @torch.no_grad()
+    def _shown_by_kernels(self, texture: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        batch, count = weight.shape
+        both, base = texture.new_empty(count, batch * 4), torch.empty_like(texture)
+        cells = texture.new_zeros(batch, self.config.model.resolution**2, SHOWN)
+        colours, weights, out, start = (flat(t).reshape(batch, -1) for t in (texture, weight, cells, base))
+        mirror, mean, slot, sums = (flat(t) for t in (self.mirror, self.mean_colour, self.slot, both))
+
+        def gather(b: int) -> None:
+            unwrapping.both_sides(colours[b], weights[b], mirror, mean, b, batch, sums)
+
+        threads.run(gather, [(b,) for b in range(batch)], threads.get_num_threads())
+        fill = flat(self._by_anchors(both, batch).float())
+
+        def show(b: int) -> None:
+            unwrapping.filled(colours[b], weights[b], mirror, mean, fill, b, batch, slot, out[b], start[b])
+
+        threads.run(show, [(b,) for b in range(batch)], threads.get_num_threads())
+        return cells, base
+
+    def change(self, shown: Tensor, features: Tensor) -> Tensor:
+        """What the U-Net changes ``[B, N, 14]``, of what is shown, by cells ``[B, H·W, C]``, and features ``[B, N, C']``.
+
+        The same as its ``forward`` on a map of shown, place, region and features. Texels of a cell lie side by side
+        here, so that nothing is shuffled, and what is the same for all people goes through the stem once.
+        """
+        unet = self.unet
+        patch, side = unet.patch, self.config.model.resolution // unet.patch
+        splits = [shown.shape[-1], self.constant.shape[-1], features.shape[-1]]
+        weights = [weight.flatten(1) for weight in unet.stem_weight().split(splits, -1)]
+        cells = (values.unflatten(1, (-1, patch**2)).flatten(2) for values in (shown, self._cells(features)))
+        x = F.linear(self.constant.unflatten(1, (-1, patch**2)).flatten(2), weights[1], unet.stem.bias)
+        for values, weight in zip(cells, (weights[0], weights[2]), strict=True):
+            x = x + F.linear(values, weight)
+        x = x.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        y = F.linear(unet.between(x).permute(0, 2, 3, 1), *unet.out_weight())
+        return _FromCells.apply(y.reshape(len(y), side * side * patch**2, CHANNELS), self.slot, self._cells)
+
+    def _cells(self, values: Tensor) -> Tensor:
+        """Values ``[B, N, C]`` of texels in the order of cells ``[B, H·W, C]``, zero where no texel is."""
+        batch, _, channels = values.shape
+        empty = values.new_zeros(batch, self.config.model.resolution**2, channels)
+        return empty.index_copy(1, self.slot, values)
+
+    def _slots(self, config: VisualModelConfig) -> Tensor:
+        """Where each texel (N,) stands when cells of ``patch`` x ``patch`` texels follow each other."""
+        row, column = self.binding.texels.cpu().unbind(-1)
+        patch, side = config.patch, config.resolution // config.patch
+        cell = row.div(patch, rounding_mode="floor") * side + column.div(patch, rounding_mode="floor")
+        return cell * patch**2 + row % patch * patch + column % patch
 
     def base_colour(self, texture: Tensor, weight: Tensor) -> Tensor:
         """``texture [B, N, 3]`` where ``weight [B, N]`` is 1, else the mirrored side's, else the mean head: ``[B, N, 3]``."""
@@ -332,8 +336,27 @@ class VisualModel(nn.Module):
         """``values [B, N, 3]``, ``known [B, N, 1]`` in 0..1 there and on the mirrored side, over all texels ``[B, N, 3]``."""
         both = torch.cat([values * known, known], -1)
         both = both + 0.5 * both[:, self.mirror]
-        held = self.to_anchors @ both
-        return self.from_anchors @ (held[..., :3] / held[..., 3:].clamp_min(1e-6))
+        spread = self._by_anchors(both.transpose(0, 1).flatten(1), len(both))
+        return spread.unflatten(1, (len(both), 3)).transpose(0, 1)
+
+    def _by_anchors(self, both: Tensor, people: int) -> Tensor:
+        """Values and weights (N, people · 4) to values (N, people · 3), in one product: the tables are large, and read once."""
+        held = (self.to_anchors @ both).unflatten(1, (people, 4))
+        return self.from_anchors @ (held[..., :3] / held[..., 3:].clamp_min(1e-6)).flatten(1)
+
+
+class _FromCells(torch.autograd.Function):
+    """Rows of texels out of cells; its gradient puts them back, where ``index_select``'s would add row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, cells: Tensor, slot: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.back = back
+        return cells.index_select(1, slot)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.back(upstream), None, None
 
 
 def _vectors(pose: dict[str, Tensor]) -> Tensor:

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from heads.gaussians.render import render_head
-from heads.losses import LPIPS, d_ssim, l1, offset_penalty
+from heads.losses import LPIPS, offset_penalty
+from heads.photometric import composed, photometric
+from heads.raster import threads
+from heads.raster.arrays import flat
+from heads.raster.kernels import comparing
 from pretrain.expression_visual.config import ExpressionVisualConfig
 from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.view import POSE
@@ -40,14 +44,14 @@ class VisualObjective(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """batch: see :class:`pretrain.expression_visual.view.ReferenceView`; returns the loss and its parts."""
         config = self.model.config
-        batch = vary_light(batch, config) if self.training else batch
+        batch = lit(batch, config, vary=self.training)
         sources = {name: batch[f"source_{name}"].float() for name in ("image", "matte", *POSE)}
         maps = self.model(sources, batch["identity"].float(), batch["seen"].float()).float()
         code = self._codes(batch)
         # Geometry and compositing need float32: half a texel is lost in bf16.
         with torch.autocast(maps.device.type, enabled=False):
-            image, alpha, target = self.render_targets(maps, batch, code)
-            parts = self.losses(image, alpha, target, maps, batch)
+            head, alpha, behind = self.render_targets(maps, batch, code)
+            parts = self.losses(head, alpha, behind, maps, batch)
             parts["code"] = self.codes.square().sum() / len(self.codes)
         weights = {name: getattr(config.loss, name) for name in parts}
         loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
@@ -63,7 +67,7 @@ class VisualObjective(nn.Module):
     def render_targets(
         self, maps: Tensor, batch: dict[str, Tensor], code: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rendered images (B·G, S, S, 3), alphas (B·G, S, S, 1) and composited targets."""
+        """Rendered heads (B·G, S, S, 3), premultiplied, alphas (B·G, S, S, 1) and colours (B·G, 3) to lie behind them."""
         model, count = self.model, batch["target_image"].shape[1]
         here, there = ({name: batch[f"{side}_{name}"].float() for name in POSE} for side in ("source", "target"))
         maps = model.follow(maps, here, batch["seen"].float(), there, code).flatten(0, 1)
@@ -72,30 +76,23 @@ class VisualObjective(nn.Module):
         gaussians = model.binding.bind(model.vertices(identity, pose), maps)
         behind = torch.rand(len(identity), 3, device=maps.device)
         size = batch["target_image"].shape[-2]
-        image, alpha, _ = render_head(
-            gaussians, pose["rotation"], pose["translation"], pose["intrinsics"], size, size, background=behind
-        )
-        matte = batch["target_matte"].float().flatten(0, 1)[..., None]
-        target = batch["target_image"].float().flatten(0, 1) * matte + behind[:, None, None] * (1 - matte)
-        return image, alpha, target
+        head, alpha, _ = render_head(gaussians, pose["rotation"], pose["translation"], pose["intrinsics"], size, size)
+        return head, alpha, behind
 
     def losses(
-        self, image: Tensor, alpha: Tensor, target: Tensor, maps: Tensor, batch: dict[str, Tensor]
+        self, head: Tensor, alpha: Tensor, behind: Tensor, maps: Tensor, batch: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         """The parts, by the names of their weights in the config."""
         config = self.model.config.loss
-        weight = batch["target_weight"].float().flatten(0, 1)
-        near = (weight > 0).float()[..., None]
-        matte = batch["target_matte"].float().flatten(0, 1)[..., None]
-        parts = {
-            "l1": l1(image, target, weight),
-            "d_ssim": d_ssim(image, target, weight),
-            "alpha": ((alpha - matte).abs() * near).sum() / near.sum().clamp_min(1),
+        picture, matte, weight = (batch[f"target_{n}"].float().flatten(0, 1) for n in ("image", "matte", "weight"))
+        parts = photometric(head, alpha, behind, picture, matte, weight) | {
             "offset": offset_penalty(maps[..., :3]),
             "scale": (maps[..., 7:10] - self.model.neutral[:, 7:10] - GROWTH).clamp_min(0).square().mean(),
         }
         if config.perceptual:
-            parts["perceptual"] = self.perceptual()(image * near, target * near).mean()
+            near, solid = (weight > 0).float()[..., None], matte[..., None]
+            images = (composed(head, alpha, behind), composed(picture * solid, solid, behind))
+            parts["perceptual"] = self.perceptual()(*(image * near for image in images)).mean()
         return parts
 
     def perceptual(self) -> nn.Module:
@@ -105,13 +102,39 @@ class VisualObjective(nn.Module):
         return self._perceptual[0]
 
 
-def vary_light(batch: dict[str, Tensor], config: ExpressionVisualConfig) -> dict[str, Tensor]:
-    """Another white balance and gamma for each person, the same in source and target."""
+def lit(batch: dict[str, Tensor], config: ExpressionVisualConfig, *, vary: bool) -> dict[str, Tensor]:
+    """8-bit pictures and mattes in [0, 1]; ``vary``: another white balance and gamma for each person, in all pictures.
+
+    A picture has 256 values, so on a CPU a table of each channel is made and looked up: the same values, without a power
+    for every pixel.
+    """
     count, device = len(batch["identity"]), batch["identity"].device
-    gain = (config.augment.gain * torch.randn(count, 1, 1, 1, 3, device=device)).exp()
-    gamma = (config.augment.gamma * torch.randn(count, 1, 1, 1, 1, device=device)).exp()
-    changed = {
-        name: (batch[name].float().clamp_min(1e-4) ** gamma * gain).clamp(0, 1)
-        for name in ("source_image", "target_image")
-    }
-    return batch | changed
+    gain, gamma = torch.ones(count, 1, 1, 1, 3, device=device), torch.ones(count, 1, 1, 1, 1, device=device)
+    if vary:
+        gain = (config.augment.gain * torch.randn(gain.shape, device=device)).exp()
+        gamma = (config.augment.gamma * torch.randn(gamma.shape, device=device)).exp()
+
+    def tone(image: Tensor) -> Tensor:
+        unit = image.float() / 255
+        return (unit.clamp_min(1e-4) ** gamma * gain).clamp(0, 1) if vary else unit
+
+    def toned(image: Tensor) -> Tensor:
+        if device.type != "cpu":
+            return tone(image)
+        levels = torch.arange(256, dtype=torch.uint8)[:, None].expand(count, 1, 1, 256, 3)
+        return looked_up(image, tone(levels)[:, 0, 0].transpose(1, 2))
+
+    mattes = {name: batch[name].float() / 255 for name in ("source_matte", "target_matte")}
+    return batch | mattes | {name: toned(batch[name]) for name in ("source_image", "target_image")}
+
+
+def looked_up(image: Tensor, tables: Tensor) -> Tensor:
+    """8-bit pictures ``[B, ..., 3]`` through tables ``[B, 3, 256]`` of their channels, float32."""
+    result = torch.empty(image.shape)
+    values, out, table = (flat(t).reshape(len(image), -1) for t in (image, result, tables))
+
+    def job(b: int) -> None:
+        comparing.tone(values[b], table[b], len(values[b]) // 3, out[b])
+
+    threads.run(job, [(b,) for b in range(len(image))], threads.get_num_threads())
+    return result

@@ -58,7 +58,7 @@ class ExpressionVisualTask(Task[VisualObjective]):
         for key in chosen_keys(self.train, MEAN_FRAMES, rng):
             batch = view(self.train.read(key), rng)
             pose = {name: torch.tensor(batch[f"source_{name}"][:1]) for name in POSE}
-            image, matte = torch.tensor(batch["source_image"][:1]), torch.tensor(batch["source_matte"][:1])
+            image, matte = (torch.tensor(batch[f"source_{name}"][:1]).float() / 255 for name in ("image", "matte"))
             vectors.append(frame_vectors(pose))
             colour, seen, _ = model.look(image, matte, torch.tensor(batch["identity"])[None], pose)
             total += (colour * seen[..., None])[0]

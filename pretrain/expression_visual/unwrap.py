@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from heads.gaussians.uv import UVGaussians
-from heads.geometry.camera import project
+from heads.geometry.camera import NEAREST, project
+from heads.raster import threads
+from heads.raster.arrays import flat
+from heads.raster.kernels import unwrapping
 from heads.rig import Rig, facemesh
 
 TOLERANCE = 0.16  # rig units: nearer than this in front counts as the same surface
 INNER_TOLERANCE = 0.1  # the same behind lips and lids, where only what lies inside can hide it
+CELLS = 48  # cells along a side of the depth buffer
 MARGIN = 1.0  # px above and below that must lie in the opening too: nearer, pixels are mixed with lips and lids
 # Eyeballs, teeth and the inside of the mouth are seen through an opening: the loop of landmarks round it.
 OPENINGS = {
@@ -32,7 +40,7 @@ class TexelSurface:
 
     def __init__(self, rig: Rig, binding: UVGaussians) -> None:
         self.rig = rig
-        self.corners = rig.faces[binding.triangles]  # (N, 3)
+        self.corners = rig.faces[binding.triangles]  # ``[N, 3]``
         self.barycentric = binding.barycentric.float()
         self.regions, self.binding = binding.regions, binding
         loops: dict[tuple[int, ...], list[int]] = {}
@@ -44,6 +52,21 @@ class TexelSurface:
         ]
         self.inner = torch.cat([texels for _, texels in self.openings])
         self.outer = torch.where(~torch.isin(torch.arange(len(self.regions)), self.inner))[0]
+        self.tables = self._tables()
+
+    def _tables(self) -> dict[str, np.ndarray]:
+        """Flat arrays for :func:`heads.raster.kernels.unwrapping.see`."""
+        part = np.full(len(self.regions), -1, np.int8)
+        for number, (_, texels) in enumerate(self.openings):
+            part[texels.numpy()] = number
+        return {
+            "corners": self.corners.int().numpy().ravel(),
+            "weights": self.barycentric.numpy().ravel(),
+            "part": part,
+            "loops": np.concatenate([loop.numpy() for loop, _ in self.openings]).astype(np.int64),
+            "starts": np.cumsum([0, *(len(loop) for loop, _ in self.openings)], dtype=np.int64),
+            "cells": (self.binding.texels[:, 0] * self.binding.resolution + self.binding.texels[:, 1]).int().numpy(),
+        }
 
     def to(self, device: torch.device) -> TexelSurface:
         """Move the tables; returns itself."""
@@ -82,7 +105,7 @@ def facing(points: Tensor, normals: Tensor, rotation: Tensor, translation: Tenso
     return (normals * F.normalize(camera - points, dim=-1)).sum(-1)
 
 
-def unhidden(pixels: Tensor, depth: Tensor, size: int, tolerance: float = TOLERANCE, cells: int = 48) -> Tensor:
+def unhidden(pixels: Tensor, depth: Tensor, size: int, tolerance: float = TOLERANCE, cells: int = CELLS) -> Tensor:
     """1 where nothing lies more than ``tolerance`` before a texel, else 0 ``[B, N]``: a depth buffer of ``cells``² cells."""
     cell = (pixels / size * cells).floor().clamp(0, cells - 1).long()
     index = cell[..., 1] * cells + cell[..., 0]
@@ -125,6 +148,38 @@ def visibility(
     Args:
         pose: ``rotation`` ``[B, 3, 3]``, ``translation`` ``[B, 3]``, ``intrinsics`` ``[B, 3, 3]`` px; matte: ``[B, S, S]``.
     """
+    if vertices.device.type == "cpu" and vertices.dtype == matte.dtype == torch.float32:
+        return _visibility_kernel(surface, vertices, pose, matte)
+    return visibility_reference(surface, vertices, pose, matte)
+
+
+def _visibility_kernel(
+    surface: TexelSurface, vertices: Tensor, pose: dict[str, Tensor], matte: Tensor
+) -> tuple[Tensor, Tensor]:
+    batch, count, size = len(vertices), len(surface.regions), matte.shape[1]
+    pixels, seen = vertices.new_empty(batch, count, 2), vertices.new_empty(batch, count)
+    camera = torch.cat([pose[name].flatten(1).float() for name in ("rotation", "translation", "intrinsics")], 1)
+    points, cameras, mattes, out, weights = (
+        flat(t).reshape(batch, -1) for t in (vertices, camera, matte, pixels, seen)
+    )
+    tables, side = surface.tables, surface.binding.resolution
+    settings = np.array([TOLERANCE, INNER_TOLERANCE, MARGIN, NEAREST, CELLS], np.float32)
+    names = ("part", "loops", "starts", "cells")
+
+    def job(b: int) -> None:
+        unwrapping.see(
+            points[b], tables["corners"], tables["weights"], cameras[b], mattes[b], size,
+            *(tables[name] for name in names), side, settings, out[b], weights[b],
+        )  # fmt: skip
+
+    threads.run(job, [(b,) for b in range(batch)], threads.get_num_threads())
+    return pixels, seen
+
+
+def visibility_reference(
+    surface: TexelSurface, vertices: Tensor, pose: dict[str, Tensor], matte: Tensor
+) -> tuple[Tensor, Tensor]:
+    """:func:`visibility` in plain PyTorch: for other devices, and what the kernel is tested against."""
     points, normals = surface.points(vertices)
     camera = (pose["rotation"], pose["translation"], pose["intrinsics"])
     pixels, depth = project(points, *camera)
@@ -145,3 +200,57 @@ def visibility(
     clean = surface.without_specks(seen)
     clean[:, surface.inner] = seen[:, surface.inner]  # an opening is narrow, and its outline is exact
     return pixels, clean
+
+
+def mean_under(pictures: Tensor, pixels: Tensor, seen: Tensor, owners: list[int], scale: float) -> Tensor:
+    """What lies under texels in several pictures of B people: means ``[B, N, C]`` weighted by how well each texel is seen.
+
+    Args:
+        pictures: ``[M, H, H, C]``, differentiable; pixels: ``[M, N, 2]``, times ``scale`` places in them; seen: ``[M, N]``.
+        owners: B + 1 numbers, person b has the pictures ``owners[b]`` to ``owners[b + 1] - 1``.
+    """
+    if pictures.device.type == "cpu":
+        return _MeanUnder.apply(pictures.float(), pixels, seen, owners, scale)
+    return mean_under_reference(pictures, pixels, seen, owners, scale)
+
+
+def mean_under_reference(pictures: Tensor, pixels: Tensor, seen: Tensor, owners: list[int], scale: float) -> Tensor:
+    """:func:`mean_under` in plain PyTorch: for other devices, and what the kernels are tested against."""
+    values, means = sample_pixels(pictures, pixels * scale), []
+    for first, last in pairwise(owners):
+        share = seen[first:last] / seen[first:last].sum(0).clamp_min(1e-6)
+        means.append((values[first:last] * share[..., None]).sum(0))
+    return torch.stack(means)
+
+
+class _MeanUnder(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pictures: Tensor, pixels: Tensor, seen: Tensor, owners: list[int], scale: float) -> Tensor:
+        size, channels, count = pictures.shape[1], pictures.shape[3], seen.shape[1]
+        out = pictures.new_empty(len(owners) - 1, count, channels)
+        arrays = [flat(t) for t in (pictures, pixels, seen)]
+        results = flat(out).reshape(len(out), -1)
+
+        def job(b: int) -> None:
+            unwrapping.gather_mean(
+                arrays[0], size, channels, np.float32(scale), *arrays[1:], owners[b], owners[b + 1], count, results[b]
+            )
+
+        threads.run(job, [(b,) for b in range(len(out))], threads.get_num_threads())
+        ctx.arrays, ctx.owners, ctx.scale, ctx.shape, ctx.count = arrays[1:], owners, scale, pictures.shape, count
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, v_out: Tensor) -> tuple[Tensor | None, ...]:
+        v_pictures, owners = torch.zeros(ctx.shape), ctx.owners
+        upstream, result = flat(v_out).reshape(len(v_out), -1), flat(v_pictures)
+
+        def job(b: int) -> None:
+            unwrapping.gather_mean_backward(
+                ctx.shape[1], ctx.shape[3], np.float32(ctx.scale), *ctx.arrays, owners[b], owners[b + 1], ctx.count,
+                upstream[b], result,
+            )  # fmt: skip
+
+        threads.run(job, [(b,) for b in range(len(owners) - 1)], threads.get_num_threads())
+        return v_pictures, None, None, None, None

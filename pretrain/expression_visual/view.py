@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+from numba import njit
 
 from heads.masks import region_masks
 from heads.rig import facemesh
-from pretrain.expression_visual.config import ExpressionVisualConfig
+from pretrain.expression_visual.config import ExpressionVisualConfig, VisualLossConfig
 from shards.format.schema import Sample
 from shards.read.view import PairView
 
+COVERED = ("face", "eyes", "lips", "mouth_inside", "head")
+FADE = 0.05  # of the face's height: how soft the edge towards the clothes is
+BELOW, BESIDE = 0.12, 0.42  # of the face's height above the chin, of its breadth from the middle: clothes begin there
+CHEST = 0.5  # of the face's height below the chin: from there on nothing counts
 POSE = ("rotation", "translation", "intrinsics", "expression", "eyelids", "gaze")
 
 
@@ -21,8 +26,8 @@ POSE = ("rotation", "translation", "intrinsics", "expression", "eyelids", "gaze"
 class ReferenceView:
     """Callable ``(sample, rng) -> batch entries``.
 
-    With R references, G targets and S px: ``source_*`` and ``target_*`` of ``image`` (R|G, S, S, 3), ``matte``
-    (R|G, S, S), ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` ``[K_id]``,
+    With R references, G targets and S px: ``source_*`` and ``target_*`` of ``image`` ``[R|G, S, S, 3]``, ``matte``
+    ``[R|G, S, S]``, both uint8, ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,),
     ``person`` (two numbers for each ``identity_index``, the odd one for the mirrored person), ``target_weight``
     ``[G, S, S]``, see :func:`pixel_weight`; ``seen`` ``[R]`` 0 for references to be passed over.
 
@@ -41,15 +46,16 @@ class ReferenceView:
         """Draw the frames; the same ``rng`` gives the same ones."""
         config = self.config
         extra = config.references - 1
-        pair = PairView(size=config.size, across=config.across, targets=config.targets + extra, wide=config.wide)(
+        count = config.targets + extra
+        pair = PairView(size=config.size, across=config.across, targets=count, wide=config.wide, bytes=True)(
             sample, rng
         )
         names = ("image", "matte", "landmarks", *POSE)
-        if config.targets + extra == 1:  # a lone target comes without an axis
+        if count == 1:  # a lone target comes without an axis
             pair |= {f"target_{n}": pair[f"target_{n}"][None] for n in names}
         source = {n: np.concatenate([pair[f"source_{n}"][None], pair[f"target_{n}"][:extra]]) for n in names}
         target = {n: pair[f"target_{n}"][extra : extra + config.targets] for n in names}
-        weight = pixel_weight(target.pop("landmarks"), target["matte"], config)
+        weight = pixel_weight(target.pop("landmarks"), target["matte"], config.loss)
         del source["landmarks"]
         seen = np.ones(config.references, np.float32)
         if rng.random() >= config.augment.second:
@@ -90,28 +96,48 @@ def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.n
     }
 
 
-def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: ExpressionVisualConfig) -> np.ndarray:
-    """How much each pixel counts ``[G, S, S]``: the head, its hair and neck and the background beside it; not the clothes."""
+def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: VisualLossConfig) -> np.ndarray:
+    """Weights ``[G, S, S]`` of the head, its hair and neck and the background beside it; the clothes have none.
+
+    Args:
+        landmarks: ``[G, 478, 3]`` px; matte: ``[G, S, S]`` uint8.
+    """
     size = matte.shape[1]
-    names = ("face", "eyes", "lips", "mouth_inside", "head", "hair_neck")
-    masks = region_masks(landmarks, size, size, names, matte=matte)
-    near = np.maximum(masks["head"], masks["hair_neck"]) * (1 - beside_neck(landmarks, size))
-    detail = np.clip(masks["eyes"] + masks["lips"] + masks["mouth_inside"], 0, 1)
-    weight = near + (config.loss.face - 1) * masks["face"] + (config.loss.detail - config.loss.face) * detail
-    weight += (config.loss.inside - config.loss.detail) * masks["mouth_inside"]
-    return np.clip(weight, 0, None).astype(np.float32)
+    masks = region_masks(landmarks, size, size, COVERED)
+    result = np.empty(matte.shape, np.float32)
+    weights = np.array([config.face - 1, config.detail - config.face, config.inside - config.detail], np.float32)
+    face, eyes, lips, inside, head = (masks[name] for name in COVERED)
+    _weigh(face, eyes, lips, inside, head, matte, _frames(landmarks), weights, result)
+    return result
 
 
-def beside_neck(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """1 below the jaw and beside the neck, where shoulders and clothes are, else 0 ``[G, S, S]``, soft at the edges."""
+def _frames(landmarks: np.ndarray) -> np.ndarray:
+    """Chin (2), the direction from forehead to chin (2), its length, and the face's breadth over it: ``[G, 6]`` float32."""
     top, chin = landmarks[:, facemesh.FOREHEAD, :2], landmarks[:, facemesh.CHIN, :2]
-    tall = np.maximum(np.linalg.norm(chin - top, axis=-1), 1e-3)[:, None, None]
-    down = ((chin - top) / tall[:, 0])[:, None, None]
-    centres = np.arange(size, dtype=np.float32) + 0.5
-    x, y = centres[None, None] - chin[:, :1, None], centres[None, :, None] - chin[:, 1:, None]
-    along = (x * down[..., 0] + y * down[..., 1]) / tall
-    across = np.abs(x * down[..., 1] - y * down[..., 0]) / tall
+    tall = np.maximum(np.linalg.norm(chin - top, axis=-1, keepdims=True), 1e-3)
     sides = landmarks[:, [facemesh.FACE_RIGHT, facemesh.FACE_LEFT], :2]
-    broad = np.linalg.norm(np.diff(sides, axis=1)[:, 0], axis=-1)[:, None, None] / tall
-    below, beside = np.clip((along + 0.12) / 0.05, 0, 1), np.clip((across - 0.42 * broad) / 0.05, 0, 1)
-    return (below * beside).astype(np.float32)
+    broad = np.linalg.norm(np.diff(sides, axis=1)[:, 0], axis=-1, keepdims=True) / tall
+    return np.concatenate([chin, (chin - top) / tall, tall, broad], axis=-1).astype(np.float32)
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _weigh(face, eyes, lips, inside, head, matte, frames, weights, out):  # type: ignore[no-untyped-def]
+    # pragma: no cover - compiled
+    one, zero = np.float32(1), np.float32(0)
+    for g in range(out.shape[0]):
+        x0, y0, dx, dy, tall, broad = frames[g]
+        scale = one / tall
+        for y in range(out.shape[1]):
+            down = np.float32(y) + np.float32(0.5) - y0
+            chest = min(max((np.float32(CHEST) - down * scale) * np.float32(10) + np.float32(0.5), zero), one)
+            for x in range(out.shape[2]):
+                right = np.float32(x) + np.float32(0.5) - x0
+                along, across = (right * dx + down * dy) * scale, abs(right * dy - down * dx) * scale
+                below = min(max((along + np.float32(BELOW)) / np.float32(FADE), zero), one)
+                beside = min(max((across - np.float32(BESIDE) * broad) / np.float32(FADE), zero), one)
+                skin, mouth = face[g, y, x], inside[g, y, x]
+                hair = np.float32(matte[g, y, x]) / np.float32(255) * (one - skin) * chest
+                near = max(head[g, y, x], hair) * (one - below * beside)
+                detail = min(max(eyes[g, y, x] + lips[g, y, x] + mouth, zero), one)
+                value = near + weights[0] * skin + weights[1] * detail + weights[2] * mouth
+                out[g, y, x] = max(value, zero)

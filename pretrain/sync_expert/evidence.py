@@ -50,8 +50,8 @@ def load_clips(dataset: Dataset, config: SyncExpertConfig) -> list[LipClip]:
 def score(prior: SyncExpert, clip: LipClip) -> dict[str, object]:
     """One clip's row."""
     parts = torch.from_numpy(clip.lips).split(64)
-    frames = torch.cat([prior.model.lips.frames(part.float() / 255) for part in parts])
-    distances = prior.distances(frames, clip.features).numpy()
+    frames = torch.cat([prior.model.lips.frames(part.to(prior.device).float() / 255) for part in parts])
+    distances = prior.distances(frames, clip.features).cpu().numpy()
     sync_c, sync_d, offset = prior.confidence_of(frames, clip.features)
     seconds = moving_mean(distances, SECOND)
     row: dict[str, object] = {"identity": clip.identity, "clip": clip.name, "frames": len(clip.lips)}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from configs import InputError
-from pretrain.sync_expert.lips import crop_lips
+from heads.measures.lips import crop_lips
 from pretrain.sync_expert.model import SyncModel, sliding
 
 OFFSETS = 15  # frames searched to each side, as SyncNet's evaluation does
@@ -27,6 +27,11 @@ class SyncExpert:
         self.features_name, self.features_size, self.window = model.config.features, model.size, model.config.window
         for parameter in model.parameters():
             parameter.requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the expert is."""
+        return self.model.feature_mean.device
 
     def check_features(self, features: Tensor, name: str | None = None) -> None:
         """Refuse features of another name or width with a sentence."""
@@ -76,19 +81,18 @@ class SyncExpert:
     @torch.no_grad()
     def frame_features(self, frames: np.ndarray | Tensor, landmarks: np.ndarray | Tensor, block: int = 32) -> Tensor:
         """Per-frame lip features ``[T, W]`` of frames ``[T, H, W, 3]``, uint8 or float"""
-        device = self.model.feature_mean.device
         parts = []
         for start in range(0, len(frames), block):
-            picture = torch.as_tensor(np.asarray(frames[start : start + block])).to(device)
+            picture = torch.as_tensor(np.asarray(frames[start : start + block])).to(self.device)
             picture = picture.float() / 255 if picture.dtype == torch.uint8 else picture.float()
-            points = torch.as_tensor(np.asarray(landmarks[start : start + block])).to(device).float()
+            points = torch.as_tensor(np.asarray(landmarks[start : start + block])).to(self.device).float()
             parts.append(self.model.lips.frames(self.crop_lips(picture, points)))
         return torch.cat(parts)
 
     @torch.no_grad()
     def distances(self, frame_features: Tensor, features: np.ndarray | Tensor, reach: int = OFFSETS) -> Tensor:
         """Distances (N, 2·reach+1) of N lip windows to the sounds ``-reach..reach`` frames later; NaN beyond the ends."""
-        rows = torch.as_tensor(np.asarray(features)).float().to(frame_features.device)
+        rows = torch.as_tensor(features).float().to(frame_features.device)
         lips = self.model.lips.windows(sliding(frame_features[None], self.window)[0])
         sound = self.audio_embedding(sliding(rows[None], self.window)[0], rows.mean(0))
         count = min(len(lips), len(sound))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.model import SyncModel, sliding
-from pretrain.sync_expert.view import MARGIN
+from shards.format.small import MARGIN
 
 
 class SyncObjective(nn.Module):
@@ -53,7 +53,8 @@ class SyncObjective(nn.Module):
         sharpness = self.model.sharpness.clamp(max=4.0).exp()
         scores = sharpness * torch.einsum("bne,bme->bnm", seen, sound)
         count = scores.shape[1]
-        distance = (torch.arange(count)[:, None] - torch.arange(count)[None]).abs().to(scores.device)
+        at = torch.arange(count, device=scores.device)
+        distance = (at[:, None] - at[None]).abs()
         scores = scores.masked_fill((distance > 0) & (distance <= config.guard), -1e4)
         right = torch.arange(count, device=scores.device).expand(len(scores), -1)
         both = [(_with_foreign(scores, seen, sound, sharpness, config.foreign)), scores.transpose(1, 2)]

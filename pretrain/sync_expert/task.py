@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from heads.measures.lips import lip_shape
 from pretrain.data.audible import speaking_people
 from pretrain.data.moments import Moments
 from pretrain.data.sequences import sequences
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.evidence import NOTES, load_clips, score, summarise
 from pretrain.sync_expert.inference import SyncExpert
-from pretrain.sync_expert.lips import lip_shape
 from pretrain.sync_expert.model import SyncModel
 from pretrain.sync_expert.objective import SyncObjective
 from pretrain.sync_expert.view import CropCache, LipRunView

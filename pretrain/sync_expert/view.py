@@ -7,14 +7,16 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from pretrain.data.audible import audible, clip_rows
+from heads.measures.lips import crop_lips, lip_shape
+from pretrain.data.audible import QUIET, audible, clip_rows, has_sound
 from pretrain.data.spectrum import MEL_BINS, vary_spectrum
 from pretrain.sync_expert.config import SyncExpertConfig
-from pretrain.sync_expert.lips import crop_lips, lip_shape
-from shards.format.schema import Sample
+from shards.format.schema import Sample, feature_name
+from shards.format.small import BREADTH, LARGE, LIPS, MARGIN
 
-MARGIN = 1.35  # crops are kept larger than the network sees, so that jitter finds pixels around them
+NEIGHBOURS = 1  # segments of the same clip whose features enter the mean: each is a request of its own
 
 
 class CropCache:
@@ -29,18 +31,33 @@ class CropCache:
         return {"limit": self.limit, "held": 0, "crops": {}}
 
     def get(self, sample: Sample, config: SyncExpertConfig) -> np.ndarray:
-        """(T, h·margin, w·margin, 3) uint8 lips of a sample."""
+        """``[T, h·margin, w·margin, 3]`` uint8 lips of a sample."""
         if sample.key in self.crops:
             return self.crops[sample.key]
-        lips = sample_lips(sample, config, MARGIN)
+        lips = stored_lips(sample, config) if stored(sample, config) else sample_lips(sample, config, MARGIN)
         if self.held + lips.nbytes <= self.limit:
             self.crops[sample.key] = lips
             self.held += lips.nbytes
         return lips
 
 
+def stored(sample: Sample, config: SyncExpertConfig) -> bool:
+    """Whether a sample has crops that are at least as fine as those that the network sees."""
+    fine = BREADTH * (2 if LIPS in sample.members and config.size >= LARGE else 1)
+    return LIPS in sample.members and round(config.model.breadth * MARGIN) <= fine
+
+
+def stored_lips(sample: Sample, config: SyncExpertConfig) -> np.ndarray:
+    """The stored crops of a sample, ``[T, h·margin, w·margin, 3]`` uint8."""
+    height, breadth = round(config.model.height * MARGIN), round(config.model.breadth * MARGIN)
+    crops = torch.from_numpy(sample.lips["crops"]).permute(0, 3, 1, 2)
+    if crops.shape[2:] != (height, breadth):
+        crops = F.interpolate(crops, (height, breadth), mode="bilinear", antialias=True)
+    return crops.permute(0, 2, 3, 1).contiguous().numpy()
+
+
 def sample_lips(sample: Sample, config: SyncExpertConfig, margin: float = 1.0) -> np.ndarray:
-    """Lips of every frame of a sample, (T, h·margin, w·margin, 3) uint8."""
+    """Lips of every frame of a sample, ``[T, h·margin, w·margin, 3]`` uint8."""
     height, breadth = round(config.model.height * margin), round(config.model.breadth * margin)
     width, tall = sample.size
     frames = torch.from_numpy(sample.frames(min_side=config.size))
@@ -75,13 +92,14 @@ class LipRunView:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Cut one run; the same ``rng`` gives the same run."""
         run = self.config.run
-        sample, usable = audible(sample, rng, run, self.config.unreliable)
+        sample, usable = audible(sample, rng, run, self.config.unreliable, self._read_at_once)
         start = int(rng.integers(max(0, sample.length - run) + 1))
         rows = np.minimum(np.arange(start, start + run), sample.length - 1)
         features = self._rows(sample)
-        mean = clip_rows(sample, features, rng, self._rows).mean(0)
+        mean = clip_rows(sample, features, rng, self._rows, NEIGHBOURS).mean(0)
         features = self.vary(np.concatenate([features, mean[None]]), rng)
-        shape = lip_shape(torch.tensor(sample.track["landmarks"])).numpy()
+        own = LIPS in sample.members
+        shape = sample.lips["shape"] if own else lip_shape(torch.tensor(sample.track["landmarks"])).numpy()
         shape = shape - shape.mean(0)
         return {
             "lips": self.cache.get(sample, self.config)[rows],
@@ -96,6 +114,13 @@ class LipRunView:
         if self.config.features != "logmel" or features.shape[1] % MEL_BINS:
             return features
         return vary_spectrum(features, self.config.augment, rng).astype(np.float32)
+
+    def _read_at_once(self, sample: Sample) -> bool:
+        """Whether it has sound, with everything that a run needs read in one request where it lies together."""
+        if LIPS not in sample.members:
+            return has_sound(sample)
+        sample.prefetch([LIPS, feature_name(self.config.features)])
+        return float(sample.lips["loudness"]) > QUIET
 
     def _rows(self, sample: Sample) -> np.ndarray:
         return sample.features(self.config.features)

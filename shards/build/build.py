@@ -46,6 +46,7 @@ def build(
     rig: str | Path | None = None,
     samples_per_shard: int = 32,
     tracker: str = "shards.tracking:track_video",
+    extras: bool = False,
 ) -> dict[str, Any]:
     """Track videos into a dataset; existing samples are kept, and missing features are added to them.
 
@@ -60,6 +61,7 @@ def build(
         rig: name or path of the rig whose coefficients are stored; by default the dataset's, or ``mediapipe``.
         samples_per_shard: segments after which a shard ends at the next clip.
         tracker: ``module:function`` with the interface of :func:`shards.tracking.track_video`.
+        extras: give shards of earlier versions the lips and the motion that every new shard has.
 
     Returns:
         ``identities, clips, segments, frames, hours, bytes, schema, tracked_fraction, seconds, built_clips,
@@ -77,7 +79,7 @@ def build(
     clips = find_clips(given, consent) if given else []
     with locked(url), _tidy_when_nothing_came_of_it(url):
         builder = _Builder(url, features, size, rig, samples_per_shard, tracker)
-        builder.extend(workers, address)
+        builder.extend(workers, address, extras)
         builder.run(clips, workers, address)
         return builder.result(clips, time.monotonic() - started)
 
@@ -118,20 +120,21 @@ class _Builder:
         self._sizes = {record["name"]: int(record["size"]) for record in records}
         self.built_now = self.extended = 0
 
-    def extend(self, workers: int, address: str | None) -> None:
-        """Add to the shards of the dataset the features that they lack."""
+    def extend(self, workers: int, address: str | None, extras: bool) -> None:
+        """Add to the shards of the dataset the features that they lack, and lips and motion where asked for."""
         _sweep(self.url, self.catalogue)
         lacking = [r for r in self.settings.features if r["name"] not in self.catalogue.features]
-        if lacking and self.catalogue.shards:
+        if (lacking or extras) and self.catalogue.shards:
             # A run that stops here goes on with the same weights: shards of two models must not lie side by side.
             self.journal.settings["adding"] = lacking
             self.journal.write()
             with closing(Dataset(self.url, self.catalogue)) as dataset:
-                tasks = feature_tasks(dataset, lacking)
+                tasks = feature_tasks(dataset, lacking, extras)
             shards = sum(len(task.shards) for task in tasks)
-            names = ", ".join(record["name"] for record in lacking)
+            names = ", ".join([*(record["name"] for record in lacking), *(["lips and motion"] if extras else [])])
+            settings = replace(self.settings, features=tuple(lacking), extras=extras)
             with progress.task(f"adding {names}", shards, "shards") as bar:
-                self._work(list(tasks), replace(self.settings, features=tuple(lacking)), workers, address, bar)
+                self._work(list(tasks), settings, workers, address, bar)
             self.catalogue.features = dict(self._sizes)
             self._keep_records()
             write_catalogue(self.url, self.catalogue)

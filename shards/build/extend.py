@@ -1,4 +1,4 @@
-"""More audio features for shards that are built: from the sound that they hold, without tracking again.
+"""More audio features, lips and motion for shards that are built: from what they hold, without tracking again.
 
 Rows are those that a build with these features would have stored, from the same stream: the segments of one shot, one
 after the other.
@@ -6,6 +6,7 @@ after the other.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -21,15 +22,16 @@ from shards.features.registry import open_feature
 from shards.format import codecs
 from shards.format.catalogue import read_catalogue
 from shards.format.schema import Sample, check_features, feature_name, split_key
+from shards.format.small import EXTRAS, small_members
 from shards.read.dataset import Dataset
 from shards.tar.rewrite import first_keys, rewrite_shard
 
 Segments = list[Sample]
 
 
-def feature_tasks(dataset: Dataset, records: Sequence[Mapping[str, Any]]) -> list[FeatureTask]:
-    """The shards that lack features, in groups that share clips with each other alone."""
-    names = [feature_name(record["name"]) for record in records]
+def feature_tasks(dataset: Dataset, records: Sequence[Mapping[str, Any]], extras: bool = False) -> list[FeatureTask]:
+    """The shards that lack features (or lips and motion), in groups that share clips with each other alone."""
+    names = [*(feature_name(record["name"]) for record in records), *(EXTRAS if extras else ())]
     groups: list[list[str]] = []
     last: set[tuple[str, str]] = set()
     for number, name in enumerate(dataset.table.names):
@@ -60,12 +62,14 @@ def extend_shards(task: FeatureTask, settings: BuildSettings) -> Message:
         with closing(Dataset(settings.out, read_catalogue(settings.out))) as dataset:
             samples = _samples(dataset, task.shards)
             starts = first_keys([sample.key for sample in samples])
-            for shot in _shots(samples):
+            for shot in _shots(samples) if features else ():
                 _write_rows(shot, features, scratch)
-        entries = [
-            rewrite_shard(settings.out, name, lambda key, members: _with_rows(key, members, features, scratch), starts)
-            for name in task.shards
-        ]
+
+        def edit(key: str, members: dict[str, bytes]) -> dict[str, bytes]:
+            extended = _with_rows(key, members, features, scratch)
+            return _with_extras(extended) if settings.extras else extended
+
+        entries = [rewrite_shard(settings.out, name, edit, starts) for name in task.shards]
         return ("replace", list(task.shards), [entry for entry in entries if entry is not None])
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -125,6 +129,14 @@ def _drain(rows: np.ndarray, waiting: Segments, feature: Feature, scratch: Path)
 def _with_rows(key: str, members: dict[str, bytes], features: Sequence[Feature], scratch: Path) -> dict[str, bytes]:
     rows = {feature_name(f.name): _place(scratch, key, f.name).read_bytes() for f in features}
     return {**members, **rows}
+
+
+def _with_extras(members: dict[str, bytes]) -> dict[str, bytes]:
+    if set(EXTRAS).issubset(members):
+        return members
+    meta = json.loads(members["meta.json"])
+    width, height = meta["size"]
+    return {**members, **small_members(members, meta["frames"], (width, height))}
 
 
 def _place(scratch: Path, key: str, feature: str) -> Path:

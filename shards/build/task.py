@@ -42,6 +42,7 @@ class BuildSettings:
     Attributes:
         features: records of the audio features that every sample gets, see :attr:`shards.features.Feature.record`.
         rig: ``{"name", "sha256", "source"}`` of the rig whose coefficients the tracker gives.
+        extras: whether shards that lack lips and motion get them.
     """
 
     out: str
@@ -51,6 +52,7 @@ class BuildSettings:
     samples_per_shard: int = 32
     tracker: str = "shards.tracking:track_video"
     thumbnails: int = 3
+    extras: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from shards.build.report import overlay_strip
 from shards.build.task import BuildSettings, ClipRecord, FeatureTask, Message, SourceClip, Task, TrackTask
 from shards.format.catalogue import FILE
 from shards.media.rates import FPS
+from shards.people.withdrawn import withdrawn_people
 from shards.tar.shardfile import ShardSet
 from shards.tracking.options import TrackOptions
 
@@ -74,6 +75,8 @@ def _build_clip(clip: SourceClip, settings: BuildSettings, shards: ShardSet, rec
         path = writer.path = storage.cached(clip.path)
         record.sha256 = storage.sha256(path)
         writer.source_sha256 = record.sha256
+        if withdrawn_people(settings.out).entry(clip.consent.identity, record.sha256) is not None:
+            raise InputError("the person in this video was withdrawn from the dataset (headstart shards forget)")
         with _tracker(settings.tracker)(path, _options(settings)) as video:
             record.seconds = video.frames / FPS
             for part in video.refusals:

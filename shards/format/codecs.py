@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 
@@ -59,6 +60,15 @@ def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0, out: np.n
         # libjpeg scales by 1/2, 1/4, 1/8 while decoding, at a fraction of the cost.
         smallest = {"min_height": min_side, "min_width": min_side, "min_factor": 1} if min_side else {}
         return simplejpeg.decode_jpeg(data, "RGB", **smallest, **({} if out is None else {"buffer": out}))
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height that a JPEG's header says."""
+    import simplejpeg
+
+    with _reading("JPEG"):
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    return width, height
 
 
 def encode_png(matte: np.ndarray) -> bytes:
@@ -123,8 +133,8 @@ def decode_npy(data: bytes) -> np.ndarray:
     stream = io.BytesIO(data)
     with _reading("NPY"):
         version = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
+        size = stream.read(2 if version == (1, 0) else 4)
+        shape, fortran, dtype = _npy_header(version, size + stream.read(int.from_bytes(size, "little")))
         if dtype.hasobject or fortran:
             raise BadMember(f"holds {'objects' if dtype.hasobject else 'a column-major array'}, expected plain numbers")
         rest = len(data) - stream.tell()
@@ -132,6 +142,13 @@ def decode_npy(data: bytes) -> np.ndarray:
         if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != rest:
             raise BadMember(f"header says {dtype} {shape}, but {rest} bytes follow")
         return np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape)
+
+
+@lru_cache(maxsize=1024)
+def _npy_header(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and type; a dataset repeats a few headers, and parsing one costs more than reading the array."""
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(io.BytesIO(header))
 
 
 def encode_npz(values: Mapping[str, np.ndarray], compress: bool = False) -> bytes:

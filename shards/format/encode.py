@@ -22,6 +22,7 @@ from shards.format.schema import (
     matte_name,
     split_key,
 )
+from shards.format.small import small_members
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 
@@ -83,7 +84,7 @@ def encode_sample(
     for i, picture in enumerate(pictures):
         encoded[frame_name(i)] = picture
         encoded[matte_name(i)] = members.encode_png(np.asarray(matte[i], np.uint8))
-    return encoded
+    return {**encoded, **small_members(encoded, len(pictures), (int(width), int(height)))}
 
 
 def _check_lengths(key: str, pictures: list[bytes], frames: Any, matte: Any, audio: Any) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from configs import InputError
 from shards.format import codecs as members
+from shards.format import small
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 SCHEMA = 1
@@ -111,7 +112,7 @@ def feature_name(name: str) -> str:
 
 def is_member(name: str) -> bool:
     """Whether a sample of this schema may have a member of this name."""
-    fixed = name in ("meta.json", "track.npz", "audio.flac")
+    fixed = name in ("meta.json", "track.npz", "audio.flac", *small.EXTRAS)
     return fixed or re.fullmatch(r"f\d{3}\.jpg|m\d{3}\.png|audio\.[a-z0-9_-]+\.npy", name) is not None
 
 
@@ -202,7 +203,7 @@ def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> d
     if sample.meta["frames"] != sample.length:
         reason = f"says {sample.meta['frames']} frames, the index says {sample.length}"
         raise BrokenSample(sample.key, "meta.json", reason)
-    expected = set(member_names(sample.length, features or {}))
+    expected = {*member_names(sample.length, features or {}), *small.EXTRAS}
     extra = sorted(name for name in set(sample.members) - expected if not name.startswith("audio."))
     if extra:
         raise BrokenSample(sample.key, extra[0], f"does not belong to a sample of {sample.length} frames")
@@ -215,6 +216,9 @@ def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> d
     for index in range(sample.length):
         sample.frame(index)
         sample.matte(index)
+    _ = sample.lips if small.LIPS in sample.members else None
+    if small.MOTION in sample.members and (reason := small.differs(sample.motion, sample.track)):
+        raise sample.broken(small.MOTION, reason)
     return sizes
 
 
@@ -302,6 +306,16 @@ class Sample:
     def track(self) -> dict[str, np.ndarray]:
         """The tracked head, float32; fields, shapes and units in :data:`TRACK_SHAPES`."""
         return self._once("track.npz", self._decode_track)
+
+    @property
+    def lips(self) -> dict[str, np.ndarray]:
+        """``crops (T, h, w, 3)`` uint8, ``shape (T, 3)``, ``loudness ()``, see :mod:`shards.format.small`."""
+        return self._once(small.LIPS, lambda data: small.decode_lips(data, self.length))
+
+    @property
+    def motion(self) -> dict[str, np.ndarray]:
+        """The track without landmarks, and ``loudness ()`` of the sound, where the sample has ``motion.npz``."""
+        return self._once(small.MOTION, lambda data: small.decode_motion(data, self.length))
 
     @property
     def audio(self) -> np.ndarray:

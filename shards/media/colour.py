@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from configs import InputError
+from shards.media import yuv
 from shards.media.hdr import ToneMap, is_wide, light_range
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class ToRgb:
         self._flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
         self._reformatter = VideoReformatter()
         self._map: tuple[tuple[int, ...], ToneMap] | None = None
+        # Forms of frames that were converted both ways once, and whether the fast way gave the same.
+        self._agree: dict[tuple[Any, ...], bool] = {}
 
     def __call__(self, frame: Any, width: int, height: int) -> np.ndarray:
         """``[height, width, 3]`` uint8 RGB.
@@ -51,6 +54,17 @@ class ToRgb:
         """
         if is_wide(frame):
             return self._tone_map(frame, width, height)(self._planes(frame, width, height, ToneMap.FORMAT))
+        if not yuv.converts(frame, width, height) or int(frame.colorspace) in UNKNOWN:
+            return self._exact(frame, width, height)
+        form = (width, height, frame.format.name, int(frame.color_range), matrix_of(frame))
+        if form not in self._agree:
+            exact = self._exact(frame, width, height)
+            if yuv.tells(frame):
+                self._agree[form] = yuv.agrees(yuv.to_rgb(frame, matrix_of(frame)), exact)
+            return exact
+        return yuv.to_rgb(frame, matrix_of(frame)) if self._agree[form] else self._exact(frame, width, height)
+
+    def _exact(self, frame: Any, width: int, height: int) -> np.ndarray:
         # Planes have the same values as rgb24 and are made in half the time.
         return self._planes(frame, width, height, "gbrp").to_ndarray()
 

@@ -30,6 +30,7 @@ TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut 
 LONGEST_STILL = 10.0  # s that the last picture may stay; a longer claim is taken for nonsense
 LONGEST_GAP = 600.0  # s between two pictures; more is a jump of the time stamps
 JUMP_BACK = 1.0  # s
+LEADING = 100  # pictures without a stamp at the beginning after which a file counts as one without stamps
 # Where a seek is exact. MPEG program streams and bare streams lose the time of pictures after one.
 SEEKABLE = {"mov", "matroska", "mpegts", "avi", "flv"}
 SEEK_MARGINS = (0.0, 2.0, 10.0)  # s before the wanted time at which a seek is tried; then the file is read through
@@ -208,10 +209,23 @@ def first_frame(container: InputContainer, stream: VideoStream, path: str | Path
     Raises:
         InputError: there is none.
     """
-    frame = next(decoded(container, stream, path), None)
-    if frame is None:
+    first = None
+    # Pictures before the container's zero have no stamps in Matroska: they are counted back from the first that has one.
+    for count, frame in enumerate(decoded(container, stream, path)):
+        first = frame if first is None else first
+        stamp = stamp_of(frame)
+        if stamp is not None:
+            return first, stamp - count * _step_of(stream)
+        if count >= LEADING:
+            break
+    if first is None:
         raise InputError(f"{path}: contains no decodable picture; give a playable video")
-    return frame, stamp_of(frame) or 0.0
+    return first, 0.0
+
+
+def _step_of(stream: Any) -> float:
+    """Seconds from picture to picture as the file claims."""
+    return 1 / float(stream.average_rate or FPS)
 
 
 def stamp_of(frame: VideoFrame) -> float | None:
@@ -242,13 +256,13 @@ def _seek(container: Any, stream: Any, seconds: float) -> None:
 
 
 def _in_order(frames: Iterator[Any], stream: Any, path: str | Path, origin: float | None) -> Iterator[Timed]:
-    step = 1 / float(stream.average_rate or FPS)
+    step = _step_of(stream)
     previous: float | None = None
     last: Timed | None = None
     for frame in frames:
         stamp = stamp_of(frame)
         if origin is None:
-            origin = stamp or 0.0
+            origin = _origin(path) if stamp is None else stamp
         time = stamp - origin if stamp is not None else 0.0 if previous is None else previous + step
         if previous is not None:
             _check_step(time - previous, previous, path)
@@ -259,6 +273,11 @@ def _in_order(frames: Iterator[Any], stream: Any, path: str | Path, origin: floa
         yield last
     if last is not None:
         _check_complete(stream, path, last.time + max(last.length, step))
+
+
+def _origin(path: str | Path) -> float:
+    with open_input(path) as container:
+        return first_frame(container, picture_stream(container, path), path)[1]
 
 
 def _check_step(step: float, time: float, path: str | Path) -> None:

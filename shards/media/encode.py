@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from configs import InputError
+from heads.raster.kernels.layering import to_bytes
 from shards.media.colour import ToYuv
 from shards.media.rates import FPS, SAMPLE_RATE
 from shards.media.sound import stream_sound
@@ -36,6 +37,10 @@ def as_uint8(frame: np.ndarray) -> np.ndarray:
     frame = np.asarray(frame)
     if frame.dtype == np.uint8:
         return frame
+    if frame.dtype == np.float32:
+        out = np.empty(frame.shape, np.uint8)
+        to_bytes(np.ascontiguousarray(frame).reshape(-1), out.reshape(-1))
+        return out
     return (np.clip(frame, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 

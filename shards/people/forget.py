@@ -44,7 +44,8 @@ def forget(dataset: str, identity: str) -> dict[str, Any]:
             raise InputError(f"{url}: no identity '{identity}'{known_people(identity, names)}")
         counts = _counts(catalogue, identity)
         if not withdrawn.covers(identity):
-            entry = {"person": name_hash(identity), "date": time.strftime("%Y-%m-%d", time.gmtime()), **counts}
+            date = time.strftime("%Y-%m-%d", time.gmtime())
+            entry = {"person": name_hash(identity), "date": date, **counts, "videos": _videos(url, identity)}
             withdrawn.people.append(entry)
         write_withdrawn(url, withdrawn)
         catalogue.withdrawn = len(withdrawn.people)
@@ -54,6 +55,12 @@ def forget(dataset: str, identity: str) -> dict[str, Any]:
         _forget_report(url, catalogue, identity)
     done = {"shards_rewritten": rewritten, "shards_removed": removed}
     return {"identity": identity, **counts, **done, "dataset": {**catalogue.totals(), "schema": 1}}
+
+
+def _videos(url: str, identity: str) -> list[str]:
+    """sha256 of the person's videos, as far as the build knows them."""
+    records = [record for record in Journal.read(url).clips.values() if record["identity"] == identity]
+    return sorted({record["sha256"] for record in records if record.get("sha256")})
 
 
 def _counts(catalogue: Catalogue, identity: str) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Who was withdrawn from a dataset: ``withdrawn.json`` keeps a hash of the name, so that nobody is built in again."""
+"""Who was withdrawn from a dataset: ``withdrawn.json`` keeps hashes of names and videos, so that nobody comes back."""
 
 from __future__ import annotations
 
@@ -20,13 +20,24 @@ def name_hash(identity: str) -> str:
 
 @dataclass
 class Withdrawn:
-    """The record of withdrawals: ``{"person": sha256, "date", "samples", "clips", "shards"}`` each."""
+    """The record of withdrawals: ``{"person": sha256, "date", "samples", "clips", "videos": [sha256, ...]}`` each.
+
+    ``videos`` are the person's clips by content; records of version 0.1 have none.
+    """
 
     people: list[dict[str, Any]]
 
     def covers(self, identity: str) -> bool:
         """Whether this person was withdrawn."""
-        return name_hash(identity) in {entry["person"] for entry in self.people}
+        return self.entry(identity) is not None
+
+    def entry(self, identity: str, video_sha256: str = "") -> dict[str, Any] | None:
+        """The withdrawal of this person, or of the person in this video; ``None`` where there is none."""
+        person = name_hash(identity)
+        for entry in self.people:
+            if entry["person"] == person or (video_sha256 and video_sha256 in entry.get("videos", ())):
+                return entry
+        return None
 
 
 def withdrawn_people(url: str) -> Withdrawn:

@@ -69,6 +69,7 @@ class PairView:
     Attributes:
         across: probability that the target comes from another segment of the same person in the same shard.
         targets: how many targets; with more than one, target arrays get a leading axis.
+        bytes: pictures and mattes as uint8, a quarter of the memory to move; else float32 in [0, 1].
         wide: probability that a target is one of the quarter of frames with the widest open mouth or, as likely, with
             the head turned farthest from the source's: rare in speech, and what the source shows least.
     """
@@ -77,6 +78,7 @@ class PairView:
     across: float = 0.5
     targets: int = 1
     wide: float = 0.0
+    bytes: bool = False
     features: ClassVar[str | None] = None
     window: ClassVar[int] = 1
     needs_sound: ClassVar[bool] = False
@@ -88,9 +90,9 @@ class PairView:
         if self.wide:
             targets = self._widened(targets, sample.track["rotation"][source], other.track, rng)
         batch: dict[str, Any] = {"identity_index": sample.identity_index}
-        for name, value in _picture(sample, source, self.size).items():
+        for name, value in _pictures(sample, [source], self.size, self.bytes)[0].items():
             batch[f"source_{name}"] = value
-        pictures = _pictures(other, [int(i) for i in targets], self.size)
+        pictures = _pictures(other, [int(i) for i in targets], self.size, self.bytes)
         for name in pictures[0]:
             stacked = np.stack([picture[name] for picture in pictures])
             batch[f"target_{name}"] = stacked if self.targets > 1 else stacked[0]
@@ -110,11 +112,7 @@ class PairView:
         return np.array(chosen)
 
 
-def _picture(sample: Sample, index: int, size: int) -> dict[str, np.ndarray]:
-    return _pictures(sample, [index], size)[0]
-
-
-def _pictures(sample: Sample, indices: Sequence[int], size: int) -> list[dict[str, np.ndarray]]:
+def _pictures(sample: Sample, indices: Sequence[int], size: int, plain: bool) -> list[dict[str, np.ndarray]]:
     pictures = [name(i) for i in sorted(set(indices)) for name in (frame_name, matte_name)]
     sample.prefetch(["meta.json", "track.npz", *pictures])
     track, scale = sample.track, _scale(sample, size)
@@ -122,8 +120,8 @@ def _pictures(sample: Sample, indices: Sequence[int], size: int) -> list[dict[st
     found: dict[int, dict[str, np.ndarray]] = {}
     for i in sorted(set(indices)):
         found[i] = {
-            "image": _resized(sample.frame(i, size), size),
-            "matte": _resized(sample.matte(i), size),
+            "image": _resized(sample.frame(i, size), size, plain),
+            "matte": _resized(sample.matte(i), size, plain),
             "landmarks": track["landmarks"][i] * scale,
             "intrinsics": intrinsics,
             "identity": track["identity"],
@@ -143,14 +141,14 @@ def _scaled(intrinsics: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return intrinsics * np.array([[scale[0]], [scale[1]], [1.0]], np.float32)
 
 
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    """uint8 (h, w[, 3]) to float32 in [0, 1] (size, size[, 3]); area average when shrinking."""
+def _resized(image: np.ndarray, size: int, plain: bool) -> np.ndarray:
+    """uint8 (h, w[, 3]) to (size, size[, 3]), area average when shrinking; float32 in [0, 1] unless ``plain``."""
     from PIL import Image
 
     if image.shape[:2] != (size, size):
         method = Image.Resampling.BOX if min(image.shape[:2]) >= size else Image.Resampling.BILINEAR
         image = np.asarray(Image.fromarray(image).resize((size, size), method))
-    return image.astype(np.float32) / 255.0
+    return image if plain else image.astype(np.float32) / 255.0
 
 
 def check_view(view: View, dataset: Dataset) -> None:

@@ -15,6 +15,7 @@ from cluster.storage.errors import sentence
 from shards.format.catalogue import ShardEntry, index_url, shard_url
 from shards.format.index import build_index, digest
 from shards.format.schema import frame_name, matte_name, split_key
+from shards.format.small import LIPS, MOTION
 from shards.tar.tars import TarFile
 
 SAMPLES_PER_SHARD = 32  # about a minute of video, 50 to 100 MB at 512 px
@@ -54,10 +55,10 @@ class ShardFile:
         """Append one sample; ``new_clip``: no earlier shard counted its clip."""
         length = sum(name.endswith(".jpg") for name in encoded)
         pairs = [{name(i): encoded[name(i)] for name in (frame_name, matte_name)} for i in range(length)]
-        small = {name: data for name, data in encoded.items() if not name.endswith((".jpg", ".png"))}
         with _writing(self.url):
-            for part in (small, *pairs):  # a frame beside its matte, and what every view needs in one piece in front
-                self._tar.write(key, part)
+            for part in (*_in_front(encoded), *pairs):  # a frame beside its matte
+                if part:
+                    self._tar.write(key, part)
         meta = json.loads(encoded["meta.json"])
         who = (split_key(key)[0], int(bool(meta.get("has_audio", True))))
         person = self._people.setdefault(who, [0, 0, 0, set(), set()])
@@ -91,6 +92,14 @@ class ShardFile:
         """Throw the tar away."""
         self._tar.abandon()
         self._path.unlink(missing_ok=True)
+
+
+def _in_front(encoded: Mapping[str, bytes]) -> list[dict[str, bytes]]:
+    """The members that are no pictures; what one prior reads lies together: lips and features, features and motion."""
+    rest = {name: data for name, data in encoded.items() if not name.endswith((".jpg", ".png"))}
+    lips, motion = ({name: rest.pop(name)} if name in rest else {} for name in (LIPS, MOTION))
+    features = {name: rest.pop(name) for name in list(rest) if name.startswith("audio.") and name.endswith(".npy")}
+    return [rest, lips, features, motion]
 
 
 class ShardSet:

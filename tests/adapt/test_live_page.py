@@ -140,13 +140,17 @@ def test_settings_reach_the_session_and_come_back_after_a_lost_connection(avatar
           c.dispatchEvent(new PointerEvent('pointermove', {...o, movementX: 60, movementY: -20})); })()""")
         await page.run("""(() => { const s = document.querySelector('input[name=jaw]');
           s.value = 0.5; s.dispatchEvent(new Event('input')); })()""")
-        await page.run("""(() => { const p = document.getElementById('pose');
-          p.value = 'still'; p.dispatchEvent(new Event('change')); })()""")
+        await page.run("""(() => { const s = document.querySelector('input[name=gaze_x]');
+          s.value = -1; s.dispatchEvent(new Event('input')); })()""")
+        for name, value in (("background", "plain"), ("style", "lively"), ("blink", "0.5"), ("pose", "still")):
+            await page.run(f"""(() => {{ const p = document.getElementById('{name}');
+              p.value = '{value}'; p.dispatchEvent(new Event('change')); }})()""")
         for _ in range(100):
             if session.look.pose == "still":
                 break
             await asyncio.sleep(0.05)
-        assert session.look.controls == {"jaw": 0.5}
+        assert session.look.controls == {"jaw": 0.5, "gaze_x": -1}
+        assert (session.look.background, session.look.style, session.look.blink) == ("plain", "lively", "0.5")
         assert session.look.turn[0] > 2
         assert session.look.turn[1] < 0
         await page.run("""(() => { const a = document.getElementById('avatar');

@@ -188,7 +188,8 @@ def test_every_picture_that_leaves_the_server_carries_the_label(avatar, tmp_path
     async def look():
         async with serving(avatar, tmp_path) as (server, client), connecting(server, client) as socket:
             await socket.send_str('{"type":"set","background":"plain"}')
-            return [frame[5] for frame in await frames_of(socket, 12)][-1]
+            # A busy machine leaves pictures out, but never all of half a second.
+            return [frame[5] for frame in await frames_of(socket, 24) if frame[5] is not None][-1]
 
     corner = asyncio.run(look())[: SIZE // 4, -SIZE // 4 :].astype(int)
     # White letters on a dark plate, on plain grey ground.
@@ -217,6 +218,11 @@ def test_one_page_too_many_is_told_that_it_is_busy(avatar, tmp_path):
     assert code == 1013
 
 
+def memory():
+    """Of this process now, MB."""
+    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+
+
 def malformed(rng):
     """Messages that no page sends, without end."""
     texts = ["", "{", "[]", "null", '"x"', '{"type":1}', '{"type":"fly"}', "[" * 5000, '{"type":"set","controls":[1]}']
@@ -234,6 +240,7 @@ def test_a_thousand_malformed_messages_neither_crash_it_nor_fill_it(avatar, tmp_
     async def attack():
         async with serving(avatar, tmp_path) as (server, client), connecting(server, client) as socket:
             await told(socket, "hello")
+            before = memory()
             for count, message in enumerate(malformed(rng)):
                 await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
                 if count == 1000:
@@ -246,9 +253,11 @@ def test_a_thousand_malformed_messages_neither_crash_it_nor_fill_it(avatar, tmp_
             await asyncio.sleep(1.1 * 5)
             await socket.send_str('{"type":"set","pose":"still"}')
             await told(socket, "status")
-            return complaint, connection.refused, waiting, session.look.pose, list(tmp_path.iterdir())
+            grown = memory() - before
+            return complaint, connection.refused, waiting, session.look.pose, list(tmp_path.iterdir()), grown
 
-    complaint, refused, (queued, tasks), pose, files = asyncio.run(attack())
+    complaint, refused, (queued, tasks), pose, files, grown = asyncio.run(attack())
+    assert grown < 40  # MB: buffers and kernels that are loaded in between; a thousand messages kept would be more
     assert complaint["message"]
     assert refused > 600
     assert queued < 10

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from adapt.avatar.avatar import load_avatar
 from adapt.job import adapt as make_avatar
@@ -20,6 +19,7 @@ from adapt.talk.talker import Talker
 from configs import InputError
 from heads.geometry.rotation import rotation_to_euler
 from shards.media.encode import as_uint8
+from tests.support import sounds
 from tests.support.avatars import SIZE, make_world
 
 
@@ -38,8 +38,8 @@ def avatar(world, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sound(world):
-    return soundfile.read(world.video.parent / "sound.wav", dtype="float32")[0][: 640 * 30]
+def sound():
+    return sounds.voice(1.2)
 
 
 def offline(avatar, sound, seed=0):
@@ -210,9 +210,30 @@ def test_settings_change_the_head_smoothly_and_wrong_ones_change_nothing(avatar)
         {"pose": "dancing"},
         {"blink": "often"},
         {"background": "original"},
+        {"style": "shouting"},
         {"hat": 1},
     ):
         asyncio.run(wrong(**changes))
+
+
+def test_a_style_moves_the_face_less_or_more_and_own_changes_nothing(avatar, sound):
+    moved = {}
+    for style in ("own", "calm", "lively"):
+        engine = Engine(avatar, Look({}, style=style).checked(avatar))
+        engine.talker.resting = None
+        motions = list(engine.talker.motions(sound))
+        rows = np.concatenate([motion.drive.expression.numpy() for motion in motions])
+        moved[style] = np.abs(rows - engine.talker.bounds.mean).mean()
+    assert moved["calm"] == pytest.approx(0.6 * moved["own"], rel=0.02)
+    assert moved["lively"] > 1.1 * moved["own"]  # held within what the clip showed
+    engine = Engine(avatar, Look({}))
+    engine.change(Look({}, style="lively"))
+    shares = []
+    for _ in range(20):
+        engine.step(Chunk(np.zeros(640, np.float32), 0.0))
+        shares.append(engine.talker.emphasis)
+    assert 1.0 < shares[0] < 1.2  # not at once
+    assert shares[-1] == pytest.approx(1.4, abs=0.02)
 
 
 def test_a_turn_is_reached_and_a_new_mode_fades_in(avatar):

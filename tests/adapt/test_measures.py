@@ -186,6 +186,13 @@ def test_a_closure_is_met_within_one_frame_and_not_within_three():
     assert closure_f1(real, np.full(13, open_)) is None
 
 
+def test_lips_that_never_open_meet_every_closure_and_are_wrong_in_most_frames():
+    real = np.full(30, 0.2)
+    real[10] = 0.0
+    # All closures are met, by 3 right frames of 30.
+    assert closure_f1(np.zeros(30), real) == pytest.approx(2 * 0.1 / 1.1)
+
+
 def test_a_mouth_that_opens_with_the_real_one_correlates_whatever_its_amplitude():
     (mouth,) = (measure for measure in measures() if "opening_r" in measure.columns)
     real = gaps(0.0, 0.1, 0.3, 0.2, 0.0)

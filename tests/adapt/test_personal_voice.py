@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from adapt.drivers.base import drive
-from adapt.drivers.personal_voice import calibration, lip_weights, person_driver, person_voice
-from adapt.drivers.prior import EMPHASIS, PriorDriver
+from adapt.drivers.low_delay import heard_by, quickest
+from adapt.drivers.personal_voice import calibration, lip_weights, person_driver, person_voice, ready_for_live
+from adapt.drivers.prior import EMPHASIS, SHARE, PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from configs import InputError, load_config
 from heads.rig import load_rig
@@ -43,7 +44,7 @@ def clip():
         "rotation": np.tile(np.eye(3, dtype=np.float32), (150, 1, 1)),
         "translation": np.zeros((150, 3), np.float32),
     }
-    return SimpleNamespace(track=track, features=lambda: features)
+    return SimpleNamespace(track=track, features=lambda: features, identity=np.zeros(RIG.n_identity, np.float32))
 
 
 def test_a_voice_streams_what_it_drives_and_comes_back_from_its_tensors(clip):
@@ -90,9 +91,11 @@ def test_the_prior_is_averaged_with_a_regression_on_the_clip_and_streams_and_is_
     features = clip.features()
     voice = person_voice(_prior(), clip, {"version": "7"}, RIG)
     ridge = RidgeDriver.fit(features, clip.track["expression"])
-    mean = (drive(voice, features)["expression"] + drive(ridge, features)["expression"]) / 2
+    mean = (1 - SHARE) * drive(voice, features)["expression"] + SHARE * drive(ridge, features)["expression"]
     whole = drive(driver, features)
-    assert np.allclose(whole["expression"], ridge.bias + EMPHASIS * (mean - ridge.bias), atol=1e-5)
+    averaged = ridge.bias + EMPHASIS * (mean - ridge.bias)
+    assert driver.closing is not None
+    assert np.allclose(whole["expression"], driver.closing(averaged), atol=1e-5)
     assert np.array_equal(whole["eyelids"], drive(voice, features)["eyelids"])
     stream = driver.stream()
     parts = [stream.push(features[i : i + 7]) for i in range(0, 150, 7)] + [stream.finish()]
@@ -103,10 +106,29 @@ def test_the_prior_is_averaged_with_a_regression_on_the_clip_and_streams_and_is_
     assert driver.with_style(None).regression is driver.regression
 
 
-def test_a_clip_too_short_for_a_regression_is_spoken_for_by_the_prior_alone(clip):
-    short = SimpleNamespace(
-        track={name: rows[:60] for name, rows in clip.track.items()}, features=lambda: clip.features()[:60]
+def test_a_voice_that_hears_an_encoder_answers_at_once_by_log_mel(clip):
+    driver = person_driver(_prior(), clip, {"version": "7"}, RIG)
+    sound = np.random.default_rng(1).standard_normal(150 * 640).astype(np.float32)
+    quiet, heard = (
+        SimpleNamespace(track=clip.track, audio=sound, feature=SimpleNamespace(name=name))
+        for name in ("logmel", "whisper")
     )
+    assert ready_for_live(driver, quiet).quick is None, "log-mel is quick itself"
+    live = ready_for_live(driver, heard)
+    again = PriorDriver.from_tensors(_prior(), live.tensors(), {"version": "7"})
+    record = {"name": "whisper", "size": 384, "weights": None}
+    for ready in (live, again):
+        quick = quickest(ready)
+        assert heard_by(quick, record)["name"] == "logmel"
+        assert quick.lookahead <= 2
+        assert drive(quick, np.zeros((30, 160), np.float32))["expression"].shape == (30, 32)
+    assert quickest(live, any_feature=False) is not live.quick
+    assert heard_by(driver, record) == record
+
+
+def test_a_clip_too_short_for_a_regression_is_spoken_for_by_the_prior_alone(clip):
+    track = {name: rows[:60] for name, rows in clip.track.items()}
+    short = SimpleNamespace(track=track, features=lambda: clip.features()[:60], identity=clip.identity)
     assert person_driver(_prior(), short, {}, RIG).regression is None
 
 

@@ -53,7 +53,7 @@ def run(world, out, recipe, budget=f"{STEPS}it", **options):
     )
 
 
-def run_killed_after(step, *arguments):
+def run_killed_after(step, *arguments, **options):
     """Save after a step, then die; saves and measurements at other times fall where the clock lets them."""
     between = Fit._between
 
@@ -66,7 +66,7 @@ def run_killed_after(step, *arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Fit, "_between", dies)
         with pytest.raises(Killed):
-            run(*arguments)
+            run(*arguments, **options)
 
 
 def weights(out):

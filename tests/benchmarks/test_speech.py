@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.speech import folds, grouped, lagged
+from benchmarks.speech import folds, grouped, halves, zoomed
 
 
 def test_every_person_is_held_out_once_and_groups_are_spread_over_the_folds():
@@ -16,12 +16,22 @@ def test_every_person_is_held_out_once_and_groups_are_spread_over_the_folds():
     assert [len(part & first) for part in parts] == [2] * 5
 
 
-def test_a_lag_finds_the_shift_of_a_delayed_copy():
-    real = np.random.default_rng(0).standard_normal(100)
-    late = np.roll(real, 3)
-    scores = {lag: lagged(late, real, lag, 4) for lag in range(-4, 5)}
-    assert max(scores, key=scores.get) == 3
-    assert scores[3] == pytest.approx(1.0)
+def test_a_half_is_scored_at_the_lag_of_the_other():
+    rng = np.random.default_rng(0)
+    real = np.convolve(rng.standard_normal(204), np.ones(5) / 5, "valid")
+    found = halves(np.roll(real, 3), real)
+    assert found["r, lag of the other half"] > 0.95 > found["r, halves"]
+    noise = np.convolve(rng.standard_normal(204), np.ones(5) / 5, "valid")
+    assert abs(halves(noise, real)["r, lag of the other half"]) < 0.3, "choosing must not flatter noise"
+
+
+def test_the_middle_of_a_picture_is_enlarged():
+    picture = np.zeros((1, 100, 100, 3), np.uint8)
+    picture[:, 40:60, 40:60] = 255
+    found = zoomed(picture)
+    assert found.shape == picture.shape
+    assert found[0, 50, 50, 0] == 255
+    assert (found > 128).sum() == pytest.approx((picture > 128).sum() / 0.85**2, rel=0.1)
 
 
 def test_clips_without_a_closure_do_not_count_for_closures():

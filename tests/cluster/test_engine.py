@@ -217,7 +217,7 @@ def test_a_folder_without_engine_state_is_refused(tmp_path):
 def test_cuda_without_a_gpu_is_one_sentence():
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(InputError, match="torch sees no GPU"):
+    with pytest.raises(InputError, match="no CUDA device"):
         Engine(EngineConfig(device="cuda"))
 
 

@@ -75,3 +75,15 @@ def test_wrong_shapes_are_told():
     head, alpha, frame, region = scene()
     with pytest.raises(ValueError, match="expected head and frame"):
         trained()(head[:, :5], alpha, frame, region)
+
+
+def test_the_correction_is_the_network_on_a_picture_that_is_composed_already():
+    torch.manual_seed(0)
+    net = BodyInpainter(4, 2)
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.2)
+    composed, frame = torch.rand(2, 18, 23, 3), torch.rand(2, 18, 23, 3)
+    whole = torch.ones(2, 18, 23, 1)
+    expected = net(composed, whole, frame, whole) - composed
+    assert expected.abs().max() > 0.01
+    torch.testing.assert_close(net.correction(composed), expected, atol=1e-5, rtol=1e-5)

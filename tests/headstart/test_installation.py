@@ -13,7 +13,7 @@ def test_the_doctor_answers_every_check_with_a_name_a_detail_and_a_fix():
     assert {"python", "torch", "gpu", "nccl", "ray", "deepspeed", "gsplat", "tinycudann", "mediapipe", "s3"} <= set(
         names
     )
-    assert {"mlflow", "disk"} <= set(names)
+    assert {"mlflow", "disk", "live page"} <= set(names)
     assert all(set(check) == {"name", "ok", "detail", "fix"} and check["detail"] for check in report["checks"])
     assert report["ok"] == all(check["ok"] for check in report["checks"])
     json.dumps(report)
@@ -40,3 +40,11 @@ def test_a_check_that_breaks_is_a_finding_and_not_a_crash(monkeypatch):
         "ok": False,
         "checks": [{"name": "torn", "ok": False, "detail": "RuntimeError: torn", "fix": "see the detail"}],
     }
+
+
+def test_the_doctor_says_how_to_get_the_live_page_where_its_server_is_absent(monkeypatch):
+    monkeypatch.setattr(doctor, "installed", lambda package: None)
+    check = doctor.check_live()
+    assert check.ok
+    assert check.detail == "absent; headstart live does not run"
+    assert check.fix == 'pip install "headstart[live]"'

@@ -23,6 +23,7 @@ from pretrain.audio_expression.task import AudioExpressionTask
 from pretrain.audio_expression.view import WindowView, vary
 from pretrain.audio_expression.windows import RecentStatistics, Stitcher, fade, frame_noise, utterance_statistics
 from pretrain.baselines.baselines import RidgeFit, apply_ridge, area_under_curve, correlation, principal_columns
+from pretrain.baselines.lags import clip_lags, in_step, moved
 from pretrain.data.sequences import Sequence
 
 SIZE, K = 12, 5
@@ -190,6 +191,7 @@ def test_utterance_statistics_of_another_shape_is_refused_with_what_to_give():
 
 def test_a_training_window_is_normalised_as_a_recording_is():
     class Segment:
+        members: frozenset[str] = frozenset()
         key, clip, identity, length = "a/b-00000", "b", "a", 50
         audio = np.ones(32000, np.float32)
         track: ClassVar = {"expression": sound(50)[:, :K], "eyelids": np.zeros((50, 2), np.float32)}
@@ -270,6 +272,7 @@ def test_a_window_of_a_remembered_segment_is_the_same():
     reads = []
 
     class Segment:
+        members: frozenset[str] = frozenset()
         key, clip, identity, length = "a/b-00000", "b", "a", 50
         audio = np.ones(32000, np.float32)
         track: ClassVar = {"expression": sound(50)[:, :K], "eyelids": np.zeros((50, 2), np.float32)}
@@ -432,6 +435,43 @@ def test_the_ridge_regression_admits_that_noise_explains_nothing():
     for person in "abcde":
         fit.add(person, rng.normal(size=(60, SIZE)), rng.normal(size=(60, 2)))
     assert (fit.solve()[1] > 0.95).all()
+
+
+def test_people_are_judged_by_a_regression_on_the_others():
+    rng = np.random.default_rng(0)
+    law = rng.normal(size=(1, SIZE, 1))
+    fit = RidgeFit(context=0)
+    for person in "abcdef":
+        x = rng.normal(size=(100, SIZE))
+        # What a says is the opposite of what everybody else says.
+        fit.add(person, x, apply_ridge(-law if person == "a" else law, x))
+    found = fit.held_out(folds=6)
+    assert sorted(found) == list("abcdef")
+    assert correlation(found["a"].ravel(), law.ravel()) > 0.95, "nothing of a may be in it"
+
+
+def test_clips_out_of_step_are_found_and_put_in_step():
+    rng = np.random.default_rng(0)
+    law = rng.normal(size=(1, SIZE, 3))
+    smooth = np.ones(5) / 5
+    fit, runs = RidgeFit(context=1), []
+    late = {"a": 0.0, "b": 2.0, "c": -1.5, "d": 0.5, "e": 0.0, "f": -3.0}
+    for person, lag in late.items():
+        x = np.apply_along_axis(np.convolve, 0, rng.normal(size=(200, SIZE)), smooth, "same").astype(np.float32)
+        y = apply_ridge(law, x).astype(np.float32)
+        runs.append(Sequence(identity=person, clip=person, features=moved(x, -lag), track={"y": y}))
+        fit.add(person, runs[-1].features, y)
+    found = clip_lags(fit, runs, lambda run: run.features, lambda run: run.track["y"][:, 0], np.ones(1), 5.0)
+    assert {clip: pytest.approx(lag, abs=0.5) for clip, lag in found.items()} == late
+    x, y = in_step(runs[1].features, runs[1].track["y"], 2.0)
+    assert len(x) == len(y) == 198
+    assert correlation(apply_ridge(law, x)[5:-5, 0], y[5:-5, 0]) > 0.999
+
+
+def test_one_person_has_nobody_to_be_judged_by():
+    fit = RidgeFit(context=0)
+    fit.add("a", np.eye(80, 4), np.eye(80, 1))
+    assert clip_lags(fit, [], lambda run: run.features, lambda run: run.features[:, 0], np.ones(1), 5.0) == {}
 
 
 def test_the_penalty_suits_the_targets_that_count():

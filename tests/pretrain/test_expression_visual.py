@@ -151,7 +151,7 @@ def test_no_hole_shows_in_the_neck_and_the_cranium_of_an_untrained_head():
 
 
 def test_hair_that_was_not_seen_differs_from_the_mean_as_seen_hair_does():
-    count = len(model().place)
+    count = len(model().mirror)
     cranium = region("cranium")
     texture, weight = torch.full((1, count, 3), 0.8), torch.zeros(1, count)
     points = model().surface.points(load_rig().mean[None])[0][0]
@@ -189,7 +189,7 @@ def test_an_untrained_network_shows_the_texture_where_it_was_seen():
 
 
 def test_what_was_not_seen_takes_the_mirrored_side_then_the_mean_head_in_the_persons_tone():
-    count = len(model().place)
+    count = len(model().mirror)
     texture, weight = torch.full((1, count, 3), 0.9), torch.zeros(1, count)
     points = model().surface.points(load_rig().mean[None])[0][0]
     weight[0, points[:, 0] > 0.3] = 1
@@ -340,9 +340,9 @@ def test_clothes_and_far_background_do_not_count_and_the_mouth_counts_most():
     from shards.read.dataset import open_dataset
 
     landmarks = open_dataset(talkers()).read(0).track["landmarks"][:2] * 0.5 + np.array([S / 4, S / 4, 0])
-    matte = np.zeros((2, S, S), np.float32)
-    matte[:, S // 2 :] = 1  # shoulders as broad as the frame
-    weight = pixel_weight(landmarks.astype(np.float32), matte, CONFIG)
+    matte = np.zeros((2, S, S), np.uint8)
+    matte[:, S // 2 :] = 255  # shoulders as broad as the frame
+    weight = pixel_weight(landmarks.astype(np.float32), matte, CONFIG.loss)
     assert weight[:, -4:].max() == 0, "clothes"
     assert weight[:, :2].max() == 0, "background far above"
     assert CONFIG.loss.face < float(weight.max()) <= CONFIG.loss.inside

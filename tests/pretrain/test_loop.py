@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from cluster.engine import state
 from cluster.launch.settings import ClusterConfig
 from configs import InputError, load_config, to_dict
 from configs.loading import HERE
@@ -91,6 +94,32 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_with_the_same_weights(tmp
     assert_same(whole, trained(tmp_path / "killed"))
 
 
+def test_training_goes_on_while_a_checkpoint_is_written_and_what_it_holds_is_the_step_it_was_taken_at(
+    tmp_path, monkeypatch
+):
+    whole = trained(tmp_path / "whole")
+    trainer = Trainer(audio_task(), str(tmp_path / "run"), Alone(tmp_path / "run"))
+    trainer.begin(None)
+    for _ in range(3):
+        trainer.train_step()
+    go_on, real = threading.Event(), state.write_tensors
+    monkeypatch.setattr(state, "write_tensors", lambda *arguments: (go_on.wait(30), real(*arguments)))
+    began = time.perf_counter()
+    url = trainer.start_saving()
+    stalled = time.perf_counter() - began
+    for _ in range(2):
+        trainer.train_step()
+    assert not Path(url).exists(), "it is being written"
+    time.sleep(max(0.0, 1.0 - (time.perf_counter() - began)))
+    go_on.set()
+    trainer._writer.wait()
+    written = time.perf_counter() - began
+    trainer.close()
+    assert stalled <= 0.05 * written
+    assert Path(url).exists()
+    assert_same(whole, trained(tmp_path / "run"))
+
+
 def test_two_seeds_train_differently(tmp_path):
     assert trained(tmp_path / "a", steps=2).losses != trained(tmp_path / "b", steps=2, seed=1).losses
 
@@ -136,6 +165,24 @@ def test_the_state_that_is_saved_belongs_to_the_batches_consumed_not_to_those_pr
         assert ahead.next()["at"] == expected
         assert ahead.state == {"at": expected}
     ahead.close()
+
+
+def test_batches_for_a_gpu_are_put_into_pinned_memory_with_their_keys_beside_them(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+
+    class One:
+        def state_dict(self):
+            return {}
+
+        def __iter__(self):
+            yield {"keys": ["a"], "image": torch.ones(2)}
+
+    for pin in (False, True):
+        ahead = Prefetcher(One(), depth=0, pin=pin)
+        assert ahead.next()["keys"] == ["a"]
+        assert len(pinned) == int(pin)
+        ahead.close()
 
 
 def test_errors_of_the_reading_thread_reach_the_caller():

@@ -8,14 +8,15 @@ import torch
 
 from configs import load_config
 from heads.gaussians.uv import UVGaussians
+from heads.measures import lips
 from heads.rig import load_rig
 from pretrain.audio_expression import diffusion, layers, windows
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.model import ExpressionModel, LinearPart
 from pretrain.audio_expression.objective import SequenceObjective
 from pretrain.expression_visual import unwrap
-from pretrain.expression_visual.model import Block, ImageEncoder, farthest
-from pretrain.sync_expert import lips
+from pretrain.expression_visual.model import farthest
+from pretrain.expression_visual.networks import Block, ImageEncoder
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.mfcc import mfcc
 from pretrain.sync_expert.model import SyncModel, sliding

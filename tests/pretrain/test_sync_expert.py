@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from configs import InputError, load_config
+from heads.measures.lips import crop_lips, lip_shape
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.evidence import auc_at, moving_mean
 from pretrain.sync_expert.inference import OFFSETS, SyncExpert
-from pretrain.sync_expert.lips import crop_lips, lip_shape
 from pretrain.sync_expert.model import SyncModel, sliding
 from pretrain.sync_expert.objective import SyncObjective, prepare_lips
 from pretrain.sync_expert.view import MARGIN

@@ -244,6 +244,18 @@ def test_a_withdrawn_person_is_not_built_in_again(videos, tmp_path):
     assert not (tmp_path / "d" / "report" / "bob.jpg").exists()
 
 
+def test_a_withdrawn_video_is_not_built_in_under_another_name(videos, tmp_path):
+    run(videos, tmp_path / "d")
+    forget(str(tmp_path / "d"), "bob")
+    other = tmp_path / "other"
+    other.mkdir()
+    bob = next(path for path in videos.iterdir() if path.stem == "bob")
+    (other / f"robert{bob.suffix}").write_bytes(bob.read_bytes())
+    with pytest.raises(InputError, match=r"robert\..*withdrawn from the dataset"):
+        run(other, tmp_path / "d")
+    assert "robert" not in open_dataset(tmp_path / "d").identities
+
+
 def test_a_changed_file_under_an_old_name_is_reported(videos, tmp_path):
     run(videos, tmp_path / "d")
     write_video(videos, "bob", {"segments": 5})

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from tests.support import sounds
+
 SIZE = 96
 FRAMES = 66
 
@@ -53,18 +55,18 @@ class World:
 
 
 def make_world(folder: Path, frames: int = FRAMES) -> World:
-    """Draw the person, let their jaw follow the loudness of a tone, and write the video."""
+    """Draw the person, let their jaw follow the loudness of a voice, and write the video."""
     import soundfile
 
     from shards.media.encode import VideoWriter
 
-    rng = np.random.default_rng(0)
     loud = np.clip(np.sin(np.arange(frames) / 3.0), 0, 1).astype(np.float32)
     track = _tracks(frames, loud)
     pictures, mattes, landmarks = _draw(track)
     track["landmarks"] = landmarks
-    envelope = np.repeat(loud, 640)
-    sound = (0.3 * envelope * rng.standard_normal(len(envelope))).astype(np.float32)
+    spoken = sounds.voice(frames / 25).reshape(frames, 640)
+    level = np.sqrt((spoken**2).mean(1, keepdims=True))
+    sound = (0.12 * loud[:, None] * spoken / np.maximum(level, 0.02)).astype(np.float32).ravel()
     soundfile.write(folder / "sound.wav", sound, 16_000)
     video = folder / "person.mp4"
     with VideoWriter(video, SIZE, SIZE, sound=folder / "sound.wav", crf=10) as writer:

@@ -34,7 +34,8 @@ def shapes_of(function: Callable[..., Any]) -> tuple[dict[str, Shape], Shape | N
                     found.setdefault(name, _dims(match[2]))
     summary, returns = text.split("\n\n")[0], text.partition("Returns:")[2]
     alone = [_dims(m[1]) for m in _ALONE.finditer(returns or summary)]
-    if not returns and len(alone) == 2 and len(names) == 1 and names[0] not in found:
+    plain = [dims for dims in alone if not any("(" in dim for dim in dims)]
+    if not returns and len(alone) == len(plain) == 2 and len(names) == 1 and names[0] not in found:
         found[names[0]] = alone[1]  # "Vectors [..., 3] of matrices [..., 3, 3]"
     return found, alone[0] if alone else None
 

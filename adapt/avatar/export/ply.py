@@ -82,7 +82,10 @@ def read_record(path: str | Path) -> dict[str, object] | None:
     with Path(path).open("rb") as file:
         data = file.read(65536)
     mark = f"comment {RECORD_KEY} "
-    lines, _ = _header_lines(path, data)
+    header, end, _ = data.partition(b"end_header")
+    if not header.startswith(b"ply") or not end:
+        raise InputError(f"{path}: no PLY header; the file is broken or of another kind")
+    lines = header.decode("ascii", "replace").splitlines()
     return next((parse_record(line.removeprefix(mark)) for line in lines if line.startswith(mark)), None)
 
 

@@ -9,7 +9,7 @@ export class Panel {
     this.changes = {};
     this.turn = [0, 0];
     this.values = {};
-    for (const name of ["pose", "background", "blink"]) {
+    for (const name of ["style", "pose", "background", "blink"]) {
       element(name).onchange = (event) => this.change({ [name]: event.target.value });
     }
     this.turning(element("picture"));
@@ -19,6 +19,7 @@ export class Panel {
   fill(hello) {
     this.limits = hello.limits;
     options(element("avatar"), hello.avatars, hello.avatar);
+    options(element("style"), hello.styles, element("style").value || "own");
     options(element("pose"), hello.poses, element("pose").value || "generated");
     options(element("background"), hello.backgrounds, element("background").value || "model");
     const place = element("controls");

@@ -4,6 +4,8 @@ import { RATE } from "./microphone.js";
 
 const FRAME = 40;             // ms
 const LEAST_LEAD = 40, MOST_LEAD = 240;  // ms of sound that is scheduled ahead
+// Sound that piled up while the machine or the network stood still is played a little faster until it has caught up.
+const BEHIND = 60, FASTER = 1.05;        // ms beyond the lead; share of the usual speed
 const KEPT = 40;              // frames that may wait; a hidden tab shows none
 const REMEMBERED = 5000;      // measurements
 
@@ -60,12 +62,17 @@ export class Player {
       const underrun = this.nextSound > now - 0.5;
       if (underrun) { this.late += 1; this.lead = Math.min(MOST_LEAD, this.lead + 20); }
       this.nextSound = now + this.lead / 1000;
+    } else {
+      // What a stall made necessary is given back, a millisecond a second.
+      this.lead = Math.max(LEAST_LEAD, this.lead - sound.length / RATE);
     }
     const source = this.audio.createBufferSource(), at = this.nextSound;
+    const speed = (at - now) * 1000 > this.lead + BEHIND ? FASTER : 1;
     source.buffer = buffer;
+    source.playbackRate.value = speed;
     source.connect(this.audio.destination);
     source.start(at);
-    this.nextSound += sound.length / RATE;
+    this.nextSound += sound.length / RATE / speed;
     return at;
   }
 

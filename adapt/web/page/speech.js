@@ -16,6 +16,7 @@ export class Driver {
       farthest: driver.farthest,
     });
     this.rest = arrays.rest;
+    this.voice = arrays;
     if (arrays["ridge.weight"]) {
       this.long = new Ridge(arrays, "ridge.", driver.past);
       this.quick = new Ridge(arrays, "ridge.quick.", driver.past);
@@ -38,7 +39,7 @@ export class Speech {
     this.driver = driver;
     this.features = driver.features();
     this.stream = !live && driver.prior ? driver.prior.stream(driver.averaged) : (live ? driver.quick : driver.long).stream();
-    this.activity = new SpeechActivity();
+    this.activity = new SpeechActivity(driver.voice);
     this.resting = new Resting(driver.rest);
     this.active = [];
     this.held = new Float32Array(0);

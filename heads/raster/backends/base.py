@@ -62,7 +62,7 @@ class Binding:
     """Kernels that put a map of Gaussians on the triangles of a rig (:meth:`heads.gaussians.uv.UVGaussians.bind`)."""
 
     forward: Callable[..., tuple[list[Tensor], Tensor]]
-    backward: Callable[..., tuple[Tensor, Tensor]]
+    backward: Callable[..., tuple[Tensor | None, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)

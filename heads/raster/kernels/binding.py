@@ -133,9 +133,9 @@ def bind(records, runs, weights, maps, map_base, base, first, last, means, quats
 @kernel
 def bind_backward(
     records, runs, weights, maps, map_base, base, first, last, quats, scales, opacities,
-    v_means, v_quats, v_scales, v_opacities, v_colors, v_map_base, v_maps, sums,
+    v_means, v_quats, v_scales, v_opacities, v_colors, v_map_base, v_maps, triangles_too, sums,
 ):  # fmt: skip
-    """Gradients of the maps, and per triangle 13 sums: v_mean, v_mean times each weight, torque, size."""
+    """Gradients of the maps, and with ``triangles_too`` per triangle 13 sums: v_mean, v_mean times each weight, torque, size."""
     one, zero = splat(maps, 1.0), splat(maps, 0.0)
     for f in range(first, last):
         r = f * FRAME
@@ -164,7 +164,8 @@ def bind_backward(
             scatter(v_maps, at, 14, vm + 4, w * b - x * a - y * d + z * c)
             scatter(v_maps, at, 14, vm + 5, w * c + x * d - y * a - z * b)
             scatter(v_maps, at, 14, vm + 6, w * d - x * c + y * b - z * a)
-
+            if not triangles_too:
+                continue
             qw, (qx, qy, qz) = gather(quats, at, 4, base * 4), _rows(quats, at, 4, base * 4 + 1)
             tx = (dy * gz - dz * gy) * size + 0.5 * (qw * b - a * qx + qy * d - qz * c)
             ty = (dz * gx - dx * gz) * size + 0.5 * (qw * c - a * qy + qz * b - qx * d)

@@ -118,6 +118,13 @@ def sort_by_depth(depth_bits, boxes, image, number, order, scratch, keys, keys_s
             low, high = min(low, key), max(high, key)
             order[count], keys[count] = n, key
             count += 1
+    _radix_sort(order, scratch, keys, keys_scratch, count, low, high)
+    return count
+
+
+@inline
+def _radix_sort(order, scratch, keys, keys_scratch, count, low, high):
+    """Sort the first ``count`` of ``order`` by ``keys``, which lie between ``low`` and ``high``; stable."""
     shift = np.uint32(0)
     spread = np.uint32(high - low) if count else np.uint32(0)
     starts = np.empty(1 << _DIGIT, np.int32)
@@ -141,7 +148,6 @@ def sort_by_depth(depth_bits, boxes, image, number, order, scratch, keys, keys_s
         shift = np.uint32(shift + _DIGIT)
     if flipped:
         order[:count] = scratch[:count]
-    return count
 
 
 @kernel

@@ -178,13 +178,30 @@ def composite_backward(
         if end == start:
             continue
         left, top, inside_width, inside_height = _tile_rectangle(tile, tiles_x, width, height)
-        _reset(planes, 2 + len(like), inside_width, inside_height)
         of = (image * height + top) * width + left
+        if _without_gradient(of, inside_width, inside_height, width, len(like), v_render, v_alphas):
+            gradients[start * size_of : end * size_of] = 0.0  # a loss that looks at a part of the picture
+            continue
+        _reset(planes, 2 + len(like), inside_width, inside_height)
         _read(planes, of, inside_width, inside_height, width, like, render, alphas, v_render, v_alphas)
         for k in range(start, end):
             prefetch(records, (base + ids[min(k + _AHEAD, end - 1)]) * stride)
             at = (base + ids[k]) * stride
             _blend_backward(records, at, left, top, clamp, like, absolute_too, planes, gradients, k * size_of)
+
+
+@inline
+def _without_gradient(of, inside_width, inside_height, width, channels, v_render, v_alphas):
+    """Whether the loss does not depend on any pixel of a tile."""
+    for row in range(inside_height):
+        pixel = of + row * width
+        for column in range(inside_width):
+            if v_alphas[pixel + column] != 0:
+                return False
+        for value in range(pixel * channels, (pixel + inside_width) * channels):
+            if v_render[value] != 0:
+                return False
+    return True
 
 
 @inline

@@ -15,7 +15,7 @@ from heads.raster.simd.memory import gather, lanes, load, scatter, store
 from heads.raster.simd.vector import WIDTH
 
 _ALPHA_MIN = 255.0  # a Gaussian is seen where opacity * exp(-s) >= 1/255
-_EXTEND = 3.33  # gsplat's bound in standard deviations; sqrt(2 ln 255) = 3.329, so it loses nothing
+EXTEND = 3.33  # gsplat's bound in standard deviations; sqrt(2 ln 255) = 3.329, so it loses nothing
 
 
 @inline
@@ -162,7 +162,7 @@ def project(
             scatter(compensations, at, 1, to, select(seen, factor, zero))
         seen = seen & (opacity * _ALPHA_MIN >= one)
         reach = sqrt(2.0 * log(select(seen, opacity, one) * _ALPHA_MIN))
-        reach = select(reach > _EXTEND, _EXTEND, reach)
+        reach = select(reach > EXTEND, EXTEND, reach)
         radius_x, radius_y = ceil(reach * sqrt(cov_xx)), ceil(reach * sqrt(cov_yy))
         x, y = fma(tx * rz, fx, cx), fma(ty * rz, fy, cy)
         seen = seen & ((radius_x > radius_clip) | (radius_y > radius_clip))

@@ -23,3 +23,8 @@ def kernel(function: Callable[..., Returned]) -> Callable[..., Returned]:
 def inline(function: Callable[..., Returned]) -> Callable[..., Returned]:
     """A helper that is compiled into the kernels that call it."""
     return numba.njit(**OPTIONS)(function)
+
+
+def exact(function: Callable[..., Any]) -> Any:
+    """As :func:`kernel`, but every operation rounds as IEEE 754 and numpy have it."""
+    return caching.keep(numba.njit(nogil=True, error_model="numpy")(function), function)

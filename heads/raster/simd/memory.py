@@ -121,6 +121,23 @@ def scatter(typingctx, array, at, stride, offset, value):
 
 
 @intrinsic
+def halves_added(typingctx, value):
+    """The upper four numbers of a vector added to the lower four; the upper ones of the result are the same again."""
+
+    def codegen(context, builder, sig, args):
+        undefined = ir.Constant(args[0].type, ir.Undefined)
+        half = WIDTH // 2
+
+        def repeated(first):
+            order = ir.Constant(ir.VectorType(I32, WIDTH), [first + lane % half for lane in range(WIDTH)])
+            return builder.shuffle_vector(args[0], undefined, order)
+
+        return builder.fadd(repeated(0), repeated(half))
+
+    return value(value), codegen
+
+
+@intrinsic
 def prefetch(typingctx, array, index):
     """Ask for ``array[index]`` to be in the cache soon."""
 

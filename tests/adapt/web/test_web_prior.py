@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from adapt.drivers.base import drive
-from adapt.drivers.prior import EMPHASIS, SAMPLER, PriorDriver
+from adapt.drivers.closing import LipClosing
+from adapt.drivers.prior import EMPHASIS, SAMPLER, SHARE, PriorDriver
 from adapt.drivers.ridge import PAST, RidgeDriver
 from adapt.web.export import export_web
 from adapt.web.onnx_graphs import prior_graph, whisper_graph
-from adapt.web.sound import sound_files
+from adapt.web.sound import closing_document, sound_files
 from configs import InputError, load_config
 from pretrain.audio_expression.windows import LEAST_SPREAD
 from shards.features import open_feature
@@ -145,9 +146,12 @@ def streams(page, features, tmp_path_factory):
         0.1 * rng.standard_normal(6400).astype(np.float32),
         rng.uniform(0, 0.1, (201, 6)).astype(np.float32),
     )
+    rest, slope, direction = (rng.normal(0, spread, 32).astype(np.float32) for spread in (0.5, 0.02, 0.02))
+    closing = LipClosing(rest, 0.08, 0.1, slope, direction)
     config = prior.config
     exported = {"window": config.window, "overlap": config.overlap, "memory": config.memory, "scale": True,
-                "least_spread": LEAST_SPREAD, "expression_at": 0, "expression": 32, "emphasis": EMPHASIS}  # fmt: skip
+                "least_spread": LEAST_SPREAD, "expression_at": 0, "expression": 32, "emphasis": EMPHASIS, "share": SHARE,
+                "closing": closing_document(closing)}  # fmt: skip
     given = {"rows": features.tolist(), "exported": exported, "calibration": calibration.ravel().tolist(), "past": PAST,
              "ridge": {name: getattr(ridge, name).ravel().tolist() for name in ("mean", "spread", "weight", "bias")},
              "sound": sound.tolist(), "filters": filters.ravel().tolist(), "columns": 42, "dims": dims,
@@ -155,14 +159,16 @@ def streams(page, features, tmp_path_factory):
     folder = tmp_path_factory.mktemp("prior")
     (folder / "in.json").write_text(json.dumps(given))
     found = run("prior.mjs", page, folder, str(folder / "in.json"))
-    driver = PriorDriver(prior, calibration=calibration)
+    driver = PriorDriver(prior, calibration=calibration, closing=closing)
     return SimpleNamespace(found=found, driver=driver, ridge=ridge, sound=sound, filters=filters)
 
 
 @pytest.mark.node
 @needs_node
-def test_the_page_joins_a_prior_s_windows_as_talk_does(streams, features):
+def test_the_page_joins_a_prior_s_windows_and_presses_lips_as_talk_does(streams, features):
     alone = drive(streams.driver, features)["expression"]
+    open_ = drive(streams.driver.closed(None), features)["expression"]
+    assert 0 < (np.abs(alone - open_).max(1) > 1e-3).mean() < 1, "some lips are pressed, some are not"
     np.testing.assert_allclose(np.array(streams.found["alone"]), alone, atol=1e-4)
     averaged = drive(streams.driver.averaged(streams.ridge), features)["expression"]
     np.testing.assert_allclose(np.array(streams.found["averaged"]), averaged, atol=1e-4)

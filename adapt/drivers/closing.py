@@ -1,0 +1,99 @@
+"""Lips that meet: a regression opens and closes too little, so lips that it brings near each other are pressed.
+
+What a voice says of a mouth is a mean over what people do, and a mean of shut and nearly shut lips is half open. Where a
+driver's gap of the inner lips falls below ``SHUT`` of the person's mean gap the lips are pressed; from there to ``FREE``
+the gap is stretched, so that nothing jumps; above, lips are left alone. Expressions move along the direction in which this
+person's face moves when their lips open.
+
+Chosen by leaving people out, on 70 clips (regression on Whisper, ``benchmarks speech``): closures met rise from an F1 of
+0.22 to 0.50, and the error of the gap in frames of shut lips falls from 0.068 to 0.028 eye distances, for 0.01 of the
+correlation of the opening.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from heads.measures.closure import TOGETHER
+from heads.measures.face import eye_distance, lip_motion
+from heads.rig import Rig
+from heads.rig.facemesh import INNER_MIDDLE
+
+SHUT, FREE = 0.7, 1.0  # of the person's mean gap
+PRESSED = 0.008  # gap of pressed lips, in eye distances
+
+
+def pressed(gap: np.ndarray, mean: float) -> np.ndarray:
+    """Gaps ``[T]`` of the inner lips with those well below their ``mean`` pressed; in eye distances."""
+    low, high = SHUT * mean, FREE * mean
+    shut = min(PRESSED, low / 2)
+    stretched = shut + (gap - low) / max(high - low, 1e-9) * (high - shut)
+    return np.where(gap < low, shut, np.where(gap < high, stretched, gap))
+
+
+@dataclass(frozen=True)
+class LipClosing:
+    """One person's lips: how their gap follows from an expression, and along what they close.
+
+    Attributes:
+        rest: ``[K]`` an expression; gap: of the inner lips there, in eye distances; mean: mean gap of the person's clip.
+        slope: ``[K]`` change of the gap with each component.
+        direction: ``[K]`` by which an expression changes when the gap grows by one eye distance.
+    """
+
+    rest: np.ndarray
+    gap: float
+    mean: float
+    slope: np.ndarray
+    direction: np.ndarray
+
+    @classmethod
+    def fit(cls, rig: Rig, identity: np.ndarray, expression: np.ndarray) -> LipClosing | None:
+        """From a clip's ``identity [I]`` and ``expression [T, K]``.
+
+        Returns:
+            ``None`` for a person whose lips never meet in the clip: some mouths do not.
+        """
+        real = lip_motion(rig, identity, expression).gap
+        if not (real < TOGETHER).any():
+            return None
+        rest = expression.mean(0).astype(np.float32)
+        gap, slope = _slope(rig, identity, rest)
+        moved = expression - rest
+        along = moved.T @ (moved @ slope)
+        direction = along / max(float(along @ slope), 1e-9)
+        return cls(rest, gap, float(real.mean()), slope, direction.astype(np.float32))
+
+    def __call__(self, expression: np.ndarray) -> np.ndarray:
+        """Expressions ``[T, K]`` with the lips pressed where they nearly meet."""
+        gap = self.gap + (expression - self.rest) @ self.slope
+        change = pressed(gap, self.mean) - gap
+        return (expression + change[:, None] * self.direction).astype(np.float32)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What an avatar keeps of it."""
+        sizes = torch.tensor([self.gap, self.mean])
+        rows = {name: torch.from_numpy(np.asarray(getattr(self, name))) for name in ("rest", "slope", "direction")}
+        return {"gap": sizes, **rows}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> LipClosing:
+        """The inverse of :meth:`tensors`."""
+        gap, mean = tensors["gap"].tolist()
+        rest, slope, direction = (tensors[name].float().numpy() for name in ("rest", "slope", "direction"))
+        return cls(rest, gap, mean, slope, direction)
+
+
+@torch.no_grad()
+def _slope(rig: Rig, identity: np.ndarray, rest: np.ndarray) -> tuple[float, np.ndarray]:
+    """Vertical gap of the middle of the inner lips at ``rest [K]``, in eye distances, and its change with each component."""
+    faces = torch.from_numpy(np.concatenate([rest[None], rest + np.eye(len(rest), dtype=np.float32)])).to(rig.device)
+    person = torch.tensor(identity, device=faces.device)[None].expand(len(faces), -1)
+    points = rig.landmarks(rig.vertices(person, faces))
+    upper, lower = INNER_MIDDLE
+    gaps = ((points[:, lower, 1] - points[:, upper, 1]) / eye_distance(points)).cpu().numpy()
+    return float(gaps[0]), (gaps[1:] - gaps[0]).astype(np.float32)

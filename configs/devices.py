@@ -1,0 +1,94 @@
+"""The device that work runs on: chosen by name in one place, and what differs between CUDA and other accelerators.
+
+A device is ``cpu``, ``cuda`` or any other that the installed torch knows by name, such as one that another package has
+registered. ``auto`` is CUDA where there is one, else the CPU.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from configs.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that a name means.
+
+    Raises:
+        InputError: no such device, or one that this machine does not have.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device '{name}': expected auto, cpu, cuda or another device that torch knows") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"device '{name}': this machine has no CUDA device that PyTorch can use; use cpu, or see 'headstart doctor'"
+        )
+    if device.type != "cpu" and not _present(device):
+        raise InputError(f"device '{name}': this machine has none that PyTorch can use; use auto or cpu")
+    if device.type != "cpu" and device.index is None:  # tensors there say "cuda:0", which is not equal to "cuda"
+        return torch.device(device.type, int(_module(device).current_device()))
+    return device
+
+
+def _present(device: torch.device) -> bool:
+    import torch
+
+    try:
+        module = torch.get_device_module(device)
+        return bool(module.is_available()) and (device.index or 0) < int(module.device_count())
+    except (RuntimeError, AttributeError):  # a name of torch's without a module, such as "meta"
+        return False
+
+
+def is_accelerator(device: torch.device) -> bool:
+    """Whether kernels are launched on it and run behind the host's back."""
+    return device.type != "cpu"
+
+
+def seed_device(device: torch.device, number: int) -> None:
+    """Set the generator of an accelerator; nothing on the CPU."""
+    if not is_accelerator(device):
+        return
+    module = _module(device)
+    generators = getattr(module, "default_generators", None)
+    if generators:
+        generators[device.index or 0].manual_seed(number)
+    else:
+        module.manual_seed(number)
+
+
+def random_state(device: torch.device) -> torch.Tensor | None:
+    """The state of an accelerator's generator, bytes on the CPU; None on the CPU."""
+    return _module(device).get_rng_state(device) if is_accelerator(device) else None
+
+
+def set_random_state(device: torch.device, state: torch.Tensor) -> None:
+    """Restore what :func:`random_state` gave."""
+    if is_accelerator(device):
+        _module(device).set_rng_state(state, device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all that it was asked; nothing on the CPU."""
+    if is_accelerator(device):
+        _module(device).synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes that tensors held on an accelerator in this process; None on the CPU."""
+    return int(_module(device).max_memory_allocated(device)) if is_accelerator(device) else None
+
+
+def _module(device: torch.device) -> Any:
+    import torch
+
+    return torch.get_device_module(device)

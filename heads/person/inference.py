@@ -1,0 +1,214 @@
+"""The forward pass of a head that is no longer trained, on the CPU: the pictures of the modules at a fraction of the time.
+
+:class:`HeadInference` and :class:`BackdropInference` hold what no frame changes and run fused kernels
+(:mod:`heads.raster.kernels.placing`, :mod:`heads.raster.kernels.layering`). They are made from frozen modules
+and know nothing of later changes of these: :class:`Frozen` watches for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu
+
+from heads.geometry.rotation import gaze_matrix, turn_matrix
+from heads.person.backdrop import Backdrop, resized
+from heads.person.inputs import POSE, HeadInputs, pose_vectors
+from heads.person.residual import LowRankResidual
+from heads.person.talking_head import TalkingHead
+from heads.raster import threads
+from heads.raster.frozen import LARGEST, FrozenGaussians
+from heads.raster.kernels import layering
+from heads.raster.registry import default_backend
+
+_ROWS = 64  # of a picture below which a second thread costs more than it saves · guess
+Result = TypeVar("Result")
+_SMALLEST = 8  # px: pictures narrower than a vector are left to the modules
+
+
+class Frozen(Generic[Result]):
+    """Watches whether a module is used without training, and what was made of it while it was.
+
+    Args:
+        make: what to make of the frozen module.
+    """
+
+    def __init__(self, module: nn.Module, make: Callable[[], Result]) -> None:
+        self.module, self.make = module, make
+        self._tensors = [*module.parameters(), *module.buffers()]
+        self._parameters = list(module.parameters())
+        self._made: tuple[tuple[int, ...], Result] | None = None
+
+    def made(self) -> Result | None:
+        """What was made of the module as it is now; ``None`` while it is trained, on another device than the CPU, or
+        where another rasteriser than ours is the default."""
+        if torch.is_grad_enabled() or self.module.training or default_backend("cpu").name != "cpu":
+            return None
+        if any(p.requires_grad for p in self._parameters) or not _plain(self._parameters[0]):
+            return None
+        now = tuple([number for tensor in self._tensors for number in (tensor.data_ptr(), tensor._version)])
+        if self._made is None or self._made[0] != now:
+            self._made = now, self.make()
+        return self._made[1]
+
+
+def _plain(tensor: Tensor) -> bool:
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+
+def stacked(frames: list[np.ndarray]) -> Tensor:
+    """Frames ``[H, W, C]`` as a batch; one alone is not copied."""
+    return torch.from_numpy(frames[0][None] if len(frames) == 1 else np.stack(frames))
+
+
+@dataclass
+class _Coefficients:
+    """A :class:`heads.person.residual.CoefficientNet` in numpy."""
+
+    center: np.ndarray
+    scale: np.ndarray
+    reach: float
+    linear: np.ndarray
+    layers: list[np.ndarray]
+
+    @classmethod
+    def of(cls, residual: LowRankResidual) -> _Coefficients:
+        net = residual.net
+        layers = [] if net.mlp is None else [p.detach().numpy() for p in net.mlp.parameters()]
+        return cls(net.center.numpy(), net.scale.numpy(), net.reach, net.linear.weight.detach().numpy(), layers)
+
+    def __call__(self, vector: np.ndarray) -> np.ndarray:
+        x = np.clip(np.nan_to_num((vector - self.center) / self.scale), -self.reach, self.reach)
+        out = self.linear @ x
+        if self.layers:
+            weight, bias, weight_out, bias_out = self.layers
+            out = out + (weight_out @ gelu(torch.from_numpy(weight @ x + bias)).numpy() + bias_out)
+        return out
+
+
+class _Residual:
+    """A :class:`heads.person.residual.LowRankResidual` in numpy."""
+
+    def __init__(self, residual: LowRankResidual) -> None:
+        self.net, self.basis, self.step = _Coefficients.of(residual), residual.basis.detach().numpy(), residual.step
+
+    def __call__(self, vector: np.ndarray) -> np.ndarray:
+        """The residual ``[N * channels]``."""
+        return (self.net(vector) * np.float32(self.step)) @ self.basis
+
+
+class HeadInference:
+    """A frozen :class:`TalkingHead` as a function from a frame to its picture.
+
+    Args:
+        head: not trained any more; see :class:`Frozen`.
+    """
+
+    def __init__(self, head: TalkingHead) -> None:
+        self.head, self.rig = head, head.rig
+        rig, identity = self.rig, head.identity.detach()[None]
+        rest = rig.mean + (identity @ rig.identity.flatten(1)).unflatten(1, rig.mean.shape)[0]
+        lids = rig.eyelids * rig.lid_scale(identity)[0][:, None, None]
+        self.rest = rest.numpy().reshape(-1)
+        self.directions = torch.cat([rig.expression, lids]).flatten(1).numpy()
+        self.centres = rig.eyeball_positions(identity)[0].numpy()
+        self.eyes = [(rig.eyeball_vertices == eye + 1).nonzero()[:, 0].numpy() for eye in (0, 1)]
+        residuals = (head.color, head.offset, head.correction)
+        self.color, self.offset, self.correction = (None if r is None else _Residual(r) for r in residuals)
+        self.correction_scale = head.correction_scale().numpy()
+        self.colors, self.offsets = head.colors.detach().numpy(), head.offsets.detach().numpy()
+        uv = head.uv
+        self.gaussians = FrozenGaussians(head.maps(), uv._faces, uv._runs, uv._weights)
+
+    @staticmethod
+    def fits(height: int, width: int) -> bool:
+        """Whether pictures of this size can be made."""
+        return min(height, width) >= _SMALLEST and max(height, width) <= LARGEST
+
+    def __call__(self, inputs: HeadInputs, index: int, intrinsics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Premultiplied colour ``[H, W, 3]`` and alpha ``[H, W, 1]`` of one frame at the head's own size."""
+        vector = inputs.vectors[index].numpy()
+        change = None if self.correction is None else self.correction(vector) * self.correction_scale
+        rotation, translation = self._pose(inputs, index, change)
+        vertices = self._vertices(inputs, index, change, vector) @ rotation.T + translation
+        colors = self.colors.reshape(-1)
+        if self.color is not None:
+            colors = colors + self.color(vector)
+        offsets = None
+        if self.head.appearance_basis is not None:
+            shift, tint = self.head.appearance_basis.at(inputs.vectors[index, : self.head.appearance_basis.size])
+            offsets = self.gaussians.moved(self.offsets + shift.numpy())
+            colors = colors + tint.numpy().reshape(-1)
+        size = (self.head.width, self.head.height)
+        return self.gaussians.render(vertices, rotation, colors, intrinsics, size, offsets)
+
+    def _pose(self, inputs: HeadInputs, index: int, change: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        rotation, translation = inputs.rotation[index].numpy(), inputs.translation[index].numpy()
+        if change is None:
+            return rotation, translation
+        return rotation @ turn_matrix(change[:3]), translation + change[3:POSE]
+
+    def _vertices(self, inputs: HeadInputs, index: int, change: np.ndarray | None, vector: np.ndarray) -> np.ndarray:
+        """``[V, 3]`` in head space, the person's own residual included."""
+        coefficients = np.concatenate([inputs.expression[index].numpy(), inputs.eyelids[index].numpy()])
+        gaze = inputs.gaze[index].numpy()
+        if change is not None:
+            coefficients = coefficients + change[POSE : POSE + len(coefficients)]
+            gaze = gaze + change[POSE + len(coefficients) :].reshape(2, 2)
+        vertices = (self.rest + coefficients @ self.directions).reshape(-1, 3)
+        for eye, centre, (yaw, pitch) in zip(self.eyes, self.centres, gaze):
+            vertices[eye] = (vertices[eye] - centre) @ gaze_matrix(yaw, pitch).T + centre
+        return vertices if self.offset is None else vertices + self.offset(vector).reshape(-1, 3)
+
+
+class BackdropInference:
+    """A frozen :class:`Backdrop` as a function: what stands behind a head, and the head in front of it.
+
+    Args:
+        backdrop: not trained any more; height, width: px of the frames, as the backdrop's or smaller.
+    """
+
+    def __init__(self, backdrop: Backdrop, height: int, width: int) -> None:
+        self.backdrop, self.size = backdrop, (width, height)
+        layer = torch.cat([backdrop.body, torch.sigmoid(backdrop.body_alpha)], 1).detach()
+        texture = resized(layer, height, width)[0].permute(1, 2, 0).contiguous().numpy()
+        self.texture = np.pad(texture.reshape(-1), (0, 4 * width + 8))
+        self.behind = resized(backdrop.background.detach(), height, width).contiguous().numpy().reshape(-1)
+        half = [1.0] * 4 + [0.0] * 4
+        self.weights = np.array(half + [b - a for a, b in zip(half, half[::-1])], np.float32)
+        self.nothing = np.zeros(width * height * 4, np.float32)
+
+    def alone(self, pose: Tensor) -> np.ndarray:
+        """Body and background ``[H, W, 3]`` for one pose vector ``[C]``."""
+        pixels = self.size[0] * self.size[1]
+        return self.under(self.nothing[: 3 * pixels], self.nothing[3 * pixels :], pose)
+
+    def under(self, color: np.ndarray, alpha: np.ndarray, pose: Tensor) -> np.ndarray:
+        """A head of premultiplied ``color [H, W, 3]`` and ``alpha [H, W, 1]`` over them, held in [0, 1]."""
+        width, height = self.size
+        field = self.backdrop.displacement(pose).contiguous().numpy().reshape(-1)
+        head, cover = color.reshape(-1), alpha.reshape(-1)
+        out = np.empty((height, width, 3), np.float32)
+
+        def job(first: int, last: int) -> None:
+            body = np.empty(4 * (width + 2), np.float32)
+            layering.layer(
+                head, cover, self.texture, self.behind, field, self.backdrop.grid, self.weights, self.size, first, last,
+                body, out.reshape(-1),
+            )  # fmt: skip
+
+        limit = max(1, min(threads.get_num_threads(), height // _ROWS))
+        step = math.ceil(height / limit)
+        threads.run(job, [(first, min(first + step, height)) for first in range(0, height, step)], limit)
+        return out
+
+
+def pose_of(inputs: HeadInputs, index: int) -> Tensor:
+    """What the body of one frame follows."""
+    return pose_vectors(inputs.vectors[index])

@@ -1,0 +1,127 @@
+"""Kernels of the photometric losses: head over background against picture over background, under pixel weights.
+
+They work on one picture and on the rectangle of it that has weight, so that what does not count costs nothing. The twin
+in plain PyTorch is in :mod:`heads.photometric`; tests compare the two. All arrays are flat and in float32.
+"""
+
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
+from __future__ import annotations
+
+import numpy as np
+
+from heads.raster.simd.jit import kernel
+
+F32 = np.float32
+
+
+@kernel
+def extent(weight, height, width, edge, box, sums):
+    """Rows and columns with weight, ``box``: first and last + 1 of either; zeros where there is none.
+
+    ``sums``: of the weights, of those at least ``edge`` px inside the picture, and how many pixels have one.
+    """
+    top, bottom, left, right = height, 0, width, 0
+    total, inner, near = 0.0, 0.0, 0
+    for y in range(height):
+        row, inside = 0.0, 0.0
+        for x in range(width):
+            w = weight[y * width + x]
+            if w > 0:
+                near += 1
+                left, right = min(left, x), max(right, x + 1)
+                row += w
+                if x >= edge and x < width - edge:
+                    inside += w
+        if row > 0:
+            top, bottom = min(top, y), max(bottom, y + 1)
+            total += row
+            if y >= edge and y < height - edge:
+                inner += inside
+    if near == 0:
+        top = left = 0
+    box[0], box[1], box[2], box[3] = top, bottom, left, right
+    sums[0], sums[1], sums[2] = total, inner, near
+
+
+@kernel
+def compose(head, alpha, behind, picture, matte, weight, width, box, ours, real, sums):
+    """Both pictures over the same background, in a rectangle, and sums of |ours - real| and of |alpha - matte| there."""
+    top, bottom, left, right = box[0], box[1], box[2], box[3]
+    columns = np.uintp(right - left)
+    colour, outline = 0.0, 0.0
+    for y in range(top, bottom):
+        source, target = np.uintp(y * width + left), np.uintp((y - top) * (right - left))
+        row, edge = F32(0), F32(0)
+        for x in range(columns):
+            a, m, w = alpha[source + x], matte[source + x], weight[source + x]
+            off = F32(0)
+            for c in range(np.uintp(3)):
+                at, to = np.uintp(3) * (source + x) + c, np.uintp(3) * (target + x) + c
+                one = head[at] + (F32(1) - a) * behind[c]
+                two = picture[at] * m + behind[c] * (F32(1) - m)
+                ours[to], real[to] = one, two
+                off += abs(one - two)
+            row += w * off
+            edge += abs(a - m) if w > 0 else F32(0)
+        colour += row
+        outline += edge
+    sums[0], sums[1] = colour, outline
+
+
+@kernel
+def dissimilarity(similarity, weight, width, top, left, rows, columns):
+    """Sum of weight * (1 - SSIM) / 2 over ``rows`` x ``columns`` pixels of three channels, the first at (top, left)."""
+    total = 0.0
+    for y in range(rows):
+        row, source, base = F32(0), np.uintp((top + y) * width + left), np.uintp(y * columns)
+        for x in range(np.uintp(columns)):
+            at = np.uintp(3) * (base + x)
+            unlike = F32(3) - similarity[at] - similarity[at + np.uintp(1)] - similarity[at + np.uintp(2)]
+            row += weight[source + x] * unlike
+        total += row
+    return 0.5 * total
+
+
+@kernel
+def upstream(weight, width, top, left, rows, columns, factor, out):
+    """Gradient of :func:`dissimilarity` times ``-2 * factor`` in the SSIM of every channel."""
+    for y in range(rows):
+        source, base = np.uintp((top + y) * width + left), np.uintp(y * columns)
+        for x in range(np.uintp(columns)):
+            value = F32(factor) * weight[source + x]
+            for c in range(np.uintp(3)):
+                out[np.uintp(3) * (base + x) + c] = value
+
+
+@kernel
+def compose_backward(
+    ours, real, v_ours, alpha, behind, matte, weight, width, box, of_colour, of_outline, v_head, v_alpha
+):
+    """Gradients in head and alpha from that in ``ours`` (SSIM's), the factors of the two sums, and the signs."""
+    top, bottom, left, right = box[0], box[1], box[2], box[3]
+    columns = np.uintp(right - left)
+    for y in range(top, bottom):
+        source, target = np.uintp(y * width + left), np.uintp((y - top) * (right - left))
+        for x in range(columns):
+            w = weight[source + x]
+            difference = alpha[source + x] - matte[source + x]
+            sign = F32(difference > 0) - F32(difference < 0)
+            through = F32(of_outline) * sign if w > 0 else F32(0)
+            for c in range(np.uintp(3)):
+                at, to = np.uintp(3) * (source + x) + c, np.uintp(3) * (target + x) + c
+                off = ours[to] - real[to]
+                value = v_ours[to] + F32(of_colour) * w * (F32(off > 0) - F32(off < 0))
+                v_head[at] = value
+                through -= value * behind[c]
+            v_alpha[source + x] = through
+
+
+@kernel
+def tone(values, tables, pixels, out):
+    """8-bit pictures through tables of 256 entries for each channel: ``out [P, 3]`` of ``values [P, 3]``."""
+    for p in range(np.uintp(pixels)):
+        at = np.uintp(3) * p
+        out[at] = tables[values[at]]
+        out[at + np.uintp(1)] = tables[np.uintp(256) + values[at + np.uintp(1)]]
+        out[at + np.uintp(2)] = tables[np.uintp(512) + values[at + np.uintp(2)]]

@@ -1,0 +1,110 @@
+"""Kernels that put a rendered head before its body layer and background, and turn pictures into bytes.
+
+One pass over the rows of a frame does what would otherwise be a dozen passes over whole pictures: the displacement field is
+interpolated, the body is looked up, laid over the background and under the head, and the result is held in [0, 1].
+"""
+
+# mypy: disable-error-code="no-untyped-def,misc"
+# Numba gives kernels their types.
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from heads.raster.simd.jit import exact, inline, kernel
+from heads.raster.simd.maths import fma, select, splat
+from heads.raster.simd.memory import gather, halves_added, lanes, load, scatter, store
+from heads.raster.simd.vector import WIDTH
+
+CHANNELS = 4  # of the body's texture: red, green, blue, alpha
+
+
+@inline
+def _field_row(field, grid, y, height, line):
+    """Control displacements ``line [2, columns]`` of picture row ``y``, from ``field [2, rows, columns]``."""
+    rows, columns = grid
+    place = y * (rows - 1) / max(height - 1, 1)
+    upper = min(int(place), rows - 2)
+    part = place - upper
+    for axis in range(2):
+        for column in range(columns):
+            at = (axis * rows + upper) * columns + column
+            line[axis * columns + column] = field[at] + np.float32(part) * (field[at + columns] - field[at])
+
+
+@inline
+def _places(line, columns, y, width, height, at, fx, fy):
+    """Where each pixel of row ``y`` looks the body up: ``at`` the first number of the upper left one of four pixels, and
+    the shares ``fx, fy`` of the right and lower ones; edges are repeated."""
+    step = np.float32((columns - 1) / max(width - 1, 1))
+    wide, high = np.float32(width), np.float32(height)
+    most_x, most_y, here = np.float32(width - 1), np.float32(height - 1), np.float32(y)
+    for cell in range(columns - 1):
+        first = np.uintp(math.ceil(cell / step))
+        end = np.uintp(width) if cell == columns - 2 else np.uintp(math.ceil((cell + 1) / step))
+        left_x, left_y = line[cell], line[columns + cell]
+        slope_x, slope_y = line[cell + 1] - left_x, line[columns + cell + 1] - left_y
+        for x in range(first, end):
+            column = np.float32(np.int32(x))
+            part = column * step - np.float32(cell)
+            place_x, place_y = column + (left_x + part * slope_x) * wide, here + (left_y + part * slope_y) * high
+            place_x = np.float32(0) if place_x < np.float32(0) else (most_x if place_x > most_x else place_x)
+            place_y = np.float32(0) if place_y < np.float32(0) else (most_y if place_y > most_y else place_y)
+            column, row = np.int32(place_x), np.int32(place_y)
+            column, row = min(column, np.int32(width - 2)), min(row, np.int32(height - 2))
+            fx[x], fy[x] = place_x - np.float32(column), place_y - np.float32(row)
+            at[x] = (row * np.int32(width) + column) * np.int32(CHANNELS)
+
+
+@inline
+def _body_row(texture, at, fx, fy, width, left, right, out):
+    """Body ``out [width, 4]`` at the places of a row, bilinear."""
+    for x in range(np.uintp(width)):
+        # Two neighbouring pixels of four channels are one vector.
+        above = load(texture, at[x])
+        both = fma(load(texture, at[x] + np.int32(width * CHANNELS)) - above, splat(texture, fy[x]), above)
+        store(out, x * np.uintp(CHANNELS), halves_added(both * fma(right, splat(texture, fx[x]), left)))
+
+
+@kernel
+def layer(head, alphas, texture, behind, field, grid, weights, size, first, last, body, out):
+    """Rows ``first ... last - 1`` of the head over the body over the background, ``out [H, W, 3]`` in [0, 1]; all flat.
+
+    Args:
+        head: ``[H, W, 3]`` premultiplied; alphas ``[H, W]``.
+        texture: the body ``[H, W, 4]``, a row and a vector longer; behind ``[3, H, W]``.
+        field: displacements ``[2, rows, columns]`` in pictures (x, then y); grid: (rows, columns).
+        weights: (1, 1, 1, 1, 0, 0, 0, 0) and (-1, -1, -1, -1, 1, 1, 1, 1).
+        body: scratch ``[W + 2, 4]``.
+    """
+    width, height = size
+    line, at_pixel = np.empty(2 * grid[1], np.float32), np.empty(width, np.int32)
+    fx, fy = np.empty(width, np.float32), np.empty(width, np.float32)
+    left, right = load(weights, 0), load(weights, WIDTH)
+    zero, one = splat(head, 0.0), splat(head, 1.0)
+    for y in range(first, last):
+        _field_row(field, grid, y, height, line)
+        _places(line, grid[1], y, width, height, at_pixel, fx, fy)
+        _body_row(texture, at_pixel, fx, fy, width, left, right, body)
+        row = y * width
+        for start in range(0, width, WIDTH):
+            # The last vector of a row takes its pixels from further left, which is harmless.
+            start = min(start, width - WIDTH)
+            at = lanes(start, width - 1)
+            cover = gather(body, at, CHANNELS, 3)
+            through = one - load(alphas, row + start)
+            for k in range(3):
+                ground = load(behind, k * width * height + row + start)
+                value = fma(gather(body, at, CHANNELS, k) - ground, cover, ground)
+                value = fma(value, through, gather(head, at, 3, row * 3 + k))
+                value = select(value > zero, value, zero)
+                scatter(out, at, 3, row * 3 + k, select(value < one, value, one))
+
+
+@exact
+def to_bytes(values, out):
+    """Numbers in [0, 1] to ``round(255 x)``, without wrapping; what is not a number becomes 0."""
+    for i in range(len(values)):
+        value = min(max(values[i], np.float32(0)), np.float32(1))
+        out[i] = np.uint8(np.int32(value * np.float32(255) + np.float32(0.5)))

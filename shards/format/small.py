@@ -1,0 +1,111 @@
+"""What priors read most, as small members of their own: lips cut out of the frames, and the track without its landmarks.
+
+They are made from the other members of a sample and from nothing else, so a dataset that was built without them gets the
+same bytes by ``headstart shards build --out DATASET --extras``. Readers do without them where they are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from heads.measures.lips import crop_lips, lip_shape
+from shards.format import codecs
+from shards.media.rates import SAMPLES_PER_FRAME
+
+LIPS, MOTION = "lips.npz", "motion.npz"
+EXTRAS = (LIPS, MOTION)
+HEIGHT, BREADTH = 66, 88  # px of a crop; twice as many from frames of LARGE px, which show more
+LARGE = 512
+MARGIN = 1.35  # crops are larger than a network sees, so that jitter finds pixels around them
+QUALITY = 90  # of the crops' JPEG · choice: 50 crops in 50 kB at 256 px
+LIP_SHAPE = 3  # numbers of a mouth's geometry, see heads.measures.lips.lip_shape
+
+
+def small_members(encoded: Mapping[str, bytes], length: int, size: tuple[int, int]) -> dict[str, bytes]:
+    """``lips.npz`` and ``motion.npz`` of the encoded members of a sample of ``length`` frames of ``size`` (width, height)."""
+    track = codecs.decode_npz(encoded["track.npz"])
+    frames = [encoded[f"f{i:03d}.jpg"] for i in range(length)]
+    audio = codecs.decode_flac(encoded["audio.flac"], length * SAMPLES_PER_FRAME)
+    return {LIPS: encode_lips(frames, track["landmarks"], size, audio), MOTION: encode_motion(track, audio)}
+
+
+def encode_motion(track: Mapping[str, np.ndarray], audio: np.ndarray) -> bytes:
+    """The track without landmarks, and ``loudness ()``: RMS of the sample's sound, of full scale."""
+    small = {name: value for name, value in track.items() if name != "landmarks"}
+    return codecs.encode_npz({**small, "loudness": loudness(audio)})
+
+
+def loudness(audio: np.ndarray) -> np.ndarray:
+    """RMS of full scale, float32 ()."""
+    return np.sqrt(np.mean(np.square(audio), dtype=np.float32), dtype=np.float32)
+
+
+def encode_lips(frames: list[bytes], landmarks: np.ndarray, size: tuple[int, int], audio: np.ndarray) -> bytes:
+    """``jpeg (n,)``: the crops one above the other; ``shape (T, 3)``: the mouth's geometry; ``loudness ()``.
+
+    Args:
+        frames: T JPEG files of ``size`` (width, height) px; landmarks: ``[T, 478, 3]`` px of them.
+    """
+    factor = 2 if min(size) >= LARGE else 1
+    height, breadth = factor * HEIGHT, factor * BREADTH
+    crops = np.empty((len(frames), height, breadth, 3), np.uint8)
+    grow = torch.tensor([[0.0, 0.0, float(np.log(MARGIN)), 0.0]])
+    points = torch.tensor(landmarks)
+    for i, data in enumerate(frames):
+        frame = torch.from_numpy(codecs.decode_jpeg(data, size, factor * LARGE // 2))
+        scale = torch.tensor([frame.shape[1] / size[0], frame.shape[0] / size[1], frame.shape[1] / size[0]])
+        cut = crop_lips(frame[None].float() / 255, points[i : i + 1] * scale, height, breadth, grow)
+        crops[i] = (cut[0] * 255).round().to(torch.uint8).numpy()
+    jpeg = codecs.encode_jpeg(crops.reshape(-1, breadth, 3), QUALITY)
+    values = {"jpeg": np.frombuffer(jpeg, np.uint8), "shape": lip_shape(points).numpy(), "loudness": loudness(audio)}
+    return codecs.encode_npz(values)
+
+
+def decode_lips(data: bytes, length: int) -> dict[str, np.ndarray]:
+    """``crops (T, h, w, 3)`` uint8, ``shape (T, 3)`` and ``loudness ()``.
+
+    Raises:
+        codecs.BadMember: other fields, or crops of another number or size.
+    """
+    values = codecs.decode_npz(data)
+    if set(values) != {"jpeg", "shape", "loudness"} or values["jpeg"].dtype != np.uint8 or values["jpeg"].ndim != 1:
+        raise codecs.BadMember(f"holds {', '.join(sorted(values))}; expected 'jpeg', bytes, 'shape' and 'loudness'")
+    shape = values["shape"]
+    if shape.shape != (length, LIP_SHAPE) or shape.dtype != np.float32 or not np.isfinite(shape).all():
+        raise codecs.BadMember(
+            f"'shape' is {shape.dtype} {shape.shape}, expected finite float32 ({length}, {LIP_SHAPE})"
+        )
+    jpeg = values["jpeg"].tobytes()
+    width, tall = codecs.jpeg_size(jpeg)
+    if (width, tall) not in [(k * BREADTH, k * HEIGHT * length) for k in (1, 2)]:
+        raise codecs.BadMember(
+            f"'jpeg' is {width}x{tall} px, expected {length} crops of {BREADTH}x{HEIGHT} or twice that"
+        )
+    picture = codecs.decode_jpeg(jpeg, (width, tall))
+    return {"crops": picture.reshape(length, tall // length, width, 3), "shape": shape, "loudness": values["loudness"]}
+
+
+def decode_motion(data: bytes, length: int) -> dict[str, np.ndarray]:
+    """The track of ``length`` frames without landmarks, and ``loudness``, float32 and finite.
+
+    Raises:
+        codecs.BadMember: a field of another type or length.
+    """
+    motion = codecs.decode_npz(data)
+    for name, value in motion.items():
+        rows = {"loudness": (), "identity": value.shape[:1], "intrinsics": (3,)}.get(name, (length,))
+        if value.dtype != np.float32 or value.shape[: len(rows)] != rows or not np.isfinite(value).all():
+            raise codecs.BadMember(f"'{name}' is {value.dtype} {value.shape}, expected {length} finite float32 rows")
+    return motion
+
+
+def differs(motion: Mapping[str, np.ndarray], track: Mapping[str, np.ndarray]) -> str:
+    """In what the small track is not the track; empty where it is."""
+    wanted = {name: value for name, value in track.items() if name != "landmarks"}
+    if set(motion) != {*wanted, "loudness"}:
+        return f"holds {', '.join(sorted(motion))}; expected {', '.join(sorted({*wanted, 'loudness'}))}"
+    others = [name for name, value in wanted.items() if not np.array_equal(motion[name], value)]
+    return f"'{others[0]}' is not that of track.npz; write it again (shards build --extras)" if others else ""

@@ -1,0 +1,155 @@
+"""The forward pass of a frozen head: the module's pictures to rounding, whatever the head consists of, and never a stale one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from heads.geometry.rotation import (
+    euler_matrix,
+    euler_to_rotation,
+    gaze_matrix,
+    gaze_rotation,
+    rotation_matrix,
+    rotation_vector,
+    turn_matrix,
+    turn_vectors,
+)
+from heads.person.inference import BackdropInference, Frozen, HeadInference
+from heads.person.inputs import TRACK_CONTEXT, head_inputs, pose_vectors, row_vectors, window_inputs
+from heads.person.talking_head import HeadConfig, TalkingHead
+from heads.raster import threads
+from heads.raster.kernels.layering import to_bytes
+from heads.rig import load_rig
+
+SIZE = 72  # no multiple of a tile's sides
+PARTS = {"resolution": 28, "color_rank": 3, "offset_rank": 3, "correction_rank": 4, "hidden": 8}
+
+
+@pytest.fixture(scope="module")
+def rig():
+    return load_rig("mediapipe")
+
+
+def make_track(rig, frames=8):
+    random = np.random.default_rng(1)
+    angles = random.normal(0, 0.2, (3, frames))
+    return {
+        "rotation": euler_to_rotation(*angles),
+        "translation": np.array([0, -0.2, 20], np.float32) + random.normal(0, 0.3, (frames, 3)).astype(np.float32),
+        "intrinsics": np.array([[4 * SIZE, 0, SIZE / 2], [0, 4 * SIZE, SIZE / 2], [0, 0, 1]], np.float32),
+        "identity": random.normal(0, 1, rig.n_identity).astype(np.float32),
+        "expression": random.normal(0, 1, (frames, rig.n_expression)).astype(np.float32),
+        "eyelids": random.uniform(0, 1, (frames, 2)).astype(np.float32),
+        "gaze": random.normal(0, 0.2, (frames, 2, 2)).astype(np.float32),
+    }
+
+
+def make_head(rig, track, basis=False, **parts):
+    torch.manual_seed(0)
+    head = TalkingHead(rig, torch.from_numpy(track["identity"]), SIZE, SIZE, HeadConfig(**{**PARTS, **parts}))
+    head.calibrate(track)
+    if basis:
+        shared = head.add_appearance_basis(3, 50)
+        shared.row.copy_(torch.randint(0, 51, (head.n,)))
+    with torch.no_grad():
+        for name, value in head.named_parameters():
+            if name.endswith("basis") or name.startswith(("backdrop", "color", "quats", "offsets")):
+                value.add_(0.1 * torch.randn_like(value))
+    return head.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{}, {"basis": True}, {"color_rank": 0, "offset_rank": 0, "correction_rank": 0, "body": False}, {"hidden": 0}],
+    ids=["all", "basis", "bare", "linear"],
+)
+def test_the_fused_pass_gives_the_modules_pictures(rig, parts):
+    track = make_track(rig)
+    head = make_head(rig, track, **parts)
+    inputs, fast = head.inputs(track), HeadInference(head)
+    with torch.no_grad():
+        for i in range(len(inputs)):
+            expected = head.render(inputs, i, background=None)
+            color, alpha = fast(inputs, i, track["intrinsics"])
+            # A Gaussian that crosses a threshold (alpha 1/255, a finished pixel) by rounding shows at single pixels.
+            for got, want in ((color, expected.head.numpy()), (alpha, expected.alpha.numpy())):
+                assert np.abs(got - want).max() < 2e-2
+                assert np.quantile(np.abs(got - want), 0.995) < 1e-5
+            assert alpha.max() > 0.9
+
+
+def test_the_fused_layers_are_the_backdrop_under_the_head(rig):
+    track = make_track(rig)
+    head = make_head(rig, track)
+    inputs, fast = head.inputs(track), BackdropInference(head.backdrop, SIZE, SIZE)
+    with torch.no_grad():
+        for i in range(4):
+            frame, pose = head.render(inputs, i), pose_vectors(inputs.vectors[i])
+            behind = head.backdrop(pose)
+            assert np.abs(fast.alone(pose) - behind.clamp(0, 1).numpy()).max() < 1e-4
+            under = fast.under(frame.head.numpy(), frame.alpha.numpy(), pose)
+            assert np.abs(under - frame.image.clamp(0, 1).numpy()).max() < 1e-4
+
+
+def test_pictures_are_the_same_bits_for_any_number_of_threads(rig):
+    track = make_track(rig, 1)
+    head = make_head(rig, track, resolution=140)
+    inputs, fast = head.inputs(track), HeadInference(head)
+    pictures = []
+    for count in (1, 2, 3):
+        threads.set_num_threads(count)
+        try:
+            with torch.no_grad():
+                pictures.append(fast(inputs, 0, track["intrinsics"])[0])
+        finally:
+            threads.set_num_threads(None)
+    assert np.array_equal(pictures[0], pictures[1])
+    assert np.array_equal(pictures[0], pictures[2])
+
+
+def test_what_is_trained_is_never_taken_from_the_kernels_and_a_change_makes_them_anew(rig):
+    head = make_head(rig, make_track(rig))
+    watched = Frozen(head, lambda: HeadInference(head))
+    assert watched.made() is None  # gradients are on
+    with torch.no_grad():
+        first = watched.made()
+        assert first is not None
+        assert watched.made() is first
+        head.colors.add_(0.1)
+        second = watched.made()
+        assert second is not first
+        head.colors.requires_grad_(True)
+        assert watched.made() is None
+        head.colors.requires_grad_(False)
+        head.train()
+        assert watched.made() is None
+
+
+def test_the_inputs_of_a_window_are_those_of_the_track(rig):
+    track = make_track(rig, 12)
+    window = {name: track[name] for name in ("rotation", "translation", "expression", "eyelids", "gaze")}
+    fast = window_inputs({**window, "vectors": row_vectors(window)}, TRACK_CONTEXT)
+    slow = head_inputs(window, cut=TRACK_CONTEXT)
+    assert len(fast) == len(slow) == 4
+    torch.testing.assert_close(fast.vectors, slow.vectors, atol=1e-6, rtol=0)
+    assert torch.equal(fast.rotation, slow.rotation)
+    assert torch.equal(fast.gaze, slow.gaze)
+
+
+def test_rotations_of_one_frame_are_those_of_many():
+    angles = np.random.default_rng(0).normal(size=(20, 3))
+    matrices = euler_to_rotation(*angles.T)
+    assert np.array_equal(np.stack([euler_matrix(*row) for row in angles]), matrices)
+    assert np.abs(turn_vectors(matrices) - rotation_vector(torch.from_numpy(matrices)).numpy()).max() < 1e-5
+    for row in [*angles.astype(np.float32), np.zeros(3, np.float32)]:
+        assert np.abs(turn_matrix(row) - rotation_matrix(torch.from_numpy(row)).numpy()).max() < 1e-6
+        assert np.abs(gaze_matrix(*row[:2]) - gaze_rotation(torch.from_numpy(row[:2])).numpy()).max() < 1e-6
+
+
+def test_bytes_are_rounded_as_numpy_rounds_them():
+    values = np.linspace(-0.2, 1.2, 100_001, dtype=np.float32)
+    out = np.empty(len(values), np.uint8)
+    to_bytes(values, out)
+    assert np.array_equal(out, (np.clip(values, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8))
