@@ -16,13 +16,21 @@ def add(commands: Subparsers) -> None:
     text = "talk to avatars in a browser, on this machine alone"
     live = command(commands, "live", text, run, show, "headstart live me.avatar")
     live.add_argument("avatars", metavar="AVATAR", nargs="+", help="folder or s3:// URL")
-    live.add_argument("--port", type=int, default=8765, help="on 127.0.0.1; 0 takes any free one (default: 8765)")
-    live.add_argument("--sessions", type=int, default=1, metavar="N", help="pages that may talk at once (default: 1)")
+    live.add_argument("--port", type=int, default=8765, help="port on 127.0.0.1; 0 chooses a free one (default: 8765)")
     live.add_argument(
-        "--tts", metavar="COMMAND", help="reads text, writes a sound file (default: espeak-ng where it is installed)"
+        "--sessions", type=int, default=1, metavar="N", help="maximum number of simultaneous pages (default: 1)"
     )
-    live.add_argument("--prior", metavar="URI", help="where the avatar's audio-expression prior is now, if it moved")
-    live.add_argument("--follow", action="store_true", help="the avatar is being adapted: show each new state of it")
+    live.add_argument(
+        "--tts",
+        metavar="COMMAND",
+        help="text-to-speech program: text on stdin, audio file on stdout (default: espeak-ng)",
+    )
+    live.add_argument(
+        "--prior", metavar="URI", help="new location of the avatar's audio-expression prior, if it was moved"
+    )
+    live.add_argument(
+        "--follow", action="store_true", help="follow a running adaptation: show each new state of the avatar"
+    )
     live.add_argument("--device", default="auto")
 
 
