@@ -32,7 +32,7 @@ def _home(tmp_path_factory: pytest.TempPathFactory):
         os.environ["HEADSTART_HOME"] = before
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def clips() -> Path:
     """The folder of real clips beside the project; the test is skipped where it is absent."""
     if not CLIPS.is_dir():

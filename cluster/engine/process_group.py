@@ -6,6 +6,7 @@ would listen on all interfaces.
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from dataclasses import dataclass
@@ -88,6 +89,8 @@ def disconnect() -> None:
 
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+        # Wrapped models in reference cycles hold the group's threads; collected at the interpreter's end they may abort it.
+        gc.collect()
 
 
 def current() -> tuple[int, int]:

@@ -12,6 +12,7 @@ from adapt.export import SpeakingHead, export, still_cloud
 from adapt.job import adapt as make_avatar
 from configs import InputError
 from tests.support.avatars import SIZE, make_world
+from tests.support.sounds import voice
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +31,9 @@ def avatar(world, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def speech(tmp_path_factory):
-    """A second of noise that swells and fades."""
-    sound = 0.3 * np.random.default_rng(1).standard_normal(16_000) * np.clip(np.sin(np.arange(16_000) / 1500), 0, 1)
+    """A second of a synthetic voice: sounds without a voice rest the lips."""
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
-    soundfile.write(path, sound.astype(np.float32), 16_000)
+    soundfile.write(path, voice(1.0)[:16_000], 16_000)
     return path
 
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_is_refused_before_any_work(speech, tmp_path):
     nowhere = tmp_path / "no-avatar"
     with pytest.raises(InputError, match=r"suffix '\.obj' is not an export format"):
         export(nowhere, tmp_path / "head.obj")
-    with pytest.raises(InputError, match=r"single moment; --audio needs \.usdc or \.usdz, or --frames DIR"):
+    with pytest.raises(InputError, match=r"single frame; --audio needs \.usdc or \.usdz, or --frames DIR"):
         export(nowhere, tmp_path / "head.glb", audio=speech)
     with pytest.raises(InputError, match="--frame and --audio contradict"):
         export(nowhere, tmp_path / "head.usdc", audio=speech, frame=3)
