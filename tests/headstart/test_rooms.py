@@ -47,7 +47,7 @@ HOMES = {
     "transformers": "shards.features",
     "webdataset": "shards.tar.tars",
 }
-MOST_ANY = 620
+MOST_ANY = 562
 HEAVY = {*HOMES, "skimage", "uvicorn", "starlette", "fastapi"}
 
 
