@@ -161,7 +161,11 @@ def test_any_rate_layout_and_format_speaks(avatar, tmp_path, rate, channels, suf
 
 @pytest.mark.parametrize(
     ("sound", "says"),
-    [(np.zeros(16_000), "silent from beginning to end"), (np.zeros(0), "no sound"), (np.full(300, 0.5), "one frame")],
+    [
+        (np.zeros(16_000), "silent from beginning to end"),
+        (np.zeros(0), "contains no audio"),
+        (np.full(300, 0.5), "one frame"),
+    ],
 )
 def test_what_cannot_be_spoken_is_refused_and_leaves_nothing(avatar, tmp_path, sound, says):
     soundfile.write(tmp_path / "bad.wav", sound.astype(np.float32), 16_000)

@@ -87,6 +87,6 @@ def test_a_large_visual_prior_trains_and_draws_a_head(tmp_path):
 def test_a_dataset_without_the_feature_is_refused_with_the_command_that_adds_it(tmp_path):
     data = make_talkers(tmp_path / "data", people=2, segments=1)
     with pytest.raises(
-        InputError, match=rf"holds logmel; add them with 'headstart shards build --out {data} --features"
+        InputError, match=rf"the dataset has logmel; add them with 'headstart shards build --out {data} --features"
     ):
         pretrain("audio-expression", data, "large", str(tmp_path / "run"), ray=False)

@@ -335,7 +335,7 @@ def test_bad_datasets_are_refused_with_what_to_do(tmp_path):
         config = load_config(kind.config_class, {**SMALL, **changes})
         return open_split(kind, config, data)
 
-    with pytest.raises(InputError, match=r"'hubert' and it holds logmel"):
+    with pytest.raises(InputError, match=r"'hubert', but the dataset has logmel"):
         opening(talkers(), features="hubert")
     with pytest.raises(InputError, match="nobody"):
         opening(talkers(), holdout=["nobody"])

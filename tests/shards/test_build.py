@@ -336,7 +336,7 @@ def test_an_unknown_feature_is_refused_and_nothing_is_left(videos, tmp_path):
 
 def test_settings_that_differ_from_the_dataset_are_refused(videos, tmp_path):
     run(videos, tmp_path / "d")
-    with pytest.raises(InputError, match="was built with size 512, now it is 256"):
+    with pytest.raises(InputError, match="was built with size 512, got 256"):
         run(videos, tmp_path / "d", size=256)
 
 

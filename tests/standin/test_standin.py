@@ -39,7 +39,10 @@ def outcomes(tmp_path_factory) -> dict[str, list[str]]:
     report = tmp_path_factory.mktemp("standin") / "report.xml"
     files = [str(path) for path in sorted(HERE.glob("on_*.py"))]
     command = [sys.executable, "-m", "pytest", *files, "-q", "--tb=short", f"--junitxml={report}"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "-p no:cacheprovider"}
+    # Tests of several workers leave their place in the environment; the child is alone.
+    placed = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "ACCELERATE_")
+    own = {name: value for name, value in os.environ.items() if not name.startswith(placed)}
+    environment = {**own, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "-p no:cacheprovider"}
     process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=3600)
     if not report.exists():
         pytest.fail(

@@ -119,7 +119,7 @@ def test_the_command_writes_the_page(avatar, tmp_path, capsys):
         (["--web", "--audio", "x.wav"], "--audio and --web contradict each other"),
         (["--web", "--control", "jaw=1"], "--control and --web contradict each other"),
         (["--web", "--yaw", "3"], "--yaw and --web contradict each other"),
-        (["--onnxruntime", "x"], "--onnxruntime needs --web"),
+        (["--onnxruntime", "x"], "--onnxruntime belongs to --web"),
     ],
 )
 def test_options_that_a_page_does_not_take_are_refused(avatar, tmp_path, capsys, arguments, sentence):
