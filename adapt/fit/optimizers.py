@@ -78,13 +78,13 @@ class Optimizers:
 
     def __init__(self, groups: Iterable[Group], device: torch.device, densifier: Densifier | None = None) -> None:
         groups = [group for group in groups if group["params"]]
-        for parameter in (parameter for group in groups for parameter in group["params"]):
-            # Moments take the parameter's order in memory and Adam rounds by it; what is read back from a file is in rows.
-            parameter.data = parameter.data.contiguous()
         self.main: torch.optim.Optimizer | None = None
         if groups:
             self.main = torch.optim.Adam([dict(group) for group in groups], betas=BETAS, eps=EPS, fused=True)
         self.densifier, self._behind = densifier, is_accelerator(device)
+        for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
+            # Moments take the parameter's order in memory and Adam rounds by it; what is read back from a file is in rows.
+            parameter.data = parameter.data.contiguous()
 
     def _all(self) -> list[torch.optim.Optimizer]:
         own = [] if self.densifier is None else list(self.densifier.optimizers.values())

@@ -49,9 +49,7 @@ class FreeGaussians(nn.Module):
             "opacities": torch.full_like(points[:, 0], opacity).logit(),
             "colors": colors,
         }
-        # Row by row in memory, as what is read back from a file: in another order Adam rounds other elements in its tail.
-        rows = {name: start[name].detach().clone(memory_format=torch.contiguous_format) for name in PARTS}
-        self.params = nn.ParameterDict({name: nn.Parameter(rows[name]) for name in PARTS})
+        self.params = nn.ParameterDict({name: nn.Parameter(start[name].detach().clone()) for name in PARTS})
 
     @property
     def n(self) -> int:
