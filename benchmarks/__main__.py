@@ -19,6 +19,7 @@ HELPERS = {
     "__main__",
     "chromium",
     "conversions",
+    "live_page",
     "live_picture",
     "marking_page",
     "pictures",

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
+import http.server
 import json
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+SIZE = 1120, 860  # of the window, px
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -91,10 +95,25 @@ class Page:
         Path(path).write_bytes(base64.b64decode(found["data"]))
 
 
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        """Nobody reads a log of requests."""
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address of a folder's ``index.html`` behind a plain file server on the loopback."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/index.html"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 @contextlib.asynccontextmanager
-async def opened(
-    url: str, microphone: str | Path | None = None, size: tuple[int, int] = (1120, 860)
-) -> AsyncIterator[Page]:
+async def opened(url: str, microphone: str | Path | None = None, size: tuple[int, int] = SIZE) -> AsyncIterator[Page]:
     """A tab with ``url``; its microphone plays a WAV file in a loop, or is refused where there is none.
 
     Raises:

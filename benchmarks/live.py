@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import chromium
+from benchmarks.live_page import spoken_to
 from benchmarks.pictures import bars, save
 from benchmarks.results import row, write
 
@@ -188,34 +188,20 @@ def _memory() -> float:
 
 async def browser_rows(avatar: Any, speech: np.ndarray, seconds: float, place: Path) -> list[dict[str, Any]]:
     """The page in a headless Chromium: from the microphone's sound to the picture on the canvas, and the lips' sync."""
-    import soundfile
-
-    from adapt.live.server import Server
-
-    soundfile.write(place / "microphone.wav", speech, 16_000, subtype="PCM_16")
-    server, stop, url = Server({"avatar": avatar}, place, 1, None), asyncio.Event(), []
-    serving = asyncio.create_task(server.run(0, url.append, stop))
-    while not url:
-        await asyncio.sleep(0.01)
-    try:
-        async with chromium.opened(url[0], place / "microphone.wav") as page:
-            await page.until("window.headstart && headstart.pictures.length > 25", 60)
-            await page.run("document.getElementById('microphone').click()")
-            await page.until("headstart.delays.length > 25", 60)
-            await page.run("headstart.delays.length = headstart.pictures.length = 0")
-            await asyncio.sleep(seconds)
-            delays, pictures = await page.run("[headstart.delays, headstart.pictures]")
-            await page.run(WATCH % json.dumps(_mouth(avatar)))
-            await asyncio.sleep(seconds)
-            loudness, mouth = await page.run("[headstart.loudness, headstart.mouth]")
-            await page.run(MONITOR)
-            await page.until("headstart.player.offsets.length > 50", 60)
-            await page.run("headstart.player.offsets.length = 0")
-            await asyncio.sleep(seconds / 2)
-            offsets = await page.run("headstart.player.offsets")
-    finally:
-        stop.set()
-        await serving
+    async with spoken_to("avatar", avatar, speech, place) as (page, _):
+        await page.run("document.getElementById('microphone').click()")
+        await page.until("headstart.delays.length > 25", 60)
+        await page.run("headstart.delays.length = headstart.pictures.length = 0")
+        await asyncio.sleep(seconds)
+        delays, pictures = await page.run("[headstart.delays, headstart.pictures]")
+        await page.run(WATCH % json.dumps(_mouth(avatar)))
+        await asyncio.sleep(seconds)
+        loudness, mouth = await page.run("[headstart.loudness, headstart.mouth]")
+        await page.run(MONITOR)
+        await page.until("headstart.player.offsets.length > 50", 60)
+        await page.run("headstart.player.offsets.length = 0")
+        await asyncio.sleep(seconds / 2)
+        offsets = await page.run("headstart.player.offsets")
     case = f"page at {avatar.size}x{avatar.size}, headless Chromium"
     draw_delays(case, delays)
     lag, agreement = mouth_lag(np.array(loudness), np.array(mouth))

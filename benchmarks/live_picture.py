@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import chromium
+from benchmarks.live_page import spoken_to
 from benchmarks.pictures import FOLDER
 
 SIZE = (1060, 940)  # px of the browser's window
@@ -49,38 +49,25 @@ def main() -> None:
 
 async def _filmed(options: argparse.Namespace, place: Path) -> tuple[bytes, list[float], list[tuple[float, str]]]:
     """The page as a PNG, where its canvas lies, and what the canvas showed (ms, data URL)."""
-    import soundfile
-
     from adapt.avatar.avatar import load_avatar
-    from adapt.live.server import Server
     from shards.synthetic.generate import make_talker
 
     avatar = load_avatar(options.avatar, "cpu", prior=options.prior)
     speech = make_talker(3).perform(20, 1, 64).audio.astype(np.float32)
-    soundfile.write(place / "microphone.wav", speech, 16_000, subtype="PCM_16")
-    server, stop, url = Server({"ada": avatar}, place, 1, None), asyncio.Event(), []
-    serving = asyncio.create_task(server.run(0, url.append, stop))
-    while not url:
-        await asyncio.sleep(0.01)
-    try:
-        async with chromium.opened(url[0], place / "microphone.wav", SIZE) as page:
-            await page.until("window.headstart && headstart.pictures.length > 25", 60)
-            await page.run("document.getElementById('microphone').click()")
-            await page.until("headstart.delays.length > 50", 60)
-            frame = await page.run(PLACE)
-            await page.run(KEEP)
-            await asyncio.sleep(options.seconds / 2)
-            turn = "headstart.connection.send('set', { turn: [%d, %d] })"
-            await page.run(turn % (13, 3))
-            await asyncio.sleep(options.seconds / 3)
-            await page.run(turn % (0, 0))
-            await asyncio.sleep(options.seconds / 6 + 0.6)
-            kept = await page.run("headstart.kept")
-            await page.screenshot(place / "page.png")
-            return (place / "page.png").read_bytes(), frame, kept
-    finally:
-        stop.set()
-        await serving
+    async with spoken_to("ada", avatar, speech, place, SIZE) as (page, _):
+        await page.run("document.getElementById('microphone').click()")
+        await page.until("headstart.delays.length > 50", 60)
+        frame = await page.run(PLACE)
+        await page.run(KEEP)
+        await asyncio.sleep(options.seconds / 2)
+        turn = "headstart.connection.send('set', { turn: [%d, %d] })"
+        await page.run(turn % (13, 3))
+        await asyncio.sleep(options.seconds / 3)
+        await page.run(turn % (0, 0))
+        await asyncio.sleep(options.seconds / 6 + 0.6)
+        kept = await page.run("headstart.kept")
+        await page.screenshot(place / "page.png")
+        return (place / "page.png").read_bytes(), frame, kept
 
 
 def written(path: Path, page: bytes, frame: list[float], kept: list[Any]) -> int:

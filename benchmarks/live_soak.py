@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import chromium, pictures
+from benchmarks import pictures
 from benchmarks.live import MONITOR, PIECE, REAL_TIME, SYNC, _made, _memory
+from benchmarks.live_page import spoken_to
 from benchmarks.results import row, write
 
 EVERY = 10.0  # s of a sample
@@ -61,38 +62,27 @@ def main(arguments: list[str] | None = None) -> None:
 
 async def _soaked(folder: Path, place: Path, minutes: float) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Samples over time, and what there was in all."""
-    import soundfile
-
     from adapt.avatar.avatar import load_avatar
-    from adapt.live.server import Server
     from shards.synthetic.generate import make_talker
 
     avatar = load_avatar(folder)
     speech = make_talker(3).perform(40, 1, 64).audio.astype(np.float32)
-    soundfile.write(place / "microphone.wav", speech[: len(speech) // PIECE * PIECE], 16_000, subtype="PCM_16")
-    server, stop, url, curve = Server({"avatar": avatar}, place, 1, None), asyncio.Event(), [], []
-    serving = asyncio.create_task(server.run(0, url.append, stop))
-    while not url:
-        await asyncio.sleep(0.01)
-    try:
-        async with chromium.opened(url[0], place / "microphone.wav") as page:
-            await page.until("window.headstart && headstart.pictures.length > 25", 60)
-            await page.run(MONITOR)
-            await page.run("document.getElementById('microphone').click()")
-            await page.until("headstart.player.offsets.length > 100", 60)
-            await page.run(TAKE)
-            session = next(iter(server.open)).session
-            assert session is not None
-            begin, frames = time.monotonic(), int(str(session.stats()["frames"]))
-            for k in range(1, round(60 * minutes / EVERY) + 1):
-                await asyncio.sleep(max(0.0, begin + k * EVERY - time.monotonic()))
-                curve.append(_sample(await page.run(TAKE), session, (time.monotonic() - begin) / 60))
-            stats = session.stats()
-            spent, last = time.monotonic() - begin, int(str(stats["frames"]))
-            assert page.errors == [], page.errors
-    finally:
-        stop.set()
-        await serving
+    speech = speech[: len(speech) // PIECE * PIECE]
+    curve: list[dict[str, float]] = []
+    async with spoken_to("avatar", avatar, speech, place) as (page, server):
+        await page.run(MONITOR)
+        await page.run("document.getElementById('microphone').click()")
+        await page.until("headstart.player.offsets.length > 100", 60)
+        await page.run(TAKE)
+        session = next(iter(server.open)).session
+        assert session is not None
+        begin, frames = time.monotonic(), int(str(session.stats()["frames"]))
+        for k in range(1, round(60 * minutes / EVERY) + 1):
+            await asyncio.sleep(max(0.0, begin + k * EVERY - time.monotonic()))
+            curve.append(_sample(await page.run(TAKE), session, (time.monotonic() - begin) / 60))
+        stats = session.stats()
+        spent, last = time.monotonic() - begin, int(str(stats["frames"]))
+        assert page.errors == [], page.errors
     made = last - frames
     return curve, {"size": avatar.size, "seconds": spent, "frames": made, "dropped": int(str(stats["dropped"]))}
 

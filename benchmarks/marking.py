@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from adapt.marking import code, search, watermark
 from adapt.marking.search import FALSE_ALARM, Finding, Search, working_size
@@ -31,6 +32,7 @@ from benchmarks import conversions as media
 from benchmarks import unmarked
 from benchmarks.conversions import FPS, conversions, decoded, encoded
 from benchmarks.results import row, stored, write
+from heads.measures.image import decibels
 
 PAYLOAD = 0x12345678
 SECONDS = 5
@@ -220,7 +222,7 @@ def _survivor(path: Path, size: int) -> dict[str, Any]:
 def psnr(plain: list[np.ndarray], marked: list[np.ndarray]) -> float:
     """Of all frames together, dB."""
     error = np.mean([np.mean((a.astype(np.float32) - b) ** 2) for a, b in zip(plain, marked)])
-    return float(10 * np.log10(255**2 / error))
+    return float(decibels(torch.tensor(error / 255**2)))
 
 
 # --- false alarms ---------------------------------------------------------------------------------------------------

@@ -11,14 +11,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import contextlib
-import functools
-import http.server
 import os
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +21,7 @@ import numpy as np
 
 from benchmarks import chromium
 from benchmarks.results import row, write
+from heads.measures.image import psnr
 
 SECONDS = 5  # of speech that frames are compared over
 PSNR, FPS, SIZE, FIRST = 35.0, 25.0, 6.0, 3.0  # dB, frames/s, MB, s: the goals
@@ -93,7 +89,7 @@ async def _measured(place: Path, options: argparse.Namespace) -> list[dict[str, 
     ]
     frames, video = _spoken(folder, sound, place)
     data = base64.b64encode(sound.read_bytes()).decode()
-    with _served(place / "page") as url:
+    with chromium.served(place / "page") as url:
         for renderer in ("webgl", "processor"):
             async with chromium.opened(f"{url}?renderer={renderer}") as page:
                 await page.until(READY, 60)
@@ -161,8 +157,8 @@ async def _page_rows(
         picture = (
             np.frombuffer(base64.b64decode(await page.run(PICTURE % number)), np.uint8).reshape(size, size, 3) / 255
         )
-        drawn.append(_psnr(picture, frames[number]))
-        written.append(_psnr(picture, video[number]))
+        drawn.append(psnr(picture, frames[number]))
+        written.append(psnr(picture, video[number]))
     for what, found in (("Python's frames", drawn), ("the video of talk, coded and watermarked", written)):
         mean = float(np.mean(found))
         rows.append(row(case, f"{name}: PSNR against {what}, mean", mean, "dB", f"goal >= {PSNR:g} dB", mean / PSNR))
@@ -204,27 +200,6 @@ async def _thread_time(page: chromium.Page) -> float:
     """Processor time of the page's main thread, seconds: other programs do not count."""
     metrics = await page.call("Performance.getMetrics")
     return float(next(each["value"] for each in metrics["metrics"] if each["name"] == "TaskDuration"))
-
-
-def _psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return float(-10 * np.log10(np.mean((a - b) ** 2)))
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: object) -> None:
-        """The benchmark's own lines are enough."""
-
-
-@contextlib.contextmanager
-def _served(folder: Path) -> Iterator[str]:
-    """The address of a folder behind a plain file server."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/index.html"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 if __name__ == "__main__":

@@ -60,9 +60,8 @@ class _Kept:
     ours: np.ndarray
     real: np.ndarray
     planes: np.ndarray
-    sums: (
-        np.ndarray
-    )  # of weights, of inner weights, pixels with weight; of |difference|, of |outline|, of dissimilarity
+    # Of weights, of inner weights, pixels with weight; of |difference|, of |outline|, of dissimilarity.
+    sums: np.ndarray
 
 
 class _Photometric(torch.autograd.Function):

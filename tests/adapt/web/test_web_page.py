@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
-import functools
-import http.server
-import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +11,7 @@ import soundfile
 
 from adapt.drivers.arkit import NAMES
 from benchmarks import chromium
+from heads.measures.image import psnr
 from tests.support.avatars import SIZE
 
 pytest.importorskip("aiohttp")
@@ -27,23 +23,6 @@ FRAME = """(() => { const bytes = headstart.player.picture(%d); let text = '';
   for (const value of bytes) text += String.fromCharCode(value);
   return btoa(text); })()"""
 HOLD = "headstart.player.due = () => -1"
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        """Tests read no request log."""
-
-
-@contextlib.contextmanager
-def served(folder: Path):
-    """The address of a folder that a plain file server shows."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/index.html"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def visit(url, steps, microphone=None, before="", errors=0):
@@ -82,10 +61,6 @@ async def frame(page, number):
     return np.frombuffer(content, np.uint8).reshape(SIZE, SIZE, 3) / 255
 
 
-def psnr(a, b):
-    return -10 * np.log10(((a - b) ** 2).mean())
-
-
 @pytest.mark.parametrize("renderer", ["webgl", "processor"])
 def test_frames_are_those_of_talk(page, spoken, world, tmp_path, renderer):
     async def steps(tab):
@@ -94,7 +69,7 @@ def test_frames_are_those_of_talk(page, spoken, world, tmp_path, renderer):
         assert np.mean(found) > 40, found
         assert min(found) > 35, found
 
-    with served(page) as url:
+    with chromium.served(page) as url:
         visit(f"{url}?renderer={renderer}", steps)
 
 
@@ -133,7 +108,7 @@ def test_the_mark_is_part_of_the_canvas_and_cannot_be_overlooked(page):
             red, green, blue = await tab.run(colours)
             assert red > green > blue + 10, (renderer, red, green, blue)
 
-    with served(page) as url:
+    with chromium.served(page) as url:
         visit(url, steps)
 
 
@@ -153,7 +128,7 @@ def test_settings_change_the_picture(page):
         assert np.allclose(changed[2, 2], [0.55, 0.6, 0.65], atol=0.005)
         assert await tab.run("document.querySelectorAll('#controls input').length") >= 8
 
-    with served(page) as url:
+    with chromium.served(page) as url:
         visit(url, steps)
 
 
@@ -172,7 +147,7 @@ def test_the_microphone_moves_the_lips(page, world, tmp_path):
         await tab.run("document.getElementById('stop').click()")
         assert not await tab.run("headstart.page.microphone.on")
 
-    with served(page) as url:
+    with chromium.served(page) as url:
         visit(url, steps, microphone=path)
 
 
@@ -181,7 +156,7 @@ def test_without_a_microphone_a_sentence_says_so(page):
         await tab.run("document.getElementById('microphone').click()")
         await tab.until("document.getElementById('notice').textContent.startsWith('Microphone:')")
 
-    with served(page) as url:
+    with chromium.served(page) as url:
         visit(url, steps)
 
 
@@ -210,7 +185,7 @@ def test_arkit_weights_move_the_face_and_wrong_ones_are_refused(page, avatar):
         ):
             assert sentence in await weights(tab, name, text), name
 
-    with served(page) as url:
+    with chromium.served(page) as url:
         visit(url, steps)
 
 
@@ -224,7 +199,7 @@ def test_a_browser_without_webgl2_is_told_and_gets_a_picture(page):
         await tab.run(HOLD)
         assert (await frame(tab, 0)).std() > 0.05
 
-    with served(page) as url:
+    with chromium.served(page) as url:
         visit(url, steps, before=without)
 
 
