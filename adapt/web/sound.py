@@ -49,16 +49,16 @@ def sound_files(avatar: Avatar, onnxruntime: str | Path | None) -> SoundFiles:
     if name not in ("logmel", Whisper.name):
         raise InputError(f"avatar '{avatar.name}' uses the audio features '{name}', which the page cannot make; "
                          "adapt on a prior of logmel or whisper")  # fmt: skip
-    by_prior = isinstance(driver, PriorDriver)
-    if onnxruntime is None and (name != "logmel" or (isinstance(driver, PriorDriver) and driver.regression is None)):
+    runtime = None if onnxruntime is None else runtime_files(onnxruntime)
+    if runtime is None and (name != "logmel" or (isinstance(driver, PriorDriver) and driver.regression is None)):
         raise InputError(
             f"avatar '{avatar.name}' speaks by networks that the page runs with onnxruntime-web: {INSTALL}"
         )
     spare = driver.regression if isinstance(driver, PriorDriver) else None
-    found = SoundFiles(driver.name if spare is None or onnxruntime is not None else spare.name)
-    if onnxruntime is None or not (by_prior or name != "logmel"):
+    found = SoundFiles(driver.name if spare is None or runtime is not None else spare.name)
+    if runtime is None or not (isinstance(driver, PriorDriver) or name != "logmel"):
         return found
-    found.files.update(runtime_files(onnxruntime))
+    found.files.update(runtime)
     if name == Whisper.name and not isinstance(driver, LoudnessDriver):
         _add_encoder(found, avatar)
     if isinstance(driver, PriorDriver):

@@ -152,6 +152,8 @@ def test_networks_need_onnxruntime_web(avatar, tmp_path):
         sound_files(replace(avatar, driver=alone), None)
     with pytest.raises(InputError, match=r"holds no ort\.wasm\.bundle\.min\.mjs"):
         runtime_files(tmp_path)
+    with pytest.raises(InputError, match=r"holds no ort\.wasm\.bundle\.min\.mjs"):
+        sound_files(avatar, tmp_path)  # though this avatar needs none: what is named must be there
 
 
 def test_runtime_is_found_in_npm_folders(tmp_path):
