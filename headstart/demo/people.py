@@ -82,21 +82,26 @@ def _speak(person: HeldOutPerson, avatar: str, target: Path) -> dict[str, object
     """The avatar says the unheard speech; beside it the truth, where that was filmed, else the person as recorded."""
     spoken = target.with_name(f"{target.stem}-avatar.mp4")
     result = talk(avatar, person.speech, spoken, pose_from=person.truth, overwrite=True)
-    _side_by_side(person.truth or person.video, spoken, target)
+    provenance = Provenance.make(
+        avatar=Path(avatar).name,
+        recipe="demo side by side: the right half is synthetic",
+        consent=person.consent,
+        licence=person.licence,
+    )
+    _side_by_side(person.truth or person.video, spoken, target, provenance)
     spoken.unlink()
     return {**result, "video": str(target), "truth": person.truth is not None, "speech": person.speech.name}
 
 
-def _side_by_side(left: Path, right: Path, target: Path) -> None:
-    """Two videos in one, with the sound and the provenance of the right one, as long as the right one.
+def _side_by_side(left: Path, right: Path, target: Path, provenance: Provenance) -> None:
+    """Two videos in one, with the sound of the right one, as long as the right one.
 
     The right one carries its watermark already.
     """
 
     size = video_info(right).width
-    tags = Provenance.make(avatar=right.stem, recipe="demo side by side: the right half is synthetic")
     still, frames = None, read_frames(left, size=size)
-    with VideoWriter(target, 2 * size, size, tags=tags.tags(), sound=right) as writer:
+    with VideoWriter(target, 2 * size, size, tags=provenance.tags(), sound=right) as writer:
         for picture in read_frames(right):
             still = next(frames, still)  # the true video may be a frame shorter
             writer.write(np.concatenate([still, picture], 1))

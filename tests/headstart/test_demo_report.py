@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from adapt.avatar.provenance import Provenance, read_record
 from configs import InputError
 from headstart.cli.demo import show
 from headstart.cli.output import console
@@ -267,11 +268,14 @@ def test_every_prior_says_what_it_learns_and_which_figures_come_first():
         assert 0 < prior.budget_share < 1
 
 
-def test_side_by_side_is_as_long_as_the_avatar_and_keeps_its_sound(tmp_path):
+def test_side_by_side_is_as_long_as_the_avatar_and_keeps_its_sound_and_consent(tmp_path):
     from shards.media.probe import video_info
 
-    _side_by_side(film(tmp_path / "a.mp4", 0.6, 48), film(tmp_path / "b.mp4", 1.0, 32), tmp_path / "both.mp4")
+    said = Provenance.make(avatar="ada", consent="Ada agreed", licence="CC0-1.0")
+    _side_by_side(film(tmp_path / "a.mp4", 0.6, 48), film(tmp_path / "b.mp4", 1.0, 32), tmp_path / "both.mp4", said)
     info = video_info(tmp_path / "both.mp4")
+    record = read_record(dict(info.tags))
+    assert [record[name] for name in ("avatar", "consent", "licence")] == ["ada", "Ada agreed", "CC0-1.0"]
     assert (info.width, info.height, info.has_audio) == (64, 32, True)
     assert info.seconds == pytest.approx(1.0, abs=0.1)
 
