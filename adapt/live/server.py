@@ -33,6 +33,7 @@ from configs import InputError, progress
 log = logging.getLogger("headstart")
 HOST = "127.0.0.1"
 TEMPORARY = "headstart-live-"
+LEAVING = 3.0  # s that a new page waits for one that is leaving: a page that is loaded again meets itself
 PAGE = {
     "": ("index.html", "text/html"),
     "page.css": ("page.css", "text/css"),
@@ -70,7 +71,7 @@ def serve(
     Args:
         avatars: folders or ``s3://`` URLs; the page lets one choose.
         port: 0 for any free one.
-        sessions: pages that may talk at once; the next one is told that it is busy.
+        sessions: pages that may talk at once; the next one is told that it is busy, and tries again.
         tts: a command that reads text on standard input and writes a sound file on standard output; espeak-ng by
             default, where it is installed.
         device, prior: as for ``talk``.
@@ -253,13 +254,21 @@ class Server:
             raise web.HTTPForbidden(text="only the page itself may connect\n")
         socket = web.WebSocketResponse(max_msg_size=protocol.LONGEST_MESSAGE, heartbeat=10, compress=False)
         await socket.prepare(request)
-        if len(self.open) >= self.sessions:
-            busy = f"busy: {len(self.open)} of {self.sessions} sessions in use; close another tab or use --sessions"
+        if not await self._has_room(socket):
+            busy = f"busy: {len(self.open)} of {self.sessions} sessions in use; this page waits until one closes (or --sessions)"
             await socket.send_str(json.dumps({"type": "busy", "message": busy}))
             await socket.close(code=1013, message=b"busy")
             return socket
         await self._serve_page(web, socket)
         return socket
+
+    async def _has_room(self, socket: Any) -> bool:
+        """Whether one more page may talk, once those that are leaving have left."""
+        for _ in range(round(LEAVING / 0.05)):
+            if len(self.open) < self.sessions or socket.closed:
+                break
+            await asyncio.sleep(0.05)
+        return len(self.open) < self.sessions
 
     async def _serve_page(self, web: ModuleType, socket: Any) -> None:
         async def tell(message: Mapping[str, Any]) -> None:

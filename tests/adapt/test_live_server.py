@@ -218,6 +218,18 @@ def test_one_page_too_many_is_told_that_it_is_busy(avatar, tmp_path):
     assert code == 1013
 
 
+def test_a_page_that_is_loaded_again_does_not_meet_itself(avatar, tmp_path):
+    async def reload():
+        async with serving(avatar, tmp_path) as (server, client):
+            server.open["leaving"] = None  # the page before, whose session takes a moment to end
+            async with connecting(server, client) as again:
+                await asyncio.sleep(0.2)
+                del server.open["leaving"]
+                return await told(again, "hello")
+
+    assert asyncio.run(reload())["avatar"] == "ada"
+
+
 def memory():
     """Of this process now, MB."""
     return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024

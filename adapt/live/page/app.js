@@ -22,8 +22,9 @@ function shown(frame, now) {
 }
 
 function state(text) {
-  say(text === "connected" ? "" : text);
-  if (text === "connected") {
+  if (text !== "connected") {
+    say(text);
+  } else {
     player.reset();
     microphone.forget();
   }
@@ -36,6 +37,7 @@ function say(text) {
 
 const messages = {
   hello(hello) {
+    say("");
     player.reset();
     microphone.forget();
     panel.fill(hello);

@@ -1,6 +1,7 @@
 // The socket to the server: messages as adapt/live/protocol.py defines them, and coming back after a loss.
 
 export const LIVE = 1, QUEUED = 2;
+const BUSY = 1013, BUSY_WAIT = 2000;  // close code; ms until the next try
 const HEADER_BYTES = 28, SPEAKING = 1, FROM_MICROPHONE = 2;
 
 export class Connection {
@@ -25,7 +26,10 @@ export class Connection {
   }
 
   lost(event) {
-    if (event.code === 1013) return;  // busy: the server has said so
+    if (event.code === BUSY) {  // the server has said so
+      setTimeout(() => this.open(), BUSY_WAIT);
+      return;
+    }
     this.handlers.state("the connection is lost; trying again");
     const wait = Math.min(5000, 250 * 2 ** this.tries++);
     setTimeout(() => this.open(), wait);
