@@ -1,7 +1,7 @@
 """Finds the watermark: adds frames up, looks for the code over scales and offsets, reads the payload.
 
 The score and its error rate. Of the summed frame the *phases* at the code's wave vectors are compared with the key's,
-each with a weight ``w`` that depends on its magnitude and wave length alone. Without a mark the key's phases are
+each with a weight ``w`` that depends on magnitudes and wave lengths alone. Without a mark the key's phases are
 independent of the picture, whatever it shows: each term ``cos(picture - key)`` is the cosine of a uniform angle, and the
 score ``z = sqrt(2 / sum w^2) * sum w cos`` exceeds ``t`` with a probability of at most ``exp(-t^2 / 2)`` (the cosine of a
 uniform angle is sub-Gaussian with variance 1/2). With ``M`` combinations of scale, offset, weights and payload looked
@@ -48,17 +48,20 @@ DETAIL, SURROUNDINGS = 2.0, 3.0
 POWER = 1.5
 # Grey levels: surroundings are never taken for less busy than this.
 EVEN = 0.5
-# Detail counts up to so many times its surroundings.
+# Detail is clipped at this multiple of its surroundings.
 LARGEST_DETAIL = 2.5
 # Tile over the frame's shorter side: 0.5 as made, more after a crop, less with a border.
 SMALLEST_TILE, LARGEST_TILE, STEP = 0.36, 1.02, 0.005
-# Of the wave vectors, those of so many cycles per tile: short waves are lost first, long ones compete with the picture.
-BANDS = ((LOWEST, HIGHEST), (LOWEST, HIGHEST // 2))
-# The same for whole frames.
-WHOLE_BANDS = ((LOWEST, HIGHEST // 2), (6, 14), (8, 26))
-# A wave vector's weight is its magnitude over that of its neighbours in length, up to this.
+# Ranges of wave vectors, cycles per tile: short waves are lost first, long ones compete with the picture.
+BANDS = ((LOWEST, HIGHEST), (LOWEST, 18))
+# The same for whole frames: of those made at 256 px, of these after hard compression, of those made at 512 px.
+WHOLE_BANDS = ((LOWEST, 18), (6, 15), (8, HIGHEST))
+# Where a mark is read, a band's wave vectors count from nothing to all over its first RISING cycles, and from all to
+# nothing over its last FALLING part: about as they are in the mark.
+RISING, FALLING = 2.0, 0.25
+# A wave vector's weight is its magnitude over that of others, up to this.
 LARGEST_WEIGHT = 2.5
-# A frame wider than so many heights may be a pair of squares.
+# A frame whose width is more than this multiple of its height may be a pair of squares.
 WIDE = 1.2
 # Shares of the three searches in the false alarms: as made, mirrored or stretched, anywhere.
 AS_MADE, TURNED, ANYWHERE = 0.8, 0.1, 0.1
@@ -70,7 +73,7 @@ READ = 8
 WRONG_AVATAR = 1e-3
 # Symbols of each channel that are tried against the payload's check.
 TRIED = 4
-# A tile's sides are refined on a grid of this relative step, up to so many steps to either side.
+# A tile's sides are refined on a grid: its relative step, and the steps to either side.
 FINE, FINE_STEPS = 0.0006, 4
 # Shares of the two judgements of a place: by the origin alone, and by all channels with a payload that fits its check.
 BY_ORIGIN, BY_ALL = 0.75, 0.25
@@ -237,8 +240,9 @@ class _Spectra:
         self.expected = np.exp(-1j * code.phase).astype(np.complex64)
         radius = np.hypot(code.kx, code.ky)
         self.length = np.rint(radius).astype(int)
-        self.within = {band: (radius >= band[0]) & (radius <= band[1]) for band in {*BANDS, *WHOLE_BANDS}}
-        self.grids = {band: self._grid(np.flatnonzero(self.within[band] & (code.channel == 0))) for band in BANDS}
+        self.shares = {band: _share(radius, *band) for band in {*BANDS, *WHOLE_BANDS}}
+        within = {band: (radius >= band[0]) & (radius <= band[1]) for band in BANDS}
+        self.grids = {band: self._grid(np.flatnonzero(within[band] & (code.channel == 0))) for band in BANDS}
 
     def _grid(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Some wave vectors, their places in a plane's spectrum, and how often each counts.
@@ -249,22 +253,49 @@ class _Spectra:
         kx, ky = self.code.kx[chosen], self.code.ky[chosen]
         return chosen, kx % PLANE, ky, np.where(ky == 0, np.float32(2), np.float32(1))
 
-    def table(self, down: float, across: float) -> np.ndarray:
-        """The frame's part of every wave vector of a tile, complex ``[HIGHEST + 1, 2 HIGHEST + 1]``."""
+    def table(self, down: float, across: float, highest: int = HIGHEST) -> np.ndarray:
+        """The frame's part of every wave vector of a tile, complex ``[highest + 1, 2 highest + 1]``."""
         rows, columns = self.image.shape
-        left = _waves(rows, down)[:, HIGHEST:].T
+        left = _waves(rows, down, highest)[:, highest:].T
         # Two real products: a complex one would first make the image complex.
         product = np.concatenate([left.real, left.imag]) @ self.image
-        return (product[: HIGHEST + 1] + 1j * product[HIGHEST + 1 :]) @ _waves(columns, across)
+        return (product[: highest + 1] + 1j * product[highest + 1 :]) @ _waves(columns, across, highest)
 
     def agreement(self, table: np.ndarray, mirrored: bool) -> np.ndarray:
-        """``w exp(i (picture's phase - key's phase))`` for every wave vector, complex ``[N]``; ``w`` is its weight."""
-        if mirrored:
-            table = table[:, ::-1]
-        values = table[self.code.ky, self.code.kx + HIGHEST]
-        size = np.abs(values) + 1e-12
+        """``w exp(i (picture's phase - key's phase))`` for every wave vector, complex ``[N]``.
+
+        The weight ``w`` is the wave vector's magnitude over that of others of its length.
+        """
+        values = self._values(table, mirrored)
+        size = np.abs(values)
         usual = np.bincount(self.length, size) / np.maximum(np.bincount(self.length), 1)
-        return values / size * np.minimum(size / usual[self.length], LARGEST_WEIGHT) * self.expected
+        return self._weighted(values, usual[self.length])
+
+    def close_agreement(self, down: float, across: float, mirrored: bool) -> np.ndarray:
+        """As :meth:`agreement`, in four times its time, with the picture's magnitude *between* the code's wave vectors.
+
+        The mark repeats with the tile, so it has whole numbers of cycles per tile alone. The picture has all, and its
+        part at the eight nearest half numbers says how much of the magnitude at a wave vector is the picture's.
+        """
+        half = self.table(2 * down, 2 * across, 2 * HIGHEST + 1)
+        power = np.square(np.abs(half))
+        # Below ky = 0 lie the opposite vectors, of equal magnitude.
+        power = np.concatenate([power[1:2, ::-1], power])
+        nearest = sum(
+            power[1 + y : 1 + y + 2 * HIGHEST + 1 : 2, 1 + x : 1 + x + 4 * HIGHEST + 1 : 2]
+            for y in (-1, 0, 1)
+            for x in (-1, 0, 1)
+            if x or y
+        )
+        between = np.sqrt(nearest / 8)
+        return self._weighted(self._values(half[::2, 1::2], mirrored), self._values(between, mirrored))
+
+    def _values(self, table: np.ndarray, mirrored: bool) -> np.ndarray:
+        return (table[:, ::-1] if mirrored else table)[self.code.ky, self.code.kx + HIGHEST]
+
+    def _weighted(self, values: np.ndarray, usual: np.ndarray) -> np.ndarray:
+        size = np.abs(values) + 1e-12
+        return values / size * np.minimum(size / (usual + 1e-12), LARGEST_WEIGHT) * self.expected
 
     def best(
         self, down: float, across: float, turns: tuple[bool, ...], bands: tuple[tuple[int, int], ...]
@@ -289,10 +320,16 @@ class _Spectra:
         return replace(place, score=score, offset=(row / PLANE, column / PLANE))
 
 
+def _share(radius: np.ndarray, lowest: float, highest: float) -> np.ndarray:
+    """How much wave vectors of so many cycles per tile count in a band, float ``[N]`` in [0, 1]."""
+    rising, falling = (radius - lowest) / RISING, (highest - radius) / (FALLING * highest)
+    return np.clip(np.minimum(rising, falling), 0, 1)
+
+
 @lru_cache(maxsize=512)
-def _waves(length: int, period: float) -> np.ndarray:
-    """``exp(-2 pi i k (x + 1/2) / period)``, complex64 ``[length, 2 HIGHEST + 1]``: the same for files of one size."""
-    k = np.arange(-HIGHEST, HIGHEST + 1)
+def _waves(length: int, period: float, highest: int) -> np.ndarray:
+    """``exp(-2 pi i k (x + 1/2) / period)``, complex64 ``[length, 2 highest + 1]``: the same for files of one size."""
+    k = np.arange(-highest, highest + 1)
     return np.exp(-2j * np.pi / period * np.outer(np.arange(length) + 0.5, k)).astype(np.complex64)
 
 
@@ -325,10 +362,10 @@ def _unit(agreement: np.ndarray) -> float:
 def _read(spectra: _Spectra, place: _Place, key: bytes, log_combinations: float) -> Finding:
     """Payload and error rate at a place."""
     code = spectra.code
-    agreement = spectra.agreement(spectra.table(place.down, place.across), place.mirrored)
+    agreement = spectra.close_agreement(place.down, place.across, place.mirrored)
     row, column = place.offset
     turned = agreement * np.exp(-2j * np.pi * (code.ky * row + code.kx * column))
-    aligned = np.where(spectra.within[place.band], turned, 0)
+    aligned = turned * spectra.shares[place.band]
     first = aligned[code.channel == 0]
     origin = float(first.real.sum()) * _unit(first)
     bound, score = log_combinations - math.log(BY_ORIGIN) - max(origin, 0.0) ** 2 / 2, origin

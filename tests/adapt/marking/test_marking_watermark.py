@@ -31,6 +31,7 @@ from adapt.marking.search import (
     BY_ORIGIN,
     FALSE_ALARM,
     TURNED,
+    WHOLE_BANDS,
     Finding,
     Search,
     _Spectra,
@@ -40,6 +41,7 @@ from adapt.marking.search import (
 )
 from adapt.marking.watermark import COLOURS, Watermark, pattern
 from configs import InputError
+from heads.measures.image import psnr
 
 PAYLOAD = 0x89ABCDEF
 CLIPS = Path(__file__).parents[4] / "shared" / "clips"
@@ -67,10 +69,6 @@ def searched(frames: list[np.ndarray], key: str | None = None) -> Finding:
         image = Image.fromarray(frame[..., :3]).convert("L").resize((columns, rows), Image.Resampling.BOX)
         search.add(np.asarray(image))
     return search.finding()
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    return float(10 * np.log10(255**2 / np.mean((a.astype(np.float32) - b) ** 2)))
 
 
 # --- the code -------------------------------------------------------------------------------------------------------
@@ -132,7 +130,7 @@ def test_the_mark_stays_above_42_db(side: int) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (side, side, 3), np.uint8)
     mark = Watermark(PAYLOAD)
     for frame in (scene(side=side), noise, np.full((side, side, 3), 128, np.uint8)):
-        assert psnr(frame, mark.mark(frame)) >= 42
+        assert psnr(frame / np.float32(255), mark.mark(frame) / np.float32(255)) >= 42
 
 
 def test_flat_ground_is_changed_by_three_levels_at_most_and_dark_ground_by_less() -> None:
@@ -301,6 +299,18 @@ def test_a_weak_mark_is_found_before_its_avatar_can_be_read() -> None:
     assert finding.payload in (None, PAYLOAD)
 
 
+def test_magnitudes_between_the_waves_tell_the_picture_from_the_mark() -> None:
+    """A grating's waves count for little: its magnitude reaches to the half cycles beside them, the mark's does not."""
+    y, x = np.mgrid[:256, :256]
+    grating = 40 * np.sin(2 * np.pi * (x * 10.3 + y * 6.2) / 128)
+    mark = pattern(watermark_key(PUBLIC_KEY), PAYLOAD, 256, 256)
+    spectra = _Spectra((grating + mark).astype(np.float32), code_of(watermark_key(PUBLIC_KEY)))
+    weight = np.abs(spectra.close_agreement(128, 128, mirrored=False))
+    beside = np.hypot(spectra.code.kx - 10, spectra.code.ky - 6) < 1.5
+    others = (np.hypot(spectra.code.kx - 10, spectra.code.ky - 6) > 8) & (spectra.shares[WHOLE_BANDS[0]] == 1)
+    assert weight[beside].mean() < 0.6 * weight[others].mean()
+
+
 def test_another_key_sees_nothing() -> None:
     marked = Watermark(PAYLOAD, key="first secret key").mark(scene(3))
     assert searched([marked], key="first secret key").payload == PAYLOAD
@@ -326,13 +336,17 @@ def test_no_frame_is_no_find() -> None:
     assert Search(512, 512).finding() == Finding()
 
 
-def test_scores_without_a_mark_are_standard_normal_over_keys() -> None:
+@pytest.mark.parametrize("weights", ["of the same length", "between"])
+def test_scores_without_a_mark_are_standard_normal_over_keys(weights: str) -> None:
     """The bound's premise: at a fixed place, for a fixed picture, the score over keys has variance 1 and thin tails."""
     image = flattened(np.asarray(Image.fromarray(scene(2)).convert("L").resize((256, 256)), np.float32))
     scores = []
     for number in range(400):
         spectra = _Spectra(image, code_of(f"key number {number}".encode()))
-        agreement = spectra.agreement(spectra.table(128, 128), mirrored=False)
+        if weights == "between":
+            agreement = spectra.close_agreement(128, 128, mirrored=False) * spectra.shares[WHOLE_BANDS[0]]
+        else:
+            agreement = spectra.agreement(spectra.table(128, 128), mirrored=False)
         scores.append(float(agreement.real.sum()) * _unit(agreement))
     assert abs(np.mean(scores)) < 0.2
     assert np.std(scores) == pytest.approx(1, abs=0.12)
