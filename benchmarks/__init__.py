@@ -1,3 +1,5 @@
 """Measurements of speed and memory: ratios between variants of one run, each held against a limit or a peer."""
 
-import headstart as headstart  # first, for its threading environment: what users run with is what is measured
+from configs import runtime
+
+runtime.prepare()  # before torch and NumPy are imported: what users run with is what is measured
