@@ -6,6 +6,7 @@ The pictures are those of :func:`heads.rasterization` to rounding, at about half
 
 from __future__ import annotations
 
+import threading
 from itertools import pairwise
 
 import numpy as np
@@ -50,6 +51,8 @@ class FrozenGaussians:
         log_opacity = torch.where(drawn, opacity.log(), 0)
         rows = [*axes.flatten(1).T, *weights.detach().float().cpu().T, log_opacity, reach]
         self.fixed, self.offsets = self._planes(rows), self._planes(list(offsets.T))
+        # Several sessions may show one head: pictures share what is below, so they are made one after the other.
+        self._lock = threading.Lock()
         self._records = np.zeros(len(self.faces) // 3 * placing.TRIANGLE, np.float32)
         self._placed = np.zeros((self.number + WIDTH) * RECORD, np.float32)
         self._depths, self._spans = (np.zeros(self.number + WIDTH, kind) for kind in (np.float32, np.uint32))
@@ -78,7 +81,7 @@ class FrozenGaussians:
         size: tuple[int, int],
         offsets: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Premultiplied colour ``[H, W, 3]`` and alpha ``[H, W, 1]`` of one frame.
+        """Premultiplied colour ``[H, W, 3]`` and alpha ``[H, W, 1]`` of one frame; threads may call it at the same time.
 
         Args:
             vertices: ``[V, 3]`` in camera space; view: ``[3, 3]`` head to camera, for triangles without a direction.
@@ -87,9 +90,10 @@ class FrozenGaussians:
         """
         points, axes = (np.ascontiguousarray(x, np.float32).reshape(-1) for x in (vertices, view))
         shades, camera = (np.ascontiguousarray(x, np.float32).reshape(-1) for x in (colors, intrinsics))
-        placing.triangles(points, self.faces, axes, 0, len(self.faces) // 3, self._records)
-        counts = self._place(shades, camera, size, self.offsets if offsets is None else offsets)
-        return self._composite(counts, size)
+        with self._lock:
+            placing.triangles(points, self.faces, axes, 0, len(self.faces) // 3, self._records)
+            counts = self._place(shades, camera, size, self.offsets if offsets is None else offsets)
+            return self._composite(counts, size)
 
     def _place(
         self, colors: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int], offsets: np.ndarray

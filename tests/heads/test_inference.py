@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +109,22 @@ def test_pictures_are_the_same_bits_for_any_number_of_threads(rig):
             threads.set_num_threads(None)
     assert np.array_equal(pictures[0], pictures[1])
     assert np.array_equal(pictures[0], pictures[2])
+
+
+def test_sessions_that_share_a_head_get_the_pictures_of_one_alone(rig):
+    """Two live sessions render one avatar at the same time."""
+    track = make_track(rig)
+    head = make_head(rig, track, resolution=140)
+    inputs, fast = head.inputs(track), HeadInference(head)
+
+    def picture(i: int) -> np.ndarray:
+        with torch.no_grad():
+            return fast(inputs, i, track["intrinsics"])[0]
+
+    alone = [picture(i) for i in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        for i, got in zip([*range(8)] * 8, pool.map(picture, [*range(8)] * 8)):
+            assert np.array_equal(got, alone[i])
 
 
 def test_what_is_trained_is_never_taken_from_the_kernels_and_a_change_makes_them_anew(rig):
