@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adapt.marking import code, search, watermark
+from adapt.marking import code, search, spectra, watermark
 from adapt.marking.search import FALSE_ALARM, Finding, Search, working_size
 from adapt.marking.watermark import Watermark
 from adapt.talk.talk import talk
@@ -58,7 +58,7 @@ class Kept:
     def __init__(self, path: Path, minutes: float, *, backwards: bool = False, so_far: bool = False) -> None:
         self.path, self.end = path, time.monotonic() + 60 * minutes
         self.backwards, self.so_far = backwards, so_far
-        modules = (code, search, watermark, media, unmarked)
+        modules = (code, search, spectra, watermark, media, unmarked)
         self.code = _digest("".join(Path(str(module.__file__)).read_text() for module in modules).encode())
         self._read()
 

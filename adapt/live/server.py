@@ -16,11 +16,11 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from adapt.avatar.avatar import Avatar, load_avatar
 from adapt.live import protocol
@@ -29,6 +29,11 @@ from adapt.live.follow import check_followed, first_state, keep_newest
 from adapt.live.speech import speech_command
 from adapt.marking.certificates import Credentials, load_credentials
 from configs import InputError, progress
+
+if TYPE_CHECKING:
+    from aiohttp import web as web_types
+
+    Handler = Callable[[web_types.Request], Awaitable[web_types.StreamResponse]]
 
 log = logging.getLogger("headstart")
 HOST = "127.0.0.1"
@@ -54,6 +59,17 @@ HEADERS = {
 }
 
 
+class Served(TypedDict):
+    """What a server showed: its address, how long it ran, pages, frames, pictures left out and messages refused."""
+
+    url: str
+    seconds: float
+    sessions: int
+    frames: int
+    dropped: int
+    refused: int
+
+
 def serve(
     avatars: Sequence[str | Path],
     *,
@@ -65,7 +81,7 @@ def serve(
     follow: bool = False,
     ready: Callable[[str], None] | None = None,
     stop: asyncio.Event | None = None,
-) -> dict[str, object]:
+) -> Served:
     """Serve the page until interrupted.
 
     Args:
@@ -80,7 +96,7 @@ def serve(
         stop: ends it when set, beside SIGINT and SIGTERM.
 
     Returns:
-        ``url, seconds, sessions, frames, dropped, refused``.
+        See :class:`Served`.
 
     Raises:
         InputError: a wrong option, an avatar that cannot be opened, a port that is in use.
@@ -162,7 +178,7 @@ class Server:
         self.avatars, self.folder, self.sessions, self.tts = dict(avatars), folder, sessions, tts
         self.followed, self.device = followed, device
         self.token, self.port = secrets.token_urlsafe(18), 0
-        self.open: dict[Connection, Any] = {}
+        self.open: dict[Connection, web_types.WebSocketResponse] = {}
         self.totals = {"sessions": 0, "frames": 0, "dropped": 0, "refused": 0}
 
     @property
@@ -170,7 +186,7 @@ class Server:
         """The page's address, its secret included."""
         return f"http://{HOST}:{self.port}/{self.token}/"
 
-    async def run(self, port: int, ready: Callable[[str], None], stop: asyncio.Event | None = None) -> dict[str, Any]:
+    async def run(self, port: int, ready: Callable[[str], None], stop: asyncio.Event | None = None) -> Served:
         """Serve until ``stop`` or a signal.
 
         Raises:
@@ -188,7 +204,8 @@ class Server:
             for socket in list(self.open.values()):
                 await socket.close(code=1001, message=b"the server ends")
             await runner.cleanup()
-        return {"url": self.url, "seconds": round(time.monotonic() - begin, 1), **self.totals}
+        spent = round(time.monotonic() - begin, 1)
+        return cast(Served, {"url": self.url, "seconds": spent, **self.totals})
 
     async def _until(self, ended: asyncio.Event) -> None:
         """Wait for the end; meanwhile new states of followed avatars are opened."""
@@ -204,9 +221,9 @@ class Server:
         for connection in self.open:
             connection.renewed(name)
 
-    def _application(self, web: ModuleType) -> Any:
+    def _application(self, web: ModuleType) -> web_types.Application:
         @web.middleware
-        async def guard(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        async def guard(request: web_types.Request, handler: Handler) -> web_types.StreamResponse:
             self._check(web, request)
             response = await handler(request)
             if not response.prepared:
@@ -219,7 +236,7 @@ class Server:
         application.router.add_get("/{token}/{name:[a-z.-]*}", self._file)
         return application
 
-    def _check(self, web: ModuleType, request: Any) -> None:
+    def _check(self, web: ModuleType, request: web_types.Request) -> None:
         """Refuse other hosts (a name that points here), other origins and wrong secrets."""
         hosts = {f"{name}:{self.port}" for name in (HOST, "localhost")}
         origin = request.headers.get("Origin")
@@ -229,7 +246,7 @@ class Server:
         if not secrets.compare_digest(token.encode(), self.token.encode()):
             raise web.HTTPNotFound(text="open the address that 'headstart live' printed, with its secret\n")
 
-    async def _file(self, request: Any) -> Any:
+    async def _file(self, request: web_types.Request) -> web_types.StreamResponse:
         web = _aiohttp()
         if request.match_info["name"] not in PAGE:
             raise web.HTTPNotFound(text="no such file\n")
@@ -237,7 +254,7 @@ class Server:
         body = resources.files("adapt.live").joinpath("page", name).read_bytes()
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
-    async def _recording(self, request: Any) -> Any:
+    async def _recording(self, request: web_types.Request) -> web_types.StreamResponse:
         """A finished recording; it is removed once it was fetched."""
         web, name = _aiohttp(), request.match_info["name"]
         path = self.folder / name
@@ -248,7 +265,7 @@ class Server:
         headers = {"Content-Disposition": f'attachment; filename="{name.replace(chr(34), "")}"'}
         return web.Response(body=body, content_type="video/mp4", headers=headers)
 
-    async def _socket(self, request: Any) -> Any:
+    async def _socket(self, request: web_types.Request) -> web_types.StreamResponse:
         web = _aiohttp()
         if request.headers.get("Origin") is None:
             raise web.HTTPForbidden(text="only the page itself may connect\n")
@@ -262,7 +279,7 @@ class Server:
         await self._serve_page(web, socket)
         return socket
 
-    async def _has_room(self, socket: Any) -> bool:
+    async def _has_room(self, socket: web_types.WebSocketResponse) -> bool:
         """Whether one more page may talk, once those that are leaving have left."""
         for _ in range(round(LEAVING / 0.05)):
             if len(self.open) < self.sessions or socket.closed:
@@ -270,8 +287,8 @@ class Server:
             await asyncio.sleep(0.05)
         return len(self.open) < self.sessions
 
-    async def _serve_page(self, web: ModuleType, socket: Any) -> None:
-        async def tell(message: Mapping[str, Any]) -> None:
+    async def _serve_page(self, web: ModuleType, socket: web_types.WebSocketResponse) -> None:
+        async def tell(message: Mapping[str, object]) -> None:
             with contextlib.suppress(ConnectionError, RuntimeError):
                 await socket.send_str(json.dumps(message))
 
@@ -296,7 +313,7 @@ class Server:
                 self.totals[name] += getattr(connection, name)
 
 
-async def _shown(connection: Connection, socket: Any) -> None:
+async def _shown(connection: Connection, socket: web_types.WebSocketResponse) -> None:
     """Frames until the page has gone; a fault of ours ends the connection and is not hidden."""
     try:
         await connection.run()
@@ -307,7 +324,7 @@ async def _shown(connection: Connection, socket: Any) -> None:
         await socket.close(code=1011, message=b"the engine failed; the terminal says why")
 
 
-async def _listen(web: ModuleType, runner: Any, port: int) -> int:
+async def _listen(web: ModuleType, runner: web_types.AppRunner, port: int) -> int:
     site = web.TCPSite(runner, HOST, port)
     try:
         await site.start()
@@ -317,7 +334,7 @@ async def _listen(web: ModuleType, runner: Any, port: int) -> int:
 
 
 @contextlib.contextmanager
-def _signals(ended: asyncio.Event) -> Any:
+def _signals(ended: asyncio.Event) -> Iterator[None]:
     """SIGINT and SIGTERM end the server in order, where signals reach this thread."""
     loop, handled = asyncio.get_running_loop(), []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -331,7 +348,7 @@ def _signals(ended: asyncio.Event) -> Any:
             loop.remove_signal_handler(number)
 
 
-def _aiohttp() -> Any:
+def _aiohttp() -> ModuleType:
     try:
         import aiohttp.web
     except ImportError:

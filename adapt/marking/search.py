@@ -19,17 +19,14 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
-import scipy.fft
 from scipy import ndimage
 
 from adapt.marking.code import (
     CHANNELS,
     GRID,
     HIGHEST,
-    LOWEST,
     PAYLOAD_BITS,
     Code,
     code_of,
@@ -37,6 +34,7 @@ from adapt.marking.code import (
     shifts,
     watermark_key,
 )
+from adapt.marking.spectra import BANDS, PLANE, WHOLE_BANDS, Place, Spectra, unit
 
 # A file without a mark is called marked at most this often.
 FALSE_ALARM = 1e-6
@@ -52,21 +50,10 @@ EVEN = 0.5
 LARGEST_DETAIL = 2.5
 # Tile over the frame's shorter side: 0.5 as made, more after a crop, less with a border.
 SMALLEST_TILE, LARGEST_TILE, STEP = 0.36, 1.02, 0.005
-# Ranges of wave vectors, cycles per tile: short waves are lost first, long ones compete with the picture.
-BANDS = ((LOWEST, HIGHEST), (LOWEST, 18))
-# The same for whole frames: of those made at 256 px, of these after hard compression, of those made at 512 px.
-WHOLE_BANDS = ((LOWEST, 18), (6, 15), (8, HIGHEST))
-# Where a mark is read, a band's wave vectors count from nothing to all over its first RISING cycles, and from all to
-# nothing over its last FALLING part: about as they are in the mark.
-RISING, FALLING = 2.0, 0.25
-# A wave vector's weight is its magnitude over that of others, up to this.
-LARGEST_WEIGHT = 2.5
 # A frame whose width is more than this multiple of its height may be a pair of squares.
 WIDE = 1.2
 # Shares of the three searches in the false alarms: as made, mirrored or stretched, anywhere.
 AS_MADE, TURNED, ANYWHERE = 0.8, 0.1, 0.1
-# Offsets per axis at which the origin's score is computed.
-PLANE = 2 * GRID
 # How many of the best places are refined and read.
 READ = 8
 # An avatar is named where chance would name a wrong one at most this often.
@@ -116,18 +103,6 @@ class Finding:
         return 1.0 - self.false_alarm if self.found else 0.0
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A tile's two sides in pixels of the summed frame, the origin's offset in tiles, and the origin's score."""
-
-    score: float
-    down: float
-    across: float
-    mirrored: bool
-    band: tuple[int, int]
-    offset: tuple[float, float] = (0.0, 0.0)
-
-
 def working_size(height: int, width: int) -> tuple[int, int]:
     """Size at which a frame is searched: shorter side ``SIDE``, or its own where that is smaller."""
     scale = min(1.0, SIDE / min(height, width))
@@ -161,22 +136,22 @@ class Search:
         # A frame of an even colour has no phases to compare.
         if not self.frames or min(self.total.shape) < 2 * HIGHEST or not np.abs(self.total).max() > 1e-6:
             return best
-        spectra = _Spectra(self.total, code_of(self.key))
+        spectra = Spectra(self.total, code_of(self.key))
         for search in (self._as_made, self._turned, self._anywhere):
             best = min(best, search(spectra), key=lambda finding: finding.log_bound)
             if best.found:
                 break
         return replace(best, tile=best.tile / min(self.total.shape), frames=self.frames)
 
-    def _as_made(self, spectra: _Spectra) -> Finding:
+    def _as_made(self, spectra: Spectra) -> Finding:
         """The best reading of frames that were neither cropped nor given a border, scaled to any size."""
-        return self._best([_Place(0.0, *self._plain(), False, band) for band in WHOLE_BANDS], spectra, AS_MADE)
+        return self._best([Place(0.0, *self._plain(), False, band) for band in WHOLE_BANDS], spectra, AS_MADE)
 
-    def _turned(self, spectra: _Spectra) -> Finding:
+    def _turned(self, spectra: Spectra) -> Finding:
         """The best reading of whole frames that were mirrored, or stretched to another shape."""
         columns, plain = self.total.shape[1], self._plain()
         places = [
-            _Place(0.0, down, across, mirrored, band, (0.0, -columns / across if mirrored else 0.0))
+            Place(0.0, down, across, mirrored, band, (0.0, -columns / across if mirrored else 0.0))
             for down, across in self._bases()
             for mirrored in (False, True)
             for band in WHOLE_BANDS
@@ -184,14 +159,14 @@ class Search:
         ]
         return self._best(places, spectra, TURNED)
 
-    def _best(self, places: list[_Place], spectra: _Spectra, share: float) -> Finding:
+    def _best(self, places: list[Place], spectra: Spectra, share: float) -> Finding:
         """The best reading at places that were chosen without a look at the picture."""
         log_combinations = math.log(len(places) / share)
         readings = [_read(spectra, place, self.key, log_combinations) for place in places]
         # Where the mark is, a reading that says which avatar comes before one that is more certain.
         return min(readings, key=lambda reading: (reading.payload is None, reading.log_bound))
 
-    def _anywhere(self, spectra: _Spectra) -> Finding:
+    def _anywhere(self, spectra: Spectra) -> Finding:
         """The best reading over all scales and offsets."""
         steps = np.exp(np.arange(math.log(2 * SMALLEST_TILE), math.log(2 * LARGEST_TILE), STEP))
         tiles = [(down * step, across * step) for down, across in self._bases() for step in steps]
@@ -232,114 +207,13 @@ def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
     return ndimage.gaussian_filter(image, sigma, mode="nearest", truncate=3)
 
 
-class _Spectra:
-    """Phases of a summed frame at the code's wave vectors, for any size of the tile."""
-
-    def __init__(self, image: np.ndarray, code: Code) -> None:
-        self.image, self.code = image.astype(np.float32), code
-        self.expected = np.exp(-1j * code.phase).astype(np.complex64)
-        radius = np.hypot(code.kx, code.ky)
-        self.length = np.rint(radius).astype(int)
-        self.shares = {band: _share(radius, *band) for band in {*BANDS, *WHOLE_BANDS}}
-        within = {band: (radius >= band[0]) & (radius <= band[1]) for band in BANDS}
-        self.grids = {band: self._grid(np.flatnonzero(within[band] & (code.channel == 0))) for band in BANDS}
-
-    def _grid(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Some wave vectors, their places in a plane's spectrum, and how often each counts.
-
-        The waves are real: half of the plane, with ky along the last axis, holds all of them. Waves along x stand for
-        two entries of that axis' first column, of which the transform would count one.
-        """
-        kx, ky = self.code.kx[chosen], self.code.ky[chosen]
-        return chosen, kx % PLANE, ky, np.where(ky == 0, np.float32(2), np.float32(1))
-
-    def table(self, down: float, across: float, highest: int = HIGHEST) -> np.ndarray:
-        """The frame's part of every wave vector of a tile, complex ``[highest + 1, 2 highest + 1]``."""
-        rows, columns = self.image.shape
-        left = _waves(rows, down, highest)[:, highest:].T
-        # Two real products: a complex one would first make the image complex.
-        product = np.concatenate([left.real, left.imag]) @ self.image
-        return (product[: highest + 1] + 1j * product[highest + 1 :]) @ _waves(columns, across, highest)
-
-    def agreement(self, table: np.ndarray, mirrored: bool) -> np.ndarray:
-        """``w exp(i (picture's phase - key's phase))`` for every wave vector, complex ``[N]``.
-
-        The weight ``w`` is the wave vector's magnitude over that of others of its length.
-        """
-        values = self._values(table, mirrored)
-        size = np.abs(values)
-        usual = np.bincount(self.length, size) / np.maximum(np.bincount(self.length), 1)
-        return self._weighted(values, usual[self.length])
-
-    def close_agreement(self, down: float, across: float, mirrored: bool) -> np.ndarray:
-        """As :meth:`agreement`, in four times its time, with the picture's magnitude *between* the code's wave vectors.
-
-        The mark repeats with the tile, so it has whole numbers of cycles per tile alone. The picture has all, and its
-        part at the eight nearest half numbers says how much of the magnitude at a wave vector is the picture's.
-        """
-        half = self.table(2 * down, 2 * across, 2 * HIGHEST + 1)
-        power = np.square(np.abs(half))
-        # Below ky = 0 lie the opposite vectors, of equal magnitude.
-        power = np.concatenate([power[1:2, ::-1], power])
-        nearest = sum(
-            power[1 + y : 1 + y + 2 * HIGHEST + 1 : 2, 1 + x : 1 + x + 4 * HIGHEST + 1 : 2]
-            for y in (-1, 0, 1)
-            for x in (-1, 0, 1)
-            if x or y
-        )
-        between = np.sqrt(nearest / 8)
-        return self._weighted(self._values(half[::2, 1::2], mirrored), self._values(between, mirrored))
-
-    def _values(self, table: np.ndarray, mirrored: bool) -> np.ndarray:
-        return (table[:, ::-1] if mirrored else table)[self.code.ky, self.code.kx + HIGHEST]
-
-    def _weighted(self, values: np.ndarray, usual: np.ndarray) -> np.ndarray:
-        size = np.abs(values) + 1e-12
-        return values / size * np.minimum(size / (usual + 1e-12), LARGEST_WEIGHT) * self.expected
-
-    def best(
-        self, down: float, across: float, turns: tuple[bool, ...], bands: tuple[tuple[int, int], ...]
-    ) -> list[_Place]:
-        """For every turn and band the offset with the best score of the origin's channel."""
-        table, places = self.table(down, across), []
-        for mirrored in turns:
-            agreement = self.agreement(table, mirrored)
-            for band in bands:
-                start = _Place(0.0, down, across, mirrored, band)
-                places.append(self._best_offset(agreement, start))
-        return places
-
-    def _best_offset(self, agreement: np.ndarray, place: _Place) -> _Place:
-        chosen, columns, rows, twice = self.grids[place.band]
-        agreement = agreement[chosen]
-        grid = np.zeros((PLANE, PLANE // 2 + 1), np.complex64)
-        grid[columns, rows] = twice * agreement.conj()
-        plane = scipy.fft.irfft2(grid, (PLANE, PLANE), overwrite_x=True)
-        column, row = divmod(int(plane.argmax()), PLANE)
-        score = float(plane[column, row]) * PLANE**2 / 2 * _unit(agreement)
-        return replace(place, score=score, offset=(row / PLANE, column / PLANE))
-
-
-def _share(radius: np.ndarray, lowest: float, highest: float) -> np.ndarray:
-    """How much wave vectors of so many cycles per tile count in a band, float ``[N]`` in [0, 1]."""
-    rising, falling = (radius - lowest) / RISING, (highest - radius) / (FALLING * highest)
-    return np.clip(np.minimum(rising, falling), 0, 1)
-
-
-@lru_cache(maxsize=512)
-def _waves(length: int, period: float, highest: int) -> np.ndarray:
-    """``exp(-2 pi i k (x + 1/2) / period)``, complex64 ``[length, 2 highest + 1]``: the same for files of one size."""
-    k = np.arange(-highest, highest + 1)
-    return np.exp(-2j * np.pi / period * np.outer(np.arange(length) + 0.5, k)).astype(np.complex64)
-
-
-def _best_places(spectra: _Spectra, tiles: list[tuple[float, float]]) -> list[_Place]:
+def _best_places(spectra: Spectra, tiles: list[tuple[float, float]]) -> list[Place]:
     """The places with the best scores of the origin's channel, best first."""
     places = [place for tile in tiles for place in spectra.best(*tile, (False, True), BANDS)]
     return sorted(places, key=lambda place: -place.score)[:READ]
 
 
-def _refined(spectra: _Spectra, start: _Place) -> _Place:
+def _refined(spectra: Spectra, start: Place) -> Place:
     """The place with the tile's two sides moved on the fine grid to where the score is highest nearby."""
     best, at = start, (0, 0)
     for step in (FINE_STEPS, FINE_STEPS // 2, FINE_STEPS // 4):
@@ -354,12 +228,7 @@ def _refined(spectra: _Spectra, start: _Place) -> _Place:
     return best
 
 
-def _unit(agreement: np.ndarray) -> float:
-    """What a sum of agreements ``[N]`` is multiplied by, so that it has the variance 1 without a mark."""
-    return math.sqrt(2 / max(float(np.square(np.abs(agreement)).sum()), 1e-12))
-
-
-def _read(spectra: _Spectra, place: _Place, key: bytes, log_combinations: float) -> Finding:
+def _read(spectra: Spectra, place: Place, key: bytes, log_combinations: float) -> Finding:
     """Payload and error rate at a place."""
     code = spectra.code
     agreement = spectra.close_agreement(place.down, place.across, place.mirrored)
@@ -367,7 +236,7 @@ def _read(spectra: _Spectra, place: _Place, key: bytes, log_combinations: float)
     turned = agreement * np.exp(-2j * np.pi * (code.ky * row + code.kx * column))
     aligned = turned * spectra.shares[place.band]
     first = aligned[code.channel == 0]
-    origin = float(first.real.sum()) * _unit(first)
+    origin = float(first.real.sum()) * unit(first)
     bound, score = log_combinations - math.log(BY_ORIGIN) - max(origin, 0.0) ** 2 / 2, origin
     symbols, payload = _word(code, aligned, key)
     if payload is not None:
@@ -375,10 +244,10 @@ def _read(spectra: _Spectra, place: _Place, key: bytes, log_combinations: float)
         channels = moved[code.channel > 0]
         # 2^32 words have the right check.
         words = PAYLOAD_BITS * math.log(2)
-        every = float(moved.real.sum()) * _unit(moved)
+        every = float(moved.real.sum()) * unit(moved)
         whole = log_combinations - math.log(BY_ALL) + words - max(every, 0.0) ** 2 / 2
         bound, score = (whole, every) if whole < bound else (bound, origin)
-        named = max(float(channels.real.sum()) * _unit(channels), 0.0)
+        named = max(float(channels.real.sum()) * unit(channels), 0.0)
         payload = payload if words - named**2 / 2 <= math.log(WRONG_AVATAR) else None
     reading = Finding(log_bound=bound, score=score, tile=min(place.down, place.across), mirrored=place.mirrored)
     return replace(reading, payload=payload if reading.found else None)

@@ -31,14 +31,12 @@ from adapt.marking.search import (
     BY_ORIGIN,
     FALSE_ALARM,
     TURNED,
-    WHOLE_BANDS,
     Finding,
     Search,
-    _Spectra,
-    _unit,
     flattened,
     working_size,
 )
+from adapt.marking.spectra import WHOLE_BANDS, Spectra, unit
 from adapt.marking.watermark import COLOURS, Watermark, pattern
 from configs import InputError
 from heads.measures.image import psnr
@@ -304,7 +302,7 @@ def test_magnitudes_between_the_waves_tell_the_picture_from_the_mark() -> None:
     y, x = np.mgrid[:256, :256]
     grating = 40 * np.sin(2 * np.pi * (x * 10.3 + y * 6.2) / 128)
     mark = pattern(watermark_key(PUBLIC_KEY), PAYLOAD, 256, 256)
-    spectra = _Spectra((grating + mark).astype(np.float32), code_of(watermark_key(PUBLIC_KEY)))
+    spectra = Spectra((grating + mark).astype(np.float32), code_of(watermark_key(PUBLIC_KEY)))
     weight = np.abs(spectra.close_agreement(128, 128, mirrored=False))
     beside = np.hypot(spectra.code.kx - 10, spectra.code.ky - 6) < 1.5
     others = (np.hypot(spectra.code.kx - 10, spectra.code.ky - 6) > 8) & (spectra.shares[WHOLE_BANDS[0]] == 1)
@@ -342,12 +340,12 @@ def test_scores_without_a_mark_are_standard_normal_over_keys(weights: str) -> No
     image = flattened(np.asarray(Image.fromarray(scene(2)).convert("L").resize((256, 256)), np.float32))
     scores = []
     for number in range(400):
-        spectra = _Spectra(image, code_of(f"key number {number}".encode()))
+        spectra = Spectra(image, code_of(f"key number {number}".encode()))
         if weights == "between":
             agreement = spectra.close_agreement(128, 128, mirrored=False) * spectra.shares[WHOLE_BANDS[0]]
         else:
             agreement = spectra.agreement(spectra.table(128, 128), mirrored=False)
-        scores.append(float(agreement.real.sum()) * _unit(agreement))
+        scores.append(float(agreement.real.sum()) * unit(agreement))
     assert abs(np.mean(scores)) < 0.2
     assert np.std(scores) == pytest.approx(1, abs=0.12)
     for limit in (1.0, 2.0, 3.0):
