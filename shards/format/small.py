@@ -6,12 +6,14 @@ same bytes by ``headstart shards build --out DATASET --extras``. Readers do with
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-from heads.measures.lips import crop_lips, lip_shape
+from heads.measures.lips import BREADTH as BREADTH_OF_EYES
+from heads.measures.lips import crop_lips, lip_frame, lip_shape
 from shards.format import codecs
 from shards.media.rates import SAMPLES_PER_FRAME
 
@@ -51,17 +53,30 @@ def encode_lips(frames: list[bytes], landmarks: np.ndarray, size: tuple[int, int
     """
     factor = 2 if min(size) >= LARGE else 1
     height, breadth = factor * HEIGHT, factor * BREADTH
-    crops = np.empty((len(frames), height, breadth, 3), np.uint8)
-    grow = torch.tensor([[0.0, 0.0, float(np.log(MARGIN)), 0.0]])
+    pictures = [codecs.decode_jpeg(data, size, factor * LARGE // 2) for data in frames]
+    tall, wide = pictures[0].shape[:2]
     points = torch.tensor(landmarks)
-    for i, data in enumerate(frames):
-        frame = torch.from_numpy(codecs.decode_jpeg(data, size, factor * LARGE // 2))
-        scale = torch.tensor([frame.shape[1] / size[0], frame.shape[0] / size[1], frame.shape[1] / size[0]])
-        cut = crop_lips(frame[None].float() / 255, points[i : i + 1] * scale, height, breadth, grow)
-        crops[i] = (cut[0] * 255).round().to(torch.uint8).numpy()
+    own = points * torch.tensor([wide / size[0], tall / size[1], wide / size[0]])
+    mouths, corners = _mouths(pictures, own, height / breadth)
+    grow = torch.tensor([[0.0, 0.0, float(np.log(MARGIN)), 0.0]]).expand(len(frames), 4)
+    cut = crop_lips(torch.from_numpy(mouths).float() / 255, own - corners[:, None], height, breadth, grow)
+    crops = (cut * 255).round().to(torch.uint8).numpy()
     jpeg = codecs.encode_jpeg(crops.reshape(-1, breadth, 3), QUALITY)
     values = {"jpeg": np.frombuffer(jpeg, np.uint8), "shape": lip_shape(points).numpy(), "loudness": loudness(audio)}
     return codecs.encode_npz(values)
+
+
+def _mouths(pictures: list[np.ndarray], landmarks: torch.Tensor, aspect: float) -> tuple[np.ndarray, torch.Tensor]:
+    """Windows ``[T, h, w, 3]`` that hold all that a crop of the lips shows, and their corners ``[T, 3]`` px, z 0."""
+    tall, wide = pictures[0].shape[:2]
+    centre, _, length = lip_frame(landmarks)
+    reach = math.ceil(float(length.max()) * BREADTH_OF_EYES / 2 * MARGIN * math.hypot(1, aspect)) + 2
+    height, width = min(2 * reach, tall), min(2 * reach, wide)
+    left = (centre[:, 0] - reach).floor().clamp(0, wide - width)
+    top = (centre[:, 1] - reach).floor().clamp(0, tall - height)
+    places = zip(pictures, top.int().tolist(), left.int().tolist(), strict=True)
+    windows = np.stack([picture[y : y + height, x : x + width] for picture, y, x in places])
+    return windows, torch.stack([left, top, torch.zeros_like(top)], -1)
 
 
 def decode_lips(data: bytes, length: int) -> dict[str, np.ndarray]:

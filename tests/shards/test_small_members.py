@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from configs import load_config
+from heads.measures import lips
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.view import WindowView
 from pretrain.sync_expert.config import SyncExpertConfig
@@ -17,7 +19,7 @@ from shards.build.build import build
 from shards.check.verify import verify
 from shards.format import codecs
 from shards.format.catalogue import read_catalogue, write_catalogue
-from shards.format.small import EXTRAS, LIPS, MARGIN, MOTION, small_members
+from shards.format.small import EXTRAS, LIPS, MARGIN, MOTION, decode_lips, encode_lips, small_members
 from shards.read.dataset import Dataset, open_dataset
 from shards.read.store import Store
 from shards.tar.rewrite import first_keys, remove_unlisted, rewrite_shard
@@ -129,6 +131,23 @@ def test_stored_crops_show_what_would_be_cut_from_the_frames():
     ours, cut = stored_lips(sample, SYNC), sample_lips(sample, SYNC, MARGIN)
     assert ours.shape == cut.shape == (sample.length, round(36 * MARGIN), round(48 * MARGIN), 3)
     assert np.abs(ours.astype(int) - cut).mean() < 4
+
+
+@pytest.mark.parametrize("shift", [0, -150, 150])
+def test_crops_are_those_of_whole_pictures_at_their_edges_too(shift):
+    height, breadth, size = 66, 88, 256
+    place = np.linspace(0, 9, size)
+    picture = np.stack(
+        [np.outer(np.sin(place), np.cos(place)), np.outer(place, place) / 81, np.outer(place, 9 - place) / 81], -1
+    )
+    data = codecs.encode_jpeg((picture * 127 + 128).clip(0, 255).astype(np.uint8), 90)
+    landmarks = np.random.default_rng(0).normal(128 + shift, 20, (3, 478, 3)).astype(np.float32)
+    landmarks[:, lips.EYES] = [[[100 + shift, 110, 0], [160 + shift, 114, 4]]]
+    stored = decode_lips(encode_lips([data] * 3, landmarks, (size, size), np.zeros(1920, np.float32)), 3)["crops"]
+    frames = torch.from_numpy(codecs.decode_jpeg(data, (size, size))).float().expand(3, -1, -1, -1)
+    grow = torch.tensor([[0.0, 0.0, float(np.log(MARGIN)), 0.0]] * 3)
+    whole = lips.crop_lips(frames, torch.from_numpy(landmarks), height, breadth, grow).numpy()
+    assert np.abs(stored - whole).mean() < 1.5  # JPEG
 
 
 def test_audio_expression_reads_its_window_in_one_request_and_no_picture(monkeypatch):
