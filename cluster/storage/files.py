@@ -20,6 +20,7 @@ from cluster.storage.remote import (
     MULTIPART_FROM,
     BlockReader,
     call_with_deadline,
+    check_ranges,
     is_s3,
     multipart,
     names,
@@ -84,11 +85,15 @@ def open_read(url: Url) -> Iterator[BinaryIO]:
     """A seekable binary stream that survives resets: each block is a ranged read of its own with retries.
 
     Memory stays at two blocks (16 MiB) whatever the file's size.
+
+    Raises:
+        StorageError: no such file, the store does not answer, or a web server that answers no ranged requests.
     """
     if not is_remote(url):
         with on_disk(url, "open", lambda path: open(path, "rb")) as stream:
             yield stream
         return
+    check_ranges(url)
     with BlockReader(url, size(url)) as raw, io.BufferedReader(raw, buffer_size=2**16) as stream:
         yield stream  # type: ignore[misc]
 
@@ -182,7 +187,12 @@ def fetch_file(url: Url, target: Path) -> None:
 
 
 def _length(url: Url, verb: str) -> int:
-    return int(request(url, verb, lambda fs, path: fs.size(path)))
+    length = request(url, verb, lambda fs, path: fs.size(path))
+    if length is None:
+        raise StorageError(
+            f"cannot {verb} {url}: the server does not say how long it is; copy it to a disk or a bucket"
+        )
+    return int(length)
 
 
 def _remove_local(path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -111,6 +113,36 @@ def read_span(url: Url, start: int, end: int) -> bytes:
         return data
 
     return request(url, "read", action)
+
+
+def check_ranges(url: Url) -> None:
+    """Prove that a web server answers ranged requests; others send the whole file for every block.
+
+    Raises:
+        StorageError: it does not.
+    """
+    if not str(url).startswith(("http://", "https://")):
+        return
+    asked = urllib.request.Request(str(url), headers={"Range": "bytes=0-0"})
+    timeout = float(os.environ.get("HEADSTART_STORAGE_TIMEOUT", 20))
+
+    def status() -> int:
+        try:
+            with urllib.request.urlopen(asked, timeout=timeout) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            if error.code in (404, 410):
+                raise FileNotFoundError(str(url)) from None
+            if error.code in (401, 403):
+                raise PermissionError(str(url)) from None
+            return 206 if error.code == 416 else error.code  # 416: empty, but ranges are understood
+
+    got = request(url, "read", lambda fs, path: status())
+    if got != 206:
+        raise StorageError(
+            f"cannot read {url}: the web server answers no ranged requests (status {got}); copy the file to a disk or a "
+            "bucket, or serve it by another server"
+        )
 
 
 def names(fs: Any, path: str) -> list[str]:

@@ -41,6 +41,10 @@ def _add_build(shards: Subparsers) -> None:
         "videos", nargs="*", metavar="VIDEO_OR_DIR", help="files or folders; without any, only add features to DATASET"
     )
     build.add_argument("--out", required=True, metavar="DATASET", help="folder or s3:// URL")
+    text = "WebDataset tars of other tools (video, sound, JSON a sample): data-{000..010}.tar, s3://..., https://..."
+    build.add_argument("--from-tars", nargs="+", default=[], metavar="URL", help=text)
+    text = "where the JSON of a tar's sample says who is in it: identity=person.id licence=license"
+    build.add_argument("--json-keys", nargs="+", default=[], metavar="FIELD=KEY", help=text)
     build.add_argument("--consent", metavar="FILE.csv", help="columns: clip,identity,licence,consent,source")
     build.add_argument("--rig", metavar="NAME_OR_PATH", help="rig to track with (default: the dataset's, or mediapipe)")
     build.add_argument("--workers", type=int, default=1, help="tracking processes (default: 1)")
@@ -69,7 +73,7 @@ def run_build(a: argparse.Namespace) -> dict[str, object]:
     """``shards build``."""
     features = a.features.split(",")
     options = {"consent": a.consent, "workers": a.workers, "address": a.address, "size": a.size, "rig": a.rig}
-    options["extras"] = a.extras
+    options |= {"extras": a.extras, "tars": a.from_tars, "json_keys": a.json_keys}
     return call("shards.build.build:build", a.videos, a.out, features=features, **options)
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,28 @@ from cluster.storage import storage
 from configs import InputError, progress
 from shards.build.extend import feature_tasks
 from shards.build.find import find_clips
+from shards.build.from_tars import find_tars, plan_tars, tar_task
 from shards.build.journal import Journal
-from shards.build.lock import LOCK, locked
+from shards.build.lock import locked, sweep, tidy_when_nothing_came_of_it
 from shards.build.pool import open_pool
 from shards.build.report import write_report
-from shards.build.task import BuildSettings, ClipRecord, FeatureTask, Message, SourceClip, Task, TrackTask, task_prefix
+from shards.build.tar_clips import stated
+from shards.build.task import (
+    BuildSettings,
+    ClipRecord,
+    FeatureTask,
+    Message,
+    SourceClip,
+    SourceTar,
+    TarTask,
+    Task,
+    TrackTask,
+    task_prefix,
+)
 from shards.build.wanted import DEFAULT_SIZE, load_weights, wanted_features, wanted_rig
 from shards.format.catalogue import FILE, Catalogue, ShardEntry, read_catalogue, write_catalogue
+from shards.people.consent import read_consent
+from shards.people.stated import Statements, stated_keys
 from shards.people.withdrawn import withdrawn_people
 from shards.read.dataset import Dataset
 from shards.tar.rewrite import remove_unlisted
@@ -47,6 +62,8 @@ def build(
     samples_per_shard: int = 32,
     tracker: str = "shards.tracking:track_video",
     extras: bool = False,
+    tars: Sequence[str] = (),
+    json_keys: Mapping[str, str] | Sequence[str] = (),
 ) -> dict[str, Any]:
     """Track videos into a dataset; existing samples are kept, and missing features are added to them.
 
@@ -62,6 +79,9 @@ def build(
         samples_per_shard: segments after which a shard ends at the next clip.
         tracker: ``module:function`` with the interface of :func:`shards.tracking.track_video`.
         extras: give shards of earlier versions the lips and the motion that every new shard has.
+        tars: WebDataset tars of other tools with a video, perhaps its sound and a JSON a sample; paths, URLs, folders,
+            brace patterns. They are read as streams and not unpacked.
+        json_keys: ``identity, licence, consent, source`` → key in the JSON of a tar's sample; dots lead into objects.
 
     Returns:
         ``identities, clips, segments, frames, hours, bytes, schema, tracked_fraction, seconds, built_clips,
@@ -74,14 +94,20 @@ def build(
     started = time.monotonic()
     url = str(out) if storage.is_remote(out) else str(storage.local_path(out))
     given = [videos] if isinstance(videos, str | Path) else list(videos)
-    if not given and not storage.exists(storage.join(url, FILE)):
+    if not given and not tars and not storage.exists(storage.join(url, FILE)):
         raise InputError("no videos were given; name files or folders")
+    keys = json_keys if isinstance(json_keys, Mapping) else stated_keys(json_keys)
+    if keys and not tars:
+        raise InputError("JSON keys were given without tars; name the tars, or remove the keys")
     clips = find_clips(given, consent) if given else []
-    with locked(url), _tidy_when_nothing_came_of_it(url):
+    sources = find_tars(tars)
+    statements = Statements(read_consent(str(consent)) if consent is not None and tars else None, dict(keys))
+    with locked(url), tidy_when_nothing_came_of_it(url):
         builder = _Builder(url, features, size, rig, samples_per_shard, tracker)
         builder.extend(workers, address, extras)
         builder.run(clips, workers, address)
-        return builder.result(clips, time.monotonic() - started)
+        builder.run_tars(sources, statements, workers, address)
+        return builder.result(clips, sources, time.monotonic() - started)
 
 
 class _Builder:
@@ -114,7 +140,7 @@ class _Builder:
         )
         self._pending: tuple[list[ShardEntry], list[dict[str, Any]]] = ([], [])
         self._last = 0.0
-        self._current: dict[Task, str] = {}
+        self._current: dict[Task, SourceClip | None] = {}
         self._deaths: dict[str, int] = {}
         self._changed: list[dict[str, Any]] = []
         self._sizes = {record["name"]: int(record["size"]) for record in records}
@@ -122,7 +148,7 @@ class _Builder:
 
     def extend(self, workers: int, address: str | None, extras: bool) -> None:
         """Add to the shards of the dataset the features that they lack, and lips and motion where asked for."""
-        _sweep(self.url, self.catalogue)
+        sweep(self.url, self.catalogue)
         lacking = [r for r in self.settings.features if r["name"] not in self.catalogue.features]
         if (lacking or extras) and self.catalogue.shards:
             # A run that stops here goes on with the same weights: shards of two models must not lie side by side.
@@ -150,8 +176,22 @@ class _Builder:
             load_weights(self.settings.features)
         tasks = _tasks(todo, workers)
         with progress.task("tracking", sum(clip.bytes for clip in todo), "bytes of video") as bar:
-            self._work(list(tasks), self.settings, workers, address, _ByClip(bar, todo))
+            self._work(
+                list(tasks), self.settings, workers, address, _ByName(bar, {clip.name: clip.bytes for clip in todo})
+            )
         if clips:
+            self.journal.write()
+
+    def run_tars(self, tars: list[SourceTar], statements: Statements, workers: int, address: str | None) -> None:
+        """Build what is not built yet of the tars of other tools; a task is a tar."""
+        plan = plan_tars(tars, statements, self.journal, self.catalogue)
+        self._changed += plan.changed
+        if plan.tasks:
+            self.catalogue.adopt_rig(dict(self.settings.rig))
+            load_weights(self.settings.features)
+            sizes = {task.tar.name: task.tar.bytes for task in plan.tasks}
+            with progress.task("tracking", sum(sizes.values()), "bytes of tars") as bar:
+                self._work(list(plan.tasks), self.settings, workers, address, _ByName(bar, sizes))
             self.journal.write()
 
     def _work(self, tasks: list[Task], settings: BuildSettings, workers: int, address: str | None, bar: object) -> None:
@@ -164,7 +204,7 @@ class _Builder:
             while queue or self._current:
                 while queue and pool.idle():
                     task = queue.popleft()
-                    self._current[task] = ""
+                    self._current[task] = None
                     pool.submit(task)
                 self._handle(*pool.next(), queue, bar)
             self._commit(force=True)
@@ -175,17 +215,20 @@ class _Builder:
         finally:
             pool.close()
 
-    def result(self, clips: list[SourceClip], seconds: float) -> dict[str, Any]:
+    def result(self, clips: list[SourceClip], tars: list[SourceTar], seconds: float) -> dict[str, Any]:
         """Write the report page and say what the dataset holds now.
 
         Raises:
             InputError: not one clip of this call gave a sample.
         """
-        names = {clip.name for clip in clips}
-        records = [record for name, record in sorted(self.journal.clips.items()) if name in names]
-        refused = [{"clip": r["clip"], **part} for r in records for part in r["refused"]]
-        if clips and not any(record["frames"] for record in records):
-            raise InputError(_nothing(clips, records))
+        names, inside = {clip.name for clip in clips}, {tar.name for tar in tars}
+        records = [r for name, r in sorted(self.journal.clips.items()) if name in names or r.get("tar") in inside]
+        refused = [{"clip": r["file"] if "tar" in r else r["clip"], **part} for r in records for part in r["refused"]]
+        faults = [part for tar in tars for part in self.journal.tars.get(tar.name, {"refused": []})["refused"]]
+        refused += faults
+        if (clips or tars) and not any(record["frames"] for record in records):
+            reasons = [f"{r['file']}: {part['reason']}" for r in records for part in r["refused"][:1]]
+            raise InputError(_nothing(len(records), reasons + [f"{p['clip']}: {p['reason']}" for p in faults]))
         report = write_report(self.url, self.journal, self.catalogue, seconds)
         length = sum(r["seconds"] for r in records)
         tracked = sum(r["tracked_fraction"] * r["seconds"] for r in records)
@@ -212,7 +255,7 @@ class _Builder:
             elif record["bytes"] != clip.bytes or not (record["modified"] == clip.modified or _same(record, clip)):
                 reason = "the file differs from the one that was built under this name; give it another name"
                 self._changed.append({"clip": clip.name, "start": None, "end": None, "reason": reason})
-            elif clip.known and (was := _recorded(record)) != (now := _recorded(clip.as_dict())):
+            elif clip.known and (was := stated(record)) != (now := stated(clip.as_dict())):
                 reason = f"was built as {was}, the consent file now says {now}; forget the person and build again"
                 self._changed.append({"clip": clip.name, "start": None, "end": None, "reason": reason})
         return todo
@@ -228,6 +271,9 @@ class _Builder:
         elif kind == "replace":
             self._replace(*message[1:])
             bar.advance(len(message[1]))
+        elif kind == "tar":
+            self.journal.tars[message[1]] = message[2]
+            self._changed += message[3]
         elif kind == "fatal":
             raise storage.StorageError(message[1])
         else:
@@ -270,20 +316,22 @@ class _Builder:
         for record in self.settings.features:
             self.catalogue.feature_records.setdefault(record["name"], dict(record))
 
-    def _after_death(self, task: Task, clip: str, why: str) -> list[TrackTask]:
+    def _after_death(self, task: Task, clip: SourceClip | None, why: str) -> list[Task]:
         """What is left of a task whose worker died: the suspect alone, unless it killed too many, and the others."""
-        self._deaths[clip] = self._deaths.get(clip, 0) + 1
+        name = clip.name if clip is not None else ""
+        self._deaths[name] = self._deaths.get(name, 0) + 1
         if isinstance(task, FeatureTask):
             raise InputError(f"a worker that added features died ({why}); run the same command again to continue")
-        if not clip and self._deaths[clip] > ATTEMPTS:
+        if clip is None and self._deaths[name] > ATTEMPTS:
             raise InputError(f"workers die before they start ({why}); run headstart doctor")
+        culprit = clip is not None and self._deaths[name] >= ATTEMPTS and name not in self.journal.clips
+        if clip is not None and culprit:
+            self._refuse(clip, f"the tracker crashed on it {ATTEMPTS} times ({why})")
+        if isinstance(task, TarTask):
+            self._commit(force=True)
+            return [tar_task(task.tar, task.statements, self.journal.done(self.catalogue))]
         rest = [c for c in task.clips if c.name not in self.journal.clips]
-        suspects = [c for c in rest if c.name == clip]
-        groups = [suspects, [c for c in rest if c.name != clip]]
-        if self._deaths[clip] >= ATTEMPTS:
-            for culprit in suspects:
-                self._refuse(culprit, f"the tracker crashed on it {ATTEMPTS} times ({why})")
-            groups = groups[1:]
+        groups = [[c for c in rest if c.name == name], [c for c in rest if c.name != name]]
         return [TrackTask(prefix=task_prefix(group), clips=tuple(group)) for group in groups if group]
 
     def _refuse(self, clip: SourceClip, reason: str) -> None:
@@ -292,16 +340,11 @@ class _Builder:
         self._take([], [{**clip.as_dict(), **asdict(record)}])
 
 
-def _recorded(record: dict[str, object]) -> str:
-    return f"{record['identity']}, licence {record['licence']}, consent {record['consent']}"
-
-
-def _nothing(clips: list[SourceClip], records: list[dict[str, Any]]) -> str:
-    reasons = [f"{r['file']}: {part['reason']}" for r in records for part in r["refused"][:1]]
-    if len(clips) == 1 and reasons:
+def _nothing(count: int, reasons: list[str]) -> str:
+    if count <= 1 and reasons:
         return reasons[0]
     shown = "; ".join(reasons[:3]) + ("; ..." if len(reasons) > 3 else "")
-    return f"none of the {len(clips)} videos could be used ({shown})"
+    return f"none of the {count} videos could be used ({shown})"
 
 
 def _track_sizes(url: str, entry: ShardEntry) -> dict[str, int]:
@@ -324,46 +367,11 @@ def _tasks(clips: list[SourceClip], workers: int) -> list[TrackTask]:
     return [TrackTask(prefix=task_prefix(group), clips=group) for group in groups]
 
 
-# ---------------------------------------------------------------------------------------------------- surroundings
+class _ByName:
+    """A bar in bytes of clips or tars, which are known beforehand, unlike seconds."""
 
-
-@contextmanager
-def _tidy_when_nothing_came_of_it(url: str) -> Iterator[None]:
-    """A folder that this build made is removed again when the build ends in an error before its first sample."""
-    new = not storage.exists(storage.join(url, FILE))
-    try:
-        yield
-    except InputError:
-        begun = storage.exists(storage.join(url, FILE))
-        with suppress(InputError):
-            if new and not (begun and read_catalogue(url).shards):
-                for name in (FILE, "build.json", "report", "shards", "index"):
-                    storage.remove(storage.join(url, name))
-                if not storage.is_remote(url):
-                    with suppress(OSError):
-                        Path(url, LOCK).unlink(missing_ok=True)
-                        Path(url).rmdir()
-        raise
-
-
-def _sweep(url: str, catalogue: Catalogue) -> None:
-    """Remove what an interrupted build left: shards and indexes that nobody lists, temporary files."""
-    if storage.is_remote(url):
-        return  # another build may be about to list them; a repeated task overwrites its own
-    listed = catalogue.names()
-    for folder in ("shards", "index"):
-        for path in Path(url, folder).glob("*"):
-            if path.stem not in listed:
-                storage.remove(path)
-    for path in Path(url).glob(".tmp-*"):
-        storage.remove(path)
-
-
-class _ByClip:
-    """A bar in bytes of video, which are known beforehand, unlike seconds."""
-
-    def __init__(self, bar: progress.Task, clips: list[SourceClip]) -> None:
-        self._bar, self._bytes = bar, {clip.name: clip.bytes for clip in clips}
+    def __init__(self, bar: progress.Task, sizes: dict[str, int]) -> None:
+        self._bar, self._bytes = bar, sizes
         self._shown: dict[str, float] = {}
 
     def show(self, clip: str, fraction: float) -> None:

@@ -95,7 +95,7 @@ class ClipWriter:
             "shot": record.shots - 1,
             "crop_box": [round(float(x), 3) for x in segment.crop_box],
             "has_audio": bool(segment.has_audio),
-            "source_file": storage.basename(clip.path),
+            "source_file": clip.file,
             "source_sha256": self.source_sha256,
             "tools": tool_versions(),
             "rig": dict(self.settings.rig),

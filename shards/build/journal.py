@@ -8,7 +8,7 @@ and none comes twice.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cluster.storage import storage
@@ -26,10 +26,18 @@ class Journal:
         settings: size of the dataset's frames, on which later builds must agree, and ``adding``: records of the
             features that are being added to its shards.
         clips: clip name → record as :func:`shards.build.worker.run_task` gives it, with ``shards``: base names.
+        tars: name of a foreign tar → ``bytes``, ``modified``; ``complete``: read to its end; ``stated``: digest of who
+            said who is in it; ``clips``: names; ``refused``: its samples that are no clips.
     """
 
-    def __init__(self, url: str, settings: dict[str, Any] | None = None, clips: dict[str, Any] | None = None) -> None:
-        self.url, self.settings, self.clips = url, settings or {}, clips or {}
+    def __init__(
+        self,
+        url: str,
+        settings: dict[str, Any] | None = None,
+        clips: dict[str, Any] | None = None,
+        tars: dict[str, Any] | None = None,
+    ) -> None:
+        self.url, self.settings, self.clips, self.tars = url, settings or {}, clips or {}, tars or {}
 
     @classmethod
     def read(cls, url: str) -> Journal:
@@ -44,12 +52,13 @@ class Journal:
         value = storage.read_json(where)
         if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("clips"), dict):
             raise InputError(f"{where}: not a build report of headstart; move it away and run the build again")
-        return cls(url, value.get("settings"), value["clips"])
+        return cls(url, value.get("settings"), value["clips"], value.get("tars"))
 
     def write(self) -> None:
         """Replace the file in one piece."""
-        rows = ",".join(f"\n  {json.dumps(k)}: {json.dumps(self.clips[k])}" for k in sorted(self.clips))
-        text = f'{{\n "format": "{FORMAT}",\n "settings": {json.dumps(self.settings)},\n "clips": {{{rows}\n }}\n}}\n'
+        tars = f',\n "tars": {{{_rows(self.tars)}\n }}' if self.tars else ""
+        head = f'{{\n "format": "{FORMAT}",\n "settings": {json.dumps(self.settings)},\n "clips": '
+        text = f"{head}{{{_rows(self.clips)}\n }}{tars}\n}}\n"
         storage.write_bytes(storage.join(self.url, FILE), text.encode())
 
     def agree(self, settings: dict[str, Any]) -> None:
@@ -77,3 +86,15 @@ class Journal:
         for record in records:
             kept = {k: v for k, v in record.items() if k != "prefix"}
             self.clips[record["clip"]] = {**kept, "shards": names if record["frames"] else []}
+
+    def forget(self, clips: Iterable[str]) -> None:
+        """Drop the records of some clips; the tars that held them are not read again for it."""
+        gone = set(clips)
+        for name in gone:
+            self.clips.pop(name, None)
+        for record in self.tars.values():
+            record["clips"] = [name for name in record["clips"] if name not in gone]
+
+
+def _rows(records: Mapping[str, object]) -> str:
+    return ",".join(f"\n  {json.dumps(name)}: {json.dumps(records[name])}" for name in sorted(records))

@@ -1,15 +1,16 @@
-"""One writer at a time for a local dataset."""
+"""One writer at a time for a local dataset, and nothing left behind by writers that failed."""
 
 from __future__ import annotations
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cluster.storage import storage
 from cluster.storage.errors import sentence
 from configs import InputError
+from shards.format.catalogue import FILE, Catalogue, read_catalogue
 
 LOCK = ".build.lock"
 
@@ -39,3 +40,35 @@ def locked(url: str) -> Iterator[None]:
         yield
     finally:
         stream.close()  # the file stays: removing it could let two others lock two files of this name
+
+
+@contextmanager
+def tidy_when_nothing_came_of_it(url: str) -> Iterator[None]:
+    """A folder that this build made is removed again when the build ends in an error before its first sample."""
+    new = not storage.exists(storage.join(url, FILE))
+    try:
+        yield
+    except InputError:
+        begun = storage.exists(storage.join(url, FILE))
+        with suppress(InputError):
+            if new and not (begun and read_catalogue(url).shards):
+                for name in (FILE, "build.json", "report", "shards", "index"):
+                    storage.remove(storage.join(url, name))
+                if not storage.is_remote(url):
+                    with suppress(OSError):
+                        Path(url, LOCK).unlink(missing_ok=True)
+                        Path(url).rmdir()
+        raise
+
+
+def sweep(url: str, catalogue: Catalogue) -> None:
+    """Remove what an interrupted build left: shards and indexes that nobody lists, temporary files."""
+    if storage.is_remote(url):
+        return  # another build may be about to list them; a repeated task overwrites its own
+    listed = catalogue.names()
+    for folder in ("shards", "index"):
+        for path in Path(url, folder).glob("*"):
+            if path.stem not in listed:
+                storage.remove(path)
+    for path in Path(url).glob(".tmp-*"):
+        storage.remove(path)

@@ -33,7 +33,8 @@ def write_report(url: str, journal: Journal, catalogue: Catalogue, seconds: floa
         features=catalogue.features,
         clips=built[:SHOWN],
         hidden=max(0, len(built) - SHOWN),
-        refused=[{**part, "clip": r["clip"], "file": r["file"]} for r in records for part in r["refused"]],
+        refused=[{**part, "clip": r["clip"], "file": r["file"]} for r in records for part in r["refused"]]
+        + [{**part, "file": part["clip"]} for tar in journal.tars.values() for part in tar["refused"]],
         unknown=[r["clip"] for r in built if r["licence"] == "unknown"],
         fraction=_fraction(records),
         seconds=seconds,

@@ -8,29 +8,46 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.storage import storage
+from shards.format.schema import clean_name
 from shards.people.consent import ConsentRecord
+from shards.people.stated import Statements
 
 Message = tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceClip:
-    """A video to be built: its name in keys, where it is, and the consent record that speaks of it."""
+    """A video to be built: its name in keys, where it is, and the consent record that speaks of it.
+
+    Attributes:
+        known: whether a consent file, or stated keys of a tar's JSON, say who is in it.
+        tar, member: the tar that holds it and ``TAR/KEY.ENDING``; ``path`` is then a file for the moment.
+        sound: file of its sound, where that is not in the video.
+    """
 
     name: str
     path: str
     bytes: int
     modified: int
     consent: ConsentRecord
-    known: bool = True  # a consent file names it
+    known: bool = True
+    tar: str = ""
+    member: str = ""
+    sound: str = ""
+
+    @property
+    def file(self) -> str:
+        """Name of the video for people."""
+        return self.member or storage.basename(self.path)
 
     def as_dict(self) -> dict[str, Any]:
         """What the build report keeps of it; the path is reduced to the file's name."""
         record = {
             "clip": self.name,
-            "file": storage.basename(self.path),
+            "file": self.file,
             "bytes": self.bytes,
             "modified": self.modified,
+            **({"tar": self.tar} if self.tar else {}),
         }
         return {**record, **self.consent.for_meta(), "identity": self.consent.identity, "in_consent_file": self.known}
 
@@ -70,7 +87,31 @@ class FeatureTask:
     shards: tuple[str, ...]
 
 
-Task = TrackTask | FeatureTask
+@dataclass(frozen=True)
+class SourceTar:
+    """A tar of another tool: its name in keys and reports, where it is, length and time of change (0: unknown)."""
+
+    name: str
+    url: str
+    bytes: int
+    modified: int
+
+    def clip_name(self, key: str) -> str:
+        """The clip of a sample: different for all samples of all tars."""
+        return f"{clean_name(key.rpartition('/')[2])[:27]}-{short_hash(f'{self.name}/{key}')}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TarTask:
+    """A tar for one worker, the prefix of the shards that it writes, and records of the clips that are built already."""
+
+    prefix: str
+    tar: SourceTar
+    statements: Statements
+    done: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+
+Task = TrackTask | FeatureTask | TarTask
 
 
 @dataclass
@@ -91,6 +132,11 @@ class ClipRecord:
     def refuse(self, reason: str, start: float | None = None, end: float | None = None) -> None:
         """Note a part (seconds) or, without times, the whole clip as refused."""
         self.refused.append({"start": start, "end": end, "reason": reason})
+
+
+def short_hash(text: str) -> str:
+    """Eight hex digits of a text's sha256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def task_prefix(clips: Sequence[SourceClip]) -> str:

@@ -2,17 +2,18 @@
 
 It reports by yielding messages, so the same generator runs anywhere:
 
-    ("start", clip)                 work on a clip begins
+    ("start", clip)                 work on a clip (a :class:`SourceClip`) begins
     ("progress", clip, fraction)    so much of the video's length is tracked
     ("commit", entries, records)    these shards are published and hold these clips completely
     ("replace", names, entries)     these shards are published in place of those, with more features
+    ("tar", name, record, changed)  this tar was read to its end
     ("fatal", sentence)             the output cannot be written; nothing further will work
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from importlib import import_module
 from typing import Any
@@ -24,7 +25,8 @@ from configs import InputError
 from shards.build.clip_writer import ClipWriter, OutputError
 from shards.build.extend import extend_shards
 from shards.build.report import overlay_strip
-from shards.build.task import BuildSettings, ClipRecord, FeatureTask, Message, SourceClip, Task, TrackTask
+from shards.build.tar_clips import TarClips
+from shards.build.task import BuildSettings, ClipRecord, FeatureTask, Message, SourceClip, TarTask, Task
 from shards.format.catalogue import FILE
 from shards.media.rates import FPS
 from shards.people.withdrawn import withdrawn_people
@@ -41,28 +43,33 @@ def run_task(task: Task, settings: BuildSettings) -> Iterator[Message]:
         if isinstance(task, FeatureTask):
             yield extend_shards(task, settings)
         else:
-            yield from _build_clips(task, settings)
+            clips = TarClips(task, settings.out) if isinstance(task, TarTask) else task.clips
+            yield from _build_clips(clips, task.prefix, settings)
+            if isinstance(clips, TarClips):
+                yield clips.message()
     except storage.StorageError as error:
         yield ("fatal", str(error))
     except InputError as error:
         yield ("fatal", str(error))
 
 
-def _build_clips(task: TrackTask, settings: BuildSettings) -> Iterator[Message]:
+def _build_clips(clips: Iterable[SourceClip], prefix: str, settings: BuildSettings) -> Iterator[Message]:
     """Build all clips of a task into shards of their own."""
     records: list[dict[str, object]] = []
-    shards = ShardSet(settings.out, task.prefix, samples_per_shard=settings.samples_per_shard)
+    shards = ShardSet(settings.out, prefix, samples_per_shard=settings.samples_per_shard)
     try:
-        for clip in task.clips:
-            yield ("start", clip.name)
+        for clip in clips:
+            yield ("start", clip)
             record = ClipRecord()
             yield from _build_clip(clip, settings, shards, record)
             shards.end_clip()
-            records.append({**clip.as_dict(), **asdict(record), "prefix": task.prefix})
+            records.append({**clip.as_dict(), **asdict(record), "prefix": prefix})
             entries = shards.take()
             if entries:
                 yield ("commit", entries, records)
                 records = []
+            if isinstance(clips, TarClips):
+                yield ("progress", clip.tar, clips.fraction)
         yield ("commit", shards.close(), records)
     finally:
         shards.abort()
@@ -77,7 +84,7 @@ def _build_clip(clip: SourceClip, settings: BuildSettings, shards: ShardSet, rec
         writer.source_sha256 = record.sha256
         if withdrawn_people(settings.out).entry(clip.consent.identity, record.sha256) is not None:
             raise InputError("the person in this video was withdrawn from the dataset (headstart shards forget)")
-        with _tracker(settings.tracker)(path, _options(settings)) as video:
+        with _tracker(settings.tracker)(path, _options(settings, clip)) as video:
             record.seconds = video.frames / FPS
             for part in video.refusals:
                 record.refuse(part.reason, part.start / FPS, part.end / FPS)
@@ -96,7 +103,7 @@ def _build_clip(clip: SourceClip, settings: BuildSettings, shards: ShardSet, rec
             f"tracking needs {error.name or error}, which is absent; install headstart[track]"
         ) from None
     except InputError as error:
-        record.refuse(str(error).removeprefix(f"{writer.path}: "))
+        record.refuse(_for_people(str(error), clip, writer))
     except Exception as error:  # a decoder that fails on one video must not end a build of thousands
         log.exception("clip %s", clip.name)
         record.refuse(f"tracking failed ({type(error).__name__}: {error}); report it with this clip")
@@ -104,6 +111,12 @@ def _build_clip(clip: SourceClip, settings: BuildSettings, shards: ShardSet, rec
     if not record.frames and not record.refused:
         record.refuse("no usable frames were found")
     yield from _thumbnail(clip, settings, writer, record)
+
+
+def _for_people(reason: str, clip: SourceClip, writer: ClipWriter) -> str:
+    """A sentence without the path of the video, nor that of a file that exists for the moment."""
+    reason = reason.removeprefix(f"{writer.path}: ")
+    return reason.replace(f"{clip.sound}: ", "its sound ") if clip.sound else reason
 
 
 def _check_shared(out: str) -> None:
@@ -129,7 +142,7 @@ def _tracker(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _options(settings: BuildSettings) -> Any:
+def _options(settings: BuildSettings, clip: SourceClip) -> Any:
     if settings.tracker != BuildSettings.tracker:
         return settings
-    return TrackOptions(size=settings.size, rig=settings.rig.get("source", TrackOptions.rig))
+    return TrackOptions(size=settings.size, rig=settings.rig.get("source", TrackOptions.rig), sound=clip.sound)

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
+VIDEO_ENDINGS = frozenset(
+    f".{ending}"
+    for ending in "avi flv m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts webm wmv 3gp".split()  # noqa: SIM905
+)
+SOUND_ENDINGS = frozenset((".wav", ".flac", ".m4a", ".mp3", ".aac", ".ogg", ".opus"))
 LARGEST_SIDE = 16_384  # px that a header may claim before we refuse to allocate for it
 DAMAGED_SECONDS = 1.0  # of pictures or sound that may be undecodable before a file is refused as damaged
 

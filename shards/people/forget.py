@@ -99,8 +99,8 @@ def _forget_report(url: str, catalogue: Catalogue, identity: str) -> None:
     for name in gone:
         if journal.clips[name].get("thumbnail"):
             storage.remove(storage.join(url, journal.clips[name]["thumbnail"]))
-        del journal.clips[name]
     if gone:
+        journal.forget(gone)
         journal.write()
         if storage.exists(storage.join(url, PAGE)):
             write_report(url, journal, catalogue, 0.0)

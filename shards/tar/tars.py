@@ -73,6 +73,20 @@ def _files(stream: WholeTar, url: str) -> Iterator[dict[str, object]]:
     stream.check_end()  # before webdataset takes what it has of the last sample for all of it
 
 
+def sample_name(member: str) -> tuple[str | None, str | None]:
+    """Key and suffix of a member, split as webdataset splits them; (None, None) for what belongs to no sample."""
+    from webdataset.tariterators import base_plus_ext
+
+    return base_plus_ext(member)
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """``data-{000..010}.tar`` as the URLs that webdataset reads for it."""
+    from webdataset.shardlists import expand_urls
+
+    return list(expand_urls(pattern))
+
+
 def pipeline(*stages: Callable[..., Iterator[object]]) -> object:
     """A webdataset pipeline of generator stages; an iterable dataset for :func:`loader`."""
     from webdataset import DataPipeline

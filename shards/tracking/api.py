@@ -19,6 +19,7 @@ from shards.tracking.options import Refusal, TrackOptions
 from shards.tracking.segments import Segment, Shot, Source
 
 USED = 0.95  # share of a video below which it is said what is used
+OTHER_LENGTH = 1.0  # s by which a sound of its own file may be longer or shorter than the pictures (guess)
 SILENCE = 1e-4  # root mean square below which sound is silence
 
 
@@ -73,21 +74,23 @@ def track_video(
         An iterable of :class:`Shot`, each an iterable of :class:`Segment`; ``.refusals`` lists what was left out.
 
     Raises:
-        InputError: not a readable video, or a single frame.
+        InputError: not a readable video, a single frame, or a sound of another length.
     """
     options = options or TrackOptions()
     options.check()
     path = Path(path)
     info = video_info(path)
+    _check_length(path, options, info.seconds)
     found = run_first_pass(path, options, stop)
     if found.frames < 2:
         found.close()
         raise InputError(f"{path}: holds {found.frames} frame, expected a video of at least {options.min_seconds:g} s")
-    reason = _sound_trouble(path, info.has_audio, options, found.frames)
+    has_audio = info.has_audio or bool(options.sound)
+    reason = _sound_trouble(path, has_audio, options, found.frames)
     if reason:
         found.runs.clear()
         found.refusals = [Refusal(path.stem, 0, found.frames, reason)]
-    return VideoTrack(path, found, options, info.width, info.has_audio)
+    return VideoTrack(path, found, options, info.width, has_audio)
 
 
 def track_frames(
@@ -175,6 +178,17 @@ def _worst(refusals: list[Refusal], start: float) -> str:
     return f"{reason} (from {start + first.start / FPS:.1f} to {start + first.end / FPS:.1f} s)"
 
 
+def _check_length(path: Path, options: TrackOptions, seconds: float) -> None:
+    """Refuse a sound of its own file that cannot belong to pictures of so many seconds."""
+    if not options.sound:
+        return
+    length = sum(map(len, stream_audio(options.sound))) / SAMPLE_RATE
+    if abs(length - seconds) > OTHER_LENGTH:
+        raise InputError(
+            f"{path}: its sound lasts {length:.1f} s and its pictures {seconds:.1f} s; give the sound of the whole video"
+        )
+
+
 def _sound_trouble(path: Path, has_audio: bool, options: TrackOptions, frames: int) -> str:
     """Why the sound rules the video out, if sound is required; reads no more of it than the options ask for."""
     if not options.require_audio:
@@ -183,7 +197,7 @@ def _sound_trouble(path: Path, has_audio: bool, options: TrackOptions, frames: i
         return "no audio"
     end = round((options.start + frames / FPS) * SAMPLE_RATE)
     power, count = 0.0, 0
-    for block in stream_audio(path):
+    for block in stream_audio(options.sound or path):
         power, count = power + float((block.astype(np.float64) ** 2).sum()), count + len(block)
         if count >= end:
             break

@@ -24,6 +24,7 @@ class TrackOptions:
     crop_box: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in the source; None: around head and shoulders
     rig: str = "mediapipe"  # name or path of the rig whose coefficients are given
     identity: tuple[float, ...] | None = None  # known identity coefficients; None: estimated per shot
+    sound: str = ""  # file whose sound is taken instead of the video's own; its start lies at the first picture
 
     def check(self) -> None:
         if self.size < 64 or self.size % 2:

@@ -199,7 +199,7 @@ class Source:
         self.has_audio = has_audio
         self._frames: Iterator[np.ndarray] | None = None
         self._next, self._decoded_scale = 0, 1.0
-        self._sound = _Sound(path, options.start) if has_audio else None
+        self._sound = _Sound(Path(options.sound or path), options.start) if has_audio else None
         self._matte: PersonMatte | None = None
 
     def frame(self, index: int, crop: Crop) -> np.ndarray:
