@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from adapt.evaluate.avatars import PROTOCOLS
 from adapt.recipes import recipe_names
 from benchmarks.results import row, stored, write
 
@@ -50,6 +51,8 @@ def main() -> None:
     for person in options.people:
         for recipe in options.recipes:
             case = f"{person}, {recipe}, {options.size}x{options.size}, {options.budget}"
+            case += f", {options.seconds:g} s of video" if options.seconds else ""
+            case += f", protocol {options.protocol}" if options.protocol != "own" else ""
             if any(r["case"] == case for r in rows):
                 print(f"{case}: stored", file=sys.stderr)
                 continue
@@ -65,6 +68,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--recipes", nargs="+", default=recipe_names(), choices=recipe_names())
     parser.add_argument("--budget", default="60s", help="of every adaptation: wall clock (60s) or steps (900it)")
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--seconds", type=float, help="train on so many first seconds (default: the first 10/11)")
+    parser.add_argument("--protocol", default="own", choices=list(PROTOCOLS), help="as of headstart evaluate")
     parser.add_argument("--prior", default="none", help="what the avatars stand on, a sync expert included")
     parser.add_argument("--sync", help="sync-expert prior that scores; default: the one in --prior")
     parser.add_argument("--set", nargs="*", default=[], help="key=value for every recipe")
@@ -78,6 +83,7 @@ def measure(person: str, recipe: str, case: str, options: argparse.Namespace) ->
     from adapt.avatar.avatar import load_avatar
     from adapt.evaluate.avatars import score_clip, test_range, track_test
     from adapt.job import adapt
+    from shards.media.probe import video_info
 
     video = options.clips / f"{person}.mp4"
     with tempfile.TemporaryDirectory(prefix="headstart-recipes-") as temporary:
@@ -89,12 +95,16 @@ def measure(person: str, recipe: str, case: str, options: argparse.Namespace) ->
             prior=options.prior,
             budget=options.budget,
             size=options.size,
+            seconds=options.seconds,
             set=options.set,
             overwrite=True,
         )
         avatar = load_avatar(folder)
-        with track_test(avatar, video, *test_range(avatar, video, None)) as clip:
-            drives, page = score_clip(avatar, clip, _tools(options, avatar), pictures=PICTURES)
+        start = None if options.seconds is None else video_info(video).seconds * 10 / 11
+        with track_test(avatar, video, *test_range(avatar, video, start)) as clip:
+            drives, page = score_clip(
+                avatar, clip, _tools(options, avatar), pictures=PICTURES, protocol=options.protocol
+            )
     if options.keep:
         for part in page:
             save_strip(part["picked"], options.keep / f"{person}-{recipe}-{part['name']}.png")
@@ -154,7 +164,7 @@ def _write(rows: list[dict[str, Any]], options: argparse.Namespace, echo: bool) 
     notes = (
         "unseen last 1/11 of each clip; drives: 'track' = tracked expression and pose of the test frames, 'audio' = "
         "expression from the test sound, pose of the test frames; PSNR in dB, mean over frames; body and background are "
-        f"the avatar's own; prior {options.prior}"
+        f"the avatar's own, with protocol 'paper' the test frame's; prior {options.prior}"
     )
     # Another call of this script adds rows to those that are there: means are over all of them.
     write(options.name, rows + means(rows), notes, command=shlex.join(["recipes", *sys.argv[1:]]), echo=echo)

@@ -28,6 +28,11 @@ from shards.media.rates import FPS
 
 BATCH = 8
 MASKS = ("face", "head", "mouth_inside")
+# What is behind the rendered head, by protocol, as metrics.json and the page say it.
+PROTOCOLS = {
+    "own": "rendered: body and background are the avatar's own body layer",
+    "paper": "the head is rendered; body and background outside the head region are the test frame's own, as in the papers' scores",
+}
 
 
 def test_range(avatar: Avatar, video: str | Path, start: float | None) -> tuple[int, int]:
@@ -58,10 +63,10 @@ def score_avatar(avatar: Avatar, video: str | Path, first: int, folder: Path, to
 
 
 def scored(
-    avatar: Avatar, video: str | Path, first: int, count: int, folder: Path, tools: Tools
+    avatar: Avatar, video: str | Path, first: int, count: int, folder: Path, tools: Tools, protocol: str = "own"
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     with track_test(avatar, video, first, count) as clip:
-        return score_clip(avatar, clip, tools, folder)
+        return score_clip(avatar, clip, tools, folder, protocol=protocol)
 
 
 def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Clip:
@@ -81,7 +86,12 @@ def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Cli
 
 
 def score_clip(
-    avatar: Avatar, clip: Clip, tools: Tools, folder: Path | None = None, pictures: int | None = None
+    avatar: Avatar,
+    clip: Clip,
+    tools: Tools,
+    folder: Path | None = None,
+    pictures: int | None = None,
+    protocol: str = "own",
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Both drives' scores on tracked test frames, and what the page shows of each.
 
@@ -89,16 +99,17 @@ def score_clip(
         folder: takes the side-by-side videos; none are written without.
         pictures: at most so many frames, evenly spread, for the measures of single pictures; landmarks and lips are
             looked at in all of them.
+        protocol: one of :data:`PROTOCOLS`.
     """
     drives, page = {}, []
     for name in ("track", "audio"):
-        drives[name], part = _drive_scores(avatar, clip, name, folder, tools, pictures)
+        drives[name], part = _drive_scores(avatar, clip, name, folder, tools, pictures, protocol)
         page.append(part)
     return drives, page
 
 
 def _drive_scores(
-    avatar: Avatar, clip: Clip, name: str, folder: Path | None, tools: Tools, pictures: int | None = None
+    avatar: Avatar, clip: Clip, name: str, folder: Path | None, tools: Tools, pictures: int | None, protocol: str
 ) -> tuple[dict[str, object], dict[str, object]]:
     """Render the clip's frames under a drive, score them and write the side-by-side video."""
     drive, reason = (track_drive if name == "track" else audio_drive)(avatar, clip)
@@ -110,11 +121,14 @@ def _drive_scores(
     path = None if folder is None else folder / f"{name}.mp4"
     with _writer(path, avatar, clip.size, name) as writer:
         for rows in progress.tracked(_batches(len(clip)), f"scoring, {name} drive", -(-len(clip) // BATCH), "batches"):
-            begin = time.monotonic()
-            rendered = avatar.render(drive.pick(rows))
-            spent += time.monotonic() - begin
             reals = clip.frames(rows)
             masks = {key: mask for key, mask in clip.masks(rows).items() if key in MASKS}
+            begin = time.monotonic()
+            if protocol == "paper":
+                rendered = avatar.render(drive.pick(rows), background="original", original=reals, head=masks["head"])
+            else:
+                rendered = avatar.render(drive.pick(rows))
+            spent += time.monotonic() - begin
             masks["head"] = masks["head"] * np.maximum(clip.mattes(rows), masks["face"])
             scorer.add(rendered, reals, clip.track["landmarks"][rows], masks)
             for real, picture in zip(reals, rendered):

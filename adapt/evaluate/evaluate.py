@@ -3,7 +3,8 @@
 Protocol (DESIGN 9): the avatar was trained on the first part of a clip, the test is the rest. Two drives, always
 both: ``track`` (expression and pose tracked from the test frames: rendering alone) and ``audio`` (expression from the
 test sound, pose from the test frames: the whole system). Every pixel that counts was made by the avatar: the body
-is its own body layer, never the test frame's.
+is its own body layer, never the test frame's. With ``protocol="paper"`` the head is scored over the test frame's own
+body and background, as TalkingGaussian, FG-3DGS and InsTaG do.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from adapt.avatar.avatar import load_avatar
 from adapt.evaluate.ablations import run_ablations
-from adapt.evaluate.avatars import scored, test_range
+from adapt.evaluate.avatars import PROTOCOLS, scored, test_range
 from adapt.evaluate.external import evaluate_external
 from adapt.evaluate.measures.base import Tools
 from adapt.evaluate.page import write_results
@@ -33,6 +34,7 @@ def evaluate(
     out: str | Path = "evaluation",
     *,
     start: float | None = None,
+    protocol: str = "own",
     frames: str | Path | None = None,
     against: str | Path | None = None,
     ablations: bool = False,
@@ -48,6 +50,8 @@ def evaluate(
         avatar, video: an avatar and the clip that it was made from (or another of the same person and framing);
             these, ``out``, ``frames`` and ``against`` may be ``s3://`` URLs.
         start: test from this second on; by default from where training ended.
+        protocol: ``own`` (every pixel is the avatar's) or ``paper`` (outside the head region the pixels are the test
+            frame's own, so whole-frame measures are near those that papers print and far above ``own``).
         frames, against: instead of an avatar: a video of any method, and the true one, frame for frame.
         ablations: adapt again without each prior and part (same budget) and add the table of their scores.
         lpips: ``backbone.pth,linear.pth``: weights for LPIPS; without them it is null.
@@ -69,6 +73,12 @@ def evaluate(
         raise InputError("evaluate needs an avatar and a video, or --frames VIDEO --against VIDEO")
     if external and ablations:
         raise InputError("--ablations adapts more avatars: it needs an avatar and its video, not --frames")
+    if protocol not in PROTOCOLS:
+        raise InputError(f"--protocol {protocol}: expected one of {', '.join(PROTOCOLS)}")
+    if protocol != "own" and (external or ablations):
+        raise InputError(
+            f"--protocol {protocol} is for an avatar alone; leave --{'frames' if external else 'ablations'} out"
+        )
     out = claim(out, overwrite=overwrite)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
@@ -79,7 +89,7 @@ def evaluate(
         else:
             assert avatar is not None
             assert video is not None
-            result = _evaluate_avatar(avatar, video, partial, start, device, tools)
+            result = _evaluate_avatar(avatar, video, partial, start, device, tools, protocol)
             if ablations:
                 result["ablations"] = run_ablations(avatar, video, result, start=start, device=device, tools=tools)
         write_results(partial, result)
@@ -93,11 +103,17 @@ def evaluate(
 
 
 def _evaluate_avatar(
-    avatar: str | Path, video: str | Path, folder: Path, start: float | None, device: str, tools: Tools
+    avatar: str | Path,
+    video: str | Path,
+    folder: Path,
+    start: float | None,
+    device: str,
+    tools: Tools,
+    protocol: str,
 ) -> dict[str, Any]:
     opened = load_avatar(avatar, device)
     first, count = test_range(opened, video, start)
-    drives, page = scored(opened, video, first, count, folder, tools)
+    drives, page = scored(opened, video, first, count, folder, tools, protocol)
     return {
         "drives": drives,
         "fps": round(page[0]["fps"], 2),
@@ -106,7 +122,8 @@ def _evaluate_avatar(
         "size": opened.size,
         "device": device_name(opened.device),
         "commit": commit(),
-        "whole_frame": "rendered: body and background are the avatar's own body layer",
+        "protocol": protocol,
+        "whole_frame": PROTOCOLS[protocol],
         "recipe": opened.document["recipe"],
         "prior": opened.document["prior"],
         "driver": opened.driver.name,

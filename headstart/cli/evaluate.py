@@ -24,6 +24,12 @@ def add(commands: Subparsers) -> None:
         metavar="S",
         help="test on the clip from second S on (default: the last 1/11)",
     )
+    evaluate.add_argument(
+        "--protocol",
+        choices=("own", "paper"),
+        default="own",
+        help="own: every pixel is the avatar's; paper: the test frame's own body and background around the head (default: own)",
+    )
     evaluate.add_argument("--frames", metavar="VIDEO", help="evaluate this video, made by any method; needs --against")
     evaluate.add_argument("--against", metavar="VIDEO", help="the ground-truth video for --frames")
     evaluate.add_argument(
@@ -43,7 +49,7 @@ def add(commands: Subparsers) -> None:
 
 def run(a: argparse.Namespace) -> dict[str, object]:
     """Evaluate."""
-    names = ("start", "frames", "against", "ablations", "lpips", "sync", "syncnet", "device", "overwrite")
+    names = ("start", "protocol", "frames", "against", "ablations", "lpips", "sync", "syncnet", "device", "overwrite")
     return call("adapt.evaluate.evaluate:evaluate", a.avatar, a.video, a.out, **{n: getattr(a, n) for n in names})
 
 

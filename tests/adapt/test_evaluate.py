@@ -13,6 +13,7 @@ from adapt.evaluate.charts import over_frames
 from adapt.evaluate.evaluate import evaluate
 from adapt.evaluate.measures.registry import columns
 from adapt.evaluate.report import contact_sheet, error_colors
+from adapt.evaluate.scoring import Scorer
 from adapt.job import adapt as make_avatar
 from configs import InputError
 from shards.media.encode import VideoWriter
@@ -64,6 +65,32 @@ def test_the_face_is_measured_on_frames_that_training_never_saw(scored, world):
     assert record["test"]["first_frame"] == 60
     assert record["drives"]["track"]["psnr_face"] > 20
     assert "own body layer" in record["whole_frame"]
+
+
+def test_the_papers_protocol_scores_the_head_over_the_frames_own_body(scored, world, tmp_path, monkeypatch):
+    outside, inside, add = [], [], Scorer.add
+
+    def seen(scorer, pictures, reals, landmarks, masks):
+        error = np.abs(np.round(pictures * 255) - reals)
+        far = np.ones(error.shape[:3], bool)
+        for at, points in zip(far, landmarks):  # all that is farther from the face than its own height
+            middle, height = points.mean(0), np.ptp(points[:, 1])
+            y, x = np.mgrid[: at.shape[0], : at.shape[1]]
+            at[:] = np.hypot(x - middle[0], y - middle[1]) > height
+        outside.append(error[far].max())
+        inside.append(error[masks["face"] > 0.5].mean())
+        return add(scorer, pictures, reals, landmarks, masks)
+
+    monkeypatch.setattr(Scorer, "add", seen)
+    record = evaluate(scored / "ada", world.video, tmp_path / "paper", protocol="paper")
+    assert record["protocol"] == "paper"
+    assert "test frame's own" in record["whole_frame"]
+    assert max(outside) <= 1  # what is not the head is given, but for the faint ends of Gaussians
+    assert min(inside) > 0.01  # and the head is not
+    with pytest.raises(InputError, match="expected one of own, paper"):
+        evaluate(scored / "ada", world.video, tmp_path / "x", protocol="papers")
+    with pytest.raises(InputError, match="leave --ablations out"):
+        evaluate(scored / "ada", world.video, tmp_path / "x", protocol="paper", ablations=True)
 
 
 def test_the_page_needs_nothing_beside_it(scored):
