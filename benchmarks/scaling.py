@@ -6,22 +6,52 @@ The order of samples is the real one: a catalogue of 10,000 shards in memory, re
 
 from __future__ import annotations
 
+import argparse
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
 from benchmarks.results import row, write
-from benchmarks.simulate import Fleet, Report, Restart, Simulation, Store
+from benchmarks.simulate import Deal, Fleet, Report, Restart, Simulation, Store, in_turn
+from cluster.storage import storage
+from pretrain.audio_expression.config import AudioExpressionConfig
+from pretrain.audio_expression.view import WindowView
+from pretrain.expression_visual.config import ExpressionVisualConfig, VisualAugmentConfig
+from pretrain.expression_visual.view import ReferenceView
+from pretrain.sync_expert.config import SyncExpertConfig
+from pretrain.sync_expert.view import LipRunView
+from shards.format.catalogue import Catalogue
+from shards.read.dataset import Dataset, open_dataset
+from shards.read.reader import Position, Reader
+from shards.read.view import PlainView
 
 SHARDS, PER_SHARD, FRAMES = 10_000, 32, 50
 RANKS, BATCH = 512, 4096
-# Bytes that a view reads of one sample of 50 frames at 512 px: JPEG q95 about 70 kB a frame, matte 6 kB.
-VIEWS = {
+# Bytes and requests of one sample of 50 frames at 512 px, JPEG q95 about 70 kB a frame, matte 6 kB.
+BEFORE = {  # before lips.npz and motion.npz
     "audio-expression": (160 * 2 * FRAMES + 520 * 4 * FRAMES, 2),
     "expression-visual": (2 * 76_000 + 520 * 4 * FRAMES, 6),
     "sync-expert": (5 * 70_000 + 160 * 2 * FRAMES + 520 * 4 * FRAMES, 7),
 }
+# As ``large`` configurations read: without centring no neighbour's features are needed.
+VIEWS = {
+    "audio-expression": WindowView(AudioExpressionConfig(centre=False, scale=False), {}, {}),
+    "expression-visual": ReferenceView(ExpressionVisualConfig(size=512, augment=VisualAugmentConfig(mirror=0.0)), {}),
+    "sync-expert": LipRunView(SyncExpertConfig(centre=False, size=512, cache_mb=0)),
+}
+# Bytes, requests and seconds of one core for a sample: ``--views`` on 20 s of one real clip at 512 px, index left out.
+MEASURED = {
+    "audio-expression": (27_144.0, 1.0, 0.0022),
+    "expression-visual": (771_544.0, 6.7, 0.030),
+    "sync-expert": (227_226.0, 1.0, 0.0136),
+}
+CORES = 64 * 192  # 64 machines of eight GPUs
+PREFIXES, GETS = 1, 5_500  # of a public store, for one prefix
 SCENARIOS = {
     "quiet": Fleet(ranks=RANKS, slow_nodes=0.0, hours_between_failures=1e9),
     "stragglers": Fleet(ranks=RANKS, slow_nodes=0.02, slow_factor=1.3, hours_between_failures=1e9),
@@ -29,11 +59,8 @@ SCENARIOS = {
 }
 
 
-def catalogue(shards: int = SHARDS) -> object:
+def catalogue(shards: int = SHARDS) -> Dataset:
     """A dataset of ``shards`` shards that exists only as its table of contents; five shards a person."""
-    from shards.format.catalogue import Catalogue
-    from shards.read.dataset import Dataset
-
     people = [{"name": f"p{i:05d}", "licences": ["CC-BY-4.0"], "consents": ["yes"]} for i in range(-(-shards // 5))]
     table = [
         {
@@ -50,14 +77,49 @@ def catalogue(shards: int = SHARDS) -> object:
     return Dataset("memory", Catalogue(identities=people, shards=table))
 
 
-def simulate(dataset: object, fleet: Fleet, store: Store, restart: Restart, batch: int = BATCH) -> Report:
-    """One epoch."""
-    from shards.read.reader import Position, Reader
-    from shards.read.view import PlainView
+def measure(folder: str | Path) -> dict[str, tuple[float, float, float]]:
+    """Mean bytes, requests and CPU seconds of a sample, by view, read as from a bucket without a cache; no index."""
+    found = {}
+    for name, view in VIEWS.items():
+        dataset = open_dataset(folder)
+        dataset._store.remote = True  # ranged requests, as to a bucket, though the files are here
+        view(dataset.read(0), np.random.default_rng(0))  # compiles and imports
+        getattr(view, "memory", {}).clear()
+        spans: list[int] = []
+        started = time.process_time()
+        for i in range(len(dataset)):
+            sample = dataset.read(i)
+            with counted(spans):
+                view(sample, np.random.default_rng(i))
+        spent = time.process_time() - started
+        found[name] = (sum(spans) / len(dataset), len(spans) / len(dataset), spent / len(dataset))
+    return found
 
-    reader = Reader(
-        dataset, PlainView(lambda sample, rng: {}), batch_size=batch, seed=1, world_size=fleet.ranks, epochs=1
-    )
+
+@contextmanager
+def counted(spans: list[int]) -> Iterator[None]:
+    """Collects the length of every ranged read."""
+    real = storage.read_bytes
+
+    def read(url: str, start: int | None = None, end: int | None = None) -> bytes:
+        data = real(url, start, end)
+        spans.append(len(data))
+        return data
+
+    with patch.object(storage, "read_bytes", read):
+        yield
+
+
+def reader_of(dataset: Dataset, ranks: int, batch: int = BATCH) -> Reader:
+    """The real reader of one epoch; its view is never asked."""
+    return Reader(dataset, PlainView(lambda sample, rng: {}), batch_size=batch, seed=1, world_size=ranks, epochs=1)
+
+
+def simulate(
+    dataset: Dataset, fleet: Fleet, store: Store, restart: Restart, batch: int = BATCH, deal: Deal | None = None
+) -> Report:
+    """One epoch; ``deal`` in the place of the reader's own way."""
+    reader = reader_of(dataset, fleet.ranks, batch)
     plan = reader.plan(0)
     shards = np.array([plan.shard_at(position) for position in range(len(plan))])
     return Simulation(
@@ -68,14 +130,25 @@ def simulate(dataset: object, fleet: Fleet, store: Store, restart: Restart, batc
         store=store,
         restart=restart,
         shard_of=lambda sample: int(shards[sample[1]]),
+        deal=deal or reader.owners,
     ).run()
 
 
 def main() -> None:
-    """Write ``results/scaling.json``."""
-    started, rows, dataset = time.perf_counter(), [], catalogue()
-    size, requests = VIEWS["sync-expert"]
-    store, restart = Store(bytes_per_sample=size, requests_per_sample=requests), Restart(checkpoint_every=20)
+    """Write ``results/scaling.json``; ``--views DATASET`` measures bytes on a dataset of real clips at 512 px."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--views", metavar="DATASET", help="measure what views read on this dataset, and stop")
+    options = parser.parse_args()
+    if options.views:
+        for name, (size, requests, cpu) in measure(options.views).items():
+            print(f"{name}: {size:.0f} bytes, {requests:.2f} requests, {1000 * cpu:.1f} ms of CPU a sample")
+        return
+    started, dataset = time.perf_counter(), catalogue()
+    restart = Restart(checkpoint_every=20)
+    rows, indexes = deals(dataset, restart)
+    rows += bottlenecks(indexes)
+    size, requests, _ = MEASURED["sync-expert"]
+    store = Store(bytes_per_sample=size, requests_per_sample=requests + indexes)
     for name, fleet in SCENARIOS.items():
         rows += _rows(name, simulate(dataset, fleet, store, restart))
     thin = replace(store, total_bandwidth=1.25e9)
@@ -86,6 +159,42 @@ def main() -> None:
         f"one epoch of {SHARDS * PER_SHARD} samples, batch {BATCH}; simulated in {time.perf_counter() - started:.0f} s"
     )
     write("scaling", rows, notes)
+
+
+def deals(dataset: Dataset, restart: Restart) -> tuple[list[dict], float]:
+    """Indexes that a rank opens for each sample when every R-th sample is its own, and as the reader deals now."""
+    rows, found = [], 0.0
+    for variant, deal in (("every 512th sample", in_turn), ("as the reader deals", None)):
+        report = simulate(dataset, SCENARIOS["quiet"], Store(), restart, deal=deal)
+        found = report.indexes_read
+        case = "512 ranks, 10,000 shards: shards of a rank"
+        rows.append(row(case, variant, report.rank_shards[1], "shards in an epoch"))
+        rows.append(row("512 ranks, 10,000 shards: indexes opened", variant, found, "a sample"))
+    return rows, found
+
+
+def bottlenecks(indexes: float) -> list[dict]:
+    """Requests and bytes a second at one step a second, and how many steps a second use a resource up."""
+    rows = []
+    for name, (size, requests, cpu) in MEASURED.items():
+        before, asked = BEFORE[name], requests + indexes
+        case = f"{name}, 512 ranks, {BATCH} samples a second"
+        rows += [
+            row(case, "requests to the store, before", BATCH * before[1], "requests/s"),
+            row(case, "requests to the store", BATCH * asked, "requests/s", "1/5 of before", asked / before[1]),
+            row(case, "bytes from the store, before", BATCH * before[0] / 1e9, "GB/s"),
+            row(case, "bytes from the store", BATCH * size / 1e9, "GB/s", "before", size / before[0]),
+            row(case, "cores that read and decode", BATCH * cpu, "cores", f"{CORES} beside 512 GPUs"),
+        ]
+        limits = {
+            f"{PREFIXES} prefixes of {GETS} requests/s": PREFIXES * GETS / (BATCH * asked),
+            "a store of 100 Gbit/s": 12.5e9 / (BATCH * size),
+            "half of the cores": CORES / 2 / (BATCH * cpu),
+        }
+        rows += [
+            row(f"{name}: steps of {BATCH} a second until", what, value, "steps/s") for what, value in limits.items()
+        ]
+    return rows
 
 
 def _rows(name: str, report: Report) -> list[dict]:
@@ -116,7 +225,7 @@ def cost(hours: float, frame_bytes: float = 76_000, gigabyte_month: float = 0.02
         row(case, "room", room / 1e12, "TB"),
         row(case, "storage", room / 1e9 * gigabyte_month, "USD/month"),
     ]
-    for prior, (size, requests) in VIEWS.items():
+    for prior, (size, requests, _) in MEASURED.items():
         rows.append(row(case, f"{prior}: an epoch reads", samples * size / 1e12, "TB"))
         rows.append(row(case, f"{prior}: requests of an epoch", samples * requests * 0.4e-6, "USD"))
     return rows

@@ -2,7 +2,7 @@
 
 The plan comes from outside as a function, so this room knows no shards: ``positions(start) -> (positions of the step
 over all ranks, where the next step begins)``, as :meth:`shards.read.reader.Reader.positions`. The simulation deals them to
-the ranks as the reader does (rank r takes every world-th), draws how long computing and fetching take, kills machines,
+the ranks by ``deal`` (:meth:`shards.read.reader.Reader.owners`), draws how long computing and fetching take, kills machines,
 restarts from checkpoints with as many machines as are left, and counts every sample.
 
 Everything is drawn from one seed; times are seconds of the simulated run.
@@ -10,7 +10,7 @@ Everything is drawn from one seed; times are seconds of the simulated run.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,12 @@ from typing import Any
 import numpy as np
 
 Positions = Callable[[Any], tuple[list[Any], Any]]
+Deal = Callable[[list[Any], int], np.ndarray]
+
+
+def in_turn(step: list[Any], ranks: int) -> np.ndarray:
+    """Rank r takes every ``ranks``-th sample."""
+    return np.arange(len(step)) % ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +86,27 @@ class Report:
     rank_samples: tuple[int, int] = (0, 0)
     rank_shards: tuple[int, int] = (0, 0)
     shards_at_once: int = 0
+    indexes_read: float = 0.0  # indexes opened for each sample read
     notes: list[str] = field(default_factory=list)
+
+
+class Indexes:
+    """The indexes that a rank holds, those used longest ago going first, as :class:`shards.read.store.Store` does."""
+
+    def __init__(self, most: int = 600) -> None:
+        self.most, self.loads = most, 0
+        self.touched: set[int] = set()
+        self._held: OrderedDict[int, None] = OrderedDict()
+
+    def open(self, shard: int) -> None:
+        """Use a shard's index, loading it if it is not held."""
+        if shard not in self._held:
+            self.loads += 1
+            self.touched.add(shard)
+            if len(self._held) == self.most:
+                self._held.popitem(last=False)
+        self._held[shard] = None
+        self._held.move_to_end(shard)
 
 
 class Simulation:
@@ -90,6 +116,7 @@ class Simulation:
         positions: the reader's plan, see the module's text.
         start: where it begins; finished: whether a position is the end.
         shard_of: the shard of a sample's position, for balance; None skips that part.
+        deal: the rank of each sample of a step.
     """
 
     def __init__(
@@ -102,8 +129,10 @@ class Simulation:
         store: Store,
         restart: Restart,
         shard_of: Callable[[Any], int] | None = None,
+        deal: Deal = in_turn,
         seed: int = 0,
     ) -> None:
+        self.deal = deal
         self.positions, self.start, self.finished, self.shard_of = positions, start, finished, shard_of
         self.fleet, self.store, self.restart = fleet, store, restart
         self.rng = np.random.default_rng(seed)
@@ -207,20 +236,22 @@ class Simulation:
         if not full:
             return
         counts = np.zeros(self.fleet.ranks, int)
-        shards: list[set[int]] = [set() for _ in range(self.fleet.ranks)]
+        caches = [Indexes() for _ in range(self.fleet.ranks)]
         at_once = 0
         for step in full:
-            lengths = np.bincount(np.arange(len(step)) % self.fleet.ranks, minlength=self.fleet.ranks)
-            counts += lengths
+            owners = self.deal(step, self.fleet.ranks)
+            counts += np.bincount(owners, minlength=self.fleet.ranks)
             if self.shard_of is not None:
                 numbers = [self.shard_of(sample) for sample in step]
                 at_once = max(at_once, len(set(numbers)))
-                for at, number in enumerate(numbers):
-                    shards[at % self.fleet.ranks].add(number)
+                for rank, number in zip(owners, numbers):
+                    caches[rank].open(number)
         report.rank_samples = (int(counts.min()), int(counts.max()))
         report.shards_at_once = at_once
         if self.shard_of is not None:
-            report.rank_shards = (min(map(len, shards)), max(map(len, shards)))
+            touched = [len(cache.touched) for cache in caches]
+            report.rank_shards = (min(touched), max(touched))
+            report.indexes_read = sum(cache.loads for cache in caches) / max(1, int(counts.sum()))
 
     def _shares(self) -> Report:
         report = self.report

@@ -70,8 +70,9 @@ def read_bytes(url: Url, start: int | None = None, end: int | None = None) -> by
     if not is_remote(url):
         return on_disk(url, "read", lambda path: read_range(path, start, end))
     if start is None and end is None:
-        start, end = 0, _length(url, "read")
-    elif start is None or end is None or start < 0:
+        first = read_span(url, 0, BLOCK, whole=True)
+        return first if len(first) != BLOCK else first + read_bytes(url, BLOCK, None)
+    if start is None or end is None or start < 0:
         start, end, _ = slice(start, end).indices(_length(url, "read"))
     if end <= start:
         return b""

@@ -98,8 +98,11 @@ def _deadline(length: int) -> float:
     return float(os.environ.get("HEADSTART_STORAGE_TIMEOUT", 20)) + length / slowest
 
 
-def read_span(url: Url, start: int, end: int) -> bytes:
-    """The bytes ``[start, end)`` in one request; a torn body is asked for again."""
+def read_span(url: Url, start: int, end: int, *, whole: bool = False) -> bytes:
+    """The bytes ``[start, end)`` in one request; a torn body is asked for again.
+
+    With ``whole`` the file may end before, and is not asked how long it is: that would be a second request.
+    """
 
     def action(fs: Any, path: str) -> bytes:
         try:
@@ -108,7 +111,7 @@ def read_span(url: Url, start: int, end: int) -> bytes:
             if _status(error) == 416 or "not satisfiable" in str(error):
                 return b""  # wholly past the end, as for a local file
             raise
-        if len(data) < end - start and start + len(data) < (total := fs.size(path)):
+        if not whole and len(data) < end - start and start + len(data) < (total := fs.size(path)):
             raise EOFError(f"got {len(data)} of {min(end, total) - start} bytes from {start}")
         return data
 

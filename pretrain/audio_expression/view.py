@@ -19,6 +19,7 @@ from shards.format.small import MOTION
 REMEMBERED = (
     1500  # segments whose rows stay decoded (40 kB of log-mel each): decoding them costs more than a small model's step
 )
+NEIGHBOURS = 2  # segments of the same clip whose features enter the mean: each is a request of its own
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class WindowView:
         sample, usable = audible(sample, rng, least, self.config.unreliable, self._has_sound)
         rows, targets = self._rows(sample), self._targets(sample)
         # The mean goes through the same variation as the rows, as one more row that the window leaves out.
-        around = clip_rows(sample, rows, rng, self._rows)
+        # Without ``centre`` nothing uses the mean of the clip, and its neighbours need no request.
+        around = clip_rows(sample, rows, rng, self._rows, NEIGHBOURS if self.config.centre else 0)
         spread = utterance_statistics(around, True)[1] if self.config.scale else np.float32(1)
         features, targets, mean = vary(rows / spread, targets, around.mean(0) / spread, self.config, rng)
         mean = np.stack([mean, np.ones_like(mean)]) if self.config.scale else mean

@@ -63,7 +63,7 @@ def clip_rows(
     rows: np.ndarray,
     rng: np.random.Generator,
     read: Callable[[Sample], np.ndarray],
-    neighbours: int = 2,
+    neighbours: int,
 ) -> np.ndarray:
     """Feature rows ``[T, C]`` of a few seconds of the sample's clip: of itself and of some neighbours in the shard.
 

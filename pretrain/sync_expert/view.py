@@ -96,7 +96,8 @@ class LipRunView:
         start = int(rng.integers(max(0, sample.length - run) + 1))
         rows = np.minimum(np.arange(start, start + run), sample.length - 1)
         features = self._rows(sample)
-        mean = clip_rows(sample, features, rng, self._rows, NEIGHBOURS).mean(0)
+        # Without ``centre`` nothing uses the mean of the clip, and its neighbours need no request.
+        mean = clip_rows(sample, features, rng, self._rows, NEIGHBOURS if self.config.centre else 0).mean(0)
         features = self.vary(np.concatenate([features, mean[None]]), rng)
         own = LIPS in sample.members
         shape = sample.lips["shape"] if own else lip_shape(torch.tensor(sample.track["landmarks"])).numpy()

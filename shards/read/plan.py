@@ -69,6 +69,15 @@ class EpochPlan:
         """Shard number at ``position``, without opening any index."""
         return self._in_window(*self._turn(position))[0]
 
+    def streams(self, positions: np.ndarray) -> np.ndarray:
+        """``[N]`` stream of each position ``[N]``."""
+        found = np.empty(len(positions), np.int64)
+        pieces = np.searchsorted(self._starts, positions, side="right") - 1
+        for piece in np.unique(pieces):
+            here, alive = pieces == piece, self._alive_in(int(piece))
+            found[here] = alive[(positions[here] - self._starts[piece]) % len(alive)]
+        return found
+
     def _copies(self, factors: np.ndarray) -> np.ndarray:
         people = self.dataset.table.people
         wanted = factors[people[:, IDENTITY]] * people[:, SAMPLES]
@@ -91,11 +100,15 @@ class EpochPlan:
         if not 0 <= position < len(self):
             raise IndexError(f"position {position} of an epoch of {len(self)} samples")
         piece = bisect_right(self._starts, position) - 1
-        if piece not in self._alive:
-            self._alive[piece] = np.flatnonzero(self._lengths > self._rounds[piece])
-        alive = self._alive[piece]
+        alive = self._alive_in(piece)
         turn, slot = divmod(position - self._starts[piece], len(alive))
         return int(alive[slot]), self._rounds[piece] + turn
+
+    def _alive_in(self, piece: int) -> np.ndarray:
+        """The streams that are not used up in a piece."""
+        if piece not in self._alive:
+            self._alive[piece] = np.flatnonzero(self._lengths > self._rounds[piece])
+        return self._alive[piece]
 
     def _in_window(self, stream: int, turn: int) -> tuple[int, int]:
         ends = np.cumsum(self._counts[stream])

@@ -2,7 +2,7 @@
 
 Batches form one endless sequence over epochs: step s holds the samples at the next ``batch_size`` positions, and a
 batch that reaches the end of an epoch is filled from the next one. Every epoch holds every sample exactly once (or as
-often as the identity weights say). Ranks take every ``world_size``-th sample of a batch, workers every n-th step.
+often as the identity weights say). Ranks share out the samples of a batch (:mod:`shards.read.deal`), workers the steps.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,8 @@ from configs import InputError
 from shards.format.schema import BrokenSample, Sample
 from shards.read.collate import collate
 from shards.read.dataset import Dataset
-from shards.read.plan import EpochPlan, Weights
+from shards.read.deal import TOGETHER, deal
+from shards.read.plan import STREAMS, EpochPlan, Weights
 from shards.read.view import View, check_view
 from shards.tar import tars
 
@@ -45,7 +47,7 @@ class Reader:
         dataset: a dataset or a view of it (:meth:`Dataset.split`). Views with ``needs_sound`` read only samples whose
             clip had sound.
         view: what to read of a sample, see :mod:`shards.read.view`.
-        batch_size: samples of a step over all ranks; rank r gets every ``world_size``-th of them.
+        batch_size: samples of a step over all ranks; each gets an equal share of them.
         seed: of the order and of the views' choices.
         rank, world_size: this process's share; another world size later continues the same sequence of batches.
         workers: DataLoader processes; 0 reads in this one. Batches do not depend on it.
@@ -145,6 +147,17 @@ class Reader:
                 epoch, offset = epoch + 1, 0
         return found, Position(epoch, start.step + 1, offset)
 
+    def owners(self, samples: list[tuple[int, int]], world_size: int) -> np.ndarray:
+        """``[N]`` the rank, of so many, to which each ``(epoch, offset)`` of a step falls."""
+        if world_size <= TOGETHER:
+            return deal(np.arange(len(samples)), world_size)
+        where = np.array(samples)
+        streams = np.empty(len(where), np.int64)
+        for epoch in np.unique(where[:, 0]):
+            here = where[:, 0] == epoch
+            streams[here] = epoch * STREAMS + self.plan(int(epoch)).streams(where[here, 1])
+        return deal(streams, world_size)
+
     # ------------------------------------------------------------------------------------------ pipeline stages
 
     def _steps(self) -> Iterator[tuple[list[tuple[int, int]], Position]]:
@@ -154,7 +167,8 @@ class Reader:
         while self.epochs is None or position.epoch < self.epochs:
             samples, after = self.positions(position)
             if turn % count == number:
-                yield samples[self.rank :: self.world_size], after
+                own = np.flatnonzero(self.owners(samples, self.world_size) == self.rank)
+                yield [samples[i] for i in own], after
             position, turn = after, turn + 1
 
     def _batches(self, steps: Iterator[tuple[list[tuple[int, int]], Position]]) -> Iterator[dict[str, object]]:
@@ -170,11 +184,18 @@ class Reader:
                 yield {**batch, AFTER: (after.epoch, after.step, after.offset), BROKEN: broken}
 
     def _batch(self, samples: list[tuple[int, int]], broken: list[dict[str, str]], run: Callable) -> dict[str, object]:
+        if self.dataset.direct:
+            list(run(self._fetch_index, {self.plan(epoch).shard_at(offset) for epoch, offset in samples}))
         opened = [self._open(*where, broken) for where in samples]
         read = [item for item in run(lambda entry: self._view(entry, broken), opened) if item is not None]
         if samples and not read:
             read = self._substitute(*samples[-1], broken)
         return collate(read)
+
+    def _fetch_index(self, shard: int) -> None:
+        """Bring an index in while others are under way; what is wrong with it is said when its sample is opened."""
+        with suppress(InputError):
+            self.dataset.index(shard)
 
     def _open(self, epoch: int, offset: int, broken: list[dict[str, str]]) -> tuple[Sample, int, int] | None:
         plan = self.plan(epoch)

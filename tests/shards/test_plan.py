@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from shards.format.catalogue import Catalogue
 from shards.format.index import ShardIndex
 from shards.read.dataset import Dataset
+from shards.read.deal import deal
 from shards.read.plan import STREAMS, EpochPlan
 
 
@@ -91,3 +92,43 @@ def test_a_position_deep_in_a_large_epoch_is_found_without_reading_what_came_bef
 def test_seed_and_epoch_change_the_order(change):
     dataset = simulated([{i % 3: 5} for i in range(9)])
     assert order(EpochPlan(dataset, **{"seed": 0, "epoch": 0, **change})) != order(EpochPlan(dataset, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("count", "world"), [(4096, 512), (64, 16), (64, 64), (100, 9), (17, 16), (33, 24), (5, 12), (40, 8)]
+)
+def test_a_step_is_dealt_out_whole_and_evenly(count, world):
+    streams = np.random.default_rng(count).integers(0, 40, count)
+    owners = deal(streams, world)
+    numbers = np.bincount(owners, minlength=world)
+    assert len(owners) == count
+    assert len(numbers) == world
+    if count >= world:
+        assert numbers.min() >= 1
+    if count % world == 0:
+        assert set(numbers) == {count // world}
+    assert numbers.max() - numbers.min() <= 2
+    if world <= 8:
+        assert list(owners) == [i % world for i in range(count)]
+
+
+def test_many_ranks_keep_to_few_streams_and_still_mix_several():
+    plan = EpochPlan(simulated([{i // 5: 32} for i in range(2400)]), 0, 0)
+    before, touched = [set() for _ in range(512)], [set() for _ in range(512)]
+    for step in range(8):
+        positions = np.arange(step * 4096, (step + 1) * 4096)
+        for position, rank in zip(positions, deal(plan.streams(positions), 512)):
+            touched[rank].add(plan.shard_at(int(position)))
+        for position in positions:
+            before[position % 512].add(plan.shard_at(int(position)))
+    assert np.mean([len(shards) for shards in touched]) < 0.5 * np.mean([len(shards) for shards in before])
+    mixed = [
+        len(set(plan.streams(np.flatnonzero(deal(plan.streams(np.arange(4096)), 512) == rank)))) for rank in range(512)
+    ]
+    assert min(mixed) >= 3
+
+
+def test_streams_of_many_positions_are_those_of_each():
+    plan = EpochPlan(simulated([{0: count} for count in (5, 1, 9, 3, 3, 7)]), 0, 0)
+    positions = np.arange(len(plan))
+    assert list(plan.streams(positions)) == [plan._turn(int(position))[0] for position in positions]
