@@ -56,6 +56,15 @@ def fetch_run(uri: str, cache: Path) -> Path:
     )
 
 
+def cached(target: Path, manifest: str) -> Path | None:
+    """A folder that was fetched before, verified again; ``None`` where it is gone or damaged."""
+    try:
+        return _verify(target, str(target), manifest) if target.is_dir() else None
+    except StorageError as error:
+        log.warning("%s; fetching it again", error)
+        return None
+
+
 def _fetch_artifacts(source: str, target: Path, shown: str, manifest: str | None, empty: str) -> Path:
     if target.is_dir():
         try:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.registry import fetch, mlflow_client, run_log, versions, waiting
+from cluster.registry import answers, fetch, mlflow_client, run_log, versions, waiting
 from cluster.registry.prior_folder import check_prior
 from cluster.registry.publish import Job, publish, set_aliases
 from cluster.registry.versions import CHAMPION, INFO_TAG, LATEST, parse
@@ -193,6 +193,26 @@ def resolve(uri: storage.Url, cache_dir: storage.Url | None = None) -> Path:
         return fetch.fetch_run(text, cache)
     if not text.startswith("models:/") and (storage.is_remote(text) or storage.local_path(text).exists()):
         return fetch.fetch_url(text, cache)
+    return _resolve_version(*parse(text), cache)
+
+
+def _resolve_version(name: str, version: str, cache: Path) -> Path:
+    """The folder of a registered version; asks MLflow only where the registry has changed since it was asked last."""
+    file = mlflow_client.sqlite_file(mlflow_client.tracking_uri())
+    if file is not None and not file.exists():  # MLflow would make one, in seconds, to find it empty
+        raise InputError(versions.empty(name))
+    known = answers.recall(cache, name, version)
+    if known is not None and (folder := fetch.cached(cache / known["folder"], known["manifest"])) is not None:
+        return folder
+    asked = answers.stamp()
     client = mlflow_client.client()
-    name, version = parse(text)
-    return fetch.fetch_version(client, versions.find(client, name, version), cache)
+    try:
+        found = versions.find(client, name, version)
+    except InputError as error:
+        answers.remember(cache, asked, name, version, {"missing": str(error)})
+        raise
+    folder = fetch.fetch_version(client, found, cache)
+    manifest = storage.sha256(folder / storage.COMMIT_MARK)
+    answer = {"folder": folder.relative_to(cache).as_posix(), "manifest": manifest}
+    answers.remember(cache, asked, name, version, answer)
+    return folder

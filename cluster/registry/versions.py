@@ -49,10 +49,15 @@ def _not_found(client: MlflowClient, name: str, version: str, error: Exception) 
     names = [model.name for model in client.search_registered_models()]
     if name not in names:
         if not names:
-            return f"prior '{name}': the registry at {mlflow_client.shown_uri()} is empty; use 'headstart pretrain'"
+            return empty(name)
         return f"prior '{name}': not in the registry{nearest(name, names)}"
     have = [f"{v['version']} {' '.join('@' + a for a in v['aliases'])}".strip() for v in records(client, name)]
     return f"prior '{name}': no version or alias '{version}'; there are {', '.join(have) or 'none'}"
+
+
+def empty(name: str) -> str:
+    """The sentence for a registry that holds nothing."""
+    return f"prior '{name}': the registry at {mlflow_client.shown_uri()} is empty; use 'headstart pretrain'"
 
 
 def records(client: MlflowClient, name: str) -> list[dict[str, Any]]:

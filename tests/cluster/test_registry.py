@@ -97,6 +97,35 @@ def test_a_second_pull_reads_the_cache_and_a_damaged_copy_is_fetched_again(home,
     assert (registry.resolve("sync-expert") / "weights.safetensors").read_bytes() == good
 
 
+def test_a_registry_that_has_not_changed_is_not_opened_again_and_one_that_has_is(home, tmp_path, monkeypatch):
+    registry.register("sync-expert", make_prior(tmp_path / "a", 1))
+    registry.register("sync-expert", make_prior(tmp_path / "b", 2))
+    first = registry.resolve("models:/sync-expert@champion")
+    with pytest.raises(InputError, match="not in the registry"):
+        registry.resolve("models:/audio-expression@champion")
+    opened, real = [], mlflow_client.client
+    monkeypatch.setattr(mlflow_client, "client", lambda: opened.append(1) or real())
+    assert registry.resolve("models:/sync-expert@champion") == first
+    with pytest.raises(InputError, match="not in the registry"):
+        registry.resolve("models:/audio-expression@champion")
+    assert not opened
+    registry.promote("sync-expert", 2)
+    opened.clear()
+    second = registry.resolve("models:/sync-expert@champion")
+    assert opened
+    assert second != first
+    shutil.rmtree(second)  # a cache that somebody emptied
+    assert (registry.resolve("models:/sync-expert@champion") / "weights.safetensors").is_file()
+
+
+def test_a_registry_that_does_not_exist_is_empty_and_is_not_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(InputError, match="is empty"):
+        registry.resolve("models:/sync-expert@champion")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_version_changed_in_the_artifact_store_is_refused(home, tmp_path):
     registry.register("sync-expert", make_prior(tmp_path / "a"))
     stored = next((home / "artifacts").rglob("weights.safetensors"))

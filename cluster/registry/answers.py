@@ -1,0 +1,66 @@
+"""What an embedded registry answered before, used for as long as its data base has not changed.
+
+Opening MLflow takes seconds. An adaptation asks for three champions, and they hardly ever change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from cluster.registry import mlflow_client
+from cluster.storage import storage
+from configs import InputError
+
+FILE = "answers.json"  # beside the fetched priors
+_COUNTER = slice(24, 28)  # SQLite's header: a number that grows with every transaction (SQLite file format, 1.3.9)
+
+
+def stamp() -> list[object] | None:
+    """What changes whenever the registry does; ``None`` for a server, or before its data base exists."""
+    file = mlflow_client.sqlite_file(mlflow_client.tracking_uri())
+    if file is None or not file.is_file():
+        return None
+    with file.open("rb") as data_base:
+        counter = data_base.read(_COUNTER.stop)[_COUNTER].hex()
+    # Transactions lie in the second file first where somebody has set the data base to write ahead.
+    states = [path.stat() for path in (file, file.with_name(f"{file.name}-wal")) if path.is_file()]
+    return [str(file), counter, *([state.st_size, state.st_mtime_ns] for state in states)]
+
+
+def recall(cache: Path, name: str, version: str) -> dict[str, str] | None:
+    """The answer to a question that was asked since the registry changed last.
+
+    Returns:
+        ``folder`` (below ``cache``) and ``manifest`` (its SHA-256); ``None`` where nobody has asked.
+
+    Raises:
+        InputError: the answer was that there is no such version.
+    """
+    answer = _read(cache, stamp()).get(f"{name}@{version}")
+    if answer is not None and "missing" in answer:
+        raise InputError(answer["missing"])
+    return answer
+
+
+def remember(cache: Path, asked: list[object] | None, name: str, version: str, answer: dict[str, str]) -> None:
+    """Keep an answer, unless the registry has changed since ``asked`` (its :func:`stamp` before the question)."""
+    now = stamp()
+    if now is None or now != asked:
+        return
+    answers = {**_read(cache, now), f"{name}@{version}": answer}
+    with contextlib.suppress(InputError):  # a home that cannot be written to only costs time
+        storage.write_json(cache / FILE, {"stamp": now, "answers": answers})
+
+
+def _read(cache: Path, now: list[object] | None) -> dict[str, Any]:
+    """All answers of the registry as it is now."""
+    if now is None:
+        return {}
+    try:
+        kept = json.loads((cache / FILE).read_text())
+        return dict(kept["answers"]) if kept["stamp"] == now else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
