@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
+from adapt.fit.adam import Adam
 from configs.devices import is_accelerator
 from heads.gaussians.free import Densifier
 from heads.person.talking_head import TalkingHead
@@ -78,17 +79,15 @@ class Optimizers:
 
     def __init__(self, groups: Iterable[Group], device: torch.device, densifier: Densifier | None = None) -> None:
         groups = [group for group in groups if group["params"]]
-        self.main: torch.optim.Optimizer | None = None
-        if groups:
-            self.main = torch.optim.Adam([dict(group) for group in groups], betas=BETAS, eps=EPS, fused=True)
+        self.main = Adam([dict(group) for group in groups], betas=BETAS, eps=EPS) if groups else None
         self.densifier, self._behind = densifier, is_accelerator(device)
         for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
             # Moments take the parameter's order in memory and Adam rounds by it; what is read back from a file is in rows.
             parameter.data = parameter.data.contiguous()
 
-    def _all(self) -> list[torch.optim.Optimizer]:
+    def _all(self) -> list[Adam | torch.optim.Optimizer]:
         own = [] if self.densifier is None else list(self.densifier.optimizers.values())
-        return ([self.main] if self.main is not None else []) + own
+        return [*([self.main] if self.main is not None else []), *own]
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -98,7 +97,7 @@ class Optimizers:
     def zero_grad(self) -> None:
         """Forget all gradients."""
         for optimizer in self._all():
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
 
     def step(self) -> None:
         """Step the parameters of fixed size; the densifier steps its own after it has looked at the gradients."""
@@ -113,13 +112,13 @@ class Optimizers:
     def refuse_unless(self, finite: Tensor) -> None:
         """Let the coming step do nothing, on the device, where ``finite`` (a scalar) is false; the host does not wait."""
         if self.main is not None:
-            self.main.grad_scale, self.main.found_inf = None, (~finite).float()  # type: ignore[attr-defined]
+            self.main.found_inf = (~finite).float()
 
-    def _moments(self, parameter: Tensor) -> dict[str, Any]:
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Any]:
         """Adam's moments of a parameter, a live dictionary."""
         for optimizer in self._all():
             if any(parameter is p for group in optimizer.param_groups for p in group["params"]):
-                return optimizer.state[parameter]
+                return optimizer.moments(parameter) if isinstance(optimizer, Adam) else optimizer.state[parameter]
         raise KeyError("no optimiser holds this parameter")
 
     def state(self) -> dict[str, Tensor]:
@@ -150,7 +149,7 @@ class Optimizers:
                 else:
                     self.densifier.state[rest[0]] = value.to(self.densifier.cloud.params["means"].device).clone()
 
-    def _restore_moment(self, group: dict[str, object], parameter: Tensor, name: str, value: Tensor) -> None:
+    def _restore_moment(self, group: dict[str, object], parameter: nn.Parameter, name: str, value: Tensor) -> None:
         if name == "step":
             # A fused or capturable Adam keeps the count on the parameter's device, the others on the CPU.
             place = parameter.device if group.get("fused") or group.get("capturable") else torch.device("cpu")

@@ -1,0 +1,75 @@
+"""Adam by torch's own kernels, without what :mod:`torch.optim` imports: the compiler takes seconds to load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+
+class Adam:
+    """``torch.optim.Adam(groups, betas=betas, eps=eps, fused=True)``, step for step and bit for bit.
+
+    Args:
+        groups: dictionaries with ``params`` and ``lr``, perhaps an ``eps`` of their own, and whatever else.
+
+    Attributes:
+        param_groups: the same dictionaries, completed; ``lr`` may be changed between steps.
+        state: of each parameter that was stepped: ``step``, ``exp_avg``, ``exp_avg_sq``.
+        found_inf: a scalar on the parameters' device; where it is 1, the next step does nothing.
+    """
+
+    def __init__(
+        self, groups: Iterable[Mapping[str, Any]], *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8
+    ) -> None:
+        self.betas = betas
+        self.param_groups: list[dict[str, Any]] = [{"eps": eps, **group} for group in groups]
+        self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
+        self.found_inf: Tensor | None = None
+
+    def moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """What is remembered of a parameter, a live dictionary; empty before its first step."""
+        return self.state.setdefault(parameter, {})
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        for group in self.param_groups:
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if moved:
+                self._step(moved, group)
+
+    def _step(self, parameters: list[nn.Parameter], group: Mapping[str, Any]) -> None:
+        for parameter in parameters:
+            moments = self.moments(parameter)
+            if not moments:
+                moments["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                moments["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                moments["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        states = [self.state[parameter] for parameter in parameters]
+        adam(
+            list(parameters),
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [moments["exp_avg"] for moments in states],
+            [moments["exp_avg_sq"] for moments in states],
+            [],
+            [moments["step"] for moments in states],
+            fused=True,
+            found_inf=self.found_inf,
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=group["lr"],
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
