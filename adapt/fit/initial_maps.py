@@ -117,15 +117,24 @@ def nearest_texels(resolution: int, model: RiggedHead) -> Tensor:
     """Of each of the model's texels the nearest one ``[N]`` of the same region in a map of another resolution."""
     if resolution == model.resolution:
         return torch.arange(model.talking.n)
-    source = UVGaussians(model.rig, resolution)
-    place, target = (
-        (source.texels.float() + 0.5) / resolution,
-        (model.talking.uv.texels.float() + 0.5) / model.resolution,
-    )
-    # Texels of another part (teeth beside lips in the atlas) must not lend their Gaussians: they lie far away.
-    place = torch.cat([place, source.regions[:, None].float() * 10], 1).cpu()
-    target = torch.cat([target, model.talking.uv.regions[:, None].float() * 10], 1).cpu()
-    return torch.cat([torch.cdist(rows, place).argmin(1) for rows in target.split(4096)])
+    from scipy.spatial import cKDTree
+
+    source, target = UVGaussians(model.rig, resolution), model.talking.uv
+    places, wanted = _texel_centres(source), _texel_centres(target)
+    nearest = torch.empty(target.n, dtype=torch.long)
+    # Texels of another part (teeth beside lips in the atlas) must not lend their Gaussians.
+    for region in target.regions.unique():
+        here = (target.regions == region).nonzero()[:, 0].cpu()
+        there = (source.regions == region).nonzero()[:, 0].cpu()
+        if not len(there):  # a part too small for the coarser map
+            there = torch.arange(source.n)
+        nearest[here] = there[torch.from_numpy(cKDTree(places[there]).query(wanted[here])[1])]
+    return nearest
+
+
+def _texel_centres(uv: UVGaussians) -> np.ndarray:
+    """Middles ``[N, 2]`` of the texels, the map's side being 1."""
+    return (uv.texels.cpu().numpy() + 0.5) / uv.resolution
 
 
 def mouth_texels(model: RiggedHead) -> Tensor:

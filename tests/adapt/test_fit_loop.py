@@ -10,7 +10,7 @@ from adapt.budget import Clock, parse_budget
 from adapt.clip import track_clip
 from adapt.fit.context import Context
 from adapt.fit.groups import rigged_groups
-from adapt.fit.initial_maps import build_rigged
+from adapt.fit.initial_maps import build_rigged, nearest_texels
 from adapt.fit.loop import Fit
 from adapt.fit.losses import rigged_loss
 from adapt.fit.optimizers import RATES
@@ -18,6 +18,7 @@ from adapt.fit.sampling import IncrementalSampling, next_frame, windows_of
 from adapt.fit.state import Place, seed_step
 from adapt.priors import Priors
 from adapt.recipes import recipe
+from heads.gaussians.uv import UVGaussians
 from heads.person.talking_head import HeadConfig
 from heads.rig import load_rig
 from tests.support.avatars import SIZE, make_world
@@ -116,3 +117,14 @@ def test_a_place_comes_back_from_its_tensors():
     place = Place(stage=2, steps=7, order=[3, 1], once={"calibrate"}, pictured=25)
     assert Place.from_tensors(place.tensors()) == place
     assert Place.from_tensors({}) == Place()
+
+
+def test_a_texel_takes_the_nearest_one_of_its_own_region_in_a_coarser_map(clip):
+    model = make_fit(clip).model
+    source, target = UVGaussians(load_rig(), 40), model.talking.uv
+    nearest = nearest_texels(40, model)
+    assert torch.equal(source.regions[nearest], target.regions)
+    places, wanted = ((uv.texels.double() + 0.5) / uv.resolution for uv in (source, target))
+    distance = torch.cdist(wanted, places, compute_mode="donot_use_mm_for_euclid_dist")
+    distance[target.regions[:, None] != source.regions[None]] = torch.inf
+    assert torch.allclose((wanted - places[nearest]).norm(dim=1), distance.min(1).values)
