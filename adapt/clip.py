@@ -105,8 +105,8 @@ class Clip:
         size: side of the frames, px.
         feature: audio feature that :meth:`features` extracts; log-mel by default.
 
-    Frames, mattes and masks lie in temporary memory-mapped files, so a long clip does not fill the memory; use as a
-    context manager or call :meth:`close` to remove them.
+    Frames and mattes lie in temporary memory-mapped files, so a long clip does not fill the memory; use as a context
+    manager or call :meth:`close` to remove them.
     """
 
     def __init__(self, size: int, feature: Feature | None = None) -> None:
@@ -153,8 +153,7 @@ class Clip:
         frames = np.asarray(segment.frames)
         if frames.shape[1] != self.size:
             self.size = frames.shape[1]
-        masks = _draw_masks(segment.track["landmarks"], np.asarray(segment.matte), self.size)
-        part = {"frames": frames, "matte": np.asarray(segment.matte), "masks": masks}
+        part = {"frames": frames, "matte": np.asarray(segment.matte)}
         part = {name: self._on_disk(f"{len(self._parts):05d}-{name}", array) for name, array in part.items()}
         with self._lock:
             self._starts.append(len(self))
@@ -228,9 +227,8 @@ class Clip:
         return self._gather("matte", indices).astype(np.float32) / 255.0
 
     def masks(self, indices: np.ndarray | list[int]) -> dict[str, np.ndarray]:
-        """Region masks, float32 in [0, 1], each ``[n, H, W]``."""
-        stacked = self._gather("masks", indices).astype(np.float32) / 255.0
-        return {name: stacked[:, i] for i, name in enumerate(MASKS)}
+        """Region masks, float32 in [0, 1], each ``[n, H, W]``; drawn as often as they are asked for."""
+        return region_masks(self.track["landmarks"][np.asarray(indices)], self.size, self.size, MASKS, levels=255)
 
     def _gather(self, name: str, indices: np.ndarray | list[int]) -> np.ndarray:
         places = [self._locate(int(i)) for i in indices]
@@ -290,11 +288,6 @@ class Clip:
         return bool(len(self.audio)) and float(np.abs(self.audio).max()) > 1e-4
 
 
-def _draw_masks(landmarks: np.ndarray, mattes: np.ndarray, size: int) -> np.ndarray:
-    drawn = region_masks(landmarks, size, size, MASKS)
-    return np.stack([(drawn[name] * 255 + 0.5).astype(np.uint8) for name in MASKS], 1)
-
-
 def split_frames(video: str | Path, seconds: float | None = None) -> tuple[int, int]:
     """(training frames, all frames) of a video at 25 fps: its first 10/11, or its first ``seconds``.
 
@@ -324,6 +317,7 @@ def track_clip(
     background: bool = False,
     feature: Feature | None = None,
     rig: str = DEFAULT,
+    matte_every: int = 1,
 ) -> Clip:
     """Track a stretch of a video into a :class:`Clip`.
 
@@ -334,6 +328,7 @@ def track_clip(
         background: return at once and track in a thread.
         feature: audio feature of the clip; log-mel by default.
         rig: name or source of the rig whose coefficients are given.
+        matte_every: frames from one computed matte to the next; those between are interpolated.
 
     Raises:
         InputError: no face, two faces, unreadable (at once, or from :meth:`Clip.wait` when in the background).
@@ -348,6 +343,7 @@ def track_clip(
         crop_box=crop_box,
         identity=identity,
         rig=rig,
+        matte_every=matte_every,
         stop=lambda: clip.stopped,
     )
     clip.read_in_background(iter(segments))

@@ -70,7 +70,7 @@ def _face(
     """Expression, eyelids and gaze ``[T, ...]`` of the frames with a face, and their numbers ``[T]`` in the video."""
     rows: dict[str, list[np.ndarray]] = {name: [] for name in _FACE}
     numbers = []
-    for segment in track_frames(video, seconds=seconds, start=start, size=size):
+    for segment in track_frames(video, seconds=seconds, start=start, size=size, matte_every=0):
         for name in _FACE:
             rows[name].append(segment.track[name])
         numbers.append(segment.first_frame + np.arange(len(segment.track["expression"])))

@@ -19,12 +19,18 @@ from heads.rig import facemesh
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 REGIONS = ("face", "eyes", "lips", "mouth_inside", "head", "hair_neck")
+ALONE, LESS, EITHER = 0, 1, 2  # how two outlines make a region: the first, the first without the second, both
 SCANLINES = 4  # per pixel row · choice: with exact coverage along the row this gives 4 * 256 levels on a slanted edge
 EYE_MARGIN = 0.35  # of the eye's height · guess: lids and lashes belong to the eyes
 
 
 def region_masks(
-    landmarks: Array, height: int, width: int, regions: Iterable[str] = REGIONS[:5], matte: Array | None = None
+    landmarks: Array,
+    height: int,
+    width: int,
+    regions: Iterable[str] = REGIONS[:5],
+    matte: Array | None = None,
+    levels: int | None = None,
 ) -> dict[str, Array]:
     """Coverage of each region per pixel.
 
@@ -34,6 +40,7 @@ def region_masks(
         regions: names out of ``REGIONS``. ``head`` is the head with hair and some margin (where a renderer may paint);
             ``hair_neck`` is the person inside ``head`` and below it that is not face, and needs ``matte``.
         matte: ``[T, H, W]`` person alpha, 0..1 or uint8.
+        levels: coverage is rounded to multiples of ``1 / levels``, as a picture of 8 bits (255) has it; ``hair_neck`` is not.
 
     Returns:
         region name to ``[T, H, W]`` float32 in [0, 1], numpy or torch like ``landmarks`` (on its device).
@@ -44,7 +51,7 @@ def region_masks(
     points, regions = _as_numpy(landmarks), tuple(regions)
     person = None if matte is None else _as_numpy(matte)
     _check(points, height, width, regions, person)
-    drawn: dict[str, np.ndarray] = {name: _draw(name, points, height, width) for name in regions if name != "hair_neck"}
+    drawn = {name: _draw(name, points, height, width, levels) for name in regions if name != "hair_neck"}
     if "hair_neck" in regions and person is not None:
         face = drawn["face"] if "face" in drawn else _draw("face", points, height, width)
         drawn["hair_neck"] = _alpha(person) * (1 - face) * _above_shoulders(points, height)
@@ -60,20 +67,30 @@ def fill_polygons(polygons: np.ndarray, height: int, width: int) -> np.ndarray:
     return out
 
 
-def _draw(name: str, points: np.ndarray, height: int, width: int) -> np.ndarray:
-    fill = fill_polygons
-    xy = points[..., :2]
+def _draw(name: str, points: np.ndarray, height: int, width: int, levels: int | None = None) -> np.ndarray:
+    xy, combination = points[..., :2], ALONE
     if name == "face":
-        return fill(xy[:, facemesh.OVAL], height, width)
-    if name == "mouth_inside":
-        return fill(xy[:, facemesh.LIPS_INNER], height, width)
-    if name == "lips":
-        outer, inner = fill(xy[:, facemesh.LIPS_OUTER], height, width), fill(xy[:, facemesh.LIPS_INNER], height, width)
-        return np.maximum(outer - inner, 0)
-    if name == "eyes":
-        left, right = (fill(_eye_outline(xy, eye), height, width) for eye in (facemesh.EYE_LEFT, facemesh.EYE_RIGHT))
-        return np.maximum(left, right)
-    return fill(_head_outline(xy), height, width)
+        outlines = [xy[:, facemesh.OVAL]]
+    elif name == "mouth_inside":
+        outlines = [xy[:, facemesh.LIPS_INNER]]
+    elif name == "lips":
+        outlines, combination = [xy[:, facemesh.LIPS_OUTER], xy[:, facemesh.LIPS_INNER]], LESS
+    elif name == "eyes":
+        outlines, combination = [_eye_outline(xy, eye) for eye in (facemesh.EYE_LEFT, facemesh.EYE_RIGHT)], EITHER
+    else:
+        outlines = [_head_outline(xy)]
+    drawn = [fill_polygons(outline, height, width) for outline in outlines]
+    if levels or combination != ALONE:
+        _finish(drawn[0], drawn[-1], combination, levels or 0, _bounds(outlines, height, width))
+    return drawn[0]
+
+
+def _bounds(outlines: list[np.ndarray], height: int, width: int) -> np.ndarray:
+    """Rows and columns (top, bottom, left, right) that hold all outlines ``[T, P, 2]`` of a picture, for T pictures."""
+    points, sides = np.nan_to_num(np.concatenate(outlines, 1)), np.array([width, height])
+    low = np.clip(np.floor(points.min(1)), 0, sides).astype(np.int64)
+    high = np.clip(np.ceil(points.max(1)), 0, sides).astype(np.int64)
+    return np.stack([low[:, 1], high[:, 1], low[:, 0], high[:, 0]], 1)
 
 
 def _eye_outline(xy: np.ndarray, eye: tuple[int, ...]) -> np.ndarray:
@@ -132,10 +149,48 @@ def _check(points: np.ndarray, height: int, width: int, regions: tuple[str, ...]
 
 
 @njit(cache=True, nogil=True)
+def _crossings(polygon, y, found):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Write where a horizontal line crosses a polygon ``[P, 2]``, from left to right; how often it does."""
+    corners, count = polygon.shape[0], 0
+    for k in range(corners):
+        ax, ay = polygon[k, 0], polygon[k, 1]
+        bx, by = polygon[(k + 1) % corners, 0], polygon[(k + 1) % corners, 1]
+        if (ay <= y) != (by <= y):
+            x = ax + (y - ay) / (by - ay) * (bx - ax)
+            place = count
+            while place > 0 and found[place - 1] > x:
+                found[place] = found[place - 1]
+                place -= 1
+            found[place] = x
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _add_span(line, left, right, share, skip_from, skip_to):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Add ``share`` to a line of pixels from ``left`` to ``right`` px, but not to the whole pixels that are skipped."""
+    width = line.shape[0]
+    left, right = max(0.0, left), min(float(width), right)
+    if right <= left:
+        return
+    a, b = int(left), min(width - 1, int(right))
+    if a == b:
+        line[a] += (right - left) * share
+        return
+    line[a] += (a + 1 - left) * share
+    for x in range(a + 1, min(b, skip_from)):
+        line[x] += share
+    for x in range(max(a + 1, skip_to), b):
+        line[x] += share
+    line[b] += (right - b) * share
+
+
+@njit(cache=True, nogil=True)
 def _fill(polygons, out, scanlines):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     count, corners = polygons.shape[0], polygons.shape[1]
     height, width = out.shape[1], out.shape[2]
-    crossings = np.empty(corners + 1, np.float64)
+    found = np.empty((scanlines, corners + 1), np.float64)
+    crossed = np.empty(scanlines, np.int64)
     share = 1.0 / scanlines
     for t in range(count):
         low = polygons[t, :, 1].min()
@@ -144,29 +199,35 @@ def _fill(polygons, out, scanlines):  # type: ignore[no-untyped-def]  # pragma: 
             continue
         first, last = max(0, int(np.floor(max(low, 0.0)))), min(height, int(np.ceil(min(high, float(height)))))
         for row in range(first, last):
+            line = out[t, row]
+            # Pixels that one span of every scanline covers are full: no need to add them up.
+            full_from, full_to = 0, width - 1
             for sub in range(scanlines):
-                y = row + (sub + 0.5) * share
-                found = 0
-                for k in range(corners):
-                    ax, ay = polygons[t, k, 0], polygons[t, k, 1]
-                    bx, by = polygons[t, (k + 1) % corners, 0], polygons[t, (k + 1) % corners, 1]
-                    if (ay <= y) != (by <= y):
-                        x = ax + (y - ay) / (by - ay) * (bx - ax)
-                        place = found
-                        while place > 0 and crossings[place - 1] > x:
-                            crossings[place] = crossings[place - 1]
-                            place -= 1
-                        crossings[place] = x
-                        found += 1
-                for pair in range(0, found - 1, 2):
-                    left, right = max(0.0, crossings[pair]), min(float(width), crossings[pair + 1])
-                    if right <= left:
-                        continue
-                    a, b = int(left), min(width - 1, int(right))
-                    if a == b:
-                        out[t, row, a] += (right - left) * share
-                    else:
-                        out[t, row, a] += (a + 1 - left) * share
-                        for x_ in range(a + 1, b):
-                            out[t, row, x_] += share
-                        out[t, row, b] += (right - b) * share
+                crossed[sub] = _crossings(polygons[t], row + (sub + 0.5) * share, found[sub])
+                if crossed[sub] == 2:
+                    full_from = max(full_from, int(max(0.0, found[sub, 0])) + 1)
+                    full_to = min(full_to, int(max(0.0, found[sub, 1])))
+                else:
+                    full_to = 0
+            full_to = max(full_to, full_from)
+            for sub in range(scanlines):
+                for pair in range(0, crossed[sub] - 1, 2):
+                    _add_span(line, found[sub, pair], found[sub, pair + 1], share, full_from, full_to)
+            line[full_from:full_to] = 1.0
+
+
+@njit(cache=True, nogil=True)
+def _finish(out, other, combination, levels, bounds):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Combine coverages ``[T, H, W]`` within bounds ``[T, 4]`` and round them to ``levels``, if that is not 0."""
+    for t in range(len(out)):
+        for y in range(bounds[t, 0], bounds[t, 1]):
+            mine, its = out[t, y], other[t, y]
+            for x in range(bounds[t, 2], bounds[t, 3]):
+                value = mine[x]
+                if combination == 1:
+                    value = max(value - its[x], np.float32(0))
+                elif combination == 2:
+                    value = max(value, its[x])
+                if levels:
+                    value = np.floor(value * np.float32(levels) + np.float32(0.5)) / np.float32(levels)
+                mine[x] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -102,6 +103,7 @@ def track_frames(
     crop_box: tuple[int, int, int, int] | None = None,
     identity: np.ndarray | None = None,
     rig: str = DEFAULT,
+    matte_every: int = 1,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[Segment]:
     """Segments of the one person that a video shows, from its longest shot.
@@ -112,6 +114,7 @@ def track_frames(
         crop_box: x0, y0, x1, y1 px of the source, as an earlier segment of the same video reports.
         identity: ``[K_id]`` coefficients of an earlier segment, which makes expressions comparable with it.
         rig: name or source of the rig whose coefficients are given.
+        matte_every: frames from one computed matte to the next, see :class:`TrackOptions`; 0: no mattes.
         stop: asked after each frame of the first pass, for callers that may lose interest.
 
     Raises:
@@ -125,6 +128,9 @@ def track_frames(
         identity=None if identity is None else tuple(float(v) for v in np.asarray(identity).ravel()),
         min_seconds=min(1.0, seconds or 1.0) * 0.9,
         rig=rig,
+        matte=matte_every > 0,
+        matte_every=max(1, matte_every),
+        ahead=(os.cpu_count() or 1) > 1,
     )
     video = track_video(path, options, stop)
     with video:

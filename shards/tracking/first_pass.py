@@ -17,6 +17,7 @@ import numpy as np
 from heads.rig.facemesh import IRIS_LEFT, IRIS_RIGHT, N_LANDMARKS
 from shards.media.decode import read_video
 from shards.media.rates import FPS
+from shards.tracking.ahead import ahead
 from shards.tracking.models import FaceFinder, FaceLandmarks
 from shards.tracking.options import Refusal, TrackOptions
 
@@ -25,6 +26,7 @@ CUT_DIFFERENCE, CUT_RATIO = 18.0, 4.0  # grey levels of mean change, and how muc
 CENSUS_EVERY = 12  # frames between counts of all faces
 RIVAL = 0.35  # area over the main face's from which another face makes two people
 LONGEST_GAP = 3  # frames without a face that are bridged
+PICTURES_AHEAD = 4  # pictures that may wait for the landmarks
 
 
 @dataclass
@@ -85,9 +87,10 @@ def run_first_pass(path: Path, options: TrackOptions, stop: Callable[[], bool] |
 
 
 def _pictures(path: Path, options: TrackOptions) -> Iterator[np.ndarray]:
-    return read_video(
+    pictures = read_video(
         path, start=options.start, seconds=options.seconds, max_side=options.max_side, threads=options.decoder_threads
     )
+    return ahead(pictures, PICTURES_AHEAD) if options.ahead else pictures
 
 
 class _Watch:

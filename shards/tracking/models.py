@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ SETTLING = 5  # results for a first picture until they stay; before, they are 1 
 # Scores of the face detector, measured on 267 frames of 89 people: a face that stands on its head is found too, with at
 # most 0.82, and the same picture turned scores at least 0.07 more.
 CERTAIN, MARGIN = 0.85, 0.03
+_QUIET = threading.RLock()  # standard error belongs to the whole process: two threads must not take it from each other
 
 
 class FaceLandmarks:
@@ -114,15 +116,15 @@ class PersonMatte:
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         """``[H, W]`` uint8 alpha of a picture ``[H, W, 3]`` uint8 RGB."""
-        from PIL import Image
+        import cv2  # MediaPipe's own dependency: resizes ten times as fast as Pillow
 
         height, width = picture.shape[:2]
-        small = Image.fromarray(picture).resize((MATTE_SIZE, MATTE_SIZE), Image.Resampling.BILINEAR, reducing_gap=1.5)
+        small = cv2.resize(np.ascontiguousarray(picture), (MATTE_SIZE, MATTE_SIZE), interpolation=cv2.INTER_AREA)
         with contextlib.nullcontext() if self._warm else _quiet():
-            alpha = self._segmenter.process(np.asarray(small)).segmentation_mask
+            alpha = self._segmenter.process(small).segmentation_mask
         self._warm = True
-        alpha = Image.fromarray((np.clip(alpha, 0, 1) * 255 + 0.5).astype(np.uint8))
-        return np.asarray(alpha.resize((width, height), Image.Resampling.BICUBIC))
+        levels = (np.clip(alpha, 0, 1) * 255 + 0.5).astype(np.uint8)
+        return np.asarray(cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR))
 
     def close(self) -> None:
         self._segmenter.close()
@@ -174,13 +176,14 @@ def _quiet() -> Iterator[None]:
     """Hides what the native library writes to standard error while it starts; it cannot be told otherwise."""
     os.environ.setdefault("GLOG_minloglevel", "3")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with contextlib.suppress(ValueError, OSError):
-        sys.stderr.flush()
-    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(sink)
+    with _QUIET:
+        with contextlib.suppress(ValueError, OSError):
+            sys.stderr.flush()
+        saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(sink, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(sink)

@@ -20,7 +20,9 @@ class TrackOptions:
     smooth: bool = True
     require_audio: bool = False  # refuse videos without sound or with silence
     matte: bool = True
+    matte_every: int = 1  # frames from one computed matte to the next; those between are interpolated
     decoder_threads: int = 1
+    ahead: bool = False  # decode, cut out and compute mattes in threads beside the others: for one video at a time
     crop_box: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in the source; None: around head and shoulders
     rig: str = "mediapipe"  # name or path of the rig whose coefficients are given
     identity: tuple[float, ...] | None = None  # known identity coefficients; None: estimated per shot
@@ -31,6 +33,8 @@ class TrackOptions:
             raise InputError(f"size is {self.size}, expected an even number of at least 64 px")
         if self.seconds is not None and self.seconds <= 0:
             raise InputError(f"seconds is {self.seconds}, expected more than 0")
+        if self.matte_every < 1:
+            raise InputError(f"matte_every is {self.matte_every}, expected at least 1 frame")
         if self.min_seconds <= 0 or self.start < 0:
             raise InputError("min_seconds must be above 0 and start not below 0")
 

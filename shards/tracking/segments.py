@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ from heads.rig.facemesh import CHIN, FOREHEAD, OVAL, STABLE
 from shards.media.decode import read_video
 from shards.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from shards.media.sound import stream_audio
+from shards.tracking.ahead import ahead
 from shards.tracking.coefficients import Fitter, fitter_of
-from shards.tracking.first_pass import FirstPass, Run
+from shards.tracking.first_pass import PICTURES_AHEAD, FirstPass, Run
 from shards.tracking.models import PersonMatte
 from shards.tracking.options import TrackOptions
 from shards.tracking.pose import head_pose, intrinsics_for, project
@@ -178,15 +181,25 @@ class Shot:
         }
 
     def __iter__(self) -> Iterator[Segment]:
-        buffer = _Buffer(self.tracks())
-        first = self.start
-        for length in _even_lengths(len(self), SEGMENT):
-            frames = np.stack([self._source.frame(first + k, self.crop) for k in range(length)])
-            track = buffer.take(length)
-            audio = self._source.audio(first, length)
-            matte = self._source.matte(frames) if self._options.matte else np.full(frames.shape[:3], 255, np.uint8)
-            yield Segment(frames, matte, track, audio, first, self.crop_box, self._source.has_audio)
-            first += length
+        segments = self._segments()
+        yield from ahead(segments, 1) if self._options.ahead else segments
+
+    def _segments(self) -> Iterator[Segment]:
+        tracks, first = _Buffer(self.tracks()), self.start
+        with closing(self._pictures()) as pictures:
+            for length in _even_lengths(len(self), SEGMENT):
+                frames = np.stack([next(pictures) for _ in range(length)])
+                audio = self._source.audio(first, length)
+                matte = self._source.matte(frames) if self._options.matte else np.full(frames.shape[:3], 255, np.uint8)
+                track = tracks.take(length)
+                yield Segment(frames, matte, track, audio, first, self.crop_box, self._source.has_audio)
+                first += length
+
+    def _pictures(self) -> Generator[np.ndarray, None, None]:
+        """The shot's crops ``[size, size, 3]``."""
+        crop = self.crop
+        pictures = (self._source.frame(k, crop) for k in range(self.start, self.end))
+        return ahead(pictures, PICTURES_AHEAD) if self._options.ahead else pictures
 
 
 class Source:
@@ -240,13 +253,25 @@ class Source:
         """``[T, H, W]`` uint8 person alpha of frames ``[T, H, W, 3]``."""
         if self._matte is None:
             self._matte = PersonMatte()
-        return np.stack([self._matte(frame) for frame in frames])
+        out = np.empty(frames.shape[:3], np.uint8)
+        made = sorted({*range(0, len(frames), self._options.matte_every), len(frames) - 1})
+        for frame in made:
+            out[frame] = self._matte(frames[frame])
+        for first, last in pairwise(made):
+            for frame in range(first + 1, last):
+                out[frame] = _between(out[first], out[last], frame - first, last - first)
+        return out
 
     def audio(self, first: int, length: int) -> np.ndarray:
         """(length * 640,) samples beside frames from ``first`` on; zeros where there is no sound."""
         if self._sound is None:
             return np.zeros(length * SAMPLES_PER_FRAME, np.float32)
         return self._sound.take(first * SAMPLES_PER_FRAME, length * SAMPLES_PER_FRAME)
+
+
+def _between(a: np.ndarray, b: np.ndarray, step: int, steps: int) -> np.ndarray:
+    """The picture ``step`` of ``steps`` on the way from one uint8 picture to another."""
+    return ((a.astype(np.uint16) * (steps - step) + b.astype(np.uint16) * step + steps // 2) // steps).astype(np.uint8)
 
 
 class _Sound:

@@ -102,3 +102,22 @@ def test_wrong_input_is_named(landmarks):
         region_masks(np.zeros((3, 68, 2)), 8, 8)
     with pytest.raises(InputError, match="hair_neck needs a matte"):
         region_masks(landmarks, 8, 8, ("hair_neck",))
+
+
+def test_levels_are_those_of_a_mask_kept_in_eight_bits(landmarks):
+    plain = region_masks(landmarks, SIZE, SIZE)
+    for name, mask in region_masks(landmarks, SIZE, SIZE, levels=255).items():
+        assert np.array_equal(mask, (plain[name] * 255 + 0.5).astype(np.uint8).astype(np.float32) / 255.0)
+
+
+def test_polygons_that_cross_themselves_and_leave_the_picture_are_filled_by_the_even_odd_rule():
+    star = np.array([[[16, -4], [26, 28], [-2, 8], [34, 8], [6, 28]]], np.float64)
+    mask = fill_polygons(star, 32, 32)[0]
+    inside = np.zeros((32 * 8, 32 * 8))
+    y, x = (np.mgrid[: 32 * 8, : 32 * 8] + 0.5) / 8
+    for (ax, ay), (bx, by) in zip(star[0], np.roll(star[0], -1, 0), strict=True):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inside += ((ay <= y) != (by <= y)) & (x < ax + (y - ay) / (by - ay) * (bx - ax))
+    exact = (inside % 2).reshape(32, 8, 32, 8).mean((1, 3))
+    assert np.abs(mask - exact).max() < 0.3
+    assert np.abs(mask - exact).mean() < 0.01

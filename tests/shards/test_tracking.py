@@ -316,6 +316,18 @@ def test_takes_are_summed_up_before_and_after_they_are_read(portrait_video):
     assert 0 < shot.jitter["after"] < shot.jitter["before"]
 
 
+def test_threads_beside_each_other_track_as_one_does(portrait_video):
+    with track_video(portrait_video, TrackOptions(size=128, ahead=True)) as video:
+        beside = [segment for shot in video.shots for segment in shot]
+    with track_video(portrait_video, TrackOptions(size=128)) as video:
+        alone = [segment for shot in video.shots for segment in shot]
+    assert len(beside) == len(alone)
+    for ours, theirs in zip(beside, alone, strict=True):
+        assert np.array_equal(ours.frames, theirs.frames)
+        assert np.array_equal(ours.matte, theirs.matte)
+        assert all(np.array_equal(ours.track[name], theirs.track[name]) for name in theirs.track)
+
+
 def test_the_first_pass_ends_when_it_is_told_to(portrait_video):
     answers = iter([False] * 4 + [True])
     with track_video(portrait_video, stop=lambda: next(answers)) as video:

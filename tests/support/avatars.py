@@ -28,7 +28,19 @@ class World:
     track: dict[str, np.ndarray]
     sound: np.ndarray
 
-    def segments(self, path, *, seconds=None, start=0.0, size=None, crop_box=None, identity=None, rig=None, stop=None):
+    def segments(
+        self,
+        path,
+        *,
+        seconds=None,
+        start=0.0,
+        size=None,
+        crop_box=None,
+        identity=None,
+        rig=None,
+        matte_every=1,
+        stop=None,
+    ):
         """What ``shards.tracking.track_frames`` would say, for this video only."""
         assert Path(path) == self.video
         first = round(start * 25)
