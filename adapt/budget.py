@@ -65,6 +65,10 @@ class Clock:
         spent_iterations: steps of the run that is resumed.
         reserve: seconds kept free at the end for saving and the last measurements.
         most: steps after which a wall-clock budget counts as spent: a few frames are soon learned, and then by heart.
+        start: ``time.monotonic()`` at which it began to run; now by default.
+
+    Attributes:
+        stages: wall-clock seconds by what they were spent on, of this run alone; see :meth:`timed`.
     """
 
     def __init__(
@@ -75,10 +79,12 @@ class Clock:
         spent_iterations: int = 0,
         reserve: float = 0.0,
         most: int | None = None,
+        start: float | None = None,
     ) -> None:
         self.budget, self.reserve, self.most = budget, reserve, most
         self.iterations = spent_iterations
-        self._before, self._start = spent_seconds, time.monotonic()
+        self._before, self._start = spent_seconds, time.monotonic() if start is None else start
+        self.stages: dict[str, float] = {}
         self.resumed = bool(spent_iterations)
         self.stopped = False
 
@@ -106,6 +112,19 @@ class Clock:
         if not self.iterations or self.budget.iterations is None:
             return None
         return self.seconds / self.iterations * (self.budget.iterations - self.iterations)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Count the seconds of a ``with`` block among those of a stage; stages do not contain one another."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - begin
+
+    def seconds_by_stage(self) -> dict[str, float]:
+        """What :meth:`timed` has counted, rounded."""
+        return {name: round(seconds, 2) for name, seconds in self.stages.items()}
 
     def tick(self) -> None:
         """One optimisation step was done."""

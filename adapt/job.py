@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,30 @@ import numpy as np
 from torch import Tensor
 
 from adapt.avatar import folder
-from adapt.avatar.avatar import config_dict, loudness_driver, restore_model
+from adapt.avatar.avatar import loudness_driver, restore_model
 from adapt.avatar.body import BODY_FRAMES, write_body
-from adapt.avatar.provenance import Provenance, now, tool_version
-from adapt.avatar.writer import BODY, PREVIEW, THUMBNAIL, avatar_tensors, exact_tensors, restore_exact, thumbnail
+from adapt.avatar.provenance import Provenance
+from adapt.avatar.writer import BODY, restore_exact
 from adapt.budget import Budget, Clock, graceful_stop
 from adapt.clip import LEAST_FRAMES, Clip, track_clip
 from adapt.drivers.base import Driver
 from adapt.drivers.personal_voice import person_driver, ready_for_live
-from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
-from adapt.fit.config import RecipeConfig
 from adapt.fit.context import Context
 from adapt.fit.loop import Fit, Stopped
 from adapt.fit.state import seed_step
 from adapt.models.base import HeadModel
 from adapt.plan import Plan, make_plan
 from adapt.priors import open_priors, record_of
+from adapt.saving import Run, save
 from cluster.storage.staging import staged
 from configs import progress
-from pretrain.roles import APPEARANCE, MOTION
+from pretrain.roles import MOTION
 
 HELD_FRAMES = 8
+# Training frames from one computed matte to the next. An interpolated one differs from its own by less than the mattes of
+# two successive frames differ, and its intersection over union with it is 0.991 to 0.999 (means of four people).
+MATTE_EVERY = 2
 # Seconds reserved at the end for measuring, writing and hashing, and for encoding one frame of the body (256 px).
 ENDING, ENCODING = 2.0, 0.006
 # Tracked frames needed before a recipe builds its model: one second shows the face, its lighting and the body.
@@ -42,25 +44,6 @@ FIRST_FRAMES = 25
 # More steps than these overfit a handful of frames, and unseen views get worse. The first number is for one second of
 # video, the second for each frame beyond it.
 FEWEST_STEPS, STEPS_PER_FRAME = 300, 40
-
-
-@dataclass
-class Run:
-    """The mutable state of one adaptation; its plan is fixed."""
-
-    plan: Plan
-    fit: Fit
-    metrics: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def context(self) -> Context[RecipeConfig]:
-        """Clip, rig, priors and configuration."""
-        return self.fit.context
-
-    @property
-    def clip(self) -> Clip:
-        """The training frames."""
-        return self.fit.clip
 
 
 @staged(reads=("video",), writes="out")
@@ -105,11 +88,13 @@ def adapt(
         size: side of the frames, px; by default 512 on a GPU and 256 on a CPU, or the source's if smaller.
 
     Returns:
-        ``avatar, recipe, prior, iterations, seconds, metrics`` (and ``driver``, ``size``, ``frames``).
+        ``avatar, recipe, prior, iterations, seconds, stages, metrics`` (and ``driver``, ``size``, ``frames``);
+        ``stages`` are seconds by what they were spent on, ``steps`` those of the optimisation.
 
     Raises:
         InputError: the video, an option or a prior is wrong; nothing is left half-written.
     """
+    start = time.monotonic()
     plan = make_plan(
         video,
         out,
@@ -128,11 +113,12 @@ def adapt(
         consent=consent,
         dataset=dataset,
     )
-    clock = make_clock(plan)
+    clock = make_clock(plan, start)
     with tracked_clip(plan, clip) as frames, graceful_stop(clock):
         run = build(plan, frames, clock)
         run_stages(run)
-        driver = fit_voice(run)
+        with clock.timed("voice"):
+            driver = fit_voice(run)
         return finish(run, driver)
 
 
@@ -148,25 +134,36 @@ def tracked_clip(plan: Plan, given: Clip | None) -> Iterator[Clip]:
         return
     size = plan.config.size
     feature, rig = plan.feature, plan.rig.source
-    clip = track_clip(plan.video, frames=plan.frames, size=size, feature=feature, rig=rig, background=True)
+    clip = track_clip(
+        plan.video,
+        frames=plan.frames,
+        size=size,
+        feature=feature,
+        rig=rig,
+        matte_every=MATTE_EVERY,
+        background=True,
+    )
     try:
         yield clip
     finally:
         clip.close()
 
 
-def make_clock(plan: Plan) -> Clock:
-    """The budget's clock, with what the end and the voice want of it kept free."""
+def make_clock(plan: Plan, start: float) -> Clock:
+    """The budget's clock, running since ``start``, with what the end and the voice want of it kept free."""
     spent: Mapping[str, Any] = plan.before["progress"] if plan.before else {"seconds": 0.0, "iterations": 0}
     voice = plan.voice_budget
     ending = ENDING + ENCODING * min(plan.frames, BODY_FRAMES) * (plan.config.size / 256) ** 2
-    return Clock(
+    clock = Clock(
         plan.budget,
         spent_seconds=spent["seconds"],
         spent_iterations=spent["iterations"],
         reserve=ending + ((voice.seconds or 0.0) if voice is not None else 0.0),
         most=FEWEST_STEPS + STEPS_PER_FRAME * max(0, plan.frames - FIRST_FRAMES),
+        start=start,
     )
+    clock.stages["planning"] = time.monotonic() - start
+    return clock
 
 
 # --- build ----------------------------------------------------------------------------------------------------------
@@ -174,15 +171,17 @@ def make_clock(plan: Plan) -> Clock:
 
 def build(plan: Plan, clip: Clip, clock: Clock) -> Run:
     """Model and loop, new or restored, and the first save."""
-    priors = open_priors(plan.priors, str(plan.device))
+    with clock.timed("opening priors"):
+        priors = open_priors(plan.priors, str(plan.device))
     # A budget of steps waits for the whole clip, so that the run can be repeated bit for bit.
     wanted = None if plan.budget.iterations is not None else min(plan.frames, FIRST_FRAMES)
-    with progress.task("tracking", total=plan.frames, unit="frames") as task:
+    with clock.timed("waiting for tracks"), progress.task("tracking", total=plan.frames, unit="frames") as task:
         clip.wait(wanted, task)
     rig = plan.rig.to(plan.device)
     context = Context(clip, rig, plan.frames, plan.config, priors, plan.device, plan.seed)
     seed_step(plan.seed, plan.device, "build")
-    model, state = _restored(plan) if plan.before is not None else (plan.recipe.build(context), {})
+    with clock.timed("building"):
+        model, state = _restored(plan) if plan.before is not None else (plan.recipe.build(context), {})
     held = _held_frames(plan.frames)
     run = Run(plan, Fit(model, context, clock, held, restored=state, exact=plan.exact, history=_history(plan)))
     run.fit.save = lambda: save(run)
@@ -222,7 +221,8 @@ def run_stages(run: Run) -> None:
             run.plan.recipe.run(run.fit, run.context)
         except Stopped:
             run.clip.stop()
-    run.clip.wait()
+    with run.fit.clock.timed("waiting for tracks"):
+        run.clip.wait()
 
 
 def fit_voice(run: Run) -> Driver:
@@ -258,88 +258,6 @@ def _voice_steps(run: Run, task: progress.Task) -> Iterator[int]:
         task.advance()
 
 
-# --- saving ---------------------------------------------------------------------------------------------------------
-
-
-def save(
-    run: Run, driver: Driver | None = None, files: Mapping[str, Path] | None = None, *, complete: bool = False
-) -> dict[str, Any]:
-    """Put the present avatar on disk, whole, in place of the one before; nothing is computed but a picture.
-
-    Args:
-        driver: of the finished avatar; before that, loudness opens the jaw.
-        files: what only the finished avatar holds (body video, priors).
-        complete: no state for ``--resume`` is kept.
-    """
-    clip, fit = run.clip, run.fit
-    driver = driver or loudness_driver(run.context.rig, clip.track["expression"])
-    count = min(len(clip), BODY_FRAMES)
-    track = {name: rows[:count] for name, rows in clip.track.items() if name != "quality"}
-    agreed = {name: run.plan.consent[name] for name in ("consent", "licence")}
-    provenance = Provenance.make(avatar=run.plan.out.name, recipe=run.plan.recipe.name, **agreed)
-    real, image = _preview(fit)
-    pictures = {
-        THUMBNAIL: thumbnail(image, provenance),
-        PREVIEW: thumbnail(np.concatenate([real, image], 1), provenance),
-    }
-    return folder.write_folder(
-        run.plan.out,
-        _document(run, driver, count, complete),
-        avatar_tensors(fit.model, track, driver),
-        files={**(files or {}), **pictures},
-        state=None if complete else {**fit.state(), **exact_tensors(fit.model)},
-    )
-
-
-def _document(run: Run, driver: Driver, count: int, complete: bool) -> dict[str, object]:
-    plan, clip, clock = run.plan, run.clip, run.fit.clock
-    records = run.context.priors.records
-    visual = record_of(records, APPEARANCE) or next(iter(records.values()), None)
-    return {
-        "recipe": plan.recipe.name,
-        "prior": {key: visual[key] for key in ("name", "version", "sha256")} if visual else None,
-        "priors": records,
-        "rig": plan.rig.record,
-        "features": plan.feature.record,
-        "size": clip.size,
-        "created": now(),
-        "provenance": {
-            "statement": f"An avatar of the person in '{plan.video.name}', made with {tool_version()}",
-            "tool": tool_version(),
-            "video": plan.video.name,
-            "video_sha256": plan.video_sha256,
-        },
-        "consent": dict(plan.consent),
-        "metrics": {**run.metrics, "adapt_seconds": round(clock.seconds, 2), "iterations": clock.iterations},
-        "config": config_dict(plan.config),
-        "model": plan.recipe.shape_of(run.fit.model),
-        "clip": {
-            "frames": plan.frames,
-            "total": plan.total,
-            "kept": count,
-            "crop_box": list(clip.crop_box),
-            "identity": [float(v) for v in clip.identity],
-        },
-        "progress": {
-            "seconds": round(clock.seconds, 3),
-            "iterations": clock.iterations,
-            "budget": str(plan.budget),
-            "complete": complete,
-            "psnr_face": [[round(s, 2), round(v, 3)] for s, v in run.fit.history if v == v],
-        },
-        "driver": "prior" if isinstance(driver, PriorDriver) else "clip",
-        "device": str(plan.device),
-        "seed": plan.seed,
-    }
-
-
-def _preview(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """A real frame and the same rendered, ``[H, W, 3]`` each: a held-out one where it is tracked already."""
-    frame = int(fit.held[-1]) if len(fit.held) and fit.held[-1] < len(fit.clip) else len(fit.clip) - 1
-    real, image, _ = fit.look(frame)
-    return real.numpy(), image.numpy()
-
-
 # --- finish ---------------------------------------------------------------------------------------------------------
 
 
@@ -352,7 +270,8 @@ def finish(run: Run, driver: Driver) -> dict[str, object]:
     provenance = Provenance.make(avatar=plan.out.name, recipe=plan.recipe.name, **agreed)
     with tempfile.TemporaryDirectory(prefix="headstart-body-") as temporary:
         body = Path(temporary) / BODY
-        write_body(body, clip, min(len(clip), BODY_FRAMES), provenance)
+        with fit.clock.timed("body video"):
+            write_body(body, clip, min(len(clip), BODY_FRAMES), provenance)
         files = {BODY: body, **(_prior_files(run) if plan.self_contained else {})}
         document = save(run, driver, files, complete=not fit.clock.stopped)
     return {
@@ -361,6 +280,7 @@ def finish(run: Run, driver: Driver) -> dict[str, object]:
         "prior": document["prior"],
         "iterations": fit.clock.iterations,
         "seconds": round(fit.clock.seconds, 2),
+        "stages": fit.clock.seconds_by_stage(),
         "metrics": document["metrics"],
         "driver": driver.name,
         "consent": plan.consent["consent"],

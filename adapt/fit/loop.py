@@ -111,7 +111,8 @@ class Fit:
     def once(self, name: str, work: Callable[[], object]) -> None:
         """Do something once in an adaptation, however often it is interrupted and resumed."""
         if name not in self.place.once and not self.clock.stopped:
-            work()
+            with self.clock.timed("building"):
+                work()
             self.place.once.add(name)
 
     # --- frames -------------------------------------------------------------------------------------------------
@@ -192,9 +193,10 @@ class Fit:
                 before(progress)
             frames = next_frame(self.place, self.available(), rng) if sample is None else sample(progress, steps, rng)
             whole = bool(whole_every) and self.clock.iterations % whole_every == 0
-            self._step(optimizers, frames, loss, whole)
-            if after is not None:
-                after(progress)
+            with self.clock.timed("steps"):
+                self._step(optimizers, frames, loss, whole)
+                if after is not None:
+                    after(progress)
             steps += 1
             self.place.stage, self.place.steps = number, steps
             self.clock.tick()
@@ -240,9 +242,10 @@ class Fit:
         """Face PSNR (dB) of the held-out frames, uncorrected tracks; NaN before one of them is tracked."""
         held = self.held[self.held < len(self.clip)]
         values = []
-        for frame in held[:: max(1, len(held) // MEASURED_FRAMES)][:MEASURED_FRAMES]:
-            real, image, mask = self.look(int(frame))
-            values.append(psnr(image, real, mask))
+        with self.clock.timed("measuring"):
+            for frame in held[:: max(1, len(held) // MEASURED_FRAMES)][:MEASURED_FRAMES]:
+                real, image, mask = self.look(int(frame))
+                values.append(psnr(image, real, mask))
         value = float(np.nanmean(values)) if values else float("nan")
         self.history.append((self.clock.seconds, value))
         if self.task is not None:

@@ -1,0 +1,129 @@
+"""What an adaptation has made so far, and how it is put on disk: at any moment a whole avatar that can be gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapt.avatar import folder
+from adapt.avatar.avatar import config_dict, loudness_driver
+from adapt.avatar.body import BODY_FRAMES
+from adapt.avatar.provenance import Provenance, now, tool_version
+from adapt.avatar.writer import PREVIEW, THUMBNAIL, avatar_tensors, exact_tensors, thumbnail
+from adapt.clip import Clip
+from adapt.drivers.base import Driver
+from adapt.drivers.prior import PriorDriver
+from adapt.fit.config import RecipeConfig
+from adapt.fit.context import Context
+from adapt.fit.loop import Fit
+from adapt.plan import Plan
+from adapt.priors import record_of
+from pretrain.roles import APPEARANCE
+
+
+@dataclass
+class Run:
+    """The mutable state of one adaptation; its plan is fixed."""
+
+    plan: Plan
+    fit: Fit
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def context(self) -> Context[RecipeConfig]:
+        """Clip, rig, priors and configuration."""
+        return self.fit.context
+
+    @property
+    def clip(self) -> Clip:
+        """The training frames."""
+        return self.fit.clip
+
+
+def save(
+    run: Run, driver: Driver | None = None, files: Mapping[str, Path] | None = None, *, complete: bool = False
+) -> dict[str, Any]:
+    """Put the present avatar on disk, whole, in place of the one before; nothing is computed but a picture.
+
+    Args:
+        driver: of the finished avatar; before that, loudness opens the jaw.
+        files: what only the finished avatar holds (body video, priors).
+        complete: no state for ``--resume`` is kept.
+    """
+    with run.fit.clock.timed("saving"):
+        return _save(run, driver, files or {}, complete)
+
+
+def _save(run: Run, driver: Driver | None, files: Mapping[str, Path], complete: bool) -> dict[str, Any]:
+    clip, fit = run.clip, run.fit
+    driver = driver or loudness_driver(run.context.rig, clip.track["expression"])
+    count = min(len(clip), BODY_FRAMES)
+    track = {name: rows[:count] for name, rows in clip.track.items() if name != "quality"}
+    agreed = {name: run.plan.consent[name] for name in ("consent", "licence")}
+    provenance = Provenance.make(avatar=run.plan.out.name, recipe=run.plan.recipe.name, **agreed)
+    real, image = _preview(fit)
+    pictures = {
+        THUMBNAIL: thumbnail(image, provenance),
+        PREVIEW: thumbnail(np.concatenate([real, image], 1), provenance),
+    }
+    return folder.write_folder(
+        run.plan.out,
+        _document(run, driver, count, complete),
+        avatar_tensors(fit.model, track, driver),
+        files={**files, **pictures},
+        state=None if complete else {**fit.state(), **exact_tensors(fit.model)},
+    )
+
+
+def _document(run: Run, driver: Driver, count: int, complete: bool) -> dict[str, object]:
+    plan, clip, clock = run.plan, run.clip, run.fit.clock
+    records = run.context.priors.records
+    visual = record_of(records, APPEARANCE) or next(iter(records.values()), None)
+    return {
+        "recipe": plan.recipe.name,
+        "prior": {key: visual[key] for key in ("name", "version", "sha256")} if visual else None,
+        "priors": records,
+        "rig": plan.rig.record,
+        "features": plan.feature.record,
+        "size": clip.size,
+        "created": now(),
+        "provenance": {
+            "statement": f"An avatar of the person in '{plan.video.name}', made with {tool_version()}",
+            "tool": tool_version(),
+            "video": plan.video.name,
+            "video_sha256": plan.video_sha256,
+        },
+        "consent": dict(plan.consent),
+        "metrics": {**run.metrics, "adapt_seconds": round(clock.seconds, 2), "iterations": clock.iterations},
+        "config": config_dict(plan.config),
+        "model": plan.recipe.shape_of(run.fit.model),
+        "clip": {
+            "frames": plan.frames,
+            "total": plan.total,
+            "kept": count,
+            "crop_box": list(clip.crop_box),
+            "identity": [float(v) for v in clip.identity],
+        },
+        "progress": {
+            "seconds": round(clock.seconds, 3),
+            "iterations": clock.iterations,
+            "budget": str(plan.budget),
+            "complete": complete,
+            "psnr_face": [[round(s, 2), round(v, 3)] for s, v in run.fit.history if v == v],
+            "stages": clock.seconds_by_stage(),
+        },
+        "driver": "prior" if isinstance(driver, PriorDriver) else "clip",
+        "device": str(plan.device),
+        "seed": plan.seed,
+    }
+
+
+def _preview(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """A real frame and the same rendered, ``[H, W, 3]`` each: a held-out one where it is tracked already."""
+    frame = int(fit.held[-1]) if len(fit.held) and fit.held[-1] < len(fit.clip) else len(fit.clip) - 1
+    real, image, _ = fit.look(frame)
+    return real.numpy(), image.numpy()
