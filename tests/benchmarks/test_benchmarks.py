@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import pretrain, prior_gain, recipes, results, voices
+from benchmarks import adapt, pretrain, prior_gain, recipes, results, voices
 from benchmarks.results import peak_memory, row
 
 
@@ -154,3 +154,17 @@ def test_a_row_that_is_kept_says_which_commit_it_was_measured_on(tmp_path, monke
     old_line, new_line = results.table().splitlines()[-2:]
     assert "[aaaa; " in old_line
     assert "aaaa" not in new_line
+
+
+def test_what_is_no_step_of_an_adaptation_adds_up():
+    stages = {"planning": 1.0, "building": 2.0, "steps": 40.0, "measuring": 5.0, "saving": 0.5}
+    rows = adapt.fixed_costs({"seconds": 50.0, "iterations": 800, "stages": stages}, "with prior")
+    values = {r["case"].strip(): r["value"] for r in rows}
+    assert values == {
+        "all that is no step": 5.0,
+        "planning": 1.0,
+        "building": 2.0,
+        "saving": 0.5,
+        "the rest": 1.5,
+        "a step": 50.0,
+    }
