@@ -30,7 +30,7 @@ def pretrain(
     data: str,
     config: str | Path | Mapping[str, object] | None = None,
     out: str | None = None,
-    workers: int | None = None,
+    workers: int | str | None = None,
     address: str | None = None,
     ray: bool = True,
     resume: bool | str = False,
@@ -44,7 +44,7 @@ def pretrain(
         data: dataset folder or ``s3://`` URL.
         config: a YAML file, a shipped size (``tiny``, ``base``, ``large``), a mapping, or None for ``tiny``.
         out: the run's folder or URL; ``runs/PRIOR-TIME`` when absent.
-        workers: training processes (one, or what ``cluster`` says); address: a Ray cluster.
+        workers: training processes (one, or what ``cluster`` says), or a range such as ``"2-4"``; address: a Ray cluster.
         ray: False trains in this process (one worker).
         resume: False starts fresh (and refuses a folder that holds a run); True or ``"latest-or-fresh"`` continues the
             newest checkpoint of ``out`` if there is one; ``"latest"`` insists that there is one; a path or URL names it.
@@ -56,7 +56,7 @@ def pretrain(
     """
     kind = find_prior(prior)
     typed = load_config(kind.config_class, kind.source(config), overrides)
-    if not ray and workers not in (None, 1):
+    if not ray and workers not in (None, 1, "1"):
         raise InputError(f"workers={workers} without Ray: one process has one worker; leave out --no-ray or --workers")
     check_data(kind.task, typed, data)
     run = str(out) if out else f"runs/{prior}-{time.strftime('%Y%m%d-%H%M%S')}"

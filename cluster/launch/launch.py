@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster import checkpoint
 from cluster.launch import ray_train, worker
-from cluster.launch.settings import ClusterConfig
+from cluster.launch.settings import ClusterConfig, worker_range
 from cluster.launch.worker import find_target
 from cluster.storage import storage
 from configs import InputError, load_config
@@ -25,7 +25,7 @@ def launch(
     config: dict[str, Any],
     *,
     run: str,
-    workers: int | None = None,
+    workers: int | str | None = None,
     address: str | None = None,
     ray: bool = True,
     gpus_per_worker: int | None = None,
@@ -42,7 +42,8 @@ def launch(
         ray: False calls the function in this process, which is one worker.
         resume: go on from the run's newest checkpoint; without it a run that has one is refused.
         cluster: a :class:`ClusterConfig`, a YAML path or shipped name such as ``cluster/single-node-8gpu``.
-        workers, address, gpus_per_worker, max_failures: override the same keys of ``cluster`` where given.
+        workers, address, gpus_per_worker, max_failures: override the same keys of ``cluster`` where given; workers may
+            be a range, ``"2-4"``, whose lower end is ``min_workers``.
 
     Raises:
         InputError: a target, cluster or run that cannot be used, or one that a worker raised.
@@ -64,6 +65,8 @@ def launch(
 
 
 def _settings(source: ClusterConfig | str | dict[str, object] | None, **overrides: Any) -> ClusterConfig:
+    if isinstance(overrides.get("workers"), str):
+        overrides["min_workers"], overrides["workers"] = worker_range(overrides["workers"])
     settings = source if isinstance(source, ClusterConfig) else load_config(ClusterConfig, source)
     settings = replace(settings, **{key: value for key, value in overrides.items() if value is not None})
     settings.check()

@@ -46,3 +46,15 @@ class ClusterConfig:
         if self.cpus_per_worker is not None:
             return self.cpus_per_worker
         return 1 if self.address else max(1, (os.cpu_count() or 1) // self.workers)
+
+
+def worker_range(text: str) -> tuple[int | None, int]:
+    """``"4"`` as (None, 4), ``"2-4"`` as (2, 4): the fewest workers to go on with, and the most.
+
+    Raises:
+        InputError: something else.
+    """
+    least, dash, most = text.strip().partition("-")
+    if not least.isdigit() or (dash and not most.isdigit()) or not int(least) or (dash and int(most) < int(least)):
+        raise InputError(f"workers '{text}': expected a number, such as 4, or a range, such as 2-4")
+    return (int(least), int(most)) if dash else (None, int(least))

@@ -24,7 +24,9 @@ def add(commands: Subparsers) -> None:
         "--config", metavar="FILE", help="YAML file or shipped size: tiny, base, large (default: tiny)"
     )
     pretrain.add_argument("--out", metavar="RUN", help="run folder or s3:// URL (default: runs/PRIOR-TIME)")
-    pretrain.add_argument("--workers", type=int, default=1, help="training processes (default: 1)")
+    pretrain.add_argument(
+        "--workers", metavar="N", help="training processes, or a range: 2-4 (default: 1, or as --cluster says)"
+    )
     pretrain.add_argument("--address", help="Ray cluster to join: 'auto' or host:port")
     pretrain.add_argument(
         "--cluster", metavar="FILE", help="YAML file or shipped name: local, single-node-8gpu, multi-node"
