@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,17 @@ from shards.media.sound import stream_audio
 POSES = ("still", "clip", "generated")
 
 
+class Exported(TypedDict):
+    """File or folder, its format and axes, Gaussians of one frame, frames, and bytes in all."""
+
+    out: str
+    format: str
+    axes: str
+    gaussians: int
+    frames: int
+    bytes: int
+
+
 @staged(reads=("avatar", "audio", "style"), writes="out")
 def export(
     avatar: str | Path,
@@ -55,7 +66,7 @@ def export(
     seed: int = 0,
     sign: tuple[str | Path, str | Path] | None = None,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> Exported:
     """Write an avatar's head in the format that the suffix of ``out`` names.
 
     Args:
@@ -74,7 +85,7 @@ def export(
         overwrite: replace an existing file.
 
     Returns:
-        ``out, format, axes, gaussians, frames, bytes``.
+        See :class:`Exported`.
 
     Raises:
         InputError: an unknown suffix, option or frame, a format that cannot move, or no sound.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch import Tensor
 from adapt.avatar import folder
 from adapt.avatar.avatar import loudness_driver, restore_model
 from adapt.avatar.body import BODY_FRAMES, write_body
+from adapt.avatar.document import Adapted
 from adapt.avatar.provenance import Provenance
 from adapt.avatar.writer import BODY, restore_exact
 from adapt.budget import Budget, Clock, graceful_stop
@@ -65,7 +65,7 @@ def adapt(
     clip: Clip | None = None,
     consent: str | Path | None = None,
     dataset: str | Path | None = None,
-) -> dict[str, Any]:
+) -> Adapted:
     """Make an avatar of the person in a video.
 
     Args:
@@ -151,13 +151,12 @@ def tracked_clip(plan: Plan, given: Clip | None) -> Iterator[Clip]:
 
 def make_clock(plan: Plan, start: float) -> Clock:
     """The budget's clock, running since ``start``, with what the end and the voice want of it kept free."""
-    spent: Mapping[str, Any] = plan.before["progress"] if plan.before else {"seconds": 0.0, "iterations": 0}
     voice = plan.voice_budget
     ending = ENDING + ENCODING * min(plan.frames, BODY_FRAMES) * (plan.config.size / 256) ** 2
     clock = Clock(
         plan.budget,
-        spent_seconds=spent["seconds"],
-        spent_iterations=spent["iterations"],
+        spent_seconds=plan.before["progress"]["seconds"] if plan.before else 0.0,
+        spent_iterations=plan.before["progress"]["iterations"] if plan.before else 0,
         reserve=ending + ((voice.seconds or 0.0) if voice is not None else 0.0),
         most=FEWEST_STEPS + STEPS_PER_FRAME * max(0, plan.frames - FIRST_FRAMES),
         start=start,
@@ -261,7 +260,7 @@ def _voice_steps(run: Run, task: progress.Task) -> Iterator[int]:
 # --- finish ---------------------------------------------------------------------------------------------------------
 
 
-def finish(run: Run, driver: Driver) -> dict[str, object]:
+def finish(run: Run, driver: Driver) -> Adapted:
     """Measure, encode the body, write the finished avatar; what :func:`adapt` returns."""
     plan, clip, fit = run.plan, run.clip, run.fit
     value = fit.measure("done")

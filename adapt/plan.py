@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from adapt.avatar import folder
+from adapt.avatar.document import AvatarDocument
 from adapt.budget import Budget, parse_budget
 from adapt.clip import Clip, split_frames
 from adapt.consent import WARNING, Consent, consent_of, refuse_withdrawn
@@ -61,7 +61,7 @@ class Plan:
     rig: Rig
     feature: Feature
     consent: Mapping[str, str]
-    before: Mapping[str, Any] | None = None
+    before: AvatarDocument | None = None
     exact: bool = False
 
     @property
@@ -162,20 +162,21 @@ def _check_video(video: str | Path) -> None:
         raise InputError(f"{video}: {why}; give the path of a video")
 
 
-def _recorded(agreed: Consent, before: Mapping[str, Any] | None) -> dict[str, str]:
+def _recorded(agreed: Consent, before: AvatarDocument | None) -> dict[str, str]:
     """The record that the avatar was begun with, where it has one, else ``agreed``; a warning where it says nothing."""
-    record = dict((before or {}).get("consent") or agreed.as_dict())
+    begun = None if before is None else before.get("consent")
+    record = dict(begun or agreed.as_dict())
     if record["consent"] == UNKNOWN:
         say(WARNING)
     return record
 
 
-def _uris(before: Mapping[str, Any]) -> str:
+def _uris(before: AvatarDocument) -> str:
     """The priors that the avatar was begun with: by default it is resumed with these."""
     return ",".join(dict.fromkeys(record["uri"] for record in (before.get("priors") or {}).values())) or "none"
 
 
-def _check_resumed(before: Mapping[str, Any], chosen: Recipe, sha256: str, video: str | Path, out: str | Path) -> None:
+def _check_resumed(before: AvatarDocument, chosen: Recipe, sha256: str, video: str | Path, out: str | Path) -> None:
     if before["recipe"] != chosen.name:
         raise InputError(
             f"avatar '{out}' was started with recipe {before['recipe']}, not {chosen.name}; resume with the same recipe"
@@ -184,7 +185,7 @@ def _check_resumed(before: Mapping[str, Any], chosen: Recipe, sha256: str, video
         raise InputError(f"avatar '{out}' was started with another video, not {video}; resume with the same video")
 
 
-def _check_budget(before: Mapping[str, Any], budget: Budget, out: str | Path) -> None:
+def _check_budget(before: AvatarDocument, budget: Budget, out: str | Path) -> None:
     progress = before["progress"]
     spent = progress["iterations"] if budget.iterations is not None else progress["seconds"]
     whole = budget.iterations if budget.iterations is not None else budget.seconds
@@ -193,7 +194,7 @@ def _check_budget(before: Mapping[str, Any], budget: Budget, out: str | Path) ->
 
 
 def _resumed_config(
-    before: Mapping[str, Any], chosen: Recipe, changes: Sequence[str], size: int | None, out: str | Path
+    before: AvatarDocument, chosen: Recipe, changes: Sequence[str], size: int | None, out: str | Path
 ) -> RecipeConfig:
     begun = chosen.config(before["config"])
     wanted = chosen.config(before["config"], [*changes, *([f"size={size}"] if size else [])])
@@ -205,7 +206,7 @@ def _resumed_config(
     return begun
 
 
-def _same(before: Mapping[str, Any], budget: Budget, priors: Sequence[PriorFolder]) -> bool:
+def _same(before: AvatarDocument, budget: Budget, priors: Sequence[PriorFolder]) -> bool:
     known = {kind: record["sha256"] for kind, record in (before.get("priors") or {}).items()}
     given = {prior.kind: prior.info["weights_sha256"] for prior in priors}
     return before["progress"]["budget"] == str(budget) and known == given

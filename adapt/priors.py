@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+from adapt.avatar.document import AvatarDocument, PriorRecord
 from cluster.registry.compatibility import check_compatible
+from cluster.registry.prior_folder import PriorInfo
 from cluster.registry.registry import resolve
 from configs import InputError
 from heads.rig import Rig, load_rig
@@ -31,7 +33,7 @@ class PriorFolder:
 
     uri: str
     folder: Path
-    info: Mapping[str, Any]
+    info: PriorInfo
 
     @property
     def kind(self) -> str:
@@ -43,24 +45,24 @@ class PriorFolder:
         """What it is to an adaptation: ``motion``, ``appearance``, ``sync``, or nothing."""
         return role_of(self.kind)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> PriorRecord:
         """What an avatar remembers of it."""
-        return {
-            "name": self.kind,
-            "role": self.role,
-            "version": _version(self.uri, self.info),
-            "sha256": self.info["weights_sha256"],
-            "uri": self.uri if self.uri.startswith(("models:/", "runs:/")) else str(self.folder.resolve()),
-            "features": self.info.get("features"),
-        }
+        return PriorRecord(
+            name=self.kind,
+            role=self.role,
+            version=_version(self.uri, self.info),
+            sha256=self.info["weights_sha256"],
+            uri=self.uri if self.uri.startswith(("models:/", "runs:/")) else str(self.folder.resolve()),
+            features=self.info.get("features"),
+        )
 
 
 @dataclass
 class Priors:
     """Opened priors by kind, and what an avatar remembers of each: ``name, role, version, sha256, uri, features``."""
 
-    opened: dict[str, Any] = field(default_factory=dict)
-    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    opened: dict[str, object] = field(default_factory=dict)
+    records: dict[str, PriorRecord] = field(default_factory=dict)
     folders: dict[str, Path] = field(default_factory=dict)
 
     @property
@@ -82,9 +84,9 @@ class Priors:
         return next((prior for kind, prior in self.opened.items() if role_of(kind) == role), None)
 
 
-def record_of(records: Mapping[str, Mapping[str, Any]] | None, role: str) -> dict[str, Any] | None:
+def record_of(records: Mapping[str, PriorRecord] | None, role: str) -> PriorRecord | None:
     """Of the priors that an avatar remembers, the one with a role; avatars of earlier versions name no roles."""
-    found = (dict(record) for record in (records or {}).values())
+    found = (records or {}).values()
     return next((record for record in found if (record.get("role") or role_of(record["name"])) == role), None)
 
 
@@ -148,7 +150,7 @@ def _folders(uri: str) -> list[Path]:
     return inside
 
 
-def rig_and_feature(priors: Sequence[PriorFolder], before: Mapping[str, Any] | None = None) -> tuple[Rig, Feature]:
+def rig_and_feature(priors: Sequence[PriorFolder], before: AvatarDocument | None = None) -> tuple[Rig, Feature]:
     """The rig that an adaptation is tracked with and the audio feature that it hears: those of its priors.
 
     Args:
@@ -158,11 +160,10 @@ def rig_and_feature(priors: Sequence[PriorFolder], before: Mapping[str, Any] | N
         InputError: the priors do not fit together or to the avatar, or what they need is not here.
     """
     infos = {f"{prior.kind} ({prior.uri})": prior.info for prior in priors}
-    records = ([before] if before is not None else []) + list(infos.values())
-    rigs = [info["rig"] for info in records if info.get("rig")]
-    features = [info["features"] for info in records if info.get("features")]
+    begun = None if before is None else before["features"]
+    rigs = [rig for rig in [before["rig"] if before else {}, *(prior.info["rig"] for prior in priors)] if rig]
+    features = [record for record in [begun, *(prior.info.get("features") for prior in priors)] if record]
     rig = open_rig(rigs[0]) if rigs else load_rig()
-    begun = before["features"] if before is not None else None
     check_compatible(infos, rig={"name": rig.name, "sha256": rig.sha256}, feature=begun)
     feature = open_feature(features[0] if features else FEATURE)
     feature.load()
@@ -197,7 +198,7 @@ def open_priors(found: Sequence[PriorFolder], device: str = "cpu") -> Priors:
     )
 
 
-def check_rig(uri: str, info: Mapping[str, Any], rig: Rig) -> None:
+def check_rig(uri: str, info: PriorInfo, rig: Rig) -> None:
     """Refuse a prior that was trained for another rig.
 
     Raises:
@@ -211,14 +212,14 @@ def check_rig(uri: str, info: Mapping[str, Any], rig: Rig) -> None:
         )
 
 
-def _version(uri: str, info: Mapping[str, Any]) -> str:
+def _version(uri: str, info: PriorInfo) -> str:
     for separator in ("@", "/"):
         if uri.startswith("models:/") and separator in uri.removeprefix("models:/"):
             return uri.rsplit(separator, 1)[1]
     return str(info.get("version") or info["weights_sha256"][:12])
 
 
-def reopen_prior(record: Mapping[str, Any], rig: Rig, device: str = "cpu", inside: Path | None = None) -> object:
+def reopen_prior(record: PriorRecord, rig: Rig, device: str = "cpu", inside: Path | None = None) -> object:
     """The very prior that an avatar was adapted on: from the avatar itself when self-contained, else by its URI.
 
     Raises:

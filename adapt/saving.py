@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from adapt.avatar import folder
 from adapt.avatar.avatar import config_dict, loudness_driver
 from adapt.avatar.body import BODY_FRAMES
+from adapt.avatar.document import AvatarContent, AvatarDocument, VisualPrior
 from adapt.avatar.provenance import Provenance, now, tool_version
 from adapt.avatar.writer import PREVIEW, THUMBNAIL, avatar_tensors, exact_tensors, thumbnail
 from adapt.clip import Clip
@@ -31,7 +31,7 @@ class Run:
 
     plan: Plan
     fit: Fit
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def context(self) -> Context[RecipeConfig]:
@@ -46,7 +46,7 @@ class Run:
 
 def save(
     run: Run, driver: Driver | None = None, files: Mapping[str, Path] | None = None, *, complete: bool = False
-) -> dict[str, Any]:
+) -> AvatarDocument:
     """Put the present avatar on disk, whole, in place of the one before; nothing is computed but a picture.
 
     Args:
@@ -58,7 +58,7 @@ def save(
         return _save(run, driver, files or {}, complete)
 
 
-def _save(run: Run, driver: Driver | None, files: Mapping[str, Path], complete: bool) -> dict[str, Any]:
+def _save(run: Run, driver: Driver | None, files: Mapping[str, Path], complete: bool) -> AvatarDocument:
     clip, fit = run.clip, run.fit
     driver = driver or loudness_driver(run.context.rig, clip.track["expression"])
     count = min(len(clip), BODY_FRAMES)
@@ -79,13 +79,15 @@ def _save(run: Run, driver: Driver | None, files: Mapping[str, Path], complete: 
     )
 
 
-def _document(run: Run, driver: Driver, count: int, complete: bool) -> dict[str, object]:
+def _document(run: Run, driver: Driver, count: int, complete: bool) -> AvatarContent:
     plan, clip, clock = run.plan, run.clip, run.fit.clock
     records = run.context.priors.records
     visual = record_of(records, APPEARANCE) or next(iter(records.values()), None)
     return {
         "recipe": plan.recipe.name,
-        "prior": {key: visual[key] for key in ("name", "version", "sha256")} if visual else None,
+        "prior": None
+        if visual is None
+        else VisualPrior(name=visual["name"], version=visual["version"], sha256=visual["sha256"]),
         "priors": records,
         "rig": plan.rig.record,
         "features": plan.feature.record,

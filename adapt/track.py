@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -19,6 +19,15 @@ _SUFFIXES = (".csv", ".json")
 _FACE = ("expression", "eyelids", "gaze")
 
 
+class Tracked(TypedDict):
+    """The file, its frames at 25 fps, how many of them have a face, and its length in seconds."""
+
+    blendshapes: str
+    frames: int
+    tracked: int
+    seconds: float
+
+
 @staged(reads=("video",), writes="blendshapes")
 def track(
     video: str | Path,
@@ -29,7 +38,7 @@ def track(
     size: int | None = None,
     rig: str = "mediapipe",
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> Tracked:
     """Follow the face of a video and write its weights.
 
     Weights count from the video's beginning (or ``start``), so that they stay in time with its sound; where the face
@@ -42,7 +51,7 @@ def track(
         size: side of the tracked frames, px.
 
     Returns:
-        ``blendshapes, frames`` (at 25 fps), ``tracked`` (frames with a face), ``seconds``.
+        See :class:`Tracked`.
 
     Raises:
         InputError: no face, unreadable, another suffix, or the output exists.

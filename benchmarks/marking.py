@@ -106,12 +106,18 @@ def main() -> None:
     except TimeIsUp:
         print(f"{options.minutes:g} minutes are over; the same command goes on with the rest")
         return
-    rows = [r for r in stored("marking") if options.only and not r["case"].startswith(options.only)]
+    rows = [r for r in stored("marking") if options.only and not _measured_now(r["case"], options)]
     notes = (
         "survival: share of the videos in which the mark is found / whose payload is read right, after H.264 crf 18; "
         f"alarms: segments of one second without a mark; found means a bound of at most {FALSE_ALARM:g}"
     )
     write("marking", rows + measured, notes, command=_command())
+
+
+def _measured_now(case: str, options: argparse.Namespace) -> bool:
+    """Whether a row of this case is replaced by this run."""
+    sizes = tuple(f"survival, {size} px" for size in options.sizes)
+    return case.startswith(sizes if options.only == "survival" else options.only)
 
 
 def _command() -> str:
@@ -129,6 +135,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--avatar", type=Path, help="an avatar whose talking is timed with and without the mark")
     parser.add_argument("--speech", type=Path, help="what it says")
     parser.add_argument("--survivors", type=int, default=20, help="real clips in the survival table")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[512, 256], help="px of the survival table's videos")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many")
     parser.add_argument("--backwards", action="store_true", help="begin at the end, beside a run that does not")
     parser.add_argument("--so-far", action="store_true", help="measure nothing: results from what is kept")
@@ -153,18 +160,18 @@ def searched(frames: list[np.ndarray]) -> Finding:
 
 
 def survival(options: argparse.Namespace, kept: Kept) -> list[dict[str, Any]]:
-    """Rows of every conversion, over real clips and rendered videos at 512 and 256 px."""
+    """Rows of every conversion and size, over real clips and rendered videos."""
     clips = _spread(_long_enough(sorted(options.clips.glob("*.mp4"))), options.survivors)
     videos = [*clips, *options.rendered]
     jobs = [
         (f"survival {_digest(path.read_bytes())} {size}", partial(_survivor, path, size))
-        for size in (512, 256)
+        for size in options.sizes
         for path in videos
     ]
     measured = kept.fill(jobs)
     rows = []
-    for size, first in ((512, 0), (256, len(videos))):
-        found = measured[first : first + len(videos)]
+    for number, size in enumerate(options.sizes):
+        found = measured[number * len(videos) : (number + 1) * len(videos)]
         real, rendered = (sum(m is not None for m in part) for part in (found[: len(clips)], found[len(clips) :]))
         case = f"survival, {size} px, {real} real and {rendered} rendered videos"
         rows += survivors(case, [m for m in found if m is not None])

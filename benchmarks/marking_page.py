@@ -85,6 +85,9 @@ def survival(rows: list[dict[str, Any]]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     quality = [f"{value[case, 'PSNR of the marked frames, lowest']:.1f} dB" for case in cases]
     lines.append(f"| PSNR of the marked frames, lowest | {' | '.join(quality)} |")
+    origins = {case.split(", ")[1]: _origin(rows, case) for case in cases}
+    same = len(set(origins.values())) == 1
+    measured = next(iter(origins.values())) if same else " ".join(f"{size}: {o}" for size, o in origins.items())
     return "\n".join(
         [
             "**Survival.** Videos of five seconds, marked, written as H.264 crf 18, then converted. Each cell says the share of "
@@ -93,7 +96,7 @@ def survival(rows: list[dict[str, Any]]) -> str:
             "",
             *lines,
             "",
-            f"{_origin(rows, 'survival')} `python -m benchmarks marking --clips DIR --rendered VIDEOS --only survival`.",
+            f"{measured} `python -m benchmarks marking --clips DIR --rendered VIDEOS --only survival`.",
         ]
     )
 

@@ -101,7 +101,7 @@ def checkpoint_url(run_url: Url, step: int) -> str:
 
 
 def list_checkpoints(run_url: Url) -> list[Checkpoint]:
-    """Complete checkpoints, oldest first; rests of broken uploads are left out."""
+    """Complete checkpoints, oldest first; remains of broken uploads are left out."""
     found = []
     for name in storage.listdir(storage.join(run_url, FOLDER)):
         url = storage.join(run_url, FOLDER, name)
@@ -164,7 +164,7 @@ def _publish(folder: Path, url: str) -> None:
 
 
 def _rename(folder: Path, target: Path) -> None:
-    if target.exists():  # no commit mark: rests
+    if target.exists():  # no commit mark: remains of a broken upload
         shutil.rmtree(target)
     folder.chmod(0o755)  # mkdtemp made it private; the run's other files are not
     folder.replace(target)
@@ -172,7 +172,7 @@ def _rename(folder: Path, target: Path) -> None:
 
 
 def _prune(run_url: Url, keep: int) -> None:
-    """Remove all but the newest ``keep`` and the rests of broken uploads older than the newest."""
+    """Remove all but the newest ``keep`` and the remains of broken uploads older than the newest."""
     complete = list_checkpoints(run_url)
     kept = {storage.basename(checkpoint.url) for checkpoint in complete[-keep:]}
     for name in storage.listdir(storage.join(run_url, FOLDER)):

@@ -1,6 +1,6 @@
 """What a long step tells the person who waits: sentences, and tasks with a length.
 
-Rooms call :func:`say`, :func:`task` and :func:`tracked`; who shows them is decided by whoever listens (the command
+Rooms call :func:`say`, :func:`task` and :func:`tracked`; the listener decides how they are shown (the command
 line on a terminal). Without a listener sentences go to the logger ``headstart`` and tasks cost nothing.
 """
 

@@ -10,26 +10,25 @@ import logging
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
 from cluster.checkpoint import latest_checkpoint
 from cluster.registry import registry
-from cluster.registry.prior_folder import ARTIFACT, WEIGHTS
+from cluster.registry.prior_folder import ARTIFACT, WEIGHTS, PriorInfo
 from cluster.storage import storage
 from configs import InputError
 from pretrain.folder import read_info, write_prior
 from pretrain.loop import Trainer
-from pretrain.report import end_of_run, write_report
+from pretrain.report import Registration, RunResult, end_of_run, write_report
 from pretrain.task import Evidence
 
 log = logging.getLogger("headstart.run")
 RESULT = "result.json"
 
 
-def finish(trainer: Trainer, prior: str, finished: bool, started: float) -> dict[str, Any]:
+def finish(trainer: Trainer, prior: str, finished: bool, started: float) -> RunResult:
     """Rank 0 after the last step; returns (and writes to ``RUN/result.json``) what ``--json`` prints.
 
     Args:
@@ -37,7 +36,7 @@ def finish(trainer: Trainer, prior: str, finished: bool, started: float) -> dict
         started: ``time.perf_counter()`` when the worker began.
     """
     speed = trainer.speed()
-    result: dict[str, Any] = {
+    result: RunResult = {
         "prior": prior,
         "run": trainer.run_url,
         "checkpoint": latest_checkpoint(trainer.run_url),
@@ -60,7 +59,7 @@ def finish(trainer: Trainer, prior: str, finished: bool, started: float) -> dict
     return result
 
 
-def publish(trainer: Trainer, prior: str, result: dict[str, Any]) -> None:
+def publish(trainer: Trainer, prior: str, result: RunResult) -> None:
     """Score the averaged weights on the held-out people, write the prior folder and register it."""
     with torch.no_grad():
         trainer.task.conclude(trainer.average)
@@ -79,7 +78,7 @@ def _published(trainer: Trainer, scratch: Path) -> Path | None:
     if not storage.is_committed(url):
         return None
     save_file(trainer.task.weights(trainer.average), scratch / WEIGHTS)
-    if storage.read_mark(url)["files"].get(WEIGHTS, {}).get("sha256") != storage.sha256(scratch / WEIGHTS):
+    if storage.checksum_of(storage.read_mark(url), WEIGHTS) != storage.sha256(scratch / WEIGHTS):
         return None
     try:
         return registry.resolve(url, scratch / "cache")
@@ -87,7 +86,7 @@ def _published(trainer: Trainer, scratch: Path) -> Path | None:
         return None
 
 
-def _publish(trainer: Trainer, result: dict[str, Any], folder: Path) -> Path:
+def _publish(trainer: Trainer, result: RunResult, folder: Path) -> Path:
     """Make the prior folder and put it into the run, in the place of an earlier one."""
     with torch.no_grad():
         evidence = trainer.task.evidence(trainer.average)
@@ -106,19 +105,16 @@ def _track(trainer: Trainer, evidence: Evidence, folder: Path) -> None:
     trainer.tracker.artifact(folder / "report.md")
 
 
-def _register(prior: str, folder: Path, info: dict[str, Any], run: str, *, postpone: bool) -> dict[str, Any]:
+def _register(prior: str, folder: Path, info: PriorInfo, run: str, *, postpone: bool) -> Registration:
     done = registry.register(prior, folder, metrics=info["metrics"], config=info["config"], run=run, postpone=postpone)
-    return {key: done[key] for key in ("name", "version", "champion", "misfit")}
+    return Registration(name=done["name"], version=done["version"], champion=done["champion"], misfit=done["misfit"])
 
 
-def register_run(run: str) -> dict[str, Any]:
+def register_run(run: str) -> Registration:
     """Register the prior of a finished run, as after an outage; a run that is registered already stays so.
 
-    Returns:
-        ``{"name", "version", "champion", "misfit"}``.
-
     Raises:
-        InputError: a run without a finished prior, or a registry that is away or says no.
+        InputError: a run without a finished prior, or a registry that is unreachable or refuses.
     """
     url = storage.join(run, ARTIFACT)
     if not storage.is_committed(url):

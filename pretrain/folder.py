@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cluster.registry import prior_folder
-from cluster.registry.prior_folder import check_weights
+from cluster.registry.prior_folder import DatasetRecord, PriorInfo, Serving, check_weights
 from cluster.registry.registry import resolve
 from cluster.storage.files import sha256
 from configs import InputError, to_dict
@@ -32,9 +32,7 @@ def task_class(prior: str) -> type[Task]:
     return find_prior(prior).task
 
 
-def write_prior(
-    folder: str | Path, task: Any, objective: torch.nn.Module, metrics: dict[str, float]
-) -> dict[str, object]:
+def write_prior(folder: str | Path, task: Task, objective: torch.nn.Module, metrics: dict[str, float]) -> PriorInfo:
     """Write a prior folder and return its ``prior.json`` as a dictionary.
 
     Args:
@@ -46,18 +44,18 @@ def write_prior(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(task.weights(objective), folder / "weights.safetensors")
-    info = {
-        "schema": SCHEMA,
-        "prior": task.name,
-        "config": to_dict(task.config),
-        "rig": dict(task.train.rig or {}),
-        "features": task.features(),
-        "dataset": dataset_record(task.train, task.held),
-        "metrics": metrics,
-        "code_version": code_version(),
-        "weights_sha256": sha256(folder / "weights.safetensors"),
-    }
-    info["serving"] = {"module": SERVING, **find_prior(task.name).signature(info)}
+    info = PriorInfo(
+        schema=SCHEMA,
+        prior=task.name,
+        config=to_dict(task.config),
+        rig=dict(task.train.rig or {}),
+        features=task.features(),
+        dataset=dataset_record(task.train, task.held),
+        metrics=metrics,
+        code_version=code_version(),
+        weights_sha256=sha256(folder / "weights.safetensors"),
+    )
+    info["serving"] = Serving(module=SERVING, **find_prior(task.name).signature(info))
     (folder / "prior.json").write_text(json.dumps(info, indent=1, default=str))
     return info
 
@@ -94,7 +92,7 @@ def _local(uri: str | Path) -> Path:
     return Path(resolve(str(uri)))
 
 
-def read_info(folder: str | Path) -> dict[str, Any]:
+def read_info(folder: str | Path) -> PriorInfo:
     """The checked ``prior.json`` of a folder.
 
     Raises:
@@ -106,12 +104,12 @@ def read_info(folder: str | Path) -> dict[str, Any]:
     return info
 
 
-def dataset_record(train: Dataset, held: Dataset) -> dict[str, object]:
+def dataset_record(train: Dataset, held: Dataset) -> DatasetRecord:
     """What a prior says about the data it has seen, and about the people it was kept from."""
-    return {
-        "fingerprint": train.fingerprint,
-        "identities": sorted(train.identities),
-        "held_out": sorted(held.identities),
-        "hours": train.info["hours"],
-        "licences": sorted({name for names in train.licences.values() for name in names}),
-    }
+    return DatasetRecord(
+        fingerprint=train.fingerprint,
+        identities=sorted(train.identities),
+        held_out=sorted(held.identities),
+        hours=train.info["hours"],
+        licences=sorted({name for names in train.licences.values() for name in names}),
+    )

@@ -14,9 +14,11 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from cluster.registry.prior_folder import ArrayEntry, PriorInfo, Signature
 from configs import InputError, load_config, nearest
 from pretrain.config import PretrainConfig, renamed
 from pretrain.names import GROUP, HERE, prior_names
@@ -70,7 +72,7 @@ class Prior(ABC):
 
     @classmethod
     @abstractmethod
-    def restore(cls, info: dict[str, object], tensors: dict[str, Tensor], device: torch.device) -> Any:
+    def restore(cls, info: PriorInfo, tensors: dict[str, Tensor], device: torch.device) -> Any:
         """A trained prior, ready to use, with ``.info``.
 
         Args:
@@ -82,7 +84,7 @@ class Prior(ABC):
 
     @classmethod
     @abstractmethod
-    def signature(cls, info: dict[str, object]) -> dict[str, object]:
+    def signature(cls, info: PriorInfo) -> Signature:
         """Inputs and outputs of :meth:`predict`: ``{"inputs": [...], "outputs": [...], "params": [...]}``.
 
         Entries are made by :func:`tensor`; parameters are ``{"name", "dtype", "default"}``.
@@ -90,7 +92,7 @@ class Prior(ABC):
 
     @classmethod
     @abstractmethod
-    def predict(cls, ready: Any, data: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    def predict(cls, ready: Any, data: Mapping[str, np.ndarray], params: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Predict from arrays whose first axis is frames, as described by :meth:`signature`.
 
         Args:
@@ -98,12 +100,12 @@ class Prior(ABC):
         """
 
     @classmethod
-    def config_of(cls, info: Mapping[str, Any]) -> Any:
+    def config_of(cls, info: PriorInfo) -> Any:
         """The typed configuration that a prior was trained with; keys of earlier versions are renamed."""
         return load_config(cls.config_class, renamed(info["config"]))
 
     @classmethod
-    def source(cls, config: str | Path | Mapping[str, Any] | None) -> str | Path | Mapping[str, Any]:
+    def source(cls, config: str | Path | Mapping[str, object] | None) -> str | Path | Mapping[str, object]:
         """The source for :func:`configs.load_config` given a user's choice: a mapping, a file, or a size such as ``base``.
 
         ``None`` means ``tiny``. A size is a file of :attr:`configs`, given by its bare name.
@@ -114,9 +116,9 @@ class Prior(ABC):
         return config
 
 
-def tensor(name: str, dtype: str, *shape: int) -> dict[str, Any]:
+def tensor(name: str, dtype: str, *shape: int) -> ArrayEntry:
     """An entry of a signature; -1 stands for any length."""
-    return {"name": name, "dtype": dtype, "shape": list(shape)}
+    return ArrayEntry(name=name, dtype=dtype, shape=list(shape))
 
 
 @cache

@@ -4,15 +4,58 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from PIL import Image
 
+from cluster.registry.prior_folder import PriorInfo
 from configs.machine import device_name
 from pretrain.task import Evidence
 
 
-def write_report(folder: Path, evidence: Evidence, info: dict[str, Any], result: dict[str, Any], losses: str) -> None:
+class Registration(TypedDict):
+    """A prior in the registry.
+
+    Attributes:
+        name: of the model; version: ``None`` while the registry is away.
+        champion: whether it is; misfit: why it does not fit the champions of the other priors.
+    """
+
+    name: str
+    version: int | None
+    champion: bool
+    misfit: str | None
+
+
+class RunResult(TypedDict):
+    """``result.json``.
+
+    Attributes:
+        prior: its name; run: the run's URL; checkpoint: the newest one.
+        weights_sha256, validation, registered: of the published prior: its weights, the figures of its evidence, its
+            place in the registry.
+        steps, samples: of the training; seconds: of the run.
+        samples_per_second, wait_share: speed, and the share of the time spent waiting for data.
+        peak_memory_mb: of rank 0.
+        finished: false after a request to stop, when nothing is published.
+    """
+
+    prior: str
+    run: str
+    checkpoint: str | None
+    weights_sha256: str | None
+    steps: int
+    samples: int
+    seconds: float
+    samples_per_second: float
+    wait_share: float
+    peak_memory_mb: float
+    validation: dict[str, float]
+    registered: Registration | None
+    finished: bool
+
+
+def write_report(folder: Path, evidence: Evidence, info: PriorInfo, result: RunResult, losses: str) -> None:
     """Write ``report.md``, ``report.json``, ``losses.txt`` and the pictures into a prior's folder.
 
     Args:
@@ -36,7 +79,7 @@ def write_report(folder: Path, evidence: Evidence, info: dict[str, Any], result:
     (folder / "losses.txt").write_text(losses)
 
 
-def end_of_run(result: dict[str, Any]) -> str:
+def end_of_run(result: RunResult) -> str:
     """The block printed when a run ends."""
     state = "finished" if result["finished"] else "stopped as asked, state saved"
     lines = [
@@ -53,7 +96,7 @@ def end_of_run(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def registered_as(registered: dict[str, object]) -> str:
+def registered_as(registered: Registration) -> str:
     """A registration in a few words."""
     if registered["version"] is None:
         return "not yet; the next training or 'headstart priors register RUN' does it"

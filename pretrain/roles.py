@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor, nn
 
+from cluster.registry.prior_folder import PriorInfo
 from heads.person.appearance import AppearanceBasis
 
 # Expressions from sound; Gaussians from pictures; how well lips and sound agree.
@@ -24,7 +25,7 @@ class Ready(Protocol):
     """A loaded prior."""
 
     @property
-    def info(self) -> Mapping[str, object]:
+    def info(self) -> PriorInfo:
         """Its ``prior.json``."""
         ...
 

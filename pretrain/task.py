@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from configs import InputError
+from configs.records import FeatureRecord
 from heads.rig import Rig
 from pretrain.config import PretrainConfig
 from pretrain.data.rigs import recorded_rig
@@ -149,7 +150,7 @@ class Task(Generic[Objective]):
         """What the prior folder holds."""
         return tensors_of(objective)
 
-    def features(self) -> dict[str, Any] | None:
+    def features(self) -> FeatureRecord | None:
         """The record of the audio feature that the prior uses (``name, size, weights``), or nothing."""
         return None
 
@@ -174,11 +175,11 @@ def check_features(dataset: Dataset, name: str, prior: str) -> int:
     return int(dataset.features[name])
 
 
-def feature_record(dataset: Dataset, name: str, prior: str) -> dict[str, Any]:
+def feature_record(dataset: Dataset, name: str, prior: str) -> FeatureRecord:
     """The record ``{"name", "size", "weights"}`` of a dataset's feature, which travels with a prior.
 
     Raises:
         InputError: the dataset was built without it.
     """
     check_features(dataset, name, prior)
-    return dict(dataset.feature_records[name])
+    return dataset.feature_records[name]

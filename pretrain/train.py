@@ -22,6 +22,7 @@ from pretrain.data.split import open_split
 from pretrain.finish import RESULT, finish
 from pretrain.loop import Trainer
 from pretrain.prior import find_prior
+from pretrain.report import RunResult
 from pretrain.task import Task
 
 
@@ -61,7 +62,13 @@ def pretrain(
     check_data(kind.task, typed, data)
     run = str(out) if out else f"runs/{prior}-{time.strftime('%Y%m%d-%H%M%S')}"
     checkpoint = choose_checkpoint(run, resume)
-    job = {"prior": prior, "data": str(data), "config": to_dict(typed), "run": run, "checkpoint": checkpoint}
+    job: dict[str, object] = {
+        "prior": prior,
+        "data": str(data),
+        "config": to_dict(typed),
+        "run": run,
+        "checkpoint": checkpoint,
+    }
     result = launch(
         "pretrain.train:work",
         job,
@@ -114,7 +121,7 @@ def check_data(task: type[Task], config: PretrainConfig, data: str) -> None:
     task(config, train, held)
 
 
-def work(job: dict[str, Any], context: Context) -> dict[str, Any] | None:
+def work(job: dict[str, Any], context: Context) -> RunResult | None:
     """What each worker runs: train, prove, export, register. Returns the result on rank 0."""
     started = time.perf_counter()
     kind = find_prior(job["prior"])

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from adapt.avatar import folder
+from adapt.avatar.document import AvatarDocument, PriorRecord
 from adapt.avatar.provenance import Provenance
 from adapt.drivers.base import Driver
 from adapt.drivers.loudness import LoudnessDriver
@@ -49,7 +50,7 @@ class Avatar:
     """
 
     name: str
-    document: dict[str, Any]
+    document: AvatarDocument
     model: HeadModel
     rig: Rig
     track: dict[str, np.ndarray]
@@ -172,7 +173,7 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 
 def restore_model(
-    document: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device, path: Path
+    document: AvatarDocument, tensors: Mapping[str, Tensor], device: torch.device, path: Path
 ) -> tuple[HeadModel, Rig]:
     """The model of an avatar's document and weights, and its rig, on a device.
 
@@ -196,11 +197,11 @@ def restore_model(
 
 
 def _restore_driver(
-    document: dict[str, Any], tensors: dict[str, Tensor], rig: Rig, path: Path, prior: str | Path | None
+    document: AvatarDocument, tensors: dict[str, Tensor], rig: Rig, path: Path, prior: str | Path | None
 ) -> Driver:
     record = record_of(document.get("priors"), MOTION)
     if record is not None and document.get("driver") == "prior":
-        record = {**record, "uri": str(prior)} if prior is not None else record
+        record = cast(PriorRecord, {**record, "uri": str(prior)}) if prior is not None else record
         opened = reopen_prior(record, rig, inside=None if prior is not None else path / "priors" / record["name"])
         if not isinstance(opened, MotionPrior):
             raise InputError(f"avatar '{path}': its {record['name']} prior turns no sound into motion; adapt again")

@@ -1,7 +1,7 @@
 """The avatar folder on disk: ``avatar.json``, ``weights.safetensors``, thumbnail, body frames; every file hashed.
 
-Saving is atomic: a new folder is built beside the old one and the two are exchanged, so that whoever kills the
-process finds the last good avatar whole.
+Saving is atomic: a new folder is built beside the old one and the two are exchanged, so that a
+process that is killed leaves the last good avatar intact.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 
+from adapt.avatar.document import AvatarDocument
 from cluster.storage.storage import sha256 as file_sha256
+from cluster.storage.trees import Entry
 from configs import InputError
 
 SCHEMA = 1
 DOCUMENT = "avatar.json"
 WEIGHTS = "weights.safetensors"
-# Optimiser state, kept while an adaptation is under way: needed by --resume, not by whoever opens the avatar.
+# Optimiser state, kept while an adaptation is under way: needed by --resume, not for opening the avatar.
 STATE = "state.safetensors"
 REQUIRED = ("schema", "recipe", "prior", "rig", "features", "size", "created", "provenance", "metrics", "files")
 
@@ -34,7 +36,7 @@ def write_folder(
     *,
     files: Mapping[str, str | Path | bytes] | None = None,
     state: Mapping[str, torch.Tensor] | None = None,
-) -> dict[str, object]:
+) -> AvatarDocument:
     """Write an avatar so that ``out`` is at every moment either the old avatar or the new one.
 
     Args:
@@ -68,16 +70,16 @@ def write_folder(
         _put_in_place(fresh, out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return written
+    return cast(AvatarDocument, written)
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu").contiguous().clone()
 
 
-def _listing(folder: Path) -> dict[str, dict[str, object]]:
+def _listing(folder: Path) -> dict[str, Entry]:
     return {
-        path.relative_to(folder).as_posix(): {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+        path.relative_to(folder).as_posix(): Entry(sha256=file_sha256(path), bytes=path.stat().st_size)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != STATE
     }
@@ -105,7 +107,7 @@ def _exchange(a: Path, b: Path) -> bool:
         return False
 
 
-def read_document(folder: str | Path) -> dict[str, Any]:
+def read_document(folder: str | Path) -> AvatarDocument:
     """``avatar.json``, checked for its schema and keys.
 
     Raises:
@@ -128,10 +130,10 @@ def read_document(folder: str | Path) -> dict[str, Any]:
     missing = [key for key in REQUIRED if key not in document]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}; restore the file or adapt again")
-    return document
+    return cast(AvatarDocument, document)
 
 
-def verify_folder(folder: str | Path) -> dict[str, Any]:
+def verify_folder(folder: str | Path) -> AvatarDocument:
     """Check every listed file's presence and hash; returns the document.
 
     Raises:
@@ -151,7 +153,7 @@ def verify_folder(folder: str | Path) -> dict[str, Any]:
     return document
 
 
-def read_folder(folder: str | Path) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
+def read_folder(folder: str | Path) -> tuple[AvatarDocument, dict[str, torch.Tensor]]:
     """The verified document and the weights, on the CPU.
 
     Raises:

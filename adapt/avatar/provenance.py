@@ -28,7 +28,7 @@ def tool_version() -> str:
 
 
 def creator_name() -> str:
-    """Who makes the output: ``HEADSTART_CREATOR``, else ``unknown``; a login name is nobody's business."""
+    """Who makes the output: ``HEADSTART_CREATOR``, else ``unknown``. Login names are private."""
     return os.environ.get("HEADSTART_CREATOR") or "unknown"
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from adapt.drivers.base import Driver
 from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
+from configs.records import FeatureRecord
 from shards.features import open_feature
 
 
@@ -27,7 +26,7 @@ def quickest(driver: Driver, *, any_feature: bool = True) -> Driver:
     return driver.low_delay() if isinstance(driver, RidgeDriver) else driver
 
 
-def heard_by(driver: Driver, record: dict[str, Any]) -> dict[str, Any]:
+def heard_by(driver: Driver, record: FeatureRecord) -> FeatureRecord:
     """The record of the audio feature that a driver hears: its own, else the avatar's ``record``."""
     name = driver.feature if isinstance(driver, RidgeDriver) else ""
     return open_feature(name).record if name else record

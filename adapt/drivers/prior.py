@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from adapt.avatar.document import PriorRecord
 from adapt.drivers.base import Expressions, Stream, joined
 from adapt.drivers.closing import LipClosing
 from adapt.drivers.ridge import RidgeDriver
@@ -125,9 +126,7 @@ class PriorDriver:
         return {**kept, "style": torch.from_numpy(np.asarray(style, np.float32))}
 
     @classmethod
-    def from_tensors(
-        cls, prior: MotionPrior, tensors: dict[str, torch.Tensor], record: dict[str, object]
-    ) -> PriorDriver:
+    def from_tensors(cls, prior: MotionPrior, tensors: dict[str, torch.Tensor], record: PriorRecord) -> PriorDriver:
         """The inverse of :meth:`tensors` on the prior that ``record`` names."""
         changed = {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
         state = prior.state_dict() if isinstance(prior, FineTunable) else {}

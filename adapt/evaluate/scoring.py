@@ -34,7 +34,7 @@ class Scorer:
     Args:
         tools: landmark detector, LPIPS, sync experts.
         expected: number of frames, to spread the kept pictures over.
-        every: measure single pictures (PSNR, SSIM, seam, FLIP, LPIPS) in every so many frames only.
+        every: measure single pictures (PSNR, SSIM, seam, FLIP, LPIPS) in every ``every``-th frame only.
 
     Attributes:
         picked: frames for the report.

@@ -54,7 +54,7 @@ def coverage_loss(rendered: Rendered, batch: Batch) -> Tensor:
 
 
 def rigged_loss(config: RiggedConfig, model: RiggedHead, frames: int) -> Loss:
-    """Pixels, silhouette and penalties of a rigged head, for a clip of so many frames."""
+    """Pixels, silhouette and penalties of a rigged head, weighted by the number of the clip's frames."""
     anchor, boosts = config.anchor * anchor_share(frames), config.boosts()
 
     def loss(rendered: Rendered, batch: Batch) -> Tensor:

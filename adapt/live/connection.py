@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from adapt.avatar.avatar import Avatar
 from adapt.live import protocol
@@ -30,7 +30,8 @@ STATUS_EVERY = 1.0  # s
 COMPLAINTS_A_SECOND = 1.0
 MOST_RECORDINGS = 5  # files of one page that wait to be fetched
 Send = Callable[[bytes], Awaitable[None]]
-Tell = Callable[[Mapping[str, Any]], Awaitable[None]]
+Tell = Callable[[Mapping[str, object]], Awaitable[None]]
+Message = TypeVar("Message", bytes, str)
 
 
 class Connection:
@@ -132,7 +133,7 @@ class Connection:
             "statement": session.avatar.provenance("live").statement(),
         }
 
-    def _status(self, session: LiveSession, rate: float, dropped: int) -> dict[str, Any]:
+    def _status(self, session: LiveSession, rate: float, dropped: int) -> dict[str, object]:
         return {
             "type": "status",
             "fps": round(rate, 1),
@@ -151,7 +152,7 @@ class Connection:
         """A text message: a request."""
         await self._guarded(len(text), self._request, text)
 
-    async def _guarded(self, size: int, function: Callable[[Any], Awaitable[None]], message: Any) -> None:
+    async def _guarded(self, size: int, function: Callable[[Message], Awaitable[None]], message: Message) -> None:
         if not self.limit.allows(size):
             await self.complain(f"more than {protocol.MESSAGES_A_SECOND} messages a second; some were left out")
             return
@@ -173,7 +174,7 @@ class Connection:
 
     async def _request(self, text: str) -> None:
         request = protocol.parse_request(text)
-        kind = request.pop("type")
+        kind = str(request.pop("type"))
         requests = {
             "set": self._set,
             "stop": self._stop,

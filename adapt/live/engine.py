@@ -22,7 +22,7 @@ BACKGROUNDS = ("model", "plain")  # those that follow any pose
 # Ways of speaking: how far the face goes from the clip's mean one, in parts of what the driver says · guess
 STYLES = {"own": 1.0, "calm": 0.6, "lively": 1.4}
 MOST_CONTROL = 3.0
-# However slow the machine, so many seconds at most lie between two pictures.
+# Seconds between two pictures at most, however slow the machine is.
 LONGEST_GAP = 0.25
 
 
@@ -196,7 +196,7 @@ class Engine:
 
 
 def changed(look: Look, avatar: Avatar, changes: Mapping[str, Any]) -> Look:
-    """A look with some of its fields replaced, checked, whoever sent them.
+    """A look with some of its fields replaced; the changes come from a page and are checked.
 
     Raises:
         InputError: an unknown field, a wrong type, or what :meth:`Look.checked` refuses.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 import time
-from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -16,7 +15,7 @@ from configs import InputError
 # First byte of the page's binary messages, then int16 little-endian samples at 16 kHz.
 LIVE, QUEUED = 1, 2
 LONGEST_MESSAGE = 64 * 1024  # bytes: two seconds of sound
-# A page may send so many messages and bytes a second, and five times as many at once.
+# Messages and bytes that a page may send per second; BURST times as many at once.
 MESSAGES_A_SECOND, BYTES_A_SECOND, BURST = 150, 200_000, 5
 # Server to page: number, heard (samples), sent (ms, server's clock), delay (ms), flags, bytes of sound; then sound (int16)
 # and picture (JPEG, may be empty).
@@ -47,7 +46,7 @@ def parse_sound(message: bytes) -> tuple[int, np.ndarray]:
     return message[0], np.frombuffer(message[1:], "<i2")
 
 
-def parse_request(text: str) -> dict[str, Any]:
+def parse_request(text: str) -> dict[str, object]:
     """A JSON object with a ``type``.
 
     Raises:
@@ -70,7 +69,7 @@ class Limit:
         self.left, self.at = list(self.full), time.monotonic()
 
     def allows(self, size: int) -> bool:
-        """Whether one more message of so many bytes may be taken now."""
+        """Whether one more message of ``size`` bytes may be taken now."""
         now = time.monotonic()
         self.left = [
             min(full, left + rate * (now - self.at)) for full, left, rate in zip(self.full, self.left, self.rates)

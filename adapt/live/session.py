@@ -103,7 +103,7 @@ class LiveSession:
             self._wake.set()
 
     async def room(self, seconds: float = 5.0) -> None:
-        """Wait until at most so many seconds are still to be said."""
+        """Wait until at most ``seconds`` s of queued speech remain."""
         while not self._closed and self.queued > seconds:
             await asyncio.sleep(FRAME)
 
@@ -144,7 +144,7 @@ class LiveSession:
         await self.close()
 
     async def close(self) -> None:
-        """End it; whoever iterates over the frames comes to the end."""
+        """End the session; iterators over its frames stop."""
         self._closed = True
         for event in (self._wake, self._came, self._fetched):
             event.set()
@@ -250,7 +250,7 @@ class LiveSession:
             self._came.set()
 
     async def _standing(self) -> None:
-        """Wait while nobody fetches frames: memory must not grow."""
+        """Wait until frames are fetched, so that memory does not grow."""
         while len(self._frames) >= WAITING_FRAMES and not self._closed:
             self._fetched.clear()
             await self._fetched.wait()

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from configs import InputError
+
+if TYPE_CHECKING:
+    from cryptography import x509 as x509_types
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 CERTIFICATE_VARIABLE, KEY_VARIABLE = "HEADSTART_SIGN_CERT", "HEADSTART_SIGN_KEY"
 # Purposes of a certificate that C2PA signing accepts: emailProtection, documentSigning, C2PA's own claim signing.
@@ -121,7 +126,7 @@ def sign_init(folder: str | Path, *, name: str = "Headstart test signer", days: 
 # --- making ---------------------------------------------------------------------------------------------------------
 
 
-def _authority(name: str, days: int) -> tuple[Any, Any]:
+def _authority(name: str, days: int) -> tuple[EllipticCurvePrivateKey, x509_types.Certificate]:
     """Key and self-signed certificate of an authority."""
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -135,7 +140,13 @@ def _authority(name: str, days: int) -> tuple[Any, Any]:
     return key, _issued(builder.add_extension(identifier, critical=False), key)
 
 
-def _leaf(name: str, days: int, authority_key: Any, authority: Any, purpose: str = "1.3.6.1.5.5.7.3.4") -> tuple:
+def _leaf(
+    name: str,
+    days: int,
+    authority_key: EllipticCurvePrivateKey,
+    authority: x509_types.Certificate,
+    purpose: str = "1.3.6.1.5.5.7.3.4",
+) -> tuple[EllipticCurvePrivateKey, x509_types.Certificate]:
     """Key and certificate of a signer."""
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -151,7 +162,9 @@ def _leaf(name: str, days: int, authority_key: Any, authority: Any, purpose: str
     return key, _issued(builder, authority_key)
 
 
-def _dated(subject: Any, issuer: Any, public_key: Any, days: int) -> Any:
+def _dated(
+    subject: x509_types.Name, issuer: x509_types.Name, public_key: EllipticCurvePublicKey, days: int
+) -> x509_types.CertificateBuilder:
     x509, now = _x509(), datetime.now(timezone.utc)
     # A negative number of days makes a certificate that has expired; an hour back allows for clocks that differ.
     start, end = sorted((now - timedelta(hours=1), now + timedelta(days=days)))
@@ -159,13 +172,13 @@ def _dated(subject: Any, issuer: Any, public_key: Any, days: int) -> Any:
     return builder.serial_number(x509.random_serial_number()).not_valid_before(start).not_valid_after(end)
 
 
-def _issued(builder: Any, key: Any) -> Any:
+def _issued(builder: x509_types.CertificateBuilder, key: EllipticCurvePrivateKey) -> x509_types.Certificate:
     from cryptography.hazmat.primitives import hashes
 
     return builder.sign(key, hashes.SHA256())
 
 
-def _subject(name: str) -> Any:
+def _subject(name: str) -> x509_types.Name:
     from cryptography.x509.oid import NameOID
 
     x509 = _x509()
@@ -177,7 +190,7 @@ def _subject(name: str) -> Any:
     )
 
 
-def _usage(x509: ModuleType, certificates: bool) -> Any:
+def _usage(x509: ModuleType, certificates: bool) -> x509_types.KeyUsage:
     """An authority signs certificates, a leaf signs files."""
     return x509.KeyUsage(
         digital_signature=not certificates,
@@ -195,7 +208,7 @@ def _usage(x509: ModuleType, certificates: bool) -> Any:
 # --- checking -------------------------------------------------------------------------------------------------------
 
 
-def _certificates(path: Path) -> list[Any]:
+def _certificates(path: Path) -> list[x509_types.Certificate]:
     x509 = _x509()
     try:
         return x509.load_pem_x509_certificates(path.read_bytes())
@@ -207,7 +220,7 @@ def _certificates(path: Path) -> list[Any]:
         ) from None
 
 
-def _private_key(path: Path) -> Any:
+def _private_key(path: Path) -> PrivateKeyTypes:
     _x509()
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -221,7 +234,7 @@ def _private_key(path: Path) -> Any:
         raise InputError(f"{path}: holds no private key; give the private key as a PEM file") from None
 
 
-def _check_fit(leaf: Any, private: Any, chain: Path, key: Path) -> None:
+def _check_fit(leaf: x509_types.Certificate, private: PrivateKeyTypes, chain: Path, key: Path) -> None:
     if leaf.public_key() != private.public_key():
         raise InputError(
             f"{key}: the key does not fit the first certificate of {chain} ({leaf.subject.rfc4514_string()}); "
@@ -229,7 +242,7 @@ def _check_fit(leaf: Any, private: Any, chain: Path, key: Path) -> None:
         )
 
 
-def _check_dates(leaf: Any, chain: Path) -> None:
+def _check_dates(leaf: x509_types.Certificate, chain: Path) -> None:
     now = datetime.now(timezone.utc)
     if now > leaf.not_valid_after_utc:
         raise InputError(
@@ -242,7 +255,7 @@ def _check_dates(leaf: Any, chain: Path) -> None:
         )
 
 
-def _check_purpose(leaf: Any, chain: Path) -> None:
+def _check_purpose(leaf: x509_types.Certificate, chain: Path) -> None:
     x509 = _x509()
     try:
         usages = [usage.dotted_string for usage in leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value]
@@ -273,19 +286,19 @@ def _algorithm(private: object, path: Path) -> str:
     raise InputError(f"{path}: a key of this kind cannot sign; expected EC P-256/384/521, Ed25519 or RSA of 2048 bits")
 
 
-def _pem(certificates: list[Any]) -> str:
+def _pem(certificates: list[x509_types.Certificate]) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in certificates)
 
 
-def _key_pem(private: Any) -> str:
+def _key_pem(private: PrivateKeyTypes) -> str:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
-def _x509() -> Any:
+def _x509() -> ModuleType:
     try:
         from cryptography import x509
     except ImportError:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from adapt.avatar.export.registry import formats
 from adapt.avatar.provenance import parse_tags, read_record
@@ -47,6 +47,30 @@ class Mark:
     detail: str
 
 
+class FileReport(TypedDict):
+    """What the marks of one file say.
+
+    Attributes:
+        file: as it was given, or its place in the given folder.
+        synthetic: true where a mark says so, ``None`` (unknown) otherwise.
+        avatar: the avatar's name, else the start of its hash.
+        confidence: of the strongest mark, in [0, 1].
+        marks: ``kind, state, detail`` of every kind that was looked for.
+    """
+
+    file: str
+    synthetic: bool | None
+    avatar: str | None
+    confidence: float
+    marks: list[dict[str, str]]
+
+
+class Report(TypedDict):
+    """One row per file."""
+
+    files: list[FileReport]
+
+
 @dataclass(frozen=True)
 class _Evidence:
     """A mark with what follows from it."""
@@ -56,7 +80,7 @@ class _Evidence:
     avatar: str | None = None
 
 
-def detect(files: Iterable[str | Path], *, key: str | None = None) -> dict[str, object]:
+def detect(files: Iterable[str | Path], *, key: str | None = None) -> Report:
     """Read the marks of videos, pictures, sounds, exported heads and folders of them, here or in a bucket.
 
     Args:
@@ -64,7 +88,7 @@ def detect(files: Iterable[str | Path], *, key: str | None = None) -> dict[str, 
         key: of the watermark; ``None`` reads ``HEADSTART_WATERMARK_KEY`` or takes the public key.
 
     Returns:
-        ``{"files": [{file, synthetic, avatar, confidence, marks: [{kind, state, detail}]}]}``.
+        A row per file, see :class:`FileReport`.
 
     Raises:
         InputError: nothing given, a file that cannot be read, a folder without media.
@@ -79,11 +103,11 @@ def detect(files: Iterable[str | Path], *, key: str | None = None) -> dict[str, 
             local = _fetched(stage, name)
             for path in _media_in(local):
                 shown = str(name) if path == local else f"{str(name).rstrip('/')}/{path.relative_to(local)}"
-                rows.append({"file": shown, **_row(path, key)})
+                rows.append(_row(shown, path, key))
     return {"files": rows}
 
 
-def exit_status(report: dict[str, Any]) -> int:
+def exit_status(report: Report) -> int:
     """0 where at least one file is marked as synthetic, 3 where none is."""
     return FOUND if any(row["synthetic"] for row in report["files"]) else NOT_FOUND
 
@@ -137,8 +161,8 @@ def _media_in(path: Path) -> list[Path]:
     return sorted([*folders, *files])
 
 
-def _row(path: Path, key: str | None) -> dict[str, object]:
-    """Verdict and marks of one file or folder of frames."""
+def _row(shown: str, path: Path, key: str | None) -> FileReport:
+    """Verdict and marks of one file or folder of frames, which the user knows as ``shown``."""
     evidence = [_signature(path)]
     with open_media(path, MOST_FRAMES, working_size) as media:
         statement, said = _head_statement(path) if path.suffix.lower() in MODELS else _statement(media.tags)
@@ -151,12 +175,13 @@ def _row(path: Path, key: str | None) -> dict[str, object]:
     confidence = max(item.confidence for item in evidence)
     # A name comes before the hash that the watermark carries.
     avatar = next((item.avatar for item in evidence if item.avatar and item.confidence), None)
-    return {
-        "synthetic": True if confidence > 0 else None,
-        "avatar": avatar,
-        "confidence": confidence,
-        "marks": [asdict(item.mark) for item in evidence],
-    }
+    return FileReport(
+        file=shown,
+        synthetic=True if confidence > 0 else None,
+        avatar=avatar,
+        confidence=confidence,
+        marks=[asdict(item.mark) for item in evidence],
+    )
 
 
 def _signature(path: Path) -> _Evidence:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from adapt.marking.certificates import INSTALL, Credentials
 from configs import InputError
 from shards.media.inspect import MODELS
+
+if TYPE_CHECKING:
+    import c2pa
 
 EMBEDDED = {
     ".mp4": "video/mp4",
@@ -170,7 +173,7 @@ def read_manifest(path: str | Path) -> Manifest | None:
         return Manifest(state="Invalid", signer="", source_type="", problems=(_short(error),))
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     try:
         import c2pa
     except ImportError:
@@ -181,7 +184,7 @@ def _library() -> Any:
 # --- writing --------------------------------------------------------------------------------------------------------
 
 
-def _builder(library: ModuleType, credentials: Credentials, claim: Claim) -> Any:
+def _builder(library: ModuleType, credentials: Credentials, claim: Claim) -> c2pa.Builder:
     timestamp = os.environ.get(TIMESTAMP_VARIABLE)
     information = library.C2paSignerInfo(
         credentials.algorithm.encode(),
@@ -222,7 +225,7 @@ def _definition(claim: Claim) -> dict[str, object]:
     }
 
 
-def _add_source(library: ModuleType, builder: Any, path: Path) -> None:
+def _add_source(library: ModuleType, builder: c2pa.Builder, path: Path) -> None:
     """A file that went into this one, with the manifest that it carries; without one it adds nothing."""
     media_type = EMBEDDED.get(path.suffix.lower())
     if media_type is None or read_manifest(path) is None:
@@ -231,7 +234,7 @@ def _add_source(library: ModuleType, builder: Any, path: Path) -> None:
         builder.add_ingredient(json.dumps({"title": path.name, "relationship": "inputTo"}), media_type, stream)
 
 
-def _sign_inside(builder: Any, path: Path) -> Path:
+def _sign_inside(builder: c2pa.Builder, path: Path) -> Path:
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         with path.open("rb") as source, partial.open("w+b") as target:
@@ -242,7 +245,7 @@ def _sign_inside(builder: Any, path: Path) -> Path:
     return path
 
 
-def _sign_beside(builder: Any, path: Path) -> Path:
+def _sign_beside(builder: c2pa.Builder, path: Path) -> Path:
     target = sidecar_of(path)
     builder.set_no_embed()
     with path.open("rb") as source:
@@ -259,7 +262,7 @@ def _sign_beside(builder: Any, path: Path) -> Path:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def _manifest(reader: Any) -> Manifest:
+def _manifest(reader: c2pa.Reader) -> Manifest:
     document = json.loads(reader.json())
     active = document["manifests"][document["active_manifest"]]
     signature = active.get("signature_info") or {}
@@ -274,16 +277,18 @@ def _manifest(reader: Any) -> Manifest:
     )
 
 
-def _source_type(manifest: dict[str, Any]) -> str:
+def _source_type(manifest: Mapping[str, object]) -> str:
     for label in ("c2pa.actions.v2", "c2pa.actions"):
-        for action in _assertion(manifest, label).get("actions", ()):
+        actions = _assertion(manifest, label).get("actions")
+        for action in actions if isinstance(actions, list) else ():
             if "digitalSourceType" in action:
                 return str(action["digitalSourceType"]).rsplit("/", 1)[-1]
     return ""
 
 
-def _assertion(manifest: dict[str, Any], label: str) -> dict[str, Any]:
-    for assertion in manifest.get("assertions", ()):
+def _assertion(manifest: Mapping[str, object], label: str) -> dict[str, object]:
+    assertions = manifest.get("assertions")
+    for assertion in assertions if isinstance(assertions, list) else ():
         if assertion.get("label") == label and isinstance(assertion.get("data"), dict):
             return dict(assertion["data"])
     return {}

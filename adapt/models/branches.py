@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.models.action_units import upper_units
 from adapt.models.base import HeadModel, Window
 from heads.compose import over
@@ -81,7 +82,7 @@ class BranchHead(RigModule, HeadModel):
 
     @classmethod
     def empty(
-        cls, fields: Mapping[str, Field], document: Mapping[str, Any], tensors: Mapping[str, Tensor], rig: Rig
+        cls, fields: Mapping[str, Field], document: AvatarContent, tensors: Mapping[str, Tensor], rig: Rig
     ) -> BranchHead:
         """A model of the right shapes for an avatar's weights."""
         counts = document["model"]["gaussians"]
@@ -97,7 +98,7 @@ class BranchHead(RigModule, HeadModel):
         model.still = False
         return model
 
-    def shape(self) -> dict[str, Any]:
+    def shape(self) -> ModelShape:
         """How many Gaussians each branch has come to have."""
         return {"gaussians": {name: self.cloud(name).n for name in self.clouds}}
 

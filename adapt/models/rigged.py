@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.models.base import HeadModel, Window
 from configs.devices import is_accelerator
 from heads.gaussians.cloud import Gaussians
@@ -97,15 +97,16 @@ class RiggedHead(HeadModel):
         """Side of the UV map."""
         return self.talking.config.resolution
 
-    def shape(self) -> dict[str, Any]:
+    def shape(self) -> ModelShape:
         """What an avatar's document says of the weights' shapes."""
         basis = self.talking.appearance_basis
-        shared = {} if basis is None else {"appearance_basis": {"rank": basis.rank, "rows": basis.rows}}
-        return {"resolution": self.resolution, **shared}
+        if basis is None:
+            return ModelShape(resolution=self.resolution)
+        return ModelShape(resolution=self.resolution, appearance_basis={"rank": basis.rank, "rows": basis.rows})
 
     @classmethod
     def empty(
-        cls, parts: HeadConfig, residual: bool, document: Mapping[str, Any], tensors: Mapping[str, Tensor], rig: Rig
+        cls, parts: HeadConfig, residual: bool, document: AvatarContent, tensors: Mapping[str, Tensor], rig: Rig
     ) -> RiggedHead:
         """A model of the right shapes for an avatar's weights."""
         model = cls(

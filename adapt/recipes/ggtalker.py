@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.fit.alignment import train_inpainter
 from adapt.fit.config import RiggedConfig
 from adapt.fit.context import Context
@@ -51,12 +52,12 @@ def build(context: Context[Config]) -> RiggedHead:
     return build_rigged(context, parts_of(context.config), residual=False)
 
 
-def shape_of(model: RiggedHead) -> dict[str, object]:
+def shape_of(model: RiggedHead) -> ModelShape:
     """What :func:`empty` needs beside the configuration."""
     return model.shape()
 
 
-def empty(config: Config, document: Mapping[str, object], tensors: Mapping[str, Tensor], rig: Rig) -> RiggedHead:
+def empty(config: Config, document: AvatarContent, tensors: Mapping[str, Tensor], rig: Rig) -> RiggedHead:
     """A model of the right shapes for an avatar's weights."""
     return RiggedHead.empty(parts_of(config), False, document, tensors, rig)
 

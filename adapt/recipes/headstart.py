@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.fit.alignment import align_with_sound, train_inpainter
 from adapt.fit.config import RiggedConfig
 from adapt.fit.context import Context
@@ -73,12 +74,12 @@ def build(context: Context[Config]) -> RiggedHead:
     )
 
 
-def shape_of(model: RiggedHead) -> dict[str, object]:
+def shape_of(model: RiggedHead) -> ModelShape:
     """What :func:`empty` needs beside the configuration."""
     return model.shape()
 
 
-def empty(config: Config, document: Mapping[str, object], tensors: Mapping[str, Tensor], rig: Rig) -> RiggedHead:
+def empty(config: Config, document: AvatarContent, tensors: Mapping[str, Tensor], rig: Rig) -> RiggedHead:
     """A model of the right shapes for an avatar's weights."""
     return RiggedHead.empty(parts_of(config), config.residual_motion, document, tensors, rig)
 

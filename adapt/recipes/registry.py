@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
+from adapt.avatar.document import ModelShape
 from adapt.fit.config import RecipeConfig
 from adapt.fit.context import Context
 from adapt.fit.loop import Fit
@@ -55,7 +56,7 @@ class Recipe:
     values: str
     build: Callable[[Context[Any]], HeadModel]
     run: Callable[[Fit, Context[Any]], None]
-    shape_of: Callable[[HeadModel], dict[str, object]]
+    shape_of: Callable[[HeadModel], ModelShape]
     empty: Callable[[object, Mapping[str, object], Mapping[str, Tensor], Rig], HeadModel]
 
     def config(self, stored: Mapping[str, Any] | None = None, changes: Sequence[str] = ()) -> RecipeConfig:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.fit.clouds import build_branches, fuse, incremental, train_static
 from adapt.fit.config import BranchConfig
 from adapt.fit.context import Context
@@ -51,12 +52,12 @@ def build(context: Context[Config]) -> BranchHead:
     return build_branches(context, fields(config), seeds)
 
 
-def shape_of(model: BranchHead) -> dict[str, object]:
+def shape_of(model: BranchHead) -> ModelShape:
     """What :func:`empty` needs beside the configuration."""
     return model.shape()
 
 
-def empty(config: Config, document: Mapping[str, object], tensors: Mapping[str, Tensor], rig: Rig) -> BranchHead:
+def empty(config: Config, document: AvatarContent, tensors: Mapping[str, Tensor], rig: Rig) -> BranchHead:
     """A model of the right shapes for an avatar's weights."""
     return BranchHead.empty(fields(config), document, tensors, rig)
 

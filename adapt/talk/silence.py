@@ -1,4 +1,4 @@
-"""Lips rest while nobody speaks: a face at rest where no frame holds speech (see :mod:`adapt.talk.activity`).
+"""Lips rest in silence: a face at rest where no frame holds speech (see :mod:`adapt.talk.activity`).
 
 No driver is asked about silence by its training data alone: a regression or a prior gives some mean face there, and
 that face is half open.
@@ -14,7 +14,7 @@ from adapt.talk.activity import SpeechActivity
 from heads.measures.face import lip_gap
 from shards.media.rates import SAMPLES_PER_FRAME
 
-# Silence counts from so many frames on: shorter gaps are stops and breaths within a sentence.
+# Frames from which on silence counts: shorter gaps are stops and breaths within a sentence.
 PAUSE_FRAMES = 8
 CLOSING, OPENING = 1 / 5, 1 / 2  # share of the way to and from the resting face in a frame
 REST_SHARE = 0.1  # the resting face is the mean of the tenth of the clip with the smallest lip gap
@@ -28,7 +28,7 @@ def resting_expression(track: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def rested(expression: np.ndarray, sound: np.ndarray, track: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Expressions ``[T, K]`` of a whole recording ``[N]`` at 16 kHz, at rest where nobody speaks.
+    """Expressions ``[T, K]`` of a whole recording ``[N]`` at 16 kHz, at rest in silence.
 
     Args:
         track: of the training clip, as :func:`resting_expression` takes it.

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -28,8 +29,29 @@ from shards.media.encode import FrameFolderWriter, VideoWriter
 from shards.media.rates import SAMPLE_RATE
 from shards.media.sound import stream_audio
 
-# Sound is read in blocks of so many seconds.
+# Length of the blocks in which sound is read, s.
 BLOCK_SECONDS = 1.0
+
+
+class Talked(TypedDict):
+    """What :func:`talk` made.
+
+    Attributes:
+        video: file or folder; frames: how many.
+        fps: rendering speed, sound and file included; seconds: that it took.
+        driver: what moved the face; background: as asked for or chosen.
+        delay_seconds: of the stream behind its sound.
+        stages: seconds by stage.
+    """
+
+    video: str
+    frames: int
+    fps: float
+    seconds: float
+    driver: str
+    background: str
+    delay_seconds: float
+    stages: dict[str, float]
 
 
 @staged(reads=("avatar", "audio", "pose_from", "style", "blendshapes"), writes="out")
@@ -55,7 +77,7 @@ def talk(
     label: str | None = None,
     sign: tuple[str | Path, str | Path] | None = None,
     overwrite: bool = False,
-) -> dict[str, object]:
+) -> Talked:
     """Make a video of an avatar that speaks an audio file.
 
     Args:
@@ -80,8 +102,7 @@ def talk(
             ``HEADSTART_SIGN_CERT`` and ``HEADSTART_SIGN_KEY`` name, if they are set.
 
     Returns:
-        ``video, frames, fps`` (rendering speed, sound and file included), ``driver``, ``seconds``, ``stages`` (seconds
-        by stage), ``delay_seconds`` (of the stream behind its sound).
+        See :class:`Talked`.
 
     Raises:
         InputError: no sound, silence, a wrong option; nothing is left half-written.

@@ -199,7 +199,7 @@ class Talker:
         return expression if self.emphasis == 1.0 else mean + np.float32(self.emphasis) * (expression - mean)
 
     def _rested(self, expression: np.ndarray) -> np.ndarray:
-        """The next frames' expressions, at rest where nobody speaks; a last part of a frame holds no speech."""
+        """The next frames' expressions, at rest in silence; a last part of a frame holds no speech."""
         count = len(expression)
         speech = np.pad(self._speech[:count], (0, max(0, count - len(self._speech))))
         self._speech = self._speech[count:]

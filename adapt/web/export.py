@@ -34,7 +34,7 @@ def export_web(
         ``out``, ``gaussians``, ``driver`` (what moves the lips in the page), ``bytes`` and ``files`` (name to bytes).
 
     Raises:
-        InputError: a recipe or audio features that a page cannot run, an avatar whose prior is away, no onnxruntime-web
+        InputError: a recipe or audio features that a page cannot run, an avatar whose prior is missing, no onnxruntime-web
             where it is needed.
     """
     if not Path(str(out)).exists():

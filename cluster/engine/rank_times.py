@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cluster.engine.engine import Engine
 
 T = TypeVar("T")
-SLOW = 1.2  # a rank is called slow when its own work takes so many times the median's
+SLOW = 1.2  # a rank is slow if its own work takes more than this multiple of the median
 STALL = 0.1  # and starved when it waits for data for more than this share of the time
 
 

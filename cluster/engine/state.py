@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 import numpy as np
 import torch
@@ -24,6 +25,17 @@ SCHEMA = 1
 IMPLEMENTATION = ("fused", "foreach", "capturable")
 
 
+class Saved(TypedDict):
+    """``engine.json``: what is not a tensor. ``groups`` and ``scheduler`` are torch's own state dictionaries."""
+
+    schema: int
+    mode: str
+    world_size: int
+    precision: str
+    groups: list[dict[str, object]]
+    scheduler: dict[str, object] | None
+
+
 def weights(engine: Engine) -> dict[str, torch.Tensor]:
     """Whole float32 tensors by name; empty off the main rank. Collective."""
     if engine._is_zero:
@@ -37,11 +49,11 @@ def weights(engine: Engine) -> dict[str, torch.Tensor]:
 class Snapshot:
     """An engine's state at one moment, as copies: training may go on while it is written.
 
-    Copies of tensors on an accelerator stay there, so taking them makes nobody wait; :meth:`write` brings them over.
+    Copies of tensors on an accelerator stay there, so taking them is quick; :meth:`write` copies them to the CPU.
     """
 
     tensors: dict[str, dict[str, torch.Tensor]]
-    saved: dict[str, Any]
+    saved: Saved | None
 
     def write(self, folder: Path) -> None:
         """The files of :meth:`cluster.engine.engine.Engine.save`; not collective."""
@@ -55,17 +67,16 @@ def snapshot(engine: Engine) -> Snapshot:
     """The state to be saved; empty off the main rank. Collective."""
     whole, moments, generators = weights(engine), _moments(engine), _random_state(engine)
     if not engine.is_main:
-        return Snapshot({}, {})
-    saved = {
-        "schema": SCHEMA,
-        "mode": engine.mode,
-        "world_size": engine.world_size,
-        "precision": engine.config.precision,
-        "groups": [
-            _plain({k: v for k, v in group.items() if k != "params"}) for group in engine._optimizer.param_groups
-        ],
-        "scheduler": _plain(engine._scheduler.state_dict()) if engine._scheduler is not None else None,
-    }
+        return Snapshot({}, None)
+    groups = [{k: v for k, v in group.items() if k != "params"} for group in engine._optimizer.param_groups]
+    saved = Saved(
+        schema=SCHEMA,
+        mode=engine.mode,
+        world_size=engine.world_size,
+        precision=engine.config.precision,
+        groups=[_plain_dict(group) for group in groups],
+        scheduler=_plain_dict(engine._scheduler.state_dict()) if engine._scheduler is not None else None,
+    )
     return Snapshot({"weights": whole, "optimizer": moments, "random": generators}, saved)
 
 
@@ -141,10 +152,14 @@ def _load_groups(engine: Engine, groups: list[dict[str, object]], folder: Path) 
         group.update({k: v for k, v in _lists(saved, group).items() if k not in IMPLEMENTATION})
 
 
-def _plain(value: object) -> Any:
+def _plain_dict(state: Mapping[str, object]) -> dict[str, object]:
     """The part of a state dictionary that JSON holds exactly: numbers, text, booleans, lists."""
+    return {str(key): _plain(item) for key, item in state.items() if _is_plain(item)}
+
+
+def _plain(value: object) -> object:
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items() if _is_plain(item)}
+        return _plain_dict(value)
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value.item() if torch.is_tensor(value) else value
@@ -158,9 +173,12 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str) or (torch.is_tensor(value) and not value.dim())
 
 
-def _lists(saved: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+def _lists(saved: Mapping[str, object], now: Mapping[str, object]) -> dict[str, object]:
     """``saved`` with the container types of ``now`` (JSON made lists of the tuples)."""
-    return {key: tuple(value) if isinstance(now.get(key), tuple) else value for key, value in saved.items()}
+    return {
+        key: tuple(value) if isinstance(value, list) and isinstance(now.get(key), tuple) else value
+        for key, value in saved.items()
+    }
 
 
 # ---------------------------------------------------------------------------------------------- randomness
@@ -182,10 +200,11 @@ def _random_state(engine: Engine) -> dict[str, torch.Tensor]:
 
 
 def _generators(engine: Engine) -> dict[str, torch.Tensor]:
-    numpy_state: Any = np.random.get_state()  # noqa: NPY002 - the legacy generator is what libraries of the field use
+    # The legacy generator is what libraries of the field use.
+    _, keys, position, _, _ = cast("tuple[str, np.ndarray, int, int, float]", np.random.get_state())  # noqa: NPY002
     states = {
         "torch": torch.get_rng_state(),
-        "numpy": torch.from_numpy(np.append(numpy_state[1], numpy_state[2]).astype(np.int64)),
+        "numpy": torch.from_numpy(np.append(keys, position).astype(np.int64)),
         "python": torch.tensor(random.getstate()[1], dtype=torch.int64),
     }
     if (state := random_state(engine.device)) is not None:
@@ -215,7 +234,7 @@ def _check_names(model: torch.nn.Module, whole: dict[str, torch.Tensor], folder:
             raise InputError(f"{folder}: weight '{name}' has shape {got}, the model wants {shape}; use the same config")
 
 
-def read_state(folder: Path) -> dict[str, Any]:
+def read_state(folder: Path) -> Saved:
     """The ``engine.json`` of a saved engine.
 
     Raises:
@@ -225,5 +244,5 @@ def read_state(folder: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
         saved = json.loads(path.read_text())
         if isinstance(saved, dict) and saved.get("schema") == SCHEMA:
-            return saved
+            return cast(Saved, saved)
     raise InputError(f"{path}: no engine state of schema {SCHEMA}; give a folder that Engine.save wrote")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from torch import nn
 from configs import InputError
 
 if TYPE_CHECKING:
-    from cluster.engine.engine import Engine
+    from deepspeed import DeepSpeedEngine
 
 
 def stage(mode: str) -> int:
@@ -84,7 +84,7 @@ def register_direct_parameters(model: nn.Module) -> None:
 # ------------------------------------------------------------------------------------------------ whole tensors
 
 
-def weights(engine: Engine, model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
+def weights(engine: DeepSpeedEngine, model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
     """Every tensor of ``model.state_dict()``, whole, on the CPU; empty where not to ``keep``. Collective."""
     import deepspeed
 
@@ -100,7 +100,7 @@ def weights(engine: Engine, model: nn.Module, keep: bool) -> dict[str, torch.Ten
     return whole
 
 
-def load_weights(engine: Any, model: nn.Module, whole: dict[str, torch.Tensor]) -> None:
+def load_weights(engine: DeepSpeedEngine, model: nn.Module, whole: dict[str, torch.Tensor]) -> None:
     """Put whole tensors into the partitioned model and DeepSpeed's master copies. Collective."""
     import deepspeed
 
@@ -115,7 +115,7 @@ def load_weights(engine: Any, model: nn.Module, whole: dict[str, torch.Tensor]) 
     engine.optimizer.refresh_fp32_params()
 
 
-def moments(engine: Engine, model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
+def moments(engine: DeepSpeedEngine, model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
     """Optimiser state as ``{"PARAMETER/KEY": whole tensor}``. Collective; off the main rank empty."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -134,7 +134,7 @@ def moments(engine: Engine, model: nn.Module, keep: bool) -> dict[str, torch.Ten
     return whole
 
 
-def load_moments(engine: Any, model: nn.Module, whole: dict[str, torch.Tensor]) -> None:
+def load_moments(engine: DeepSpeedEngine, model: nn.Module, whole: dict[str, torch.Tensor]) -> None:
     """Cut whole optimiser state into this rank's partition."""
     if not whole:
         return
@@ -152,12 +152,12 @@ def load_moments(engine: Any, model: nn.Module, whole: dict[str, torch.Tensor]) 
                 _set_partition(parameter, whole[f"{name}/{key}"].to(flat.device), key)
 
 
-def stage3(engine: Any) -> bool:
+def stage3(engine: DeepSpeedEngine) -> bool:
     """Whether the parameters themselves are partitioned."""
     return engine.zero_optimization_stage() == 3
 
 
-def _keys(engine: Any) -> tuple[list[str], dict[str, torch.Tensor]]:
+def _keys(engine: DeepSpeedEngine) -> tuple[list[str], dict[str, torch.Tensor]]:
     """Names of the moments, and the scalars (``step``), of the wrapped optimiser; empty before its first step."""
     states = [engine.optimizer.optimizer.state.get(flat) for flat in _flat_groups(engine)]
     if not states or not states[0]:
@@ -167,12 +167,12 @@ def _keys(engine: Any) -> tuple[list[str], dict[str, torch.Tensor]]:
     return tensors, scalars
 
 
-def _flat_groups(engine: Any) -> list[torch.Tensor]:
+def _flat_groups(engine: DeepSpeedEngine) -> list[torch.Tensor]:
     optimizer = engine.optimizer
     return optimizer.fp32_partitioned_groups_flat if stage3(engine) else optimizer.single_partition_of_fp32_groups
 
 
-def _link(engine: Any) -> None:
+def _link(engine: DeepSpeedEngine) -> None:
     """Point each parameter of ZeRO 1 and 2 at its part of the optimiser state.
 
     DeepSpeed links all groups after the first group's first step, when the others have no state yet.

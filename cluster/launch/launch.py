@@ -22,7 +22,7 @@ from configs import InputError, load_config
 
 def launch(
     target: str,
-    config: dict[str, Any],
+    config: dict[str, object],
     *,
     run: str,
     workers: int | str | None = None,
@@ -31,7 +31,7 @@ def launch(
     gpus_per_worker: int | None = None,
     resume: bool = False,
     max_failures: int | None = None,
-    cluster: ClusterConfig | str | dict[str, Any] | None = None,
+    cluster: ClusterConfig | str | dict[str, object] | None = None,
 ) -> Any:
     """Run ``target(config, context)`` on every worker and return what rank 0 returned.
 

@@ -67,7 +67,7 @@ def private_trainer() -> Any:
 
     class AllHere(policy):  # type: ignore[misc, valid-type]
         def _send_resource_request(self) -> None:
-            """Nobody else competes for this Ray's cores, and no autoscaler listens."""
+            """Nothing: no other job competes for this Ray's cores, and no autoscaler listens."""
 
         _maybe_send_resource_request = _send_resource_request
 

@@ -8,24 +8,27 @@ import secrets
 import socket
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.engine import process_group
 from cluster.launch.settings import ClusterConfig
 from cluster.storage.retry import brief
 from configs import InputError
 
+if TYPE_CHECKING:
+    import psutil
+
 STARTS = 3
 log = logging.getLogger("headstart.launch")
 
 
-def connect(settings: ClusterConfig) -> tuple[Any, bool]:
+def connect(settings: ClusterConfig) -> tuple[ModuleType, bool]:
     """``(ray, owned)``: a private Ray of this process, or the cluster at ``settings.address``.
 
     A Ray that this process is connected to already is used as it is.
 
     Raises:
-        InputError: Ray is not installed, or nobody answers at the address.
+        InputError: Ray is not installed, or nothing answers at the address.
     """
     already = sys.modules.get("ray")
     if already is not None and already.is_initialized():
@@ -56,7 +59,7 @@ def check_reachable(address: str) -> None:
     """One connection before Ray's own, which goes on trying for minutes and logs every attempt.
 
     Raises:
-        InputError: nobody listens there.
+        InputError: nothing listens there.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
@@ -124,7 +127,7 @@ def _start_private(ray: ModuleType, settings: ClusterConfig) -> None:
             log.warning("Ray did not start in time (%s); trying again", brief(error))
 
 
-def _children() -> set[Any]:
+def _children() -> set[psutil.Process]:
     """Processes below this one; Ray has psutil among its own requirements."""
     import psutil
 

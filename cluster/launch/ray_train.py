@@ -14,7 +14,7 @@ import tempfile
 import threading
 import uuid
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.launch import ray_private, ray_worker
 from cluster.launch.board import Board, Replay
@@ -24,6 +24,10 @@ from cluster.launch.worker import stop_signals
 from cluster.registry.mlflow_client import is_secret, without_password
 from cluster.storage.retry import brief
 from configs import InputError
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 # Variables that workers on other machines need and that are no secrets.
 _FORWARDED = (
@@ -39,20 +43,20 @@ log = logging.getLogger("headstart.launch")
 __all__ = ["connect", "fit"]
 
 
-def fit(target: str, config: dict[str, Any], run: str, settings: ClusterConfig) -> Any:
+def fit(target: str, config: dict[str, object], run: str, settings: ClusterConfig) -> object:
     """Run ``target`` on the workers; see :func:`cluster.launch.launch.launch`."""
     ray, owned = connect(settings)
     try:
         with stop_signals() as asked, tempfile.TemporaryDirectory(prefix="headstart-ray-") as scratch:
             board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=_here(ray)).remote()
-            job = {
-                "target": target,
-                "config": config,
-                "run": run,
-                "threads": settings.cpus,
-                "machine": platform.node(),
-                "path": sys.path,
-            }
+            job = ray_worker.Job(
+                target=target,
+                config=config,
+                run=run,
+                threads=settings.cpus,
+                machine=platform.node(),
+                path=sys.path,
+            )
             outcome = _wait(ray, _trainer(job, board, settings, scratch), asked, board)
     finally:
         if owned:
@@ -62,13 +66,13 @@ def fit(target: str, config: dict[str, Any], run: str, settings: ClusterConfig) 
     return outcome
 
 
-def _here(ray: ModuleType) -> Any:
+def _here(ray: ModuleType) -> NodeAffinitySchedulingStrategy:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _trainer(job: dict[str, Any], board: Any, settings: ClusterConfig, scratch: str) -> Any:
+def _trainer(job: ray_worker.Job, board: ActorHandle, settings: ClusterConfig, scratch: str) -> Any:
     import ray.train
 
     api: Any = ray.train  # its annotations are those of the first generation, whose classes it no longer gives
@@ -104,15 +108,16 @@ def _forwarded() -> dict[str, str]:
     return {name: without_password(value) for name, value in settings.items() if not is_secret(name)}
 
 
-def _wait(ray: ModuleType, trainer: Any, asked: threading.Event, board: Any) -> Any:
+def _wait(ray: ModuleType, trainer: Any, asked: threading.Event, board: ActorHandle) -> object:
     """``trainer.fit()`` in a thread, so that SIGTERM and Ctrl-C reach us and not Ray, which would drop steps."""
-    outcome: dict[str, Any] = {}
+    returned: list[object] = []
+    failed: list[BaseException] = []
 
     def fit() -> None:
         try:
-            outcome["value"] = trainer.fit().return_value
+            returned.append(trainer.fit().return_value)
         except BaseException as error:
-            outcome["error"] = error
+            failed.append(error)
 
     thread = threading.Thread(target=fit, daemon=True, name="ray-train")
     thread.start()
@@ -127,9 +132,9 @@ def _wait(ray: ModuleType, trainer: Any, asked: threading.Event, board: Any) -> 
         replay.show(ray.get(board.take.remote()))
     finally:
         replay.close()
-    if "error" in outcome:
-        raise _explain(outcome["error"]) from outcome["error"]
-    return outcome["value"]
+    if failed:
+        raise _explain(failed[0]) from failed[0]
+    return returned[0]
 
 
 def _explain(error: BaseException) -> Exception:

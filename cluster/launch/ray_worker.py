@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from cluster.engine import process_group
 from cluster.launch.board import Forward
@@ -16,20 +16,50 @@ from cluster.launch.worker import Context, check_shared, find_target
 from cluster.storage.errors import StorageError
 from configs import InputError, progress
 
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+    from ray.train import TrainContext
+    from ray.train._internal.base_worker_group import BaseWorkerGroup
+    from ray.train.backend import BackendConfig
+
 log = logging.getLogger("headstart.launch")
 _asked_to_stop = threading.Event()  # set by SIGTERM in a worker process
+
+
+class Job(TypedDict):
+    """What every worker is told.
+
+    Attributes:
+        target: ``module:function``; config: its first argument; run: the run's URL.
+        threads: CPU threads of one worker.
+        machine, path: name and import path of the driver's machine.
+    """
+
+    target: str
+    config: dict[str, object]
+    run: str
+    threads: int
+    machine: str
+    path: list[str]
+
+
+class Payload(TypedDict):
+    """A job, and the board on which driver and workers leave messages."""
+
+    job: Job
+    board: ActorHandle
 
 
 class Preempted(RuntimeError):
     """This worker was asked to go; its state is saved, and the others should go on without it."""
 
 
-def backend_config() -> Any:
+def backend_config() -> BackendConfig:
     """Ray's hook on each worker's start."""
     from ray.train.backend import Backend, BackendConfig
 
     class Signals(Backend):
-        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        def on_start(self, worker_group: BaseWorkerGroup, backend_config: BackendConfig) -> None:
             worker_group.execute(listen_for_sigterm)
 
     class SignalsConfig(BackendConfig):
@@ -46,14 +76,14 @@ def listen_for_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: _asked_to_stop.set())
 
 
-def work(payload: dict[str, Any]) -> Any:
+def work(payload: Payload) -> object:
     """One worker from joining the others to the result; Ray Train calls it on each."""
     import ray
 
     job, board = payload["job"], payload["board"]
     if job["machine"] == platform.node():  # what the driver can import, workers beside it can
         sys.path.extend(entry for entry in job["path"] if entry not in sys.path)
-    given_up = ray.get(board.read.remote())[1]
+    given_up: str | None = ray.get(board.read.remote())[1]
     if given_up is not None:
         return {"input_error": given_up}
     context = _join(job, board)
@@ -75,7 +105,7 @@ def work(payload: dict[str, Any]) -> Any:
         process_group.disconnect()
 
 
-def _shown_by(board: Any) -> contextlib.AbstractContextManager[None]:
+def _shown_by(board: ActorHandle) -> contextlib.AbstractContextManager[None]:
     """What this worker reports with :mod:`configs.progress` is shown by the driver."""
     return progress.listen(Forward(board.tell.remote))
 
@@ -87,7 +117,7 @@ def _worth_a_restart(error: Exception) -> bool:
     return getattr(error, "retry", True)
 
 
-def _join(job: dict[str, Any], board: Any) -> Context:
+def _join(job: Job, board: ActorHandle) -> Context:
     import ray
     import torch
 
@@ -105,7 +135,7 @@ def _join(job: dict[str, Any], board: Any) -> Context:
     )
 
 
-def _join_group(seat: Any) -> None:
+def _join_group(seat: TrainContext) -> None:
     import ray
     import torch
     from ray.train.collective import broadcast_from_rank_zero
@@ -130,7 +160,7 @@ def _join_group(seat: Any) -> None:
 class _Watch:
     """Looks at the board now and then, so that asking at every step costs nothing."""
 
-    def __init__(self, board: Any, every: float = 1.0) -> None:
+    def __init__(self, board: ActorHandle, every: float = 1.0) -> None:
         self._board, self._every, self._stop = board, every, threading.Event()
         threading.Thread(target=self._look, daemon=True, name="stop-watch").start()
 

@@ -17,7 +17,7 @@ class ClusterConfig:
     gpus_per_worker: int = 0
     cpus_per_worker: int | None = None  # None: this machine's cores shared out; 1 on a cluster
     address: str | None = None  # a Ray cluster, "auto" or host:port; None starts a private one on the loopback
-    max_failures: int = 3  # restarts before the run is given up; -1 for ever
+    max_failures: int = 3  # restarts before the run is given up; -1: no limit
     object_store_mb: int = 80  # shared memory of the private Ray; the batches do not go through it
     dashboard: bool = False  # Ray's dashboard of the private Ray, on 127.0.0.1:8265
     start_timeout: float = 30.0  # seconds to wait for all workers before going on with fewer

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Protocol, TypeVar
 
+from cluster.registry.prior_folder import PriorInfo
 from configs import InputError
+from configs.records import FeatureRecord
 
-Info = Mapping[str, Any]
+Rig = Mapping[str, str]
+Feature = Mapping[str, object]  # a FeatureRecord, or its name alone
+Value = TypeVar("Value")
 CURE = "use priors trained from one dataset, or train the one that differs again"
 
 
-def check_compatible(infos: Mapping[str, Info], rig: Info | None = None, feature: Info | str | None = None) -> None:
+def check_compatible(
+    infos: Mapping[str, PriorInfo], rig: Rig | None = None, feature: FeatureRecord | str | None = None
+) -> None:
     """Refuse priors that cannot serve one adaptation together.
 
     Args:
@@ -28,69 +34,92 @@ def check_compatible(infos: Mapping[str, Info], rig: Info | None = None, feature
         raise InputError(sentence)
 
 
-def misfit(infos: Mapping[str, Info], rig: Info | None = None, feature: Info | str | None = None) -> str | None:
+def misfit(
+    infos: Mapping[str, PriorInfo], rig: Rig | None = None, feature: FeatureRecord | str | None = None
+) -> str | None:
     """The sentence that :func:`check_compatible` raises, or None where the priors fit together."""
-    given: dict[str, object] = {
-        "rig": rig,
-        "audio features": {"name": feature} if isinstance(feature, str) else feature,
-    }
-    for key, read, same in _ASPECTS:
-        known = [(f"of '{name}'", value) for name, info in infos.items() if (value := read(info))]
-        if given.get(key):
-            known.insert(0, ("of this clip or avatar", given[key]))
-        for whose, value in known[1:]:
-            if not same(known[0][1], value):
-                first, other = _shown(key, known[0][1], value), _shown(key, value, known[0][1])
-                return f"priors do not fit together: {key} {known[0][0]} is {first}, {whose} it is {other}; {CURE}"
+    heard: Feature | None = {"name": feature} if isinstance(feature, str) else feature
+    return (
+        _differing(_Schemas(), None, infos) or _differing(_Rigs(), rig, infos) or _differing(_Features(), heard, infos)
+    )
+
+
+class _Aspect(Protocol[Value]):
+    """What all priors must agree on: its name, its value in a ``prior.json``, when two are the same, how one reads."""
+
+    name: str
+
+    def of(self, info: PriorInfo) -> Value | None: ...
+
+    def same(self, a: Value, b: Value) -> bool: ...
+
+    def shown(self, value: Value, other: Value) -> str: ...
+
+
+def _differing(aspect: _Aspect[Value], given: Value | None, infos: Mapping[str, PriorInfo]) -> str | None:
+    """The sentence for the first prior that differs from the clip or avatar, or from the first prior."""
+    known = [(f"of '{name}'", value) for name, info in infos.items() if (value := aspect.of(info))]
+    if given:
+        known.insert(0, ("of this clip or avatar", given))
+    for whose, value in known[1:]:
+        if not aspect.same(known[0][1], value):
+            first, other = aspect.shown(known[0][1], value), aspect.shown(value, known[0][1])
+            return f"priors do not fit together: {aspect.name} {known[0][0]} is {first}, {whose} it is {other}; {CURE}"
     return None
 
 
-def _schema_of(info: Info) -> Any:
-    return info.get("schema")
+class _Schemas:
+    name = "schema"
+
+    def of(self, info: PriorInfo) -> int | None:
+        return info.get("schema")
+
+    def same(self, a: int, b: int) -> bool:
+        return a == b
+
+    def shown(self, value: int, other: int) -> str:
+        return str(value)
 
 
-def _rig_of(info: Info) -> Info | None:
-    rig = info.get("rig") or {}
-    return rig if rig.get("name") or rig.get("sha256") else None
+class _Rigs:
+    name = "rig"
 
+    def of(self, info: PriorInfo) -> Rig | None:
+        rig = info.get("rig") or {}
+        return rig if rig.get("name") or rig.get("sha256") else None
 
-def _feature_of(info: Info) -> Info | None:
-    feature = info.get("features") or {}
-    return feature if feature.get("name") else None
+    def same(self, a: Rig, b: Rig) -> bool:
+        if a.get("sha256") and b.get("sha256"):
+            return a["sha256"] == b["sha256"]
+        return a.get("name") == b.get("name")
 
-
-def _same_rig(a: Info, b: Info) -> bool:
-    if a.get("sha256") and b.get("sha256"):
-        return bool(a["sha256"] == b["sha256"])
-    return bool(a.get("name") == b.get("name"))
-
-
-def _same_feature(a: Info, b: Info) -> bool:
-    """Equal name; equal size and weights wherever both sides record them."""
-    if a.get("name") != b.get("name"):
-        return False
-    pairs = ((a.get("size"), b.get("size")), (_weights(a), _weights(b)))
-    return all(x is None or y is None or x == y for x, y in pairs)
-
-
-def _weights(feature: Info) -> str | None:
-    return (feature.get("weights") or {}).get("sha256")
-
-
-def _shown(key: str, value: Any, other: Any) -> str:
-    if key == "rig":
-        digest = f" ({str(value['sha256'])[:12]})" if value.get("sha256") else ""
+    def shown(self, value: Rig, other: Rig) -> str:
+        digest = f" ({value['sha256'][:12]})" if value.get("sha256") else ""
         return f"{value.get('name')}{digest}"
-    if key == "audio features":
+
+
+class _Features:
+    """Equal name; equal size and weights wherever both sides record them."""
+
+    name = "audio features"
+
+    def of(self, info: PriorInfo) -> Feature | None:
+        feature = info.get("features")
+        return feature if feature and feature.get("name") else None
+
+    def same(self, a: Feature, b: Feature) -> bool:
+        if a.get("name") != b.get("name"):
+            return False
+        pairs = ((a.get("size"), b.get("size")), (_weights(a), _weights(b)))
+        return all(x is None or y is None or x == y for x, y in pairs)
+
+    def shown(self, value: Feature, other: Feature) -> str:
         size = f" of size {value['size']}" if value.get("size") else ""
         ours, theirs = _weights(value), _weights(other)
         weights = f" with weights {ours[:12]}" if ours and theirs and ours != theirs else ""
         return f"{value['name']}{size}{weights}"
-    return str(value)
 
 
-_ASPECTS: tuple[tuple[str, Callable[[Info], Any], Callable[[Any, Any], bool]], ...] = (
-    ("schema", _schema_of, lambda a, b: bool(a == b)),
-    ("rig", _rig_of, _same_rig),
-    ("audio features", _feature_of, _same_feature),
-)
+def _weights(feature: Feature) -> str | None:
+    recorded = feature.get("weights")
+    return str(recorded["sha256"]) if isinstance(recorded, Mapping) and recorded.get("sha256") else None

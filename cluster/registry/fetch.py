@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.registry import mlflow_client
-from cluster.registry.prior_folder import ARTIFACT, check_prior
+from cluster.registry.prior_folder import ARTIFACT, WEIGHTS, check_prior
 from cluster.registry.versions import MANIFEST_TAG, gone
 from cluster.storage import storage
 from cluster.storage.errors import StorageError
@@ -114,7 +114,7 @@ def fetch_url(url: str, cache: Path) -> Path:
         check_prior(folder)
         return folder
     mark = storage.read_mark(url)
-    digest = str(mark["files"].get("weights.safetensors", {}).get("sha256", uuid.uuid4().hex))[:16]
+    digest = (storage.checksum_of(mark, WEIGHTS) or uuid.uuid4().hex)[:16]
     target = cache / "urls" / f"{storage.basename(url)}-{digest}"
     if not target.is_dir():
         storage.download_tree(url, target)

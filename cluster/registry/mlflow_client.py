@@ -10,13 +10,16 @@ import socket
 import sqlite3
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cluster.storage import storage
 from cluster.storage.retry import brief
 from configs import InputError
 from configs.progress import say
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 EXPERIMENT = "headstart"
 SQLITE = "sqlite:///"
@@ -68,7 +71,7 @@ def reachable(timeout: float = 3.0) -> bool:
         return False
 
 
-def client() -> Any:
+def client() -> MlflowClient:
     """An ``MlflowClient`` for runs and models.
 
     Raises:
@@ -114,7 +117,7 @@ def _check_sqlite(file: Path) -> None:
         ) from None
 
 
-def experiment(connected: Any) -> str:
+def experiment(connected: MlflowClient) -> str:
     """The id of our experiment (``MLFLOW_EXPERIMENT_NAME`` or ``headstart``), created when absent."""
     from mlflow.exceptions import MlflowException
 

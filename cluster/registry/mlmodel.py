@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from cluster.registry.prior_folder import ArrayEntry, PriorInfo, Signature
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
 
 
-def write_mlmodel(folder: Path, info: dict[str, Any], run_id: str, artifact_path: str) -> None:
+def write_mlmodel(folder: Path, info: PriorInfo, run_id: str, artifact_path: str) -> None:
     """Describe a prior folder to MLflow; ``info["serving"]`` names the loading module, inputs and outputs.
 
     A prior without such an entry is registered all the same, and only Headstart can load it.
@@ -29,7 +34,7 @@ def write_mlmodel(folder: Path, info: dict[str, Any], run_id: str, artifact_path
     (folder / "python_env.yaml").write_text("dependencies:\n- -r requirements.txt\n")
 
 
-def _signature(serving: dict[str, Any]) -> Any:
+def _signature(serving: Signature) -> ModelSignature | None:
     """``{"inputs": [{"name", "dtype", "shape"}], "outputs": [...], "params": [...]}`` as MLflow says it, or None."""
     if not serving.get("inputs"):
         return None
@@ -37,7 +42,7 @@ def _signature(serving: dict[str, Any]) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
-    def schema(entries: list[dict[str, Any]]) -> object:
+    def schema(entries: list[ArrayEntry]) -> Schema:
         return Schema([TensorSpec(np.dtype(e["dtype"]), tuple(e["shape"]), name=e["name"]) for e in entries])
 
     params = [ParamSpec(e["name"], e["dtype"], e["default"]) for e in serving.get("params", [])]

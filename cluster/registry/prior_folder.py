@@ -4,16 +4,89 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from cluster.storage.files import sha256
 from configs import InputError
+from configs.records import FeatureRecord
 
 WEIGHTS = "weights.safetensors"
 ARTIFACT = "prior"  # its name in a run's folder and among an MLflow run's files
 
 
-def read_info(folder: str | Path) -> dict[str, Any]:
+class DatasetRecord(TypedDict):
+    """What a prior says about the data it has seen, and about the people it was kept from.
+
+    Attributes:
+        fingerprint: of the training people's part of the dataset.
+        identities, held_out: names of the people it was trained on and validated on.
+        hours: of the training people; licences: theirs.
+    """
+
+    fingerprint: str
+    identities: list[str]
+    held_out: list[str]
+    hours: float
+    licences: list[str]
+
+
+class ArrayEntry(TypedDict):
+    """One input or output of a served prior; -1 in ``shape`` stands for any length."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+
+
+class Parameter(TypedDict):
+    """One option of a served prior."""
+
+    name: str
+    dtype: str
+    default: object
+
+
+class Signature(TypedDict, total=False):
+    """What goes into a served prior and what comes out."""
+
+    inputs: list[ArrayEntry]
+    outputs: list[ArrayEntry]
+    params: list[Parameter]
+
+
+class Serving(Signature, total=False):
+    """A signature, and the module that MLflow loads the prior with."""
+
+    module: str
+
+
+class PriorInfo(TypedDict, total=False):
+    """``prior.json``.
+
+    Attributes:
+        schema: of this document; prior: its kind, such as ``audio-expression``.
+        config: the training's configuration as plain values.
+        rig: ``{"name", "sha256", "source"}``, empty for a prior that needs none.
+        features: of the sound that it uses, if any.
+        dataset: what it was trained on.
+        metrics: figures of the evidence on held-out people.
+        code_version: of the training code; weights_sha256: of ``weights.safetensors``.
+        serving: how MLflow serves it.
+    """
+
+    schema: int
+    prior: str
+    config: dict[str, object]
+    rig: dict[str, str]
+    features: FeatureRecord | None
+    dataset: DatasetRecord
+    metrics: dict[str, float]
+    code_version: str
+    weights_sha256: str
+    serving: Serving
+
+
+def read_info(folder: str | Path) -> PriorInfo:
     """The ``prior.json`` of a folder.
 
     Raises:
@@ -30,10 +103,22 @@ def read_info(folder: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: not readable as JSON; fetch the prior again") from None
     if not isinstance(info, dict):
         raise InputError(f"{path}: holds a {type(info).__name__}, expected an object of keys; fetch the prior again")
-    return info
+    return cast(PriorInfo, info)
 
 
-def check_weights(folder: str | Path, info: dict[str, object], shown: object = None) -> Path:
+def feature_size(info: PriorInfo) -> int:
+    """Columns of the audio feature that a prior uses.
+
+    Raises:
+        InputError: it records none.
+    """
+    feature = info.get("features")
+    if feature is None:
+        raise InputError("prior.json names no audio feature, so its prior cannot be opened; train it again")
+    return feature["size"]
+
+
+def check_weights(folder: str | Path, info: PriorInfo, shown: object = None) -> Path:
     """The weights file of a prior, verified by the checksum in its ``prior.json``.
 
     Args:
@@ -52,7 +137,7 @@ def check_weights(folder: str | Path, info: dict[str, object], shown: object = N
     return weights
 
 
-def check_prior(folder: str | Path) -> dict[str, Any]:
+def check_prior(folder: str | Path) -> PriorInfo:
     """The ``prior.json`` of a complete and undamaged prior folder.
 
     Raises:

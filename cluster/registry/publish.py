@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from cluster.registry import mlflow_client, spool
 from cluster.registry.compatibility import misfit
 from cluster.registry.mlmodel import write_mlmodel
-from cluster.registry.prior_folder import ARTIFACT
+from cluster.registry.prior_folder import ARTIFACT, PriorInfo
 from cluster.registry.versions import CHAMPION, INFO_TAG, LATEST, MANIFEST_TAG, champion, champions, missing, short_info
 from cluster.storage import storage
 from configs.progress import say
@@ -24,6 +24,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headstart.registry")
 ID_TAG = "headstart.registration"
+
+
+class Role(TypedDict):
+    """Whether a version is its name's champion, and why it does not fit the champions of the other names, if so."""
+
+    champion: bool
+    misfit: str | None
+
+
+class _Registered(Role):
+    name: str
+    version: int | None
+    uri: str | None
+
+
+class Registered(_Registered, total=False):
+    """A registration; where it is postponed ``version`` is ``None`` and ``waiting`` the folder that waits."""
+
+    waiting: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +56,16 @@ class Job:
     name: str
     id: str
     metrics: dict[str, float]
-    config: dict[str, Any]
+    config: dict[str, object]
     aliases: tuple[str, ...] = ()
     key: str | None = None
 
 
-def publish(source: Path, info: dict[str, object], job: Job) -> dict[str, Any]:
+def publish(source: Path, info: PriorInfo, job: Job) -> Registered:
     """Register a checked prior folder, or finish what an earlier attempt began.
 
     Args:
         source: the prior's folder; info: its ``prior.json``.
-
-    Returns:
-        ``{"name", "version", "uri", "champion", "misfit"}``.
 
     Raises:
         InputError: no server, or an experiment that was deleted.
@@ -63,14 +79,8 @@ def publish(source: Path, info: dict[str, object], job: Job) -> dict[str, Any]:
     return {"name": job.name, "version": version, "uri": f"models:/{job.name}/{version}", **role}
 
 
-def set_aliases(
-    client: MlflowClient, name: str, version: int, wanted: Iterable[str], info: dict[str, Any]
-) -> dict[str, Any]:
-    """Point the wanted aliases at a version, and ``champion`` where the name has none and the version fits the others.
-
-    Returns:
-        ``{"champion", "misfit"}``: whether it is champion now, and why it does not fit the other names' champions.
-    """
+def set_aliases(client: MlflowClient, name: str, version: int, wanted: Iterable[str], info: PriorInfo) -> Role:
+    """Point the wanted aliases at a version, and ``champion`` where the name has none and the version fits the others."""
     trouble = misfit(champions(client, leave_out=name) | {name: info})
     aliases = {alias for alias in wanted if alias != LATEST}
     now = champion(client, name)
@@ -94,7 +104,7 @@ def _version_of(client: MlflowClient, job: Job) -> int | None:
     return None
 
 
-def _new_version(client: MlflowClient, source: Path, info: dict[str, object], job: Job) -> int:
+def _new_version(client: MlflowClient, source: Path, info: PriorInfo, job: Job) -> int:
     run_id, owned = _run_of(client, job)
     try:
         path = _artifact_path(client, run_id, info)
@@ -127,13 +137,13 @@ def _run_of(client: MlflowClient, job: Job) -> tuple[str, bool]:
     return client.create_run(experiment, run_name=f"register {job.name}", tags=tags).info.run_id, True
 
 
-def _artifact_path(client: MlflowClient, run_id: str, info: dict[str, object]) -> str:
+def _artifact_path(client: MlflowClient, run_id: str, info: PriorInfo) -> str:
     """``prior``, or a name of its own where the run has a registered prior already: a longer training's replaces none."""
     taken = client.search_model_versions(f"run_id='{run_id}'")
     return f"{ARTIFACT}-{str(info['weights_sha256'])[:12]}" if taken else ARTIFACT
 
 
-def _upload(client: MlflowClient, run_id: str, source: Path, info: dict[str, object], path: str) -> str:
+def _upload(client: MlflowClient, run_id: str, source: Path, info: PriorInfo, path: str) -> str:
     """Put the folder with its manifest and MLmodel into the run; returns the manifest's sha256."""
     with tempfile.TemporaryDirectory(prefix="headstart-register-") as scratch:
         folder = Path(scratch) / path
@@ -144,9 +154,7 @@ def _upload(client: MlflowClient, run_id: str, source: Path, info: dict[str, obj
         return storage.sha256(folder / storage.COMMIT_MARK)
 
 
-def _create_version(
-    client: MlflowClient, run_id: str, info: dict[str, object], job: Job, manifest: str, path: str
-) -> int:
+def _create_version(client: MlflowClient, run_id: str, info: PriorInfo, job: Job, manifest: str, path: str) -> int:
     from mlflow.exceptions import MlflowException
 
     try:

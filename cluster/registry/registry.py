@@ -17,12 +17,12 @@ import re
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from cluster.registry import answers, fetch, mlflow_client, run_log, versions, waiting
-from cluster.registry.prior_folder import check_prior
-from cluster.registry.publish import Job, publish, set_aliases
-from cluster.registry.versions import CHAMPION, INFO_TAG, LATEST, parse
+from cluster.registry.prior_folder import PriorInfo, check_prior
+from cluster.registry.publish import Job, Registered, publish, set_aliases
+from cluster.registry.versions import CHAMPION, INFO_TAG, LATEST, VersionRecord, parse
 from cluster.registry.waiting import register_waiting
 from cluster.storage import storage
 from cluster.storage.retry import brief
@@ -39,7 +39,7 @@ def check() -> str | None:
     """Whether a finished prior can be registered; asked before a training begins.
 
     Returns:
-        None, or a sentence: the server is away, so the registration will be postponed.
+        ``None``, or a sentence: the server is unreachable, so the registration will be postponed.
 
     Raises:
         InputError: it can be reached and will say no, and what to do.
@@ -59,7 +59,7 @@ def register(
     aliases: Sequence[str] = (),
     run: storage.Url | None = None,
     postpone: bool = True,
-) -> dict[str, object]:
+) -> Registered:
     """Register a prior folder as a new version of ``name``; the same prior of the same run is registered once.
 
     Args:
@@ -68,12 +68,11 @@ def register(
         aliases: to point at this version. A version becomes ``champion`` by itself where the name has none and it
             fits the champions of the other names.
         run: the training's run folder or URL: the version then belongs to its MLflow run (see ``cluster.registry.run_log``).
-        postpone: keep the registration for later where the server is away or says no; else that is an error.
+        postpone: keep the registration for later if the server is unreachable or refuses; otherwise that is an error.
 
     Returns:
-        ``{"name", "version", "uri", "champion", "misfit"}``: whether it is the champion now, and the sentence that says
-        why it does not fit the champions of the other names, or None. When postponed ``version`` is None and
-        ``waiting`` the folder that :func:`register_waiting` (called by the next registration) sends later.
+        See :class:`cluster.registry.publish.Registered`. A registration that is postponed is sent by
+        :func:`register_waiting`, which the next registration calls.
 
     Raises:
         InputError: not a prior folder, damaged weights, a bad name; without ``postpone`` whatever keeps it from being
@@ -104,7 +103,7 @@ def register(
 
 def _job(
     name: str,
-    info: dict[str, object],
+    info: PriorInfo,
     metrics: dict[str, float],
     config: dict[str, object],
     aliases: tuple[str, ...],
@@ -116,7 +115,7 @@ def _job(
     return Job(name=name, id=again, metrics=metrics, config=config, aliases=aliases, key=key)
 
 
-def promote(name: str, version: str | int, alias: str = CHAMPION) -> dict[str, Any]:
+def promote(name: str, version: str | int, alias: str = CHAMPION) -> dict[str, object]:
     """Point ``alias`` at a version (a number or another alias).
 
     Returns:
@@ -131,10 +130,9 @@ def promote(name: str, version: str | int, alias: str = CHAMPION) -> dict[str, A
     found = versions.find(client, name, str(version))
     if alias == CHAMPION:
         role = set_aliases(client, name, int(found.version), [alias], json.loads(found.tags.get(INFO_TAG, "{}")))
-    else:
-        client.set_registered_model_alias(name, alias, str(found.version))
-        role = {}
-    return {**show(name, str(found.version)), **role}
+        return {**show(name, str(found.version)), **role}
+    client.set_registered_model_alias(name, alias, str(found.version))
+    return show(name, str(found.version))
 
 
 def _check_name(name: str) -> None:
@@ -155,17 +153,21 @@ def _check_alias(alias: str) -> None:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def list_models() -> list[dict[str, object]]:
-    """Every registered prior: ``{"name", "versions": [{"version", "aliases", "created", "metrics", "missing", ...}]}``.
+class ModelRecord(TypedDict):
+    """A registered prior and its versions, oldest first."""
 
-    ``missing`` is a sentence for a version with an alias whose files are gone, else None.
-    """
+    name: str
+    versions: list[VersionRecord]
+
+
+def list_models() -> list[ModelRecord]:
+    """Every registered prior."""
     client = mlflow_client.client()
     models = sorted(client.search_registered_models(), key=lambda model: model.name)
     return [{"name": model.name, "versions": versions.records(client, model.name)} for model in models]
 
 
-def show(name: str, version_or_alias: str | int = CHAMPION) -> dict[str, Any]:
+def show(name: str, version_or_alias: str | int = CHAMPION) -> dict[str, object]:
     """One version's record: aliases, metrics, config, rig, features, dataset, licences, code version, hashes, URI.
 
     Raises:

@@ -1,7 +1,7 @@
 """Metrics, pictures and files of a training to MLflow, without the training ever waiting for it.
 
 Make one :class:`RunLog` per training, on rank 0 only. Everything goes to a local diary first (:mod:`cluster.registry.spool`); a
-thread sends it in batches. When the server is away the training goes on and the diary is sent later.
+thread sends it in batches. While the server is unreachable the training goes on and the diary is sent later.
 """
 
 from __future__ import annotations

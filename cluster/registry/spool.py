@@ -29,6 +29,7 @@ from configs import InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 log = logging.getLogger("headstart.tracking")
 BATCH = 500  # metrics of one request; MLflow takes 1000
@@ -40,7 +41,7 @@ class Spool:
     """The diary of one training.
 
     Args:
-        key: names the training for ever; the same key continues the same MLflow run.
+        key: names the training permanently; the same key continues the same MLflow run.
         name: the run's display name; params: flat texts.
     """
 
@@ -78,7 +79,7 @@ class Spool:
             return _deliver_all(self.folder, remove=False)
 
     def close(self) -> None:
-        """No more entries from this process; whoever comes next may deliver and remove the diary."""
+        """No more entries from this process; another may deliver and remove the diary."""
         with self._lock:
             self._diary.close()
             self._alive.close()
@@ -118,7 +119,7 @@ def waiting() -> list[Path]:
     return [folder for folder in sorted(_root().glob("*")) if _entries(folder) and not _is_alive(folder)]
 
 
-def find_run(client: MlflowClient, key: str) -> Any:
+def find_run(client: MlflowClient, key: str) -> Run | None:
     """The MLflow run of a training by its key, or None."""
     experiment = mlflow_client.experiment(client)
     found = client.search_runs([experiment], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
@@ -137,7 +138,7 @@ def _take(folder: Path) -> IO[str]:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         alive = open(folder / "alive", "a")  # noqa: SIM115 - kept for the run
-        fcntl.flock(alive, fcntl.LOCK_EX)  # whoever delivers it just now is soon done
+        fcntl.flock(alive, fcntl.LOCK_EX)  # another process may be delivering it and is soon done
         with contextlib.suppress(FileNotFoundError):
             if os.stat(folder / "alive").st_ino == os.fstat(alive.fileno()).st_ino:
                 return alive

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from cluster.registry import mlflow_client
-from cluster.registry.prior_folder import WEIGHTS
+from cluster.registry.prior_folder import WEIGHTS, PriorInfo
 from cluster.storage.retry import brief
 from configs import InputError, nearest
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
-if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 log = logging.getLogger("headstart.registry")
 CHAMPION = "champion"
@@ -26,7 +24,7 @@ MANIFEST_TAG = "headstart.manifest"
 MOST_TAG = 4900  # characters
 
 
-def find(client: MlflowClient, name: str, version: str) -> Any:
+def find(client: MlflowClient, name: str, version: str) -> ModelVersion:
     """MLflow's record of a version (a number or an alias).
 
     Raises:
@@ -60,14 +58,36 @@ def empty(name: str) -> str:
     return f"prior '{name}': the registry at {mlflow_client.shown_uri()} is empty; use 'headstart pretrain'"
 
 
-def records(client: MlflowClient, name: str) -> list[dict[str, Any]]:
+class VersionRecord(TypedDict):
+    """One version of a prior in the registry.
+
+    Attributes:
+        name, version, uri: which; aliases: that point at it; created: ms since 1970.
+        run_id: of its MLflow run; metrics, config: of that run.
+        weights_sha256: of its weights.
+        missing: a sentence where it has an alias and its files are gone.
+    """
+
+    name: str
+    version: int
+    aliases: list[str]
+    created: int
+    run_id: str | None
+    metrics: dict[str, float]
+    config: dict[str, str]
+    weights_sha256: str | None
+    uri: str
+    missing: str | None
+
+
+def records(client: MlflowClient, name: str) -> list[VersionRecord]:
     """Every version of a name, oldest first; see :func:`record`."""
     found = sorted(client.search_model_versions(f"name='{name}'"), key=lambda v: int(v.version))
     return [record(client, version) for version in found]
 
 
-def record(client: MlflowClient, found: ModelVersion) -> dict[str, object]:
-    """One version as plain data; ``missing`` is a sentence where it has an alias and its files are gone, else None."""
+def record(client: MlflowClient, found: ModelVersion) -> VersionRecord:
+    """One version as plain data."""
     # Searches leave the aliases out on some stores; asking for the version itself never does.
     whole = client.get_model_version(found.name, str(found.version))
     metrics, config, wrong = _run_data(client, found)
@@ -118,7 +138,7 @@ def gone(found: ModelVersion) -> str:
     )
 
 
-def champion(client: MlflowClient, name: str) -> Any:
+def champion(client: MlflowClient, name: str) -> ModelVersion | None:
     """MLflow's record of a name's champion, or None."""
     from mlflow.exceptions import MlflowException
 
@@ -128,14 +148,14 @@ def champion(client: MlflowClient, name: str) -> Any:
         return None
 
 
-def champions(client: MlflowClient, leave_out: str) -> dict[str, dict[str, object]]:
+def champions(client: MlflowClient, leave_out: str) -> dict[str, PriorInfo]:
     """What the champions of the other priors need, by name; models that are no priors of ours are left out."""
-    infos = {}
+    infos: dict[str, PriorInfo] = {}
     for model in client.search_registered_models():
         found = champion(client, model.name) if model.name != leave_out else None
         info = json.loads(found.tags.get(INFO_TAG, "{}")) if found is not None else {}
         if info.get("prior") == model.name:
-            infos[model.name] = info
+            infos[str(model.name)] = cast(PriorInfo, info)
     return infos
 
 
@@ -149,16 +169,18 @@ def parse(uri: str) -> tuple[str, str]:
     return match[1], match[2] or CHAMPION
 
 
-def short_info(info: dict[str, Any]) -> str:
+def short_info(info: PriorInfo) -> str:
     """What :func:`show` tells without a download; of the people only their number."""
-    dataset = dict(info.get("dataset") or {})
-    for key in ("identities", "held_out"):
-        if isinstance(dataset.get(key), list):
-            dataset[key] = len(dataset[key])
+    recorded = info.get("dataset")
+    dataset: dict[str, object] = dict(recorded or {})
+    for key, people in dataset.items():
+        if key in ("identities", "held_out") and isinstance(people, list):
+            dataset[key] = len(people)
+    licences = None if recorded is None else recorded.get("licences")
     keys = ("schema", "prior", "rig", "features", "code_version", "weights_sha256")
-    short = {key: info.get(key) for key in keys} | {"dataset": dataset, "licences": dataset.get("licences")}
+    short: dict[str, object] = {key: info.get(key) for key in keys} | {"dataset": dataset, "licences": licences}
     text = json.dumps(short)
     if len(text) > MOST_TAG:  # MLflow cuts longer tags short, and half a record is none
-        count = f"{len(dataset.get('licences') or ())} licences"
+        count = f"{len(licences or ())} licences"
         text = json.dumps(short | {"licences": count, "dataset": {**dataset, "licences": count}})
     return text

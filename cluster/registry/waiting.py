@@ -1,4 +1,4 @@
-"""Registrations kept on this machine while their MLflow server is away or says no."""
+"""Registrations kept on this machine while their MLflow server is unreachable or refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster.registry import mlflow_client
 from cluster.registry.prior_folder import ARTIFACT, check_prior
-from cluster.registry.publish import Job, publish
+from cluster.registry.publish import Job, Registered, publish
 from cluster.storage import storage
 from cluster.storage.retry import brief
 from configs.progress import say
@@ -22,7 +22,7 @@ def folders() -> list[Path]:
     return sorted(path.parent for path in (storage.home() / "registrations").glob("*/job.json"))
 
 
-def postpone(source: Path, job: Job, why: str) -> dict[str, object]:
+def postpone(source: Path, job: Job, why: str) -> Registered:
     """Keep a copy of the prior and what is to be said of it; doing it twice keeps one copy."""
     folder = storage.home() / "registrations" / job.id
     shutil.rmtree(folder, ignore_errors=True)
@@ -48,7 +48,7 @@ def forget(job: Job) -> None:
     shutil.rmtree(storage.home() / "registrations" / job.id, ignore_errors=True)
 
 
-def register_waiting() -> list[dict[str, object]]:
+def register_waiting() -> list[Registered]:
     """Register what waits for the server that this process uses; returns the new versions.
 
     One that fails stays and does not keep the others waiting.

@@ -7,7 +7,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 BLOCK = 8 * 2**20  # bytes of one ranged read and of one part of a multipart upload
 MULTIPART_FROM = 2 * BLOCK
 PARALLEL = 4  # requests under way at once for one large file or one folder
@@ -104,7 +105,7 @@ def read_span(url: Url, start: int, end: int, *, whole: bool = False) -> bytes:
     With ``whole`` the file may end before, and is not asked how long it is: that would be a second request.
     """
 
-    def action(fs: Any, path: str) -> bytes:
+    def action(fs: AbstractFileSystem, path: str) -> bytes:
         try:
             data = call_with_deadline(fs, "_cat_file", end - start, path, *((None,) if is_s3(url) else ()), start, end)
         except Exception as error:
@@ -148,7 +149,7 @@ def check_ranges(url: Url) -> None:
         )
 
 
-def names(fs: Any, path: str) -> list[str]:
+def names(fs: AbstractFileSystem, path: str) -> list[str]:
     """Names directly below a prefix."""
     try:
         return [
@@ -189,7 +190,7 @@ def multipart(url: Url, total: int, read: Callable[[int, int], bytes]) -> None:
 
     upload = call("create_multipart_upload")["UploadId"]
 
-    def send(number: int) -> dict[str, Any]:
+    def send(number: int) -> dict[str, object]:
         body = read(number * part, min(total, (number + 1) * part))
         sent = call("upload_part", len(body), UploadId=upload, PartNumber=number + 1, Body=body)
         return {"PartNumber": number + 1, "ETag": sent["ETag"]}
@@ -200,7 +201,9 @@ def multipart(url: Url, total: int, read: Callable[[int, int], bytes]) -> None:
         _complete(url, total, finish)
     except BaseException:
         with suppress(Exception):
-            call("abort_multipart_upload", UploadId=upload)  # parts of a forgotten upload cost money for ever
+            call(
+                "abort_multipart_upload", UploadId=upload
+            )  # parts of an abandoned upload cost money until they are removed
         raise
 
 
@@ -213,7 +216,7 @@ def _complete(url: Url, total: int, action: Callable[[], object]) -> None:
             raise
 
 
-def parallel(action: Callable[[Any], T], items: list[Any]) -> list[T]:
+def parallel(action: Callable[[Item], T], items: list[Item]) -> list[T]:
     """``[action(item) for item in items]``, a few at once; the first error stops the rest."""
     if len(items) <= 1:
         return [action(item) for item in items]
@@ -234,7 +237,7 @@ class BlockReader(io.RawIOBase):
         self._url, self._size, self._at = url, size, 0
         self._start, self._block = 0, b""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="readahead")
-        self._next: tuple[int, Any] | None = None
+        self._next: tuple[int, Future[bytes]] | None = None
 
     def readable(self) -> bool:
         return True
@@ -250,7 +253,7 @@ class BlockReader(io.RawIOBase):
         self._at = max(0, base + offset)
         return self._at
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         if self._at >= self._size:
             return 0
         if not self._start <= self._at < self._start + len(self._block):

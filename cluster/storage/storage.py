@@ -29,7 +29,7 @@ from cluster.storage.files import (
     write_json,
 )
 from cluster.storage.local import basename, home, join, local_path
-from cluster.storage.trees import check_tree, download_tree, is_committed, read_mark, seal, upload_tree
+from cluster.storage.trees import check_tree, checksum_of, download_tree, is_committed, read_mark, seal, upload_tree
 
 __all__ = [
     "COMMIT_MARK",
@@ -38,6 +38,7 @@ __all__ = [
     "basename",
     "cached",
     "check_tree",
+    "checksum_of",
     "download_tree",
     "exists",
     "home",

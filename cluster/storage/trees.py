@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from cluster.storage.errors import StorageError, Url, is_remote, sentence
 from cluster.storage.files import COMMIT_MARK, exists, fetch_file, publish, read_json, remove, sha256, write_json
@@ -14,7 +14,20 @@ from cluster.storage.local import TEMPORARY, join, local_path, on_disk, sync
 from cluster.storage.remote import parallel
 
 
-def upload_tree(local: Url, url: Url, *, replace: bool = False) -> dict[str, Any]:
+class Entry(TypedDict):
+    """One file of a published folder."""
+
+    bytes: int
+    sha256: str
+
+
+class CommitMark(TypedDict):
+    """``_COMMIT.json``: every file of a published folder, by its path within the folder."""
+
+    files: dict[str, Entry]
+
+
+def upload_tree(local: Url, url: Url, *, replace: bool = False) -> CommitMark:
     """Publish a local folder at ``url``: all files, then the commit mark. Returns the mark.
 
     With ``replace`` a complete folder of this name gives way to it; else it is refused.
@@ -30,9 +43,9 @@ def upload_tree(local: Url, url: Url, *, replace: bool = False) -> dict[str, Any
         raise StorageError(f"{source}: no such folder to publish as {url}; write it first")
     if is_committed(url) and not replace:
         raise StorageError(f"{url}: a complete folder of this name exists; remove it or choose another name")
-    mark = {"files": _manifest(source)}
+    mark = CommitMark(files=_manifest(source))
     if is_remote(url):
-        remove(url)  # rests of an upload that broke off
+        remove(url)  # remains of an upload that broke off
         parallel(lambda name: publish(source / name, join(url, name)), list(mark["files"]))
         write_json(join(url, COMMIT_MARK), mark)
         return mark
@@ -68,7 +81,7 @@ def download_tree(url: Url, local: Url) -> Path:
     return target
 
 
-def read_mark(url: Url) -> dict[str, Any]:
+def read_mark(url: Url) -> CommitMark:
     """The commit mark of a published folder: ``{"files": {name: {"bytes", "sha256"}}}``.
 
     Raises:
@@ -82,10 +95,16 @@ def read_mark(url: Url) -> dict[str, Any]:
     files = mark.get("files") if isinstance(mark, dict) else None
     if not isinstance(files, dict) or not all(_is_inside(name) for name in files):
         raise StorageError(f"{join(url, COMMIT_MARK)}: not a commit mark of ours; do not use this folder")
-    return mark
+    return cast(CommitMark, mark)
 
 
-def check_tree(folder: Url, mark: dict[str, Any]) -> None:
+def checksum_of(mark: CommitMark, name: str) -> str | None:
+    """The SHA-256 of a file of the folder; ``None`` where the mark does not list it."""
+    entry = mark["files"].get(name)
+    return None if entry is None else entry["sha256"]
+
+
+def check_tree(folder: Url, mark: CommitMark) -> None:
     """Compare a local folder with a commit mark.
 
     Raises:
@@ -100,16 +119,16 @@ def check_tree(folder: Url, mark: dict[str, Any]) -> None:
             raise StorageError(f"{path}: sha256 {got[:12]}, expected {wanted}; the file is damaged, fetch it again")
 
 
-def seal(folder: Path, mark: dict[str, Any] | None = None) -> dict[str, object]:
+def seal(folder: Path, mark: CommitMark | None = None) -> CommitMark:
     """Write the commit mark into a finished local folder and bring everything to the disk. Returns the mark."""
-    mark = mark or {"files": _manifest(folder)}
+    mark = mark or CommitMark(files=_manifest(folder))
     for name in mark["files"]:
         sync(folder / name)
     write_json(folder / COMMIT_MARK, mark)
     return mark
 
 
-def _publish_folder(source: Path, target: Path, mark: dict[str, Any]) -> None:
+def _publish_folder(source: Path, target: Path, mark: CommitMark) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{target.name}")
     try:
@@ -124,7 +143,7 @@ def _publish_folder(source: Path, target: Path, mark: dict[str, Any]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
+def _manifest(folder: Path) -> dict[str, Entry]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != COMMIT_MARK)
     if not files:
         raise StorageError(f"{folder}: the folder is empty, nothing to publish; write its files first")

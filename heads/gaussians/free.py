@@ -101,7 +101,8 @@ class Densifier:
 
     Args:
         cloud: the Gaussians.
-        scene_scale: size of the scene in rig units, by which means are stepped and big and small are told apart.
+        scene_scale: size of the scene in rig units: it scales the step size of means and the limit between large and
+            small Gaussians.
         rates: learning rates by part, over ``RATES``.
         strategy: fields of ``DefaultStrategy`` (``refine_every``, ``grow_grad2d``, ``absgrad``, ...).
     """

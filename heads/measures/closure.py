@@ -7,7 +7,7 @@ import numpy as np
 # Lips count as together below this gap of the inner lips over the eye distance: pressed lips measure 0.005 to 0.02
 # with FaceMesh, parted ones 0.03 and more. Guess from a few clips.
 TOGETHER = 0.02
-# A closure is met when the rendered lips are together within so many frames of it.
+# A closure is met if the rendered lips are together within this number of frames of it.
 TOLERANCE = 1
 
 

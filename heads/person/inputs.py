@@ -87,7 +87,7 @@ def head_inputs(track: Mapping[str, object], device: torch.device | str = "cpu",
 
     Args:
         track: ``rotation, translation, expression, eyelids, gaze`` ``[T, ...]``, and ``intrinsics [3, 3]`` if known.
-        cut: leave out so many frames at either end: they are only there as neighbours of the others.
+        cut: frames to leave out at either end, which only serve as neighbours of the others.
 
     Raises:
         ValueError: a missing entry, or entries with different numbers of frames.

@@ -40,7 +40,7 @@ from heads.person.residual import LowRankResidual
 from heads.rig import Rig
 from heads.rig.holder import RigModule
 
-FEW_FRAMES = 25.0  # a second of video: with so many the clip counts as much as people in general · guess
+FEW_FRAMES = 25.0  # a second of video: at this length the clip counts as much as people in general · guess
 # Of a talking person, per part of a frame's vector: rotation (radians), translation (rig units), expression
 # (deviations), eyelids (closure), gaze (radians) · guess
 USUAL_SPREAD = (0.1, 0.15, 0.7, 0.3, 0.15)

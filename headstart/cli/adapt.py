@@ -10,13 +10,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from configs import progress
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command
+
+if TYPE_CHECKING:
+    from adapt.avatar.document import Adapted
 
 
 def add(commands: Subparsers) -> None:
@@ -130,7 +133,7 @@ def _adapted(a: argparse.Namespace) -> dict[str, object]:
     )
 
 
-def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show(out: Console, result: Adapted, a: argparse.Namespace) -> None:
     """The avatar, its quality, and the commands to try next."""
     avatar = result["avatar"]
     out.print(f"avatar {avatar}, after {result['iterations']} steps in {output.seconds(result['seconds'])}")

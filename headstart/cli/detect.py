@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command
+
+if TYPE_CHECKING:
+    from adapt.marking.detect import Report
 
 
 def add(commands: Subparsers) -> None:
@@ -24,7 +27,7 @@ def run(a: argparse.Namespace) -> dict[str, object]:
     return {**report, "status": call("adapt.marking.detect:exit_status", report)}
 
 
-def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show(out: Console, result: Report, a: argparse.Namespace) -> None:
     """One verdict per file, then its marks."""
     for row in result["files"]:
         verdict = "[yellow]synthetic[/yellow]" if row["synthetic"] else "unknown"

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from configs import InputError
-from headstart.cli import output
+from headstart.cli import motion, output
 from headstart.cli.parser import Subparsers, call, command
 
 
@@ -33,20 +33,13 @@ def add(commands: Subparsers) -> None:
     still.add_argument(
         "--frame", type=int, metavar="K", help="frame K of the training clip (default: the neutral head)"
     )
-    for angle in ("yaw", "pitch", "roll"):
-        still.add_argument(f"--{angle}", type=float, help=f"head {angle}, degrees")
-    still.add_argument(
-        "--control", nargs="*", action="extend", default=[], metavar="NAME=AMOUNT", help="jaw, smile, brows_up, ..."
-    )
+    motion.add_angles(still, "turns the head")
+    motion.add_control(still)
     speaking = export.add_argument_group("a talking head")
     speaking.add_argument("--audio", metavar="FILE", help="driving audio; with .usdc, .usdz or --frames")
     speaking.add_argument("--pose", default="still", help="still, clip or generated")
-    speaking.add_argument("--blink", default="natural", help="natural, none, or a fixed eyelid closure from 0 to 1")
-    speaking.add_argument("--style", help="speaking style: 'own', 'mean' or a file")
-    speaking.add_argument(
-        "--prior", metavar="URI", help="audio-expression prior that drives the avatar (default: the avatar's own)"
-    )
-    speaking.add_argument("--seed", type=int, default=0)
+    motion.add_blink(speaking)
+    motion.add_speech(speaking)
     web = export.add_argument_group("a web page")
     web.add_argument(
         "--web", action="store_true", help="write a static web page with the talking head to the folder --out"
@@ -64,22 +57,7 @@ def run(a: argparse.Namespace) -> dict[str, object]:
         return _web(a)
     if a.onnxruntime is not None:
         raise InputError("--onnxruntime belongs to --web, which writes a page")
-    names = (
-        "frame",
-        "audio",
-        "yaw",
-        "pitch",
-        "roll",
-        "pose",
-        "blink",
-        "style",
-        "axes",
-        "prior",
-        "seed",
-        "sign",
-        "overwrite",
-    )
-    options = {name: getattr(a, name) for name in names}
+    options = motion.options(a, "frame", "audio", "axes", "sign", "overwrite")
     place, as_frames = a.out or a.frames, a.frames is not None
     return call("adapt.export:export", a.avatar, place, as_frames=as_frames, controls=a.control, **options)
 

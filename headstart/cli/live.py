@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command
+
+if TYPE_CHECKING:
+    from adapt.live.server import Served
 
 
 def add(commands: Subparsers) -> None:
@@ -40,7 +43,7 @@ def run(a: argparse.Namespace) -> dict[str, object]:
     return call("adapt.live.server:serve", a.avatars, **options)
 
 
-def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show(out: Console, result: Served, a: argparse.Namespace) -> None:
     """What was shown."""
     out.print(f"served {result['sessions']} page(s) for {output.seconds(result['seconds'])}")
     output.facts(

@@ -13,7 +13,7 @@ WIDTH = 120  # in a pipe, where no terminal says how wide a line may be
 
 
 def console(stream: TextIO) -> Console:
-    """A console on a stream; long words are never cut, and nothing is coloured that nobody sees."""
+    """A console on a stream; long words are never cut, and only a terminal gets colours."""
     terminal = stream.isatty()
     return Console(file=stream, highlight=False, width=None if terminal else WIDTH, soft_wrap=not terminal)
 

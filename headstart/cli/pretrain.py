@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command
 from pretrain.names import prior_names
+
+if TYPE_CHECKING:
+    from pretrain.report import Registration, RunResult
 
 
 def add(commands: Subparsers) -> None:
@@ -54,7 +57,7 @@ def run(a: argparse.Namespace) -> dict[str, object]:
     )
 
 
-def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show(out: Console, result: RunResult, a: argparse.Namespace) -> None:
     """The summary of a run."""
     if not result["finished"]:
         out.print(f"{result['prior']}: stopped on request at step {result['steps']}; its state is saved")
@@ -71,7 +74,7 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
             "memory": f"{result['peak_memory_mb']:.0f} MB peak",
             "run": result["run"],
             "registered": _registered(registered),
-            "not champion": (registered or {}).get("misfit"),
+            "not champion": registered["misfit"] if registered is not None else None,
         },
     )
     rows = [(name, value) for name, value in result["validation"].items() if isinstance(value, float)]
@@ -82,7 +85,7 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
         output.next_step(out, f"headstart priors promote {registered['name']}/{registered['version']} --alias champion")
 
 
-def _registered(registered: dict[str, object] | None) -> str:
+def _registered(registered: Registration | None) -> str:
     if registered is None or registered["version"] is None:
         return "not yet"
     champion = " @champion" if registered.get("champion") else ""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from headstart.cli import output
+from headstart.cli import motion, output
 from headstart.cli.parser import Subparsers, call, command
+
+if TYPE_CHECKING:
+    from adapt.talk.talk import Talked
 
 
 def add(commands: Subparsers) -> None:
@@ -26,12 +29,8 @@ def add(commands: Subparsers) -> None:
         "--background",
         help="original (default with the clip's own poses), model (default with others), plain or rgba",
     )
-    picture.add_argument("--style", help="speaking style: 'own', 'mean' or a .npy file")
-    picture.add_argument(
-        "--prior", metavar="URI", help="audio-expression prior that drives the avatar (default: the avatar's own)"
-    )
+    motion.add_speech(picture)
     picture.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    picture.add_argument("--seed", type=int, default=0)
 
 
 def _add_marks(group: argparse._ArgumentGroup) -> None:
@@ -48,41 +47,19 @@ def _add_motion(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--pose-from", metavar="VIDEO", help="take the head motion from this clip")
     group.add_argument("--pose", default="clip", help="clip (the training clip's, looped), generated or still")
-    for angle in ("yaw", "pitch", "roll"):
-        group.add_argument(f"--{angle}", type=float, help="degrees; fixes the head at this angle")
-    group.add_argument("--blink", default="natural", help="natural, none, or a fixed eyelid closure from 0 to 1")
-    group.add_argument(
-        "--control",
-        nargs="*",
-        action="extend",
-        default=[],
-        metavar="NAME=AMOUNT",
-        help="jaw, smile, brows_up, gaze_x, ...",
-    )
+    motion.add_angles(group, "fixes the head at this angle")
+    motion.add_blink(group)
+    motion.add_control(group)
 
 
 def run(a: argparse.Namespace) -> dict[str, object]:
     """Talk."""
-    names = (
-        "pose_from",
-        "yaw",
-        "pitch",
-        "roll",
-        "pose",
-        "blink",
-        "style",
-        "blendshapes",
-        "background",
-        "prior",
-        "device",
-        "seed",
-    )
-    options = {name: getattr(a, name) for name in names}
+    options = motion.options(a, "pose_from", "blendshapes", "background", "device")
     options |= {"label": a.label, "sign": a.sign, "watermark": not a.no_watermark}
     return call("adapt.talk.talk:talk", a.avatar, a.audio, a.out, controls=a.control, overwrite=a.overwrite, **options)
 
 
-def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show(out: Console, result: Talked, a: argparse.Namespace) -> None:
     """Length, speed and driver."""
     out.print(f"video {result['video']}, {output.seconds(result['frames'] / 25)} long")
     output.facts(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command
+
+if TYPE_CHECKING:
+    from adapt.track import Tracked
 
 
 def add(commands: Subparsers) -> None:
@@ -29,7 +32,7 @@ def run(a: argparse.Namespace) -> dict[str, object]:
     return call("adapt.track:track", a.video, a.blendshapes, **options)
 
 
-def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show(out: Console, result: Tracked, a: argparse.Namespace) -> None:
     """The file, and the number of frames with a face."""
     out.print(f"{result['blendshapes']}: {result['frames']} frames, {output.seconds(result['seconds'])}")
     output.facts(out, {"with a face": f"{result['tracked']} frames"})

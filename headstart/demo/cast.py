@@ -81,7 +81,7 @@ def real_cast(
         speech: what they say; by default another clip of the same person, else the next person's voice.
 
     Raises:
-        InputError: no clips, fewer than three people, an identity nobody has, or nobody to adapt.
+        InputError: no clips, fewer than three people, an identity that no clip has, or no person to adapt.
     """
 
     folder = Path(folder)

@@ -34,7 +34,7 @@ def steps_that_fit(seconds: float, step_seconds: float, most: int) -> int:
 
 def _measured(prior: str, dataset: str, overrides: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="headstart-demo-") as scratch:
-        job = {"prior": prior, "dataset": dataset, "overrides": overrides, "run": scratch}
+        job: dict[str, object] = {"prior": prior, "dataset": dataset, "overrides": overrides, "run": scratch}
         return launch("headstart.demo.speed:measure", job, ray=False, run=scratch)
 
 

@@ -1,7 +1,7 @@
 """``headstart demo``: the main job end to end on this machine, with the same functions as the single commands.
 
 Talkers (invented, or a folder of clips) → shards → three priors on a local Ray → the model registry → pulled by alias →
-people outside the corpus adapted with and without them → speech nobody adapted on → scores → one page.
+people outside the corpus adapted with and without them → speech that no avatar was adapted on → scores → one page.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def demo(
         minutes: total time for the optimisation steps of the three priors; by default 1.8, for real clips 10.
         people: how many outsiders are adapted (default: one invented, two real).
         budget: of each adaptation; each person is adapted twice, with the priors and without.
-        train_seconds: adaptation sees the first so many seconds of a person's clip, at most half of it, and the rest is
+        train_seconds: seconds from the start of a person's clip that adaptation sees, at most half of it, and the rest is
             the test; by default 4, of real clips 10.
         recipe: of the adaptations.
         speech: sound file that the real held-out people say; by default another clip.

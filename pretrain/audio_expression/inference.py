@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cluster.registry.prior_folder import PriorInfo
 from configs import InputError
 from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.model import ExpressionModel
@@ -50,7 +51,7 @@ class AudioExpressionPrior:
         feature that it uses; mean_style: ``[S]`` the average style; styles: {training person: ``[S]``}.
     """
 
-    def __init__(self, model: ExpressionModel, info: dict[str, object], people: list[str]) -> None:
+    def __init__(self, model: ExpressionModel, info: PriorInfo, people: list[str]) -> None:
         self.model, self.info, self.config = model.eval(), info, model.config
         self.features_name, self.features_size = model.config.features, model.size
         self.mean_style = np.zeros(model.config.model.style, np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster.registry.prior_folder import PriorInfo, Signature, feature_size
 from pretrain.audio_expression.inference import AudioExpressionPrior
 from pretrain.audio_expression.model import ExpressionModel
 from pretrain.audio_expression.targets import target_sizes
@@ -34,29 +35,29 @@ class AudioExpression(Prior):
     budget_share: ClassVar[float] = 0.30
 
     @classmethod
-    def restore(cls, info: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> AudioExpressionPrior:
+    def restore(cls, info: PriorInfo, tensors: dict[str, Tensor], device: torch.device) -> AudioExpressionPrior:
         """From a prior folder's content."""
         config, people = cls.config_of(info), list(info["dataset"]["identities"])
         rest = sum(target_sizes(config.targets, 0).values())
         n_expression = tensors["target_mean"].numel() - rest
-        size = int(info["features"]["size"])
+        size = feature_size(info)
         model = ExpressionModel(config, size, n_expression, len(people), tensors.get("alpha"))
         # Priors from before amplitudes were calibrated say their temperature in their configuration.
         model.load_state_dict({"amplitude": model.amplitude, **tensors})
         return AudioExpressionPrior(model.to(device), info, people)
 
     @classmethod
-    def signature(cls, info: dict[str, Any]) -> dict[str, object]:
+    def signature(cls, info: PriorInfo) -> Signature:
         """Features ``[T, C]`` at 25 fps to expression ``[T, K]`` and the configuration's other targets."""
         return {
-            "inputs": [tensor("features", "float32", -1, int(info["features"]["size"]))],
+            "inputs": [tensor("features", "float32", -1, feature_size(info))],
             "outputs": [tensor("expression", "float32", -1, -1)],
             "params": [{"name": "seed", "dtype": "long", "default": 0}],
         }
 
     @classmethod
     def predict(
-        cls, ready: AudioExpressionPrior, data: Mapping[str, Any], params: Mapping[str, Any]
+        cls, ready: AudioExpressionPrior, data: Mapping[str, np.ndarray], params: Mapping[str, Any]
     ) -> dict[str, np.ndarray]:
         """One draw of the sampler."""
         return ready.sample(np.asarray(data["features"], np.float32), **params)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
+from configs.records import FeatureRecord
 from heads.measures.face import lip_error, lip_motion
 from pretrain.audio_expression.beginnings import prepare
 from pretrain.audio_expression.config import AudioExpressionConfig
@@ -56,9 +57,9 @@ class AudioExpressionTask(Task[SequenceObjective]):
         model = ExpressionModel(self.config, self.size, self.n_expression, len(self.people))
         return SequenceObjective(model)
 
-    def features(self) -> dict[str, Any]:
+    def features(self) -> FeatureRecord:
         """The audio feature that the prior uses."""
-        return dict(self.feature)
+        return self.feature
 
     def sequences(self, dataset: Dataset) -> Iterator[Sequence]:
         """Trusted clips with sound, as long runs."""

@@ -1,4 +1,4 @@
-"""The trained expression-visual prior: from one frame of somebody to a head of Gaussians that turns and speaks."""
+"""The trained expression-visual prior: from one frame of a person to a head of Gaussians that turns and speaks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cluster.registry.prior_folder import PriorInfo
 from configs import InputError
 from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.view import POSE
@@ -23,7 +24,7 @@ class ExpressionVisualPrior:
         appearance_basis: how its maps follow pose and expression (:class:`heads.person.appearance.AppearanceBasis`).
     """
 
-    def __init__(self, model: VisualModel, info: dict[str, object]) -> None:
+    def __init__(self, model: VisualModel, info: PriorInfo) -> None:
         self.model, self.info, self.config = model.eval(), info, model.config
         self.resolution, self.size = model.config.model.resolution, model.config.size
         self.binding, self.rig, self.appearance_basis = model.binding, model.rig, model.appearance_basis

@@ -1,4 +1,4 @@
-"""Expression-visual as a prior: one frame of somebody to a head of Gaussians."""
+"""Expression-visual as a prior: one frame of a person to a head of Gaussians."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster.registry.prior_folder import PriorInfo, Signature
 from pretrain.data.rigs import recorded_rig
 from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.expression_visual.model import CHANNELS, VisualModel
@@ -33,7 +34,7 @@ class ExpressionVisual(Prior):
     budget_share: ClassVar[float] = 0.48  # pictures take the longest to show anything
 
     @classmethod
-    def restore(cls, info: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> ExpressionVisualPrior:
+    def restore(cls, info: PriorInfo, tensors: dict[str, Tensor], device: torch.device) -> ExpressionVisualPrior:
         """From a prior folder's content.
 
         Raises:
@@ -45,7 +46,7 @@ class ExpressionVisual(Prior):
         return ExpressionVisualPrior(model.to(device), info)
 
     @classmethod
-    def signature(cls, info: dict[str, object]) -> dict[str, object]:
+    def signature(cls, info: PriorInfo) -> Signature:
         """R frames of one person, their mattes and tracks to a map ``[N, 14]`` of UV Gaussians."""
         inputs = [
             tensor("frames", "uint8", -1, -1, -1, 3),
@@ -62,7 +63,7 @@ class ExpressionVisual(Prior):
 
     @classmethod
     def predict(
-        cls, ready: ExpressionVisualPrior, data: Mapping[str, Any], params: Mapping[str, Any]
+        cls, ready: ExpressionVisualPrior, data: Mapping[str, np.ndarray], params: Mapping[str, Any]
     ) -> dict[str, np.ndarray]:
         """One map for one person."""
         tracks = {name: value for name, value in data.items() if name not in ("frames", "mattes")}

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster.registry.prior_folder import PriorInfo
 from configs import InputError
 from heads.measures.lips import crop_lips
 from pretrain.sync_expert.model import SyncModel, sliding
@@ -22,7 +23,7 @@ class SyncExpert:
         window: frames of a window.
     """
 
-    def __init__(self, model: SyncModel, info: dict[str, object]) -> None:
+    def __init__(self, model: SyncModel, info: PriorInfo) -> None:
         self.model, self.info, self.config = model.eval(), info, model.config
         self.features_name, self.features_size, self.window = model.config.features, model.size, model.config.window
         for parameter in model.parameters():

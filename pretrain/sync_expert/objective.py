@@ -65,7 +65,7 @@ class SyncObjective(nn.Module):
 
 
 def _with_foreign(scores: Tensor, seen: Tensor, sound: Tensor, sharpness: Tensor, share: float) -> Tensor:
-    """Add other people's sounds as further negatives, so many that they make up ``share`` of them."""
+    """Add other people's sounds as further negatives, which then make up ``share`` of all negatives."""
     batch, count = scores.shape[:2]
     extra = round(share * count / max(1e-6, 1 - share)) if share and batch > 1 else 0
     if not extra:

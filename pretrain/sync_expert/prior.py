@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cluster.registry.prior_folder import PriorInfo, Signature, feature_size
 from pretrain.prior import Headline, Prior, tensor
 from pretrain.roles import SYNC
 from pretrain.sync_expert.inference import SyncExpert
@@ -33,24 +34,26 @@ class Sync(Prior):
     budget_share: ClassVar[float] = 0.22
 
     @classmethod
-    def restore(cls, info: dict[str, Any], tensors: dict[str, Tensor], device: torch.device) -> SyncExpert:
+    def restore(cls, info: PriorInfo, tensors: dict[str, Tensor], device: torch.device) -> SyncExpert:
         """From a prior folder's content."""
-        model = SyncModel(cls.config_of(info), int(info["features"]["size"]))
+        model = SyncModel(cls.config_of(info), feature_size(info))
         model.load_state_dict(tensors)
         return SyncExpert(model.to(device), info)
 
     @classmethod
-    def signature(cls, info: dict[str, Any]) -> dict[str, object]:
+    def signature(cls, info: PriorInfo) -> Signature:
         """Frames ``[T, H, W, 3]`` uint8, landmarks ``[T, 478, 3]`` px and features ``[T, C]`` to Sync-C, Sync-D and the offset."""
         inputs = [
             tensor("frames", "uint8", -1, -1, -1, 3),
             tensor("landmarks", "float32", -1, -1, 3),
-            tensor("features", "float32", -1, int(info["features"]["size"])),
+            tensor("features", "float32", -1, feature_size(info)),
         ]
         return {"inputs": inputs, "outputs": [tensor(name, "float32", 1) for name in OUTPUTS]}
 
     @classmethod
-    def predict(cls, ready: SyncExpert, data: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def predict(
+        cls, ready: SyncExpert, data: Mapping[str, np.ndarray], params: Mapping[str, Any]
+    ) -> dict[str, np.ndarray]:
         """Confidence, distance and offset of one clip."""
         figures = ready.confidence(data["frames"], data["landmarks"], data["features"])
         return {name: np.asarray([value], np.float32) for name, value in zip(OUTPUTS, figures)}

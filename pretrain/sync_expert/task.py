@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from configs.records import FeatureRecord
 from heads.measures.lips import lip_shape
 from pretrain.data.audible import speaking_people
 from pretrain.data.moments import Moments
@@ -49,9 +50,9 @@ class SyncExpertTask(Task[SyncObjective]):
         """A fresh model with its losses."""
         return SyncObjective(SyncModel(self.config, self.size))
 
-    def features(self) -> dict[str, Any]:
+    def features(self) -> FeatureRecord:
         """The audio feature that the expert uses."""
-        return dict(self.feature)
+        return self.feature
 
     def prepare(self, objective: SyncObjective) -> None:
         """Statistics of the features and of the lips' geometry."""

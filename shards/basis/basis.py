@@ -57,7 +57,7 @@ def learn_basis(
         out: the rig file, ``.npz``; the record goes beside it as ``.json``.
         n_identity, n_expression: sizes of the bases.
         keep_atlas: takes the shipped rig's UV atlas, so that maps fit both; otherwise a new one is computed.
-        frames_per_clip: at most so many, evenly spread.
+        frames_per_clip: at most, evenly spread.
 
     Returns:
         the record.

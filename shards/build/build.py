@@ -314,7 +314,7 @@ class _Builder:
 
     def _keep_records(self) -> None:
         for record in self.settings.features:
-            self.catalogue.feature_records.setdefault(record["name"], dict(record))
+            self.catalogue.feature_records.setdefault(record["name"], record)
 
     def _after_death(self, task: Task, clip: SourceClip | None, why: str) -> list[Task]:
         """What is left of a task whose worker died: the suspect alone, unless it killed too many, and the others."""

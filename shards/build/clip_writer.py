@@ -56,7 +56,7 @@ class ClipWriter:
         self._streams: dict[str, RowStream] = {}
         self._rows: dict[str, list[np.ndarray]] = {}
         self._held: deque[_Waiting] = deque()
-        self._stride = 1  # every so-many-th segment gives a picture
+        self._stride = 1  # every _stride-th segment gives a picture
 
     def push(self, segment: Any) -> None:
         """Take a segment in; those before it may become final."""

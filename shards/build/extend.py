@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cluster.storage import storage
+from configs.records import FeatureRecord
 from shards.build.task import BuildSettings, FeatureTask, Message
 from shards.features.base import Feature
 from shards.features.registry import open_feature
@@ -29,7 +29,7 @@ from shards.tar.rewrite import first_keys, rewrite_shard
 Segments = list[Sample]
 
 
-def feature_tasks(dataset: Dataset, records: Sequence[Mapping[str, Any]], extras: bool = False) -> list[FeatureTask]:
+def feature_tasks(dataset: Dataset, records: Sequence[FeatureRecord], extras: bool = False) -> list[FeatureTask]:
     """The shards that lack features (or lips and motion), in groups that share clips with each other alone."""
     names = [*(feature_name(record["name"]) for record in records), *(EXTRAS if extras else ())]
     groups: list[list[str]] = []

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from typing import Any, Protocol
 
 from cluster.launch.launch import ClusterConfig
@@ -44,8 +45,8 @@ class ProcessPool:
     def __init__(self, settings: BuildSettings, workers: int) -> None:
         self._settings, self._workers = settings, workers
         self._context = multiprocessing.get_context("spawn")  # mediapipe and torch do not survive a fork
-        self._idle: list[tuple[Any, Connection]] = []
-        self._running: dict[Connection, tuple[Any, Task]] = {}
+        self._idle: list[tuple[SpawnProcess, Connection]] = []
+        self._running: dict[Connection, tuple[SpawnProcess, Task]] = {}
 
     def idle(self) -> int:
         return self._workers - len(self._running)
@@ -76,7 +77,7 @@ class ProcessPool:
             connection.close()
         self._idle, self._running = [], {}
 
-    def _start(self) -> tuple[Any, Connection]:
+    def _start(self) -> tuple[SpawnProcess, Connection]:
         ours, theirs = self._context.Pipe()
         threads = max(1, (os.cpu_count() or 1) // self._workers)
         process = self._context.Process(target=_serve, args=(theirs, self._settings, threads), daemon=True)
@@ -185,7 +186,7 @@ def open_pool(settings: BuildSettings, workers: int, address: str | None) -> Poo
     """Processes, Ray tasks where an address is given, or this process for ``workers=0``.
 
     Raises:
-        InputError: a negative number, Ray absent, or nobody at the address.
+        InputError: a negative number, Ray absent, or nothing at the address.
     """
     if workers < 0:
         raise InputError(f"workers {workers}: expected 0 (in this process) or more")

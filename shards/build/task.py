@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.storage import storage
+from configs.records import FeatureRecord
 from shards.format.schema import clean_name
 from shards.people.consent import ConsentRecord
 from shards.people.stated import Statements
@@ -40,9 +41,9 @@ class SourceClip:
         """Name of the video for people."""
         return self.member or storage.basename(self.path)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """What the build report keeps of it; the path is reduced to the file's name."""
-        record = {
+        record: dict[str, object] = {
             "clip": self.name,
             "file": self.file,
             "bytes": self.bytes,
@@ -63,7 +64,7 @@ class BuildSettings:
     """
 
     out: str
-    features: tuple[Mapping[str, Any], ...] = ()
+    features: tuple[FeatureRecord, ...] = ()
     rig: Mapping[str, str] = field(default_factory=dict)
     size: int = 512
     samples_per_shard: int = 32
@@ -126,7 +127,7 @@ class ClipRecord:
     sha256: str = ""
     quality: float = 0.0
     jitter: dict[str, float] = field(default_factory=dict)
-    refused: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[dict[str, object]] = field(default_factory=list)
     thumbnail: str | None = None
 
     def refuse(self, reason: str, start: float | None = None, end: float | None = None) -> None:
@@ -140,6 +141,6 @@ def short_hash(text: str) -> str:
 
 
 def task_prefix(clips: Sequence[SourceClip]) -> str:
-    """Start of the names of a task's shards: the same for the same clips, so a repeated task overwrites its rests."""
+    """Start of the names of a task's shards: the same for the same clips, so a repeated task overwrites what it left."""
     text = "\n".join(f"{clip.name} {clip.bytes} {clip.modified}" for clip in clips)
     return hashlib.sha256(text.encode()).hexdigest()[:12] + "-"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from configs import InputError
+from configs.records import FeatureRecord
 from heads.rig import load_rig
 from shards.build.journal import Journal
 from shards.features.registry import open_feature, parse_feature
@@ -14,7 +14,7 @@ from shards.format.catalogue import Catalogue
 from shards.tracking.coefficients import DEFAULT_RIG
 
 DEFAULT_SIZE = 512
-Records = list[dict[str, Any]]
+Records = list[FeatureRecord]
 
 
 def wanted_features(catalogue: Catalogue, journal: Journal, specs: Sequence[str]) -> Records:
@@ -40,26 +40,25 @@ def _named(spec: str) -> tuple[str, str]:
     return parse_feature(spec)[0], spec
 
 
-def _opened(spec: str) -> dict[str, Any]:
+def _opened(spec: str) -> FeatureRecord:
     feature = open_feature(spec)
     feature.load()  # what is wrong with the weights is found before any work
     return feature.record
 
 
-def _agree(url: str, record: dict[str, Any], spec: str) -> None:
+def _agree(url: str, record: FeatureRecord, spec: str) -> None:
     """A dataset's feature is asked for by its name, or by weights that are the dataset's."""
-    if "=" not in spec or not record["weights"]:
+    if "=" not in spec or record["weights"] is None:
         return
-    asked = open_feature(spec).record
-    if asked["weights"]["sha256"] != record["weights"]["sha256"]:
+    held, asked = record["weights"], open_feature(spec).record["weights"]
+    if asked is not None and asked["sha256"] != held["sha256"]:
         raise InputError(
-            f"{url}: holds {record['name']} of {record['weights']['source']} (sha256 "
-            f"{record['weights']['sha256'][:12]}), asked for {asked['weights']['source']} (sha256 "
-            f"{asked['weights']['sha256'][:12]}); use the same weights or another folder"
+            f"{url}: holds {record['name']} of {held['source']} (sha256 {held['sha256'][:12]}), asked for "
+            f"{asked['source']} (sha256 {asked['sha256'][:12]}); use the same weights or another folder"
         )
 
 
-def load_weights(records: Sequence[Mapping[str, Any]]) -> None:
+def load_weights(records: Sequence[FeatureRecord]) -> None:
     """Load every feature once, so that weights that are missing here are found before any work.
 
     Raises:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 from cluster.storage import storage
 from configs import InputError, progress
@@ -23,7 +23,7 @@ from shards.build.lock import locked
 from shards.check.findings import Findings
 from shards.check.proofs import check_members
 from shards.check.repair import carry_out, plan_repairs
-from shards.format.catalogue import Catalogue, index_url, read_catalogue, shard_url
+from shards.format.catalogue import Catalogue, ShardRow, index_url, read_catalogue, shard_url
 from shards.format.index import ShardIndex, digest, index_of
 from shards.format.schema import BrokenSample
 from shards.read.dataset import Dataset
@@ -88,7 +88,7 @@ def _check_shard(dataset: Dataset, catalogue: Catalogue, number: int) -> Finding
     return found
 
 
-def _open_index(dataset: Dataset, entry: dict[str, Any], found: Findings) -> ShardIndex | None:
+def _open_index(dataset: Dataset, entry: ShardRow, found: Findings) -> ShardIndex | None:
     where = index_url(dataset.url, entry["name"])
     try:
         data = storage.read_bytes(where)
@@ -100,7 +100,7 @@ def _open_index(dataset: Dataset, entry: dict[str, Any], found: Findings) -> Sha
         return None
 
 
-def _read_tar(dataset: Dataset, entry: dict[str, Any], found: Findings) -> tuple[ShardIndex, str, int]:
+def _read_tar(dataset: Dataset, entry: ShardRow, found: Findings) -> tuple[ShardIndex, str, int]:
     """Decode and check every sample of a tar while its checksum is computed; its true index, sha256 and length."""
     with _hashed(shard_url(dataset.url, entry["name"])) as stream:
         index = index_of(stream, entry["name"], partial(_check_sample, dataset, found))
@@ -110,7 +110,7 @@ def _read_tar(dataset: Dataset, entry: dict[str, Any], found: Findings) -> tuple
 class _Hashed:
     """A stream that remembers the sha256 of what was read."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self.hasher, self.length = stream, hashlib.sha256(), 0
 
     def read(self, size: int = -1) -> bytes:
@@ -137,7 +137,7 @@ def _check_sample(dataset: Dataset, found: Findings, key: str, members: dict[str
         )
 
 
-def _check_people(catalogue: Catalogue, entry: dict[str, Any], found: Findings) -> None:
+def _check_people(catalogue: Catalogue, entry: ShardRow, found: Findings) -> None:
     counted = Counter(key.partition("/")[0] for key in found.keys)
     listed: Counter[str] = Counter()
     for row in entry["people"]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
+
+from configs.records import FeatureRecord
 
 
 class RowStream(Protocol):
@@ -46,9 +48,9 @@ class Feature(ABC):
         """Width C of a row."""
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> FeatureRecord:
         """What datasets and priors store: ``{"name", "size", "weights": {"source", "sha256"} | None}``."""
-        return {"name": self.name, "size": self.size, "weights": None}
+        return FeatureRecord(name=self.name, size=self.size, weights=None)
 
     @abstractmethod
     def stream(self) -> RowStream:

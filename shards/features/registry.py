@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from configs import InputError, nearest
+from configs.records import FeatureRecord
 from shards.features.base import Feature, RowStream
 
 GROUP = "headstart.features"
@@ -74,7 +75,7 @@ def _choices() -> str:
     return f"{names}, or NAME=FOLDER_OR_HUB_NAME for those with weights"
 
 
-def open_feature(which: str | Mapping[str, Any], weights: str | Path = "") -> Feature:
+def open_feature(which: str | FeatureRecord, weights: str | Path = "") -> Feature:
     """A feature by ``NAME``, ``NAME=FOLDER_OR_HUB_NAME``, or by the record of a dataset or prior.
 
     Args:
@@ -89,9 +90,8 @@ def open_feature(which: str | Mapping[str, Any], weights: str | Path = "") -> Fe
         return _open(name, str(weights) or source)
     if not isinstance(which, Mapping) or not isinstance(which.get("name"), str):
         raise InputError(f"audio feature {which!r}: expected a name or a record with 'name', 'size' and 'weights'")
-    recorded = which.get("weights") or {}
     name, default = parse_feature(which["name"])
-    opened = _open(name, str(weights) or recorded.get("source") or default)
+    opened = _open(name, str(weights) or _recorded(which, "source") or default)
     _agree(which, opened)
     return opened
 
@@ -101,20 +101,25 @@ def _open(name: str, source: str) -> Feature:
     return features()[name](source)
 
 
-def _agree(wanted: Mapping[str, Any], opened: Feature) -> None:
+def _agree(wanted: FeatureRecord, opened: Feature) -> None:
     """Prove that an opened feature is the recorded one."""
     if "size" in wanted and wanted["size"] != opened.size:
         raise InputError(
             f"audio feature '{opened.name}' of {opened.weights or 'this version'} has {opened.size} columns, "
             f"expected {wanted['size']}; use the weights that the dataset was built with"
         )
-    sha256 = (wanted.get("weights") or {}).get("sha256")
-    found = (opened.record["weights"] or {}).get("sha256")
-    if sha256 is not None and sha256 != found:
+    sha256, found = _recorded(wanted, "sha256"), _recorded(opened.record, "sha256")
+    if sha256 and sha256 != found:
         raise InputError(
-            f"audio feature '{opened.name}': the weights of {opened.weights} have sha256 {str(found)[:12]}, expected "
+            f"audio feature '{opened.name}': the weights of {opened.weights} have sha256 {found[:12]}, expected "
             f"{sha256[:12]}; use the weights that the dataset was built with"
         )
+
+
+def _recorded(record: FeatureRecord, key: Literal["source", "sha256"]) -> str:
+    """What a record says of the feature's weights; empty where it has none."""
+    weights = record.get("weights")
+    return "" if weights is None else weights[key]
 
 
 # ------------------------------------------------------------------------------------------- thin functions by name

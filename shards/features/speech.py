@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from configs import InputError
+from configs.records import FeatureRecord, WeightsRecord
 from shards.features.base import Feature
 from shards.features.weights import Weights
 from shards.media.rates import SAMPLES_PER_FRAME
@@ -45,9 +46,9 @@ class SpeechFeature(Feature):
         return files
 
     @property
-    def record(self) -> dict[str, Any]:
-        weights = {"source": self.files.source, "sha256": self.files.sha256}
-        return {"name": self.name, "size": self.size, "weights": weights}
+    def record(self) -> FeatureRecord:
+        weights = WeightsRecord(source=self.files.source, sha256=self.files.sha256)
+        return FeatureRecord(name=self.name, size=self.size, weights=weights)
 
     def stream(self) -> SpeechStream:
         return SpeechStream(self._rows, self.size, self.block, self.context)

@@ -6,13 +6,14 @@ import difflib
 import gc
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from cluster.storage import storage
 from configs import InputError, nearest
+from configs.records import FeatureRecord
 from shards.format.schema import SCHEMA
 from shards.media.rates import FPS
 
@@ -67,6 +68,37 @@ class ShardEntry:
     people: list[list[Any]]
 
 
+class PersonRow(TypedDict):
+    """A person of a dataset; shards refer to people by position."""
+
+    name: str
+    licences: list[str]
+    consents: list[str]
+
+
+class ShardRow(TypedDict):
+    """A shard of a dataset; ``people``: ``[identity, sound, samples, frames, clips]`` each."""
+
+    name: str
+    sha256: str
+    bytes: int
+    samples: int
+    frames: int
+    index_sha256: str
+    people: list[list[int]]
+
+
+class Totals(TypedDict):
+    """What a dataset holds in all."""
+
+    identities: int
+    clips: int
+    segments: int
+    frames: int
+    hours: float
+    bytes: int
+
+
 @dataclass
 class Catalogue:
     """``dataset.json`` in memory, as plain JSON values.
@@ -76,18 +108,16 @@ class Catalogue:
         features: name → width of the audio features that every sample has.
         feature_records: name → ``{"name", "size", "weights": {"source", "sha256"} | None}``; version 0.1 kept none.
         track: numbers of coefficients, ``{"identity", "expression"}``.
-        identities: ``{"name", "licences", "consents"}``; shards refer to people by position in this list.
-        shards: ``{"name", "sha256", "bytes", "samples", "frames", "index_sha256", "people": [[identity,
-            sound, samples, frames, clips], ...]}``, sorted by name so that the order of the build does not matter.
+        identities, shards: sorted by name, so that the order of the build does not matter.
     """
 
     rig: dict[str, str] | None = None
     features: dict[str, int] = field(default_factory=dict)
     track: dict[str, int] = field(default_factory=dict)
-    identities: list[dict[str, Any]] = field(default_factory=list)
-    shards: list[dict[str, Any]] = field(default_factory=list)
+    identities: list[PersonRow] = field(default_factory=list)
+    shards: list[ShardRow] = field(default_factory=list)
     withdrawn: int = 0
-    feature_records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    feature_records: dict[str, FeatureRecord] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> Catalogue:
@@ -102,7 +132,7 @@ class Catalogue:
         """What ``meta.json`` says of the rig."""
         return {"rig": self.rig} if self.rig else {}
 
-    def feature_record(self, name: str) -> dict[str, Any]:
+    def feature_record(self, name: str) -> FeatureRecord:
         """The record of a feature that the dataset has; of version 0.1, which kept none, its name and size."""
         return self.feature_records.get(name) or {"name": name, "size": self.features[name], "weights": None}
 
@@ -143,7 +173,7 @@ class Catalogue:
         self.shards = [shard for shard in self.shards if shard["name"] not in replaced]
         for entry in entries:
             people = [[self._person(number, row), *row[1:5]] for row in sorted(entry.people)]
-            self.shards.append({**{k: v for k, v in vars(entry).items() if k != "people"}, "people": people})
+            self.shards.append(cast(ShardRow, {**vars(entry), "people": people}))
         self._sort()
 
     def remove(self, names: Iterable[str]) -> None:
@@ -152,7 +182,7 @@ class Catalogue:
         self.shards = [shard for shard in self.shards if shard["name"] not in gone]
         self._sort()
 
-    def totals(self) -> dict[str, Any]:
+    def totals(self) -> Totals:
         """``identities, clips, segments, frames, hours, bytes``."""
         frames = sum(shard["frames"] for shard in self.shards)
         return {
@@ -204,7 +234,7 @@ def write_catalogue(url: str, catalogue: Catalogue) -> None:
     storage.write_bytes(storage.join(url, FILE), text.encode())
 
 
-def _rows(name: str, values: list[dict[str, object]]) -> str:
+def _rows(name: str, values: Sequence[Mapping[str, object]]) -> str:
     return f' "{name}": [' + ",".join(f"\n  {json.dumps(value)}" for value in values) + "\n ]"
 
 
@@ -253,7 +283,7 @@ def read_catalogue(url: str) -> Catalogue:
     return catalogue
 
 
-def _check_shard(shard: dict[str, Any], people: int) -> None:
+def _check_shard(shard: ShardRow, people: int) -> None:
     # A name becomes a path: nothing but letters, digits, _ and - may pass.
     checksums = (shard["sha256"], shard["index_sha256"])
     if not _NAME.fullmatch(shard["name"]) or not all(map(_SHA.fullmatch, checksums)):

@@ -48,7 +48,7 @@ def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0, out: np.n
     """JPEG to ``[H, W, 3]`` uint8 RGB; the header must say ``size`` (width, height) before a pixel is decoded.
 
     Args:
-        min_side: decode at the smallest of 1/2, 1/4, 1/8 that is not below so many px.
+        min_side: decode at the smallest of 1/2, 1/4, 1/8 that is at least this many px.
         out: contiguous array of the full size to decode into.
     """
     import simplejpeg

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -116,7 +116,7 @@ class ShardIndex:
 
 
 def bad_index(where: str, reason: str) -> InputError:
-    """The one sentence about an index that cannot be used, with the command that makes it anew."""
+    """The one sentence about an index that cannot be used, with the command that rebuilds it."""
     return InputError(
         f"{where}: not a usable index ({reason}); rebuild it with headstart shards verify DATASET --repair"
     )
@@ -141,7 +141,7 @@ def build_index(tar: Path) -> ShardIndex:
         return index_of(stream, str(tar))
 
 
-def index_of(stream: Any, where: str, on_sample: OnSample | None = None) -> ShardIndex:
+def index_of(stream: Readable, where: str, on_sample: OnSample | None = None) -> ShardIndex:
     """Index a tar by reading it once from a stream; memory holds one sample.
 
     Args:
@@ -164,6 +164,12 @@ def index_of(stream: Any, where: str, on_sample: OnSample | None = None) -> Shar
     return table.finish()
 
 
+class Readable(Protocol):
+    """Anything that bytes are read from."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
 class WholeTar:
     """A stream of a tar that tells whether the tar was read to its true end.
 
@@ -171,7 +177,7 @@ class WholeTar:
     end every tar are missing.
     """
 
-    def __init__(self, stream: Any, where: str) -> None:
+    def __init__(self, stream: Readable, where: str) -> None:
         self._stream, self._where, self._tail = stream, where, b""
 
     def read(self, size: int = -1) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from shards.media import yuv
 from shards.media.hdr import ToneMap, is_wide, light_range
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import VideoCodecContext, VideoFrame
 
 HIGH_DEFINITION = 720  # rows from which players take untagged video for BT.709 (Chromium's rule), below for BT.601
 
@@ -44,9 +44,9 @@ class ToRgb:
         self._reformatter = VideoReformatter()
         self._map: tuple[tuple[int, ...], ToneMap] | None = None
         # Forms of frames that were converted both ways once, and whether the fast way gave the same.
-        self._agree: dict[tuple[Any, ...], bool] = {}
+        self._agree: dict[tuple[int, int, str, int, int], bool] = {}
 
-    def __call__(self, frame: Any, width: int, height: int) -> np.ndarray:
+    def __call__(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
         """``[height, width, 3]`` uint8 RGB.
 
         Raises:
@@ -64,11 +64,11 @@ class ToRgb:
             return exact
         return yuv.to_rgb(frame, matrix_of(frame)) if self._agree[form] else self._exact(frame, width, height)
 
-    def _exact(self, frame: Any, width: int, height: int) -> np.ndarray:
+    def _exact(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
         # Planes have the same values as rgb24 and are made in half the time.
         return self._planes(frame, width, height, "gbrp").to_ndarray()
 
-    def _planes(self, frame: VideoFrame, width: int, height: int, form: str) -> Any:
+    def _planes(self, frame: VideoFrame, width: int, height: int, form: str) -> VideoFrame:
         import av
 
         matrix = int(frame.colorspace)
@@ -124,7 +124,7 @@ class ToYuv:
         return converted
 
     @staticmethod
-    def tag(target: Any) -> None:
+    def tag(target: VideoFrame | VideoCodecContext) -> None:
         """Writes the colours on a frame or an encoder: matrix, primaries, transfer and range."""
         from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 

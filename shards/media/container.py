@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast, overload
 
 from configs import InputError
 
 if TYPE_CHECKING:
+    from av import AudioFrame, Packet, VideoFrame
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
-
-if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 VIDEO_ENDINGS = frozenset(
@@ -26,7 +26,7 @@ DAMAGED_SECONDS = 1.0  # of pictures or sound that may be undecodable before a f
 log = logging.getLogger("headstart.media")
 
 
-def open_input(path: str | Path, kind: str = "video") -> Any:
+def open_input(path: str | Path, kind: str = "video") -> InputContainer:
     """A PyAV input container, to be used as a context manager.
 
     Args:
@@ -51,7 +51,7 @@ def open_input(path: str | Path, kind: str = "video") -> Any:
         raise InputError(f"{path}: is not {wanted} that can be read ({reason}); convert it or give another") from None
 
 
-def find_pictures(container: InputContainer) -> Any | None:
+def find_pictures(container: InputContainer) -> VideoStream | None:
     """The picture stream: FFmpeg's choice among those that are no cover art; ``None`` where there is none."""
     streams = [
         stream for stream in container.streams.video if not is_cover(stream) and stream.codec_context is not None
@@ -69,7 +69,7 @@ def is_cover(stream: VideoStream) -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
-def picture_stream(container: Any, path: str | Path) -> Any:
+def picture_stream(container: InputContainer, path: str | Path) -> VideoStream:
     """As :func:`find_pictures`.
 
     Raises:
@@ -86,7 +86,17 @@ def picture_stream(container: Any, path: str | Path) -> Any:
     return stream
 
 
-def decoded(container: InputContainer, stream: VideoStream, path: str | Path) -> Iterator[Any]:
+@overload
+def decoded(container: InputContainer, stream: VideoStream, path: str | Path) -> Iterator[VideoFrame]: ...
+
+
+@overload
+def decoded(container: InputContainer, stream: AudioStream, path: str | Path) -> Iterator[AudioFrame]: ...
+
+
+def decoded(
+    container: InputContainer, stream: VideoStream | AudioStream, path: str | Path
+) -> Iterator[VideoFrame | AudioFrame]:
     """Frames of a stream. A packet that cannot be decoded is left out, as players do.
 
     Raises:
@@ -104,7 +114,7 @@ def decoded(container: InputContainer, stream: VideoStream, path: str | Path) ->
         if packet is None:
             break
         try:
-            frames = packet.decode()
+            frames = cast("list[VideoFrame | AudioFrame]", packet.decode())
         except av.error.FFmpegError as error:
             damage.note(packet, error)
             continue
@@ -119,11 +129,11 @@ def decoded(container: InputContainer, stream: VideoStream, path: str | Path) ->
 class _Damage:
     """Counts what cannot be decoded and refuses when it is too much."""
 
-    def __init__(self, stream: VideoStream, path: str | Path) -> None:
+    def __init__(self, stream: VideoStream | AudioStream, path: str | Path) -> None:
         self._stream, self._path = stream, path
         self._seconds, self._count = 0.0, 0
 
-    def note(self, packet: Any, error: object) -> None:
+    def note(self, packet: Packet, error: object) -> None:
         """One packet or frame is lost."""
         self._count += 1
         length = float(packet.duration * packet.time_base) if packet.duration and packet.time_base else 0.04

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from shards.media.fields import progressive
 from shards.media.rates import FPS
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import AudioFrame, VideoFrame
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
@@ -41,7 +41,7 @@ class Timed(NamedTuple):
 
     time: float  # s after the first picture
     length: float  # s as stated, 0 when the file does not say
-    frame: Any
+    frame: VideoFrame
     aspect: float  # width over height of its pixels
 
 
@@ -61,7 +61,7 @@ def read_video(
         path: any file that FFmpeg's libraries read.
         start: s from the first picture; picture 0 is at exactly ``start``.
         seconds: at most so much of it; ``None`` for all.
-        max_side: scales the picture down so that its longer side is at most so many px.
+        max_side: scales the picture down so that its longer side is at most this many px.
         size: instead, scales the picture to ``size x size``, black bars where it is not square.
         threads: of the decoder; more threads hold more pictures; 0 for one per core.
 
@@ -203,7 +203,7 @@ def _from(path: str | Path, start: float, threads: int) -> Iterator[Timed]:
     yield from _decoded_in_time(path, threads)
 
 
-def first_frame(container: InputContainer, stream: VideoStream, path: str | Path) -> tuple[Any, float]:
+def first_frame(container: InputContainer, stream: VideoStream, path: str | Path) -> tuple[VideoFrame, float]:
     """The first frame that can be decoded and its time on the container's clock, s; moves the container's position.
 
     Raises:
@@ -223,12 +223,13 @@ def first_frame(container: InputContainer, stream: VideoStream, path: str | Path
     return first, 0.0
 
 
-def _step_of(stream: Any) -> float:
+def _step_of(stream: VideoStream) -> float:
     """Seconds from picture to picture as the file claims."""
     return 1 / float(stream.average_rate or FPS)
 
 
-def stamp_of(frame: VideoFrame) -> float | None:
+def stamp_of(frame: VideoFrame | AudioFrame) -> float | None:
+    """When a frame is shown on the container's clock, s; ``None`` where it does not say."""
     ticks = frame.pts if frame.pts is not None else frame.dts
     return None if ticks is None or frame.time_base is None else float(ticks * frame.time_base)
 
@@ -246,16 +247,20 @@ def _decoded_in_time(
         yield from _in_order(progressive(decoded(container, stream, path), path), stream, path, origin)
 
 
-def _seek(container: Any, stream: Any, seconds: float) -> None:
+def _seek(container: InputContainer, stream: VideoStream, seconds: float) -> None:
     import contextlib
 
     import av
 
+    if stream.time_base is None:
+        return
     with contextlib.suppress(av.error.FFmpegError):  # what cannot be sought is read from its beginning
         container.seek(int(seconds / stream.time_base), stream=stream, backward=True)
 
 
-def _in_order(frames: Iterator[Any], stream: Any, path: str | Path, origin: float | None) -> Iterator[Timed]:
+def _in_order(
+    frames: Iterator[VideoFrame], stream: VideoStream, path: str | Path, origin: float | None
+) -> Iterator[Timed]:
     step = _step_of(stream)
     previous: float | None = None
     last: Timed | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -78,9 +78,9 @@ def orientation(frame: VideoFrame, path: str | Path) -> Orientation:
     return Orientation(True, bool(c < 0), bool(b < 0))
 
 
-def _matrix(frame: Any) -> np.ndarray | None:
+def _matrix(frame: VideoFrame) -> np.ndarray | None:
     """``[[a, b], [c, d]]`` of the frame's display matrix."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data = cast("bytes | None", frame.side_data.get("DISPLAYMATRIX"))  # any buffer; PyAV's stubs do not know the key
     if data is None:
         return None
     return np.frombuffer(bytes(data), np.int32).reshape(3, 3)[:2, :2].astype(np.float64)

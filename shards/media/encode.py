@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,10 @@ from shards.media.colour import ToYuv
 from shards.media.rates import FPS, SAMPLE_RATE
 from shards.media.sound import stream_sound
 from shards.media.tracks import sound_track
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.video.stream import VideoStream
 
 Self = TypeVar("Self", bound="_Output")
 Sound = str | Path | np.ndarray | Iterator[np.ndarray]
@@ -126,7 +130,7 @@ class VideoWriter(_Output):
         self._sound = None if source is None else _SoundTrack(self.container, *source)
         self._yuv = ToYuv()
 
-    def _add_pictures(self, width: int, height: int, crf: int, preset: str) -> Any:
+    def _add_pictures(self, width: int, height: int, crf: int, preset: str) -> VideoStream:
         options = {"crf": str(crf), "preset": preset}
         video = self.container.add_stream("libx264", rate=self.fps, options=options)
         video.width, video.height, video.pix_fmt = width, height, ToYuv.FORMAT
@@ -201,7 +205,7 @@ def _sound_source(sound: Sound) -> tuple[Iterator[np.ndarray], int, str]:
 class _SoundTrack:
     """The AAC stream of a :class:`VideoWriter`: sound is decoded only as far as the pictures have come."""
 
-    def __init__(self, container: Any, blocks: Iterator[np.ndarray], rate: int, layout: str) -> None:
+    def __init__(self, container: OutputContainer, blocks: Iterator[np.ndarray], rate: int, layout: str) -> None:
         self.container, self.blocks, self.rate, self.layout = container, blocks, rate, layout
         self.stream = container.add_stream("aac", rate=rate, layout=layout)
         self.stream.bit_rate = 96_000 if layout == "mono" else 160_000

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from configs import InputError
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from av import VideoFrame
 
 
-def progressive(frames: Iterator[Any], path: str | Path) -> Iterator[Any]:
+def progressive(frames: Iterator[VideoFrame], path: str | Path) -> Iterator[VideoFrame]:
     """Frames with those that say that they are interlaced replaced by whole pictures (BWDIF), the others as they are.
 
     A frame that was interlaced shows the moment of its first field; its stamps stay.
@@ -38,13 +39,13 @@ def progressive(frames: Iterator[Any], path: str | Path) -> Iterator[Any]:
 class _Deinterlacer:
     """FFmpeg's bwdif filter, one picture out for one in, for frames of one form."""
 
-    def __init__(self, frame: Any, form: tuple[int, int, str], path: str | Path) -> None:
+    def __init__(self, frame: VideoFrame, form: tuple[int, int, str], path: str | Path) -> None:
         import av
         import av.filter
 
         self.form, self._path = form, path
         width, height, pixels = form
-        base = frame.time_base
+        base = frame.time_base or Fraction(1, 90_000)
         try:
             self._graph = av.filter.Graph()
             source = self._graph.add(
@@ -60,21 +61,21 @@ class _Deinterlacer:
                 f"{path}: is interlaced {pixels}, which cannot be read ({error}); deinterlace it"
             ) from None
 
-    def push(self, frame: VideoFrame) -> Iterator[Any]:
+    def push(self, frame: VideoFrame) -> Iterator[VideoFrame]:
         """Whole pictures that have become ready: each needs the frame after it."""
         self._graph.push(frame)
         yield from self._ready()
 
-    def finish(self) -> Iterator[object]:
+    def finish(self) -> Iterator[VideoFrame]:
         """The rest."""
         self._graph.push(None)
         yield from self._ready()
 
-    def _ready(self) -> Iterator[object]:
+    def _ready(self) -> Iterator[VideoFrame]:
         import av
 
         while True:
             try:
-                yield self._graph.pull()
+                yield cast("VideoFrame", self._graph.pull())
             except (av.error.BlockingIOError, av.error.EOFError):
                 return

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -102,12 +102,12 @@ def _origin(path: str | Path) -> float | None:
 class _Block(NamedTuple):
     """A decoded frame, its length and its stamp in s after time 0 (``None``: it has none)."""
 
-    frame: Any
+    frame: AudioFrame
     length: float
     stamp: float | None
 
 
-def _runs(frames: Iterable[object], origin: float | None) -> Iterator[tuple[float | None, object]]:
+def _runs(frames: Iterable[AudioFrame], origin: float | None) -> Iterator[tuple[float | None, AudioFrame]]:
     """``(begin, frame)``: ``begin`` in s after time 0 where a run of frames starts, ``None`` where the run goes on."""
     ahead: deque[_Block] = deque()
     end: float | None = None  # of the frame before, by its run's begin and the samples since
@@ -128,7 +128,7 @@ def _runs(frames: Iterable[object], origin: float | None) -> Iterator[tuple[floa
         yield begin, block.frame
 
 
-def _blocks(frames: Iterable[Any], origin: float | None) -> Iterator[_Block]:
+def _blocks(frames: Iterable[AudioFrame], origin: float | None) -> Iterator[_Block]:
     for frame in frames:
         stamp = stamp_of(frame)
         if origin is None:
@@ -149,7 +149,7 @@ def _steps(ahead: Iterable[_Block], end: float) -> bool:
 
 
 def _resampled(
-    runs: Iterable[tuple[float | None, Any]], track: SoundTrack, rate: int, layout: str
+    runs: Iterable[tuple[float | None, AudioFrame]], track: SoundTrack, rate: int, layout: str
 ) -> Iterator[tuple[int, np.ndarray]]:
     """``(number of the first sample, samples [channels, n])``."""
     mixer, position = None, 0
@@ -198,7 +198,7 @@ class _Mixer:
         """The rest."""
         return self._made(self._resampler.resample(None))
 
-    def _made(self, frames: Iterable[Any]) -> Iterator[np.ndarray]:
+    def _made(self, frames: Iterable[AudioFrame]) -> Iterator[np.ndarray]:
         for frame in frames:
             samples = np.ascontiguousarray(frame.to_ndarray(), np.float32)
             if self._single is not None:

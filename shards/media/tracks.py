@@ -14,8 +14,8 @@ from shards.media.container import decoded, find_pictures, log, open_input
 from shards.media.memo import once_per_file
 
 if TYPE_CHECKING:
+    from av.audio.stream import AudioStream
     from av.container import InputContainer
-    from av.video.stream import VideoStream
 
 SILENT = 1e-4  # peak below which a track is silent
 CANCELLED = 0.05  # energy of the mix over that of the channels below which they cancel each other (correlation < -0.9)
@@ -123,7 +123,7 @@ def _listen(path: str | Path, index: int) -> _Heard:
     return heard
 
 
-def _plain(container: InputContainer, stream: VideoStream, path: str | Path) -> Iterator[tuple[np.ndarray, bool]]:
+def _plain(container: InputContainer, stream: AudioStream, path: str | Path) -> Iterator[tuple[np.ndarray, bool]]:
     """Samples ``[channels, n]`` float32 as they are, and whether they were stored as whole numbers."""
     import av
 

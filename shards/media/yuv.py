@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 # Kr and Kb by the converter's number of the matrix: BT.709, FCC, BT.601, SMPTE 240M, BT.2020.
 _LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
@@ -27,7 +30,7 @@ F32, POSITION = np.float32, np.uintp  # signed positions would keep the loops fr
 HALF = POSITION(8192 + 8)  # chroma values a row, at most; constant offsets, or alias checks stop the vectoriser
 
 
-def converts(frame: Any, width: int, height: int) -> bool:
+def converts(frame: VideoFrame, width: int, height: int) -> bool:
     """Whether :func:`to_rgb` takes the frame as it is, to ``width x height``."""
     return (
         frame.format.name in FORMS
@@ -37,20 +40,22 @@ def converts(frame: Any, width: int, height: int) -> bool:
     )
 
 
-def to_rgb(frame: Any, matrix: int) -> np.ndarray:
+def to_rgb(frame: VideoFrame, matrix: int) -> np.ndarray:
     """``[H, W, 3]`` uint8 RGB of a frame for which :func:`converts` holds; ``matrix``: of ``colour.matrix_of``."""
     full = FORMS[frame.format.name] or int(frame.color_range) == FULL_RANGE
     picture = np.empty((frame.height, frame.width, 3), np.uint8)
-    planes = [np.frombuffer(plane, np.uint8) for plane in frame.planes]  # not copied
+    planes = [np.frombuffer(memoryview(plane), np.uint8) for plane in frame.planes]  # not copied
     strides = tuple(POSITION(plane.line_size) for plane in frame.planes)
     size = POSITION(frame.width), POSITION(frame.height)
     _kernel()(*planes, strides, coefficients(matrix, full), *size, picture.reshape(-1).view(np.uint64))
     return picture
 
 
-def tells(frame: Any) -> bool:
+def tells(frame: VideoFrame) -> bool:
     """Whether the frame's colours change enough for a comparison to show where its chroma lies."""
-    rows = np.frombuffer(frame.planes[1], np.uint8).reshape(-1, frame.planes[1].line_size)[:, : frame.width // 2]
+    rows = np.frombuffer(memoryview(frame.planes[1]), np.uint8).reshape(-1, frame.planes[1].line_size)[
+        :, : frame.width // 2
+    ]
     return bool((np.abs(np.diff(rows.astype(np.int16))) >= CHROMA_STEP).sum() >= 4)
 
 

@@ -8,7 +8,6 @@ after a crash, it finishes. Copies elsewhere (caches of readers, priors trained 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from cluster.storage import storage
 from configs import InputError
@@ -17,12 +16,12 @@ from shards.build.lock import locked
 from shards.build.report import PAGE, write_report
 from shards.format.catalogue import Catalogue, known_people, read_catalogue, write_catalogue
 from shards.format.schema import split_key
-from shards.people.withdrawn import name_hash, withdrawn_people, write_withdrawn
+from shards.people.withdrawn import Withdrawal, name_hash, withdrawn_people, write_withdrawn
 from shards.read.dataset import Dataset
 from shards.tar.rewrite import first_keys, remove_unlisted, rewrite_shard
 
 
-def forget(dataset: str, identity: str) -> dict[str, Any]:
+def forget(dataset: str, identity: str) -> dict[str, object]:
     """Remove every sample of a person.
 
     Args:
@@ -45,8 +44,11 @@ def forget(dataset: str, identity: str) -> dict[str, Any]:
         counts = _counts(catalogue, identity)
         if not withdrawn.covers(identity):
             date = time.strftime("%Y-%m-%d", time.gmtime())
-            entry = {"person": name_hash(identity), "date": date, **counts, "videos": _videos(url, identity)}
-            withdrawn.people.append(entry)
+            videos = _videos(url, identity)
+            samples, clips = counts["samples"], counts["clips"]
+            withdrawn.people.append(
+                Withdrawal(person=name_hash(identity), date=date, samples=samples, clips=clips, videos=videos)
+            )
         write_withdrawn(url, withdrawn)
         catalogue.withdrawn = len(withdrawn.people)
         rewritten, removed = _rewrite(url, catalogue, identity)

@@ -1,10 +1,10 @@
-"""Who was withdrawn from a dataset: ``withdrawn.json`` keeps hashes of names and videos, so that nobody comes back."""
+"""Who was withdrawn from a dataset: ``withdrawn.json`` keeps hashes of names and videos, so that no later build adds them again."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from cluster.storage import storage
 from configs import InputError
@@ -18,20 +18,35 @@ def name_hash(identity: str) -> str:
     return hashlib.sha256(f"headstart:{identity}".encode()).hexdigest()
 
 
-@dataclass
-class Withdrawn:
-    """The record of withdrawals: ``{"person": sha256, "date", "samples", "clips", "videos": [sha256, ...]}`` each.
+class _Counts(TypedDict):
+    person: str
+    date: str
+    samples: int
+    clips: int
 
-    ``videos`` are the person's clips by content; records of version 0.1 have none.
+
+class Withdrawal(_Counts, total=False):
+    """One withdrawal.
+
+    Attributes:
+        person: SHA-256 of the name; date: ISO 8601; samples, clips: how many were removed.
+        videos: the person's clips by their SHA-256; records of version 0.1 have none.
     """
 
-    people: list[dict[str, Any]]
+    videos: list[str]
+
+
+@dataclass
+class Withdrawn:
+    """The record of withdrawals."""
+
+    people: list[Withdrawal]
 
     def covers(self, identity: str) -> bool:
         """Whether this person was withdrawn."""
         return self.entry(identity) is not None
 
-    def entry(self, identity: str, video_sha256: str = "") -> dict[str, Any] | None:
+    def entry(self, identity: str, video_sha256: str = "") -> Withdrawal | None:
         """The withdrawal of this person, or of the person in this video; ``None`` where there is none."""
         person = name_hash(identity)
         for entry in self.people:
@@ -41,10 +56,10 @@ class Withdrawn:
 
 
 def withdrawn_people(url: str) -> Withdrawn:
-    """Read the record; empty where nobody was withdrawn.
+    """Read the record; empty if no person was withdrawn.
 
     Raises:
-        InputError: the file is damaged: building on could bring somebody back.
+        InputError: the file is damaged: a build could add a withdrawn person again.
     """
     where = storage.join(url, FILE)
     if not storage.exists(where):
@@ -53,7 +68,7 @@ def withdrawn_people(url: str) -> Withdrawn:
     try:
         if value["format"] != FORMAT:
             raise KeyError("format")
-        return Withdrawn([dict(entry) for entry in value["people"] if entry["person"]])
+        return Withdrawn([entry for entry in value["people"] if entry["person"]])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{where}: damaged ({error!r}); restore it, it records who must not be added again") from None
 

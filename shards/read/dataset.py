@@ -222,7 +222,7 @@ class Dataset:
                 name so that a growing dataset does not move people across; or the names themselves.
 
         Raises:
-            InputError: unknown names, or nobody left to train on.
+            InputError: unknown names, or no person left to train on.
         """
         names = self.identities
         if isinstance(holdout, int | float) and not isinstance(holdout, bool):

@@ -2,7 +2,7 @@
 
 Each epoch the shards are dealt to a fixed number of virtual streams. A stream shuffles its samples within windows of a
 few shards; the epoch takes one sample of each stream in turn, leaving out streams that are used up. So position p of an
-epoch is found by arithmetic, whoever asks: a rank, a worker, or a run that resumes with another world size. At any time
+epoch is found by arithmetic in every rank, worker, and run that resumes with another world size. At any time
 an epoch mixes ``STREAMS * WINDOW`` shards, and a rank touches only the streams that fall to it.
 """
 
@@ -34,7 +34,7 @@ class EpochPlan:
         dataset: a dataset or a view of it.
         seed, epoch: what the order is drawn from.
         weights: how often a sample comes on average: None: exactly once; ``"balanced"``: every identity equally often,
-            the epoch as long as without weights; a mapping identity → factor (1 where it names nobody; 0 leaves out).
+            the epoch as long as without weights; a mapping identity → factor (1 for people it does not name; 0 leaves out).
     """
 
     def __init__(self, dataset: Dataset, seed: int, epoch: int, weights: Weights = None) -> None:
@@ -81,7 +81,7 @@ class EpochPlan:
     def _copies(self, factors: np.ndarray) -> np.ndarray:
         people = self.dataset.table.people
         wanted = factors[people[:, IDENTITY]] * people[:, SAMPLES]
-        # Fractions are rounded up or down by chance, anew each epoch: on average the weight is met exactly.
+        # Fractions are rounded up or down by chance in each epoch: on average the weight is met exactly.
         chance = self._rng(1).random(len(people))
         return np.floor(wanted + np.where(wanted == np.round(wanted), 0.0, chance)).astype(np.int64)
 

@@ -53,7 +53,7 @@ class Reader:
         workers: DataLoader processes; 0 reads in this one. Batches do not depend on it.
         weights: None, ``"balanced"``, or identity → factor; see :class:`shards.read.plan.EpochPlan`.
         max_broken: more broken samples on this rank stop the run; each is named in the log and in :attr:`broken`.
-        epochs: stop after so many; the last batch is then whatever is left. None goes on for ever.
+        epochs: number to read; the last batch then holds what is left. ``None``: without end.
         prefetch: batches that each worker keeps ready.
 
     Raises:

@@ -7,13 +7,12 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from cluster.storage import storage
 from configs import InputError
-from shards.format.catalogue import Catalogue, index_url, shard_url, without_collection
+from shards.format.catalogue import Catalogue, ShardRow, index_url, shard_url, without_collection
 from shards.format.index import BLOCK, ShardIndex, bad_index, digest, header_matches, runs
 from shards.format.schema import BrokenSample
 
@@ -33,7 +32,7 @@ class ShardTable:
         with without_collection():
             self._fill(catalogue.shards)
 
-    def _fill(self, shards: list[dict[str, Any]]) -> None:
+    def _fill(self, shards: list[ShardRow]) -> None:
         self.names = [shard["name"] for shard in shards]
         self.sha256 = [shard["sha256"] for shard in shards]
         self.index_sha256 = [shard["index_sha256"] for shard in shards]

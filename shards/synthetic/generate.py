@@ -189,7 +189,7 @@ def _run(tasks: list[tuple[int, float, int, int, str, int]], workers: int) -> It
         pending = []
         for task in tasks:
             pending.append(pool.submit(_segments, *task, 1))
-            if len(pending) > 2 * workers:  # rendered clips that nobody has written yet fill the memory
+            if len(pending) > 2 * workers:  # rendered clips that are not written yet fill the memory
                 yield pending.pop(0).result()
         for future in pending:
             yield future.result()

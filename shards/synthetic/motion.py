@@ -67,7 +67,7 @@ def nods(phones: list[Phone], frames: int, rng: np.random.Generator, fps: float 
 
 
 def eyelids(frames: int, blinks_per_minute: float, rng: np.random.Generator, fps: float = 25.0) -> np.ndarray:
-    """``[T, 2]`` left, right closure in [0, 1]: blinks close in 80 ms and open in 160 ms, the sides not quite alike."""
+    """``[T, 2]`` left, right closure in [0, 1]: blinks close in 80 ms and open in 160 ms, the two sides differ slightly."""
     time = (np.arange(frames) + 0.5) / fps
     closure = np.zeros((frames, 2))
     now = rng.exponential(30.0 / blinks_per_minute) + 0.2

@@ -39,7 +39,7 @@ class TarFile:
         self._stream.close()
 
     def abandon(self) -> None:
-        """Close a tar that nobody will read; a full disk does not matter any more."""
+        """Close a tar that will not be read; a full disk does not matter any more."""
         with suppress(OSError):
             self._tar.close()
         with suppress(OSError):

@@ -1,6 +1,7 @@
 """Writing datasets: a shard counts from the moment ``dataset.json`` lists it, and that file is replaced in one piece.
 
-So a writer that dies at any point leaves the dataset as it was at its last commit; the rest is files that nobody lists.
+So a writer that dies at any point leaves the dataset as it was at its last commit; other files are not in
+the catalogue.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class DatasetWriter:
 
     Args:
         url: folder or ``s3://`` URL.
-        samples_per_shard: a shard is closed at the first clip boundary after so many samples.
+        samples_per_shard: a shard is closed at the first clip boundary after this many samples.
         rig: ``{"name", "sha256"}`` or a :class:`heads.rig.Rig`: the rig that the coefficients belong to.
 
     Every commit (a full shard, :meth:`close`) leaves a valid dataset. Opening it again and adding more goes on from

@@ -25,7 +25,7 @@ class FaceLandmarks:
     """Refined FaceMesh on successive pictures of one face."""
 
     def __init__(self, *, still: bool = False) -> None:
-        """``still``: every picture on its own, searched anew; otherwise the face is followed."""
+        """``still``: every picture on its own, searched from the beginning; otherwise the face is followed."""
         with _quiet():
             self._mesh = _solutions().face_mesh.FaceMesh(
                 static_image_mode=still, max_num_faces=1, refine_landmarks=True, min_detection_confidence=0.4
@@ -58,7 +58,7 @@ class FaceLandmarks:
         return found
 
     def forget(self) -> None:
-        """Searches the next picture anew: after a cut the old place means nothing."""
+        """Search the next picture from the beginning: after a cut the old place means nothing."""
         self._mesh.reset()
         self._settled = False
 

@@ -24,7 +24,7 @@ from shards.tracking.pose import head_pose, intrinsics_for, project
 from shards.tracking.smoothing import MARGIN, noise_level, pose_noise, smooth, smooth_pose
 
 SEGMENT = 50  # frames at most
-SAMPLED_FRAMES, SAMPLED_RUN = 600, 50  # frames that identity and noise are estimated from, in stretches of so many
+SAMPLED_FRAMES, SAMPLED_RUN = 600, 50  # frames that identity and noise are estimated from, in runs of SAMPLED_RUN
 CHUNK = 400  # frames whose tracks are computed at once
 WHOLE = 0.88  # share of the picture's shorter side from which a crop would only lose pixels
 HEAD_ROOM = 2.2  # side of the crop over the distance from forehead to chin

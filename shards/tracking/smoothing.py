@@ -13,7 +13,7 @@ import numpy as np
 MARGIN = 16  # frames on either side that a smoothed frame may depend on
 RADIUS = 4  # frames to either side, of the bilateral filter
 SPREAD = 1.5  # frames, of its Gaussian over time
-TOLERANCE = 1.6  # differences up to about so many standard deviations of noise are taken for noise
+TOLERANCE = 1.6  # standard deviations of noise: smaller differences are taken for noise
 POSE_FIT = 3  # frames to either side of the quadratic fit
 STILL_REACH = 6  # frames to either side in which a still head must not move, and of the mean then taken
 STILL_LIMIT = 2.5  # standard deviations of noise that a still head's fitted pose may seem to move

@@ -35,6 +35,7 @@ from shards.media.sound import read_audio
 from tests.support.avatars import SIZE, make_world
 
 aiohttp = pytest.importorskip("aiohttp")
+AGREED = "Ada agreed in writing on 3 May 2026"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def folder(world, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shards.tracking.track_frames", world.segments)
         out = tmp_path_factory.mktemp("avatar") / "ada"
-        make_avatar(world.video, out, budget="10it", prior="none", size=SIZE)
+        make_avatar(world.video, out, budget="10it", prior="none", size=SIZE, consent=AGREED)
     return out
 
 
@@ -342,6 +343,7 @@ def test_a_recording_is_marked_in_step_and_gone_once_fetched(avatar, tmp_path, w
     assert statement is not None
     assert statement["synthetic"] is True
     assert statement["avatar"] == "ada"
+    assert statement["consent"] == AGREED
     assert statement["watermark"]
     frames, heard = len(list(read_frames(video))), read_audio(video)
     assert 40 <= frames <= 70
@@ -367,7 +369,9 @@ def test_a_recording_is_signed_where_there_is_a_certificate(avatar, tmp_path):
                 return await answer.read()
 
     (tmp_path / "signed.mp4").write_bytes(asyncio.run(record()))
-    assert read_manifest(tmp_path / "signed.mp4") is not None
+    manifest = read_manifest(tmp_path / "signed.mp4")
+    assert manifest is not None
+    assert (manifest.state, manifest.provenance["consent"]) == ("Valid", AGREED)
     assert list(place.iterdir()) == []
 
 

@@ -16,6 +16,8 @@ from adapt.budget import Clock
 from adapt.evaluate.evaluate import evaluate
 from adapt.export import export
 from adapt.job import adapt as make_avatar
+from adapt.marking.certificates import sign_init
+from adapt.marking.sign import available, read_manifest
 from adapt.talk.talk import talk
 from cluster.storage import storage
 from configs import InputError
@@ -105,6 +107,20 @@ def test_an_export_of_a_bucket_s_avatar_has_the_bytes_of_the_disk_s(made, s3, tm
     assert export(ADA, out)["out"] == out
     export(made[1], tmp_path / "ada.ply")
     assert storage.read_bytes(out) == (tmp_path / "ada.ply").read_bytes()
+
+
+@pytest.mark.skipif(not available(), reason="c2pa-python is not installed (extra sign)")
+def test_a_signed_export_in_a_bucket_has_its_manifest_beside_it(made, s3, tmp_path):
+    signer = sign_init(tmp_path / "signer")
+    out = f"s3://{BUCKET}/{tmp_path.name}/ada.glb"
+    export(ADA, out, sign=(signer["certificate"], signer["key"]))
+    for name in ("ada.glb", "ada.glb.c2pa"):
+        (tmp_path / name).write_bytes(storage.read_bytes(f"s3://{BUCKET}/{tmp_path.name}/{name}"))
+    manifest = read_manifest(tmp_path / "ada.glb")
+    assert manifest is not None
+    assert (manifest.state, manifest.provenance["avatar"]) == ("Valid", "ada")
+    (row,) = headstart.detect([out])["files"]
+    assert {mark["kind"]: mark["state"] for mark in row["marks"]} == {"c2pa": "valid", "statement": "found"}
 
 
 def test_an_evaluation_in_a_bucket_has_its_record_page_and_video(made, s3, world, tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ HOMES = {
     "transformers": "shards.features",
     "webdataset": "shards.tar.tars",
 }
-MOST_ANY = 562
+MOST_ANY = 306
 HEAVY = {*HOMES, "skimage", "uvicorn", "starlette", "fastapi"}
 
 

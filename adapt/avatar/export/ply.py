@@ -39,7 +39,7 @@ def write(path: str | Path, cloud: Cloud, record: Record, axes: str | None = Non
 
 
 def header(count: int, record: Record, axes: str) -> bytes:
-    """The header of a file with so many Gaussians."""
+    """The header of a file with ``count`` Gaussians."""
     lines = ["ply", "format binary_little_endian 1.0", f"comment {statement(record)}"]
     lines += [f"comment {RECORD_KEY} {as_json(record, axes)}", f"comment axes {axes}", "comment units metres"]
     lines += [f"element vertex {count}", *(f"property float {name}" for name in COLUMNS), "end_header"]

@@ -73,7 +73,7 @@ def _smallest_three(quats: np.ndarray) -> np.ndarray:
     """Unit quaternions wxyz ``[N, 4]`` as ``[N]`` 32-bit words."""
     xyzw = np.roll(quats.astype(np.float64), -1, axis=1)
     largest = np.abs(xyzw).argmax(1)
-    xyzw *= np.where(np.take_along_axis(xyzw, largest[:, None], 1) < 0, -1.0, 1.0)  # q and -q turn alike
+    xyzw *= np.where(np.take_along_axis(xyzw, largest[:, None], 1) < 0, -1.0, 1.0)  # q and -q are the same rotation
     small = np.take_along_axis(xyzw, _OTHERS[largest], 1)
     magnitude = np.minimum(np.round(np.abs(small) * _LARGEST), 511).astype(np.uint32)
     fields = magnitude | (small < 0).astype(np.uint32) << 9

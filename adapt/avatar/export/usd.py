@@ -25,7 +25,7 @@ SUFFIXES = (".usdc", ".usdz")
 AXES = OPENGL  # a stage is Y-up or Z-up; this one is Y-up
 FIRST_VERSION = (0, 26, 3)
 INSTALL = "pip install 'headstart[usd]'"
-# Time samples are moved from memory to the file after so many frames: 60,000 Gaussians take 3.4 MB a frame.
+# Frames after which time samples are moved from memory to the file: 60,000 Gaussians take 3.4 MB a frame.
 _FRAMES_IN_MEMORY = 8
 _HEAD, _SPLATS = "/head", "/head/gaussians"
 _F_DC = "radiance:sphericalHarmonicsCoefficients"
