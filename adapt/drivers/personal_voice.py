@@ -23,6 +23,7 @@ from adapt.drivers.base import drive
 from adapt.drivers.closing import LipClosing
 from adapt.drivers.prior import QUICK_FEATURE, PriorDriver
 from adapt.drivers.ridge import RidgeDriver
+from adapt.fit.adam import Adam
 from heads.rig import Rig
 from heads.rig.facemesh import LIPS
 from pretrain.roles import FineTunable, MotionPrior
@@ -149,7 +150,7 @@ def _finetune(
         parameter.requires_grad_(True)
     before, best = copy.deepcopy(prior.state_dict()), None
     best_error, patience = _error(prior, style, features[cut:], track["expression"][cut:]), PATIENCE
-    optimizer = torch.optim.AdamW(list(trained.values()), lr=RATE, weight_decay=0.0)
+    optimizer = Adam([{"params": list(trained.values()), "lr": RATE}])
     rng, step, checked = np.random.default_rng(seed), 0, 0
 
     def better() -> bool:
@@ -177,7 +178,7 @@ def _finetune(
 
 def _step(
     prior: FineTunable,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     style: np.ndarray,
     features: np.ndarray,
     track: dict[str, np.ndarray],
