@@ -25,6 +25,7 @@ from shards import tracking
 from shards.features import Feature, open_feature
 from shards.media.probe import video_info
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
+from shards.tracking.av_offset import IN_STEP, AvOffset
 
 TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
 # Everything of a track that an audio-expression prior may have learned to predict.
@@ -47,6 +48,8 @@ class Stretch(Protocol):
     def audio(self) -> np.ndarray: ...
     @property
     def crop_box(self) -> Sequence[float]: ...
+    @property
+    def av_offset(self) -> AvOffset: ...
 
 
 @dataclass
@@ -56,6 +59,7 @@ class _Part:
     track: dict[str, np.ndarray]
     audio: np.ndarray
     crop_box: Sequence[float]
+    av_offset: AvOffset = IN_STEP
 
 
 @dataclass
@@ -115,6 +119,7 @@ class Clip:
         self.intrinsics = np.zeros((3, 3), np.float32)
         self.identity: np.ndarray = np.zeros(0, np.float32)
         self.crop_box: tuple[float, ...] = ()
+        self.av_offset = 0.0  # s by which the sound was late in the video; it is in step here
         self.track: dict[str, np.ndarray] = {}
         self.audio: np.ndarray = np.zeros(0, np.float32)
         self.expected = 0
@@ -161,6 +166,7 @@ class Clip:
             if not self.track:
                 self.intrinsics = np.asarray(segment.track["intrinsics"], np.float32)
                 self.crop_box = tuple(float(v) for v in segment.crop_box)
+                self.av_offset = float(segment.av_offset.seconds)
             self.identity = np.asarray(segment.track["identity"], np.float32)
             for name in TRACK_FIELDS:
                 rows = np.asarray(segment.track[name], np.float32)
@@ -265,6 +271,7 @@ class Clip:
             track={**track, "intrinsics": self.intrinsics, "identity": self.identity},
             audio=self.audio[first * SAMPLES_PER_FRAME : (first + count) * SAMPLES_PER_FRAME],
             crop_box=self.crop_box,
+            av_offset=AvOffset(self.av_offset),
         )
         clip = Clip(self.size, self.feature)
         clip.append(part)
@@ -318,6 +325,7 @@ def track_clip(
     feature: Feature | None = None,
     rig: str = DEFAULT,
     matte_every: int = 1,
+    av_offset: float | None = None,
 ) -> Clip:
     """Track a stretch of a video into a :class:`Clip`.
 
@@ -329,6 +337,7 @@ def track_clip(
         feature: audio feature of the clip; log-mel by default.
         rig: name or source of the rig whose coefficients are given.
         matte_every: frames from one computed matte to the next; those between are interpolated.
+        av_offset: s by which the sound is late and is moved back; ``None``: estimated; 0: left as it is.
 
     Raises:
         InputError: no face, two faces, unreadable (at once, or from :meth:`Clip.wait` when in the background).
@@ -344,6 +353,7 @@ def track_clip(
         identity=identity,
         rig=rig,
         matte_every=matte_every,
+        av_offset=av_offset,
         stop=lambda: clip.stopped,
     )
     clip.read_in_background(iter(segments))

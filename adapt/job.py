@@ -65,6 +65,7 @@ def adapt(
     clip: Clip | None = None,
     consent: str | Path | None = None,
     dataset: str | Path | None = None,
+    in_step: bool = True,
 ) -> Adapted:
     """Make an avatar of the person in a video.
 
@@ -85,6 +86,7 @@ def adapt(
         consent: who agreed: a consent file as ``shards build`` takes it, another file, a sentence, or ``unknown``, which
             the avatar then says; ``None`` is ``unknown`` too (with ``resume``: what the avatar was begun with).
         dataset: a dataset, folder or URL, whose withdrawn people are refused.
+        in_step: put sound that is surely late or early in step with the lips (with ``resume``: as it was begun).
         size: side of the frames, px; by default 512 on a GPU and 256 on a CPU, or the source's if smaller.
 
     Returns:
@@ -112,6 +114,7 @@ def adapt(
         clip=clip,
         consent=consent,
         dataset=dataset,
+        in_step=in_step,
     )
     clock = make_clock(plan, start)
     with tracked_clip(plan, clip) as frames, graceful_stop(clock):
@@ -141,6 +144,7 @@ def tracked_clip(plan: Plan, given: Clip | None) -> Iterator[Clip]:
         feature=feature,
         rig=rig,
         matte_every=MATTE_EVERY,
+        av_offset=plan.av_offset,
         background=True,
     )
     try:

@@ -43,6 +43,7 @@ class Plan:
         rig, feature: what the priors were trained with.
         consent: who agreed, see :mod:`adapt.consent`.
         before: the document of the avatar that is resumed.
+        av_offset: s by which the sound is known to be late; 0 leaves it as it is, ``None`` lets tracking find out.
         exact: whether it goes on with the same budget and priors, so that it ends as if it had never stopped.
     """
 
@@ -62,6 +63,7 @@ class Plan:
     feature: Feature
     consent: Mapping[str, str]
     before: AvatarDocument | None = None
+    av_offset: float | None = None
     exact: bool = False
 
     @property
@@ -97,6 +99,7 @@ def make_plan(
     clip: Clip | None,
     consent: str | Path | None,
     dataset: str | Path | None,
+    in_step: bool,
 ) -> Plan:
     """Check a call of :func:`adapt.job.adapt`, whose arguments these are.
 
@@ -145,8 +148,16 @@ def make_plan(
         feature=feature,
         consent=_recorded(agreed, before if consent is None else None),
         before=before,
+        av_offset=_known_offset(before, in_step),
         exact=before is not None and _same(before, parsed, priors),
     )
+
+
+def _known_offset(before: AvatarDocument | None, in_step: bool) -> float | None:
+    """That of the avatar that is resumed (earlier versions moved no sound), else none, or 0 where sound shall stay."""
+    if before is not None:
+        return float(before["clip"].get("av_offset", 0.0))
+    return None if in_step else 0.0
 
 
 def auto_size(video: str | Path, device: torch.device) -> int:

@@ -108,6 +108,7 @@ def _document(run: Run, driver: Driver, count: int, complete: bool) -> AvatarCon
             "total": plan.total,
             "kept": count,
             "crop_box": list(clip.crop_box),
+            "av_offset": clip.av_offset,
             "identity": [float(v) for v in clip.identity],
         },
         "progress": {

@@ -34,9 +34,10 @@ from adapt.drivers.closing import LipClosing
 from benchmarks.results import row, write
 from heads.measures.closure import TOGETHER, closure_f1
 from heads.measures.face import LipMotion, default_rig, lip_error, lip_gap, lip_motion, mouth_directions
+from heads.ridge import apply_ridge
 from pretrain.audio_expression.evidence import fit_baseline, moments
 from pretrain.audio_expression.windows import normalise_utterance
-from pretrain.baselines.baselines import apply_ridge, correlation
+from pretrain.baselines.baselines import correlation
 from pretrain.baselines.lags import clip_lags, likeliest, likelihood, moved
 from pretrain.data.sequences import Sequence, sequences
 from shards.tracking import detect_landmarks

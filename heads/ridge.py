@@ -1,7 +1,7 @@
 """Ridge regression: ``argmin_w ||rows w - targets||² + penalty ||w||²``.
 
 :func:`ridge_weights` solves one penalty directly. :class:`RidgePath` solves any number of penalties from one
-eigendecomposition, and a penalty of its own for each target.
+eigendecomposition, and a penalty of its own for each target. :func:`apply_ridge` applies weights to rows in time.
 """
 
 from __future__ import annotations
@@ -70,3 +70,16 @@ class RidgePath:
     def weights(self, penalty: float | np.ndarray) -> np.ndarray:
         """Weights ``[D, K]`` for one penalty, or for one per target ``[K]``."""
         return self.basis @ self.coefficients(penalty)
+
+
+def stack_context(features: np.ndarray, context: int) -> np.ndarray:
+    """``[T, C]`` to (T, (2·context+1)·C): each row with its neighbours, the ends repeated."""
+    padded = np.pad(features, ((context, context), (0, 0)), mode="edge")
+    return np.concatenate([padded[i : i + len(features)] for i in range(2 * context + 1)], axis=1)
+
+
+def apply_ridge(weight: np.ndarray, features: np.ndarray, centre: bool = True) -> np.ndarray:
+    """Filters (D, C, 2·context+1) on ``[T, C]`` features: ``[T, D]``."""
+    features = features - features.mean(0) if centre else features
+    stacked = stack_context(features, weight.shape[2] // 2)
+    return stacked @ weight.transpose(0, 2, 1).reshape(len(weight), -1).T

@@ -82,6 +82,8 @@ def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Cli
         identity=np.array(trained["identity"], np.float32),
         feature=open_feature(avatar.document["features"]),
         rig=avatar.rig.source,
+        # Of the same recording, the offset that its longer part told; avatars of earlier versions moved no sound.
+        av_offset=trained.get("av_offset", 0.0) if _same_video(avatar, video) else None,
     )
 
 

@@ -58,6 +58,8 @@ def add(commands: Subparsers) -> None:
     adapt.add_argument(
         "--dataset", metavar="URL", help="refuse people who were withdrawn from this dataset (shards forget)"
     )
+    text = "leave sound that is out of step with the lips as it is (default: it is put in step where that is sure)"
+    adapt.add_argument("--keep-offset", action="store_true", help=text)
     adapt.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     adapt.add_argument("--seed", type=int, default=0)
     adapt.add_argument("--view", action="store_true", help="watch the adaptation in a browser, then talk to the avatar")
@@ -130,6 +132,7 @@ def _adapted(a: argparse.Namespace) -> dict[str, object]:
         overwrite=a.overwrite,
         consent=a.consent,
         dataset=a.dataset,
+        in_step=not a.keep_offset,
     )
 
 

@@ -54,6 +54,8 @@ def _add_build(shards: Subparsers) -> None:
     )
     text = "give shards of earlier versions the small members that priors read: lips and motion; no tracking"
     build.add_argument("--extras", action="store_true", help=text)
+    text = "leave sound that is out of step with the lips as it is (default: it is put in step where that is sure)"
+    build.add_argument("--keep-offset", action="store_true", help=text)
     build.add_argument("--size", type=int, help="side of the crop in px (default: the dataset's, or 512)")
 
 
@@ -73,7 +75,7 @@ def run_build(a: argparse.Namespace) -> dict[str, object]:
     """``shards build``."""
     features = a.features.split(",")
     options = {"consent": a.consent, "workers": a.workers, "address": a.address, "size": a.size, "rig": a.rig}
-    options |= {"extras": a.extras, "tars": a.from_tars, "json_keys": a.json_keys}
+    options |= {"extras": a.extras, "tars": a.from_tars, "json_keys": a.json_keys, "in_step": not a.keep_offset}
     return call("shards.build.build:build", a.videos, a.out, features=features, **options)
 
 

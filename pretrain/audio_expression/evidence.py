@@ -8,10 +8,11 @@ import numpy as np
 
 from heads.measures.closure import closure_f1
 from heads.measures.face import LipMotion, component_importance, lip_error, lip_motion
+from heads.ridge import apply_ridge
 from heads.rig import Rig
 from pretrain.audio_expression.inference import AudioExpressionPrior
 from pretrain.audio_expression.windows import normalise_utterance
-from pretrain.baselines.baselines import RidgeFit, apply_ridge, correlation, principal_columns
+from pretrain.baselines.baselines import RidgeFit, correlation, principal_columns
 from pretrain.baselines.lags import in_step
 from pretrain.data.sequences import Sequence
 from pretrain.task import Evidence, people_means

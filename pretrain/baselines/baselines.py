@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from heads.ridge import RidgePath
+from heads.ridge import RidgePath, stack_context
 
 RIDGES = tuple(10.0**e for e in np.arange(-1.0, 4.51, 0.5))  # per frame of the training set, tried by cross-validation
 
@@ -94,19 +94,6 @@ def principal_columns(rows: Iterable[np.ndarray], most: int = 48, centre: bool =
     values, vectors = np.linalg.eigh(total)
     count = min(most, int((values > values[-1] * 1e-8).sum()))
     return np.ascontiguousarray(vectors[:, ::-1][:, :count], np.float32)
-
-
-def stack_context(features: np.ndarray, context: int) -> np.ndarray:
-    """``[T, C]`` to (T, (2·context+1)·C): each row with its neighbours, the ends repeated."""
-    padded = np.pad(features, ((context, context), (0, 0)), mode="edge")
-    return np.concatenate([padded[i : i + len(features)] for i in range(2 * context + 1)], axis=1)
-
-
-def apply_ridge(weight: np.ndarray, features: np.ndarray, centre: bool = True) -> np.ndarray:
-    """Filters (D, C, 2·context+1) on ``[T, C]`` features: ``[T, D]``."""
-    features = features - features.mean(0) if centre else features
-    stacked = stack_context(features, weight.shape[2] // 2)
-    return stacked @ weight.transpose(0, 2, 1).reshape(len(weight), -1).T
 
 
 def _sums(moments: Iterable[list[np.ndarray]]) -> list[np.ndarray]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from pretrain.baselines.baselines import RidgeFit, apply_ridge, correlation
+from heads.ridge import apply_ridge
+from pretrain.baselines.baselines import RidgeFit, correlation
 from pretrain.data.sequences import Sequence
 
 STEP = 0.5  # frames between two lags that are tried

@@ -64,6 +64,7 @@ def build(
     extras: bool = False,
     tars: Sequence[str] = (),
     json_keys: Mapping[str, str] | Sequence[str] = (),
+    in_step: bool = True,
 ) -> dict[str, Any]:
     """Track videos into a dataset; existing samples are kept, and missing features are added to them.
 
@@ -82,6 +83,7 @@ def build(
         tars: WebDataset tars of other tools with a video, perhaps its sound and a JSON a sample; paths, URLs, folders,
             brace patterns. They are read as streams and not unpacked.
         json_keys: ``identity, licence, consent, source`` → key in the JSON of a tar's sample; dots lead into objects.
+        in_step: put sound that is surely late or early in step with the lips (:mod:`shards.tracking.av_offset`).
 
     Returns:
         ``identities, clips, segments, frames, hours, bytes, schema, tracked_fraction, seconds, built_clips,
@@ -103,7 +105,7 @@ def build(
     sources = find_tars(tars)
     statements = Statements(read_consent(str(consent)) if consent is not None and tars else None, dict(keys))
     with locked(url), tidy_when_nothing_came_of_it(url):
-        builder = _Builder(url, features, size, rig, samples_per_shard, tracker)
+        builder = _Builder(url, features, size, rig, samples_per_shard, tracker, in_step)
         builder.extend(workers, address, extras)
         builder.run(clips, workers, address)
         builder.run_tars(sources, statements, workers, address)
@@ -121,6 +123,7 @@ class _Builder:
         rig: str | Path | None,
         samples_per_shard: int,
         tracker: str,
+        in_step: bool = True,
     ) -> None:
         self.url = url
         self.journal = Journal.read(url)
@@ -137,6 +140,7 @@ class _Builder:
             size=self.journal.settings["size"],
             samples_per_shard=samples_per_shard,
             tracker=tracker,
+            in_step=in_step,
         )
         self._pending: tuple[list[ShardEntry], list[dict[str, Any]]] = ([], [])
         self._last = 0.0

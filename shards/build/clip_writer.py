@@ -95,6 +95,7 @@ class ClipWriter:
             "shot": record.shots - 1,
             "crop_box": [round(float(x), 3) for x in segment.crop_box],
             "has_audio": bool(segment.has_audio),
+            **_offset_entries(segment),
             "source_file": clip.file,
             "source_sha256": self.source_sha256,
             "tools": tool_versions(),
@@ -125,6 +126,12 @@ class ClipWriter:
             self.pictures.append((waiting.middle, waiting.segment.track["landmarks"][middle].copy()))
         if len(self.pictures) > 2 * self.settings.thumbnails:
             self.pictures, self._stride = self.pictures[::2], self._stride * 2
+
+
+def _offset_entries(segment: Any) -> dict[str, float]:
+    """What ``meta.json`` says of the offset by which the sound was moved; nothing where the tracker knows none."""
+    offset = getattr(segment, "av_offset", None)
+    return {} if offset is None else {"av_offset": offset.seconds, "av_offset_confidence": offset.confidence}
 
 
 @lru_cache

@@ -61,6 +61,7 @@ class BuildSettings:
         features: records of the audio features that every sample gets, see :attr:`shards.features.Feature.record`.
         rig: ``{"name", "sha256", "source"}`` of the rig whose coefficients the tracker gives.
         extras: whether shards that lack lips and motion get them.
+        in_step: whether sound that is surely late or early is put in step with the lips.
     """
 
     out: str
@@ -71,6 +72,7 @@ class BuildSettings:
     tracker: str = "shards.tracking:track_video"
     thumbnails: int = 3
     extras: bool = False
+    in_step: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +129,7 @@ class ClipRecord:
     sha256: str = ""
     quality: float = 0.0
     jitter: dict[str, float] = field(default_factory=dict)
+    av_offset: float = 0.0  # s by which the sound was late and was moved back
     refused: list[dict[str, object]] = field(default_factory=list)
     thumbnail: str | None = None
 

@@ -31,6 +31,7 @@ from shards.format.catalogue import FILE
 from shards.media.rates import FPS
 from shards.people.withdrawn import withdrawn_people
 from shards.tar.shardfile import ShardSet
+from shards.tracking.av_offset import IN_STEP
 from shards.tracking.options import TrackOptions
 
 log = logging.getLogger("headstart.build")
@@ -86,6 +87,7 @@ def _build_clip(clip: SourceClip, settings: BuildSettings, shards: ShardSet, rec
             raise InputError("the person in this video was withdrawn from the dataset (headstart shards forget)")
         with _tracker(settings.tracker)(path, _options(settings, clip)) as video:
             record.seconds = video.frames / FPS
+            record.av_offset = getattr(video, "av_offset", IN_STEP).seconds
             for part in video.refusals:
                 record.refuse(part.reason, part.start / FPS, part.end / FPS)
             for shot in video:
@@ -145,4 +147,9 @@ def _tracker(target: str) -> Any:
 def _options(settings: BuildSettings, clip: SourceClip) -> Any:
     if settings.tracker != BuildSettings.tracker:
         return settings
-    return TrackOptions(size=settings.size, rig=settings.rig.get("source", TrackOptions.rig), sound=clip.sound)
+    return TrackOptions(
+        size=settings.size,
+        rig=settings.rig.get("source", TrackOptions.rig),
+        sound=clip.sound,
+        av_offset=None if settings.in_step else 0.0,
+    )

@@ -25,6 +25,7 @@ MAX_FRAMES = 50
 N_LANDMARKS = 478
 MAX_NAME = 100  # a longer member name needs a second tar header, which ranged reads do not expect
 MAX_META = 1 << 20
+MOST_OFFSET = 2.0  # s by which sound may have been moved
 
 # Letters are lengths: T frames; I, K the rig's numbers of identity and expression coefficients.
 TRACK_SHAPES: dict[str, tuple[int | str, ...]] = {
@@ -163,6 +164,11 @@ def check_meta(key: str, meta: Mapping[str, object]) -> None:
     length, size = meta.get("frames"), meta.get("size")
     if not isinstance(length, int) or not 1 <= length <= MAX_FRAMES:
         raise BrokenSample(key, "meta.json", f"'frames' is {length!r}, expected 1 to {MAX_FRAMES}")
+    offset = meta.get("av_offset", 0.0)
+    if not isinstance(offset, int | float) or not -MOST_OFFSET <= offset <= MOST_OFFSET:
+        raise BrokenSample(
+            key, "meta.json", f"'av_offset' is {offset!r}, expected at most {MOST_OFFSET:g} s either way"
+        )
     if meta.get("fps") != FPS:
         raise BrokenSample(key, "meta.json", f"'fps' is {meta.get('fps')!r}, expected {FPS}")
     if not (isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size)) or not all(
@@ -295,6 +301,11 @@ class Sample:
     def meta(self) -> dict[str, Any]:
         """``meta.json``: schema, identity, clip, first frame, fps, size, crop box, source, consent, tool versions."""
         return self._once("meta.json", _decode_meta)
+
+    @property
+    def av_offset(self) -> float:
+        """Seconds by which the clip's sound was late in the source (negative: early) and was moved back; 0 if unknown."""
+        return float(self.meta.get("av_offset", 0.0))
 
     @property
     def size(self) -> tuple[int, int]:

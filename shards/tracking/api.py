@@ -14,6 +14,7 @@ from heads.rig.registry import DEFAULT
 from shards.media.probe import video_info
 from shards.media.rates import FPS, SAMPLE_RATE
 from shards.media.sound import stream_audio
+from shards.tracking.av_offset import IN_STEP, AvOffset, estimate_offset
 from shards.tracking.first_pass import FirstPass, run_first_pass
 from shards.tracking.models import FaceLandmarks
 from shards.tracking.options import Refusal, TrackOptions
@@ -25,17 +26,25 @@ SILENCE = 1e-4  # root mean square below which sound is silence
 
 
 class VideoTrack:
-    """A scanned video: iterate for its shots; ``refusals`` and ``info`` are known before.
+    """A scanned video: iterate for its shots; ``refusals`` and ``av_offset`` are known before.
 
     Shots must be iterated in order, each at most once; close it (or use ``with``) to free the temporary file.
     """
 
-    def __init__(self, path: Path, found: FirstPass, options: TrackOptions, width: int, has_audio: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        found: FirstPass,
+        options: TrackOptions,
+        width: int,
+        has_audio: bool,
+        av_offset: AvOffset = IN_STEP,
+    ) -> None:
         self.path, self.options, self._first_pass = path, options, found
         self.frames = found.frames
-        self.has_audio = has_audio
+        self.has_audio, self.av_offset = has_audio, av_offset
         self.refusals: list[Refusal] = list(found.refusals)
-        self._source = Source(path, found, options, width, has_audio)
+        self._source = Source(path, found, options, width, has_audio, av_offset)
 
     @property
     def shots(self) -> list[Shot]:
@@ -91,7 +100,7 @@ def track_video(
     if reason:
         found.runs.clear()
         found.refusals = [Refusal(path.stem, 0, found.frames, reason)]
-    return VideoTrack(path, found, options, info.width, has_audio)
+    return VideoTrack(path, found, options, info.width, has_audio, _av_offset(path, found, options, has_audio))
 
 
 def track_frames(
@@ -104,6 +113,7 @@ def track_frames(
     identity: np.ndarray | None = None,
     rig: str = DEFAULT,
     matte_every: int = 1,
+    av_offset: float | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[Segment]:
     """Segments of the one person that a video shows, from its longest shot.
@@ -115,6 +125,7 @@ def track_frames(
         identity: ``[K_id]`` coefficients of an earlier segment, which makes expressions comparable with it.
         rig: name or source of the rig whose coefficients are given.
         matte_every: frames from one computed matte to the next, see :class:`TrackOptions`; 0: no mattes.
+        av_offset: s by which the sound is late and is moved back; ``None``: estimated; 0: left as it is.
         stop: asked after each frame of the first pass, for callers that may lose interest.
 
     Raises:
@@ -131,6 +142,7 @@ def track_frames(
         matte=matte_every > 0,
         matte_every=max(1, matte_every),
         ahead=(os.cpu_count() or 1) > 1,
+        av_offset=av_offset,
     )
     video = track_video(path, options, stop)
     with video:
@@ -139,6 +151,8 @@ def track_frames(
             raise InputError(f"{path}: {_worst(video.refusals, start)}; give a video of one person's face")
         chosen = max(shots, key=len)
         _say_what_is_used(path, video, chosen, start)
+        if av_offset is None and video.av_offset.seconds:
+            progress.say(f"{path}: {video.av_offset}")
         yield from chosen
 
 
@@ -193,6 +207,14 @@ def _check_length(path: Path, options: TrackOptions, seconds: float) -> None:
         raise InputError(
             f"{path}: its sound lasts {length:.1f} s and its pictures {seconds:.1f} s; give the sound of the whole video"
         )
+
+
+def _av_offset(path: Path, found: FirstPass, options: TrackOptions, has_audio: bool) -> AvOffset:
+    """The offset that is given, or the one that sound and lips tell."""
+    if options.av_offset is not None:
+        return AvOffset(options.av_offset)
+    sound = Path(options.sound or path)
+    return estimate_offset(sound, found, options.start) if has_audio and found.runs else IN_STEP
 
 
 def _sound_trouble(path: Path, has_audio: bool, options: TrackOptions, frames: int) -> str:

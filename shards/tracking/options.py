@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from configs import InputError
+from shards.format.schema import MOST_OFFSET
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class TrackOptions:
     rig: str = "mediapipe"  # name or path of the rig whose coefficients are given
     identity: tuple[float, ...] | None = None  # known identity coefficients; None: estimated per shot
     sound: str = ""  # file whose sound is taken instead of the video's own; its start lies at the first picture
+    av_offset: float | None = None  # s by which the sound is late and is moved back; None: estimated; 0: left as it is
 
     def check(self) -> None:
         if self.size < 64 or self.size % 2:
@@ -37,6 +39,8 @@ class TrackOptions:
             raise InputError(f"matte_every is {self.matte_every}, expected at least 1 frame")
         if self.min_seconds <= 0 or self.start < 0:
             raise InputError("min_seconds must be above 0 and start not below 0")
+        if self.av_offset is not None and not abs(self.av_offset) <= MOST_OFFSET:
+            raise InputError(f"av_offset is {self.av_offset:g} s, expected at most {MOST_OFFSET:g} s either way")
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import numpy as np
 
 from heads.rig.facemesh import CHIN, FOREHEAD, OVAL, STABLE
 from shards.media.decode import read_video
-from shards.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from shards.media.sound import stream_audio
+from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.tracking.ahead import ahead
+from shards.tracking.av_offset import IN_STEP, AvOffset, SoundReader
 from shards.tracking.coefficients import Fitter, fitter_of
 from shards.tracking.first_pass import PICTURES_AHEAD, FirstPass, Run
 from shards.tracking.models import PersonMatte
@@ -42,6 +42,7 @@ class Segment:
     crop_box: tuple[int, int, int, int]  # x0, y0, x1, y1 px of the source, upright
     has_audio: bool = True
     fps: int = FPS
+    av_offset: AvOffset = IN_STEP  # by which the sound was late in the video; it is in step here
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -192,7 +193,8 @@ class Shot:
                 audio = self._source.audio(first, length)
                 matte = self._source.matte(frames) if self._options.matte else np.full(frames.shape[:3], 255, np.uint8)
                 track = tracks.take(length)
-                yield Segment(frames, matte, track, audio, first, self.crop_box, self._source.has_audio)
+                where, offset = self.crop_box, self._source.av_offset
+                yield Segment(frames, matte, track, audio, first, where, self._source.has_audio, av_offset=offset)
                 first += length
 
     def _pictures(self) -> Generator[np.ndarray, None, None]:
@@ -205,14 +207,23 @@ class Shot:
 class Source:
     """The second decoding of a video: frames in rising order, their mattes, and the sound beside them."""
 
-    def __init__(self, path: Path, found: FirstPass, options: TrackOptions, width: int, has_audio: bool) -> None:
-        self._path, self._options = path, options
+    def __init__(
+        self,
+        path: Path,
+        found: FirstPass,
+        options: TrackOptions,
+        width: int,
+        has_audio: bool,
+        av_offset: AvOffset = IN_STEP,
+    ) -> None:
+        self._path, self._options, self.av_offset = path, options, av_offset
         self.scale = width / found.width  # source px per px of the scanned picture
         self.width, self.height = width, round(found.height * self.scale)
         self.has_audio = has_audio
         self._frames: Iterator[np.ndarray] | None = None
         self._next, self._decoded_scale = 0, 1.0
-        self._sound = _Sound(Path(options.sound or path), options.start) if has_audio else None
+        sound = Path(options.sound or path)
+        self._sound = SoundReader(sound, options.start + av_offset.seconds) if has_audio else None
         self._matte: PersonMatte | None = None
 
     def frame(self, index: int, crop: Crop) -> np.ndarray:
@@ -272,27 +283,6 @@ class Source:
 def _between(a: np.ndarray, b: np.ndarray, step: int, steps: int) -> np.ndarray:
     """The picture ``step`` of ``steps`` on the way from one uint8 picture to another."""
     return ((a.astype(np.uint16) * (steps - step) + b.astype(np.uint16) * step + steps // 2) // steps).astype(np.uint8)
-
-
-class _Sound:
-    """Forward reading of a file's sound from ``start`` s on."""
-
-    def __init__(self, path: Path, start: float) -> None:
-        self._blocks = stream_audio(path)
-        self._held = np.zeros(0, np.float32)
-        self._at = -round(start * SAMPLE_RATE)  # which sample the held ones begin with
-
-    def take(self, first: int, count: int) -> np.ndarray:
-        while self._at + len(self._held) < first + count:
-            block = next(self._blocks, None)
-            if block is None:
-                break
-            self._held = np.concatenate([self._held, block])
-            drop = min(max(0, first - self._at), len(self._held))
-            self._held, self._at = self._held[drop:], self._at + drop
-        offset = first - self._at
-        part = self._held[offset : offset + count] if offset >= 0 else np.zeros(0, np.float32)
-        return np.pad(part, (0, count - len(part)))
 
 
 class _Buffer:

@@ -11,6 +11,7 @@ import torch
 
 from configs import InputError, load_config, to_dict
 from heads.measures.face import component_importance, lip_motion, mouth_directions
+from heads.ridge import apply_ridge
 from heads.rig import load_rig
 from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.config import AudioExpressionConfig, DiffusionConfig
@@ -22,7 +23,7 @@ from pretrain.audio_expression.targets import flatten_targets, split_targets
 from pretrain.audio_expression.task import AudioExpressionTask
 from pretrain.audio_expression.view import WindowView, vary
 from pretrain.audio_expression.windows import RecentStatistics, Stitcher, fade, frame_noise, utterance_statistics
-from pretrain.baselines.baselines import RidgeFit, apply_ridge, area_under_curve, correlation, principal_columns
+from pretrain.baselines.baselines import RidgeFit, area_under_curve, correlation, principal_columns
 from pretrain.baselines.lags import clip_lags, in_step, moved
 from pretrain.data.sequences import Sequence
 

@@ -1,0 +1,169 @@
+"""By how much a video's sound is late, told by lips and sound; such sound is put in step before anything learns from it.
+
+A linear filter on log-mel says what the lips do (:func:`lip_shape`: opening, width, height). It was learned on other
+people (``python -m benchmarks av_offset --clips CLIPS --learn FILE``), and the lag at which it agrees best with the lips is the
+offset. Its likelihood over all lags, and what is usual of videos, say how sure that is: a short clip, a mouth that
+hardly moves and a voice that is not the face's stay as they are, and so does everything that is in step within
+``LEAST``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from heads.measures.lips import lip_shape
+from heads.ridge import apply_ridge
+from shards.features.logmel import HOPS, MELS, logmel
+from shards.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from shards.media.sound import stream_audio
+from shards.tracking.first_pass import FirstPass
+
+WEIGHTS = Path(__file__).parent / "data" / "av_offset.npz"
+MOST = 10.0  # frames: offsets are looked for up to 400 ms
+LEAST = 1.0  # frames: what is in step within 40 ms stays as it is
+SURE = 0.9  # probability from which an offset is believed
+NEAR = 1.0  # frames around the likeliest lag that count as the same
+USUAL = 3.0  # frames: spread of videos' offsets; 70 clips, film and television among them, have 1.3
+INDEPENDENT = 5.0  # frames of a mouth that count as one observation, of its three numbers together
+LEAST_FRAMES = 60  # shorter runs say too little
+HEARD = 1500  # frames that are listened to: a minute
+SPREAD = 0.2  # added to a column's spread, in units of log-mel
+
+
+@dataclass(frozen=True)
+class AvOffset:
+    """Sound that is late by ``seconds`` (negative: early), and by which probability it is so within a frame."""
+
+    seconds: float = 0.0
+    confidence: float = 0.0
+
+    def __str__(self) -> str:
+        late = "late" if self.seconds > 0 else "early"
+        return f"sound is {abs(1000 * self.seconds):.0f} ms {late}; put in step"
+
+
+IN_STEP = AvOffset()
+
+
+class SoundReader:
+    """Forward reading of a file's sound from ``start`` s on; silence before its beginning and after its end."""
+
+    def __init__(self, path: Path, start: float) -> None:
+        self._blocks = stream_audio(path)
+        self._held = np.zeros(0, np.float32)
+        self._at = -round(start * SAMPLE_RATE)  # which sample the held ones begin with
+
+    def take(self, first: int, count: int) -> np.ndarray:
+        """Samples ``[count]`` from ``first`` on, which must not fall from call to call."""
+        while self._at + len(self._held) < first + count:
+            block = next(self._blocks, None)
+            if block is None:
+                break
+            self._held = np.concatenate([self._held, block])
+            drop = min(max(0, first - self._at), len(self._held))
+            self._held, self._at = self._held[drop:], self._at + drop
+        before = min(max(0, self._at - first), count)
+        part = self._held[max(0, first - self._at) :][: count - before]
+        return np.pad(part, (before, count - before - len(part)))
+
+
+def estimate_offset(sound: Path, found: FirstPass, start: float = 0.0) -> AvOffset:
+    """The offset of a video whose landmarks are found.
+
+    Args:
+        sound: the video, or the file that has its sound.
+        start: s of the video at which frame 0 of the first pass lies.
+    """
+    reader = SoundReader(sound, start)
+    parts = [
+        (lips, reader.take(first * SAMPLES_PER_FRAME, len(lips) * SAMPLES_PER_FRAME)) for first, lips in _runs(found)
+    ]
+    return offset_of(parts)
+
+
+def _runs(found: FirstPass) -> Iterator[tuple[int, np.ndarray]]:
+    """First frame and lips ``[T, 3]`` of the runs that are listened to."""
+    left = HEARD
+    for run in found.runs:
+        end = min(run.end, run.start + left)
+        if end - run.start >= LEAST_FRAMES:
+            landmarks, _ = found.landmarks(run.start, end)
+            yield run.start, lip_shape(torch.from_numpy(landmarks)).numpy()
+            left -= end - run.start
+
+
+def offset_of(parts: list[tuple[np.ndarray, np.ndarray]], weight: np.ndarray | None = None) -> AvOffset:
+    """The offset of lips ``[T, 3]`` and their sound ``[T * 640]``, in parts of one video.
+
+    Args:
+        weight: ``[3, 160, 2·context+1]`` filters; the shipped ones by default.
+
+    Returns:
+        what the sound is to be moved back by: 0 where it is in step, or where too little is known.
+    """
+    lag, confidence = likeliest_lag(parts, weight)
+    moved = confidence >= SURE and LEAST <= abs(lag) < MOST - NEAR
+    return AvOffset(round(lag / FPS, 4) if moved else 0.0, round(confidence, 3))
+
+
+def likeliest_lag(parts: list[tuple[np.ndarray, np.ndarray]], weight: np.ndarray | None = None) -> tuple[float, float]:
+    """Frames by which the sound seems late, and the probability that it is so within ``NEAR``; see :func:`offset_of`."""
+    lags = lag_grid()
+    score = -0.5 * (lags / USUAL) ** 2
+    for lips, sound in parts:
+        score += likelihood(predicted_lips(sound, filters() if weight is None else weight), lips)
+    chance = np.exp(score - score.max())
+    near = np.abs(lags - lags[score.argmax()]) <= NEAR
+    return float((chance * lags)[near].sum() / chance[near].sum()), float(chance[near].sum() / chance.sum())
+
+
+def lag_grid() -> np.ndarray:
+    """The lags that are tried ``[L]``, in frames: a step of log-mel apart."""
+    return np.arange(-round(MOST * HOPS), round(MOST * HOPS) + 1) / HOPS
+
+
+def predicted_lips(sound: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """What ``sound [T * 640]`` says of the lips at every lag of :func:`lag_grid`, ``[L, T, 3]``; the ends are repeated."""
+    rows = lip_rows(sound)
+    # A step of log-mel is a fraction of a frame: whole frames are a shift of what the filter gave already.
+    phases = [apply_ridge(weight, shifted(rows, phase), centre=False) for phase in range(HOPS)]
+    steps = np.round(lag_grid() * HOPS).astype(int)
+    at = np.clip(np.arange(len(rows)) + (steps // HOPS)[:, None], 0, len(rows) - 1)
+    return np.stack([phases[step % HOPS][frames] for step, frames in zip(steps, at)])
+
+
+def lip_rows(sound: np.ndarray) -> np.ndarray:
+    """Log-mel of ``sound [T * 640]`` without its mean, over its spread, ``[T, 160]``: what the filters are learned on."""
+    rows = logmel(sound)
+    return (rows - rows.mean(0)) / (rows.std(0) + SPREAD)
+
+
+def shifted(rows: np.ndarray, steps: int) -> np.ndarray:
+    """Rows of log-mel ``[T, 160]`` heard so many steps of 10 ms later; the last one is repeated."""
+    parts = rows.reshape(-1, MELS)
+    at = np.clip(np.arange(len(parts)) + steps, 0, len(parts) - 1)
+    return parts[at].reshape(rows.shape)
+
+
+def likelihood(guess: np.ndarray, lips: np.ndarray) -> np.ndarray:
+    """Logarithm of the likelihood ``[L]`` of every lag, from ``guess [L, T, 3]`` and ``lips [T, 3]``.
+
+    Only frames that every lag has are compared, so that none wins by its ends.
+    """
+    edge = int(np.ceil(MOST))
+    a, b = (x - x.mean(-2, keepdims=True) for x in (guess[:, edge:-edge], lips[edge:-edge]))
+    r = (a * b).sum(1) / np.maximum(np.sqrt((a * a).sum(1) * (b * b).sum(0)), 1e-9)
+    return -0.5 * (len(b) / INDEPENDENT) * np.log(1 - np.clip(r, 0.0, 0.99) ** 2).sum(-1)
+
+
+@lru_cache(maxsize=1)
+def filters() -> np.ndarray:
+    """The shipped filters ``[3, 160, 2·context+1]``."""
+    with np.load(WEIGHTS, allow_pickle=False) as stored:
+        return stored["weight"].astype(np.float32)
