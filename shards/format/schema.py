@@ -18,14 +18,13 @@ import numpy as np
 from configs import InputError
 from shards.format import codecs as members
 from shards.format import small
-from shards.media.rates import FPS, SAMPLES_PER_FRAME
+from shards.media.rates import FPS, MOST_OFFSET, SAMPLES_PER_FRAME
 
 SCHEMA = 1
 MAX_FRAMES = 50
 N_LANDMARKS = 478
 MAX_NAME = 100  # a longer member name needs a second tar header, which ranged reads do not expect
 MAX_META = 1 << 20
-MOST_OFFSET = 2.0  # s by which sound may have been moved
 
 # Letters are lengths: T frames; I, K the rig's numbers of identity and expression coefficients.
 TRACK_SHAPES: dict[str, tuple[int | str, ...]] = {
@@ -164,8 +163,7 @@ def check_meta(key: str, meta: Mapping[str, object]) -> None:
     length, size = meta.get("frames"), meta.get("size")
     if not isinstance(length, int) or not 1 <= length <= MAX_FRAMES:
         raise BrokenSample(key, "meta.json", f"'frames' is {length!r}, expected 1 to {MAX_FRAMES}")
-    offset = meta.get("av_offset", 0.0)
-    if not isinstance(offset, int | float) or not -MOST_OFFSET <= offset <= MOST_OFFSET:
+    if not isinstance(offset := meta.get("av_offset", 0.0), int | float) or not abs(offset) <= MOST_OFFSET:
         raise BrokenSample(
             key, "meta.json", f"'av_offset' is {offset!r}, expected at most {MOST_OFFSET:g} s either way"
         )
@@ -301,11 +299,6 @@ class Sample:
     def meta(self) -> dict[str, Any]:
         """``meta.json``: schema, identity, clip, first frame, fps, size, crop box, source, consent, tool versions."""
         return self._once("meta.json", _decode_meta)
-
-    @property
-    def av_offset(self) -> float:
-        """Seconds by which the clip's sound was late in the source (negative: early) and was moved back; 0 if unknown."""
-        return float(self.meta.get("av_offset", 0.0))
 
     @property
     def size(self) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from configs import InputError
-from shards.format.schema import MOST_OFFSET
+from shards.media.rates import MOST_OFFSET
 
 
 @dataclass(frozen=True, kw_only=True)
