@@ -8,7 +8,9 @@ import re
 import numpy as np
 import pytest
 
+from adapt.avatar.avatar import load_avatar
 from adapt.avatar.provenance import parse_tags
+from adapt.evaluate.avatars import track_test
 from adapt.evaluate.charts import over_frames
 from adapt.evaluate.evaluate import evaluate
 from adapt.evaluate.measures.registry import columns
@@ -65,6 +67,19 @@ def test_the_face_is_measured_on_frames_that_training_never_saw(scored, world):
     assert record["test"]["first_frame"] == 60
     assert record["drives"]["track"]["psnr_face"] > 20
     assert "own body layer" in record["whole_frame"]
+
+
+def test_the_offset_that_training_told_is_the_tests_as_well(scored, world, monkeypatch):
+    avatar, asked = load_avatar(scored / "ada", "cpu"), []
+    assert avatar.document["clip"]["av_offset"] == 0.0
+    monkeypatch.setattr("adapt.evaluate.avatars.track_clip", lambda *_, av_offset, **__: asked.append(av_offset))
+    avatar.document["clip"]["av_offset"] = 0.08
+    track_test(avatar, world.video, 60, 6)
+    del avatar.document["clip"]["av_offset"]  # of an earlier version, which moved no sound
+    track_test(avatar, world.video, 60, 6)
+    avatar.document["provenance"]["video_sha256"] = "another video's"
+    track_test(avatar, world.video, 0, 6)
+    assert asked == [0.08, 0.0, None]
 
 
 def test_the_papers_protocol_scores_the_head_over_the_frames_own_body(scored, world, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from shards.tracking.av_offset import AvOffset
 from tests.support import sounds
 
 SIZE = 96
@@ -39,6 +40,7 @@ class World:
         identity=None,
         rig=None,
         matte_every=1,
+        av_offset=None,
         stop=None,
     ):
         """What ``shards.tracking.track_frames`` would say, for this video only."""
@@ -56,6 +58,7 @@ class World:
                 first_frame=low,
                 crop_box=(0, 0, SIZE, SIZE),
                 fps=25,
+                av_offset=AvOffset(av_offset or 0.0),
             )
 
     def detect(self, frames):
