@@ -56,7 +56,13 @@ class ModelShape(TypedDict, total=False):
     gaussians: dict[str, int]
 
 
-class ClipRecord(TypedDict):
+class MovedSound(TypedDict, total=False):
+    """``av_offset``: s by which a clip's sound was late and was moved back; absent in avatars of earlier versions."""
+
+    av_offset: float
+
+
+class ClipRecord(MovedSound):
     """The training clip.
 
     Attributes:
