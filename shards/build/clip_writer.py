@@ -128,7 +128,7 @@ class ClipWriter:
             self.pictures, self._stride = self.pictures[::2], self._stride * 2
 
 
-def _offset_entries(segment: Any) -> dict[str, float]:
+def _offset_entries(segment: object) -> dict[str, float]:
     """What ``meta.json`` says of the offset by which the sound was moved; nothing where the tracker knows none."""
     offset = getattr(segment, "av_offset", None)
     return {} if offset is None else {"av_offset": offset.seconds, "av_offset_confidence": offset.confidence}
