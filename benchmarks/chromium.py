@@ -14,11 +14,13 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 SIZE = 1120, 860  # of the window, px
+LONGEST = 300.0  # s that anything is waited for; it only guards against hanging, for a busy machine is slow
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -60,7 +62,7 @@ class Page:
         answer = asyncio.get_running_loop().create_future()
         self._answers[self._next] = answer
         await self.socket.send_str(json.dumps({"id": self._next, "method": method, "params": parameters}))
-        found = await asyncio.wait_for(answer, 60)
+        found = await asyncio.wait_for(answer, LONGEST)
         if "error" in found:
             raise RuntimeError(f"{method}: {found['error']['message']}")
         return found["result"]
@@ -77,13 +79,14 @@ class Page:
             raise RuntimeError(found["exceptionDetails"].get("exception", {}).get("description", "the script threw"))
         return found["result"].get("value")
 
-    async def until(self, condition: str, seconds: float = 20.0) -> None:
+    async def until(self, condition: str, seconds: float = LONGEST) -> None:
         """Wait until an expression is true; one that throws, as before the page is loaded, is not.
 
         Raises:
             TimeoutError: it stays false.
         """
-        for _ in range(round(seconds / 0.1)):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             if await self.run(f"(() => {{ try {{ return Boolean({condition}); }} catch {{ return false; }} }})()"):
                 return
             await asyncio.sleep(0.1)
@@ -133,7 +136,7 @@ async def opened(url: str, microphone: str | Path | None = None, size: tuple[int
         )
         try:
             async with aiohttp.ClientSession() as client:
-                target = await _target(client, Path(profile))
+                target = await _target(client, Path(profile), process)
                 async with client.ws_connect(target, max_msg_size=0) as socket:
                     page = Page(socket)
                     for domain in ("Runtime", "Log", "Page"):
@@ -165,10 +168,10 @@ def _options(profile: str, microphone: str | Path | None, size: tuple[int, int])
     return [*options, "--use-fake-ui-for-media-stream", f"--use-file-for-fake-audio-capture={microphone}"]
 
 
-async def _target(client: Any, profile: Path) -> str:
+async def _target(client: Any, profile: Path, process: subprocess.Popen[bytes]) -> str:
     """The tab's DevTools address."""
-    written = profile / "DevToolsActivePort"
-    for _ in range(300):
+    written, end = profile / "DevToolsActivePort", time.monotonic() + LONGEST
+    while process.poll() is None and time.monotonic() < end:
         if written.is_file() and written.read_text().count("\n"):
             port = written.read_text().split()[0]
             async with client.get(f"http://127.0.0.1:{port}/json/list") as answer:
@@ -176,4 +179,4 @@ async def _target(client: Any, profile: Path) -> str:
             if tabs:
                 return str(tabs[0]["webSocketDebuggerUrl"])
         await asyncio.sleep(0.1)
-    raise RuntimeError("Chromium did not start within 30 s")
+    raise RuntimeError(f"Chromium ended with status {process.poll()}, or did not start within {LONGEST:g} s")

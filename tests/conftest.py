@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import LONGEST
+
 # Before torch, ray or mlflow are imported: tests never write to the user's home and never phone out.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # Matrix products round by the number of BLAS threads: one, here and in every child, so that bits can be compared.
@@ -15,6 +17,8 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+
+from cluster.registry import run_log  # noqa: E402
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
 
@@ -25,6 +29,8 @@ def _home(tmp_path_factory: pytest.TempPathFactory):
     home = tmp_path_factory.mktemp("home")
     before = os.environ.get("HEADSTART_HOME")
     os.environ["HEADSTART_HOME"] = str(home)
+    # However busy the machine, what a training said of itself is in its registry when the test looks.
+    run_log.PATIENCE = LONGEST
     yield home
     if before is None:
         os.environ.pop("HEADSTART_HOME", None)

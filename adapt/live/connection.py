@@ -194,6 +194,7 @@ class Connection:
     async def _stop(self, request: dict[str, object]) -> None:
         if self._speaking is not None:
             self._speaking.cancel()
+            self._speaking = None  # it may take a moment to end; a new text need not wait for that
         if self.session is not None:
             self.session.interrupt()
 

@@ -174,5 +174,7 @@ class _Watch:
             try:
                 if ray.get(self._board.read.remote(), timeout=30)[0]:
                     self._stop.set()
+            except ray.exceptions.GetTimeoutError:
+                continue  # the machine is busy
             except Exception:
                 return  # the driver is gone, and this process soon will be

@@ -23,6 +23,7 @@ from cluster.storage.retry import brief
 from configs.progress import say
 
 log = logging.getLogger("headstart.tracking")
+PATIENCE = 20.0  # s that the end of a training waits for MLflow
 
 
 class RunLog:
@@ -68,8 +69,8 @@ class RunLog:
         path = Path(path)
         self._spool.write({"file": self._spool.keep(path), "as": path.name, "to": to})
 
-    def close(self, status: str = "FINISHED", patience: float = 20.0) -> None:
-        """Send the rest for at most ``patience`` seconds; what remains is sent by the next training.
+    def close(self, status: str = "FINISHED") -> None:
+        """Send the rest for at most ``PATIENCE`` seconds; what remains is sent by the next training.
 
         Args:
             status: ``FINISHED``, ``FAILED`` or ``KILLED``.
@@ -78,7 +79,7 @@ class RunLog:
             return
         self._spool.write({"end": status})
         self._closed.set()
-        self._thread.join(timeout=patience)
+        self._thread.join(timeout=PATIENCE)
         if self._thread.is_alive() or self._trouble:
             reason = self._trouble or "MLflow is slow"
             cure = "the next training sends them, or 'python -m cluster.registry.spool'"

@@ -80,8 +80,9 @@ class ExpressionVisualPrior:
 
 def _unit(value: object, dims: int) -> Tensor:
     """uint8 or float pictures to float32 in [0, 1] with a leading axis."""
-    tensor = torch.as_tensor(np.asarray(value)) if not isinstance(value, Tensor) else value
-    tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
+    if not isinstance(value, Tensor):
+        value = torch.from_numpy(np.require(np.asarray(value), requirements="W"))
+    tensor = value.float() / 255 if value.dtype == torch.uint8 else value.float()
     return tensor[None] if tensor.ndim == dims - 1 else tensor
 
 

@@ -243,7 +243,7 @@ def test_a_terminal_asks(world, typed: str, recorded: str) -> None:
     line = [sys.executable, "-c", ASK, str(world.video)]
     process = subprocess.Popen(line, stdin=ours, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     os.write(theirs, f"{typed}\n".encode())
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     os.close(theirs), os.close(ours)
     assert out.strip() == recorded
     assert question(world.video) in err
@@ -251,7 +251,7 @@ def test_a_terminal_asks(world, typed: str, recorded: str) -> None:
 
 def test_no_terminal_is_not_asked(world) -> None:
     line = [sys.executable, "-c", ASK, str(world.video)]
-    done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == "None"
     assert "Who is in" not in done.stderr
 

@@ -20,15 +20,10 @@ from adapt.job import adapt as make_avatar
 from configs import InputError
 from shards.media.encode import VideoWriter
 from shards.media.probe import video_info
-from tests.support.avatars import SIZE, make_world
+from tests.support.avatars import SIZE
 
 NAMES = {"psnr", "psnr_face", "ssim", "ssim_face", "lpips", "flip", "lmd", "aue_u", "aue_l", "sync_c", "sync_d"}
 NAMES |= {"jitter_head", "jitter_lips", "seam", "null_reasons", "syncnet_c", "syncnet_d"}
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(autouse=True)

@@ -21,15 +21,14 @@ from adapt.recipes import recipe
 from heads.gaussians.uv import UVGaussians
 from heads.person.talking_head import HeadConfig
 from heads.rig import load_rig
-from tests.support.avatars import SIZE, make_world
+from tests.support.avatars import SIZE
 
 CPU = torch.device("cpu")
 SMALL = HeadConfig(resolution=24, color_rank=3, offset_rank=3, correction_rank=4, hidden=8)
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    world = make_world(tmp_path_factory.mktemp("world"))
+def clip(world):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shards.tracking.track_frames", world.segments)
         with track_clip(world.video, size=SIZE) as found:

@@ -5,27 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import threading
-import time
+from types import SimpleNamespace
 
 import pytest
 
 from adapt.avatar.avatar import load_avatar
 from adapt.job import adapt as make_avatar
-from adapt.live.follow import first_state, state_of
+from adapt.live.follow import EVERY, first_state, state_of
 from adapt.live.server import Server, serve
 from configs import InputError, progress
 from headstart.cli import adapt as command
-from tests.support.avatars import SIZE, make_world
+from tests.support.avatars import SIZE
+from tests.support.waiting import LONGEST, until, wait_until
 
 aiohttp = pytest.importorskip("aiohttp")
 
 
 @pytest.fixture(scope="module")
-def states(tmp_path_factory):
+def states(world, tmp_path_factory):
     """Two states of one person's avatar."""
     place = tmp_path_factory.mktemp("states")
-    world = make_world(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shards.tracking.track_frames", world.segments)
         for steps in (6, 12):
@@ -38,13 +37,17 @@ def steps_of(state):
 
 
 def replace(folder, state):
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(state, folder)
+    """Whole at every moment, as an adaptation does it."""
+    shutil.copytree(state, folder.with_name("next"))
+    if folder.exists():
+        folder.rename(folder.with_name("old"))
+    folder.with_name("next").rename(folder)
+    shutil.rmtree(folder.with_name("old"), ignore_errors=True)
 
 
 async def hello(socket):
     while True:
-        message = await asyncio.wait_for(socket.receive(), 20)
+        message = await asyncio.wait_for(socket.receive(), LONGEST)
         if message.type == aiohttp.WSMsgType.TEXT and json.loads(message.data)["type"] == "hello":
             return json.loads(message.data)
 
@@ -54,15 +57,10 @@ def test_the_page_shows_each_new_state_and_its_curve(states, tmp_path):
     replace(folder, states[0])
 
     async def watch():
-        server, stop, url = (
-            Server({"me": load_avatar(folder, "cpu")}, tmp_path, 1, None, {"me": folder}, "cpu"),
-            None,
-            [],
-        )
-        stop = asyncio.Event()
+        server = Server({"me": load_avatar(folder, "cpu")}, tmp_path, 1, None, {"me": folder}, "cpu")
+        url, stop = [], asyncio.Event()
         task = asyncio.create_task(server.run(0, url.append, stop))
-        while not url:
-            await asyncio.sleep(0.01)
+        await until(lambda: url)
         headers = {"Origin": f"http://127.0.0.1:{server.port}"}
         async with aiohttp.ClientSession() as client, client.ws_connect(url[0] + "ws", headers=headers) as socket:
             before = await hello(socket)
@@ -78,14 +76,17 @@ def test_the_page_shows_each_new_state_and_its_curve(states, tmp_path):
     assert len(after["psnr_face"]) >= 1
 
 
-def test_it_waits_for_the_first_state(states, tmp_path):
-    folder = tmp_path / "me"
-    later = threading.Timer(1.0, replace, (folder, states[0]))
-    later.start()
-    began = time.monotonic()
+def test_it_waits_for_the_first_state(states, tmp_path, monkeypatch):
+    folder, pauses = tmp_path / "me", []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            replace(folder, states[0])
+
+    monkeypatch.setattr("adapt.live.follow.time", SimpleNamespace(sleep=sleep))
     assert state_of(first_state(folder, "cpu"))["iterations"] == steps_of(states[0])
-    assert time.monotonic() - began > 0.9
-    later.join()
+    assert pauses == [EVERY] * 3
 
 
 def test_an_avatar_elsewhere_cannot_be_followed():
@@ -102,10 +103,7 @@ def test_the_viewer_beside_an_adaptation_says_its_address_and_ends_with_it(state
 
     with progress.listen(Listener()), command._viewer(str(tmp_path / "me"), "cpu") as viewer:
         replace(tmp_path / "me", states[0])
-        for _ in range(600):
-            if any(line.startswith("open http") for line in said):
-                break
-            time.sleep(0.1)
-        assert viewer.poll() is None
+        wait_until(lambda: any(line.startswith("open http") for line in said) or viewer.poll() is not None)
+        assert viewer.poll() is None, said
     assert any(line.startswith("open http://127.0.0.1:") for line in said)
     assert viewer.returncode == 0

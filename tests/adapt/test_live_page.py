@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
 from adapt.avatar.avatar import load_avatar
-from adapt.job import adapt as make_avatar
 from adapt.live.server import Server
 from benchmarks import chromium
-from tests.support.avatars import SIZE, make_world
+from tests.support.waiting import LONGEST, at_rest, until
 
 aiohttp = pytest.importorskip("aiohttp")
 pytestmark = pytest.mark.skipif(chromium.find_chromium() is None, reason="needs Chromium")
@@ -27,17 +27,8 @@ COLOUR = """(() => { const c = document.getElementById('picture'), p = c.getCont
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
-def avatar(world, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.tracking.track_frames", world.segments)
-        out = tmp_path_factory.mktemp("avatar") / "ada"
-        make_avatar(world.video, out, budget="10it", prior="none", size=SIZE)
-    return load_avatar(out, "cpu")
+def avatar(ada):
+    return load_avatar(ada, "cpu")
 
 
 @pytest.fixture
@@ -64,7 +55,7 @@ def visit(avatar, place, steps, microphone=None, names=("ada", "bea")):
             stop.set()
             await serving
 
-    asyncio.run(asyncio.wait_for(run(), 120))
+    asyncio.run(asyncio.wait_for(run(), LONGEST))
 
 
 def test_the_head_is_seen_under_a_label_that_says_ai(avatar, tmp_path):
@@ -85,14 +76,12 @@ def test_the_microphone_moves_the_head_and_the_delay_is_shown(avatar, tmp_path, 
         await page.until("headstart.delays.length > 25")
         await page.until("document.getElementById('delay').textContent.endsWith('ms')")
         delays = await page.run("headstart.delays.slice(5)")
-        assert 60 < np.median(delays) < 2000
+        assert np.isfinite(delays).all()
+        assert np.median(delays) > 0
         session = next(iter(server.open)).session
         assert session._pushed > 16_000
         await page.run("document.getElementById('microphone').click()")
-        await asyncio.sleep(0.3)
-        before = session._pushed
-        await asyncio.sleep(0.5)
-        assert session._pushed == before
+        await at_rest(lambda: session._pushed)
 
     visit(avatar, tmp_path, steps, microphone)
 
@@ -120,16 +109,52 @@ def test_a_dropped_sound_file_is_heard_in_step_with_its_pictures(avatar, tmp_pat
         # The page may fetch nothing from elsewhere, so the file is built in the page.
         data = "data:audio/wav;base64," + base64.b64encode(microphone.read_bytes()).decode()
         await page.call("Page.setBypassCSP", enabled=True)
+        await page.run("window.before = true")
         await page.call("Page.reload")
-        await page.until("window.headstart && headstart.pictures.length > 5")
+        await page.until("!window.before && headstart.pictures.length > 5")
         await page.run(drop % data)
-        await page.until("headstart.player.offsets.length > 30", 40)
+        await page.until("headstart.player.offsets.length > 30")
         offsets = np.array(await page.run("headstart.player.offsets"))
-        assert abs(np.median(offsets)) < 120  # on an idle machine below 40: benchmarks live
+        assert offsets.min() >= -8.5  # no picture ahead of its sound; how far behind is the machine's: benchmarks live
         await page.run("document.getElementById('stop').click()")
         await page.until("!headstart.feeder.timer")
 
     visit(avatar, tmp_path, steps)
+
+
+# The player with clocks of the test's own: each row is when a frame's sound starts by the audio clock, s, and when the
+# frame is due by the page's, ms. A frame comes every 40 ms, then ten at once.
+SCHEDULE = """(async () => {
+  const { Player } = await import('./player.js'), clock = performance.now, starts = [], rows = [];
+  const player = new Player(document.createElement('canvas'), () => {});
+  const source = () => ({ playbackRate: {}, connect() {}, start(at) { starts.push(at); } });
+  player.audio = { state: 'running', currentTime: 5, outputLatency: 0.03, createBufferSource: source,
+    createBuffer: () => ({ getChannelData: (_) => new Float32Array(640) }) };
+  for (let i = 0; i < 30; i++) {
+    const steps = Math.min(i, 20);
+    player.audio.currentTime = 5 + 0.04 * steps;
+    performance.now = () => 1000 + 40 * steps;
+    const frame = { sound: new Int16Array(640), live: false, picture: null };
+    player.add(frame);
+    rows.push([starts.at(-1), frame.due]);
+  }
+  performance.now = clock;
+  return rows; })()"""
+
+
+def test_a_frame_is_due_when_its_sound_is_heard():
+    async def rows():
+        page = Path(__file__).parents[2] / "adapt" / "live" / "page"
+        with chromium.served(page) as url:
+            async with chromium.opened(url.replace("index.html", "page.css")) as tab:
+                await tab.until("document.readyState === 'complete' && location.port")
+                return np.array(await tab.run(SCHEDULE))
+
+    starts, due = asyncio.run(rows()).T
+    heard = 1000 * (starts - 5 + 0.03)  # by the audio clock with its latency, from the page's time 1000 on
+    np.testing.assert_allclose(due - 1000, heard, atol=1e-6)
+    np.testing.assert_allclose(np.diff(starts[:21]), 0.04, atol=1e-9)
+    assert np.diff(starts).min() > 0.04 / 1.06  # what piled up is caught up by a twentieth, not at once
 
 
 def test_settings_reach_the_session_and_come_back_after_a_lost_connection(avatar, tmp_path):
@@ -145,10 +170,7 @@ def test_settings_reach_the_session_and_come_back_after_a_lost_connection(avatar
         for name, value in (("background", "plain"), ("style", "lively"), ("blink", "0.5"), ("pose", "still")):
             await page.run(f"""(() => {{ const p = document.getElementById('{name}');
               p.value = '{value}'; p.dispatchEvent(new Event('change')); }})()""")
-        for _ in range(100):
-            if session.look.pose == "still":
-                break
-            await asyncio.sleep(0.05)
+        await until(lambda: session.look.pose == "still")
         assert session.look.controls == {"jaw": 0.5, "gaze_x": -1}
         assert (session.look.background, session.look.style, session.look.blink) == ("plain", "lively", "0.5")
         assert session.look.turn[0] > 2
@@ -156,10 +178,11 @@ def test_settings_reach_the_session_and_come_back_after_a_lost_connection(avatar
         await page.run("""(() => { const a = document.getElementById('avatar');
           a.value = 'bea'; a.dispatchEvent(new Event('change')); })()""")
         await page.until("document.getElementById('statement').textContent && headstart.pictures.length > 5")
+        await page.run("window.before = headstart.connection.socket")
         await next(iter(server.open.values())).close()
-        await asyncio.sleep(0.2)
+        await page.until("headstart.connection.socket !== before && headstart.connection.ready")
         count = await page.run("headstart.pictures.length")
-        await page.until(f"headstart.connection.ready && headstart.pictures.length > {count + 10}")
+        await page.until(f"headstart.pictures.length > {count + 10}")
 
     visit(avatar, tmp_path, steps)
 
@@ -168,7 +191,8 @@ def test_a_recording_is_offered_as_a_file(avatar, tmp_path):
     async def steps(page, server):
         await page.run("document.getElementById('record').click()")
         await page.until("document.getElementById('record').getAttribute('aria-pressed') === 'true'")
-        await asyncio.sleep(1)
+        count = await page.run("headstart.pictures.length")
+        await page.until(f"headstart.pictures.length > {count + 10}")
         await page.run("document.getElementById('record').click()")
         await page.until("document.querySelector('#recorded a')")
         size = await page.run(
@@ -184,6 +208,8 @@ def test_a_second_tab_is_told_that_it_is_busy_and_opens_once_there_is_room(avata
         async with chromium.opened(server.url) as second:
             await second.until("document.getElementById('notice').textContent.startsWith('busy')")
             await page.call("Page.navigate", url="about:blank")
-            await second.until("headstart.pictures.length > 5 && !document.getElementById('notice').textContent", 40)
+            await second.until(
+                "headstart.pictures.length > 5 && !document.getElementById('notice').textContent.startsWith('busy')"
+            )
 
     visit(avatar, tmp_path, steps)

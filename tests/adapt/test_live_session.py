@@ -11,30 +11,20 @@ import numpy as np
 import pytest
 
 from adapt.avatar.avatar import load_avatar
-from adapt.job import adapt as make_avatar
 from adapt.live.engine import Chunk, Engine, Look
 from adapt.live.motion import FADE, LiveGaze, LivePoses
-from adapt.live.session import WAITING_FRAMES, WAITING_PICTURES, LiveSession
+from adapt.live.session import FORGIVEN, WAITING_FRAMES, WAITING_PICTURES, LiveSession
 from adapt.talk.talker import Talker
 from configs import InputError
 from heads.geometry.rotation import rotation_to_euler
 from shards.media.encode import as_uint8
 from tests.support import sounds
-from tests.support.avatars import SIZE, make_world
+from tests.support.waiting import LONGEST, at_rest, until
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
-def avatar(world, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.tracking.track_frames", world.segments)
-        out = tmp_path_factory.mktemp("avatar") / "ada"
-        make_avatar(world.video, out, budget="20it", prior="none", size=SIZE)
-    return load_avatar(out, "cpu")
+def avatar(ada):
+    return load_avatar(ada, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +40,33 @@ def offline(avatar, sound, seed=0):
     return [as_uint8(frame) for frame in talker.feed(sound)]
 
 
+class HandClock:
+    """A session's time, which moves only when a test moves it."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def pass_by(self, session, seconds=0.04):
+        """Let time pass, and the session look at the clock."""
+        self.now += seconds
+        session._wake.set()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = HandClock()
+    monkeypatch.setattr("adapt.live.session.time", clock)
+    return clock
+
+
+def taken(session):
+    """Frames of sound that the session's engine was given."""
+    return session._engine._end / 640
+
+
 async def some(session, count, before=None):
     """The next frames of a session."""
     frames = []
@@ -62,19 +79,19 @@ async def some(session, count, before=None):
     return frames
 
 
-def test_frames_of_a_session_are_the_offline_ones_bit_for_bit(avatar, sound):
+def test_frames_of_a_session_are_the_offline_ones_bit_for_bit(avatar, sound, clock):
     async def live():
         async with LiveSession(avatar) as session:
+            reader = asyncio.create_task(some(session, 27))
             for at in range(0, len(sound), 320):
                 session.push(sound[at : at + 320])
-                await asyncio.sleep(0.01)
-            session._heard_at = time.monotonic() + 60  # no silence of the session's own behind it
-            return await some(session, 27)
+                await until(lambda: not session._live, pause=0.001)
+            return await reader
 
     frames, expected = asyncio.run(live()), offline(avatar, sound)
     assert [frame.number for frame in frames] == list(range(27))
     seen = [frame for frame in frames if frame.image is not None]
-    assert len(seen) >= 1
+    assert len(seen) == 27
     for frame in seen:
         assert np.array_equal(frame.image, expected[frame.number])
     for frame in frames:
@@ -93,15 +110,17 @@ def test_every_picture_of_the_engine_is_the_offline_one_when_pieces_are_small(av
     assert engine.dropped == 0
 
 
-def test_a_session_that_hears_nothing_lives_at_25_frames_a_second(avatar):
+def test_a_session_that_hears_nothing_lives_at_25_frames_a_second(avatar, clock):
     async def live():
         async with LiveSession(avatar) as session:
-            await some(session, 3)
-            begin = time.monotonic()
-            return await some(session, 25), time.monotonic() - begin
+            reader = asyncio.create_task(some(session, 18))
+            for count in range(1, 26):
+                await until(lambda count=count: taken(session) >= count, pause=0.002)
+                assert taken(session) == count
+                clock.pass_by(session)
+            return await reader
 
-    frames, seconds = asyncio.run(live())
-    assert 0.7 < seconds < 2.5
+    frames = asyncio.run(live())
     assert not any(frame.speaking for frame in frames)
     assert all(np.abs(frame.sound).max() == 0 for frame in frames)
 
@@ -158,8 +177,10 @@ def test_a_slow_machine_drops_pictures_and_no_sound(avatar, sound):
     assert [frame.image is not None for frame in frames] == [False] * (len(frames) - 1) + [True]
     assert engine.dropped == len(frames) - 1
     assert np.array_equal(np.concatenate([frame.sound for frame in frames]), sound[: 640 * len(frames)])
-    late = engine.step(Chunk(np.zeros(640, np.float32), time.monotonic(), late=0.3))
-    assert late[0].image is None
+    silence = np.zeros(640, np.float32)
+    for last, shown in ((time.monotonic() + 3600, False), (time.monotonic() - 3600, True)):
+        engine._rendered = last  # however late, there is a picture once the last one is old
+        assert (engine.step(Chunk(silence, time.monotonic(), late=0.3))[0].image is not None) == shown
 
 
 def test_a_reader_who_sleeps_finds_sound_and_the_newest_pictures_and_nothing_grows(avatar):
@@ -171,15 +192,12 @@ def test_a_reader_who_sleeps_finds_sound_and_the_newest_pictures_and_nothing_gro
             session._put([frame] * 40)
             waiting = list(session._frames)
             session._put([frame] * (WAITING_FRAMES + 5))
-            await asyncio.sleep(0.3)
-            count = len(session._frames)
-            await asyncio.sleep(0.3)
-            return waiting, count, len(session._frames)
+            return waiting, await at_rest(lambda: len(session._frames), 0.3)
 
-    waiting, count, later = asyncio.run(live())
+    waiting, count = asyncio.run(live())
     assert sum(frame.image is not None for frame in waiting) == WAITING_PICTURES
     assert all(len(frame.sound) == 640 for frame in waiting)
-    assert later - count <= 2
+    assert count <= 40 + WAITING_FRAMES + 5 + 2
 
 
 def test_settings_change_the_head_smoothly_and_wrong_ones_change_nothing(avatar):
@@ -277,7 +295,7 @@ def test_more_than_a_minute_ahead_is_refused_and_room_waits(avatar):
             with pytest.raises(InputError, match="more slowly"):
                 session.say(np.zeros(16_000, np.float32))
             session.interrupt()
-            await asyncio.wait_for(session.room(), 1)
+            await asyncio.wait_for(session.room(), LONGEST)
 
     asyncio.run(live())
 
@@ -292,17 +310,29 @@ def test_not_a_number_is_silence_and_no_fault(avatar):
 
 
 @pytest.mark.parametrize(("patience", "whole"), [(5.0, True), (0.05, False)])
-def test_a_stuttering_network_loses_no_sound(avatar, sound, monkeypatch, patience, whole):
+def test_a_stuttering_network_loses_no_sound(avatar, sound, monkeypatch, clock, patience, whole):
     monkeypatch.setattr("adapt.live.session.PATIENCE", patience)
     speech = 0.1 + 0.2 * np.abs(sound[: 640 * 20])
 
     async def live():
         async with LiveSession(avatar) as session:
+            reader, given = asyncio.create_task(some(session, 24)), 0
             for at in range(0, len(speech), 3200):
+                before = taken(session)
                 session.push(speech[at : at + 3200])
-                await asyncio.sleep(0.25)
+                await until(lambda before=before: taken(session) >= before + 5)
+                given = taken(session)
+                clock.pass_by(session, 0.25)
+                if whole:
+                    await asyncio.sleep(0.1)
+                    assert taken(session) == given
+                else:  # silence is filled in
+                    await until(lambda given=given: taken(session) > given)
             monkeypatch.setattr("adapt.live.session.PATIENCE", 0.05)
-            return await some(session, 24)
+            while not reader.done():
+                clock.pass_by(session)
+                await asyncio.sleep(0.005)
+            return await reader
 
     heard = np.concatenate([frame.sound for frame in asyncio.run(live())])
     voiced = np.flatnonzero(heard)
@@ -311,35 +341,37 @@ def test_a_stuttering_network_loses_no_sound(avatar, sound, monkeypatch, patienc
     assert (gaps == 0) == whole
 
 
-def test_a_machine_that_slept_does_not_catch_up_what_nobody_saw(avatar):
+def test_a_machine_that_slept_does_not_catch_up_what_nobody_saw(avatar, clock):
     async def live():
         async with LiveSession(avatar) as session:
-            await some(session, 3)
-            session._due -= 3600
-            frames = await some(session, 3)
-            await asyncio.sleep(0.5)
-            return frames[-1].number, session._engine.talker.frames
+            before = await at_rest(lambda: taken(session), 0.1)
+            clock.pass_by(session, 3600)
+            await until(lambda: taken(session) > before)
+            return await at_rest(lambda: taken(session), 0.1) - before
 
-    before, after = asyncio.run(live())
-    assert after - before < 45
+    assert 2 <= asyncio.run(live()) <= 2 + FORGIVEN * 25
 
 
 def test_the_agent_of_the_documentation_speaks_is_interrupted_and_ends(avatar, sound):
     page = (Path(__file__).parents[2] / "docs" / "live.md").read_text()
     space: dict = {}
     exec(page.split("```python\n")[1].split("```")[0], space)
-    shown, sentences = [], iter(["one", "two"])
+    shown, waited_for, sentences = [], [], iter(["one", "two"])
 
     async def listen():
-        await asyncio.sleep(0.6)
+        """The user breaks in whenever ten frames more have been spoken, and then leaves."""
+        if not waited_for:
+            waited_for.append(10)
+        else:
+            await until(lambda: sum(frame.speaking for frame in shown) >= waited_for[-1])
+            waited_for.append(sum(frame.speaking for frame in shown) + 10)
         return next(sentences, None)
 
     async def answer(text):
         for _ in range(2 if text == "two" else 100):
             yield sound[:8000]
 
-    asyncio.run(asyncio.wait_for(space["agent"](avatar, listen, answer, shown.append), 30))
+    asyncio.run(asyncio.wait_for(space["agent"](avatar, listen, answer, shown.append), LONGEST))
     speaking = [frame.speaking for frame in shown]
-    assert any(speaking)
-    assert sum(speaking) < 60  # the long first answer was cut off
+    assert 20 <= sum(speaking) < 600  # the long first answer was cut off
     assert [frame.number for frame in shown] == list(range(len(shown)))

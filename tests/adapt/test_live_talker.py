@@ -11,34 +11,18 @@ from adapt.drivers.base import drive
 from adapt.drivers.loudness import LoudnessDriver
 from adapt.drivers.low_delay import quickest
 from adapt.drivers.ridge import AHEAD, PAST, QUICK_AHEAD, RidgeDriver
-from adapt.job import adapt as make_avatar
 from adapt.talk.talker import Talker
-from tests.support.avatars import SIZE, make_world
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
-def avatar(world, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.tracking.track_frames", world.segments)
-        out = tmp_path_factory.mktemp("avatar") / "ada"
-        make_avatar(world.video, out, budget="20it", prior="none", size=SIZE)
-    return load_avatar(out, "cpu")
-
-
-@pytest.fixture(scope="module")
-def hearing(world, tmp_path_factory):
+def hearing(grace):
     """An avatar whose head listens to the sound itself."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.tracking.track_frames", world.segments)
-        out = tmp_path_factory.mktemp("avatar") / "grace"
-        changes = ["densify=false", "face_points=2000", "mouth_points=300"]
-        make_avatar(world.video, out, recipe="talkinggaussian", budget="8it", prior="none", size=SIZE, set=changes)
-    return load_avatar(out, "cpu")
+    return load_avatar(grace, "cpu")
+
+
+@pytest.fixture(scope="module")
+def avatar(ada):
+    return load_avatar(ada, "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +17,8 @@ from adapt.budget import Clock
 from adapt.fit.loop import Fit
 from adapt.job import adapt as make_avatar
 from adapt.recipes import recipe_names
-from tests.support.avatars import SIZE, make_world
+from tests.support.avatars import SIZE
+from tests.support.waiting import wait_until
 
 STEPS = 24
 # Splits and clones, and sampling windows, within so few steps; nothing else differs from what users run.
@@ -34,11 +33,6 @@ SOON = [
 
 class Killed(BaseException):
     """Stands for the end of the process between two steps."""
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +67,19 @@ def weights(out):
     return load_file(out / folder.WEIGHTS)
 
 
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    """The folder of a recipe's run that nothing stopped; made once."""
+    place = tmp_path_factory.mktemp("whole")
+
+    def made(recipe):
+        if not (place / recipe).exists():
+            run(world, place / recipe, recipe)
+        return place / recipe
+
+    return made
+
+
 def assert_equal(ours, theirs, what):
     assert ours.keys() == theirs.keys(), what
     different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
@@ -80,9 +87,8 @@ def assert_equal(ours, theirs, what):
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
-def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_weights(world, tmp_path, recipe):
-    run(world, tmp_path / "whole", recipe)
-    whole = weights(tmp_path / "whole")
+def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_weights(world, tmp_path, whole, recipe):
+    expected = weights(whole(recipe))
     for step in sorted(random.sample(range(1, STEPS), 2)):
         out = tmp_path / f"killed-{step}"
         run_killed_after(step, world, out, recipe)
@@ -91,21 +97,19 @@ def test_a_run_killed_at_any_step_and_resumed_ends_with_the_same_weights(world, 
         result = run(world, out, recipe, resume=True)
         assert result["complete"]
         assert result["iterations"] == STEPS
-        assert_equal(weights(out), whole, f"{recipe}, killed after step {step}")
+        assert_equal(weights(out), expected, f"{recipe}, killed after step {step}")
         assert not (out / folder.STATE).exists()
 
 
 @pytest.mark.parametrize(("recipe", "step"), [("talkinggaussian", 6), ("talkinggaussian", 15), ("fg3dgs", 6)])
-def test_a_kill_between_two_splits_or_two_windows_of_a_sampler_changes_nothing(world, tmp_path, recipe, step):
-    run(world, tmp_path / "whole", recipe)
+def test_a_kill_between_two_splits_or_two_windows_of_a_sampler_changes_nothing(world, tmp_path, whole, recipe, step):
     run_killed_after(step, world, tmp_path / "killed", recipe)
     run(world, tmp_path / "killed", recipe, resume=True)
-    assert_equal(weights(tmp_path / "killed"), weights(tmp_path / "whole"), f"{recipe}, killed after step {step}")
+    assert_equal(weights(tmp_path / "killed"), weights(whole(recipe)), f"{recipe}, killed after step {step}")
 
 
-def test_densification_happens_in_these_few_steps(world, tmp_path):
-    run(world, tmp_path / "ada", "talkinggaussian")
-    counts = folder.read_document(tmp_path / "ada")["model"]["gaussians"]
+def test_densification_happens_in_these_few_steps(whole):
+    counts = folder.read_document(whole("talkinggaussian"))["model"]["gaussians"]
     begun = 8000
     assert counts["face"] != begun, "nothing was split or pruned, so its state was not tested"
 
@@ -120,8 +124,7 @@ def test_stages_that_get_their_one_step_of_a_tiny_budget_get_it_after_a_kill_too
 
 
 @pytest.mark.parametrize("recipe", ["headstart", "talkinggaussian"])
-def test_a_signal_keeps_the_state_of_its_step(world, tmp_path, monkeypatch, recipe):
-    run(world, tmp_path / "whole", recipe)
+def test_a_signal_keeps_the_state_of_its_step(world, tmp_path, monkeypatch, whole, recipe):
     tick = Clock.tick
 
     def stops(clock):
@@ -134,12 +137,13 @@ def test_a_signal_keeps_the_state_of_its_step(world, tmp_path, monkeypatch, reci
         assert not run(world, tmp_path / "stopped", recipe)["complete"]
     assert (tmp_path / "stopped" / "body.mp4").is_file()
     assert run(world, tmp_path / "stopped", recipe, resume=True)["iterations"] == STEPS
-    assert_equal(weights(tmp_path / "stopped"), weights(tmp_path / "whole"), recipe)
+    assert_equal(weights(tmp_path / "stopped"), weights(whole(recipe)), recipe)
 
 
 PROGRAM = """
-import sys
+import sys, time
 from pathlib import Path
+from adapt.budget import Clock
 from adapt.fit import loop
 from adapt.job import adapt
 from shards import tracking
@@ -147,28 +151,43 @@ from tests.support.avatars import SIZE, make_world
 loop.SAVE_EVERY = 0.0
 world = make_world(Path(sys.argv[1]))
 tracking.track_frames = world.segments
+tick = Clock.tick
+
+def stands_still(clock):
+    tick(clock)
+    if clock.iterations == int(sys.argv[4]):
+        time.sleep(3600)
+
+Clock.tick = stands_still
 adapt(world.video, sys.argv[2], recipe="headstart", budget=sys.argv[3], prior="none", size=SIZE, seed=5, resume=True)
 """
 
 
 @pytest.mark.slow
 def test_a_process_that_is_really_killed_goes_on_to_the_same_weights(tmp_path):
-    def start(name):
+    def start(name, stands_still_at=-1):
         (tmp_path / f"world-{name}").mkdir(exist_ok=True)
-        arguments = [sys.executable, "-c", PROGRAM, str(tmp_path / f"world-{name}"), str(tmp_path / name), "40it"]
-        return subprocess.Popen(arguments, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)
+        arguments = [str(tmp_path / f"world-{name}"), str(tmp_path / name), "40it", str(stands_still_at)]
+        command = [sys.executable, "-c", PROGRAM, *arguments]
+        return subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True)
 
-    assert start("whole").wait() == 0
-    victim, out = start("killed"), tmp_path / "killed"
-    wanted, give_up = random.randrange(2, 36), time.monotonic() + 300
-    while victim.poll() is None and time.monotonic() < give_up:
-        if out.is_dir() and folder.read_document(out)["progress"]["iterations"] >= wanted:
-            break
-        time.sleep(0.02)
-    os.kill(victim.pid, signal.SIGKILL)
-    assert victim.wait() == -signal.SIGKILL, victim.stderr.read()
+    def end(process):
+        complaint = process.communicate()[1]
+        assert process.returncode == 0, complaint
+
+    end(start("whole"))
+    # It stands still before its end, so that the kill is in time on any machine.
+    victim, out, wanted = start("killed", 38), tmp_path / "killed", random.randrange(2, 36)
+    wait_until(
+        lambda: (
+            victim.poll() is not None
+            or (out.is_dir() and folder.read_document(out)["progress"]["iterations"] >= wanted)
+        )
+    )
+    victim.kill()
+    complaint = victim.communicate()[1]
+    assert victim.returncode == -signal.SIGKILL, complaint
     folder.verify_folder(out)
     assert not folder.read_document(out)["progress"]["complete"]
-    again = start("killed")
-    assert again.wait() == 0, again.stderr.read()
+    end(start("killed"))
     assert_equal(weights(out), weights(tmp_path / "whole"), f"killed from step {wanted} on")

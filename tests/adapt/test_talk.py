@@ -11,7 +11,6 @@ from adapt.avatar.provenance import parse_tags
 from adapt.drivers.base import Bounds, drive
 from adapt.drivers.loudness import LoudnessDriver
 from adapt.drivers.ridge import RidgeDriver
-from adapt.job import adapt as make_avatar
 from adapt.talk.options import parse_controls
 from adapt.talk.talk import talk
 from adapt.talk.talker import Talker
@@ -20,32 +19,17 @@ from heads.geometry.rotation import rotation_to_euler
 from shards.media.decode import read_frames
 from shards.media.probe import video_info
 from shards.media.sound import stream_sound
-from tests.support.avatars import SIZE, make_world
+from tests.support.avatars import SIZE
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
+def hearing(grace):
+    return grace
 
 
 @pytest.fixture(scope="module")
-def avatar(world, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.tracking.track_frames", world.segments)
-        out = tmp_path_factory.mktemp("avatar") / "ada"
-        make_avatar(world.video, out, budget="30it", prior="none", size=SIZE)
-    return out
-
-
-@pytest.fixture(scope="module")
-def hearing(world, tmp_path_factory):
-    """An avatar whose head listens to the sound itself."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.tracking.track_frames", world.segments)
-        out = tmp_path_factory.mktemp("avatar") / "grace"
-        changes = ["densify=false", "face_points=2000", "mouth_points=300"]
-        make_avatar(world.video, out, recipe="talkinggaussian", budget="8it", prior="none", size=SIZE, set=changes)
-    return out
+def avatar(ada):
+    return ada
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,7 @@ def result_of(process: subprocess.Popen) -> dict:
 
 
 def test_sigterm_saves_and_ends_and_resume_goes_on_without_ray(one, tmp_path):
-    process = drive(tmp_path / "run", ray=False, resume=False, every=8)
+    process = drive(tmp_path / "run", ray=False, resume=False, every=8, stand=12)
     wait_for(tmp_path / "run", 8, process)
     process.send_signal(signal.SIGTERM)
     stopped = result_of(process)
@@ -179,13 +179,13 @@ def test_sigterm_saves_and_ends_and_resume_goes_on_without_ray(one, tmp_path):
 
 def test_a_driver_told_to_end_and_then_killed_goes_on_with_resume(two, tmp_path):
     run = tmp_path / "run"
-    process = drive(run, ray=True, resume=False, pause=0.2)
+    process = drive(run, ray=True, resume=False, stand=12)
     wait_for(run, 5, process)
     process.send_signal(signal.SIGTERM)
     stopped = result_of(process)
     assert 5 < stopped["steps"] < STEPS
 
-    process = drive(run, ray=True, resume=True, pause=0.2)
+    process = drive(run, ray=True, resume=True, stand=18)
     wait_for(run, stopped["steps"] + 1, process)
     process.kill()
     process.communicate()

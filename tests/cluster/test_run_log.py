@@ -68,7 +68,7 @@ def test_a_training_goes_on_without_its_server_and_all_is_sent_later(home, tmp_p
     tracker.log({"loss": 2.0}, 0)
     time.sleep(0.2)
     tracker.log({"loss": 1.0}, 1)
-    tracker.close(patience=10)
+    tracker.close()
     waiting = registry.register("sync-expert", make_prior(tmp_path / "a"), run=tmp_path / "run")
     assert waiting["version"] is None
     assert "metrics wait in" in caplog.text

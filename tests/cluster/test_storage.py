@@ -169,7 +169,7 @@ def test_a_slow_answer_is_given_up_and_asked_for_again(s3, prefix, monkeypatch):
     s3.fail("slow", 1, "GET", "file")
     before = len(s3.requests)
     assert storage.read_bytes(f"{prefix}/file", 0, 3000) == data(3000)
-    assert sum(1 for method, path in s3.requests[before:] if method == "GET" and "file" in path) == 2
+    assert sum(1 for method, path in s3.requests[before:] if method == "GET" and "file" in path) >= 2
 
 
 @pytest.mark.parametrize("fault", ["503", "reset", "lost"])

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import io
-import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ import pytest
 from PIL import Image
 
 from adapt.avatar.provenance import Provenance, read_record
+from benchmarks import chromium
 from configs import InputError
 from headstart.cli.demo import show
 from headstart.cli.output import console
@@ -29,8 +28,6 @@ from headstart.demo.telling import Story
 from pretrain.names import prior_names
 from pretrain.prior import find_prior
 from shards.synthetic.mp4 import write_mp4
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 def film(path: Path, seconds: float = 4.4, side: int = 32) -> Path:
@@ -165,30 +162,27 @@ def test_curves_stay_inside_their_chart():
     assert 20 <= y.min() <= y.max() <= 200
 
 
-def browser() -> str:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser here: none of {', '.join(BROWSERS)} is on the PATH (apt-get install chromium)")
-    return found
+# What is on the page once its pictures and its video have come.
+READY = """document.querySelector('video').duration && document.querySelector('video').videoWidth
+  && document.readyState === 'complete' && [...document.images].every((image) => image.complete)"""
+SEEN = """(() => { const v = document.querySelector('video'), images = [...document.images];
+  return { broken: images.filter((i) => !i.naturalWidth).length, images: images.length,
+    wide: document.documentElement.scrollWidth - innerWidth, video: [v.videoWidth, v.duration] }; })()"""
 
 
+@pytest.mark.skipif(chromium.find_chromium() is None, reason="needs Chromium (apt-get install chromium)")
 @pytest.mark.parametrize("width", [1200, 390])
 def test_a_real_browser_shows_every_picture_and_the_video(story, tmp_path, width):
-    program = browser()
+    pytest.importorskip("aiohttp")
     write_demo_report(tmp_path / "report.html", story)
-    look = """<script>addEventListener("load", () => setTimeout(() => { const v = document.querySelector("video");
-      const r = {broken: [...document.images].filter(i => !i.naturalWidth).length, images: document.images.length,
-        wide: document.documentElement.scrollWidth - innerWidth, video: [v.videoWidth, v.duration], error: v.error};
-      document.title = JSON.stringify(r); }, 1500))</script>"""
-    page = tmp_path / "looked-at.html"
-    page.write_text((tmp_path / "report.html").read_text().replace("</body>", look + "</body>"))
-    command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-               f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", "--virtual-time-budget=6000",
-               "--dump-dom", page.as_uri()]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    title = re.search(r"<title>(\{.*?\})</title>", dom)
-    assert title, dom[:500]
-    seen = json.loads(title[1].replace("&quot;", '"'))
+
+    async def look():
+        async with chromium.opened((tmp_path / "report.html").as_uri(), size=(width, 900)) as page:
+            await page.until(READY)
+            assert page.errors == []
+            return await page.run(SEEN)
+
+    seen = asyncio.run(look())
     assert seen["images"] == 5
     assert seen["broken"] == 0
     assert seen["video"][0] == 32

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from pretrain.optimiser import rate, update_average
 from pretrain.prior import find_prior
 from pretrain.train import choose_checkpoint, open_split
 from tests.support.talkers import Alone, make_talkers, talkers
+from tests.support.waiting import LONGEST
 
 SMALL = {
     "steps": 8,
@@ -103,19 +103,14 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_what_it_holds_is_the
     for _ in range(3):
         trainer.train_step()
     go_on, real = threading.Event(), state.write_tensors
-    monkeypatch.setattr(state, "write_tensors", lambda *arguments: (go_on.wait(30), real(*arguments)))
-    began = time.perf_counter()
+    monkeypatch.setattr(state, "write_tensors", lambda *arguments: (go_on.wait(LONGEST), real(*arguments)))
     url = trainer.start_saving()
-    stalled = time.perf_counter() - began
     for _ in range(2):
         trainer.train_step()
     assert not Path(url).exists(), "it is being written"
-    time.sleep(max(0.0, 1.0 - (time.perf_counter() - began)))
     go_on.set()
     trainer._writer.wait()
-    written = time.perf_counter() - began
     trainer.close()
-    assert stalled <= 0.05 * written
     assert Path(url).exists()
     assert_same(whole, trained(tmp_path / "run"))
 

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from shards.format.catalogue import read_catalogue, write_catalogue
 from shards.people.consent import read_consent
 from shards.people.forget import forget
 from tests.support.fake_tracker import TRACKER, write_video
+from tests.support.waiting import wait_until
 
 HEADER = "clip,identity,licence,consent,source\n"
 
@@ -104,19 +104,21 @@ def start_build(videos: Path, out: Path, workers: int) -> subprocess.Popen:
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_build_killed_at_any_point_leaves_a_valid_dataset_and_goes_on(tmp_path, workers):
-    for i in range(12):
-        write_video(tmp_path / "videos", f"person{i:02d}", {"seed": i, "sleep": 0.05, "segments": 3})
+    for i in range(12):  # the last ones are not found before the kills are over: no build ends ahead of its kill
+        plan = {"seed": i, "sleep": 0.02, "segments": 3}
+        if i > 6:
+            plan["until"] = str(tmp_path / "killed")
+        write_video(tmp_path / "videos", f"person{i:02d}", plan)
     out = tmp_path / "d"
     for seen in (1, 3):  # kill as soon as so many shards are there: in the midst of writing the next
         process = start_build(tmp_path / "videos", out, workers)
-        deadline = time.monotonic() + 600
-        while len(list(out.glob("shards/*.tar"))) < seen and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.005)
+        wait_until(lambda seen=seen: len(list(out.glob("shards/*.tar"))) >= seen, pause=0.005)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         found = verify(str(out))
         assert found["ok"], found
         kept = found["samples"]
+    (tmp_path / "killed").touch()
     result = run(tmp_path / "videos", out)
     assert (result["segments"], result["clips"]) == (36, 12)
     assert result["segments"] >= kept

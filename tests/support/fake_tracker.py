@@ -36,7 +36,7 @@ class Segment:
 
 
 class Shot:
-    """Yields its segments; may be slow, or take the whole process down."""
+    """Yields its segments; may be slow, wait until a file exists, or take the whole process down."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self._plan = plan
@@ -44,6 +44,8 @@ class Shot:
     def __iter__(self):
         for i in range(self._plan.get("segments", 2)):
             time.sleep(self._plan.get("sleep", 0.0))
+            while "until" in self._plan and not Path(self._plan["until"]).exists():
+                time.sleep(0.01)
             if self._plan.get("crash"):
                 os.kill(os.getpid(), signal.SIGKILL)
             length = self._plan.get("frames", 4)

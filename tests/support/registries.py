@@ -13,8 +13,10 @@ from cluster.registry import mlflow_client
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory) -> Path:
-    """MLflow's SQLite file after its migrations, which take longer than any test here."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    """MLflow's SQLite file after its migrations, which take longer than any test here; made once for all modules."""
+    path = tmp_path_factory.getbasetemp() / "empty-mlflow.db"
+    if path.exists():
+        return path
     before = os.environ.get("MLFLOW_TRACKING_URI")
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{path}"
     mlflow_client.client().search_registered_models()

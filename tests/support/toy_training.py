@@ -96,6 +96,13 @@ def _strike(config: dict, context, step: int) -> None:
     if kill["how"] == "wait":  # the test does it from outside
         time.sleep(3600)
     os.kill(os.getpid(), getattr(signal, kill["how"]))
+    _stand(context)  # a signal may take a while to arrive
+
+
+def _stand(context) -> None:
+    """Go no further until told to stop."""
+    while not context.should_stop():
+        time.sleep(0.01)
 
 
 def listeners(config: dict, context) -> dict | None:
@@ -115,7 +122,10 @@ def listeners(config: dict, context) -> dict | None:
 
 
 def train(config: dict, context) -> dict | None:
-    """What each worker runs: ``steps`` steps with a checkpoint every ``every``; returns the figures on rank 0."""
+    """What each worker runs: ``steps`` steps with a checkpoint every ``every``; returns the figures on rank 0.
+
+    After step ``stand`` it goes on only to stop, so that a test that stops or kills it need not hurry.
+    """
     from cluster.checkpoint import fetch_checkpoint, save_checkpoint
     from cluster.engine.engine import EngineConfig
 
@@ -134,6 +144,8 @@ def train(config: dict, context) -> dict | None:
         losses.append(loss)
         read.append(sorted(int(i) for row in engine.gather([float(i) for i in mine]) for i in row))
         time.sleep(config.get("pause", 0.0))
+        if step + 1 == config.get("stand"):
+            _stand(context)
         stop = engine.any(context.should_stop())
         if stop or (step + 1) % config.get("every", 5) == 0 or step + 1 == steps:
 

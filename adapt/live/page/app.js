@@ -49,9 +49,10 @@ const messages = {
   status(status) {
     dropped += status.dropped;
     element("dropped").textContent = String(dropped);
-    if (status.dropped > 2) {
+    const own = notice.startsWith("this machine");
+    if (status.dropped > 2 && (own || !notice)) {  // what else is said stays to be read
       say(`this machine is too slow for 25 pictures a second: ${status.dropped} were left out; the sound is whole`);
-    } else if (notice.startsWith("this machine")) {
+    } else if (own) {
       say("");
     }
     recording(status.recording !== null, status.recording);

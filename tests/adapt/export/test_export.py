@@ -9,24 +9,13 @@ import soundfile
 from adapt.avatar.avatar import load_avatar
 from adapt.avatar.export import format_of, ply
 from adapt.export import SpeakingHead, export, still_cloud
-from adapt.job import adapt as make_avatar
 from configs import InputError
-from tests.support.avatars import SIZE, make_world
 from tests.support.sounds import voice
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="module")
-def avatar(world, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.tracking.track_frames", world.segments)
-        out = tmp_path_factory.mktemp("avatar") / "ada"
-        make_avatar(world.video, out, budget="20it", prior="none", size=SIZE)
-    return out
+def avatar(ada):
+    return ada
 
 
 @pytest.fixture(scope="module")

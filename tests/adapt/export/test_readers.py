@@ -43,7 +43,7 @@ def packages(tmp_path) -> Path:
 
 def run(*command: object) -> str:
     """What a command prints; its complaint when it fails."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 

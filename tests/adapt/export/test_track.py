@@ -11,12 +11,6 @@ from adapt.track import track
 from configs import InputError
 from heads.rig import load_rig
 from heads.rig.controls import measures
-from tests.support.avatars import make_world
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture

@@ -8,26 +8,15 @@ import numpy as np
 import pytest
 
 from adapt.avatar.avatar import Avatar, load_avatar
-from adapt.job import adapt as make_avatar
 from adapt.talk.talker import Motion, Talker
 from adapt.web.export import export_web
-from tests.support.avatars import SIZE, World, make_world
+from tests.support.avatars import World
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A person who never lived, 2.6 s long."""
-    return make_world(tmp_path_factory.mktemp("world"))
-
-
-@pytest.fixture(scope="session")
-def avatar(world: World, tmp_path_factory: pytest.TempPathFactory) -> Avatar:
-    """Adapted with a regression on the clip, and a little past the point from which residuals are not zero."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("shards.tracking.track_frames", world.segments)
-        out = tmp_path_factory.mktemp("avatar") / "ada"
-        make_avatar(world.video, out, budget="30it", prior="none", size=SIZE)
-    return load_avatar(out, "cpu")
+def avatar(ada: Path) -> Avatar:
+    """The one of this room."""
+    return load_avatar(ada, "cpu")
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def run(script: str, page: Path, folder: Path, *arguments: str) -> Any:
     (modules / "package.json").write_text('{"type": "module"}')  # node takes .js files for CommonJS otherwise
     out = folder / "out.json"
     done = subprocess.run(
-        ["node", str(HERE / script), str(modules), *arguments, str(out)], capture_output=True, text=True, timeout=120
+        ["node", str(HERE / script), str(modules), *arguments, str(out)], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return json.loads(out.read_text())
