@@ -313,7 +313,9 @@ def test_a_wall_clock_budget_is_kept(world, tmp_path, monkeypatch):
         tick(clock)
         now[0] += 0.5
 
-    monkeypatch.setattr("adapt.budget.time", SimpleNamespace(monotonic=lambda: now[0]))
+    own = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr("adapt.budget.time", own)
+    monkeypatch.setattr("adapt.job.time", own)  # where the budget begins
     monkeypatch.setattr(Clock, "tick", half_a_second)
     result = make_avatar(world.video, tmp_path / "ada", budget="6s", **QUICK)
     assert result["complete"]
