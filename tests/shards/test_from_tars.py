@@ -460,7 +460,7 @@ def test_a_sound_beside_its_video_is_heard_as_if_it_were_inside(clips, tmp_path)
         ("d.wav", b"no sound"),
     ]
     tar = write_tar(tmp_path / "data.tar", members)
-    result = build([], tmp_path / "d", tars=[str(tar)], workers=0, size=128)
+    result = build([], tmp_path / "d", tars=[str(tar)], workers=0, size=128, in_step=False)
     dataset = open_dataset(tmp_path / "d")
     heard = [dataset.read(row.key) for row in dataset.samples]
     assert all(sample.meta["has_audio"] for sample in heard)
