@@ -56,7 +56,7 @@ class ExpressionVisualPrior:
         pose["intrinsics"] = pose["intrinsics"] * torch.tensor(
             [[self.size / image.shape[2]], [self.size / height], [1.0]], device=device
         )
-        identity = torch.as_tensor(np.asarray(tracks["identity"]), dtype=torch.float32, device=device).reshape(1, -1)
+        identity = _shared(tracks["identity"]).to(device, torch.float32).reshape(1, -1)
         sources = {
             "image": _resized(image.to(device), self.size),
             "matte": _resized(matte[..., None].to(device), self.size)[..., 0],
@@ -65,7 +65,7 @@ class ExpressionVisualPrior:
         return self.model(batch, identity, torch.ones(1, references, device=device))[0]
 
     def _field(self, tracks: Mapping[str, np.ndarray], name: str, references: int) -> Tensor:
-        value = torch.as_tensor(np.asarray(tracks[name]), dtype=torch.float32, device=self.model.device)
+        value = _shared(tracks[name]).to(self.model.device, torch.float32)
         shape = {"rotation": (3, 3), "intrinsics": (3, 3), "translation": (3,), "gaze": (2, 2)}.get(
             name, value.shape[-1:]
         )
@@ -78,11 +78,15 @@ class ExpressionVisualPrior:
         return value
 
 
+def _shared(value: object) -> Tensor:
+    """An array as a tensor on the same memory; one that may not be written to is copied, which PyTorch asks for."""
+    return torch.from_numpy(np.require(np.asarray(value), requirements="W"))
+
+
 def _unit(value: object, dims: int) -> Tensor:
     """uint8 or float pictures to float32 in [0, 1] with a leading axis."""
-    if not isinstance(value, Tensor):
-        value = torch.from_numpy(np.require(np.asarray(value), requirements="W"))
-    tensor = value.float() / 255 if value.dtype == torch.uint8 else value.float()
+    given = value if isinstance(value, Tensor) else _shared(value)
+    tensor = given.float() / 255 if given.dtype == torch.uint8 else given.float()
     return tensor[None] if tensor.ndim == dims - 1 else tensor
 
 

@@ -31,20 +31,11 @@ class VideoTrack:
     Shots must be iterated in order, each at most once; close it (or use ``with``) to free the temporary file.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        found: FirstPass,
-        options: TrackOptions,
-        width: int,
-        has_audio: bool,
-        av_offset: AvOffset = IN_STEP,
-    ) -> None:
-        self.path, self.options, self._first_pass = path, options, found
+    def __init__(self, path: Path, found: FirstPass, options: TrackOptions, source: Source) -> None:
+        self.path, self.options, self._first_pass, self._source = path, options, found, source
         self.frames = found.frames
-        self.has_audio, self.av_offset = has_audio, av_offset
+        self.has_audio, self.av_offset = source.has_audio, source.av_offset
         self.refusals: list[Refusal] = list(found.refusals)
-        self._source = Source(path, found, options, width, has_audio, av_offset)
 
     @property
     def shots(self) -> list[Shot]:
@@ -100,7 +91,8 @@ def track_video(
     if reason:
         found.runs.clear()
         found.refusals = [Refusal(path.stem, 0, found.frames, reason)]
-    return VideoTrack(path, found, options, info.width, has_audio, _av_offset(path, found, options, has_audio))
+    offset = _av_offset(path, found, options, has_audio)
+    return VideoTrack(path, found, options, Source(path, found, options, info.width, has_audio, offset))
 
 
 def track_frames(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +20,7 @@ from adapt.job import adapt as make_avatar
 from adapt.recipes import recipe as find_recipe
 from adapt.recipes import recipe_names
 from configs import InputError
-from tests.support.avatars import SIZE
+from tests.support.avatars import SIZE, stopped_after
 
 QUICK = {"prior": "none", "size": SIZE}
 
@@ -245,16 +244,9 @@ def test_the_same_seed_gives_the_same_avatar_bit_for_bit(world, tmp_path):
     assert hashes[0] == hashes[1]
 
 
-def test_a_stopped_run_leaves_a_good_avatar_and_resume_goes_on(world, tmp_path, monkeypatch):
-    out, tick = tmp_path / "ada", Clock.tick
-
-    def stops(clock):
-        tick(clock)
-        if clock.iterations == 7:
-            signal.raise_signal(signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Clock, "tick", stops)
+def test_a_stopped_run_leaves_a_good_avatar_and_resume_goes_on(world, tmp_path):
+    out = tmp_path / "ada"
+    with stopped_after(7):
         begun = make_avatar(world.video, out, budget="100000it", **QUICK)
     assert not begun["complete"]
     assert load_avatar(out, "cpu").render(load_avatar(out, "cpu").tracked_drive([0])).shape == (1, SIZE, SIZE, 3)

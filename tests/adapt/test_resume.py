@@ -13,11 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from adapt.avatar import folder
-from adapt.budget import Clock
 from adapt.fit.loop import Fit
 from adapt.job import adapt as make_avatar
 from adapt.recipes import recipe_names
-from tests.support.avatars import SIZE
+from tests.support.avatars import SIZE, stopped_after
 from tests.support.waiting import wait_until
 
 STEPS = 24
@@ -124,16 +123,8 @@ def test_stages_that_get_their_one_step_of_a_tiny_budget_get_it_after_a_kill_too
 
 
 @pytest.mark.parametrize("recipe", ["headstart", "talkinggaussian"])
-def test_a_signal_keeps_the_state_of_its_step(world, tmp_path, monkeypatch, whole, recipe):
-    tick = Clock.tick
-
-    def stops(clock):
-        tick(clock)
-        if clock.iterations == 9:
-            signal.raise_signal(signal.SIGTERM)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Clock, "tick", stops)
+def test_a_signal_keeps_the_state_of_its_step(world, tmp_path, whole, recipe):
+    with stopped_after(9):
         assert not run(world, tmp_path / "stopped", recipe)["complete"]
     assert (tmp_path / "stopped" / "body.mp4").is_file()
     assert run(world, tmp_path / "stopped", recipe, resume=True)["iterations"] == STEPS

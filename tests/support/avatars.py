@@ -5,18 +5,38 @@ The tracker is replaced by the truth, so that tests are quick and depend on no f
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
+from adapt.budget import Clock
 from shards.tracking.av_offset import AvOffset
 from tests.support import sounds
 
 SIZE = 96
 FRAMES = 66
+
+
+@contextlib.contextmanager
+def stopped_after(steps: int) -> Iterator[None]:
+    """An adaptation in the block is told to stop, by SIGTERM, after a number of steps."""
+    tick = Clock.tick
+
+    def stops(clock: Clock) -> None:
+        tick(clock)
+        if clock.iterations == steps:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Clock, "tick", stops)
+        yield
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 LONGEST = 600.0  # s; a busy machine with two cores may need minutes for what takes seconds elsewhere
 
@@ -15,10 +15,7 @@ def wait_until(condition: Callable[[], object], pause: float = 0.02) -> None:
     Raises:
         TimeoutError: it stays false.
     """
-    end = time.monotonic() + LONGEST
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{condition} stays false")
+    for _ in _while_false(condition):
         time.sleep(pause)
 
 
@@ -28,11 +25,16 @@ async def until(condition: Callable[[], object], pause: float = 0.02) -> None:
     Raises:
         TimeoutError: it stays false.
     """
+    for _ in _while_false(condition):
+        await asyncio.sleep(pause)
+
+
+def _while_false(condition: Callable[[], object]) -> Iterator[None]:
     end = time.monotonic() + LONGEST
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"{condition} stays false")
-        await asyncio.sleep(pause)
+        yield
 
 
 async def at_rest(value: Callable[[], object], seconds: float = 0.5) -> object:
