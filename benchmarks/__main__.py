@@ -51,6 +51,10 @@ def main(arguments: list[str]) -> int:
         sys.argv = [f"benchmarks {name}", *options]
         try:
             importlib.import_module(f"benchmarks.{name}").main()
+        except SystemExit:  # it needs an option, and has said which
+            if wanted:
+                raise
+            failed.append(name)
         except Exception:
             traceback.print_exc()
             failed.append(name)

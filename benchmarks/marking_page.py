@@ -1,7 +1,7 @@
 """Pictures and figures of docs/marking.md: ``python -m benchmarks.marking_page [--rendered VIDEO]``.
 
 ``marking.jpg`` shows a rendered talker plain, marked and the difference x 10, and flat ground, at 256 px enlarged.
-``marking-alarms.svg`` and the page's measured part are drawn from ``results/marking.json``.
+``marking-alarms.svg`` and the page's measured parts are drawn from ``results/marking.json`` and ``results/detect.json``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from benchmarks.results import FOLDER, stored
 
 DOCS = FOLDER.parents[1] / "docs"
 BEGIN, END = "<!-- measured: python -m benchmarks.marking_page -->", "<!-- end -->"
+DETECTED = "<!-- measured: python -m benchmarks detect, python -m benchmarks.marking_page -->"
 PAYLOAD = 0x12345678
 SECONDS = 5
 SIDE, ENLARGED, FRAME = 256, 2, 40
@@ -41,10 +42,15 @@ def main() -> None:
     rows = stored("marking")
     (DOCS / "images" / "marking-alarms.svg").write_text(curve(rows) + "\n")
     page = (DOCS / "marking.md").read_text()
-    before, _, rest = page.partition(BEGIN)
+    page = filled(page, BEGIN, "\n\n".join([alarms(rows), survival(rows), cost(rows)]))
+    (DOCS / "marking.md").write_text(filled(page, DETECTED, detected(stored("detect"))))
+
+
+def filled(page: str, begin: str, measured: str) -> str:
+    """The page with another text between ``begin`` and the next ``END``."""
+    before, _, rest = page.partition(begin)
     _, _, after = rest.partition(END)
-    measured = "\n\n".join([alarms(rows), survival(rows), cost(rows)])
-    (DOCS / "marking.md").write_text(f"{before}{BEGIN}\n\n{measured}\n\n{END}{after}")
+    return f"{before}{begin}\n\n{measured}\n\n{END}{after}"
 
 
 def alarms(rows: list[dict[str, Any]]) -> str:
@@ -109,6 +115,25 @@ def cost(rows: list[dict[str, Any]]) -> str:
         plain, marked = mine["without the mark"]["value"], mine["with the mark"]["value"]
         text += f"; `talk` takes {marked:.0f} ms a frame with the mark and {plain:.0f} ms without, in turn in one run"
     return f"{text}. {_origin(rows, 'speed')} `python -m benchmarks marking --clips DIR --avatar DIR --speech FILE --only speed`."
+
+
+def detected(rows: list[dict[str, Any]]) -> str:
+    """What ``detect`` reads of one video after conversions."""
+    value = {(r["case"], r["variant"]): r["value"] for r in rows}
+    lines = ["| file | what was done to it | signature | statement | watermark | score |", "|---|---|---|---|---|---|"]
+    for case in dict.fromkeys(r["case"] for r in rows):
+        name, _, what = case.partition(": ")
+        signature, statement = (
+            yes if value[case, variant] else "absent"
+            for variant, yes in (("signature valid", "valid"), ("statement found", "found"))
+        )
+        watermark = "found" if value[case, "watermark found"] else "absent"
+        watermark = "avatar read" if value[case, "avatar read from the watermark"] else watermark
+        score = value.get((case, "watermark's score"))
+        cells = [f"`{name}`", what, signature, statement, watermark, "" if score is None else f"{score:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    origin = _origin(rows, rows[0]["case"])
+    return "\n".join([*lines, "", f"{origin} `python -m benchmarks detect --avatar DIR --speech FILE`."])
 
 
 def _origin(rows: list[dict[str, Any]], part: str) -> str:

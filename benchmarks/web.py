@@ -79,8 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
 async def _measured(place: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     from adapt.web.export import export_web
 
-    folder = Path(options.avatar) if options.avatar else _made(place)
-    sound = _sound(place, options.sound)
+    folder = Path(options.avatar) if options.avatar else generated_avatar(place)
+    sound = sound_file(place, options.sound)
     written = export_web(folder, place / "page", onnxruntime=options.onnxruntime)
     own = sum(size for name, size in written["files"].items() if not name.startswith(("ort", "encoder")))
     case = f"{written['gaussians']} Gaussians, moved by {written['driver'].split(' (')[0]}"
@@ -101,7 +101,7 @@ async def _measured(place: Path, options: argparse.Namespace) -> list[dict[str, 
     return rows
 
 
-def _made(place: Path) -> Path:
+def generated_avatar(place: Path) -> Path:
     """A generated talker's avatar."""
     from adapt.job import adapt
     from shards.synthetic import synthetic_video
@@ -111,7 +111,7 @@ def _made(place: Path) -> Path:
     return place / "ada"
 
 
-def _sound(place: Path, source: str | None) -> Path:
+def sound_file(place: Path, source: str | Path | None) -> Path:
     """Five seconds as a WAV file that page and ``talk`` read alike."""
     import soundfile
 

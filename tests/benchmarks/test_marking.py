@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import marking_page
+from adapt.marking.detect import FileReport
+from benchmarks import detect, marking_page
 from benchmarks.marking import Kept, TimeIsUp, survivors
 from benchmarks.results import row
 
@@ -41,3 +42,32 @@ def test_the_curve_is_drawn_from_the_rows() -> None:
     picture = marking_page.curve(rows)
     assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert "measured" in picture
+
+
+def test_the_page_says_which_marks_detect_still_reads() -> None:
+    report: FileReport = {
+        "file": "half.webm",
+        "synthetic": True,
+        "avatar": "ada",
+        "confidence": 1.0,
+        "marks": [
+            {"kind": "c2pa", "state": "absent", "detail": "no manifest"},
+            {"kind": "statement", "state": "found", "detail": "Synthetic video"},
+            {
+                "kind": "watermark",
+                "state": "found",
+                "detail": "avatar 12345678, score 32.5, false alarm at most 1e-200",
+            },
+        ],
+    }
+    measured = {"device": "a machine", "commit": "abc"}
+    rows = [{**r, "measured": measured} for r in detect.rows_of(report, "half.webm", "half the size")]
+    text = marking_page.detected(rows)
+    assert "| `half.webm` | half the size | absent | found | avatar read | 32.5 |" in text
+    assert "a machine, commit abc" in text
+
+
+def test_only_the_part_between_the_marks_of_a_page_is_filled() -> None:
+    page = f"before {marking_page.DETECTED} old {marking_page.END} after"
+    text = marking_page.filled(page, marking_page.DETECTED, "new")
+    assert text == f"before {marking_page.DETECTED}\n\nnew\n\n{marking_page.END} after"

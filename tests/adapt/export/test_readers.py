@@ -17,6 +17,8 @@ import pytest
 from adapt.avatar.export import Cloud, format_of, glb, ply
 from adapt.avatar.export.axes import half_turn, rotation_matrices
 from adapt.avatar.export.cloud import colors_of
+from benchmarks import chromium, readers
+from heads.measures.image import psnr
 from tests.support.export_samples import BOUNDS, Bounds, assert_within, covariances
 
 pytestmark = pytest.mark.node
@@ -114,3 +116,26 @@ def test_splat_transform_writes_the_same_glb_but_for_its_half_turn(cloud, record
     assert np.allclose(theirs.scales, ours.scales, rtol=1e-5)
     assert np.allclose(theirs.opacities, ours.opacities, atol=1e-5)
     assert np.allclose(theirs.colors, ours.colors, atol=1e-5)
+
+
+@pytest.mark.skipif(chromium.find_chromium() is None, reason="needs Chromium")
+def test_renderers_show_a_head_upright_and_from_the_front(record, packages, tmp_path):
+    """Colours tell directions apart: red grows to the picture's right, green downwards, blue away from the viewer."""
+    pytest.importorskip("aiohttp")
+    rng = np.random.default_rng(3)
+    around = rng.normal(size=(3000, 3))
+    around /= np.linalg.norm(around, axis=1, keepdims=True)
+    means, scales = around * [0.07, 0.1, 0.08], rng.uniform(0.002, 0.006, (3000, 3))
+    egg = Cloud.make(means, rng.normal(size=(3000, 4)), scales, np.full(3000, 0.9), 0.5 + 0.5 * around)
+    files = {suffix: written(egg, record, tmp_path / f"head{suffix}") for suffix in readers.SUFFIXES}
+    seen = readers.pictures(egg, files, packages)
+    ours = seen[readers.OURS]
+    rows, columns = np.nonzero(ours.min(2) < 250)
+    red, green, blue = ours.astype(float).transpose(2, 0, 1)
+    middle = readers.SIDE // 2, (rows.min() + rows.max()) // 2
+    assert blue[middle[1], middle[0]] < 60
+    assert green[rows.min() + 20, middle[0]] + 100 < green[rows.max() - 20, middle[0]]
+    assert red[middle[1], columns.min() + 20] + 100 < red[middle[1], columns.max() - 20]
+    assert len(seen) == 8
+    for name, picture in seen.items():
+        assert psnr(picture / 255, ours / 255) > 25, name
