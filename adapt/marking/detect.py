@@ -224,6 +224,8 @@ def _head_statement(path: Path) -> tuple[_Evidence, dict[str, object]]:
         return _Evidence(Mark(kind="statement", state="not checked", detail=detail)), {}
     try:
         said = read(path)
+    except InputError:  # says it better
+        raise
     except (ValueError, KeyError, IndexError, struct.error) as error:
         raise InputError(f"{path}: not readable as {path.suffix.lower()[1:]} ({type(error).__name__})") from None
     return _said(said)

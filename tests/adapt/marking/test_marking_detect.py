@@ -222,6 +222,7 @@ def test_a_broken_head_is_one_sentence(tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=name) as error:
         detect([path])
     assert "\n" not in str(error.value)
+    assert "InputError" not in str(error.value), "the format's own sentence says more"
 
 
 def test_files_and_folders_in_a_bucket_are_read(tmp_path: Path) -> None:
