@@ -32,7 +32,7 @@ def add_head(packer: Packer, avatar: Avatar) -> Document:
     Raises:
         InputError: a recipe whose head the page cannot compute.
     """
-    model = _rigged(avatar)
+    model = rigged(avatar)
     talking, rig = model.talking, avatar.rig
     _add_rig(packer, avatar, talking.identity.detach())
     uv = talking.uv
@@ -56,7 +56,12 @@ def add_head(packer: Packer, avatar: Avatar) -> Document:
     return document | _add_backdrop(packer, model)
 
 
-def _rigged(avatar: Avatar) -> RiggedHead:
+def rigged(avatar: Avatar) -> RiggedHead:
+    """The avatar's head.
+
+    Raises:
+        InputError: a recipe whose head the page cannot compute.
+    """
     model, recipe = avatar.model, avatar.document["recipe"]
     if not isinstance(model, RiggedHead):
         raise InputError(
