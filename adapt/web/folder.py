@@ -27,7 +27,7 @@ from shards.media.rates import FPS
 FORMAT = "headstart-web/1"
 IMPORT = re.compile(r'^import .*? from "\./([\w.-]+)";', re.MULTILINE | re.DOTALL)
 ENTRY, BOOT = "main.js", "boot.js"
-GZIP = 4  # zlib's level; 9 takes 0.19 s longer for 57,700 Gaussians and saves 0.3 % [benchmarks export]
+GZIP = 4  # zlib level; of 57,700 Gaussians 9 takes 0.54 CPU s and 4 takes 0.35, for 0.3 % more bytes
 
 
 @dataclass(frozen=True)
