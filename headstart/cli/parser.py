@@ -34,6 +34,8 @@ class Parser(argparse.ArgumentParser):
             loose = [text for text in rest if "=" in text and not text.startswith("-")]
             found.overrides = [*found.overrides, *loose]
             rest = [text for text in rest if text not in loose]
+        if rest:  # argparse would leave it to the parser above, whose --help lists no options of this command
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest
 
     def error(self, message: str) -> Any:

@@ -84,7 +84,9 @@ def test_keys_of_a_training_may_stand_anywhere_on_the_line(words):
 def test_a_misspelt_option_of_a_training_is_no_key(capsys):
     with pytest.raises(SystemExit):
         headstart.main(["pretrain", "sync-expert", "--data", "D", "--step=4"])
-    assert "unrecognized arguments: --step=4" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "unrecognized arguments: --step=4" in error
+    assert "'headstart pretrain --help' lists the options" in error
 
 
 def test_json_is_one_object_on_the_last_line(capsys):
