@@ -21,10 +21,12 @@ the zoomed picture, against the tracked ones.
 from __future__ import annotations
 
 import argparse
+import itertools
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -96,11 +98,11 @@ def main() -> None:
     parser.add_argument("--unreliable", nargs="*", default=[], metavar="CLIP", help="clips whose sound is not trusted")
     parser.add_argument("--retracked", type=int, default=0, metavar="FRAMES", help="of each clip, for the ceiling")
     options = parser.parse_args()
-    earlier, rows, counted = set(options.earlier), [], ""
+    earlier, rows, counted = frozenset(options.earlier), [], ""
     if options.retracked:
         rows += ceiling(options.data, earlier, options.retracked)
     for regression in REGRESSIONS:
-        found = cross_validate(options.data, regression, earlier, set(options.unreliable))
+        found = cross_validate(options.data, regression, earlier, frozenset(options.unreliable))
         counted = f"{len(found)} clips of {len({f['identity'] for f in found})} people"
         if regression is REGRESSIONS[0]:
             rows += grouped("mean face", [f["mean face"] for f in found])
@@ -115,20 +117,31 @@ def folds(people: list[str], first: set[str]) -> list[set[str]]:
     return [{name for group in groups for name in group[i::FOLDS]} for i in range(FOLDS)]
 
 
-def cross_validate(data: str, regression: Regression, earlier: set[str], unreliable: set[str]) -> list[dict[str, Any]]:
+def cross_validate(
+    data: str, regression: Regression, earlier: frozenset[str], unreliable: frozenset[str]
+) -> list[dict[str, Any]]:
     """Figures of every clip by a regression that did not hear its speaker."""
+    fitted = fit_folds(data, replace(regression, press=False), earlier, unreliable)
+    return [figures(run, weight, regression, earlier) for runs, weight in fitted for run in runs]
+
+
+@lru_cache(maxsize=1)  # the same regression is scored with lips pressed
+def fit_folds(
+    data: str, regression: Regression, earlier: frozenset[str], unreliable: frozenset[str]
+) -> list[tuple[list[Sequence], np.ndarray]]:
+    """Held-out clips of each fold and the filters of a regression on the other folds' people."""
     from shards.read.dataset import open_dataset
 
-    found_runs = sequences(open_dataset(data), regression.feature, unreliable=unreliable)
-    runs = [run for run in found_runs if len(run) >= LEAST_FRAMES]
+    trusted = sequences(open_dataset(data), regression.feature, unreliable=unreliable)
+    runs = [run for run in trusted if len(run) >= LEAST_FRAMES]
     known = {run.identity for run in runs if run.clip in earlier}
-    found = []
+    fitted = []
     for held in folds(sorted({run.identity for run in runs}), known):
         train = [run for run in runs if run.identity not in held]
         lags = training_lags(train, regression) if regression.align else {}
         weight = fit_baseline(train, regression.context, default_rig(), regression.scale, regression.columns, lags)
-        found += [figures(run, weight, regression, earlier) for run in runs if run.identity in held]
-    return found
+        fitted.append(([run for run in runs if run.identity in held], weight))
+    return fitted
 
 
 def training_lags(train: list[Sequence], regression: Regression) -> dict[str, float]:
@@ -145,7 +158,7 @@ def training_lags(train: list[Sequence], regression: Regression) -> dict[str, fl
     )
 
 
-def figures(run: Sequence, weight: np.ndarray, regression: Regression, earlier: set[str]) -> dict[str, Any]:
+def figures(run: Sequence, weight: np.ndarray, regression: Regression, earlier: frozenset[str]) -> dict[str, Any]:
     """One clip's row; ``mean face`` holds the same of a face that does not move."""
     rig, truth, identity = default_rig(), run.track["expression"], run.track["identity"]
     still = np.ascontiguousarray(np.broadcast_to(truth.mean(0), truth.shape))
@@ -158,7 +171,7 @@ def figures(run: Sequence, weight: np.ndarray, regression: Regression, earlier: 
     return {**who, **r, **_both(guess, real), "mean face": {**who, **_both(rest, real)}}
 
 
-def group_of(clip: str, earlier: set[str]) -> str:
+def group_of(clip: str, earlier: frozenset[str]) -> str:
     """Of a clip's rows."""
     return "earlier" if clip in earlier else "new"
 
@@ -192,19 +205,20 @@ def halves(guess: np.ndarray, real: np.ndarray) -> dict[str, float]:
     }
 
 
-def ceiling(data: str, earlier: set[str], frames: int) -> list[dict[str, Any]]:
+def ceiling(data: str, earlier: frozenset[str], frames: int) -> list[dict[str, Any]]:
     """How the lips found again in changed pictures agree with the tracked ones, first ``frames`` of each clip."""
-    found = list(retracked(data, earlier, frames))
-    return [
-        row(f"{group} clips, {name}", f"the same frames tracked again, {how}", float(np.mean(values)), "")
-        for group in ("earlier", "new")
-        for how in ("mirrored", "zoomed")
-        for name in ("r", "closure F1")
-        if (values := [f[name] for where, kind, f in found if (where, kind) == (group, how) and f[name] is not None])
-    ]
+    found, rows = list(retracked(data, earlier, frames)), []
+    for group, how, name in itertools.product(("earlier", "new"), ("mirrored", "zoomed"), ("r", "closure F1")):
+        figures = [f[name] for where, kind, f in found if (where, kind) == (group, how)]
+        values = [value for value in figures if value is not None]
+        if values:
+            rows.append(
+                row(f"{group} clips, {name}", f"the same frames tracked again, {how}", float(np.mean(values)), "")
+            )
+    return rows
 
 
-def retracked(data: str, earlier: set[str], frames: int) -> Iterator[tuple[str, str, dict[str, float | None]]]:
+def retracked(data: str, earlier: frozenset[str], frames: int) -> Iterator[tuple[str, str, dict[str, float | None]]]:
     """Group, kind of change and figures of every clip."""
     from shards.read.dataset import open_dataset
 
@@ -220,11 +234,8 @@ def retracked(data: str, earlier: set[str], frames: int) -> Iterator[tuple[str, 
             points, valid = detect_landmarks(np.ascontiguousarray(changed))
             if valid.all() and real.std() > 0:
                 again = lip_gap(points)
-                yield (
-                    group_of(clip, earlier),
-                    how,
-                    {"r": correlation(again, real), "closure F1": closure_f1(again, real)},
-                )
+                agreed: dict[str, float | None] = {"r": correlation(again, real), "closure F1": closure_f1(again, real)}
+                yield group_of(clip, earlier), how, agreed
 
 
 def zoomed(pictures: np.ndarray) -> np.ndarray:
