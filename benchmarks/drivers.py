@@ -1,6 +1,6 @@
 """Whose lips fit the sound, before anything is rendered: the drivers of strangers, by what their prior hears.
 
-    python -m benchmarks drivers --data DATASET --people CLIP CLIP ...
+    python -m benchmarks drivers --data DATASET --people CLIP CLIP ... [--unreliable CLIP ...]
 
 A prior begins as a regression on everybody but the people of ``--people`` (no training steps: on few people these change
 little, see docs/priors.md). Each person's driver is made from the first two thirds of the clip, as ``adapt`` makes it,
@@ -20,6 +20,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,10 +60,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="DATASET")
     parser.add_argument("--people", nargs="+", required=True, metavar="CLIP", help="strangers, two or more")
+    parser.add_argument("--unreliable", nargs="*", default=[], metavar="CLIP", help="clips whose sound is not trusted")
     options = parser.parse_args()
     dataset, rows = open_dataset(options.data), []
     for name in PRIORS:
-        prior, runs = untrained(dataset, name, options.people)
+        prior, runs = untrained(dataset, name, options.people, options.unreliable)
         found: dict[str, list[dict[str, Any]]] = {}
         for i, run in enumerate(runs):
             for kind, figures in scored(prior, run, runs[(i + 1) % len(runs)]):
@@ -75,9 +77,12 @@ def main() -> None:
     )
 
 
-def untrained(dataset: Dataset, name: str, clips: list[str]) -> tuple[AudioExpressionPrior, list[Sequence]]:
+def untrained(
+    dataset: Dataset, name: str, clips: list[str], unreliable: list[str]
+) -> tuple[AudioExpressionPrior, list[Sequence]]:
     """A prior as it begins, on everybody but the people of ``clips``; and these clips."""
     config = load_config(AudioExpressionConfig, f"pretrain/audio-expression/{name}")
+    config = replace(config, unreliable=unreliable)
     usable = AudioExpressionTask.usable(dataset, config)
     by_clip = {run.clip: run for run in sequences(usable, config.features)}
     runs = [by_clip[clip] for clip in clips]

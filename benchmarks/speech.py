@@ -1,6 +1,6 @@
 """Words, not loudness: what sound tells about lips, by cross-validation over people.
 
-    python -m benchmarks speech --data DATASET [--earlier CLIP ...] [--retracked 100]
+    python -m benchmarks speech --data DATASET [--earlier CLIP ...] [--unreliable CLIP ...] [--retracked 100]
 
 DATASET holds ``logmel`` and ``whisper`` (``shards build --features logmel,whisper=FOLDER``). Five folds of people; nobody
 is scored by a regression that heard them. Every regression predicts the expression; the mouth opening (inner lips, rig
@@ -14,17 +14,19 @@ of avatars do it (:mod:`adapt.drivers.closing`); the clip says how the person's 
 ``r, lag of the other half``: each half of a clip is scored at the lag that its other half shows, so that choosing flatters
 nothing; ``r, halves`` is the same at lag 0. Their difference is what clips out of step cost.
 
-``tracked again`` rows are the ceiling: the opening of the same frames, found once more in the mirrored or the zoomed
-picture, against the tracked one.
+``tracked again`` rows are the ceiling: the opening and the closures of the same frames, found once more in the mirrored or
+the zoomed picture, against the tracked ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -93,13 +95,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="DATASET")
     parser.add_argument("--earlier", nargs="*", default=[], metavar="CLIP", help="clips of the group 'earlier'")
+    parser.add_argument("--unreliable", nargs="*", default=[], metavar="CLIP", help="clips whose sound is not trusted")
     parser.add_argument("--retracked", type=int, default=0, metavar="FRAMES", help="of each clip, for the ceiling")
     options = parser.parse_args()
-    earlier, rows, counted = set(options.earlier), [], ""
+    earlier, rows, counted = frozenset(options.earlier), [], ""
     if options.retracked:
         rows += ceiling(options.data, earlier, options.retracked)
     for regression in REGRESSIONS:
-        found = cross_validate(options.data, regression, earlier)
+        found = cross_validate(options.data, regression, earlier, frozenset(options.unreliable))
         counted = f"{len(found)} clips of {len({f['identity'] for f in found})} people"
         if regression is REGRESSIONS[0]:
             rows += grouped("mean face", [f["mean face"] for f in found])
@@ -114,19 +117,31 @@ def folds(people: list[str], first: set[str]) -> list[set[str]]:
     return [{name for group in groups for name in group[i::FOLDS]} for i in range(FOLDS)]
 
 
-def cross_validate(data: str, regression: Regression, earlier: set[str]) -> list[dict[str, Any]]:
+def cross_validate(
+    data: str, regression: Regression, earlier: frozenset[str], unreliable: frozenset[str]
+) -> list[dict[str, Any]]:
     """Figures of every clip by a regression that did not hear its speaker."""
+    fitted = fit_folds(data, replace(regression, press=False), earlier, unreliable)
+    return [figures(run, weight, regression, earlier) for runs, weight in fitted for run in runs]
+
+
+@lru_cache(maxsize=1)  # the same regression is scored with lips pressed
+def fit_folds(
+    data: str, regression: Regression, earlier: frozenset[str], unreliable: frozenset[str]
+) -> list[tuple[list[Sequence], np.ndarray]]:
+    """Held-out clips of each fold and the filters of a regression on the other folds' people."""
     from shards.read.dataset import open_dataset
 
-    runs = [run for run in sequences(open_dataset(data), regression.feature) if len(run) >= LEAST_FRAMES]
+    trusted = sequences(open_dataset(data), regression.feature, unreliable=unreliable)
+    runs = [run for run in trusted if len(run) >= LEAST_FRAMES]
     known = {run.identity for run in runs if run.clip in earlier}
-    found = []
+    fitted = []
     for held in folds(sorted({run.identity for run in runs}), known):
         train = [run for run in runs if run.identity not in held]
         lags = training_lags(train, regression) if regression.align else {}
         weight = fit_baseline(train, regression.context, default_rig(), regression.scale, regression.columns, lags)
-        found += [figures(run, weight, regression, earlier) for run in runs if run.identity in held]
-    return found
+        fitted.append(([run for run in runs if run.identity in held], weight))
+    return fitted
 
 
 def training_lags(train: list[Sequence], regression: Regression) -> dict[str, float]:
@@ -143,7 +158,7 @@ def training_lags(train: list[Sequence], regression: Regression) -> dict[str, fl
     )
 
 
-def figures(run: Sequence, weight: np.ndarray, regression: Regression, earlier: set[str]) -> dict[str, Any]:
+def figures(run: Sequence, weight: np.ndarray, regression: Regression, earlier: frozenset[str]) -> dict[str, Any]:
     """One clip's row; ``mean face`` holds the same of a face that does not move."""
     rig, truth, identity = default_rig(), run.track["expression"], run.track["identity"]
     still = np.ascontiguousarray(np.broadcast_to(truth.mean(0), truth.shape))
@@ -156,7 +171,7 @@ def figures(run: Sequence, weight: np.ndarray, regression: Regression, earlier: 
     return {**who, **r, **_both(guess, real), "mean face": {**who, **_both(rest, real)}}
 
 
-def group_of(clip: str, earlier: set[str]) -> str:
+def group_of(clip: str, earlier: frozenset[str]) -> str:
     """Of a clip's rows."""
     return "earlier" if clip in earlier else "new"
 
@@ -190,19 +205,21 @@ def halves(guess: np.ndarray, real: np.ndarray) -> dict[str, float]:
     }
 
 
-def ceiling(data: str, earlier: set[str], frames: int) -> list[dict[str, Any]]:
-    """How the opening found again in changed pictures agrees with the tracked one, first ``frames`` of each clip."""
-    found = list(retracked(data, earlier, frames))
-    return [
-        row(f"{group} clips, r", f"the same frames tracked again, {how}", float(np.mean(values)), "")
-        for group in ("earlier", "new")
-        for how in ("mirrored", "zoomed")
-        if (values := [r for where, kind, r in found if (where, kind) == (group, how)])
-    ]
+def ceiling(data: str, earlier: frozenset[str], frames: int) -> list[dict[str, Any]]:
+    """How the lips found again in changed pictures agree with the tracked ones, first ``frames`` of each clip."""
+    found, rows = list(retracked(data, earlier, frames)), []
+    for group, how, name in itertools.product(("earlier", "new"), ("mirrored", "zoomed"), ("r", "closure F1")):
+        figures = [f[name] for where, kind, f in found if (where, kind) == (group, how)]
+        values = [value for value in figures if value is not None]
+        if values:
+            rows.append(
+                row(f"{group} clips, {name}", f"the same frames tracked again, {how}", float(np.mean(values)), "")
+            )
+    return rows
 
 
-def retracked(data: str, earlier: set[str], frames: int) -> Iterator[tuple[str, str, float]]:
-    """Group, kind of change and correlation of every clip."""
+def retracked(data: str, earlier: frozenset[str], frames: int) -> Iterator[tuple[str, str, dict[str, float | None]]]:
+    """Group, kind of change and figures of every clip."""
     from shards.read.dataset import open_dataset
 
     dataset = open_dataset(data)
@@ -216,7 +233,9 @@ def retracked(data: str, earlier: set[str], frames: int) -> Iterator[tuple[str, 
         for how, changed in (("mirrored", pictures[:, :, ::-1]), ("zoomed", zoomed(pictures))):
             points, valid = detect_landmarks(np.ascontiguousarray(changed))
             if valid.all() and real.std() > 0:
-                yield group_of(clip, earlier), how, correlation(lip_gap(points), real)
+                again = lip_gap(points)
+                agreed: dict[str, float | None] = {"r": correlation(again, real), "closure F1": closure_f1(again, real)}
+                yield group_of(clip, earlier), how, agreed
 
 
 def zoomed(pictures: np.ndarray) -> np.ndarray:
