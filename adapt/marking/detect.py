@@ -37,7 +37,7 @@ class Mark:
     """One mark of a file.
 
     Attributes:
-        kind: ``c2pa``, ``statement`` or ``watermark``.
+        kind: ``c2pa``, ``statement`` or ``watermark``; ``file`` where a file in a folder cannot be read.
         state: ``found``, ``absent``, ``valid``, ``trusted``, ``invalid``, ``damaged``, ``other key`` or ``not checked``.
         detail: a sentence.
     """
@@ -91,7 +91,7 @@ def detect(files: Iterable[str | Path], *, key: str | None = None) -> Report:
         A row per file, see :class:`FileReport`.
 
     Raises:
-        InputError: nothing given, a file that cannot be read, a folder without media.
+        InputError: nothing given, a named file that cannot be read, a folder without media.
     """
     given = list(files)
     if not given:
@@ -102,8 +102,10 @@ def detect(files: Iterable[str | Path], *, key: str | None = None) -> Report:
         for name in given:
             local = _fetched(stage, name)
             for path in _media_in(local):
-                shown = str(name) if path == local else f"{str(name).rstrip('/')}/{path.relative_to(local)}"
-                rows.append(_row(shown, path, key))
+                if path == local:
+                    rows.append(_row(str(name), path, key))
+                else:
+                    rows.append(_row_in_folder(f"{str(name).rstrip('/')}/{path.relative_to(local)}", path, key))
     return {"files": rows}
 
 
@@ -159,6 +161,15 @@ def _media_in(path: Path) -> list[Path]:
     if not files and not folders:
         raise InputError(f"{path}: holds no video, picture, sound or exported head")
     return sorted([*folders, *files])
+
+
+def _row_in_folder(shown: str, path: Path, key: str | None) -> FileReport:
+    """As :func:`_row`; a damaged file is reported, so that the others of its folder are still read."""
+    try:
+        return _row(shown, path, key)
+    except InputError as error:
+        mark = Mark(kind="file", state="damaged", detail=str(error))
+        return FileReport(file=shown, synthetic=None, avatar=None, confidence=0.0, marks=[asdict(mark)])
 
 
 def _row(shown: str, path: Path, key: str | None) -> FileReport:

@@ -157,6 +157,16 @@ def test_one_marked_file_among_others_gives_status_0(tmp_path: Path, capsys: pyt
     assert main(["detect", paths[0]]) == 3
 
 
+def test_a_damaged_file_of_a_folder_is_reported_and_the_others_are_read(tmp_path: Path) -> None:
+    png(tmp_path / "b.png", marked=True)
+    (tmp_path / "a.mp4").write_bytes(b"nothing of the kind")
+    damaged, marked = detect([tmp_path])["files"]
+    assert marked["synthetic"]
+    assert damaged["synthetic"] is None
+    assert states(damaged) == {"file": "damaged"}
+    assert "a.mp4" in damaged["marks"][0]["detail"]
+
+
 # --- exported heads -------------------------------------------------------------------------------------------------
 
 HEADS = ("a.ply", "a.glb", "a.spz", "a.usdc", "a.usdz")
