@@ -31,8 +31,9 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: setup
 	$(BIN)/headstart demo --out $(DEMO_OUT)
 
+# In two processes; tests/conftest.py shares the tests among them. PYTEST_ARGS="-n 0 ..." runs them in one.
 test: setup
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 # Against a real object store: Debian's OpenStack Swift with its S3 API, started on the loopback.
 test-s3: setup

@@ -269,6 +269,7 @@ def finish(run: Run, driver: Driver) -> Adapted:
     plan, clip, fit = run.plan, run.clip, run.fit
     value = fit.measure("done")
     run.metrics["psnr_face_held"] = round(value, 3) if value == value else None
+    run.null_reasons = {} if value == value else {"psnr_face_held": fit.why_unmeasured()}
     agreed = {name: plan.consent[name] for name in ("consent", "licence")}
     provenance = Provenance.make(avatar=plan.out.name, recipe=plan.recipe.name, **agreed)
     with tempfile.TemporaryDirectory(prefix="headstart-body-") as temporary:
@@ -285,6 +286,7 @@ def finish(run: Run, driver: Driver) -> Adapted:
         "seconds": round(fit.clock.seconds, 2),
         "stages": fit.clock.seconds_by_stage(),
         "metrics": document["metrics"],
+        "null_reasons": document["null_reasons"],
         "driver": driver.name,
         "consent": plan.consent["consent"],
         "size": clip.size,

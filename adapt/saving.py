@@ -32,6 +32,7 @@ class Run:
     plan: Plan
     fit: Fit
     metrics: dict[str, float | None] = field(default_factory=dict)
+    null_reasons: dict[str, str] = field(default_factory=dict)
 
     @property
     def context(self) -> Context[RecipeConfig]:
@@ -101,6 +102,7 @@ def _document(run: Run, driver: Driver, count: int, complete: bool) -> AvatarCon
         },
         "consent": dict(plan.consent),
         "metrics": {**run.metrics, "adapt_seconds": round(clock.seconds, 2), "iterations": clock.iterations},
+        "null_reasons": run.null_reasons,
         "config": config_dict(plan.config),
         "model": plan.recipe.shape_of(run.fit.model),
         "clip": {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,9 @@ os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
 from cluster.registry import run_log  # noqa: E402
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "clips"
+# `make test` runs two processes, each of which takes a room at a time. A room's tests stay together and in order: they share
+# avatars and datasets, and no two of its files start Ray at once. The rooms that take longest start first.
+LONGEST_FIRST = ("adapt", "cluster", "pretrain", "shards", "end_to_end", "standin")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,8 +50,34 @@ def clips() -> Path:
     return CLIPS
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with a reason, what this machine cannot run."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n``, each process takes a room at a time; ``--dist`` chooses another way."""
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Rooms(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _room(nodeid)
+
+    config.option.loadscopereorder = False  # it would sort by the number of tests
+    return Rooms(config, log)
+
+
+def _room(nodeid: str) -> str:
+    return nodeid.removeprefix("tests/").split("/")[0]
+
+
+def _rank(item: pytest.Item) -> int:
+    room = _room(item.nodeid)
+    return LONGEST_FIRST.index(room) if room in LONGEST_FIRST else len(LONGEST_FIRST)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest rooms first where processes share the tests; skip, with a reason, what this machine cannot run."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=_rank)
     for item in items:
         if item.get_closest_marker("clips") and not CLIPS.is_dir():
             item.add_marker(pytest.mark.skip(reason="the real clips are not here: ../shared/clips is absent"))

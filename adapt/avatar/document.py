@@ -99,7 +99,7 @@ class AvatarContent(TypedDict):
         size: side of its frames, px.
         created: ISO 8601, UTC.
         consent: who agreed, see :mod:`adapt.consent`.
-        metrics: figures of the adaptation, such as ``psnr_face_held`` in dB.
+        metrics: figures of the adaptation, such as ``psnr_face_held`` in dB; null_reasons: why one of them is null.
         driver: ``prior`` or ``clip``.
         device, seed: of the adaptation.
     """
@@ -114,6 +114,7 @@ class AvatarContent(TypedDict):
     provenance: Origin
     consent: dict[str, str]
     metrics: dict[str, float | None]
+    null_reasons: dict[str, str]
     config: dict[str, object]
     model: ModelShape
     clip: ClipRecord
@@ -137,7 +138,7 @@ class Adapted(TypedDict):
         avatar: its folder; size: side of its frames, px; bytes: of the folder.
         recipe, driver: their names; prior: of its appearance; consent: what was recorded.
         iterations, seconds: of the optimisation; stages: seconds by what they were spent on.
-        frames: trained on; metrics: figures of the adaptation.
+        frames: trained on; metrics: figures of the adaptation; null_reasons: why one of them is null.
         complete: whether the budget was used up; an incomplete one can be resumed.
     """
 
@@ -148,6 +149,7 @@ class Adapted(TypedDict):
     seconds: float
     stages: dict[str, float]
     metrics: dict[str, float | None]
+    null_reasons: dict[str, str]
     driver: str
     consent: str
     size: int

@@ -252,6 +252,14 @@ class Fit:
             self.task.update(note=f"{stage}, face {value:.2f} dB")
         return value
 
+    def why_unmeasured(self) -> str:
+        """Why :meth:`measure` has no figure, in words."""
+        if not len(self.held):
+            return "the training frames are too few to hold any out; 20 or more are needed"
+        if self.held.min() >= len(self.clip):
+            return "the adaptation ended before the held-out frames were tracked"
+        return "no face is in view in the held-out frames"
+
     @torch.no_grad()
     def look(self, frame: int) -> tuple[Tensor, Tensor, Tensor]:
         """A real frame ``[H, W, 3]``, the same rendered as tracked, and the mask of its face ``[H, W]``, on the CPU."""

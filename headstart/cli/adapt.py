@@ -154,6 +154,8 @@ def show(out: Console, result: Adapted, a: argparse.Namespace) -> None:
             "preview": str(Path(avatar) / "preview.jpg") if "://" not in str(avatar) else f"{avatar}/preview.jpg",
         },
     )
+    for reason in result.get("null_reasons", {}).values():
+        out.print(f"[dim]face not measured:[/dim] {reason}", soft_wrap=True)
     if not result.get("complete", True):
         output.next_step(out, f"headstart adapt {a.video} --out {avatar} --resume --budget {a.budget}")
         return

@@ -65,13 +65,13 @@ def show(out: Console, result: dict[str, Any], arguments: argparse.Namespace) ->
     output.next_step(out, f"watch {result['video']}", f"open {result['report']}")
 
 
-def _prior(item: tuple[str, dict[str, Any]]) -> tuple[Any, ...]:
+def _prior(item: tuple[str, dict[str, Any]]) -> tuple[object, ...]:
     name, prior = item
     registered = prior["registered"] or {"version": "–"}
     return name, prior["steps"], output.seconds(prior["seconds"]), registered["version"]
 
 
-def _people(people: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+def _people(people: list[dict[str, Any]]) -> list[tuple[object, ...]]:
     rows = []
     for person in people:
         for variant, found in person["variants"].items():

@@ -26,8 +26,8 @@ def add(commands: Subparsers) -> None:
     )
     evaluate.add_argument(
         "--protocol",
-        choices=("own", "paper"),
         default="own",
+        metavar="NAME",
         help="own: every pixel is the avatar's; paper: the test frame's own body and background around the head (default: own)",
     )
     evaluate.add_argument("--frames", metavar="VIDEO", help="evaluate this video, made by any method; needs --against")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -29,7 +29,7 @@ def facts(out: Console, rows: Mapping[str, object]) -> None:
     _print(out, table)
 
 
-def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None = None) -> None:
+def table(out: Console, columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
     """A table; numbers are right-aligned. Nothing is printed without rows."""
     cells = [[text(cell) for cell in row] for row in rows]
     if not cells:
@@ -60,7 +60,7 @@ def next_step(out: Console, *lines: str) -> None:
         out.print(f"[dim]next:[/dim] {escape(line)}", soft_wrap=True)
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """A value as people read it: four digits, ``–`` for what is not there."""
     if value is None:
         return "–"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from rich_argparse import RawDescriptionRichHelpFormatter
 
@@ -27,7 +27,9 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": HelpFormatter, **options})
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(  # type: ignore[override]  # argparse allows any object as the namespace
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         """Parse; argparse alone loses positional arguments that follow an option."""
         found, rest = super().parse_known_args(args, namespace)
         if self.takes_overrides:
@@ -38,7 +40,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unrecognized arguments: {' '.join(rest)}")
         return found, rest
 
-    def error(self, message: str) -> Any:
+    def error(self, message: str) -> NoReturn:
         """One line on standard error and exit status 2."""
         self.exit(2, f"{self.prog}: {message}; '{self.prog} --help' lists the options\n")
 

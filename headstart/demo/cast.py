@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from configs import InputError
 from shards.build.find import find_clips
+from shards.build.task import SourceClip
 from shards.media.probe import video_info
+from shards.people.consent import ConsentRecord
 from shards.synthetic.generate import CONSENT, LICENCE, make_talker, synthetic_video
 
 # Every fifth person is kept out, unless names are given.
@@ -88,7 +89,7 @@ def real_cast(
     if consent is None and (folder / "consent.csv").is_file():
         consent = folder / "consent.csv"
     clips = find_clips([folder], consent)
-    by_person: dict[str, list[Any]] = {}
+    by_person: dict[str, list[SourceClip]] = {}
     for clip in clips:
         by_person.setdefault(clip.consent.identity, []).append(clip)
     outside = _outside(sorted(by_person), hold_out)
@@ -110,10 +111,10 @@ def _outside(people: list[str], hold_out: Sequence[str] | None) -> list[str]:
     return list(hold_out)
 
 
-def _held_out(clips: dict[str, list[Any]], people: int, speech: str | Path | None) -> list[HeldOutPerson]:
+def _held_out(clips: dict[str, list[SourceClip]], people: int, speech: str | Path | None) -> list[HeldOutPerson]:
     """The outsiders with the longest sounding clips, each with something to say that is not in the clip."""
 
-    sounding: dict[str, list[tuple[float, Path, Any]]] = {}
+    sounding: dict[str, list[tuple[float, Path, ConsentRecord]]] = {}
     for name, theirs in clips.items():
         for clip in theirs:
             info = video_info(clip.path)

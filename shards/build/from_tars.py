@@ -6,14 +6,12 @@ import glob
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
 from cluster.storage import storage
 from configs import InputError
 from shards.build.find import file_state, unique_names
 from shards.build.journal import Journal
-from shards.build.task import SourceTar, TarTask
+from shards.build.task import SourceTar, TarTask, tar_file
 from shards.format.catalogue import Catalogue
 from shards.people.stated import Statements
 from shards.tar.tars import expand_braces
@@ -50,17 +48,12 @@ def _expand(pattern: str) -> Iterator[str]:
         yield from tars
 
 
-def _file_name(url: str) -> str:
-    # A signed URL has its secret behind the question mark, which must not reach a report.
-    return PurePosixPath(urlsplit(url).path if storage.is_remote(url) else url).name
-
-
 def _is_tar(url: str) -> bool:
-    return _file_name(url).lower().endswith(ENDINGS)
+    return tar_file(url).lower().endswith(ENDINGS)
 
 
 def _stem(url: str) -> str:
-    name = _file_name(url)
+    name = tar_file(url)
     return next(
         (name[: -len(end)] for end in sorted(ENDINGS, key=len, reverse=True) if name.lower().endswith(end)), name
     )
@@ -95,7 +88,7 @@ def plan_tars(tars: Sequence[SourceTar], statements: Statements, journal: Journa
         record = journal.tars.get(tar.name)
         if record is not None and record["complete"] and record["bytes"] != tar.bytes:
             reason = "the tar differs from the one that was built under this name; give it another name"
-            changed.append({"clip": tar.name, "start": None, "end": None, "reason": reason})
+            changed.append({"clip": tar.file, "start": None, "end": None, "reason": reason})
         elif not _is_done(record, tar, statements, done):
             tasks.append(tar_task(tar, statements, done))
     return TarPlan(tasks, changed)

@@ -41,7 +41,7 @@ class TarClips:
     def _note(self, fault: Fault) -> None:
         if not fault.key:
             self._complete = False
-        name = f"{self.task.tar.name}/{fault.key}" if fault.key else self.task.tar.name
+        name = f"{self.task.tar.name}/{fault.key}" if fault.key else self.task.tar.file
         self._faults.append({"clip": name, "start": None, "end": None, "reason": fault.reason})
 
     def _clip(self, sample: ForeignSample) -> Iterator[SourceClip]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from cluster.storage import storage
 from configs.records import FeatureRecord
@@ -92,16 +94,26 @@ class FeatureTask:
 
 @dataclass(frozen=True)
 class SourceTar:
-    """A tar of another tool: its name in keys and reports, where it is, length and time of change (0: unknown)."""
+    """A tar of another tool: its name in keys, where it is, length and time of change (0: unknown)."""
 
     name: str
     url: str
     bytes: int
     modified: int
 
+    @property
+    def file(self) -> str:
+        """Name of the tar for people."""
+        return tar_file(self.url)
+
     def clip_name(self, key: str) -> str:
         """The clip of a sample: different for all samples of all tars."""
         return f"{clean_name(key.rpartition('/')[2])[:27]}-{short_hash(f'{self.name}/{key}')}"
+
+
+def tar_file(url: str) -> str:
+    """The file's name of a tar behind a path or URL, without the query of a signed URL, which is a secret."""
+    return PurePosixPath(urlsplit(url).path if storage.is_remote(url) else url).name
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -144,7 +144,7 @@ def _tracker(target: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def _options(settings: BuildSettings, clip: SourceClip) -> Any:
+def _options(settings: BuildSettings, clip: SourceClip) -> TrackOptions | BuildSettings:
     if settings.tracker != BuildSettings.tracker:
         return settings
     return TrackOptions(

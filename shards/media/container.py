@@ -45,10 +45,15 @@ def open_input(path: str | Path, kind: str = "video") -> InputContainer:
     if file.stat().st_size == 0:
         raise InputError(f"{path}: is empty (0 bytes); give {wanted} that plays")
     try:
-        return av.open(str(file), metadata_errors="ignore")
+        return av.open(file_url(file), metadata_errors="ignore")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{path}: is not {wanted} that can be read ({reason}); convert it or give another") from None
+
+
+def file_url(path: str | Path) -> str:
+    """A local file as FFmpeg is to open it: what stands before a colon in a name is no protocol then."""
+    return f"file:{path}"
 
 
 def find_pictures(container: InputContainer) -> VideoStream | None:

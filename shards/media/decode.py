@@ -1,8 +1,8 @@
 """Decoding of any video to 25 pictures a second in step with its sound: any rate, size, orientation, pixel shape.
 
 Time 0 is the first picture that can be decoded, as in ``shards.media.sound``. Picture k is the source picture whose time
-stamp is nearest to k / 25 s, so variable rates neither drift nor jump; the last picture stays for as long as the file
-says. One picture is held at a time: memory does not grow.
+stamp is nearest to k / 25 s, so variable rates neither drift nor jump; one that stands for long stands until the next, and
+the last for as long as the file says. One picture is held at a time: memory does not grow.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut 
 LONGEST_STILL = 10.0  # s that the last picture may stay; a longer claim is taken for nonsense
 LONGEST_GAP = 600.0  # s between two pictures; more is a jump of the time stamps
 JUMP_BACK = 1.0  # s
+MOST_AHEAD = 0.1  # s before its time at which a picture may be shown: half a step of the slowest cameras, 5 a second
 LEADING = 100  # pictures without a stamp at the beginning after which a file counts as one without stamps
 # Where a seek is exact. MPEG program streams and bare streams lose the time of pictures after one.
 SEEKABLE = {"mov", "matroska", "mpegts", "avi", "flv"}
@@ -150,9 +151,9 @@ def _on_grid(path: str | Path, start: float, fps: float, threads: int) -> Iterat
     for timed in _from(path, start, threads):
         if held is not None:
             last_gap = timed.time - held.time
-            # The picture in hand serves every grid time that is nearer to it than to the new one.
-            middle = (held.time + timed.time) / 2 - start
-            while due / fps < middle:
+            # The picture in hand serves every grid time that is nearer to it than to the new one, and long before that one.
+            until = max((held.time + timed.time) / 2, timed.time - MOST_AHEAD) - start
+            while due / fps < until:
                 yield held
                 due += 1
         held = timed

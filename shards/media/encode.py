@@ -20,6 +20,7 @@ import numpy as np
 from configs import InputError
 from heads.raster.kernels.layering import to_bytes
 from shards.media.colour import ToYuv
+from shards.media.container import file_url
 from shards.media.rates import FPS, SAMPLE_RATE
 from shards.media.sound import stream_sound
 from shards.media.tracks import sound_track
@@ -124,7 +125,7 @@ class VideoWriter(_Output):
         # use_metadata_tags keeps keys that MP4 has no own atom for; faststart puts the index first.
         movflags = {"movflags": "use_metadata_tags+faststart"}
         with _telling(self.path):
-            self.container = av.open(str(self.partial), "w", format="mp4", options=movflags)
+            self.container = av.open(file_url(self.partial), "w", format="mp4", options=movflags)
         self.container.metadata.update(tags or {})
         self.video = self._add_pictures(width + width % 2, height + height % 2, crf, preset)
         self._sound = None if source is None else _SoundTrack(self.container, *source)

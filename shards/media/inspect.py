@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from configs import InputError
+from shards.media.container import file_url
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -66,7 +67,7 @@ def _container(path: Path) -> InputContainer:
     import av
 
     try:
-        return av.open(str(path))
+        return av.open(file_url(path))
     except (av.error.FFmpegError, ValueError) as error:
         raise InputError(f"{path}: not readable as video, picture or sound ({error.__class__.__name__})") from None
 

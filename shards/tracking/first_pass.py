@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from heads.rig.facemesh import IRIS_LEFT, IRIS_RIGHT, N_LANDMARKS
+from heads.rig.facemesh import CHIN, FOREHEAD, IRIS_LEFT, IRIS_RIGHT, N_LANDMARKS
 from shards.media.decode import read_video
 from shards.media.rates import FPS
 from shards.tracking.ahead import ahead
@@ -27,6 +27,8 @@ CENSUS_EVERY = 12  # frames between counts of all faces
 RIVAL = 0.35  # area over the main face's from which another face makes two people
 LONGEST_GAP = 3  # frames without a face that are bridged
 PICTURES_AHEAD = 4  # pictures that may wait for the landmarks
+LYING = 60.0  # degrees of roll from which a face lies on its side: its mesh is right, but it is lost again and again (guess)
+UPSIDE_DOWN = "face upside down; turn the video, such as by ffmpeg -i IN -vf hflip,vflip OUT"
 
 
 @dataclass
@@ -106,6 +108,7 @@ class _Watch:
         self._missing = 0
         self._window: tuple[int, int, int, int] | None = None  # where to look, x0 y0 x1 y1; None: everywhere
         self._crowd = self._turned = False
+        self._lying = ""  # what is said of a face that lies on its side, until one is upright
         self._since_census = CENSUS_EVERY
 
     def see(self, picture: np.ndarray) -> None:
@@ -114,6 +117,7 @@ class _Watch:
         if self._is_cut(picture):
             self._close("cut")
             self._mesh.forget()
+            self._lying = ""
             self._window, self._since_census = None, CENSUS_EVERY
         points = self._follow(picture)
         self._record(points)
@@ -209,11 +213,14 @@ class _Watch:
 
     def _reason(self, points: np.ndarray | None) -> str:
         if points is None:
-            return "no face"
+            return self._lying or "no face"
+        self._lying = _lying(points)
         if self._crowd:
             return "several faces"
         if self._turned:
-            return "face upside down; turn the video, such as by ffmpeg -i IN -vf hflip,vflip OUT"
+            return UPSIDE_DOWN
+        if self._lying:
+            return self._lying
         apart = float(np.linalg.norm(points[IRIS_LEFT[0]] - points[IRIS_RIGHT[0]]))
         least = self._options.min_eye_distance
         return "" if apart >= least else f"face too small: eyes less than {least:g} px apart"
@@ -245,6 +252,17 @@ class _Watch:
         if self._trouble is not None and now > self._trouble[0]:
             self._found.refusals.append(Refusal(self._found.clip, self._trouble[0], now, self._trouble[1]))
         self._trouble = None
+
+
+def _lying(points: np.ndarray) -> str:
+    """How to turn a video whose face, landmarks ``[478, 3]`` px, lies on its side; empty where it is upright."""
+    up = points[FOREHEAD, :2] - points[CHIN, :2]
+    roll = float(np.degrees(np.arctan2(up[0], -up[1])))  # positive: the head's top to the right
+    if abs(roll) < LYING:
+        return ""
+    if abs(roll) > 180 - LYING:
+        return UPSIDE_DOWN
+    return f"face on its side; turn the video, such as by ffmpeg -i IN -vf transpose={1 if roll < 0 else 2} OUT"
 
 
 def _bridged(values: np.ndarray, seen: np.ndarray) -> np.ndarray:

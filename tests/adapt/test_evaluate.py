@@ -158,6 +158,7 @@ def test_the_original_syncnet_judges_the_true_videos_sound(world, tmp_path, monk
         ({"frames": "a.mp4", "against": "b.mp4", "ablations": True}, "ablations"),
         ({"frames": "/nowhere.mp4", "against": "/nowhere.mp4"}, "no such file"),
         ({"frames": "a.mp4", "against": "b.mp4", "syncnet": "/nowhere.model"}, "nowhere.model': no such file"),
+        ({"avatar": "ada", "video": "a.mp4", "protocol": "their"}, "expected one of own, paper"),
     ],
 )
 def test_contradicting_inputs_are_refused_and_leave_nothing(tmp_path, arguments, says):

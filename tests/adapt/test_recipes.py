@@ -67,6 +67,7 @@ def test_the_result_and_the_document_say_what_the_design_asks(avatar):
     needed = {"schema", "recipe", "prior", "rig", "features", "size", "created", "provenance", "metrics"}
     assert needed <= document.keys()
     assert document["prior"] is None
+    assert document["null_reasons"] == result["null_reasons"] == {}
     assert document["progress"]["complete"]
     assert not (out / folder.STATE).exists()
     assert sum(record["bytes"] for record in document["files"].values()) < 20e6
@@ -92,7 +93,10 @@ def test_a_recipe_that_listens_itself_takes_no_audio_prior(world, tmp_path, monk
 
 
 def test_one_frame_is_enough_to_begin_with(world, tmp_path):
-    assert make_avatar(world.video, tmp_path / "one", seconds=0.04, budget="3it", **QUICK)["frames"] == 1
+    result = make_avatar(world.video, tmp_path / "one", seconds=0.04, budget="3it", **QUICK)
+    assert (result["frames"], result["metrics"]["psnr_face_held"]) == (1, None)
+    assert "too few to hold any out" in result["null_reasons"]["psnr_face_held"]
+    assert load_avatar(tmp_path / "one", "cpu").document["null_reasons"] == result["null_reasons"]
 
 
 def test_frames_tracked_beforehand_are_all_that_is_trained_on_and_stay_open(world, tmp_path):

@@ -22,6 +22,7 @@ from heads.raster.simd.maths import exp_fast, exp_negative
 from heads.raster.simd.memory import load, store
 from heads.raster.simd.vector import WIDTH
 from tests.support.raster_scenes import head_scene, scene
+from tests.support.waiting import LONGEST
 
 # How one Gaussian of a good scene may be spoilt: (what, index of the argument, value)
 SPOILT = {
@@ -155,7 +156,7 @@ def test_many_threads_may_render_at_once(restore_threads):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(120)
+        worker.join(LONGEST)
     assert not any(worker.is_alive() for worker in workers)
     assert not wrong
 
@@ -176,8 +177,8 @@ def test_a_child_process_renders_after_its_parent_has(method, restore_threads):
     child = context.Process(target=_render_in_child, args=(queue,))
     child.start()
     try:
-        assert queue.get(timeout=180) == expected
-        child.join(60)
+        assert queue.get(timeout=LONGEST) == expected
+        child.join(LONGEST)
         assert child.exitcode == 0
     finally:
         child.kill()

@@ -47,7 +47,7 @@ HOMES = {
     "transformers": "shards.features",
     "webdataset": "shards.tar.tars",
 }
-MOST_ANY = 306
+MOST_ANY = 294
 HEAVY = {*HOMES, "skimage", "uvicorn", "starlette", "fastapi"}
 
 

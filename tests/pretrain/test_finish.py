@@ -125,11 +125,15 @@ def test_a_run_that_is_not_finished_cannot_be_registered(home, tmp_path):
 
 KILLS = """
 import os, random, signal, sys, time
-import torch, mlflow, PIL.Image, scipy.stats  # before the first fork: each attempt then begins at once
+# All that a run imports, before the first fork: no attempt spends its time on that.
+import accelerate, alembic.command, boto3, cryptography.fernet, diffusers.schedulers, PIL.Image, scipy.stats, torch._dynamo
+import mlflow.store.model_registry.sqlalchemy_store, mlflow.store.tracking.sqlalchemy_store
 from pretrain import finish, train
+from pretrain.prior import find_prior
 from pretrain.train import pretrain
 from tests.pretrain.test_finish import CONFIG, PRIOR
 
+find_prior(PRIOR)
 data, run, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
 rng = random.Random(seed)
 torch.set_num_threads(1)

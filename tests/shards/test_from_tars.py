@@ -209,7 +209,7 @@ def test_a_bad_tar_is_one_sentence_and_what_can_be_read_of_it_is_built(tars, tmp
         write_tar(bad, [("0001.jpg", b"x"), ("0001.txt", b"x")])
     result = run([tars / "data-{000..001}.tar"], tmp_path / "d")
     (said,) = [(clip, reason) for clip, reason in reasons(result).items()]
-    assert said[0] == "data-001"
+    assert said[0] == "data-001.tar"
     assert "\n" not in said[1]
     assert str(bad) not in said[1].removeprefix(f"cannot open {bad}")
     assert result["clips"] == (3 if damage in ("inside a member", "end mark") else 2)
@@ -222,7 +222,7 @@ def test_a_bad_tar_is_one_sentence_and_what_can_be_read_of_it_is_built(tars, tmp
 
 def test_only_bad_tars_are_an_error_with_the_first_reason(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"no tar")
-    with pytest.raises(InputError, match=r"^x: .*not a readable tar"):
+    with pytest.raises(InputError, match=r"^x\.tar: .*not a readable tar"):
         run([tmp_path / "x.tar"], tmp_path / "d")
     with pytest.raises(InputError, match="no tars there"):
         run([tmp_path / "nowhere"], tmp_path / "d")
@@ -234,7 +234,7 @@ def test_another_tar_under_a_built_name_is_not_taken_for_it(tars, tmp_path):
     write_tar(tars / "data-000.tar", [member for i in range(20) for member in sample(f"b/{i}", "eve", i)])
     result = run([tars], tmp_path / "d")
     assert reasons(result) == {
-        "data-000": "the tar differs from the one that was built under this name; give it another name"
+        "data-000.tar": "the tar differs from the one that was built under this name; give it another name"
     }
     assert "eve" not in open_dataset(tmp_path / "d").identities
 

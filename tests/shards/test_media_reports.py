@@ -13,7 +13,9 @@ import av
 import numpy as np
 import pytest
 
+from configs import InputError
 from shards.media.decode import read_video
+from shards.media.encode import VideoWriter
 from shards.media.probe import video_info
 from shards.media.sound import read_audio
 from tests.support.media import BRIGHT, DARK, Kind, chirp_times, chirps, flash_numbers, write_clip
@@ -40,9 +42,11 @@ def written(
     sound: str | None = "aac",
     size: tuple[int, int] = BIG,
     full: bool = False,
+    timecode: str = "",
 ) -> Path:
     """A file with a picture at each of ``times`` s, bright from each of ``flashes`` s for 40 ms, and chirps."""
     with av.open(str(path), "w") as file:
+        file.metadata.update({"timecode": timecode} if timecode else {})
         stream = file.add_stream(video, rate=25, options=options or {})
         stream.width, stream.height, stream.pix_fmt = *size, form
         stream.codec_context.time_base = Fraction(1, 90_000)
@@ -199,3 +203,49 @@ def test_a_second_picture_track_does_not_take_the_place_of_the_first(tmp_path):
     assert len(pictures) == 50
     assert pictures[0].shape == (64, 64, 3)
     assert pictures[0].mean() > 150
+
+
+@pytest.mark.parametrize("name", ["13:19:57.mp4", "http:me.mp4", "concat:me.mp4", "%03d me?#.mp4"])
+def test_a_file_whose_name_looks_like_an_address_or_a_pattern(name, tmp_path, monkeypatch):
+    """C4illin/ConvertX#442, Genymobile/scrcpy#5487: FFmpeg takes what stands before a colon for a protocol."""
+    monkeypatch.chdir(tmp_path)
+    written(Path("x.mp4"), steady(), [k / 25 for k in FLASHES]).rename(name)
+    in_sync(Path(name))
+    with VideoWriter(Path(f"{name}.out:1.mp4"), *SMALL, sound=Path(name)) as writer:
+        for _ in range(50):
+            writer.write(np.zeros((32, 32, 3), np.uint8))
+    assert video_info(f"{name}.out:1.mp4").frames == 50
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name}.out:1.mp4"])
+
+
+def test_sound_whose_stamps_are_the_time_of_day_is_refused(tmp_path):
+    """raspberrypi/picamera2#1274: pictures begin at 0, the sound 486,000 hours later."""
+
+    def moved(packet: Any, stream: Any) -> Any:
+        if stream.type == "audio":
+            packet.pts += round(1_750_000_000 / packet.time_base)
+            packet.dts = packet.pts
+        return packet
+
+    path = write_clip(tmp_path, Kind("x.mp4"), FLASHES, packets=moved)
+    with pytest.raises(
+        InputError, match=r"its sound jumps ahead by 1750000000 s at 0\.0 s; split it there, or re-encode"
+    ):
+        read_audio(path)
+
+
+def test_a_time_code_track_beside_the_pictures(tmp_path):
+    """PyAV-Org/PyAV#1141: with a time code, a camera's .mov seemed to have 3.56 pictures a second."""
+    path = written(tmp_path / "x.mov", steady(), [k / 25 for k in FLASHES], timecode="00:00:41:16")
+    with av.open(str(path)) as file:
+        assert [stream.type for stream in file.streams] == ["video", "audio", "data"]
+    assert video_info(path).frames == 100
+    in_sync(path)
+
+
+def test_a_picture_that_stands_for_seconds_stands_until_the_next(tmp_path):
+    """PyAV-Org/PyAV#2241: pictures at 0, 7, 19, 20, 41 s; half of every pause showed what comes after it."""
+    path = written(tmp_path / "x.mp4", [Fraction(k) for k in (0, 7, 19, 20, 41)], [20.0], size=SMALL)
+    assert flash_numbers(read_video(path)) == list(range(498, 1023))  # from 0.1 s before it at the earliest
+    assert flash_numbers(read_video(path, start=30.0)) == list(range(273))
+    assert video_info(path).frames == len(list(read_video(path)))

@@ -8,8 +8,8 @@ import torch
 
 from configs import InputError
 from heads.rig import load_rig
-from heads.rig.facemesh import LIPS_INNER, STABLE
-from shards.tracking import TrackOptions, detect_landmarks, overlay, track_frames, track_video
+from heads.rig.facemesh import FOREHEAD, LIPS_INNER, STABLE
+from shards.tracking import TrackOptions, detect_landmarks, first_pass, overlay, track_frames, track_video
 from shards.tracking import segments as takes
 from shards.tracking.coefficients import Fitter
 from shards.tracking.pose import head_pose, intrinsics_for, project, similarity, unproject
@@ -376,6 +376,44 @@ def test_a_face_that_stands_on_its_head_is_refused_and_an_upright_one_is_not(fac
         reasons = [refusal.reason for refusal in video.refusals]
         assert len(video.shots) == (turn == "upright")
     assert (reasons == []) == (turn == "upright")
+
+
+@pytest.mark.parametrize(("turns", "cure"), [(1, "transpose=1"), (-1, "transpose=2")])
+def test_a_face_on_its_side_is_refused_with_the_turn_that_helps(face, tmp_path, turns, cure):
+    """TadasBaltrusaitis/OpenFace#524: a phone's video whose orientation was lost lies on its side."""
+    write_video(tmp_path / "a.mp4", (np.rot90(picture, turns) for picture in shot(face, 30)))
+    with pytest.raises(InputError, match=f"face on its side; turn the video, such as by ffmpeg -i IN -vf {cure} OUT"):
+        list(track_frames(tmp_path / "a.mp4"))
+
+
+def test_a_face_on_its_side_that_is_lost_is_still_said_to_lie(tmp_path, monkeypatch):
+    class Losing:
+        """Landmarks of a face on its side in the first ten pictures, then none."""
+
+        def __init__(self) -> None:
+            self.left = 10
+
+        def __call__(self, picture):
+            self.left -= 1
+            points = np.zeros((478, 3), np.float32)
+            points[FOREHEAD, 0] = 100
+            return points if self.left >= 0 else None
+
+        forget = close = lambda self: None
+
+    class Blind:
+        def __call__(self, picture):
+            return np.zeros((0, 4), np.float32)
+
+        close = lambda self: None  # noqa: E731
+
+    monkeypatch.setattr(first_pass, "FaceLandmarks", Losing)
+    monkeypatch.setattr(first_pass, "FaceFinder", Blind)
+    write_video(tmp_path / "a.mp4", np.full((40, 64, 64, 3), 90, np.uint8))
+    found = first_pass.run_first_pass(tmp_path / "a.mp4", TrackOptions())
+    (refusal,) = found.refusals
+    assert (refusal.start, refusal.end, refusal.reason[:16]) == (0, 40, "face on its side")
+    found.close()
 
 
 def test_real_faces_that_stand_on_their_heads_are_refused_with_the_cure(clips, tmp_path):
