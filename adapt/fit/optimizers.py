@@ -31,7 +31,6 @@ RATES = {
     "backdrop.background": 0.01,
     "backdrop.body": 0.01,
     "backdrop.body_alpha": 0.05,
-    "backdrop.bend": 0.0,  # found by registration; steps would fit it to the training frames alone
 }
 BETAS, EPS = (0.9, 0.99), 1e-12
 
