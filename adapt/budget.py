@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from configs import InputError
+from heads.raster.simd.compiling import Compilations, compilations
 
 _UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
@@ -69,6 +70,7 @@ class Clock:
 
     Attributes:
         stages: wall-clock seconds by what they were spent on, of this run alone; see :meth:`timed`.
+        compiled: the kernels that compiled meanwhile: seconds that do not count, see :meth:`waits_for_compiling`.
     """
 
     def __init__(
@@ -85,13 +87,14 @@ class Clock:
         self.iterations = spent_iterations
         self._before, self._start = spent_seconds, time.monotonic() if start is None else start
         self.stages: dict[str, float] = {}
+        self.compiled = Compilations()
         self.resumed = bool(spent_iterations)
         self.stopped = False
 
     @property
     def seconds(self) -> float:
-        """Wall-clock seconds spent, earlier runs included."""
-        return self._before + time.monotonic() - self._start
+        """Wall-clock seconds spent, earlier runs included, without those that kernels took to compile."""
+        return self._before + time.monotonic() - self._start - self.compiled.seconds
 
     @property
     def fraction(self) -> float:
@@ -114,17 +117,24 @@ class Clock:
         return self.seconds / self.iterations * (self.budget.iterations - self.iterations)
 
     @contextmanager
+    def waits_for_compiling(self) -> Iterator[None]:
+        """Stand still while kernels compile in the block: a machine does that once, and a budget is for the person."""
+        with compilations() as self.compiled:
+            yield
+
+    @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Count the seconds of a ``with`` block among those of a stage; stages do not contain one another."""
-        begin = time.monotonic()
+        begin = self.seconds
         try:
             yield
         finally:
-            self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - begin
+            self.stages[stage] = self.stages.get(stage, 0.0) + self.seconds - begin
 
     def seconds_by_stage(self) -> dict[str, float]:
-        """What :meth:`timed` has counted, rounded."""
-        return {name: round(seconds, 2) for name, seconds in self.stages.items()}
+        """What :meth:`timed` has counted, rounded, and ``compiling`` where kernels did, which the budget leaves out."""
+        compiling = {"compiling": self.compiled.seconds} if self.compiled.seconds else {}
+        return {name: round(seconds, 2) for name, seconds in (self.stages | compiling).items()}
 
     def tick(self) -> None:
         """One optimisation step was done."""

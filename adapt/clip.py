@@ -31,6 +31,8 @@ TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids",
 # Everything of a track that an audio-expression prior may have learned to predict.
 DRIVEN_BY_SOUND = ("expression", "eyelids", "gaze", "rotation", "translation")
 MASKS = ("face", "eyes", "mouth_inside", "lips", "head")
+Window = tuple[int, int, int, int]
+"""Part of a frame: top, left, height, width in px."""
 # Fewer frames than this hold no second of speech and no change of view: nothing a user would call a clip.
 LEAST_FRAMES = 25
 
@@ -78,7 +80,7 @@ class Batch:
     masks: dict[str, torch.Tensor]
     track: dict[str, torch.Tensor]
 
-    def crop(self, window: tuple[int, int, int, int]) -> Batch:
+    def crop(self, window: Window) -> Batch:
         """Pictures cut to (top, left, height, width), landmarks moved along; poses stay those of the whole frame."""
         top, left, height, width = window
 
@@ -224,35 +226,48 @@ class Clip:
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._parts[part], index - self._starts[part]
 
-    def frames(self, indices: np.ndarray | list[int]) -> np.ndarray:
-        """RGB uint8 ``[n, H, W, 3]``."""
-        return self._gather("frames", indices)
+    def frames(self, indices: np.ndarray | list[int], window: Window | None = None) -> np.ndarray:
+        """RGB uint8 ``[n, H, W, 3]``, of the whole frames or of a window (top, left, height, width) of them."""
+        return self._gather("frames", indices, window)
 
-    def mattes(self, indices: np.ndarray | list[int]) -> np.ndarray:
+    def mattes(self, indices: np.ndarray | list[int], window: Window | None = None) -> np.ndarray:
         """Person alpha, float32 in [0, 1], ``[n, H, W]``."""
-        return self._gather("matte", indices).astype(np.float32) / 255.0
+        return self._gather("matte", indices, window).astype(np.float32) / 255.0
 
-    def masks(self, indices: np.ndarray | list[int]) -> dict[str, np.ndarray]:
+    def masks(self, indices: np.ndarray | list[int], window: Window | None = None) -> dict[str, np.ndarray]:
         """Region masks, float32 in [0, 1], each ``[n, H, W]``; drawn as often as they are asked for."""
-        return region_masks(self.track["landmarks"][np.asarray(indices)], self.size, self.size, MASKS, levels=255)
+        top, left, height, width = window or (0, 0, self.size, self.size)
+        landmarks = self.track["landmarks"][np.asarray(indices)]
+        return region_masks(landmarks, height, width, MASKS, levels=255, corner=(top, left))
 
-    def _gather(self, name: str, indices: np.ndarray | list[int]) -> np.ndarray:
+    def _gather(self, name: str, indices: np.ndarray | list[int], window: Window | None = None) -> np.ndarray:
+        top, left, height, width = window or (0, 0, self.size, self.size)
+        part = (slice(top, top + height), slice(left, left + width))
         places = [self._locate(int(i)) for i in indices]
-        return np.stack([part[name][at] for part, at in places])
+        return np.stack([arrays[name][at][part] for arrays, at in places])
 
-    def batch(self, indices: np.ndarray | list[int], device: torch.device | str = "cpu") -> Batch:
-        """Frames with everything about them as tensors."""
+    def batch(
+        self, indices: np.ndarray | list[int], device: torch.device | str = "cpu", window: Window | None = None
+    ) -> Batch:
+        """Frames with everything about them as tensors.
+
+        Args:
+            window: only this part of the frames, as :meth:`Batch.crop` has it, without the work for all of them.
+        """
         indices = np.asarray(indices, np.int64)
 
         def put(array: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
+        track = {name: rows[indices] for name, rows in self.track.items()}
+        if window is not None:
+            track["landmarks"] = track["landmarks"] - np.array([window[1], window[0], 0], np.float32)
         return Batch(
             index=put(indices),
-            image=put(self.frames(indices)).float() / 255.0,
-            matte=put(self.mattes(indices))[..., None],
-            masks={name: put(mask)[..., None] for name, mask in self.masks(indices).items()},
-            track={name: put(rows[indices]) for name, rows in self.track.items()},
+            image=put(self.frames(indices, window)).float() / 255.0,
+            matte=put(self.mattes(indices, window))[..., None],
+            masks={name: put(mask)[..., None] for name, mask in self.masks(indices, window).items()},
+            track={name: put(rows) for name, rows in track.items()},
         )
 
     def stretch(self, first: int, count: int) -> Clip:

@@ -76,7 +76,8 @@ def adapt(
         prior: prior folders or registry URIs (see :func:`adapt.priors.find_priors`), ``"none"``, or ``None`` for the
             registry's champions (with ``resume``: the priors that the avatar was started with).
         seconds: train on the first ``seconds`` of the clip; by default on the first 10/11, which leaves the rest for ``evaluate``.
-        budget: ``60s``, ``10m``, ``1000it``: wall-clock time from this call on, or optimisation steps.
+        budget: ``60s``, ``10m``, ``1000it``: wall-clock time from this call on, or optimisation steps. The clock stands
+            still while kernels compile, which happens once on a machine.
         resume: continue the unfinished avatar in ``out`` (the budget is the total and includes earlier time). With the
             same budget of steps, the weights are bit-identical to those of an uninterrupted run.
         set: ``key=value`` overrides of the recipe's configuration, such as ``color_mlp=false``.
@@ -91,7 +92,8 @@ def adapt(
 
     Returns:
         ``avatar, recipe, prior, iterations, seconds, stages, metrics`` (and ``driver``, ``size``, ``frames``);
-        ``stages`` are seconds by what they were spent on, ``steps`` those of the optimisation.
+        ``stages`` are seconds by what they were spent on, ``steps`` those of the optimisation; ``compiling``, where
+        kernels did, is not among ``seconds``.
 
     Raises:
         InputError: the video, an option or a prior is wrong; nothing is left half-written.
@@ -117,7 +119,7 @@ def adapt(
         in_step=in_step,
     )
     clock = make_clock(plan, start)
-    with tracked_clip(plan, clip) as frames, graceful_stop(clock):
+    with clock.waits_for_compiling(), tracked_clip(plan, clip) as frames, graceful_stop(clock):
         run = build(plan, frames, clock)
         run_stages(run)
         with clock.timed("voice"):

@@ -21,6 +21,9 @@ __all__ = [
 ]
 
 
+NEEDLE = 10.0  # longest axis over the second one from which on a Gaussian is a needle · guess
+
+
 def _batched(image: Tensor) -> Tensor:
     return image if image.dim() == 4 else image[None]
 
@@ -77,7 +80,7 @@ def offset_penalty(offsets: Tensor, free: float = 1.0) -> Tensor:
     return (length - free).clamp_min(0).square().mean()
 
 
-def scale_penalty(log_scales: Tensor, largest: float = 0.6, smallest: float = 0.0, ratio: float = 10.0) -> Tensor:
+def scale_penalty(log_scales: Tensor, largest: float = 0.6, smallest: float = 0.0, ratio: float = NEEDLE) -> Tensor:
     """Mean squared excess of local scales ``exp(log_scales) [..., 3]`` over ``largest``, under ``smallest``, and of
     needles longer than ``ratio`` times their second axis, in log units (after GaussianAvatars 2024, eq. 5).
     """

@@ -31,6 +31,7 @@ def region_masks(
     regions: Iterable[str] = REGIONS[:5],
     matte: Array | None = None,
     levels: int | None = None,
+    corner: tuple[int, int] = (0, 0),
 ) -> dict[str, Array]:
     """Coverage of each region per pixel.
 
@@ -40,6 +41,7 @@ def region_masks(
         regions: names out of ``REGIONS``. ``head`` is the head with hair and some margin (where a renderer may paint);
             ``hair_neck`` is the person inside ``head`` and below it that is not face, and needs ``matte``.
         matte: ``[T, H, W]`` person alpha, 0..1 or uint8.
+        corner: row and column of the masks' first pixel, where they are a window of the picture.
         levels: coverage is rounded to multiples of ``1 / levels``, as a picture of 8 bits (255) has it; ``hair_neck`` is not.
 
     Returns:
@@ -51,10 +53,10 @@ def region_masks(
     points, regions = _as_numpy(landmarks), tuple(regions)
     person = None if matte is None else _as_numpy(matte)
     _check(points, height, width, regions, person)
-    drawn = {name: _draw(name, points, height, width, levels) for name in regions if name != "hair_neck"}
+    drawn = {name: _draw(name, points, height, width, levels, corner) for name in regions if name != "hair_neck"}
     if "hair_neck" in regions and person is not None:
-        face = drawn["face"] if "face" in drawn else _draw("face", points, height, width)
-        drawn["hair_neck"] = _alpha(person) * (1 - face) * _above_shoulders(points, height)
+        face = drawn["face"] if "face" in drawn else _draw("face", points, height, width, None, corner)
+        drawn["hair_neck"] = _alpha(person) * (1 - face) * _above_shoulders(points, height, corner[0])
     if isinstance(landmarks, torch.Tensor):
         return {name: torch.from_numpy(mask).to(landmarks.device) for name, mask in drawn.items()}
     return drawn
@@ -67,7 +69,9 @@ def fill_polygons(polygons: np.ndarray, height: int, width: int) -> np.ndarray:
     return out
 
 
-def _draw(name: str, points: np.ndarray, height: int, width: int, levels: int | None = None) -> np.ndarray:
+def _draw(
+    name: str, points: np.ndarray, height: int, width: int, levels: int | None, corner: tuple[int, int]
+) -> np.ndarray:
     xy, combination = points[..., :2], ALONE
     if name == "face":
         outlines = [xy[:, facemesh.OVAL]]
@@ -79,6 +83,7 @@ def _draw(name: str, points: np.ndarray, height: int, width: int, levels: int | 
         outlines, combination = [_eye_outline(xy, eye) for eye in (facemesh.EYE_LEFT, facemesh.EYE_RIGHT)], EITHER
     else:
         outlines = [_head_outline(xy)]
+    outlines = [outline.astype(np.float64) - corner[::-1] for outline in outlines]
     drawn = [fill_polygons(outline, height, width) for outline in outlines]
     if levels or combination != ALONE:
         _finish(drawn[0], drawn[-1], combination, levels or 0, _bounds(outlines, height, width))
@@ -120,11 +125,11 @@ def _head_outline(xy: np.ndarray) -> np.ndarray:
     return centre + down * along + right * across * 1.5
 
 
-def _above_shoulders(points: np.ndarray, height: int) -> np.ndarray:
+def _above_shoulders(points: np.ndarray, height: int, top: int) -> np.ndarray:
     """1 down to half a face below the chin, fading out over a tenth: hair and neck, but not the chest ``[T, H, 1]``."""
     _, _, tall = _head_frame(points[..., :2])
     limit = points[:, facemesh.CHIN, 1][:, None] + 0.5 * tall[:, 0]
-    rows = np.arange(height)[None] + 0.5
+    rows = np.arange(top, top + height)[None] + 0.5
     return np.clip((limit - rows) / (0.1 * tall[:, 0]) + 0.5, 0, 1)[..., None].astype(np.float32)
 
 

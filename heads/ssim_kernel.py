@@ -84,26 +84,21 @@ class _FastSSIM(torch.autograd.Function):
     def forward(ctx: Any, image: Tensor, target: Tensor) -> Tensor:
         x, y = image.detach().contiguous().numpy(), target.detach().contiguous().numpy()
         batch, height, width, channels = x.shape
-        rows, columns = height - 2 * RADIUS, width - 2 * RADIUS
-        planes = np.empty((batch, 4, rows * columns * channels), np.float32)
-        window = np.asarray(gaussian_window(RADIUS), np.float32)
-        for b in range(batch):
-            shared = (x[b].ravel(), y[b].ravel(), window, channels, width * channels)
-            _in_rows(_kernels()[0], rows, *shared, planes[b])
+        planes = [similarity(a.ravel(), b.ravel(), height, width, channels, spread=True) for a, b in zip(x, y)]
         ctx.arrays = (x, y, planes)
-        return torch.from_numpy(planes[:, 0].reshape(batch, rows, columns, channels))
+        values = np.stack([plane[0] for plane in planes])
+        return torch.from_numpy(values.reshape(batch, height - 2 * RADIUS, width - 2 * RADIUS, channels))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         x, y, planes = ctx.arrays
-        batch, height, width, channels = x.shape
-        upstream, result = grad.contiguous().numpy(), np.empty((batch, x[0].size), np.float32)
-        window = np.asarray(gaussian_window(RADIUS), np.float32)
-        for b in range(batch):
-            shared = (x[b].ravel(), y[b].ravel(), window, channels, width * channels, planes[b], upstream[b].ravel())
-            _in_rows(_kernels()[1], height, *shared, height - 2 * RADIUS, result[b])
-        return torch.from_numpy(result.reshape(x.shape)), None
+        (height, width, channels), upstream = x.shape[1:], grad.contiguous().numpy()
+        result = [
+            similarity_backward(a.ravel(), b.ravel(), height, width, channels, plane, v.ravel(), spread=True)
+            for a, b, plane, v in zip(x, y, planes, upstream)
+        ]
+        return torch.from_numpy(np.stack(result).reshape(x.shape)), None
 
 
 @functools.cache
@@ -121,31 +116,40 @@ def _kernels() -> tuple[Callable[..., None], Callable[..., None]]:
     return compiled(_forward_rows), compiled(_backward_rows)
 
 
-def similarity(x: np.ndarray, y: np.ndarray, height: int, width: int, channels: int) -> np.ndarray:
-    """SSIM and its slopes ``[4, rows * columns * C]`` of flat float32 pictures ``[H, W, C]``, on the caller's thread.
+def similarity(
+    x: np.ndarray, y: np.ndarray, height: int, width: int, channels: int, spread: bool = False
+) -> np.ndarray:
+    """SSIM and its slopes ``[4, rows * columns * C]`` of flat float32 pictures ``[H, W, C]``.
 
     Rows and columns are those whose 11 px window lies inside: ``H - 10`` and ``W - 10``.
+
+    Args:
+        spread: over the rasteriser's threads, else on the caller's alone.
     """
     rows, columns = height - 2 * RADIUS, width - 2 * RADIUS
     planes = np.empty((4, rows * columns * channels), np.float32)
     window = np.asarray(gaussian_window(RADIUS), np.float32)
-    _kernels()[0](0, rows, x, y, window, channels, width * channels, planes)
+    _in_rows(_kernels()[0], rows, spread, x, y, window, channels, width * channels, planes)
     return planes
 
 
 def similarity_backward(
-    x: np.ndarray, y: np.ndarray, height: int, width: int, channels: int, planes: np.ndarray, upstream: np.ndarray
-) -> np.ndarray:
+    x: np.ndarray, y: np.ndarray, height: int, width: int, channels: int, planes: np.ndarray, upstream: np.ndarray,
+    spread: bool = False,
+) -> np.ndarray:  # fmt: skip
     """Gradient ``[H * W * C]`` in ``x`` from :func:`similarity`'s planes and the gradient in its first one."""
     result = np.empty(height * width * channels, np.float32)
     window = np.asarray(gaussian_window(RADIUS), np.float32)
     shared = (x, y, window, channels, width * channels, planes, upstream)
-    _kernels()[1](0, height, *shared, height - 2 * RADIUS, result)
+    _in_rows(_kernels()[1], height, spread, *shared, height - 2 * RADIUS, result)
     return result
 
 
-def _in_rows(kernel: Callable[..., None], count: int, *arrays: Any) -> None:
-    """Run ``kernel(first, last, *arrays)`` over ``count`` rows on the rasteriser's threads."""
+def _in_rows(kernel: Callable[..., None], count: int, spread: bool, *arrays: Any) -> None:
+    """Run ``kernel(first, last, *arrays)`` over ``count`` rows, on the rasteriser's threads if they are to be spread."""
+    if not spread:
+        kernel(0, count, *arrays)
+        return
     limit = threads.get_num_threads()
     pieces = min(limit, max(count // 32, 1))
     cuts = [count * i // pieces for i in range(pieces + 1)]

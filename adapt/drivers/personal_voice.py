@@ -23,7 +23,7 @@ from adapt.drivers.base import drive
 from adapt.drivers.closing import LipClosing
 from adapt.drivers.prior import QUICK_FEATURE, PriorDriver
 from adapt.drivers.ridge import RidgeDriver
-from adapt.fit.adam import Adam
+from heads.adam import Adam
 from heads.rig import Rig
 from heads.rig.facemesh import LIPS
 from pretrain.roles import FineTunable, MotionPrior

@@ -95,7 +95,8 @@ def cloud_groups(
 
 def backdrop_groups(model: BranchHead, scale: float = 1.0) -> list[Group]:
     """Groups of body and background."""
-    named = {f"backdrop.{name}": parameter for name, parameter in model.backdrop.named_parameters()}
+    learned = [(name, p) for name, p in model.backdrop.named_parameters() if p.requires_grad]
+    named = {f"backdrop.{name}": parameter for name, parameter in learned}
     eps = model.backdrop.adam_eps
     return [Group(params=[p], lr=rate_of(name)[1] * scale, name=name, eps=eps) for name, p in named.items()]
 

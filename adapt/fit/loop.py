@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from adapt.budget import Clock
-from adapt.clip import Batch, Clip
+from adapt.clip import Batch, Clip, Window
 from adapt.fit.config import RecipeConfig
 from adapt.fit.context import Context
 from adapt.fit.losses import Loss
@@ -29,7 +29,6 @@ from adapt.fit.state import Place, seed_step
 from adapt.fit.track_refinement import TrackRefinement
 from adapt.models.base import HeadModel, head_window
 from adapt.models.inpainting import Inpainting
-from configs.devices import is_accelerator
 from configs.progress import Task
 from heads.gaussians.free import Densifier
 from heads.measures.image import psnr
@@ -205,15 +204,9 @@ class Fit:
             raise Stopped(name)
 
     def _step(self, optimizers: Optimizers, frames: np.ndarray, loss: Loss, whole: bool) -> None:
-        batch = self.clip.batch(frames, self.device)
-        inputs, batch = self.inputs(batch), batch.shrunk(self.shrink)
-        window = None
-        if not whole:
-            here = is_accelerator(self.device) and self.shrink == 1  # reading them back would wait for the device
-            landmarks = self.clip.track["landmarks"][frames] if here else batch.track["landmarks"].cpu().numpy()
-            window = head_window(landmarks, self.model.size // self.shrink)
+        batch, window = self._sight(frames, whole)
         optimizers.zero_grad()
-        value = loss(self.model(inputs, window, self.shrink), batch if window is None else batch.crop(window))
+        value = loss(self.model(self.inputs(batch), window, self.shrink), batch)
         # A broken frame (black, all motion blur) must not end the run, nor reach the weights.
         if optimizers.refuses_behind:
             optimizers.refuse_unless(torch.isfinite(value))
@@ -221,6 +214,15 @@ class Fit:
             return
         value.backward()
         optimizers.step()
+
+    def _sight(self, frames: np.ndarray, whole: bool) -> tuple[Batch, Window | None]:
+        """What a step sees of its frames: all, or the window that holds the head, which is returned too."""
+        size, landmarks = self.model.size // self.shrink, self.clip.track["landmarks"][frames] / self.shrink
+        window = None if whole else head_window(landmarks, size)
+        if self.shrink == 1:
+            return self.clip.batch(frames, self.device, window), window
+        batch = self.clip.batch(frames, self.device).shrunk(self.shrink)
+        return (batch if window is None else batch.crop(window)), window
 
     # --- between steps ------------------------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ from adapt.fit.track_refinement import TrackRefinement
 from adapt.models.base import Rendered
 from adapt.models.rigged import RiggedHead
 from configs import InputError
-from heads.losses import LPIPS, d_ssim, weighted_mean
+from heads import pictures
+from heads.losses import LPIPS, weighted_mean
 
 Loss = Callable[[Rendered, Batch], Tensor]
 """A scalar of a rendered batch and the real one."""
@@ -24,17 +25,13 @@ def pixel_weights(batch: Batch, boosts: Mapping[str, float]) -> Tensor:
     """``[B, H, W, 1]``: 1 everywhere, more in the named regions (a mouth is small, and what people look at)."""
     weight = torch.ones_like(batch.matte)
     for name, boost in boosts.items():
-        weight = weight + boost * batch.masks[name]
+        weight.add_(batch.masks[name], alpha=boost)
     return weight
 
 
 def picture_loss(image: Tensor, batch: Batch, boosts: Mapping[str, float], ssim_share: float) -> Tensor:
-    """Weighted L1 and D-SSIM, ``(1 - share) L1 + share D-SSIM`` (Kerbl et al. 2023, eq. 7)."""
-    weight = pixel_weights(batch, boosts)
-    value = weighted_mean((image - batch.image).abs(), weight)
-    if ssim_share:
-        value = (1 - ssim_share) * value + ssim_share * d_ssim(image, batch.image, weight)
-    return value
+    """:func:`heads.pictures.picture_loss` of a batch, with more weight on the boosted regions."""
+    return pictures.picture_loss(image, batch.image, pixel_weights(batch, boosts), ssim_share)
 
 
 def head_target(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -58,9 +55,7 @@ def rigged_loss(config: RiggedConfig, model: RiggedHead, frames: int) -> Loss:
     anchor, boosts = config.anchor * anchor_share(frames), config.boosts()
 
     def loss(rendered: Rendered, batch: Batch) -> Tensor:
-        value = picture_loss(rendered.image, batch, boosts, config.ssim) + model.penalty()
-        if anchor:
-            value = value + anchor * model.drift()
+        value = picture_loss(rendered.image, batch, boosts, config.ssim) + model.penalty(anchor)
         if config.coverage:
             value = value + config.coverage * coverage_loss(rendered, batch)
         if isinstance(model.refiner, TrackRefinement):
@@ -76,8 +71,7 @@ def face_branch_loss(config: BranchConfig) -> Loss:
     def loss(rendered: Rendered, batch: Batch) -> Tensor:
         inside = batch.masks["mouth_inside"] if config.mouth_branch else torch.zeros_like(batch.matte)
         weight = (1 + config.face_boost * batch.masks["face"]) * (1 - inside)
-        value = (1 - config.ssim) * weighted_mean((rendered.image - batch.image).abs(), weight)
-        value = value + config.ssim * d_ssim(rendered.image, batch.image, weight)
+        value = pictures.picture_loss(rendered.image, batch.image, weight, config.ssim)
         value = value + config.coverage * coverage_loss(rendered, batch)
         # The face leaves the open mouth free for what lies behind it.
         return value + config.mouth_free * weighted_mean(rendered.alpha, inside)

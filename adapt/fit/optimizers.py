@@ -8,8 +8,8 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from adapt.fit.adam import Adam
 from configs.devices import is_accelerator
+from heads.adam import Adam
 from heads.gaussians.free import Densifier
 from heads.person.talking_head import TalkingHead
 
@@ -31,7 +31,6 @@ RATES = {
     "backdrop.background": 0.01,
     "backdrop.body": 0.01,
     "backdrop.body_alpha": 0.05,
-    "backdrop.bend": 0.0,  # found by registration; steps would fit it to the training frames alone
 }
 BETAS, EPS = (0.9, 0.99), 1e-12
 
@@ -85,7 +84,7 @@ class Optimizers:
             # Moments take the parameter's order in memory and Adam rounds by it; what is read back from a file is in rows.
             parameter.data = parameter.data.contiguous()
 
-    def _all(self) -> list[Adam | torch.optim.Optimizer]:
+    def _all(self) -> list[Adam]:
         own = [] if self.densifier is None else list(self.densifier.optimizers.values())
         return [*([self.main] if self.main is not None else []), *own]
 
@@ -114,11 +113,11 @@ class Optimizers:
         if self.main is not None:
             self.main.found_inf = (~finite).float()
 
-    def _moments(self, parameter: nn.Parameter) -> dict[str, Any]:
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """Adam's moments of a parameter, a live dictionary."""
         for optimizer in self._all():
             if any(parameter is p for group in optimizer.param_groups for p in group["params"]):
-                return optimizer.moments(parameter) if isinstance(optimizer, Adam) else optimizer.state[parameter]
+                return optimizer.moments(parameter)
         raise KeyError("no optimiser holds this parameter")
 
     def state(self) -> dict[str, Tensor]:
@@ -142,17 +141,15 @@ class Optimizers:
             if kind == "adam":
                 g, p, name = int(rest[0]), int(rest[1]), rest[2]
                 if g < len(groups) and p < len(groups[g]["params"]):
-                    self._restore_moment(groups[g], groups[g]["params"][p], name, value)
+                    self._restore_moment(groups[g]["params"][p], name, value)
             elif kind == "densifier" and self.densifier is not None:
                 if rest[0] == "steps":
                     self.densifier.steps = int(value)
                 else:
                     self.densifier.state[rest[0]] = value.to(self.densifier.cloud.params["means"].device).clone()
 
-    def _restore_moment(self, group: dict[str, object], parameter: nn.Parameter, name: str, value: Tensor) -> None:
+    def _restore_moment(self, parameter: nn.Parameter, name: str, value: Tensor) -> None:
         if name == "step":
-            # A fused or capturable Adam keeps the count on the parameter's device, the others on the CPU.
-            place = parameter.device if group.get("fused") or group.get("capturable") else torch.device("cpu")
-            self._moments(parameter)[name] = value.to(place, torch.float32).clone()
+            self._moments(parameter)[name] = value.to(parameter.device, torch.float32).clone()
         elif value.shape == parameter.shape:
             self._moments(parameter)[name] = value.to(parameter.device, parameter.dtype).clone()

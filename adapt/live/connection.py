@@ -11,9 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from adapt.avatar.avatar import Avatar
 from adapt.live import protocol
-from adapt.live.engine import BACKGROUNDS, MOST_CONTROL, STYLES, LiveFrame
+from adapt.live.engine import BACKGROUNDS, MOST_CONTROL, STYLES, Chunk, Engine, LiveFrame, Look
 from adapt.live.follow import state_of
 from adapt.live.motion import MODES, MOST_PITCH, MOST_YAW
 from adapt.live.recording import LONGEST, Recording
@@ -23,7 +25,8 @@ from adapt.marking.certificates import Credentials
 from adapt.marking.finished import sign_talk
 from adapt.marking.marker import Marker
 from configs import InputError
-from shards.media.rates import FPS
+from heads.raster.simd.compiling import compilations
+from shards.media.rates import FPS, SAMPLE_RATE
 
 LABEL = "AI"  # burnt into every picture that leaves the server
 STATUS_EVERY = 1.0  # s
@@ -32,6 +35,19 @@ MOST_RECORDINGS = 5  # files of one page that wait to be fetched
 Send = Callable[[bytes], Awaitable[None]]
 Tell = Callable[[Mapping[str, object]], Awaitable[None]]
 Message = TypeVar("Message", bytes, str)
+
+
+def rehearse(avatar: Avatar) -> None:
+    """Send nobody a picture with each background, so that kernels compile before the first page is shown, not while."""
+    silence, mark = np.zeros(SAMPLE_RATE, np.float32), Marker(avatar.provenance("").avatar_sha256, label=LABEL)
+    with compilations():
+        for background in BACKGROUNDS:
+            engine, shown = Engine(avatar, Look({}, background=background)), False
+            while not shown:
+                for frame in engine.step(Chunk(silence, time.monotonic())):
+                    if frame.image is not None:
+                        protocol.frame_message(replace(frame, image=mark(frame.image)))
+                        shown = True
 
 
 class Connection:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 
 from adapt.avatar.avatar import Avatar, load_avatar
 from adapt.live import protocol
-from adapt.live.connection import Connection
+from adapt.live.connection import Connection, rehearse
 from adapt.live.follow import check_followed, first_state, keep_newest
 from adapt.live.speech import speech_command
 from adapt.marking.certificates import Credentials, load_credentials
@@ -112,6 +112,8 @@ def serve(
         opened = {name: first_state(path, device) for name, path in paths.items()}
     else:
         opened = {name: load_avatar(path, device, prior=prior) for name, path in paths.items()}
+    for avatar in opened.values():
+        rehearse(avatar)
     _remove_leftovers()
     with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-") as folder:
         server = Server(opened, Path(folder), sessions, command, paths if follow else None, device, credentials)

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adapt.clip import Window
 from configs.devices import is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.person.backdrop import Backdrop
 from heads.person.inference import BackdropInference, Frozen, HeadInference, pose_of, stacked
 from heads.person.inputs import HeadInputs, pose_vectors
-
-Window = tuple[int, int, int, int]
-"""Part of a frame: top, left, height, width in px."""
+from heads.pictures import over
 
 
 @dataclass
@@ -124,7 +123,7 @@ class HeadModel(nn.Module):
         # Windows are for steps that teach the head; the body learns from whole frames.
         with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
             body = self.behind(inputs, shrink, window)
-        return Rendered(color, alpha, body, color + (1 - alpha) * body)
+        return Rendered(color, alpha, body, over(color, alpha, body))
 
     def view(self, window: Window | None, shrink: int = 1) -> tuple[Tensor, int, int]:
         """Intrinsics ``[3, 3]``, height and width of the (shrunk) frame or of a window of it."""

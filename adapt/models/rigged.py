@@ -15,7 +15,7 @@ from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.models.base import HeadModel, Window
 from configs.devices import is_accelerator
 from heads.gaussians.cloud import Gaussians
-from heads.losses import offset_penalty, scale_penalty
+from heads.keeping import map_penalty
 from heads.motion.fields import CrossModalMotion, Motion
 from heads.person.backdrop import Backdrop
 from heads.person.inference import Frozen, HeadInference, stacked
@@ -179,19 +179,17 @@ class RiggedHead(HeadModel):
         delta = self.delta(inputs)
         return bound if delta is None else moved(bound, Motion(delta.means[:1]))
 
-    def drift(self) -> Tensor:
-        """How far the map went from where it started, mean of squares in units of what each part usually moves.
+    def penalty(self, anchor: float = 0.0) -> Tensor:
+        """Offsets near their triangle, scales of its size, a code like other people's, and a map near where it started.
 
-        Texels that the clip shows have pixels' gradients stronger than this one's; those that it does
-        not show have none but this, and keep what the prior knows about them.
+        Args:
+            anchor: weight of the squared way from there, in units of what each part usually moves. Texels that the clip
+                shows have pixels' gradients stronger than this one's; those that it does not show have none but this,
+                and keep what the prior knows about them.
         """
-        if self.start is None:
-            return self.talking.offsets.new_zeros(())
-        return ((self.talking.maps() - self.start) / self.start.new_tensor(USUAL_DRIFT)).square().mean(0).sum()
-
-    def penalty(self) -> Tensor:
-        """Offsets near their triangle, scales of its size, and a code that is no other than people's are."""
-        appearance_basis = self.talking.appearance_basis
-        code = 0.0 if appearance_basis is None else CODE * appearance_basis.code.square().sum()
-        shape = offset_penalty(self.talking.offsets, FREE) + scale_penalty(self.talking.log_scales, FREE)
-        return code + PENALTY * shape
+        head = self.talking
+        parts = (head.offsets, head.quats, head.log_scales, head.colors, head.opacities)
+        start = head.maps().detach() if self.start is None else self.start
+        shares = anchor / (len(start) * start.new_tensor(USUAL_DRIFT).square())
+        value = map_penalty(parts, start, shares, PENALTY, FREE)
+        return value if head.appearance_basis is None else value + CODE * head.appearance_basis.code.square().sum()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from configs import InputError
+from heads.adam import Adam
 from heads.gaussians.cloud import Gaussians
 
 PARTS = ("means", "quats", "scales", "opacities", "colors")
@@ -121,7 +122,7 @@ class Densifier:
             raise InputError(f"free Gaussians: rates: unknown part {sorted(unknown)[0]!r}, expected {', '.join(PARTS)}")
         rates["means"] *= scene_scale
         self.optimizers = {
-            name: torch.optim.Adam([cloud.params[name]], lr=rates[name], eps=1e-15, fused=True) for name in PARTS
+            name: Adam([{"params": [cloud.params[name]], "lr": rates[name]}], eps=1e-15) for name in PARTS
         }
         self.strategy = _default_strategy(**strategy)
         self.strategy.check_sanity(cloud.params, self.optimizers)
@@ -140,7 +141,7 @@ class Densifier:
         info = self._info(meta, first)
         for optimizer in self.optimizers.values():
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
         if info is not None:
             self.strategy.step_post_backward(self.cloud.params, self.optimizers, self.state, self.steps, info)
         self.steps += 1

@@ -49,6 +49,8 @@ class Backdrop(nn.Module):
         self.register_buffer("scale", torch.ones(inputs))
         self.bend = nn.Linear(inputs, 2 * grid[0] * grid[1], bias=False)
         nn.init.zeros_(self.bend.weight)
+        # Found by registration: steps would fit it to the training frames alone, and its gradient is half of the lookup's.
+        self.bend.requires_grad_(False)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -93,8 +95,8 @@ class Backdrop(nn.Module):
         part = (..., slice(top, top + rows), slice(left, left + columns))
         body = resized(torch.cat([self.body, torch.sigmoid(self.body_alpha)], dim=1), height, width)
         background = resized(self.background, height, width)[part]
-        flow = F.interpolate(self.displacement(pose), (height, width), mode="bilinear", align_corners=True)
-        grid = (_identity_grid(height, width, flow.device, flow.dtype) + 2 * flow)[part].permute(0, 2, 3, 1)
+        flow = _spread(self.displacement(pose), height, width, (top, left, rows, columns))
+        grid = (_identity_grid(height, width, flow.device, flow.dtype)[part] + 2 * flow).permute(0, 2, 3, 1)
         body = F.grid_sample(body.expand(len(grid), -1, -1, -1), grid, padding_mode="border", align_corners=False)
         alpha = body[:, 3:]
         shown = (body[:, :3] * alpha + background * (1 - alpha)).permute(0, 2, 3, 1)
@@ -180,6 +182,21 @@ def resized(image: Tensor, height: int, width: int) -> Tensor:
     if image.shape[-2:] == (height, width):
         return image
     return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _spread(points: Tensor, height: int, width: int, window: tuple[int, int, int, int]) -> Tensor:
+    """A window of control values ``[B, C, h, w]`` laid over ``height`` x ``width`` px, bilinear, corner on corner."""
+    top, left, rows, columns = window
+    down = _shares(points.shape[-2], height, points.device, points.dtype)[top : top + rows]
+    across = _shares(points.shape[-1], width, points.device, points.dtype)[left : left + columns]
+    return down @ points @ across.T
+
+
+@functools.lru_cache(maxsize=16)
+def _shares(points: int, pixels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """How much each of some control points counts at each pixel ``[pixels, points]`` of a line."""
+    place = torch.linspace(0, points - 1, pixels, device=device, dtype=torch.float64)
+    return (1 - (place[:, None] - torch.arange(points, device=device)).abs()).clamp_min(0).to(dtype)
 
 
 @functools.lru_cache(maxsize=16)

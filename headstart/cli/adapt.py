@@ -139,7 +139,9 @@ def _adapted(a: argparse.Namespace) -> dict[str, object]:
 def show(out: Console, result: Adapted, a: argparse.Namespace) -> None:
     """The avatar, its quality, and the commands to try next."""
     avatar = result["avatar"]
-    out.print(f"avatar {avatar}, after {result['iterations']} steps in {output.seconds(result['seconds'])}")
+    compiling = result["stages"].get("compiling")
+    beside = f", and {output.seconds(compiling)} of compiling kernels (once on this machine)" if compiling else ""
+    out.print(f"avatar {avatar}, after {result['iterations']} steps in {output.seconds(result['seconds'])}{beside}")
     prior = result["prior"]
     output.facts(
         out,

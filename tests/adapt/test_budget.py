@@ -6,14 +6,21 @@ import os
 import signal
 from types import SimpleNamespace
 
+import numba
 import pytest
+from numba.core import event
 
+from adapt import budget
 from adapt.budget import Budget, Clock, graceful_stop, parse_budget
+from adapt.job import adapt
+from adapt.priors import open_priors
 from configs import InputError
+from heads.raster.simd import compiling
+from tests.support.avatars import SIZE
 
 
 @pytest.mark.parametrize(
-    ("text", "budget"),
+    ("text", "expected"),
     [
         ("60s", Budget(seconds=60.0)),
         ("10m", Budget(seconds=600.0)),
@@ -23,8 +30,8 @@ from configs import InputError
         ("1000it", Budget(iterations=1000)),
     ],
 )
-def test_budgets_are_times_or_steps(text, budget):
-    assert parse_budget(text) == budget
+def test_budgets_are_times_or_steps(text, expected):
+    assert parse_budget(text) == expected
 
 
 def run(clock, begin=0.0, until=1.0):
@@ -55,6 +62,38 @@ def test_progress_runs_from_zero_to_one_within_a_stage():
     assert progress[0] == 0.0
     assert progress == sorted(progress)
     assert progress[-1] == pytest.approx(0.98)
+
+
+def test_the_clock_stands_still_while_kernels_compile(monkeypatch):
+    time = SimpleNamespace(now=0.0)
+    for module in (budget, compiling):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: time.now))
+    clock = Clock(parse_budget("10s"))
+    with clock.waits_for_compiling(), clock.timed("steps"):
+        time.now += 3
+        event.start_event(compiling.KIND)
+        time.now += 60
+        assert clock.fraction == 0.3
+        event.end_event(compiling.KIND)
+        time.now += 1
+    assert clock.seconds == clock.seconds_by_stage()["steps"] == 4
+    assert clock.seconds_by_stage()["compiling"] == 60
+    assert clock.seconds_left == 6
+
+
+def test_an_adaptation_reports_what_compiled_beside_its_seconds(world, tmp_path, monkeypatch):
+    @numba.njit
+    def negated(x):
+        return -x
+
+    def opened(*arguments):
+        negated(1)
+        return open_priors(*arguments)
+
+    monkeypatch.setattr("shards.tracking.track_frames", world.segments)
+    monkeypatch.setattr("adapt.job.open_priors", opened)
+    result = adapt(world.video, tmp_path / "ada", budget="1it", prior="none", size=SIZE)
+    assert result["stages"]["compiling"] > 0
 
 
 def test_every_stage_gets_one_step_of_a_tiny_budget():

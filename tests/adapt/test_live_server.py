@@ -23,7 +23,7 @@ from adapt.avatar.avatar import load_avatar
 from adapt.avatar.provenance import parse_tags
 from adapt.job import adapt as make_avatar
 from adapt.live import protocol
-from adapt.live.connection import Connection
+from adapt.live.connection import Connection, rehearse
 from adapt.live.server import TEMPORARY, Server, _remove_leftovers, serve
 from adapt.live.speech import LONGEST_TEXT, speech_command, spoken
 from adapt.marking.certificates import load_credentials, sign_init
@@ -500,3 +500,21 @@ def test_a_server_that_is_ended_leaves_nothing_behind(folder, tmp_path, number):
 def test_a_frames_message_is_small_and_holds_what_it_says(avatar):
     assert protocol.HEADER.size == 28
     assert struct.calcsize("<IQdHBBI") == 28
+
+
+def test_kernels_are_run_before_the_first_page_is_shown(avatar, monkeypatch):
+    order, sent = [], []
+
+    async def run(server, port, ready, stop):
+        order.append("served")
+
+    monkeypatch.setattr("adapt.live.server.load_avatar", lambda *_, **__: avatar)
+    monkeypatch.setattr("adapt.live.server.rehearse", lambda avatar: order.append("rehearsed"))
+    monkeypatch.setattr(Server, "run", run)
+    serve(["ada"])
+    assert order == ["rehearsed", "served"]
+
+    monkeypatch.setattr("adapt.live.protocol.frame_message", lambda frame: sent.append(frame.image))
+    rehearse(avatar)
+    assert [image.shape for image in sent] == 2 * [(SIZE, SIZE, 3)]
+    assert not np.array_equal(*sent)  # one for each background

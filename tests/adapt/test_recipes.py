@@ -111,13 +111,24 @@ def test_frames_tracked_beforehand_are_all_that_is_trained_on_and_stay_open(worl
             whole.stretch(60, 10)
 
 
+def test_a_batch_of_a_window_is_the_window_of_the_batch(world):
+    with track_clip(world.video, size=SIZE) as clip:
+        window = (5, 9, 48, 32)
+        part, whole = clip.batch([3, 40], window=window), clip.batch([3, 40]).crop(window)
+    assert part.image.shape == (2, 48, 32, 3)
+    assert torch.equal(part.image, whole.image)
+    assert torch.equal(part.matte, whole.matte)
+    assert all(torch.allclose(part.masks[name], mask, atol=1e-6) for name, mask in whole.masks.items())
+    assert all(torch.equal(part.track[name], rows) for name, rows in whole.track.items())
+
+
 def test_texels_that_nothing_shows_stay_where_the_map_began_and_shown_ones_move(world):
     model = _rigged(world)
     model.start = model.talking.maps().detach().clone()
-    assert float(model.drift().detach()) == 0.0
+    assert float(model.penalty(1.0).detach()) == float(model.penalty().detach())
     with torch.no_grad():
         model.talking.colors.add_(0.1)
-    model.drift().backward()
+    model.penalty(1.0).backward()
     assert (model.talking.colors.grad > 0).all()
     # A texel that fills two pixels of a 256 px picture feels them more than the anchor: at a hundredth off in one frame,
     # at a tenth off in five seconds.

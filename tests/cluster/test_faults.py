@@ -177,7 +177,7 @@ def test_sigterm_saves_and_ends_and_resume_goes_on_without_ray(one, tmp_path):
     check(result, one)
 
 
-def test_a_driver_told_to_end_and_then_killed_goes_on_with_resume(two, tmp_path):
+def test_a_driver_told_to_end_and_then_killed_goes_on_with_resume(ray_here, two, tmp_path):
     run = tmp_path / "run"
     process = drive(run, ray=True, resume=False, stand=12)
     wait_for(run, 5, process)
@@ -191,7 +191,7 @@ def test_a_driver_told_to_end_and_then_killed_goes_on_with_resume(two, tmp_path)
     process.communicate()
     last = checkpoint.list_checkpoints(run)[-1].step
 
-    result = result_of(drive(run, ray=True, resume=True))
+    result = launch(TARGET, settings(), run=str(run), cluster=ClusterConfig(workers=2), resume=True)
     assert result["started_at"] >= last
     check(result, two)
 

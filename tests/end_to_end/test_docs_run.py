@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import torch
 
 import headstart
 from shards.media.sound import read_audio
-from shards.synthetic import synthetic_video
 from tests.support.s3_faults import BUCKET, s3_server
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,6 @@ SMALL = (
     ("videos/ ", "videos --size 192 "),
     ("/3 ", "/1 "),
 )
-SECONDS = 4.0
 
 
 def blocks(page: Path) -> list[str]:
@@ -43,21 +42,21 @@ def commands(page: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Any:
+def world(films, tmp_path_factory) -> Any:
     """Everything that the pages name: a clip, a speech, videos with consent, and a registry of one's own."""
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HEADSTART_HOME", str(folder / "home"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        synthetic_video(900, SECONDS, folder / "me.mp4", size=192)
+        shutil.copyfile(films.stranger, folder / "me.mp4")
         for name in ("talk.mp4", "clip.mp4"):
             (folder / name).symlink_to("me.mp4")
         soundfile.write(folder / "speech.wav", read_audio(folder / "me.mp4")[:16_000], 16_000)
         rows = ["clip,identity,licence,consent,source"]
         (folder / "videos").mkdir()
-        for number in range(3):
-            synthetic_video(number, SECONDS, folder / "videos" / f"p{number}.mp4", size=192)
+        for number, film in enumerate(films.people):
+            shutil.copyfile(film, folder / "videos" / f"p{number}.mp4")
             rows.append(f"p{number},p{number},CC0,generated,synthetic")
         (folder / "consent.csv").write_text("\n".join(rows) + "\n")
         yield folder

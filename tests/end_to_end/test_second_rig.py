@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
-from shards.synthetic import synthetic_video
+from tests.end_to_end.conftest import SIZE
 from tests.end_to_end.test_whole import command
 from tests.support.ict_rig import write_ict_folder
 
 pytestmark = pytest.mark.slow
-SIZE, SECONDS = 192, 2.0
 
 
-def test_an_ict_rig_goes_from_videos_through_a_prior_into_an_avatar_that_talks(tmp_path, monkeypatch):
+def test_an_ict_rig_goes_from_videos_through_a_prior_into_an_avatar_that_talks(films, tmp_path, monkeypatch):
     monkeypatch.setenv("HEADSTART_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     rig = f"ict:{write_ict_folder(tmp_path / 'ict')}"
     rows = ["clip,identity,licence,consent,source"]
     (tmp_path / "videos").mkdir()
-    for number in range(2):
-        synthetic_video(number, SECONDS, tmp_path / "videos" / f"p{number}.mp4", size=SIZE)
+    for number, film in enumerate(films.people[:2]):
+        shutil.copyfile(film, tmp_path / "videos" / f"p{number}.mp4")
         rows.append(f"p{number},p{number},CC0,generated,synthetic")
     (tmp_path / "consent.csv").write_text("\n".join(rows) + "\n")
-    stranger = synthetic_video(900, SECONDS, tmp_path / "stranger.mp4", size=SIZE)["video"]
+    stranger = str(shutil.copyfile(films.stranger, tmp_path / "stranger.mp4"))
     data, run, avatar = (str(tmp_path / name) for name in ("data", "run", "avatar"))
 
     options = ("--consent", str(tmp_path / "consent.csv"), "--rig", rig, "--size", str(SIZE))

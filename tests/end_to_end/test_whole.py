@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -13,9 +14,9 @@ import pytest
 
 import headstart
 from shards.synthetic import synthetic_video
+from tests.end_to_end.conftest import PEOPLE, SIZE
 
 pytestmark = pytest.mark.slow
-SECONDS, SIZE, PEOPLE = 4.0, 192, 3
 # A few steps each: what is tested is that the rooms fit, not what the priors know.
 TRAININGS = {
     "audio-expression": ("steps=4", "batch_size=2"),
@@ -34,13 +35,13 @@ def command(*words: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory) -> Path:
+def world(films, tmp_path_factory) -> Path:
     """Films of generated talkers: three for the corpus, and one stranger with a second speech."""
     folder = tmp_path_factory.mktemp("world")
     (folder / "videos").mkdir()
-    for number in range(PEOPLE):
-        synthetic_video(number, SECONDS, folder / "videos" / f"person{number}.mp4", size=SIZE)
-    synthetic_video(900, SECONDS, folder / "stranger.mp4", size=SIZE)
+    for number, film in enumerate(films.people):
+        shutil.copyfile(film, folder / "videos" / f"person{number}.mp4")
+    shutil.copyfile(films.stranger, folder / "stranger.mp4")
     synthetic_video(900, 2.0, folder / "speech.mp4", size=SIZE, clip=1)
     rows = [f"person{number},person{number},CC0,generated,synthetic" for number in range(PEOPLE)]
     (folder / "consent.csv").write_text("\n".join(["clip,identity,licence,consent,source", *rows]) + "\n")

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from heads.geometry.rotation import rotation_matrix, rotation_vector
-from heads.person.backdrop import Backdrop
+from heads.person.backdrop import Backdrop, _spread
 from heads.person.image_registration import planes, register
 from heads.person.inputs import (
     AUDIO_CONTEXT,
@@ -88,6 +88,19 @@ def test_a_new_backdrop_stands_still_and_a_bent_one_moves_the_body_only():
     moved = backdrop(torch.tensor([1.0, 0.0, 0.0, 0.0]))
     torch.testing.assert_close(moved[22:, :-1], still[22:, 1:], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(moved[:18], still[:18])
+
+
+def test_a_window_of_the_backdrop_is_that_part_of_it_laid_out_bilinearly():
+    torch.manual_seed(0)
+    backdrop, pose = Backdrop(40, 48, inputs=4), torch.randn(4)
+    with torch.no_grad():
+        for parameter in backdrop.parameters():
+            torch.nn.init.normal_(parameter, std=0.02 if parameter is backdrop.bend.weight else 1.0)
+    whole = backdrop(pose)
+    torch.testing.assert_close(backdrop(pose, window=(7, 9, 20, 31)), whole[7:27, 9:40])
+    points = backdrop.displacement(pose)
+    expected = torch.nn.functional.interpolate(points, (40, 48), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(_spread(points, 40, 48, (0, 0, 40, 48)), expected)
 
 
 def test_no_pose_bends_the_body_further_than_the_reach():

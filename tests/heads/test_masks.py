@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from configs import InputError
-from heads.masks import fill_polygons, region_masks
+from heads.masks import REGIONS, fill_polygons, region_masks
 from heads.rig import load_rig
 
 SIZE = 128
@@ -55,6 +55,16 @@ def test_a_polygon_moves_smoothly_with_its_corners():
     square = np.array([[[10.0, 10], [20, 10], [20, 20], [10, 20]]])
     masks = np.concatenate([fill_polygons(square + np.array([shift, 0.0]), 32, 32) for shift in np.linspace(0, 1, 9)])
     assert np.abs(np.diff(masks, axis=0)).max() <= 0.126
+
+
+@pytest.mark.parametrize("levels", [None, 255])
+def test_a_window_of_the_masks_is_that_part_of_the_whole_ones(landmarks, levels):
+    matte = np.full((2, SIZE, SIZE), 0.5, np.float32)
+    whole = region_masks(landmarks, SIZE, SIZE, REGIONS, matte, levels)
+    part = region_masks(landmarks, 90, 41, REGIONS, matte[:, 17:107, 35:76], levels, (17, 35))
+    for name in REGIONS:
+        assert whole[name][:, 17:107, 35:76].any(), name
+        assert np.allclose(part[name], whole[name][:, 17:107, 35:76], atol=1e-6), name
 
 
 def test_regions_lie_inside_each_other_as_a_face_does(landmarks):

@@ -1,7 +1,7 @@
 """Kernels of the photometric losses: head over background against picture over background, under pixel weights.
 
-They work on one picture and on the rectangle of it that has weight, so that what does not count costs nothing. The twin
-in plain PyTorch is in :mod:`heads.photometric`; tests compare the two. All arrays are flat and in float32.
+They work on one picture and on the rectangle of it that has weight, so that what does not count costs nothing. The twins
+in plain PyTorch are in :mod:`heads.photometric` and :mod:`heads.pictures`; tests compare them. Arrays are flat and in float32.
 """
 
 # mypy: disable-error-code="no-untyped-def,misc"
@@ -125,3 +125,62 @@ def tone(values, tables, pixels, out):
         out[at] = tables[values[at]]
         out[at + np.uintp(1)] = tables[np.uintp(256) + values[at + np.uintp(1)]]
         out[at + np.uintp(2)] = tables[np.uintp(512) + values[at + np.uintp(2)]]
+
+
+@kernel
+def over(color, alpha, behind, pixels, out):
+    """A premultiplied head over a picture: ``out [P, 3]`` of ``color [P, 3]``, ``alpha [P]`` and ``behind [P, 3]``."""
+    for p in range(np.uintp(pixels)):
+        through = F32(1) - alpha[p]
+        for c in range(np.uintp(3)):
+            at = np.uintp(3) * p + c
+            out[at] = color[at] + through * behind[at]
+
+
+@kernel
+def over_backward(upstream, alpha, behind, pixels, v_alpha, v_behind):
+    """Gradients of :func:`over` in alpha and, where ``v_behind`` is not empty, in what is behind."""
+    wanted = len(v_behind) > 0
+    for p in range(np.uintp(pixels)):
+        first = np.uintp(3) * p
+        second, third = first + np.uintp(1), first + np.uintp(2)
+        hidden = upstream[first] * behind[first] + upstream[second] * behind[second] + upstream[third] * behind[third]
+        v_alpha[p] = -hidden
+        if wanted:
+            through = F32(1) - alpha[p]
+            v_behind[first] = through * upstream[first]
+            v_behind[second] = through * upstream[second]
+            v_behind[third] = through * upstream[third]
+
+
+@kernel
+def differences(image, target, weight, width, edge, height, sums):
+    """``sums``: of weight * |image - target| over all pixels and channels, of the weights, of those ``edge`` px inside."""
+    off, total, inner = 0.0, 0.0, 0.0
+    for y in range(height):
+        row, weights, inside = F32(0), F32(0), F32(0)
+        first = np.uintp(y * width)
+        for x in range(np.uintp(width)):
+            w, at = weight[first + x], np.uintp(3) * (first + x)
+            second, third = at + np.uintp(1), at + np.uintp(2)
+            unlike = abs(image[at] - target[at]) + abs(image[second] - target[second])
+            row += w * (unlike + abs(image[third] - target[third]))
+            weights += w
+        if y >= edge and y < height - edge:
+            for x in range(np.uintp(edge), np.uintp(width - edge)):
+                inside += weight[first + x]
+        off += row
+        total += weights
+        inner += inside
+    sums[0], sums[1], sums[2] = off, total, inner
+
+
+@kernel
+def add_signs(image, target, weight, pixels, factor, out):
+    """Add the gradient of ``factor`` times the first sum of :func:`differences` to ``out [P, 3]``."""
+    for p in range(np.uintp(pixels)):
+        scaled = F32(factor) * weight[p]
+        for c in range(np.uintp(3)):
+            at = np.uintp(3) * p + c
+            off = image[at] - target[at]
+            out[at] += scaled * (F32(off > 0) - F32(off < 0))

@@ -8,7 +8,7 @@ import sys
 import torch
 from torch import nn
 
-from adapt.fit.adam import Adam
+from heads.adam import Adam
 
 BETAS, EPS = (0.9, 0.99), 1e-12
 
@@ -60,7 +60,7 @@ def test_a_step_that_is_refused_changes_nothing():
 def test_stepping_imports_no_compiler():
     code = """
 import sys, torch
-from adapt.fit.adam import Adam
+from heads.adam import Adam
 p = torch.nn.Parameter(torch.ones(3)); p.grad = torch.ones(3)
 adam = Adam([{"params": [p], "lr": 0.1}]); adam.step(); adam.zero_grad()
 print("torch._dynamo" in sys.modules)

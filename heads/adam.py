@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,7 +19,8 @@ class Adam:
 
     Attributes:
         param_groups: the same dictionaries, completed; ``lr`` may be changed between steps.
-        state: of each parameter that was stepped: ``step``, ``exp_avg``, ``exp_avg_sq``.
+        state: of each parameter that was stepped: ``step``, ``exp_avg``, ``exp_avg_sq``; a mapping that gives an empty
+            dictionary for others, as torch's does, so that gsplat's strategies can split and prune what it holds.
         found_inf: a scalar on the parameters' device; where it is 1, the next step does nothing.
     """
 
@@ -27,12 +29,12 @@ class Adam:
     ) -> None:
         self.betas = betas
         self.param_groups: list[dict[str, Any]] = [{"eps": eps, **group} for group in groups]
-        self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
+        self.state: defaultdict[nn.Parameter, dict[str, Tensor]] = defaultdict(dict)
         self.found_inf: Tensor | None = None
 
     def moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """What is remembered of a parameter, a live dictionary; empty before its first step."""
-        return self.state.setdefault(parameter, {})
+        return self.state[parameter]
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

@@ -1,0 +1,64 @@
+"""Penalties that keep a UV map near where it began, its offsets near their triangles and its scales of their size.
+
+In plain PyTorch they are some thirty passes over the map and as many back; on CPU tensors in float32 value and gradient
+come from one kernel (:mod:`heads.raster.kernels.keeping`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from heads.losses import NEEDLE, offset_penalty, scale_penalty
+from heads.raster.arrays import flat
+from heads.raster.kernels import keeping
+
+
+def map_penalty(parts: Sequence[Tensor], start: Tensor, shares: Tensor, weight: float, free: float) -> Tensor:
+    """Squared way of a map from its start, and what :func:`offset_penalty` and :func:`scale_penalty` say of it; a scalar.
+
+    Args:
+        parts: offsets ``[N, 3]``, quaternions ``[N, 4]``, log-scales ``[N, 3]``, colours ``[N, 3]``, opacities ``[N, 1]``.
+        start: ``[N, 14]`` the map as it began, its columns in this order.
+        shares: ``[14]`` weight of the squared way, summed over texels, per column.
+        weight: of both other penalties, beyond ``free`` triangle sizes.
+    """
+    if all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (*parts, start)):
+        return _Keep.apply(start, shares, weight, free, *parts)
+    return map_penalty_reference(parts, start, shares, weight, free)
+
+
+def map_penalty_reference(parts: Sequence[Tensor], start: Tensor, shares: Tensor, weight: float, free: float) -> Tensor:
+    """:func:`map_penalty` in plain PyTorch: for other devices, and what the kernel is tested against."""
+    way = ((torch.cat(list(parts), -1) - start).square() * shares).sum()
+    return way + weight * (offset_penalty(parts[0], free) + scale_penalty(parts[2], free))
+
+
+class _KeepCtx(FunctionCtx):
+    gradients: list[Tensor]  # of the parts, for an upstream of one
+
+
+class _Keep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: _KeepCtx, start: Tensor, shares: Tensor, weight: float, free: float, *parts: Tensor) -> Tensor:
+        gradients = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in parts]
+        f32 = np.float32
+        value = keeping.keep(
+            *(flat(part) for part in parts), flat(start), flat(shares), len(start), f32(weight), f32(free),
+            f32(math.log(NEEDLE)), *(flat(gradient) for gradient in gradients),
+        )  # fmt: skip
+        ctx.gradients = gradients
+        return start.new_tensor(value)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: _KeepCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.gradients
+        if float(upstream) != 1.0:  # the term of a sum of losses: nothing to multiply
+            gradients = [upstream * gradient for gradient in gradients]
+        return None, None, None, None, *gradients
