@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -12,5 +14,10 @@ HERE = Path(__file__).parent
 def prior_names() -> tuple[str, ...]:
     """Names as on the command line: the folders of this package that hold a ``prior.py``, then installed entry points."""
     ours = sorted(path.parent.name.replace("_", "-") for path in HERE.glob("*/prior.py"))
-    others = sorted(point.name for point in metadata.entry_points(group=GROUP))
-    return tuple(dict.fromkeys([*ours, *others]))
+    return tuple(dict.fromkeys([*ours, *_others(tuple(sys.path))]))
+
+
+@cache
+def _others(_path: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the entry points along ``sys.path``; reading the records of all installed packages takes a tenth of a second."""
+    return tuple(sorted(point.name for point in metadata.entry_points(group=GROUP)))

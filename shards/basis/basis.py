@@ -110,7 +110,7 @@ def leave_one_out(
     for k, name in enumerate(names):
         eyelids = eyelid_basis(people[:k] + people[k + 1 :], mean, partner)
         basis = expression_basis(motion[:k] + motion[k + 1 :], eyelids, partner, components)
-        figures[name] = _reconstruction_error(people[k], basis, eyelids, mean)
+        figures[name] = reconstruction_error(people[k], basis, eyelids, mean)
     result: dict[str, object] = {
         part: float(np.mean([figure[part] for figure in figures.values()])) for part in ("all", "lips", "eyes")
     }
@@ -118,8 +118,16 @@ def leave_one_out(
     return {"components": components, **result, "worst": worst, "people": figures}
 
 
-def _reconstruction_error(person: Person, basis: np.ndarray, eyelids: np.ndarray, mean: np.ndarray) -> dict[str, float]:
-    """Root mean square distances over frames and landmarks between a person's motion and its projection."""
+def reconstruction_error(person: Person, basis: np.ndarray, eyelids: np.ndarray, mean: np.ndarray) -> dict[str, float]:
+    """Root mean square distances over frames and landmarks between a person's motion and its projection.
+
+    Args:
+        basis: expressions ``[K, 478, 3]``; eyelids: displacements ``[2, 478, 3]`` that close each eye.
+        mean: landmarks ``[478, 3]`` of the head that both belong to.
+
+    Returns:
+        ``all``, ``lips``, ``eyes``: in the person's eye distances, in the picture's plane.
+    """
     weights = landmark_weights()
     scale = lid_gap(person.neutral) / lid_gap(mean)
     lids = np.tensordot(closures(person.frames, person.neutral) * scale, eyelids, 1)

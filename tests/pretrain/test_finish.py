@@ -123,7 +123,7 @@ def test_a_run_that_is_not_finished_cannot_be_registered(home, tmp_path):
         register_run(str(tmp_path))
 
 
-KILLS = """
+KILLS = '''
 import os, random, signal, sys, time
 # All that a run imports, before the first fork: no attempt spends its time on that.
 import accelerate, alembic.command, boto3, cryptography.fernet, diffusers.schedulers, PIL.Image, scipy.stats, torch._dynamo
@@ -134,10 +134,12 @@ from pretrain.train import pretrain
 from tests.pretrain.test_finish import CONFIG, PRIOR
 
 find_prior(PRIOR)
-data, run, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
+data, whole, run, seed = *sys.argv[1:4], int(sys.argv[4])
 rng = random.Random(seed)
 torch.set_num_threads(1)
-for attempt in range(20):
+
+def start(folder):
+    """A run in a child; returns at the beginning of its end."""
     ready, begun = os.pipe()
     child = os.fork()
     if not child:
@@ -146,23 +148,30 @@ for attempt in range(20):
             os.write(begun, b"x")
             return real(*args)
         train.finish = announced
-        pretrain(PRIOR, data, CONFIG, run, ray=False, resume=True)
+        pretrain(PRIOR, data, CONFIG, folder, ray=False, resume=True)
         os._exit(0)
     os.close(begun)
     os.read(ready, 1)
-    time.sleep(rng.uniform(0.0, 1.5))
+    os.close(ready)
+    return child
+
+child, begin = start(whole), time.monotonic()
+assert os.waitpid(child, 0)[1] == 0
+longest = time.monotonic() - begin
+for attempt in range(20):
+    child = start(run)
+    time.sleep(rng.uniform(0.0, longest))
     os.kill(child, signal.SIGKILL)
     print(os.waitpid(child, 0)[1])
-    os.close(ready)
-"""
+'''
 
 
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_of_the_end_register_once_with_the_same_weights(home, tmp_path):
-    whole, seed = train(tmp_path / "whole"), int.from_bytes(os.urandom(4), "little")
+    seed = int.from_bytes(os.urandom(4), "little")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, "-c", KILLS, talkers(), str(tmp_path / "run"), str(seed)],
+        [sys.executable, "-c", KILLS, talkers(), str(tmp_path / "whole"), str(tmp_path / "run"), str(seed)],
         env=environment,
         capture_output=True,
         text=True,
@@ -171,7 +180,7 @@ def test_twenty_kills_at_random_moments_of_the_end_register_once_with_the_same_w
     assert done.returncode == 0, done.stderr[-2000:]
     kills = done.stdout.split().count(str(int(signal.SIGKILL)))
     assert kills, f"seed {seed}: none of 20 came before the end"
-    result = train(tmp_path / "run")
+    whole, result = storage.read_json(tmp_path / "whole" / "result.json"), train(tmp_path / "run")
     assert result["weights_sha256"] == whole["weights_sha256"], f"seed {seed}"
     assert [v["version"] for v in versions()] == [1, 2], f"seed {seed}"
     assert result["registered"]["version"] == 2

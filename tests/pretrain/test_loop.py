@@ -35,6 +35,7 @@ SMALL = {
     "linear_context": 2,
     "optimiser": {"warmup": 2},
     "model": {"width": 16, "layers": 1, "audio_layers": 1, "heads": 2, "style": 8, "reach": 8},
+    "diffusion": {"sample_steps": 2},  # nearly all the time after the last step goes into drawing samples
 }
 
 

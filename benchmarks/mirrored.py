@@ -1,0 +1,197 @@
+"""What it is worth to track every picture twice, as it is and mirrored, and to average the landmarks.
+
+    python -m benchmarks mirrored --people cnn2_a aoc --budget 300it
+
+FaceMesh prefers a side, and which one depends on the person; the mean over a picture and its mirror image has no side.
+Two adaptations of each person differ in nothing but that. Crop, tested frames, and the regions that are scored are those
+of plain tracking in both. ``unseen``: trained on the first 10/11 of the clip, tested on the rest. ``wide``: trained on
+the five seconds and tested on the frames that ``benchmarks prior_gain`` would choose. LMD finds the lips anew in
+rendered and real frames, always by plain tracking.
+``--bases`` instead: expression bases that either tracker's landmarks give, fitted to the left-out person's landmarks by
+either tracker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from benchmarks.prior_gain import STRETCHES, narrowest, tested
+from benchmarks.recipes import CLIPS, PEOPLE, means
+from benchmarks.results import row, stored, write
+from heads.rig.facemesh import mirror_pairs
+from shards.media.decode import read_video
+from shards.tracking import first_pass
+from shards.tracking.coefficients import fitter_of
+from shards.tracking.models import FaceLandmarks
+
+MORE = ("may", "hl_video4", "noaudio_mt_b")
+
+
+class BothSides(FaceLandmarks):
+    """The mean of the landmarks of each picture and of its mirror image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._other = FaceLandmarks()
+        self._partner = mirror_pairs(fitter_of("mediapipe").neutral(np.zeros(fitter_of("mediapipe").rig.n_identity)))
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray | None:
+        points, other = super().__call__(picture), self._other(picture[:, ::-1])
+        if points is None or other is None:
+            return points
+        back = other[self._partner] * np.array([-1, 1, 1], np.float32) + np.array([picture.shape[1], 0, 0], np.float32)
+        return (points + back) / 2
+
+    def forget(self) -> None:
+        super().forget()
+        self._other.forget()
+
+    def close(self) -> None:
+        super().close()
+        self._other.close()
+
+
+FRAMES = 250  # of each clip, from its beginning
+TRACKERS = {"plain": FaceLandmarks, "both sides": BothSides}
+
+
+def main() -> None:
+    """Measure what is not stored yet and write ``results/mirrored.json`` after every person."""
+    options = _parse()
+    if options.bases:
+        rows = [r for r in stored("mirrored") if not r["case"].startswith("basis ")]
+        _write(rows + bases([options.clips / f"{name}.mp4" for name in options.people]), echo=True)
+        return
+    rows = [r for r in stored("mirrored") if not r["case"].startswith("mean of ")]
+    for person in options.people:
+        rest = f"{options.size}x{options.size}, {options.budget}"
+        if not any(r["case"].startswith(f"{person}, ") and r["case"].endswith(rest) for r in rows):
+            rows += measure(options.clips / f"{person}.mp4", rest, options)
+            _write(rows, echo=False)
+    _write(rows, echo=True)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=Path, default=CLIPS, help="folder of NAME.mp4")
+    parser.add_argument("--people", nargs="+", default=[*PEOPLE, *MORE])
+    parser.add_argument("--budget", default="300it", help="of every adaptation")
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--parts", nargs="+", default=["wide", "unseen"], choices=["wide", "unseen"])
+    parser.add_argument("--bases", action="store_true", help="compare expression bases instead of avatars")
+    return parser.parse_args()
+
+
+def bases(videos: list[Path]) -> list[dict[str, Any]]:
+    """Reconstruction errors of left-out people, in eye distances, by who tracked for the basis and for the test."""
+    from shards.basis.basis import reconstruction_error
+    from shards.tracking.shape_statistics import LandmarkClip, align, expression_basis, eyelid_basis, moments
+
+    found = {tracker: [_landmarks(video, tracker) for video in videos] for tracker in TRACKERS}
+    clips = {t: [LandmarkClip(v.stem, points, 512) for v, points in zip(videos, found[t])] for t in TRACKERS}
+    aligned = {tracker: align(clips[tracker]) for tracker in TRACKERS}
+    errors: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for learned, (mean, partner, people) in aligned.items():
+        motion = [moments(person, mean) for person in people]
+        for k in range(len(people)):
+            eyelids = eyelid_basis(people[:k] + people[k + 1 :], mean, partner)
+            basis = expression_basis(motion[:k] + motion[k + 1 :], eyelids, partner, 32)
+            for judge, (_, _, others) in aligned.items():
+                errors.setdefault((learned, judge), []).append(reconstruction_error(others[k], basis, eyelids, mean))
+    return [
+        row(f"basis of {len(videos)} people less one, {learned}", f"on {judge}: {part}",
+            float(np.mean([one[part] for one in values])), "eye distances")
+        for (learned, judge), values in errors.items()
+        for part in ("all", "lips")
+    ]  # fmt: skip
+
+
+def _landmarks(video: Path, tracker: str) -> np.ndarray:
+    """Landmarks ``[T, 478, 3]`` px at 512 of the first four seconds."""
+    mesh, found = TRACKERS[tracker](), []
+    for picture in read_video(video, seconds=4.0, size=512):
+        points = mesh(picture)
+        if points is not None:
+            found.append(points)
+    mesh.close()
+    return np.stack(found)
+
+
+def measure(video: Path, rest: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One person: rows of both trainings by both trackers."""
+    plain = _tracked(video, "plain", options.size, None)
+    crop = tuple(round(v) for v in plain.crop_box)
+    both = _tracked(video, "both sides", options.size, crop)
+    length = len(plain) * 10 // 11
+    first, count = narrowest(plain, STRETCHES["5 s"])
+    parts = {
+        "unseen": (0, length, np.arange(length, len(plain))),
+        "wide": (first, count, tested(plain, first, count)["angles"]),
+    }
+    rows = []
+    with plain, both:
+        for part in options.parts:
+            start, frames, chosen = parts[part]
+            case = f"{video.stem}, {part}, {rest}"
+            for tracker, clip in {"plain": plain, "both sides": both}.items():
+                figures = adapted(video, clip.stretch(start, frames), clip, chosen, plain, options.budget)
+                print(case, tracker, {k: round(v, 3) for k, (v, _) in figures.items()}, file=sys.stderr, flush=True)
+                rows += [row(case, f"{tracker}: {name}", value, unit) for name, (value, unit) in figures.items()]
+    return rows
+
+
+def _tracked(video: Path, tracker: str, size: int, crop: tuple[int, ...] | None) -> Any:
+    from adapt.clip import track_clip
+
+    with mock.patch.object(first_pass, "FaceLandmarks", TRACKERS[tracker]):
+        return track_clip(video, frames=FRAMES, size=size, crop_box=crop, av_offset=0.0)
+
+
+def adapted(
+    video: Path, part: Any, clip: Any, chosen: np.ndarray, plain: Any, budget: str
+) -> dict[str, tuple[float, str]]:
+    """Figures of an avatar of ``part``, driven by the tracks that ``clip`` has of the chosen frames."""
+    from adapt.avatar.avatar import load_avatar
+    from adapt.evaluate.drives import track_drive
+    from adapt.evaluate.measures.lmd import lmd
+    from adapt.job import adapt
+    from heads.measures.image import psnr
+    from shards.tracking import detect_landmarks
+
+    with tempfile.TemporaryDirectory(prefix="headstart-mirrored-") as folder, part:
+        adapt(video, Path(folder) / "avatar", prior="none", budget=budget, clip=part)
+        avatar = load_avatar(Path(folder) / "avatar")
+        drive, _ = track_drive(avatar, clip)
+        assert drive is not None
+        shown = np.stack([avatar.render(drive.pick([int(i)]))[0] for i in chosen])
+    real = np.stack([plain.frames([int(i)])[0] for i in chosen])
+    masks = [plain.masks([int(i)]) for i in chosen]
+    decibels = {
+        region: float(np.mean([psnr(a, b / np.float32(255), m[region][0]) for a, b, m in zip(shown, real, masks)]))
+        for region in ("face", "head")
+    }
+    (there, seen), (true, also) = detect_landmarks((shown * 255 + 0.5).astype(np.uint8)), detect_landmarks(real)
+    good = seen & also
+    return {
+        "face": (decibels["face"], "dB"),
+        "head": (decibels["head"], "dB"),
+        "LMD": (lmd(there[good], true[good], real.shape[2]), "px at 512"),
+        "LMD, absolute": (lmd(there[good], true[good], real.shape[2], centred=False), "px at 512"),
+    }
+
+
+def _write(rows: list[dict[str, Any]], echo: bool) -> None:
+    notes = "recipe headstart, prior none; PSNR in dB, mean over the tested frames, own tracks; LMD by plain tracking"
+    write("mirrored", rows + means(rows), notes, command=shlex.join(["mirrored", *sys.argv[1:]]), echo=echo)
+
+
+if __name__ == "__main__":
+    main()
