@@ -9,13 +9,20 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import math
+import operator
 from typing import Any
+
+from cluster.launch.failures import Preempted, causes
 
 log = logging.getLogger("headstart.launch")
 TRAINER = "ray.train.v2.api.data_parallel_trainer:DataParallelTrainer"
 POLICY = "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy"
-# What the trainer without helpers overrides: class, method.
+FAILURES = "ray.train.v2._internal.execution.failure_handling:DefaultFailurePolicy"
+DECISION = "ray.train.v2._internal.execution.failure_handling:FailureDecision"
+# What our trainers override: class, method.
 OVERRIDDEN = (
+    (FAILURES, "make_decision"),
     (POLICY, "_send_resource_request"),
     (POLICY, "_maybe_send_resource_request"),
     (POLICY, "_cancel_resource_request"),
@@ -39,9 +46,9 @@ def missing() -> list[str]:
     return list(dict.fromkeys(trouble))
 
 
-def _load(where: str) -> object:
+def _load(where: str) -> Any:
     module, _, name = where.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return operator.attrgetter(name)(importlib.import_module(module))
 
 
 def data_parallel_trainer() -> Any:
@@ -54,16 +61,45 @@ def data_parallel_trainer() -> Any:
         return next(kind for kind in TorchTrainer.__mro__ if kind.__name__ == "DataParallelTrainer")
 
 
-def private_trainer() -> Any:
-    """A trainer without the helpers that only serve a shared cluster: each is an actor that costs seconds to start.
+def trainer(alone: bool, max_preemptions: int) -> Any:
+    """Ray Train's trainer, told what Headstart knows better.
 
-    With a Ray that lacks the names for it, the plain trainer: it does the same work.
+    A worker that was asked to go and has saved its state is no failure: it is counted against ``max_preemptions``, as Ray
+    itself counts machines that it is told will go. With a Ray that lacks the names for this, the plain trainer: it does
+    the same work, and counts such a worker as a failure.
+
+    Args:
+        alone: on a private Ray, without the helpers that only serve a shared cluster: each is an actor that costs
+            seconds to start.
+        max_preemptions: -1 for no limit.
     """
-    trouble = missing()
+    base, trouble = data_parallel_trainer(), missing()
     if trouble:
-        log.warning("this Ray is newer than the one that Headstart knows (%s); starting takes longer", trouble[0])
-        return data_parallel_trainer()
-    policy, trainer = _load(POLICY), _load(TRAINER)
+        log.warning(
+            "this Ray is newer than the one that Headstart knows (%s); "
+            "starting takes longer, and preempted workers count as failures",
+            trouble[0],
+        )
+        return base
+    here, budgets = _everything_here(), _two_budgets()
+
+    class Trainer(base):  # type: ignore[misc, valid-type]
+        def _initialize_and_run_controller(self, **arguments: object) -> object:
+            arguments["failure_policy"] = budgets(self.run_config.failure_config, max_preemptions)
+            if alone:
+                arguments["scaling_policy"] = here(scaling_config=self.scaling_config)
+            return super()._initialize_and_run_controller(**arguments)
+
+        def _create_default_callbacks(self) -> list[object]:
+            # The cleaner looks for a dead driver in a dashboard, which a private Ray has not; we use no Ray Data.
+            each = super()._create_default_callbacks()
+            return [callback for callback in each if not alone or type(callback).__name__ not in UNWANTED]
+
+    return Trainer
+
+
+def _everything_here() -> type:
+    policy = _load(POLICY)
 
     class AllHere(policy):  # type: ignore[misc, valid-type]
         def _send_resource_request(self) -> None:
@@ -74,14 +110,21 @@ def private_trainer() -> Any:
         def _cancel_resource_request(self) -> None:
             """Nothing was requested."""
 
-    class Trainer(trainer):  # type: ignore[misc, valid-type]
-        def _initialize_and_run_controller(self, **arguments: object) -> object:
-            arguments["scaling_policy"] = AllHere(scaling_config=self.scaling_config)
-            return super()._initialize_and_run_controller(**arguments)
+    return AllHere
 
-        def _create_default_callbacks(self) -> list[object]:
-            # The cleaner looks for a dead driver in a dashboard, which a private Ray has not; we use no Ray Data.
-            each = super()._create_default_callbacks()
-            return [callback for callback in each if type(callback).__name__ not in UNWANTED]
 
-    return Trainer
+def _two_budgets() -> type:
+    policy, retry, end = _load(FAILURES), _load(f"{DECISION}.RETRY"), _load(f"{DECISION}.RAISE")
+
+    class TwoBudgets(policy):  # type: ignore[misc, valid-type]
+        def __init__(self, failure_config: object, max_preemptions: int) -> None:
+            super().__init__(failure_config)
+            self._left: float = max_preemptions if max_preemptions >= 0 else math.inf
+
+        def make_decision(self, training_failed_error: Exception) -> object:
+            if not any(isinstance(cause, Preempted) for cause in causes(training_failed_error)):
+                return super().make_decision(training_failed_error)
+            self._left -= 1
+            return retry if self._left >= 0 else end
+
+    return TwoBudgets

@@ -6,6 +6,7 @@ rerun by hand and a rerun on another cluster are the same thing: each worker loo
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import platform
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.launch import ray_private, ray_worker
 from cluster.launch.board import Board, Replay
+from cluster.launch.failures import Preempted, causes
 from cluster.launch.ray_start import connect
 from cluster.launch.settings import ClusterConfig
 from cluster.launch.worker import stop_signals
@@ -82,7 +84,7 @@ def _trainer(job: ray_worker.Job, board: ActorHandle, settings: ClusterConfig, s
     if settings.gpus_per_worker:
         resources["GPU"] = settings.gpus_per_worker
 
-    trainer = ray_private.data_parallel_trainer() if settings.address else ray_private.private_trainer()
+    trainer = ray_private.trainer(alone=not settings.address, max_preemptions=settings.max_preemptions)
     return trainer(
         ray_worker.work,
         train_loop_config={"job": job, "board": board},
@@ -96,10 +98,17 @@ def _trainer(job: ray_worker.Job, board: ActorHandle, settings: ClusterConfig, s
         run_config=api.RunConfig(
             name=uuid.uuid4().hex,  # a used name would make Ray resume by its own records
             storage_path=scratch,
-            failure_config=api.FailureConfig(max_failures=settings.max_failures),
+            failure_config=_budgets(api.FailureConfig, settings),
             worker_runtime_env={"env_vars": _forwarded()} if settings.address else None,
         ),
     )
+
+
+def _budgets(kind: type, settings: ClusterConfig) -> object:
+    """Ray's own two budgets; in older versions it has one, and a machine that it was told will go counts as a failure."""
+    known = {field.name for field in dataclasses.fields(kind)}
+    apart = {"max_preemption_failures": settings.max_preemptions} if "max_preemption_failures" in known else {}
+    return kind(max_failures=settings.max_failures, **apart)
 
 
 def _forwarded() -> dict[str, str]:
@@ -139,10 +148,11 @@ def _wait(ray: ModuleType, trainer: Any, asked: threading.Event, board: ActorHan
 
 def _explain(error: BaseException) -> Exception:
     """The workers' own error where there is one, rather than the broken connections of their peers."""
-    failures = list(getattr(error, "worker_failures", {}).values())
-    causes = [getattr(failure, "_base_exc", failure) for failure in failures]
-    for cause in causes:
+    found = causes(error)
+    for cause in found:
         if isinstance(cause, InputError):
             return type(cause)(str(cause))
-    last = "; ".join(map(brief, causes)) or error
+    last = "; ".join(map(brief, found)) or error
+    if any(isinstance(cause, Preempted) for cause in found):
+        return RuntimeError(f"workers were preempted more often than max_preemptions allows; last: {last}")
     return RuntimeError(f"the workers failed more often than max_failures allows; last: {last}")

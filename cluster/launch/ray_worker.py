@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from cluster.engine import process_group
 from cluster.launch.board import Forward
+from cluster.launch.failures import Preempted
 from cluster.launch.worker import Context, check_shared, find_target
 from cluster.storage.errors import StorageError
 from configs import InputError, progress
@@ -48,10 +49,6 @@ class Payload(TypedDict):
 
     job: Job
     board: ActorHandle
-
-
-class Preempted(RuntimeError):
-    """This worker was asked to go; its state is saved, and the others should go on without it."""
 
 
 def backend_config() -> BackendConfig:

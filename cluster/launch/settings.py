@@ -18,6 +18,7 @@ class ClusterConfig:
     cpus_per_worker: int | None = None  # None: this machine's cores shared out; 1 on a cluster
     address: str | None = None  # a Ray cluster, "auto" or host:port; None starts a private one on the loopback
     max_failures: int = 3  # restarts before the run is given up; -1: no limit
+    max_preemptions: int = -1  # restarts after workers that were asked to go and saved first; counted apart
     object_store_mb: int = 80  # shared memory of the private Ray; the batches do not go through it
     dashboard: bool = False  # Ray's dashboard of the private Ray, on 127.0.0.1:8265
     start_timeout: float = 30.0  # seconds to wait for all workers before going on with fewer
@@ -30,6 +31,9 @@ class ClusterConfig:
             raise InputError(f"workers is {self.workers}, expected one or more")
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
             raise InputError(f"min_workers is {self.min_workers}, expected 1 to workers ({self.workers})")
+        for name, value in (("max_failures", self.max_failures), ("max_preemptions", self.max_preemptions)):
+            if value < -1:
+                raise InputError(f"{name} is {value}, expected 0 or more, or -1 for no limit")
         if self.address and self.dashboard:
             raise InputError("dashboard is for a private Ray and address joins a running one; remove one of them")
 

@@ -25,6 +25,7 @@ from cluster.storage.errors import StorageError
 ROOT = Path(__file__).parents[2]
 from tests.cluster.test_engine import run_workers  # noqa: E402
 from tests.support.s3_faults import BUCKET, s3_server  # noqa: E402
+from tests.support.waiting import wait_until  # noqa: E402
 
 STEPS, EVERY, BATCH = 20, 5, 12
 ALL = list(range(STEPS * BATCH))
@@ -93,7 +94,8 @@ def test_a_worker_killed_at_a_random_step_costs_nothing_but_time(ray_here, two, 
 
 def test_a_preempted_worker_saves_first_so_no_step_is_done_twice(ray_here, two, tmp_path):
     kill = strike(tmp_path, "SIGTERM", 6, 1)
-    result = launch(TARGET, settings(kill=kill, every=100), run=str(tmp_path / "run"), cluster=ClusterConfig(workers=2))
+    unforgiving = ClusterConfig(workers=2, max_failures=0)  # for a worker that saves and goes is no failure
+    result = launch(TARGET, settings(kill=kill, every=100), run=str(tmp_path / "run"), cluster=unforgiving)
     assert result["started_at"] > 6
     check(result, two)
 
@@ -283,40 +285,48 @@ def lose_a_node(cluster, mark: Path) -> None:
     cluster.remove_node(node, allow_graceful=False)
 
 
-@pytest.mark.parametrize("replaced", [True, False])
-def test_a_lost_node_costs_nothing_replaced_or_not(two_nodes, two, tmp_path, replaced):
+def saved(run: Path) -> int:
+    """The step of the newest checkpoint; 0 before the first."""
+    return max((found.step for found in checkpoint.list_checkpoints(str(run))), default=0)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_lost_node_costs_nothing_whether_another_comes_at_once_or_later(two_nodes, two, tmp_path, at_once):
+    """Later: the run goes on with one worker, and with two again when the other machine has joined."""
     cluster, small = two_nodes
     kill = strike(tmp_path, "wait", 7, 1)
-    outcome: dict = {}
+    run, outcome = tmp_path / "run", {}
+    elastic = {} if at_once else {"min_workers": 1, "resize_every": 1.0}
 
     def train() -> None:
         try:
             outcome["result"] = launch(
                 TARGET,
-                settings(kill=kill),
-                run=str(tmp_path / "run"),
-                cluster=ClusterConfig(workers=2, min_workers=2 if replaced else 1, address=cluster.address),
+                settings(kill=kill, company=13),
+                run=str(run),
+                cluster=ClusterConfig(workers=2, address=cluster.address, **elastic),
             )
         except BaseException as error:
             outcome["error"] = error
 
     thread = threading.Thread(target=train)
     thread.start()
-    while not Path(kill["once"]).exists() and thread.is_alive():
-        time.sleep(0.05)
+    wait_until(lambda: Path(kill["once"]).exists() or not thread.is_alive())
     lose_a_node(cluster, Path(kill["once"]))
-    if replaced:
-        cluster.add_node(num_cpus=1, **small)
+    if not at_once:
+        wait_until(lambda: saved(run) == 10 or not thread.is_alive())
+    cluster.add_node(num_cpus=1, **small)
     thread.join()
     if "error" in outcome:
         raise outcome["error"]
     result = outcome["result"]
-    assert result["started_at"] == 5
+    assert result["world"] == 2
     assert result["read"] == ALL
-    if replaced:
+    if at_once:
+        assert result["started_at"] == 5
         check(result, two)
     else:
-        assert result["world"] == 1
+        assert result["started_at"] == 10, "one worker took it from step 5 to 13, two from the checkpoint of step 10"
         assert result["losses"] == pytest.approx(two["losses"], rel=1e-4, abs=1e-5)
 
 

@@ -8,6 +8,7 @@ import os
 import pytest
 
 from cluster.launch import ray_private
+from cluster.launch.failures import Preempted
 from cluster.launch.launch import ClusterConfig, launch
 
 pytestmark = pytest.mark.slow
@@ -42,6 +43,20 @@ def test_a_ray_without_those_names_trains_by_its_public_interface(ray_here, tmp_
     )
     assert found["world"] == 1
     assert "ray.train.nowhere:Policy is gone" in caplog.text
+    assert "preempted workers count as failures" in caplog.text
+
+
+def test_a_worker_that_saved_and_went_is_charged_to_its_own_budget():
+    from ray.train import FailureConfig
+    from ray.train.v2._internal.execution.failure_handling import FailureDecision
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    policy = ray_private._two_budgets()(FailureConfig(max_failures=1), 2)
+    gone = WorkerGroupError("gone", {0: ConnectionError("peer"), 1: Preempted("asked to go")})
+    broken = WorkerGroupError("broken", {1: ConnectionError("peer")})
+    decided = [policy.make_decision(training_failed_error=error) for error in (gone, broken, gone, gone, broken)]
+    again, end = FailureDecision.RETRY, FailureDecision.RAISE
+    assert decided == [again, again, again, end, end]
 
 
 def test_workers_run_at_the_niceness_of_the_command_and_their_words_reach_it(ray_here, tmp_path, capfd):

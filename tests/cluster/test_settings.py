@@ -25,3 +25,9 @@ def test_the_number_of_a_cluster_file_holds_unless_another_is_given():
     given = parser().parse_args([*words, "--workers", "8-24"])
     found = _settings("cluster/multi-node", workers=given.workers)
     assert (found.min_workers, found.workers) == (8, 24)
+
+
+def test_budgets_below_no_limit_are_refused():
+    for name in ("max_failures", "max_preemptions"):
+        with pytest.raises(InputError, match=f"{name} is -2, expected 0 or more, or -1 for no limit"):
+            _settings({name: -2})

@@ -124,7 +124,8 @@ def listeners(config: dict, context) -> dict | None:
 def train(config: dict, context) -> dict | None:
     """What each worker runs: ``steps`` steps with a checkpoint every ``every``; returns the figures on rank 0.
 
-    After step ``stand`` it goes on only to stop, so that a test that stops or kills it need not hurry.
+    After step ``stand`` it goes on only to stop, so that a test that stops or kills it need not hurry; a worker that is
+    alone goes no further than step ``company``.
     """
     from cluster.checkpoint import fetch_checkpoint, save_checkpoint
     from cluster.engine.engine import EngineConfig
@@ -140,6 +141,8 @@ def train(config: dict, context) -> dict | None:
         start, losses, read = saved["step"], saved["losses"], saved["read"]
     for step in range(start, steps):
         _strike(config, context, step)
+        if context.world_size == 1 and step == config.get("company"):
+            time.sleep(3600)  # until the group is started again with another worker
         loss, mine = train_step(engine, model, step, batch)
         losses.append(loss)
         read.append(sorted(int(i) for row in engine.gather([float(i) for i in mine]) for i in row))
