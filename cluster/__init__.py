@@ -1,1 +1,1 @@
-"""The cluster room: runs and stores what it is given and knows no paper."""
+"""Launching, training engine, checkpoints, storage and model registry; knows no paper and no dataset."""

@@ -1,7 +1,7 @@
 """Checkpoints of a run: folders ``RUN/checkpoints/step-00000100``, complete or absent, the last K kept.
 
 One writer (the main rank) writes a folder; readers on any machine see it only when it is complete and check every
-file's sha256 before they use it. A broken or half-uploaded checkpoint is passed over for the one before.
+file's sha256 before they use it. A damaged or half-uploaded checkpoint is skipped, and the previous one is used.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Checkpoint:
 
 
 def save_checkpoint(run_url: Url, step: int, write: Callable[[Path], None], keep: int = 3, *, main: bool = True) -> str:
-    """Write, publish and only then prune. Returns the checkpoint's URL.
+    """Write and publish a checkpoint, then delete old ones. Returns its URL.
 
     Args:
         run_url: the run's folder, local or remote.
@@ -40,7 +40,7 @@ def save_checkpoint(run_url: Url, step: int, write: Callable[[Path], None], keep
         write: fills the empty local folder that it is given. In a run with several ranks call ``save_checkpoint`` on
             *every* rank: ``write`` may then hold collective operations such as :meth:`cluster.engine.engine.Engine.save`.
         keep: complete checkpoints to keep, never fewer than two, so that one stays good while another is damaged.
-        main: whether this rank publishes; the others' folder is thrown away.
+        main: whether this rank publishes; what the others write is thrown away.
 
     Raises:
         StorageError: the disk is full or the store fails for good; the earlier checkpoints are untouched.
@@ -60,7 +60,7 @@ def save_checkpoint(run_url: Url, step: int, write: Callable[[Path], None], keep
 class BackgroundWriter:
     """Writes checkpoints in a thread, one at a time, while training goes on.
 
-    Killed in the middle, it leaves what :func:`save_checkpoint` leaves: the checkpoint before, whole.
+    If the process is killed meanwhile, the previous checkpoint stays intact, as with :func:`save_checkpoint`.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class BackgroundWriter:
         self._error: BaseException | None = None
 
     def start(self, run_url: Url, step: int, write: Callable[[Path], None], keep: int = 3) -> str:
-        """Begin to write; returns the URL that the checkpoint will have. Waits first for the one before."""
+        """Wait for the previous checkpoint as :meth:`wait` does, then begin; returns the URL that this one will have."""
         self.wait()
 
         def work() -> None:
@@ -82,7 +82,7 @@ class BackgroundWriter:
         return checkpoint_url(run_url, step)
 
     def wait(self) -> None:
-        """Until the last one is published.
+        """Wait until the last checkpoint is published.
 
         Raises:
             StorageError: it could not be written.
@@ -96,12 +96,12 @@ class BackgroundWriter:
 
 
 def checkpoint_url(run_url: Url, step: int) -> str:
-    """Where the checkpoint of a step lies."""
+    """URL of the checkpoint of a step, whether it exists or not."""
     return storage.join(run_url, FOLDER, f"step-{step:08d}")
 
 
 def list_checkpoints(run_url: Url) -> list[Checkpoint]:
-    """Complete checkpoints, oldest first; remains of broken uploads are left out."""
+    """Complete checkpoints, oldest first; remains of broken uploads are left out. No checksum is read."""
     found = []
     for name in storage.listdir(storage.join(run_url, FOLDER)):
         url = storage.join(run_url, FOLDER, name)

@@ -1,7 +1,7 @@
 """Typed configuration, and the one error that means "the user's input is wrong".
 
 This is the leaf room: every other room may import it and it imports none of them. The YAML files beside this
-module are recipes; the dataclasses that they fill live in the room that uses them.
+module are configurations; the dataclasses that they fill live in the rooms that use them.
 """
 
 from configs.errors import InputError

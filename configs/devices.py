@@ -1,4 +1,4 @@
-"""The device that work runs on: chosen by name in one place, and what differs between CUDA and other accelerators.
+"""Choosing the device that work runs on, and what differs between CUDA and other accelerators.
 
 A device is ``cpu``, ``cuda`` or any other that the installed torch knows by name, such as one that another package has
 registered. ``auto`` is CUDA where there is one, else the CPU.
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that a name means.
+    """The device that a name means; an accelerator always with its index (``cuda:0``).
 
     Raises:
         InputError: no such device, or one that this machine does not have.
@@ -50,12 +50,12 @@ def _present(device: torch.device) -> bool:
 
 
 def is_accelerator(device: torch.device) -> bool:
-    """Whether kernels are launched on it and run behind the host's back."""
+    """Whether kernels run on it asynchronously to the host: any device but the CPU."""
     return device.type != "cpu"
 
 
 def seed_device(device: torch.device, number: int) -> None:
-    """Set the generator of an accelerator; nothing on the CPU."""
+    """Seed the random generator of an accelerator; on the CPU this does nothing."""
     if not is_accelerator(device):
         return
     module = _module(device)
@@ -67,24 +67,24 @@ def seed_device(device: torch.device, number: int) -> None:
 
 
 def random_state(device: torch.device) -> torch.Tensor | None:
-    """The state of an accelerator's generator, bytes on the CPU; None on the CPU."""
+    """State of an accelerator's random generator as a uint8 tensor in host memory; None for the CPU."""
     return _module(device).get_rng_state(device) if is_accelerator(device) else None
 
 
 def set_random_state(device: torch.device, state: torch.Tensor) -> None:
-    """Restore what :func:`random_state` gave."""
+    """Restore a state from :func:`random_state`; on the CPU this does nothing."""
     if is_accelerator(device):
         _module(device).set_rng_state(state, device)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all that it was asked; nothing on the CPU."""
+    """Wait for all work queued on the device; on the CPU this does nothing."""
     if is_accelerator(device):
         _module(device).synchronize(device)
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most bytes that tensors held on an accelerator in this process; None on the CPU."""
+    """Peak bytes that this process allocated for tensors on an accelerator; None on the CPU."""
     return int(_module(device).max_memory_allocated(device)) if is_accelerator(device) else None
 
 

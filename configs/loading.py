@@ -1,4 +1,4 @@
-"""YAML and ``key=value`` overrides into nested dataclasses; unknown keys are errors with the nearest known name."""
+"""Nested dataclasses from YAML and ``key=value`` overrides; an unknown key is an error that names the nearest known one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def resolve_config(source: str | Path) -> Path:
-    """A YAML path, or the name of a shipped one such as ``pretrain/sync-expert/tiny``.
+    """The file that a YAML path, or a shipped name such as ``pretrain/sync-expert/tiny``, means.
 
     Raises:
         InputError: neither a file nor a shipped name.
@@ -67,7 +67,7 @@ def read_values(source: str | Path) -> dict[str, object]:
 
 
 def overridden(config: T, overrides: Sequence[str]) -> T:
-    """A copy of ``config`` with ``key=value`` overrides applied and checked."""
+    """A copy of ``config`` with ``key=value`` overrides applied and checked; raises as :func:`load_config`."""
     return load_config(type(config), to_dict(config), overrides)
 
 

@@ -1,4 +1,4 @@
-"""What a figure was made on and with: the device's name, the package's version, the checkout's commit."""
+"""What a figure was measured on: the device's name, the package's version, the checkout's commit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def package_version() -> str:
 
 
 def git(*arguments: str) -> str:
-    """What a git command says of this checkout; empty for an installed package or without git."""
+    """Output of a git command in this checkout, stripped; empty where there is no repository or no git."""
     try:
         run = subprocess.run(
             ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=5, check=True
@@ -59,7 +59,7 @@ def git(*arguments: str) -> str:
 
 
 def commit(digits: int = 10) -> str | None:
-    """The checkout's commit; ``None`` for an installed package."""
+    """The checkout's commit, abbreviated to ``digits``; ``None`` where there is no repository."""
     return git("rev-parse", f"--short={digits}", "HEAD") or None
 
 

@@ -1,4 +1,4 @@
-"""What a long step tells the person who waits: sentences, and tasks with a length.
+"""Messages and progress of long steps for the person who waits.
 
 Rooms call :func:`say`, :func:`task` and :func:`tracked`; the listener decides how they are shown (the command
 line on a terminal). Without a listener sentences go to the logger ``headstart`` and tasks cost nothing.
@@ -19,15 +19,16 @@ class Task(Protocol):
     """One step with a known or unknown length."""
 
     def update(self, done: float | None = None, *, total: float | None = None, note: str | None = None) -> None:
-        """Say how far it is.
+        """Report how far it is; what is ``None`` stays as it was.
 
         Args:
-            done: units that are finished; total: how many there are, once that is known; note: a few words, such as
-                the loss.
+            done: units finished so far.
+            total: number of units, once it is known.
+            note: a few words, such as the loss.
         """
 
     def advance(self, by: float = 1) -> None:
-        """Say that ``by`` more units are finished."""
+        """Report that ``by`` more units are finished."""
 
 
 class Listener(Protocol):
@@ -40,7 +41,7 @@ class Listener(Protocol):
         """Show a new task."""
 
     def stop(self, task: Task) -> None:
-        """The task has ended, whether it was finished or not."""
+        """Remove a task that has ended, finished or not."""
 
 
 class _Silent:
@@ -65,7 +66,7 @@ def listen(listener: Listener) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """A sentence for the person who waits."""
+    """Show the person who waits a sentence."""
     if _listeners:
         _listeners[-1].say(text)
     else:
@@ -74,7 +75,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def task(label: str, total: float | None = None, unit: str = "") -> Iterator[Task]:
-    """A step of some length; the block does it and tells how far it is.
+    """Show a step for the length of a ``with`` block, which updates the :class:`Task` that it gets.
 
     Args:
         label: what is being done, such as ``tracking``.
@@ -93,7 +94,7 @@ def task(label: str, total: float | None = None, unit: str = "") -> Iterator[Tas
 
 
 def tracked(items: Iterable[Item], label: str, total: float | None = None, unit: str = "") -> Iterator[Item]:
-    """The items, one by one, each counted when the next is asked for."""
+    """Yield the items and show them as a task; an item counts as done when the next is asked for."""
     with task(label, total, unit) as shown:
         for item in items:
             yield item

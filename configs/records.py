@@ -6,18 +6,23 @@ from typing import TypedDict
 
 
 class WeightsRecord(TypedDict):
-    """Weights that a feature is computed with: where they came from, and the SHA-256 of the file."""
+    """Weights that a feature is computed with.
+
+    Attributes:
+        source: folder or hub name that they were loaded from.
+        sha256: of the weight file (of several files, see ``shards.features.weights``).
+    """
 
     source: str
     sha256: str
 
 
 class FeatureRecord(TypedDict):
-    """What an audio feature is known by.
+    """What identifies an audio feature.
 
     Attributes:
         name: as for ``shards.features.open_feature``.
-        size: columns of a row, one row a frame of 25 fps.
+        size: columns of a row; there is one row per frame at 25 fps.
         weights: ``None`` for a feature without learned weights.
     """
 

@@ -1,4 +1,4 @@
-"""How this process runs: environment variables that count only before other libraries load, and where their logs go."""
+"""Settings of this process: environment variables that other libraries read when they load, and where their logs go."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-# torch's OpenMP threads otherwise spin at every barrier: a step that shares a core with any other process then takes
-# three to fifteen times as long. NumPy's OpenBLAS threads spin for 2^26 cycles after every product: small products 25
-# times a second keep a core busy (a live frame: 50 ms of processor time instead of 15). The rest: telemetry off.
+# OMP_WAIT_POLICY: torch's OpenMP threads otherwise spin at every barrier, and a step that shares a core with another
+# process takes three to fifteen times as long. OPENBLAS_THREAD_TIMEOUT: NumPy's OpenBLAS threads otherwise spin for
+# 2^26 cycles after every product, so small products 25 times a second keep a core busy (a live frame: 50 ms of
+# processor time instead of 15). The rest turns telemetry off.
 DEFAULTS = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "OPENBLAS_THREAD_TIMEOUT": "4",
@@ -23,7 +24,7 @@ DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from glibc's malloc.h
 
 
 def prepare() -> None:
@@ -33,10 +34,11 @@ def prepare() -> None:
 
 
 def keep_memory() -> None:
-    """Let the C library keep freed memory: a training step on a CPU frees and asks for the same arrays again and again.
+    """Let the C library keep freed memory: a training step on a CPU frees and allocates the same arrays again and again.
 
-    By default glibc returns each large array to the system, and every page of the next one is faulted in and zeroed anew
-    (8 % of an expression-visual step, python -m benchmarks pretrain). Elsewhere than on glibc nothing happens.
+    By default glibc returns each large array to the system, and every page of the next one is faulted in and zeroed again
+    (8 % of an expression-visual step, python -m benchmarks pretrain). The thresholds are 32 MiB for ``mmap``, the largest
+    that glibc takes, and 2 GiB for trimming. Without glibc this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL("libc.so.6")
@@ -51,10 +53,10 @@ def others_to(log: Path) -> Iterator[tuple[TextIO, TextIO]]:
     The file descriptors 1 and 2 are redirected, because C++ libraries (absl, TFLite, NCCL) write to them directly.
 
     Args:
-        log: the file; made with its folder, appended to.
+        log: the file to append to; it and its folder are created if needed.
 
-    Returns:
-        ``(out, err)``: where to write what *this* program has to say.
+    Yields:
+        ``(out, err)``: streams for what *this* program has to say.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     out, err = sys.stdout, sys.stderr
@@ -79,7 +81,7 @@ def others_to(log: Path) -> Iterator[tuple[TextIO, TextIO]]:
 
 
 def _beside(stream: TextIO, number: int, copy: int) -> TextIO:
-    """A stream of our own on the descriptor's copy; the stream itself where it is no file (a test's capture)."""
+    """A stream of our own on the descriptor's copy; the stream itself where it is not on that descriptor (captured by a test)."""
     try:
         if stream.fileno() != number:
             return stream

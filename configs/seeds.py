@@ -1,4 +1,4 @@
-"""One seed per purpose, so that nothing random has to be saved to be resumed."""
+"""One seed per purpose, so that a resumed run needs no saved random state."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One training engine for one process or many: plain, DDP and DeepSpeed ZeRO, with one kind of state on disk."""
+"""One training engine for one process or many: plain, DDP and DeepSpeed ZeRO, with the same state on disk."""

@@ -1,4 +1,4 @@
-"""The engine's part of a configuration; imports nothing heavy."""
+"""The keys ``engine.*`` of a training configuration; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class EngineConfig:
     mode: Literal["plain", "ddp", "zero1", "zero2", "zero3"] = "plain"
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"  # cpu, cuda or another that torch knows; auto: CUDA where there is one
-    accumulate: int = 1  # micro-batches of one optimiser step
-    clip: float = 1.0  # gradient norm above which gradients are scaled down; 0 leaves them
+    accumulate: int = 1  # micro-batches per optimiser step
+    clip: float = 1.0  # largest gradient norm; 0: no clipping
     persistence: int = 100_000  # zero3: parameters with fewer elements stay whole on every rank
 
     def check(self) -> None:

@@ -1,6 +1,6 @@
 """One training engine for one process or many: Accelerate with plain, DDP and DeepSpeed ZeRO 1-3, on CPU and GPU.
 
-A training loop uses it so::
+A training loop uses it like this::
 
     engine = Engine(config.engine)
     model = engine.prepare(model, optimizer, scheduler)     # every rank starts from rank 0's weights
@@ -12,8 +12,8 @@ A training loop uses it so::
 
 The global batch is the union of the ranks' shares, so the same global batch gives the same loss curve in every mode
 within rounding. Weights and optimiser state stay float32 in every mode; ``precision: bf16`` runs the forward pass under
-autocast. :meth:`Engine.save` writes whole tensors as safetensors: a checkpoint does not depend on the mode nor on the
-number of workers, and holds no pickle.
+autocast. :meth:`Engine.save` writes whole tensors as safetensors: a checkpoint depends neither on the mode nor on
+the number of workers, and holds no pickle.
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ class Engine:
     """The engine of this process.
 
     Attributes:
-        rank, world_size: this worker among all; is_main: rank 0.
-        device: where batches belong; mode: the effective one (``plain`` becomes ``ddp`` with several workers).
+        rank: this worker's number, from 0.
+        world_size: number of workers.
+        is_main: whether this is rank 0.
+        device: where batches belong.
+        mode: the effective one: ``plain`` becomes ``ddp`` with several workers, ``ddp`` becomes ``plain`` with one.
 
     Raises:
         InputError: CUDA asked for and absent, DeepSpeed asked for and absent, or workers that do not see each other.
@@ -71,7 +74,7 @@ class Engine:
         Args:
             model: its ``forward(batch)`` returns the loss first or alone.
             optimizer: a torch optimiser over the model's parameters; element-wise ones (AdamW, SGD) for ZeRO.
-            scheduler: a torch schedule of ``optimizer``; stepped once by every :meth:`clip_and_step`.
+            scheduler: a torch scheduler of ``optimizer``; stepped once by every :meth:`clip_and_step`.
         """
         self.unwrapped, self._optimizer, self._scheduler = model, optimizer, scheduler
         if self.config.precision == "bf16":
@@ -89,7 +92,7 @@ class Engine:
         return prepared
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add this micro-batch's gradients, already divided by ``accumulate``; ranks meet at the last one."""
+        """Add the gradients of this micro-batch's loss, divided here by ``accumulate``; ranks exchange them at the last one."""
         self._micro += 1
         if self._is_zero:
             self._model.backward(loss)
@@ -102,7 +105,7 @@ class Engine:
     def clip_and_step(self) -> float:
         """Clip to ``config.clip``, step optimiser and scheduler, clear gradients. Returns the norm before clipping.
 
-        With a norm that is not finite nothing is stepped (ZeRO: DeepSpeed has stepped already; stop and resume).
+        If the norm is not finite, neither is stepped. With ZeRO, DeepSpeed has stepped already: stop and resume.
 
         Raises:
             InputError: called in the middle of an accumulation.
@@ -124,15 +127,17 @@ class Engine:
 
     @property
     def steps_behind(self) -> bool:
-        """Whether :meth:`step_behind` is to be used: an accelerator, whose host should not wait for it."""
+        """Whether to call :meth:`step_behind`: on an accelerator without ZeRO, where the host should not wait for the device."""
         return is_accelerator(self.device) and not self._is_zero
 
     def step_behind(self, broken: torch.Tensor) -> torch.Tensor:
-        """:meth:`clip_and_step` without a wait of the host; returns the norm on the device.
+        """:meth:`clip_and_step` without synchronising host and device; returns the norm as a scalar on the device.
+
+        The scheduler is stepped in any case.
 
         Args:
-            broken: a float scalar on the device, 0 or 1. Not 0, or a norm that is not finite (which sets it): the
-                optimiser, which must be a fused one, leaves weights and moments alone.
+            broken: a float scalar on the device, 0 or 1. A norm that is not finite sets it. While it is not 0 the
+                optimiser, which must be a fused one, leaves weights and moments unchanged.
 
         Raises:
             InputError: called in the middle of an accumulation.
@@ -168,7 +173,7 @@ class Engine:
         return bool(value.item())
 
     def gather(self, values: list[float]) -> list[list[float]]:
-        """The same short list of numbers from every rank, in rank order, on every rank."""
+        """The lists of all ranks (of equal length, as float64), in rank order, on every rank."""
         if self.world_size == 1:
             return [list(values)]
         mine = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -177,7 +182,7 @@ class Engine:
         return [row.tolist() for row in everyone]
 
     def broadcast(self, model: nn.Module) -> None:
-        """Give every rank rank 0's parameters and buffers."""
+        """Copy rank 0's parameters and buffers to every rank."""
         if self.world_size > 1:
             for tensor in [*model.parameters(), *model.buffers()]:
                 dist.broadcast(tensor.data, src=0)
@@ -211,12 +216,12 @@ class Engine:
         return state.snapshot(self)
 
     def load(self, folder: str | Path) -> None:
-        """Take up what :meth:`save` wrote, in any mode and with any number of workers. Call after :meth:`prepare`.
+        """Restore what :meth:`save` wrote, in any mode and with any number of workers. Call after :meth:`prepare`.
 
         Random state is restored when the number of workers is the same. Collective.
 
         Raises:
-            InputError: not a folder of ours, or of another model (the first name that differs is given).
+            InputError: not a folder that :meth:`save` wrote, or of another model (names the first weight that differs).
         """
         state.load(self, Path(folder))
 
@@ -287,8 +292,8 @@ def _accelerator(config: EngineConfig, mode: str, device: torch.device) -> Any:
         return Accelerator(
             deepspeed_plugin=plugin, gradient_accumulation_steps=config.accumulate, kwargs_handlers=handlers
         )
-    # Unused parameters are looked for because dropping a condition leaves some without gradient, and because DDP then
-    # keeps its buckets: rebuilt buckets add in another order after a restart, which changes the last bit.
+    # find_unused_parameters: dropping a condition leaves some parameters without gradient; and DDP then keeps its
+    # buckets, where rebuilt buckets would add in another order after a restart, which changes the last bit.
     handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
     return Accelerator(cpu=device.type != "cuda", kwargs_handlers=handlers)
 

@@ -1,4 +1,4 @@
-"""Who am I among the workers: rank, world, and the one torch process group of this process.
+"""This process among the workers: its rank, the world size, and its one torch process group.
 
 Every listener binds to the address that the caller names (127.0.0.1 for a run on one machine): torch's own store
 would listen on all interfaces.
@@ -20,14 +20,14 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """This worker's seat: global rank of ``world`` workers, and the same on its machine."""
+    """This worker's place: its rank among all ``world`` workers, and among the ``local_world`` workers of its machine."""
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
     local_world: int = 1
     host: str = LOOPBACK  # where rank 0 listens
-    port: int = 0
+    port: int = 0  # of rank 0's store
 
 
 def listen(host: str = LOOPBACK) -> socket.socket:
@@ -39,15 +39,16 @@ def listen(host: str = LOOPBACK) -> socket.socket:
 
 
 def connect(place: Place, backend: str, listener: socket.socket | None = None, timeout: float = 1800.0) -> None:
-    """Join the process group; rank 0 brings its ``listener``.
+    """Join the process group.
 
     Args:
-        place: this worker's seat.
+        place: this worker's place.
         backend: ``gloo`` or ``nccl`` (then CPU tensors still go through gloo).
-        timeout: seconds after which a collective that misses a peer fails.
+        listener: rank 0's socket from :func:`listen`; None on the other ranks.
+        timeout: seconds after which a collective that misses a peer fails; joining waits for at most 300 s of it.
 
     Raises:
-        InputError: the peers did not meet.
+        InputError: the address cannot be reached, or a peer did not join in time.
     """
     import torch.distributed as dist
 
@@ -103,7 +104,7 @@ def current() -> tuple[int, int]:
 
 
 def _environment(place: Place) -> None:
-    # Accelerate and DeepSpeed learn their seat from the environment, whatever the process group says.
+    # Accelerate and DeepSpeed read their rank from the environment, whatever the process group says.
     os.environ.update(
         RANK=str(place.rank),
         WORLD_SIZE=str(place.world),
@@ -128,7 +129,7 @@ def _interface(host: str) -> str | None:
 
 
 def share(number: int) -> int:
-    """Rank 0's number, on every rank. Collective."""
+    """Rank 0's ``number`` (int64), on every rank. Collective."""
     import torch
     import torch.distributed as dist
 

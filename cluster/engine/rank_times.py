@@ -1,12 +1,14 @@
 """Where each rank's time goes, and which one is slow: waiting for data, computing, or waiting for the others.
 
-meter = Meter()
-for batch in meter.data(batches):          # waiting for data
-    with meter.computing():                # own work: forward and backward
-        ...
-    engine.clip_and_step()                 # the rest is waiting for the others
-table = meter.table(engine)                # collective: one row per rank
-print(describe(table) or "no rank is slow")
+A training loop uses it like this::
+
+    meter = Meter()
+    for batch in meter.data(batches):          # waiting for data
+        with meter.computing():                # own work: forward and backward
+            ...
+        engine.clip_and_step()                 # all the rest counts as waiting for the others
+    table = meter.table(engine)                # collective: one row per rank
+    print(describe(table) or "no rank is slow")
 """
 
 from __future__ import annotations
@@ -21,23 +23,23 @@ if TYPE_CHECKING:
     from cluster.engine.engine import Engine
 
 T = TypeVar("T")
-SLOW = 1.2  # a rank is slow if its own work takes more than this multiple of the median
-STALL = 0.1  # and starved when it waits for data for more than this share of the time
+SLOW = 1.2  # a rank is slow when its own work takes more than this multiple of the median
+STALL = 0.1  # a rank is starved when it waits for data for more than this share of its time
 
 
 @dataclass(frozen=True)
 class RankTimes:
-    """One rank since the meter's last reset: seconds, and steps a second."""
+    """One rank since the meter's last reset; times in seconds."""
 
     rank: int
     data: float  # waiting for the reader
     compute: float  # own work
-    others: float  # waiting for the other ranks
+    others: float  # the rest: waiting for the other ranks, the optimiser's step, whatever is not measured
     steps_per_second: float
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """Total time since the reset, s."""
         return self.data + self.compute + self.others
 
 
@@ -48,12 +50,12 @@ class Meter:
         self.reset()
 
     def reset(self) -> None:
-        """Start again, after a table was shown."""
+        """Set all clocks to zero."""
         self._data = self._compute = 0.0
         self._steps, self._started = 0, time.perf_counter()
 
     def data(self, batches: Iterable[T]) -> Iterator[T]:
-        """The same batches; the time until each comes counts as waiting for data. One batch is one step."""
+        """Yield the batches; the time until each comes counts as waiting for data. One batch counts as one step."""
         source = iter(batches)
         while True:
             started = time.perf_counter()
@@ -67,7 +69,7 @@ class Meter:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Around this rank's own work, without the exchange of gradients."""
+        """Measure the block as this rank's own work; keep the exchange of gradients outside it."""
         started = time.perf_counter()
         try:
             yield
@@ -85,7 +87,7 @@ class Meter:
 
 
 def describe(table: list[RankTimes]) -> str | None:
-    """One sentence about the rank that slows the run and what to do, or None when none does."""
+    """One sentence that names the rank that slows the run and the remedy, or None."""
     starved = max(table, key=lambda row: row.data / max(row.seconds, 1e-9))
     if starved.data > STALL * starved.seconds:
         return (
@@ -103,7 +105,7 @@ def describe(table: list[RankTimes]) -> str | None:
 
 
 def metrics(table: list[RankTimes]) -> dict[str, float]:
-    """The table as numbers for the tracker: ``rank0/data`` and so on, in seconds, and the slowest rank."""
+    """The table as metrics for the run log: ``rank0/data`` and so on, every field of :class:`RankTimes` for every rank."""
     flat: dict[str, Any] = {}
     for row in table:
         flat |= {f"rank{row.rank}/{name}": value for name, value in asdict(row).items() if name != "rank"}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cluster.engine.engine import Engine
 
 SCHEMA = 1
-# How this machine's optimiser computes, which is no part of where it stands.
+# Options of how an optimiser computes on this machine, which are no part of its state.
 IMPLEMENTATION = ("fused", "foreach", "capturable")
 
 
@@ -56,7 +56,7 @@ class Snapshot:
     saved: Saved | None
 
     def write(self, folder: Path) -> None:
-        """The files of :meth:`cluster.engine.engine.Engine.save`; not collective."""
+        """Write the files of :meth:`cluster.engine.engine.Engine.save`; not collective."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, tensors in self.tensors.items():
             write_tensors(folder / f"{name}.safetensors", tensors)
@@ -200,7 +200,7 @@ def _random_state(engine: Engine) -> dict[str, torch.Tensor]:
 
 
 def _generators(engine: Engine) -> dict[str, torch.Tensor]:
-    # The legacy generator is what libraries of the field use.
+    # NumPy's global (legacy) generator, which libraries of this field use.
     _, keys, position, _, _ = cast("tuple[str, np.ndarray, int, int, float]", np.random.get_state())  # noqa: NPY002
     states = {
         "torch": torch.get_rng_state(),

@@ -1,4 +1,4 @@
-"""DeepSpeed behind Accelerate: its settings, and its partitioned state as whole tensors and back.
+"""DeepSpeed behind Accelerate: its settings, and conversion of its partitioned state to whole tensors and back.
 
 Whole tensors make checkpoints independent of the mode and of the number of workers, and free of pickles
 (DeepSpeed's own checkpoint files are pickles and are never read here).
@@ -62,7 +62,7 @@ def _import_deepspeed(mode: str) -> None:
         raise InputError(
             f"engine.mode={mode} needs DeepSpeed, which is not installed ({error}); install headstart[cluster] or use mode ddp"
         ) from None
-    # Its shared-memory all-reduce would be compiled for minutes on first use; gloo does the same.
+    # Its shared-memory all-reduce would take minutes to compile on first use; gloo does the same work.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.utils.logging.logger.setLevel(logging.WARNING)
 
@@ -85,7 +85,7 @@ def register_direct_parameters(model: nn.Module) -> None:
 
 
 def weights(engine: DeepSpeedEngine, model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
-    """Every tensor of ``model.state_dict()``, whole, on the CPU; empty where not to ``keep``. Collective."""
+    """Every tensor of ``model.state_dict()``, whole, on the CPU; empty unless ``keep``. Collective."""
     import deepspeed
 
     whole: dict[str, torch.Tensor] = {}
@@ -116,7 +116,7 @@ def load_weights(engine: DeepSpeedEngine, model: nn.Module, whole: dict[str, tor
 
 
 def moments(engine: DeepSpeedEngine, model: nn.Module, keep: bool) -> dict[str, torch.Tensor]:
-    """Optimiser state as ``{"PARAMETER/KEY": whole tensor}``. Collective; off the main rank empty."""
+    """Optimiser state as ``{"PARAMETER/KEY": whole tensor}``; empty unless ``keep``. Collective."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
     whole: dict[str, torch.Tensor] = {}
@@ -135,7 +135,7 @@ def moments(engine: DeepSpeedEngine, model: nn.Module, keep: bool) -> dict[str, 
 
 
 def load_moments(engine: DeepSpeedEngine, model: nn.Module, whole: dict[str, torch.Tensor]) -> None:
-    """Cut whole optimiser state into this rank's partition."""
+    """Put this rank's part of whole optimiser state (as :func:`moments` gives it) into DeepSpeed's partitions."""
     if not whole:
         return
     some = next(name for name, parameter in model.named_parameters() if parameter.requires_grad)

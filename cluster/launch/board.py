@@ -1,4 +1,4 @@
-"""How workers and their launcher talk: a small actor on the driver's machine, and progress that crosses over."""
+"""Messages between the workers and their launcher: a small Ray actor on the driver's machine, and progress sent over it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from configs import progress
 
-EVERY = 0.5  # seconds between updates of a task that are sent
+EVERY = 0.5  # seconds at least between two updates of a task
 
 
 class Board:
-    """The actor: whether to stop, an error that no restart can cure, and what the main rank says."""
+    """The actor. It holds whether to stop, an error that no restart can cure, and messages of the main rank."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -22,7 +22,7 @@ class Board:
         self.messages: list[tuple[object, ...]] = []
 
     def stop(self) -> None:
-        """Ask every worker to save and end."""
+        """Ask every worker to save and exit."""
         self.stopping = True
 
     def give_up(self, error: str) -> None:
@@ -30,7 +30,7 @@ class Board:
         self.error = self.error or error
 
     def read(self) -> tuple[bool, str | None]:
-        """(whether to stop, the final error or None)."""
+        """(Whether to stop, the final error or None)."""
         return self.stopping, self.error
 
     def tell(self, *message: object) -> None:
@@ -67,7 +67,7 @@ class Forward:
 
 
 class _Sent:
-    """A task whose updates are sent now and then."""
+    """A task whose updates are sent at most every ``EVERY`` seconds."""
 
     def __init__(self, number: int, send: Callable[..., object]) -> None:
         self.number, self._send = number, send
@@ -97,7 +97,7 @@ class Replay:
         self._tasks: dict[int, tuple[contextlib.ExitStack, progress.Task]] = {}
 
     def show(self, messages: list[tuple[Any, ...]]) -> None:
-        """In order."""
+        """Show messages of :class:`Forward`, in order."""
         for kind, *rest in messages:
             if kind == "say":
                 progress.say(rest[0])

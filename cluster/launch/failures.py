@@ -1,10 +1,10 @@
-"""Why a group of workers ended: the workers' own errors inside Ray's, and the one that is no failure."""
+"""Why a group of workers ended: the workers' own errors inside Ray's, and preemption, which is no failure."""
 
 from __future__ import annotations
 
 
 class Preempted(RuntimeError):
-    """This worker was asked to go; its state is saved, and the others should go on without it."""
+    """This worker was preempted after it saved its state; the run should continue without it."""
 
 
 def causes(error: BaseException) -> list[BaseException]:

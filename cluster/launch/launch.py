@@ -1,9 +1,9 @@
 """Start a training function: in this process, on a private Ray of this machine, or on a Ray cluster.
 
 A training function is ``target(config, context)``, named as ``"module:function"`` so that every worker can import it.
-Its result on rank 0 (JSON-able, or None) is what :func:`launch` returns. It must go on from
-``context.latest_checkpoint()``: after a failure the workers are started again, perhaps fewer of them, and the function
-runs from its beginning.
+Its result on rank 0 (JSON-able, or None) is what :func:`launch` returns. It must continue from
+``context.latest_checkpoint()``: after a failure the workers are restarted, perhaps fewer of them, and the function is
+called again.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def launch(
         target: ``"module:function"``, importable on every machine.
         config: JSON-able; reaches every worker as it is.
         run: the run's folder, or ``s3://``; it must be visible to every machine.
-        ray: False calls the function in this process, which is one worker.
-        resume: go on from the run's newest checkpoint; without it a run that has one is refused.
+        ray: False calls the function in this process, which is the only worker.
+        resume: continue from the run's newest checkpoint; without it a run that has one is refused.
         cluster: a :class:`ClusterConfig`, a YAML path or shipped name such as ``cluster/single-node-8gpu``.
         workers, address, gpus_per_worker, max_failures: override the same keys of ``cluster`` where given; workers may
             be a range, ``"2-4"``, whose lower end is ``min_workers``.
 
     Raises:
         InputError: a target, cluster or run that cannot be used, or one that a worker raised.
-        RuntimeError: the workers failed more often than ``max_failures``.
+        RuntimeError: more failures than ``max_failures``, or more preemptions than ``max_preemptions``.
     """
     settings = _settings(
         cluster, workers=workers, address=address, gpus_per_worker=gpus_per_worker, max_failures=max_failures

@@ -1,7 +1,8 @@
-"""The names inside Ray that are not its public interface, all in one place, with a public way round each.
+"""The private names of Ray that are used here, all in one place, each with a public fallback.
 
 Checked with Ray 2.50 to 2.60 (``pyproject.toml`` has the upper bound). When a newer Ray lacks one of them,
-``tests/cluster/test_ray_private.py`` says which, and trainings start some seconds later.
+``tests/cluster/test_ray_private.py`` says which; until then training starts some seconds later and preempted workers count
+as failures.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ UNWANTED = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 
 
 def missing() -> list[str]:
-    """Private names of Ray that are used here and that the installed Ray lacks, as sentences; best empty."""
+    """Sentences about the private names used here that the installed Ray lacks; empty when it has all of them."""
     trouble = []
     for where, method in OVERRIDDEN:
         try:
@@ -52,7 +53,7 @@ def _load(where: str) -> Any:
 
 
 def data_parallel_trainer() -> Any:
-    """Ray Train's trainer that leaves the process group to us; found by the public ``TorchTrainer`` where it moved."""
+    """The base class of Ray's trainers, which leaves the process group to us; found through ``TorchTrainer`` if it moved."""
     try:
         return _load(TRAINER)
     except (ImportError, AttributeError):
@@ -62,16 +63,16 @@ def data_parallel_trainer() -> Any:
 
 
 def trainer(alone: bool, max_preemptions: int) -> Any:
-    """Ray Train's trainer, told what Headstart knows better.
+    """A class of Ray Train trainer with two restart budgets and, on a private Ray, a faster start.
 
-    A worker that was asked to go and has saved its state is no failure: it is counted against ``max_preemptions``, as Ray
-    itself counts machines that it is told will go. With a Ray that lacks the names for this, the plain trainer: it does
-    the same work, and counts such a worker as a failure.
+    A worker that saved its state after SIGTERM has not failed: it counts against ``max_preemptions``, as Ray itself counts
+    machines whose preemption was announced. With a Ray that lacks the private names this is Ray's own class, which
+    counts such a worker as a failure.
 
     Args:
         alone: on a private Ray, without the helpers that only serve a shared cluster: each is an actor that costs
             seconds to start.
-        max_preemptions: -1 for no limit.
+        max_preemptions: restarts after preemptions; -1 for no limit.
     """
     base, trouble = data_parallel_trainer(), missing()
     if trouble:

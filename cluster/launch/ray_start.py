@@ -18,7 +18,7 @@ from configs import InputError
 if TYPE_CHECKING:
     import psutil
 
-STARTS = 3
+STARTS = 3  # attempts to start a private Ray
 log = logging.getLogger("headstart.launch")
 
 
@@ -56,7 +56,7 @@ def connect(settings: ClusterConfig) -> tuple[ModuleType, bool]:
 
 
 def check_reachable(address: str) -> None:
-    """One connection before Ray's own, which goes on trying for minutes and logs every attempt.
+    """Try one connection first: Ray itself would try for minutes and log every attempt.
 
     Raises:
         InputError: nothing listens there.
@@ -77,10 +77,11 @@ def prepare_environment(settings: ClusterConfig, imported: bool) -> None:
     """Set the variables that Ray reads when it is imported and when its processes start; the user's own win.
 
     Args:
+        settings: of the run; without ``address`` the variables confine a private Ray to the loopback, with a token.
         imported: whether Ray is imported already.
 
     Raises:
-        InputError: too late to make a private Ray safe.
+        InputError: Ray is imported already, too late to confine a private one.
     """
     private = not settings.address
     if private and imported and os.environ.get("RAY_AUTH_MODE") != "token":
@@ -103,7 +104,7 @@ def prepare_environment(settings: ClusterConfig, imported: bool) -> None:
         for name in ("ray", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.WARNING)
     if private:
-        # Ray's own default is 15: beside any ordinary process a training then gets a thirtieth of a core.
+        # Ray's own default is 15: beside any ordinary process a worker then gets a thirtieth of a core.
         os.environ.setdefault("RAY_worker_niceness", "0")  # added to the command's own, which Ray's processes inherit
         # Without this Ray advertises the machine's address and several of its servers listen on all interfaces.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -118,7 +119,7 @@ def _start_private(ray: ModuleType, settings: ClusterConfig) -> None:
         try:
             return _start_once(ray, settings)
         except Exception as error:
-            # Ray gives its own processes 30 s, too little for a machine that is busy just now, and leaves them running.
+            # Ray allows its own processes 30 s to start, too little on a busy machine, and leaves them running.
             ray.shutdown()
             for process in _children() - before:
                 process.kill()
@@ -144,6 +145,6 @@ def _start_once(ray: ModuleType, settings: ClusterConfig) -> None:
         logging_level=logging.WARNING,
         log_to_driver=not settings.quiet,
         _node_ip_address=process_group.LOOPBACK,
-        # Our few actors start when they are asked for; idle workers would take the cores meanwhile.
+        # Our few actors start on demand; prestarted idle workers would compete for the cores.
         _system_config={"enable_worker_prestart": False, "prestart_worker_first_driver": False},
     )

@@ -1,7 +1,7 @@
-"""Ray Train: place the workers and start them again after a failure.
+"""Ray Train: places the workers and restarts them after a failure.
 
-Ray is used for placement and restarts alone. Checkpoints are ours (:mod:`cluster.checkpoint`), so a restart by Ray, a
-rerun by hand and a rerun on another cluster are the same thing: each worker looks for the newest good checkpoint.
+Ray is used for placement and restarts only. Checkpoints are ours (:mod:`cluster.checkpoint`), so a restart by Ray, a
+manual rerun and a rerun on another cluster follow the same path: rank 0 looks for the newest good checkpoint.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-# Variables that workers on other machines need and that are no secrets.
+# Variables, or their prefixes, that workers on other machines need and that are no secrets.
 _FORWARDED = (
     "HEADSTART_",
     "MLFLOW_TRACKING_URI",
@@ -40,7 +40,7 @@ _FORWARDED = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
 )
-POLL = 0.5  # seconds between looks at what the workers say
+POLL = 0.5  # seconds between two readings of the board
 log = logging.getLogger("headstart.launch")
 __all__ = ["connect", "fit"]
 
@@ -105,14 +105,14 @@ def _trainer(job: ray_worker.Job, board: ActorHandle, settings: ClusterConfig, s
 
 
 def _budgets(kind: type, settings: ClusterConfig) -> object:
-    """Ray's own two budgets; in older versions it has one, and a machine that it was told will go counts as a failure."""
+    """Ray's own two restart budgets; older versions have one, and count a machine whose preemption was announced as a failure."""
     known = {field.name for field in dataclasses.fields(kind)}
     apart = {"max_preemption_failures": settings.max_preemptions} if "max_preemption_failures" in known else {}
     return kind(max_failures=settings.max_failures, **apart)
 
 
 def _forwarded() -> dict[str, str]:
-    """Settings for the workers' machines; not credentials, for Ray stores and shows a runtime environment."""
+    """Settings for the workers' machines, without credentials: Ray stores and shows a runtime environment."""
     settings = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
     return {name: without_password(value) for name, value in settings.items() if not is_secret(name)}
 

@@ -31,9 +31,12 @@ class Job(TypedDict):
     """What every worker is told.
 
     Attributes:
-        target: ``module:function``; config: its first argument; run: the run's URL.
+        target: ``module:function``.
+        config: its first argument.
+        run: the run's folder or URL.
         threads: CPU threads of one worker.
-        machine, path: name and import path of the driver's machine.
+        machine: host name of the driver's machine.
+        path: the driver's ``sys.path``.
     """
 
     target: str
@@ -45,7 +48,7 @@ class Job(TypedDict):
 
 
 class Payload(TypedDict):
-    """A job, and the board on which driver and workers leave messages."""
+    """A job, and the :class:`cluster.launch.board.Board` between driver and workers."""
 
     job: Job
     board: ActorHandle
@@ -68,7 +71,7 @@ def backend_config() -> BackendConfig:
 
 
 def listen_for_sigterm() -> None:
-    """Make SIGTERM a polite request. Runs in the worker's main thread; the training function runs in another."""
+    """Make SIGTERM set a flag. Runs in the worker's main thread; the training function runs in another."""
     _asked_to_stop.clear()
     signal.signal(signal.SIGTERM, lambda number, frame: _asked_to_stop.set())
 
@@ -78,7 +81,7 @@ def work(payload: Payload) -> object:
     import ray
 
     job, board = payload["job"], payload["board"]
-    if job["machine"] == platform.node():  # what the driver can import, workers beside it can
+    if job["machine"] == platform.node():  # workers on the driver's machine can import what it can
         sys.path.extend(entry for entry in job["path"] if entry not in sys.path)
     given_up: str | None = ray.get(board.read.remote())[1]
     if given_up is not None:
@@ -155,7 +158,7 @@ def _join_group(seat: TrainContext) -> None:
 
 
 class _Watch:
-    """Looks at the board now and then, so that asking at every step costs nothing."""
+    """Reads the board every second in a thread, so that asking at every step costs nothing."""
 
     def __init__(self, board: ActorHandle, every: float = 1.0) -> None:
         self._board, self._every, self._stop = board, every, threading.Event()

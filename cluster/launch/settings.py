@@ -13,20 +13,24 @@ class ClusterConfig:
     """Where a run's workers live (``configs/cluster/*.yaml``)."""
 
     workers: int = 1
-    min_workers: int | None = None  # go on with so few after losing machines; None: all here, half of them on a cluster
+    min_workers: int | None = None  # fewest to continue with after losing machines; None: all here, half on a cluster
     gpus_per_worker: int = 0
-    cpus_per_worker: int | None = None  # None: this machine's cores shared out; 1 on a cluster
+    cpus_per_worker: int | None = None  # None: an equal share of this machine's cores; 1 on a cluster
     address: str | None = None  # a Ray cluster, "auto" or host:port; None starts a private one on the loopback
-    max_failures: int = 3  # restarts before the run is given up; -1: no limit
-    max_preemptions: int = -1  # restarts after workers that were asked to go and saved first; counted apart
-    object_store_mb: int = 80  # shared memory of the private Ray; the batches do not go through it
-    dashboard: bool = False  # Ray's dashboard of the private Ray, on 127.0.0.1:8265
-    start_timeout: float = 30.0  # seconds to wait for all workers before going on with fewer
-    resize_every: float = 60.0  # seconds between looks for machines that came back
+    max_failures: int = 3  # restarts after failures before the run is given up; -1: no limit
+    max_preemptions: int = -1  # restarts after preempted workers that saved first; counted separately
+    object_store_mb: int = 80  # MiB of shared memory of a private Ray; batches do not go through it
+    dashboard: bool = False  # dashboard of a private Ray, on 127.0.0.1:8265
+    start_timeout: float = 30.0  # seconds to wait for all workers before starting with fewer
+    resize_every: float = 60.0  # seconds between checks for machines that came back
     quiet: bool = True  # what Ray and the workers' libraries print stays in Ray's log folder; our lines are shown
 
     def check(self) -> None:
-        """Refuse numbers that contradict each other, naming both."""
+        """Refuse values that are out of range or contradict each other.
+
+        Raises:
+            InputError: names the key, or both keys.
+        """
         if self.workers < 1:
             raise InputError(f"workers is {self.workers}, expected one or more")
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
@@ -53,7 +57,7 @@ class ClusterConfig:
 
 
 def worker_range(text: str) -> tuple[int | None, int]:
-    """``"4"`` as (None, 4), ``"2-4"`` as (2, 4): the fewest workers to go on with, and the most.
+    """``"4"`` as (None, 4), ``"2-4"`` as (2, 4): the fewest workers to continue with, and the most.
 
     Raises:
         InputError: something else.

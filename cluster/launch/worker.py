@@ -1,4 +1,4 @@
-"""What a training function learns from its launcher: its seat, its run, where to go on, and when to stop."""
+"""What a training function learns from its launcher: its rank, its run, where to continue, and when to stop."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ class Context:
     """Given to ``target(config, context)`` on every worker.
 
     Attributes:
-        rank, world_size: this worker among all; local_rank: among those of its machine.
-        run: the run's folder or URL; scratch: a local folder of this worker, removed when it ends.
+        rank: this worker's number, from 0.
+        world_size: number of workers.
+        local_rank: this worker's number on its machine.
+        run: the run's folder or URL.
+        scratch: a local folder of this worker, removed when it ends.
     """
 
     def __init__(
@@ -65,16 +68,16 @@ class Context:
         return None if step < 0 else checkpoint.checkpoint_url(self.run, step)
 
     def report(self, checkpoint_url: str | None, metrics: dict[str, Any]) -> None:
-        """Say where the run stands: one line of JSON to the logger ``headstart.run``, for log collectors.
+        """Log where the run stands: one line of JSON to the logger ``headstart.run``, for log collectors.
 
-        Any rank may call it; it does not wait for the others.
+        Only rank 0 logs; other ranks may call it, and none waits.
         """
         if self.is_main:
             numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float | str)}
             run_log.info("%s", json.dumps({"run": self.run, "checkpoint": checkpoint_url, **numbers}))
 
     def should_stop(self) -> bool:
-        """Whether this worker was asked to end (SIGTERM, spot preemption): save a checkpoint and return.
+        """Whether this worker was asked to exit (SIGTERM, spot preemption): then save a checkpoint and return.
 
         Ranks may learn it at different steps: combine with :meth:`cluster.engine.engine.Engine.any` before acting on it.
         """
@@ -88,7 +91,7 @@ class Context:
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM or the first Ctrl-C sets; a second Ctrl-C interrupts. Handlers go back afterwards.
+    """An event that SIGTERM or the first Ctrl-C sets; a second Ctrl-C interrupts. The old handlers are restored afterwards.
 
     Outside the main thread, where Python forbids handlers, the event is never set.
     """
@@ -143,7 +146,7 @@ def check_shared(run: str, context: Context) -> None:
     """Refuse a run folder that another machine of the run does not see.
 
     Raises:
-        StorageError: naming the rank that misses it.
+        StorageError: on every rank, saying whether this one sees it.
     """
     if storage.is_remote(run) or context.world_size == 1:
         return

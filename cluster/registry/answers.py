@@ -1,6 +1,6 @@
-"""What an embedded registry answered before, used for as long as its data base has not changed.
+"""What an embedded registry answered before, valid until its database changes.
 
-Opening MLflow takes seconds. An adaptation asks for three champions, and they hardly ever change.
+Opening MLflow takes seconds; an adaptation looks up three champions, and they rarely change.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from cluster.storage import storage
 from configs import InputError
 
 FILE = "answers.json"  # beside the fetched priors
-_COUNTER = slice(24, 28)  # SQLite's header: a number that grows with every transaction (SQLite file format, 1.3.9)
+_COUNTER = slice(24, 28)  # SQLite's header: file change counter (SQLite file format, section 1.3)
 
 
 def stamp() -> list[object] | None:
-    """What changes whenever the registry does; ``None`` for a server, or before its data base exists."""
+    """A value that changes whenever the registry does; ``None`` for a server, or before the database exists."""
     file = mlflow_client.sqlite_file(mlflow_client.tracking_uri())
     if file is None or not file.is_file():
         return None
     with file.open("rb") as data_base:
         counter = data_base.read(_COUNTER.stop)[_COUNTER].hex()
-    # Transactions lie in the second file first where somebody has set the data base to write ahead.
+    # In write-ahead logging mode transactions are in the second file first.
     states = [path.stat() for path in (file, file.with_name(f"{file.name}-wal")) if path.is_file()]
     return [str(file), counter, *([state.st_size, state.st_mtime_ns] for state in states)]
 
 
 def recall(cache: Path, name: str, version: str) -> dict[str, str] | None:
-    """The answer to a question that was asked since the registry changed last.
+    """The answer to a question that was asked since the registry last changed.
 
     Returns:
-        ``folder`` (below ``cache``) and ``manifest`` (its SHA-256); ``None`` where nobody has asked.
+        ``folder`` (below ``cache``) and ``manifest`` (its SHA-256); ``None`` if it was not asked.
 
     Raises:
         InputError: the answer was that there is no such version.

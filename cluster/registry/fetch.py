@@ -1,4 +1,4 @@
-"""Pulling priors into the cache, every file verified by its checksum, each time."""
+"""Pulling priors into the cache; every file is verified by its checksum, also when it is already there."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ log = logging.getLogger("headstart.registry")
 
 
 def fetch_version(client: MlflowClient, found: ModelVersion, cache: Path) -> Path:
-    """The folder of a registered version.
+    """The local folder of a registered version, verified against the manifest hash in the registry.
 
     Raises:
-        InputError: not ours, gone from the artifact store, or changed there.
+        InputError: not registered by Headstart, gone from the artifact store, or changed there.
     """
     manifest = client.get_model_version(found.name, str(found.version)).tags.get(MANIFEST_TAG)
     if not manifest:
@@ -42,7 +42,13 @@ def fetch_version(client: MlflowClient, found: ModelVersion, cache: Path) -> Pat
 
 
 def fetch_run(uri: str, cache: Path) -> Path:
-    """The folder that a run has among its artifacts (``runs:/RUN_ID/prior``)."""
+    """A local copy of a folder among a run's artifacts (``runs:/RUN_ID/prior``).
+
+    It is verified against its own manifest only: the registry holds no hash of it.
+
+    Raises:
+        InputError: no such run or folder, or damaged files.
+    """
     client = mlflow_client.client()
     run_id, _, path = uri.removeprefix("runs:/").partition("/")
     from mlflow.exceptions import MlflowException
@@ -57,7 +63,7 @@ def fetch_run(uri: str, cache: Path) -> Path:
 
 
 def cached(target: Path, manifest: str) -> Path | None:
-    """A folder that was fetched before, verified again; ``None`` where it is gone or damaged."""
+    """A folder that was fetched before, verified again; ``None`` if it is gone or damaged."""
     try:
         return _verify(target, str(target), manifest) if target.is_dir() else None
     except StorageError as error:
@@ -108,7 +114,11 @@ def _verify(folder: Path, shown: str, manifest: str | None) -> Path:
 
 
 def fetch_url(url: str, cache: Path) -> Path:
-    """A prior folder by path or URL of an object store."""
+    """The local folder of a prior by path or object-store URL, verified.
+
+    Raises:
+        InputError: no complete prior there, or damaged files.
+    """
     if not storage.is_remote(url):
         folder = storage.local_path(url)
         check_prior(folder)

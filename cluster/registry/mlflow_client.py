@@ -37,19 +37,19 @@ def tracking_uri() -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The data base file that a SQLite URI names, or None for servers and for URIs with options."""
+    """The database file that a SQLite URI names, or None for servers and for URIs with options."""
     if not uri.startswith(SQLITE) or "?" in uri:
         return None
     return Path(uri.removeprefix(SQLITE))
 
 
 def shown_uri() -> str:
-    """The tracking URI without user and password, for people's eyes."""
+    """The tracking URI without user and password, for messages."""
     return without_password(tracking_uri())
 
 
 def without_password(text: str) -> str:
-    """``text`` with the user part of any URL in it taken out."""
+    """``text`` without the user and password of any URL in it."""
     return re.sub(r"(\w+://)[^/@\s]+@", r"\1", text)
 
 
@@ -59,7 +59,7 @@ def is_secret(name: str) -> bool:
 
 
 def reachable(timeout: float = 3.0) -> bool:
-    """Whether the server's port answers; the embedded store always does."""
+    """Whether the server's port accepts a connection within ``timeout`` seconds; the embedded store always does."""
     parts = urlsplit(tracking_uri())
     if parts.scheme not in ("http", "https"):
         return True
@@ -100,10 +100,10 @@ def client() -> MlflowClient:
 
 
 def _check_sqlite(file: Path) -> None:
-    """Whether the data base can be written to: MLflow itself would try for minutes and end in a traceback.
+    """Prove that the database can be written to: MLflow itself would try for minutes and end in a traceback.
 
     Raises:
-        InputError: it cannot, and why.
+        InputError: it cannot; the sentence says why.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -144,16 +144,16 @@ def experiment(connected: MlflowClient) -> str:
 
 
 def artifact_folder() -> Path | None:
-    """Where a SQLite registry's files go: beside its data base. MLflow would take the working directory of the moment."""
+    """Where a SQLite registry's files go: beside its database. MLflow would use the current working directory."""
     file = sqlite_file(tracking_uri())
     return file.parent / "artifacts" if file else None
 
 
 def check_writable() -> None:
-    """Whether runs and versions can be written and their files placed.
+    """Prove that runs and versions can be written and their files stored.
 
     Raises:
-        InputError: the experiment was deleted, the data base, server or artifact folder refuses.
+        InputError: the experiment was deleted, or the database, server or artifact folder refuses.
     """
     from mlflow.exceptions import MlflowException
 
@@ -180,7 +180,7 @@ def _can_be_made(folder: Path) -> bool:
 
 
 def flatten(values: dict[str, object], prefix: str = "") -> dict[str, str]:
-    """Nested parameters as ``{"a.b": text}``; secrets are left out, URLs lose their passwords, long texts are cut."""
+    """Nested parameters as ``{"a.b": text}``; secrets are left out, URLs lose user and password, texts are cut to 500 characters."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"

@@ -1,4 +1,4 @@
-"""The ``MLmodel`` file of a version: which module loads its folder, and what goes in and out. No pickled object."""
+"""The ``MLmodel`` file of a version: the module that loads its folder, its inputs and its outputs. No pickled object."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_mlmodel(folder: Path, info: PriorInfo, run_id: str, artifact_path: str
 
 
 def _signature(serving: Signature) -> ModelSignature | None:
-    """``{"inputs": [{"name", "dtype", "shape"}], "outputs": [...], "params": [...]}`` as MLflow says it, or None."""
+    """``{"inputs": [{"name", "dtype", "shape"}], "outputs": [...], "params": [...]}`` as MLflow's signature, or None."""
     if not serving.get("inputs"):
         return None
     import numpy as np

@@ -1,4 +1,4 @@
-"""A prior's folder as every room reads it: ``prior.json`` beside ``weights.safetensors``."""
+"""A prior's folder, ``prior.json`` and ``weights.safetensors``, as every room reads it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from configs import InputError
 from configs.records import FeatureRecord
 
 WEIGHTS = "weights.safetensors"
-ARTIFACT = "prior"  # its name in a run's folder and among an MLflow run's files
+ARTIFACT = "prior"  # the folder's name in a run's folder and among an MLflow run's artifacts
 
 
 class DatasetRecord(TypedDict):
-    """What a prior says about the data it has seen, and about the people it was kept from.
+    """What a prior records of the data it was trained on, and of the held-out people.
 
     Attributes:
         fingerprint: of the training people's part of the dataset.
-        identities, held_out: names of the people it was trained on and validated on.
-        hours: of the training people; licences: theirs.
+        identities: names of the people it was trained on.
+        held_out: names of the people it was validated on.
+        hours: of the training people's clips.
+        licences: of the training people's clips.
     """
 
     fingerprint: str
@@ -47,7 +49,7 @@ class Parameter(TypedDict):
 
 
 class Signature(TypedDict, total=False):
-    """What goes into a served prior and what comes out."""
+    """Inputs, outputs and options of a served prior."""
 
     inputs: list[ArrayEntry]
     outputs: list[ArrayEntry]
@@ -64,13 +66,15 @@ class PriorInfo(TypedDict, total=False):
     """``prior.json``.
 
     Attributes:
-        schema: of this document; prior: its kind, such as ``audio-expression``.
-        config: the training's configuration as plain values.
+        schema: version of this document.
+        prior: its kind, such as ``audio-expression``.
+        config: the training configuration as plain values.
         rig: ``{"name", "sha256", "source"}``, empty for a prior that needs none.
-        features: of the sound that it uses, if any.
+        features: record of the audio feature that it uses, if any.
         dataset: what it was trained on.
-        metrics: figures of the evidence on held-out people.
-        code_version: of the training code; weights_sha256: of ``weights.safetensors``.
+        metrics: measured on held-out people.
+        code_version: of the training code.
+        weights_sha256: of ``weights.safetensors``.
         serving: how MLflow serves it.
     """
 
@@ -122,7 +126,7 @@ def check_weights(folder: str | Path, info: PriorInfo, shown: object = None) -> 
     """The weights file of a prior, verified by the checksum in its ``prior.json``.
 
     Args:
-        shown: what the user called the folder, for the sentence.
+        shown: the user's name for the folder, for the error's sentence.
 
     Raises:
         InputError: missing, or not the file that was written.

@@ -1,4 +1,4 @@
-"""From a prior's folder to a version of the registry. Every step can be done twice: a second call finds the first's."""
+"""From a prior's folder to a version of the registry. Every step can be repeated: a second call finds what the first made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ID_TAG = "headstart.registration"
 
 
 class Role(TypedDict):
-    """Whether a version is its name's champion, and why it does not fit the champions of the other names, if so."""
+    """Whether a version is its name's champion, and a sentence if it does not fit the champions of the other names."""
 
     champion: bool
     misfit: str | None
@@ -40,17 +40,22 @@ class _Registered(Role):
 
 
 class Registered(_Registered, total=False):
-    """A registration; where it is postponed ``version`` is ``None`` and ``waiting`` the folder that waits."""
+    """A registration; if it is postponed, ``version`` is ``None`` and ``waiting`` the folder that is kept."""
 
     waiting: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is to be registered under which name.
+    """What is to be registered, and under which name.
 
     Attributes:
-        id: the same for every attempt at the same registration; key: of the training's MLflow run, where there is one.
+        name: of the registered model.
+        id: the same for every attempt at the same registration.
+        metrics: figures for the MLflow run.
+        config: parameters for the MLflow run.
+        aliases: to point at the new version.
+        key: of the training's MLflow run, if there is one.
     """
 
     name: str
@@ -65,7 +70,9 @@ def publish(source: Path, info: PriorInfo, job: Job) -> Registered:
     """Register a checked prior folder, or finish what an earlier attempt began.
 
     Args:
-        source: the prior's folder; info: its ``prior.json``.
+        source: the prior's folder.
+        info: its ``prior.json``.
+        job: what to register it as.
 
     Raises:
         InputError: no server, or an experiment that was deleted.
@@ -138,7 +145,7 @@ def _run_of(client: MlflowClient, job: Job) -> tuple[str, bool]:
 
 
 def _artifact_path(client: MlflowClient, run_id: str, info: PriorInfo) -> str:
-    """``prior``, or a name of its own where the run has a registered prior already: a longer training's replaces none."""
+    """``prior``, or another name if the run has a registered prior already, which a longer training must not replace."""
     taken = client.search_model_versions(f"run_id='{run_id}'")
     return f"{ARTIFACT}-{str(info['weights_sha256'])[:12]}" if taken else ARTIFACT
 

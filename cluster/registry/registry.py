@@ -1,9 +1,9 @@
 """The model registry: priors by name, version and alias, on MLflow; without pickles, verified by hash.
 
 A prior folder holds ``prior.json`` and ``weights.safetensors`` (and whatever else its training wrote). A registered
-version is that folder with a manifest of checksums and an ``MLmodel`` file, so that a plain MLflow user can say
-``mlflow.pyfunc.load_model("models:/audio-expression@champion").predict({...})``. The ``MLmodel`` names a module to load
-with (``serving`` in ``prior.json``) and no pickled object.
+version is that folder with a manifest of checksums and an ``MLmodel`` file, so that a plain MLflow user can call
+``mlflow.pyfunc.load_model("models:/audio-expression@champion").predict({...})``. The ``MLmodel`` names a loading
+module (``serving`` in ``prior.json``) and no pickled object.
 
 URIs: a local folder, ``s3://...``, ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``models:/NAME@latest``,
 ``runs:/RUN_ID/prior``.
@@ -36,13 +36,13 @@ __all__ = ["CHAMPION", "check", "list_models", "parse", "promote", "register", "
 
 
 def check() -> str | None:
-    """Whether a finished prior can be registered; asked before a training begins.
+    """Whether a finished prior can be registered; called before training begins.
 
     Returns:
         ``None``, or a sentence: the server is unreachable, so the registration will be postponed.
 
     Raises:
-        InputError: it can be reached and will say no, and what to do.
+        InputError: it can be reached and would refuse; the sentence says what to do.
     """
     if not mlflow_client.reachable():
         return f"MLflow at {mlflow_client.shown_uri()} is away; the prior will be registered later"
@@ -64,10 +64,11 @@ def register(
 
     Args:
         folder: a local prior folder; its weights must match ``weights_sha256`` of its ``prior.json``.
-        metrics: figures shown in the registry; config: parameters shown (secrets left out).
-        aliases: to point at this version. A version becomes ``champion`` by itself where the name has none and it
-            fits the champions of the other names.
-        run: the training's run folder or URL: the version then belongs to its MLflow run (see ``cluster.registry.run_log``).
+        metrics: figures shown in the registry.
+        config: parameters shown in the registry, without secrets.
+        aliases: to point at this version. A version becomes ``champion`` automatically if the name has none and it fits
+            the champions of the other names.
+        run: the training's run folder or URL; the version then belongs to its MLflow run (see ``cluster.registry.run_log``).
         postpone: keep the registration for later if the server is unreachable or refuses; otherwise that is an error.
 
     Returns:
@@ -161,7 +162,11 @@ class ModelRecord(TypedDict):
 
 
 def list_models() -> list[ModelRecord]:
-    """Every registered prior."""
+    """Every registered prior, by name.
+
+    Raises:
+        InputError: MLflow is not installed, or the server does not answer.
+    """
     client = mlflow_client.client()
     models = sorted(client.search_registered_models(), key=lambda model: model.name)
     return [{"name": model.name, "versions": versions.records(client, model.name)} for model in models]
@@ -183,7 +188,7 @@ def resolve(uri: storage.Url, cache_dir: storage.Url | None = None) -> Path:
     """The local folder of a prior, fetched into the cache and verified by hash where it is not local.
 
     Args:
-        uri: see the module's text; ``NAME``, ``NAME@alias`` and ``NAME/VERSION`` without ``models:/`` work too.
+        uri: see the module docstring; ``NAME``, ``NAME@alias`` and ``NAME/VERSION`` without ``models:/`` work too.
         cache_dir: default ``HEADSTART_HOME/priors``.
 
     Raises:
@@ -199,7 +204,7 @@ def resolve(uri: storage.Url, cache_dir: storage.Url | None = None) -> Path:
 
 
 def _resolve_version(name: str, version: str, cache: Path) -> Path:
-    """The folder of a registered version; asks MLflow only where the registry has changed since it was asked last."""
+    """The folder of a registered version; asks MLflow only if the registry has changed since the last question."""
     file = mlflow_client.sqlite_file(mlflow_client.tracking_uri())
     if file is not None and not file.exists():  # MLflow would make one, in seconds, to find it empty
         raise InputError(versions.empty(name))

@@ -1,7 +1,8 @@
-"""Metrics, pictures and files of a training to MLflow, without the training ever waiting for it.
+"""Metrics, images and files of a training run to MLflow, without the training ever waiting for it.
 
-Make one :class:`RunLog` per training, on rank 0 only. Everything goes to a local diary first (:mod:`cluster.registry.spool`); a
-thread sends it in batches. While the server is unreachable the training goes on and the diary is sent later.
+Make one :class:`RunLog` per training run, on rank 0 only. Everything goes to a local diary first
+(:mod:`cluster.registry.spool`); a thread sends it in batches. While the server is unreachable, training continues and
+the diary is sent later.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cluster.storage.retry import brief
 from configs.progress import say
 
 log = logging.getLogger("headstart.tracking")
-PATIENCE = 20.0  # s that the end of a training waits for MLflow
+PATIENCE = 20.0  # s for which the end of a training run waits for MLflow
 
 
 class RunLog:
@@ -32,8 +33,8 @@ class RunLog:
     Args:
         run_name: shown in MLflow.
         params: nested configuration; flattened to ``a.b``, secrets left out.
-        run: the run's folder or URL: a training resumed there goes on in the same MLflow run; else the name decides.
-        every: seconds between sendings.
+        run: the run's folder or URL; a training run resumed there continues the same MLflow run. Without it the name decides.
+        every: seconds between two batches.
     """
 
     def __init__(
@@ -47,13 +48,13 @@ class RunLog:
         self._thread.start()
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        """Numbers of a step; those that are not finite are left out, since MLflow's stores disagree about them."""
+        """Record numbers of a step; non-finite ones are left out, since MLflow's stores disagree about them."""
         finite = {_clean(name): float(value) for name, value in metrics.items() if _is_finite(value)}
         if finite:
             self._spool.write({"metrics": finite, "step": int(step), "time": int(time.time() * 1000)})
 
     def image(self, name: str, array: Any, step: int) -> None:
-        """A picture (H, W, 3) or (H, W), uint8 or float in [0, 1], as ``images/NAME/step-00000100.png``."""
+        """Record an image ``[H, W, 3]`` or ``[H, W]``, uint8 or float in [0, 1], as ``images/NAME/step-00000100.png``."""
         import numpy as np
         from PIL import Image
 
@@ -65,7 +66,7 @@ class RunLog:
         self._spool.write({"file": file, "as": f"step-{step:08d}.png", "to": f"images/{_clean(name)}"})
 
     def artifact(self, path: str | Path, to: str = "") -> None:
-        """A file of any kind, kept as it is now."""
+        """Record a file as it is now, below the artifact folder ``to``."""
         path = Path(path)
         self._spool.write({"file": self._spool.keep(path), "as": path.name, "to": to})
 
@@ -86,7 +87,7 @@ class RunLog:
             say(f"metrics wait in {self._spool.folder} ({reason}); {cure}")
 
     def flush(self) -> None:
-        """Send what has been said so far, now; what cannot be sent is kept."""
+        """Send now what was recorded so far; what cannot be sent is kept."""
         self._send()
 
     def _send_now_and_then(self) -> None:
@@ -97,7 +98,7 @@ class RunLog:
         self._spool.close()
         if self._trouble is None:
             with contextlib.suppress(Exception):
-                spool.send(self._spool.folder)  # all is said: this removes the diary
+                spool.send(self._spool.folder)  # everything is sent: this removes the diary
 
     def _send(self) -> None:
         try:
@@ -110,7 +111,7 @@ class RunLog:
 
 
 def run_key(run: storage.Url) -> str | None:
-    """The key of a training by its run folder or URL, or None where no tracker was made for it."""
+    """The key of a training run by its run folder or URL, or None if no :class:`RunLog` was made for it."""
     url = storage.join(run, "tracking.json")
     try:
         if storage.exists(url):
@@ -121,7 +122,7 @@ def run_key(run: storage.Url) -> str | None:
 
 
 def _key(name: str, run: str | None) -> str:
-    """What names the training: a random word kept in the run's folder, else a digest of the name."""
+    """What identifies the training run: a unique key kept in its folder, or without a folder a digest of the name."""
     if run is None:
         return hashlib.sha256(name.encode()).hexdigest()[:16]
     url, known = storage.join(run, "tracking.json"), run_key(run)

@@ -1,10 +1,10 @@
-"""A diary of what MLflow must record: written first, sent when the server answers, in order, at least once.
+"""A local diary of what MLflow must record: written first, then delivered in order and at least once.
 
-One folder per training and server under ``HEADSTART_HOME/spool``: ``run.json`` (who it is, and which server it belongs
-to), ``diary.jsonl`` (one entry a line), ``sent`` (bytes of the diary delivered), ``files/`` (pictures and artifacts until
-they are delivered), ``alive`` (locked while the training writes). A training never waits for the server. What a crash
-left behind is sent by the next training that uses the same server, or by ``python -m cluster.registry.spool``; a diary
-whose training lives is sent by that training alone.
+One folder per training run and server under ``HEADSTART_HOME/spool``: ``run.json`` (who it is, and which server it belongs
+to), ``diary.jsonl`` (one entry a line), ``sent`` (bytes of the diary delivered), ``files/`` (images and artifacts until
+they are delivered), ``alive`` (locked while the run writes). A training run never waits for the server. What a crash
+left behind is sent by the next training run that uses the same server, or by ``python -m cluster.registry.spool``; the
+diary of a live run is sent by that run alone.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 log = logging.getLogger("headstart.tracking")
-BATCH = 500  # metrics of one request; MLflow takes 1000
+BATCH = 500  # metrics per request; MLflow accepts at most 1000
 KEY_TAG = "headstart.key"
-Entry = tuple[dict[str, Any], int]  # what to say, and the diary's length once it is said
+Entry = tuple[dict[str, Any], int]  # the entry, and the offset in the diary behind it
 
 
 class Spool:
-    """The diary of one training.
+    """The diary of one training run.
 
     Args:
-        key: names the training permanently; the same key continues the same MLflow run.
-        name: the run's display name; params: flat texts.
+        key: identifies the training run; the same key continues the same MLflow run.
+        name: the run's display name.
+        params: flat parameters, as :func:`cluster.registry.mlflow_client.flatten` gives them.
     """
 
     def __init__(self, key: str, name: str, params: dict[str, str]) -> None:
@@ -57,7 +58,7 @@ class Spool:
             self._diary.write(b"\n")  # a line that a crash cut short must not swallow the next one
 
     def write(self, entry: dict[str, object]) -> None:
-        """Append one entry; it is on its way to the disk when this returns."""
+        """Append one entry; it has been handed to the operating system when this returns."""
         with self._lock:
             self._diary.write(json.dumps(entry).encode() + b"\n")
             self._diary.flush()
@@ -69,26 +70,26 @@ class Spool:
         return name
 
     def new_file(self, suffix: str) -> tuple[Path, str]:
-        """(path, name) for a file to be written beside the diary."""
+        """Path and name of a file that the caller writes beside the diary."""
         name = uuid.uuid4().hex[:12] + suffix
         return self.folder / "files" / name, name
 
     def send(self) -> int:
-        """Deliver what is new, from the training that writes; see :func:`send`."""
+        """Deliver what is new, from the run that writes; returns the number of entries and raises as :func:`send`."""
         with self._sending:
             return _deliver_all(self.folder, remove=False)
 
     def close(self) -> None:
-        """No more entries from this process; another may deliver and remove the diary."""
+        """End writing from this process; another may then deliver and remove the diary."""
         with self._lock:
             self._diary.close()
             self._alive.close()
 
 
 def send(folder: Path) -> int:
-    """Deliver what a diary still holds and remove it when it is finished; returns the entries delivered now.
+    """Deliver what a diary still holds and remove it when it is finished; returns the number of entries delivered.
 
-    A diary of another server, or one whose training lives, is left as it is.
+    The diary of another server, or of a live run, is left as it is.
 
     Raises:
         InputError: the server does not answer.
@@ -101,9 +102,9 @@ def send(folder: Path) -> int:
 
 
 def send_all() -> dict[str, object]:
-    """Deliver the diaries of this process' server: ``{"sent": entries, "waiting": diaries left, "error": why or None}``.
+    """Deliver the diaries of this process's server: ``{"sent": entries, "waiting": diaries left, "error": why or None}``.
 
-    ``waiting`` counts the diaries of all servers, without those of living trainings.
+    ``waiting`` counts the diaries of all servers, without those of live runs.
     """
     sent, error = 0, None
     for folder in sorted(_root().glob("*")):
@@ -115,12 +116,12 @@ def send_all() -> dict[str, object]:
 
 
 def waiting() -> list[Path]:
-    """Diaries with entries not delivered and no living training."""
+    """Folders of diaries that have undelivered entries and no live run."""
     return [folder for folder in sorted(_root().glob("*")) if _entries(folder) and not _is_alive(folder)]
 
 
 def find_run(client: MlflowClient, key: str) -> Run | None:
-    """The MLflow run of a training by its key, or None."""
+    """The MLflow run of a training run by its key, or None."""
     experiment = mlflow_client.experiment(client)
     found = client.search_runs([experiment], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
     return found[0] if found else None
@@ -134,7 +135,7 @@ def _root() -> Path:
 
 
 def _take(folder: Path) -> IO[str]:
-    """Mark a diary's folder as being written, for as long as the file stays open; the system lets go at a crash."""
+    """Lock a diary's folder for writing while the returned file is open; after a crash the system releases it."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         alive = open(folder / "alive", "a")  # noqa: SIM115 - kept for the run
@@ -147,7 +148,7 @@ def _take(folder: Path) -> IO[str]:
 
 @contextlib.contextmanager
 def _unless_alive(folder: Path) -> Iterator[bool]:
-    """Holds the folder as its writer would; False where a training or another deliverer has it."""
+    """Lock the folder as its writer would; False if a run or another deliverer holds it."""
     try:
         with open(folder / "alive", "a") as alive:
             try:

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headstart.registry")
 CHAMPION = "champion"
-LATEST = "latest"  # MLflow keeps this alias for itself; here it is the newest version
+LATEST = "latest"  # reserved by MLflow; here it means the newest version
 INFO_TAG = "headstart.info"
 MANIFEST_TAG = "headstart.manifest"
-MOST_TAG = 4900  # characters
+MOST_TAG = 4900  # characters, below the 5000 that older MLflow stores keep of a tag
 
 
 def find(client: MlflowClient, name: str, version: str) -> ModelVersion:
-    """MLflow's record of a version (a number or an alias).
+    """MLflow's record of a version, given by number or alias.
 
     Raises:
-        InputError: no such model, version or alias, with those that there are.
+        InputError: no such model, version or alias; the sentence lists those that exist.
     """
     from mlflow.exceptions import MlflowException
 
@@ -62,10 +62,16 @@ class VersionRecord(TypedDict):
     """One version of a prior in the registry.
 
     Attributes:
-        name, version, uri: which; aliases: that point at it; created: ms since 1970.
-        run_id: of its MLflow run; metrics, config: of that run.
+        name: of the prior.
+        version: number.
+        aliases: that point at it, sorted.
+        created: ms since 1970.
+        run_id: of its MLflow run.
+        metrics: last values of that run.
+        config: flattened parameters of that run.
         weights_sha256: of its weights.
-        missing: a sentence where it has an alias and its files are gone.
+        uri: ``models:/NAME/VERSION``.
+        missing: a sentence if it has an alias and its files are gone, else None.
     """
 
     name: str
@@ -120,7 +126,7 @@ def _run_data(client: MlflowClient, found: ModelVersion) -> tuple[dict[str, floa
 
 
 def missing(client: MlflowClient, found: ModelVersion) -> str | None:
-    """A sentence where a version's weights are no longer in the artifact store; only what the store says counts."""
+    """A sentence if the artifact store answers and no longer has a version's weights, else None."""
     path = str(found.source).rsplit("/", 1)[-1]
     try:
         names = [str(file.path).rsplit("/", 1)[-1] for file in client.list_artifacts(str(found.run_id), path)]
@@ -149,7 +155,7 @@ def champion(client: MlflowClient, name: str) -> ModelVersion | None:
 
 
 def champions(client: MlflowClient, leave_out: str) -> dict[str, PriorInfo]:
-    """What the champions of the other priors need, by name; models that are no priors of ours are left out."""
+    """Short ``prior.json`` of the champions of all names but ``leave_out``; models that are no priors are left out."""
     infos: dict[str, PriorInfo] = {}
     for model in client.search_registered_models():
         found = champion(client, model.name) if model.name != leave_out else None
@@ -160,7 +166,11 @@ def champions(client: MlflowClient, leave_out: str) -> dict[str, PriorInfo]:
 
 
 def parse(uri: str) -> tuple[str, str]:
-    """(name, version or alias) of ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a bare name (its champion)."""
+    """(name, version or alias) of ``models:/NAME@alias``, ``models:/NAME/VERSION`` or a bare name (its champion).
+
+    Raises:
+        InputError: none of these.
+    """
     match = re.fullmatch(r"(?:models:/+)?([\w\-. ]+?)(?:[@/]([\w\-]+))?", uri)
     if not match:
         raise InputError(
@@ -170,7 +180,7 @@ def parse(uri: str) -> tuple[str, str]:
 
 
 def short_info(info: PriorInfo) -> str:
-    """What :func:`show` tells without a download; of the people only their number."""
+    """The part of ``prior.json`` that the registry shows without a download, as JSON; of the people only their number."""
     recorded = info.get("dataset")
     dataset: dict[str, object] = dict(recorded or {})
     for key, people in dataset.items():
@@ -180,7 +190,7 @@ def short_info(info: PriorInfo) -> str:
     keys = ("schema", "prior", "rig", "features", "code_version", "weights_sha256")
     short: dict[str, object] = {key: info.get(key) for key in keys} | {"dataset": dataset, "licences": licences}
     text = json.dumps(short)
-    if len(text) > MOST_TAG:  # MLflow cuts longer tags short, and half a record is none
+    if len(text) > MOST_TAG:  # MLflow may truncate longer tags, and half a record is useless
         count = f"{len(licences or ())} licences"
         text = json.dumps(short | {"licences": count, "dataset": {**dataset, "licences": count}})
     return text

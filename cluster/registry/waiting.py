@@ -18,16 +18,16 @@ log = logging.getLogger("headstart.registry")
 
 
 def folders() -> list[Path]:
-    """Registrations that wait, for whatever server."""
+    """Folders of the registrations that wait, for any server."""
     return sorted(path.parent for path in (storage.home() / "registrations").glob("*/job.json"))
 
 
 def postpone(source: Path, job: Job, why: str) -> Registered:
-    """Keep a copy of the prior and what is to be said of it; doing it twice keeps one copy."""
+    """Keep a copy of the prior and of the job; doing it twice keeps one copy."""
     folder = storage.home() / "registrations" / job.id
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source, folder / ARTIFACT)
-    # Written last: a copy without it was cut short and is passed over.
+    # Written last: a copy without it is incomplete and is ignored.
     storage.write_json(folder / "job.json", asdict(job) | {"uri": mlflow_client.shown_uri()})
     say(
         f"MLflow at {mlflow_client.shown_uri()} {why}; {job.name} is kept in {folder} and registered by the next "
@@ -44,14 +44,14 @@ def postpone(source: Path, job: Job, why: str) -> Registered:
 
 
 def forget(job: Job) -> None:
-    """The registration is done: nothing waits for it any more."""
+    """Remove what was kept for a registration that is done."""
     shutil.rmtree(storage.home() / "registrations" / job.id, ignore_errors=True)
 
 
 def register_waiting() -> list[Registered]:
-    """Register what waits for the server that this process uses; returns the new versions.
+    """Register what waits for the server that this process uses; returns the registrations that succeeded.
 
-    One that fails stays and does not keep the others waiting.
+    One that fails is logged and kept, and does not hold up the others.
     """
     done = []
     for folder in folders():

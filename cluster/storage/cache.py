@@ -1,4 +1,4 @@
-"""Remote files kept on this machine for next time."""
+"""A cache of remote files on this machine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ from cluster.storage.remote import request
 
 
 def cached(url: Url, cache_dir: Url | None = None, limit_bytes: int = 20 * 10**9) -> Path:
-    """A local copy of a remote file, kept for next time; a local URL is returned as it is.
+    """A cached local copy of a remote file; the path of a local one as it is.
 
-    The key is the URL with the store's version tag, so a changed object is fetched again. When the folder outgrows
-    ``limit_bytes`` the files used longest ago go first, never the one returned. Safe for several processes at once.
+    The cache key is the URL with the store's ETag and the size, so a changed object is fetched again. When the folder
+    outgrows ``limit_bytes`` the least recently used files are removed, never the one returned. Safe for several
+    processes at once.
+
+    Args:
+        cache_dir: by default ``HEADSTART_HOME/cache``.
+
+    Raises:
+        StorageError: no such file, or the store does not answer.
     """
     if not is_remote(url):
         return local_path(url)

@@ -1,4 +1,4 @@
-"""The one error of storage: a sentence with the URL, the reason and what to do."""
+"""The one error that storage raises."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class StorageError(InputError):
 
 
 def sentence(url: Url, verb: str, error: BaseException) -> StorageError:
-    """The error as one sentence with a cure."""
+    """A caught error as a :class:`StorageError`; ``verb`` is what was tried, such as ``read``."""
     reason = _reason(error, remote=is_remote(url))
     return StorageError(f"cannot {verb} {url}: {reason}")
 

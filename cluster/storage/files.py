@@ -1,4 +1,4 @@
-"""Files by URL: look, read, write, remove; each write is whole or absent."""
+"""Files by URL: list, read, write, remove; writes are atomic."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from cluster.storage.remote import (
     request,
 )
 
-COMMIT_MARK = "_COMMIT.json"  # the last file of a published folder, and the first to go
+COMMIT_MARK = "_COMMIT.json"  # written last into a published folder, removed first
 
 
 def exists(url: Url) -> bool:
@@ -41,7 +41,7 @@ def exists(url: Url) -> bool:
 
 
 def listdir(url: Url) -> list[str]:
-    """Sorted names directly inside a folder, temporary ones left out; [] where it does not exist."""
+    """Sorted names directly inside a folder, without temporary ones; [] if it does not exist."""
     if not is_remote(url):
         folder = local_path(url)
         found = os.listdir(folder) if folder.is_dir() else []
@@ -83,12 +83,12 @@ def read_bytes(url: Url, start: int | None = None, end: int | None = None) -> by
 
 @contextmanager
 def open_read(url: Url) -> Iterator[BinaryIO]:
-    """A seekable binary stream that survives resets: each block is a ranged read of its own with retries.
+    """A seekable binary stream that survives resets: each block is a separate ranged read with retries.
 
     Memory stays at two blocks (16 MiB) whatever the file's size.
 
     Raises:
-        StorageError: no such file, the store does not answer, or a web server that answers no ranged requests.
+        StorageError: no such file, the store does not answer, or it is a web server that ignores ranges.
     """
     if not is_remote(url):
         with on_disk(url, "open", lambda path: open(path, "rb")) as stream:
@@ -128,12 +128,16 @@ def write_bytes(url: Url, data: bytes) -> None:
 
 
 def write_json(url: Url, value: object) -> None:
-    """Write a value as JSON, whole or not at all."""
+    """Write a value as JSON, atomically; raises as :func:`write_bytes`."""
     write_bytes(url, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
 
 def publish(local_file: Url, url: Url) -> None:
-    """Copy a finished local file to ``url`` whole or not at all; memory stays at a few blocks."""
+    """Copy a finished local file to ``url``, atomically; memory stays at a few blocks of 8 MiB.
+
+    Raises:
+        StorageError: no such local file, disk full, refused, or still failing after the retries.
+    """
     source = local_path(local_file)
     if not source.is_file():
         raise StorageError(f"{source}: no such file to publish as {url}; write it first")
@@ -148,7 +152,7 @@ def publish(local_file: Url, url: Url) -> None:
 
 
 def remove(url: Url) -> None:
-    """Remove a file or a whole folder; nothing there is fine. A folder loses its commit mark first."""
+    """Remove a file or a whole folder, if it exists. A folder loses its commit mark first."""
     if not is_remote(url):
         on_disk(url, "remove", _remove_local)
         return
@@ -177,7 +181,7 @@ def scratch(near: Url | None = None) -> Path:
 
 
 def fetch_file(url: Url, target: Path) -> None:
-    """Copy one file to disk block by block."""
+    """Copy one file to a local path, block by block and atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
 
     def copy(temporary: Path) -> None:

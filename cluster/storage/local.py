@@ -1,4 +1,4 @@
-"""URLs as text, and files of this machine's disk: read, replaced whole or not at all."""
+"""URLs as text, and files on this machine's disk: ranged reads and atomic writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 from cluster.storage.errors import Url, sentence
 
 T = TypeVar("T")
-TEMPORARY = ".tmp-"  # how names begin that no reader may see
+TEMPORARY = ".tmp-"  # prefix of names that readers ignore
 
 
 def local_path(url: Url) -> Path:
@@ -38,6 +38,7 @@ def home() -> Path:
 
 
 def on_disk(url: Url, verb: str, action: Callable[[Path], T]) -> T:
+    """``action(path)`` for a local URL; an ``OSError`` becomes a StorageError that says ``cannot VERB URL``."""
     try:
         return action(local_path(url))
     except OSError as error:
@@ -45,6 +46,7 @@ def on_disk(url: Url, verb: str, action: Callable[[Path], T]) -> T:
 
 
 def read_range(path: Path, start: int | None, end: int | None) -> bytes:
+    """The bytes ``[start, end)`` of a file; a range past the end is cut short."""
     with open(path, "rb") as stream:
         start, end, _ = slice(start, end).indices(os.fstat(stream.fileno()).st_size)
         stream.seek(start)
@@ -52,6 +54,7 @@ def read_range(path: Path, start: int | None, end: int | None) -> bytes:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write(temporary path)`` make a file, then rename it to ``path`` once it is on the disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:

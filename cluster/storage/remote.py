@@ -22,7 +22,7 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 BLOCK = 8 * 2**20  # bytes of one ranged read and of one part of a multipart upload
 MULTIPART_FROM = 2 * BLOCK
-PARALLEL = 4  # requests under way at once for one large file or one folder
+PARALLEL = 4  # concurrent requests for one large file or one folder
 
 
 def filesystem(url: Url) -> tuple[object, str]:
@@ -61,7 +61,7 @@ def _s3_options() -> dict[str, object]:
         config["s3"] = {"addressing_style": "path"}
         config["request_checksum_calculation"] = "when_required"
         config["response_checksum_validation"] = "when_required"
-    # The endpoint is named though botocore would find it: fsspec keeps one filesystem per set of options.
+    # The endpoint is passed although botocore would find it: fsspec caches one filesystem per set of options.
     return {
         "config_kwargs": config,
         "endpoint_url": endpoint,
@@ -100,9 +100,9 @@ def _deadline(length: int) -> float:
 
 
 def read_span(url: Url, start: int, end: int, *, whole: bool = False) -> bytes:
-    """The bytes ``[start, end)`` in one request; a torn body is asked for again.
+    """The bytes ``[start, end)`` in one request; a truncated body is requested again.
 
-    With ``whole`` the file may end before, and is not asked how long it is: that would be a second request.
+    With ``whole`` a short body is taken for the end of the file; checking its length would be a second request.
     """
 
     def action(fs: AbstractFileSystem, path: str) -> bytes:
@@ -120,7 +120,7 @@ def read_span(url: Url, start: int, end: int, *, whole: bool = False) -> bytes:
 
 
 def check_ranges(url: Url) -> None:
-    """Prove that a web server answers ranged requests; others send the whole file for every block.
+    """Prove that a web server supports ranged requests; one that does not sends the whole file for every block.
 
     Raises:
         StorageError: it does not.
@@ -162,7 +162,7 @@ def names(fs: AbstractFileSystem, path: str) -> list[str]:
 
 
 def remove_tree(fs: AbstractFileSystem, path: str) -> None:
-    """Remove every key below a prefix; none is fine."""
+    """Remove every key below a prefix, if any."""
     with suppress(FileNotFoundError):
         # Key by key: the bulk request needs an MD5 header on Swift and older Ceph that botocore no longer sends.
         parallel(fs.rm_file, fs.find(path))

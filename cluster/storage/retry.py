@@ -29,7 +29,13 @@ _FINAL_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often and how long; a wait is uniform in [0, min(cap, base * 2**attempt)] seconds ("full jitter")."""
+    """How often to try and how long to wait: uniform in [0, min(cap, base * 2**attempt)] seconds ("full jitter").
+
+    Attributes:
+        attempts: tries in all, the first included.
+        base: upper limit of the first wait, s.
+        cap: upper limit of any wait, s.
+    """
 
     attempts: int = 8
     base: float = 0.2
@@ -37,7 +43,7 @@ class RetryPolicy:
 
     @classmethod
     def from_environment(cls) -> RetryPolicy:
-        """``HEADSTART_STORAGE_RETRIES`` attempts, ``HEADSTART_STORAGE_BACKOFF`` first wait in seconds."""
+        """``HEADSTART_STORAGE_RETRIES`` as ``attempts``, ``HEADSTART_STORAGE_BACKOFF`` as ``base``."""
         return cls(
             attempts=int(os.environ.get("HEADSTART_STORAGE_RETRIES", cls.attempts)),
             base=float(os.environ.get("HEADSTART_STORAGE_BACKOFF", cls.base)),
@@ -50,7 +56,7 @@ class RetryPolicy:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether another try may help: 5xx, throttling, resets, timeouts, torn bodies; not 403, 404 or a full disk."""
+    """Whether another try may help: 5xx, throttling, resets, timeouts, truncated bodies; not 403, 404 or a full disk."""
     if isinstance(error, _FINAL) or type(error).__name__ in _FINAL_NAMES:
         return False
     if isinstance(error, OSError) and error.errno in _FINAL_ERRNO:

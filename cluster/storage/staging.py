@@ -1,9 +1,9 @@
-"""Local stand-ins of URLs: what a function reads comes down before it runs, what it writes goes up when it is done.
+"""Local stand-ins for URLs: inputs are downloaded before a function runs, its output is uploaded when it is done.
 
-Video codecs and safetensors want paths. A function under :func:`staged` sees only paths, with the URLs' own names; its
-caller sees only URLs: in results and in error messages too.
+Video codecs and safetensors need paths. A function under :func:`staged` sees only paths, with the URLs' own names; its
+caller sees only URLs, also in results and in error messages.
 
-Promises: an output that exists is refused, and a bucket that takes nothing is found out, before any work; a folder is
+Promises: an output that exists, or a bucket that cannot be written to, is refused before any work; a folder is
 published whole, its commit mark last; a result whose upload fails stays on this machine, and the error says where.
 """
 
@@ -68,7 +68,7 @@ def staged(reads: Sequence[str] = (), writes: str | None = None) -> Callable[[Ca
 
 
 class Stage:
-    """URLs and their local stand-ins in a temporary folder that goes when the ``with`` block ends.
+    """URLs and their local stand-ins in a temporary folder, which is removed when the ``with`` block ends.
 
     Inside the block an :class:`InputError` about a stand-in leaves it as one about its URL.
     """
@@ -88,7 +88,7 @@ class Stage:
             raise InputError(text) from error
 
     def hold_for(self, owner: object) -> None:
-        """Keep the stand-ins for as long as ``owner`` lives instead."""
+        """Keep the stand-ins until ``owner`` is garbage-collected instead."""
         self._held = True
         weakref.finalize(owner, shutil.rmtree, self.folder, True)
 
@@ -116,7 +116,7 @@ class Stage:
         return path
 
     def with_urls(self, value: object) -> Any:
-        """A text (or the texts of a dictionary or list) with URLs in the place of their stand-ins."""
+        """A text (or the texts in a dictionary or list) in which URLs replace their stand-ins."""
         if isinstance(value, str):
             for path, url in self._urls.items():
                 value = value.replace(path, url)
@@ -147,7 +147,7 @@ def _output(stage: Stage, given: dict[str, Any], name: str | None) -> Iterator[N
 
 
 def check_output(url: Url, *, may_exist: bool) -> bool:
-    """Whether the output is there already; refuses one that must not be, and a store that cannot be written to.
+    """Whether the output exists; refuses one that must not, and a store that cannot be written to.
 
     Raises:
         InputError: it exists, or names a whole bucket.

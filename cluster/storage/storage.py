@@ -1,12 +1,12 @@
-"""Files and folders on disk and in object stores by one URL, written whole or not at all.
+"""Files and folders on disk and in object stores, addressed by URL and written atomically.
 
 A URL is a local path (``str`` or ``Path``), ``file://...``, ``s3://bucket/key`` or any other fsspec scheme.
 Endpoint and credentials come from the environment only (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ...), never from
 a configuration file or an argument, so they cannot end up in a log or a checkpoint.
 
 Promises: a reader never sees half a file (temporary name, then rename; on S3 one PUT or a completed multipart upload);
-a reader never sees half a folder (:func:`upload_tree` writes its commit mark last and :func:`download_tree` demands it
-and verifies every checksum); 5xx, resets and slow responses are tried again with backoff and jitter.
+a reader never sees half a folder (:func:`upload_tree` writes its commit mark last and :func:`download_tree` requires
+it and verifies every checksum); 5xx errors, resets and slow responses are retried with backoff and jitter.
 """
 
 from __future__ import annotations

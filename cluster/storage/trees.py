@@ -30,7 +30,7 @@ class CommitMark(TypedDict):
 def upload_tree(local: Url, url: Url, *, replace: bool = False) -> CommitMark:
     """Publish a local folder at ``url``: all files, then the commit mark. Returns the mark.
 
-    With ``replace`` a complete folder of this name gives way to it; else it is refused.
+    With ``replace`` a complete folder of this name is replaced; otherwise it is refused.
 
     The mark ``_COMMIT.json`` lists every file with bytes and sha256. Until it is written (remote) or the temporary
     folder is renamed (local) the folder does not exist for :func:`is_committed` and :func:`download_tree`.
@@ -59,7 +59,7 @@ def is_committed(url: Url) -> bool:
 
 
 def download_tree(url: Url, local: Url) -> Path:
-    """Copy a published folder to a local one, every checksum verified; appears whole or not at all. Returns ``local``.
+    """Copy a published folder to a local one, every checksum verified, atomically. Returns ``local``.
 
     Raises:
         StorageError: never completed, a file is missing or damaged, the target exists, or the disk is full.
@@ -120,7 +120,7 @@ def check_tree(folder: Url, mark: CommitMark) -> None:
 
 
 def seal(folder: Path, mark: CommitMark | None = None) -> CommitMark:
-    """Write the commit mark into a finished local folder and bring everything to the disk. Returns the mark."""
+    """Flush a finished local folder to the disk and write its commit mark, which is returned."""
     mark = mark or CommitMark(files=_manifest(folder))
     for name in mark["files"]:
         sync(folder / name)
