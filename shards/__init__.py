@@ -1,4 +1,4 @@
-"""Video to tracked samples, samples to shards, shards to batches. Names are imported when they are used."""
+"""From videos to tracked samples, from samples to shards, from shards to batches. Names are imported on first use."""
 
 from __future__ import annotations
 

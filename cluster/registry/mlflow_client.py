@@ -180,7 +180,7 @@ def _can_be_made(folder: Path) -> bool:
 
 
 def flatten(values: dict[str, object], prefix: str = "") -> dict[str, str]:
-    """Nested parameters as ``{"a.b": text}``; secrets are left out, URLs lose user and password, texts are cut to 500 characters."""
+    """Nested parameters as ``{"a.b": text}``; secrets are left out, URLs lose user and password, texts end at 500 characters."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"

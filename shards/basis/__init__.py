@@ -1,1 +1,1 @@
-"""The rig's bases learned from tracked people."""
+"""Bases of the rig, learned from tracked people."""

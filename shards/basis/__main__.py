@@ -1,4 +1,4 @@
-"""``python -m shards.basis``: learn the bases, or prove them on people left out."""
+"""``python -m shards.basis``: learn the bases, or test them on held-out people."""
 
 import sys
 

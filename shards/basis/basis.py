@@ -1,4 +1,4 @@
-"""Learns the rig's bases from any dataset or folder of videos, and proves them on people left out.
+"""Learns the rig's bases from any dataset or folder of videos, and tests them on held-out people.
 
 python -m shards.basis learn /path/to/dataset_or_videos --out my_rig.npz
 python -m shards.basis leave-one-out /path/to/dataset_or_videos --components 32
@@ -49,21 +49,22 @@ def learn_basis(
     keep_atlas: bool = True,
     frames_per_clip: int = FRAMES_PER_CLIP,
 ) -> dict[str, object]:
-    """Learns a rig on the FaceMesh topology and writes it with a record of how.
+    """Learns a rig on the FaceMesh topology and writes it with a record of how it was made.
 
     Args:
         source: a dataset (folder or URL with ``dataset.json``), or a folder of videos; for videos a ``consent.csv``
-            beside them says who is who, else every file is a person.
+            in the folder names their identities, otherwise every file is a person.
         out: the rig file, ``.npz``; the record goes beside it as ``.json``.
-        n_identity, n_expression: sizes of the bases.
-        keep_atlas: takes the shipped rig's UV atlas, so that maps fit both; otherwise a new one is computed.
-        frames_per_clip: at most, evenly spread.
+        n_identity: size of the identity basis.
+        n_expression: size of the expression basis.
+        keep_atlas: reuse the shipped rig's UV atlas, so that maps fit both rigs; otherwise a new one is computed.
+        frames_per_clip: most frames taken of a clip, evenly spread.
 
     Returns:
-        the record.
+        The record.
 
     Raises:
-        InputError: no usable clips, fewer than three people, more components than the data can carry.
+        InputError: no usable clips, fewer than three people, more expressions than a quarter of the frames.
     """
     clips = list(read_clips(source, frames_per_clip))
     people = sorted({clip.identity for clip in clips})
@@ -97,11 +98,11 @@ def learn_basis(
 def leave_one_out(
     source: str | Path | list[LandmarkClip], components: int = 32, frames_per_clip: int = FRAMES_PER_CLIP
 ) -> dict[str, object]:
-    """Reconstructs every person by an expression basis learned on all others.
+    """Reconstructs every person with an expression basis learned on all others.
 
     Returns:
-        ``all``, ``lips``, ``eyes``: root mean square errors in eye distances, in the picture's plane, mean over people;
-        ``worst``: the person with the largest lip error; ``people``: the figures of each.
+        ``components``; ``all``, ``lips``, ``eyes``: root mean square errors in eye distances, in the image plane, mean over
+        people; ``worst``: the person with the largest lip error; ``people``: the errors of each.
     """
     clips = source if isinstance(source, list) else list(read_clips(source, frames_per_clip))
     mean, partner, people = align(clips)
@@ -122,11 +123,12 @@ def reconstruction_error(person: Person, basis: np.ndarray, eyelids: np.ndarray,
     """Root mean square distances over frames and landmarks between a person's motion and its projection.
 
     Args:
-        basis: expressions ``[K, 478, 3]``; eyelids: displacements ``[2, 478, 3]`` that close each eye.
+        basis: expressions ``[K, 478, 3]``.
+        eyelids: displacements ``[2, 478, 3]`` that close each eye.
         mean: landmarks ``[478, 3]`` of the head that both belong to.
 
     Returns:
-        ``all``, ``lips``, ``eyes``: in the person's eye distances, in the picture's plane.
+        ``all``, ``lips``, ``eyes``: in the person's eye distances, in the image plane.
     """
     weights = landmark_weights()
     scale = lid_gap(person.neutral) / lid_gap(mean)
@@ -178,7 +180,7 @@ def _tracked_videos(folder: Path, frames_per_clip: int) -> Iterator[LandmarkClip
 
 
 def _centring(picture: np.ndarray) -> np.ndarray:
-    """Shift that puts a picture's centre into the middle of the square that holds it, where the camera looks."""
+    """Shift ``[3]`` px from a picture to the square around it, whose centre is the principal point."""
     height, width = picture.shape[:2]
     longest = max(height, width)
     return np.array([(longest - width) / 2, (longest - height) / 2, 0], np.float32)

@@ -1,1 +1,1 @@
-"""Videos into a dataset, in parallel, resumable."""
+"""Building a dataset from videos, in parallel and resumably."""

@@ -1,8 +1,8 @@
 """``headstart shards build``: track videos into a dataset, in parallel and incrementally.
 
-Run again after a crash or with more videos, it does only the remaining work. The builder hands tasks to workers (processes or Ray
-tasks) that write shards of their own; it alone writes ``dataset.json`` and ``build.json``, so an interruption at any
-point leaves the dataset of the last commit. Features that the dataset lacks are added to its shards first.
+Run again after a crash or with more videos, it does only the remaining work. The builder hands tasks to workers
+(processes or Ray tasks), which write their own shards; only the builder writes ``dataset.json`` and ``build.json``, so an
+interruption at any point leaves the dataset at its last commit. Features that the dataset lacks are added to its shards first.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ from shards.people.withdrawn import withdrawn_people
 from shards.read.dataset import Dataset
 from shards.tar.rewrite import remove_unlisted
 
-COMMIT_EVERY = 2.0  # seconds between two commits at least; writing them must not become the work
-ATTEMPTS = 2  # a clip whose worker died so often is refused
+COMMIT_EVERY = 2.0  # least seconds between two commits, and 20 times as long as the last commit took
+ATTEMPTS = 2  # a clip whose worker died this many times is refused
 
 
 def build(
@@ -69,21 +69,21 @@ def build(
     """Track videos into a dataset; existing samples are kept, and missing features are added to them.
 
     Args:
-        videos: files, folders (searched for videos) or ``s3://`` URLs of either; none to add features alone.
+        videos: files, folders (see :func:`shards.build.find.find_clips`) or ``s3://`` URLs of either; none to only add features.
         out: the dataset's folder or ``s3://`` URL.
         consent: CSV of :mod:`shards.people.consent`; without it every clip is its own identity with unknown licence.
-        workers: processes, or Ray tasks at a time; 0 works in this process.
+        workers: processes, or concurrent Ray tasks; 0 works in this process.
         address: Ray cluster (``"auto"`` or host:port, ``""`` for a private one); None uses plain processes.
         features: audio features that all samples get, in addition to ``logmel`` and those of the dataset.
-        size: side of the square crop in px, at most; by default the dataset's, or 512.
+        size: largest side of the square crop, px; by default the dataset's, or 512.
         rig: name or path of the rig whose coefficients are stored; by default the dataset's, or ``mediapipe``.
         samples_per_shard: segments after which a shard ends at the next clip.
         tracker: ``module:function`` with the interface of :func:`shards.tracking.track_video`.
         extras: give shards of earlier versions the lips and the motion that every new shard has.
-        tars: WebDataset tars of other tools with a video, perhaps its sound and a JSON a sample; paths, URLs, folders,
-            brace patterns. They are read as streams and not unpacked.
-        json_keys: ``identity, licence, consent, source`` → key in the JSON of a tar's sample; dots lead into objects.
-        in_step: put sound that is surely late or early in step with the lips (:mod:`shards.tracking.av_offset`).
+        tars: WebDataset tars of other tools, with a video and optionally its sound and a JSON per sample: paths, URLs,
+            folders, brace patterns. They are read as streams, not unpacked.
+        json_keys: ``identity, licence, consent, source`` → key in the JSON of a tar's sample; a dot leads into an inner object.
+        in_step: move sound that is late or early with confidence into step with the lips (:mod:`shards.tracking.av_offset`).
 
     Returns:
         ``identities, clips, segments, frames, hours, bytes, schema, tracked_fraction, seconds, built_clips,
@@ -220,10 +220,10 @@ class _Builder:
             pool.close()
 
     def result(self, clips: list[SourceClip], tars: list[SourceTar], seconds: float) -> dict[str, Any]:
-        """Write the report page and say what the dataset holds now.
+        """Write the report page and return what the dataset holds now.
 
         Raises:
-            InputError: not one clip of this call gave a sample.
+            InputError: no clip of this call gave a sample.
         """
         names, inside = {clip.name for clip in clips}, {tar.name for tar in tars}
         records = [r for name, r in sorted(self.journal.clips.items()) if name in names or r.get("tar") in inside]
@@ -286,7 +286,7 @@ class _Builder:
                 queue.extend(self._after_death(task, clip, message[1]))
 
     def _replace(self, names: list[str], entries: list[ShardEntry]) -> None:
-        """Extended shards take the place of the old ones at once; a reader of the dataset must be opened again."""
+        """Commit extended shards in place of the old ones at once; readers must open the dataset again."""
         self.catalogue.add(entries)
         self.catalogue.remove(names)
         write_catalogue(self.url, self.catalogue)
@@ -365,7 +365,7 @@ def _same(record: dict[str, object], clip: SourceClip) -> bool:
 
 
 def _tasks(clips: list[SourceClip], workers: int) -> list[TrackTask]:
-    """Several clips a task, so that shards are full, but enough tasks to keep all workers busy to the end."""
+    """Several clips per task, so that shards are full, but enough tasks to keep all workers busy to the end."""
     each = max(1, min(16, len(clips) // (3 * max(1, workers)))) if workers > 1 else 16
     groups = [tuple(clips[at : at + each]) for at in range(0, len(clips), each)]
     return [TrackTask(prefix=task_prefix(group), clips=group) for group in groups]
@@ -379,7 +379,7 @@ class _ByName:
         self._shown: dict[str, float] = {}
 
     def show(self, clip: str, fraction: float) -> None:
-        """So much of a clip is done."""
+        """Report the fraction (0 to 1) of a clip or tar that is done."""
         before = self._shown.get(clip, 0.0)
         if fraction > before:
             self._bar.advance(round(self._bytes.get(clip, 0) * (fraction - before)))

@@ -1,4 +1,4 @@
-"""The segments of one clip into shards: features aligned, members encoded, pictures kept for the report."""
+"""Writes the segments of one clip into shards: aligns features, encodes members, keeps thumbnails for the report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class OutputError(Exception):
 
 @dataclass(frozen=True)
 class _Waiting:
-    """A segment until its feature rows are final; its frames are JPEGs already, which take a twentieth of the memory."""
+    """A segment whose feature rows are not final yet; its frames are JPEGs, which take a twentieth of the memory."""
 
     pictures: list[bytes]
     middle: np.ndarray  # the frame [H, W, 3] uint8 in the middle, for the report
@@ -36,7 +36,7 @@ class _Waiting:
 
     @classmethod
     def of(cls, segment: Any) -> _Waiting:
-        """Encode the frames of a segment and let them go."""
+        """Encode the frames of a segment and drop the arrays."""
         if np.shape(segment.frames)[:3] != np.shape(segment.matte):
             raise InputError(f"frames {np.shape(segment.frames)} and matte {np.shape(segment.matte)} disagree")
         pictures = [encode_jpeg(frame) for frame in segment.frames]
@@ -70,7 +70,7 @@ class ClipWriter:
         self._emit()
 
     def end_shot(self) -> None:
-        """The last rows of a shot are final: everything held goes out."""
+        """End the shot: its last rows are final, and everything held is written."""
         for name, stream in self._streams.items():
             self._rows[name].append(stream.finish())
         self._emit()
@@ -129,14 +129,14 @@ class ClipWriter:
 
 
 def _offset_entries(segment: object) -> dict[str, float]:
-    """What ``meta.json`` says of the offset by which the sound was moved; nothing where the tracker knows none."""
+    """Entries of ``meta.json`` about the offset by which the sound was moved; none if the tracker gives none."""
     offset = getattr(segment, "av_offset", None)
     return {} if offset is None else {"av_offset": offset.seconds, "av_offset_confidence": offset.confidence}
 
 
 @lru_cache
 def tool_versions() -> dict[str, str]:
-    """Versions of what shapes a sample."""
+    """Versions of the packages that shape a sample."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}

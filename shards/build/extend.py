@@ -1,4 +1,4 @@
-"""More audio features, lips and motion for shards that are built: from what they hold, without tracking again.
+"""Adds audio features, lips and motion to existing shards from what they hold, without tracking again.
 
 Rows are those that a build with these features would have stored, from the same stream: the segments of one shot, one
 after the other.
@@ -30,7 +30,7 @@ Segments = list[Sample]
 
 
 def feature_tasks(dataset: Dataset, records: Sequence[FeatureRecord], extras: bool = False) -> list[FeatureTask]:
-    """The shards that lack features (or lips and motion), in groups that share clips with each other alone."""
+    """The shards that lack features (or lips and motion), in groups of which no two share a clip."""
     names = [*(feature_name(record["name"]) for record in records), *(EXTRAS if extras else ())]
     groups: list[list[str]] = []
     last: set[tuple[str, str]] = set()
@@ -51,10 +51,10 @@ def feature_tasks(dataset: Dataset, records: Sequence[FeatureRecord], extras: bo
 
 
 def extend_shards(task: FeatureTask, settings: BuildSettings) -> Message:
-    """Publish new revisions of a task's shards; ``("replace", old names, entries)``.
+    """Publish new revisions of a task's shards; returns the message ``("replace", old names, entries)``.
 
     Raises:
-        InputError: a sample that cannot be read (``shards verify --repair`` drops it), or storage that fails.
+        InputError: a sample that cannot be read (``shards verify --repair`` drops it), or a storage failure.
     """
     features = [open_feature(record) for record in settings.features]
     scratch = storage.scratch(settings.out)
@@ -116,7 +116,7 @@ def _write_rows(shot: Segments, features: Sequence[Feature], scratch: Path) -> N
 
 
 def _drain(rows: np.ndarray, waiting: Segments, feature: Feature, scratch: Path) -> np.ndarray:
-    """Write the rows of the samples that are complete; the rest of the rows."""
+    """Write the rows of the samples that are complete; returns the remaining rows."""
     while waiting and len(rows) >= waiting[-1].length:
         sample = waiting.pop()
         half = np.ascontiguousarray(rows[: sample.length], np.float16)

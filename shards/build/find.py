@@ -1,4 +1,4 @@
-"""Which clips lie behind files, folders and URLs, under which names, and whose consent they carry."""
+"""Finds the clips behind files, folders and URLs, names them, and assigns their consent records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from shards.people.consent import read_consent, unknown_record
 
 
 def find_clips(videos: Sequence[str | Path], consent: str | Path | None = None) -> list[SourceClip]:
-    """The clips behind files and folders, with names that are unique in keys and their consent records.
+    """The clips behind files and folders, sorted by name, with unique names and their consent records.
+
+    A local folder is searched with its subfolders, a remote one without.
 
     Raises:
         InputError: nothing there, a folder without videos, or a wrong consent file.
@@ -68,7 +70,7 @@ def unique_names(stems: Mapping[str, str]) -> dict[str, str]:
 
 
 def file_state(path: str) -> tuple[int, int]:
-    """Bytes, and time of change in ns; 0 for a file in a store."""
+    """Bytes, and modification time in ns (0 for a file in a store)."""
     if storage.is_remote(path):
         return storage.size(path), 0
     status = os.stat(path)

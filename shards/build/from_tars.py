@@ -1,4 +1,4 @@
-"""Which tars of other tools are to be read, under which names, and what of them a dataset holds already."""
+"""Which tars of other tools to read, under which names, and what a dataset already holds of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ENDINGS = (".tar", ".tar.gz", ".tgz")
 def find_tars(patterns: Sequence[str]) -> list[SourceTar]:
     """The tars behind URLs, brace patterns (``data-{000..010}.tar``), ``*`` patterns and folders.
 
-    A tar that is not there is given too: the build goes on without it and says so.
+    A tar that does not exist is listed too: the build continues without it and reports it.
 
     Raises:
         InputError: a pattern or folder behind which there are no tars.
@@ -71,8 +71,8 @@ class TarPlan:
     """What is left to do.
 
     Attributes:
-        tasks: a task for each tar that is not built completely.
-        changed: sentences about tars that are others than those that were built, as the build's result lists refusals.
+        tasks: one for each tar that is not built completely.
+        changed: tars that differ from those that were built, with a reason, in the form of the build's refusals.
     """
 
     tasks: list[TarTask]
@@ -80,7 +80,7 @@ class TarPlan:
 
 
 def plan_tars(tars: Sequence[SourceTar], statements: Statements, journal: Journal, catalogue: Catalogue) -> TarPlan:
-    """Tasks for the tars that are not done; one is read again when it was damaged or touched, or other statements are made."""
+    """Tasks for the tars that are not done; a tar is read again if it was damaged, or if its time or the statements changed."""
     done = journal.done(catalogue)
     tasks: list[TarTask] = []
     changed: list[dict[str, object]] = []
@@ -105,7 +105,7 @@ def _is_done(
 
 
 def tar_task(tar: SourceTar, statements: Statements, done: Mapping[str, Mapping[str, object]]) -> TarTask:
-    """The rest of a tar, into shards whose names no shard of its finished part has."""
+    """The task for the rest of a tar; its shards get names that no shard of the finished part has."""
     known = {name: dict(record) for name, record in done.items() if record.get("tar") == tar.name}
     text = "\n".join([f"{tar.name} {tar.bytes}", *sorted(name for name in known if known[name]["frames"])])
     prefix = hashlib.sha256(text.encode()).hexdigest()[:12] + "-"

@@ -1,8 +1,8 @@
-"""The build's memory, ``build.json`` beside ``dataset.json``: what became of each clip, with which settings.
+"""The journal of a build, ``build.json`` beside ``dataset.json``: the result for each clip, and the settings.
 
 It is the machine-readable build report and what makes a build idempotent. A clip counts as done only when all shards
-that its record names are listed in ``dataset.json``; so whichever of the two files a crash left behind, no clip is lost
-and none comes twice.
+that its record names are listed in ``dataset.json``; so whichever of the two files a crash left outdated, no clip is
+lost and none is added twice.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ class Journal:
     Attributes:
         settings: size of the dataset's frames, on which later builds must agree, and ``adding``: records of the
             features that are being added to its shards.
-        clips: clip name → record as :func:`shards.build.worker.run_task` gives it, with ``shards``: base names.
-        tars: name of a foreign tar → ``bytes``, ``modified``; ``complete``: read to its end; ``stated``: digest of who
-            said who is in it; ``clips``: names; ``refused``: its samples that are no clips.
+        clips: clip name → record from a ``commit`` message of :func:`shards.build.worker.run_task`, with ``shards``: base
+            names of the shards that hold it.
+        tars: name of a foreign tar → ``bytes``, ``modified``; ``complete``: whether it was read to its end; ``stated``:
+            digest of the statements about its people; ``clips``: names; ``refused``: samples that cannot be used.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class Journal:
         return cls(url, value.get("settings"), value["clips"], value.get("tars"))
 
     def write(self) -> None:
-        """Replace the file in one piece."""
+        """Replace the file atomically."""
         tars = f',\n "tars": {{{_rows(self.tars)}\n }}' if self.tars else ""
         head = f'{{\n "format": "{FORMAT}",\n "settings": {json.dumps(self.settings)},\n "clips": '
         text = f"{head}{{{_rows(self.clips)}\n }}{tars}\n}}\n"
@@ -81,14 +82,14 @@ class Journal:
         return {name: record for name, record in self.clips.items() if listed.issuperset(record.get("shards", ()))}
 
     def add(self, records: Iterable[dict[str, Any]], shards: Iterable[str]) -> None:
-        """Note clips that are complete in these shards."""
+        """Record clips that are complete in these shards."""
         names = sorted(map(base_name, shards))
         for record in records:
             kept = {k: v for k, v in record.items() if k != "prefix"}
             self.clips[record["clip"]] = {**kept, "shards": names if record["frames"] else []}
 
     def forget(self, clips: Iterable[str]) -> None:
-        """Drop the records of some clips; the tars that held them are not read again for it."""
+        """Drop the records of some clips, without causing their tars to be read again."""
         gone = set(clips)
         for name in gone:
             self.clips.pop(name, None)

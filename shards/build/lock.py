@@ -17,7 +17,7 @@ LOCK = ".build.lock"
 
 @contextmanager
 def locked(url: str) -> Iterator[None]:
-    """Hold the dataset for writing; the lock of a dead process is none. Buckets have no locks: write from one place.
+    """Hold the dataset for writing; the lock ends with the process. Buckets have no locks: write from one place.
 
     Raises:
         InputError: another build or withdrawal is under way, or the folder cannot be written.
@@ -44,7 +44,7 @@ def locked(url: str) -> Iterator[None]:
 
 @contextmanager
 def tidy_when_nothing_came_of_it(url: str) -> Iterator[None]:
-    """A folder that this build made is removed again when the build ends in an error before its first sample."""
+    """Remove the dataset that this build created if it ends in an :class:`InputError` before its first sample."""
     new = not storage.exists(storage.join(url, FILE))
     try:
         yield
@@ -62,7 +62,7 @@ def tidy_when_nothing_came_of_it(url: str) -> Iterator[None]:
 
 
 def sweep(url: str, catalogue: Catalogue) -> None:
-    """Remove what an interrupted build left: shards and indexes that nobody lists, temporary files."""
+    """Remove what an interrupted build left: shards and indexes that are not listed, temporary files."""
     if storage.is_remote(url):
         return  # another build may be about to list them; a repeated task overwrites its own
     listed = catalogue.names()

@@ -1,7 +1,7 @@
 """Where build tasks run: processes of this machine, or Ray tasks on a cluster. Both only carry messages.
 
-A worker that dies (a decoder that crashes on a hostile file, memory) is reported as ``("died", why)`` and replaced; the
-builder decides which clip was to blame.
+A worker that dies (a decoder that crashes on a hostile file, too little memory) is reported as ``("died", why)`` and
+replaced; the builder decides which clip caused it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from shards.build.worker import run_task
 
 
 class Pool(Protocol):
-    """Runs tasks side by side."""
+    """Runs tasks concurrently."""
 
     def idle(self) -> int:
         """How many more tasks may be submitted now."""
@@ -33,7 +33,7 @@ class Pool(Protocol):
         """Start a task."""
 
     def next(self) -> tuple[Task, Message]:
-        """Wait for a message of any running task; ends with ``("finished",)`` or ``("died", why)``."""
+        """Wait for a message of any running task; the last of each is ``("finished",)`` or ``("died", why)``."""
 
     def close(self) -> None:
         """End all workers at once."""
@@ -88,12 +88,12 @@ class ProcessPool:
 
 def _serve(connection: Connection, settings: BuildSettings, threads: int) -> None:
     """A worker: tasks in, messages out, until the builder hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the builder ends its workers, whatever the terminal does
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the builder ends its workers; Ctrl-C reaches only the builder
     _quiet_libraries()
     import torch
 
     torch.set_num_threads(threads)
-    with suppress(EOFError, ConnectionError):  # the builder is gone: so is this worker's purpose
+    with suppress(EOFError, ConnectionError):  # the builder is gone
         while True:
             with closing(run_task(connection.recv(), settings)) as messages:  # type: ignore[type-var]
                 for message in messages:
@@ -102,7 +102,7 @@ def _serve(connection: Connection, settings: BuildSettings, threads: int) -> Non
 
 
 def _quiet_libraries() -> None:
-    """Send what C++ libraries print to nowhere, unless HEADSTART_DEBUG is set; Python's own messages stay visible."""
+    """Discard what C++ libraries print, unless HEADSTART_DEBUG is set; Python's own messages stay visible."""
     if os.environ.get("HEADSTART_DEBUG"):
         return
     terminal = os.dup(2)
@@ -124,7 +124,7 @@ class RayPool:
     def __init__(self, settings: BuildSettings, workers: int, address: str) -> None:
         self._ray, self._owned = connect(ClusterConfig(workers=workers, address=address or None))
         self._settings, self._workers = settings, workers
-        # A repeat is ours to decide: Ray would run the crash again and again.
+        # No retries by Ray: the builder decides, and Ray would repeat the crash.
         self._remote = self._ray.remote(run_task).options(num_cpus=1, max_retries=0, num_returns="streaming")
         self._running: dict[Any, Task] = {}
 

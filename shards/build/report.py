@@ -15,12 +15,12 @@ from shards.format import codecs as members
 from shards.format.catalogue import Catalogue
 
 PAGE = "report.html"
-THUMBNAIL = 320  # px
-SHOWN = 2000  # clips with pictures on the page; the rest is in build.json
+THUMBNAIL = 320  # px, side
+SHOWN = 2000  # most clips on the page; the rest is in build.json
 
 
 def write_report(url: str, journal: Journal, catalogue: Catalogue, seconds: float) -> str:
-    """Write ``report.html`` beside ``dataset.json``; its URL."""
+    """Write ``report.html`` beside ``dataset.json`` and return its URL; ``seconds``: how long the build took."""
     from jinja2 import Environment, PackageLoader
 
     records = [journal.clips[name] for name in sorted(journal.clips)]
@@ -54,13 +54,13 @@ def overlay_strip(pictures: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
     """Frames with their landmarks side by side, as a JPEG.
 
     Args:
-        pictures: ``[H, W, 3]`` uint8 and ``[478, 3]`` landmarks in its px, each.
+        pictures: pairs of a frame ``[H, W, 3]`` uint8 and its landmarks ``[478, 3]`` in its px.
     """
     return members.encode_jpeg(np.concatenate([overlay(*picture) for picture in pictures], axis=1), quality=88)
 
 
 def overlay(frame: np.ndarray, landmarks: np.ndarray, side: int = THUMBNAIL) -> np.ndarray:
-    """``[side, side, 3]`` uint8: the frame with its landmarks; lips red, eyes yellow, irises cyan, the rest green dots."""
+    """``[side, side, 3]`` uint8: the frame with green dots for landmarks, red lips, yellow eyes and cyan irises."""
     from PIL import Image, ImageDraw
 
     scale = 2 * side / max(frame.shape[:2])  # drawn at twice the size and shrunk: smooth lines

@@ -1,4 +1,4 @@
-"""The clips of one foreign tar, one after the other, for the worker that builds them; and what became of the tar."""
+"""The clips of one foreign tar, one after the other, for the worker that builds them, and the tar's result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shards.tar.foreign import Fault, ForeignSample, read_samples
 
 
 class TarClips:
-    """Iterate for the clips that are to be built; each one's files exist until the next is asked for."""
+    """Iterates over the clips to build; the files of each exist until the next one is requested."""
 
     def __init__(self, task: TarTask, out: str) -> None:
         self.task, self._out = task, out
@@ -82,7 +82,7 @@ class TarClips:
             self._changed.append({"clip": before.get("file", name), "start": None, "end": None, "reason": reason})
 
     def message(self) -> tuple[str, str, dict[str, object], list[dict[str, object]]]:
-        """``("tar", name, record, changed)`` for the builder, once all clips were taken."""
+        """``("tar", name, record, changed)`` for the builder, after the last clip was taken."""
         record = {
             "bytes": self.task.tar.bytes,
             "modified": self.task.tar.modified,

@@ -1,4 +1,4 @@
-"""What travels between the builder and its workers: clips, settings, tasks, and what became of them."""
+"""What travels between the builder and its workers: clips, settings, tasks and results."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ Message = tuple[Any, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class SourceClip:
-    """A video to be built: its name in keys, where it is, and the consent record that speaks of it.
+    """A video to be built.
 
     Attributes:
+        name: in sample keys.
+        path: file or URL; for a clip of a tar a temporary file.
+        bytes: length of the video.
+        modified: modification time, ns; 0: unknown.
+        consent: the record of the person in it.
         known: whether a consent file, or stated keys of a tar's JSON, say who is in it.
-        tar, member: the tar that holds it and ``TAR/KEY.ENDING``; ``path`` is then a file for the moment.
-        sound: file of its sound, where that is not in the video.
+        tar: name of the tar that holds it, if any.
+        member: ``TAR/KEY.ENDING`` of a clip of a tar.
+        sound: file of its sound, if that is not in the video.
     """
 
     name: str
@@ -40,7 +46,7 @@ class SourceClip:
 
     @property
     def file(self) -> str:
-        """Name of the video for people."""
+        """Name of the video in messages and reports."""
         return self.member or storage.basename(self.path)
 
     def as_dict(self) -> dict[str, object]:
@@ -60,10 +66,15 @@ class BuildSettings:
     """What every worker needs to know.
 
     Attributes:
+        out: folder or URL of the dataset.
         features: records of the audio features that every sample gets, see :attr:`shards.features.Feature.record`.
         rig: ``{"name", "sha256", "source"}`` of the rig whose coefficients the tracker gives.
+        size: largest side of the frames, px.
+        samples_per_shard: segments after which a shard ends at the next clip.
+        tracker: ``module:function``.
+        thumbnails: pictures per clip in the report.
         extras: whether shards that lack lips and motion get them.
-        in_step: whether sound that is surely late or early is put in step with the lips.
+        in_step: whether sound that is late or early with confidence is moved into step with the lips.
     """
 
     out: str
@@ -87,14 +98,14 @@ class TrackTask:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureTask:
-    """Shards of the dataset that share clips with each other alone; they get the features that they lack."""
+    """Shards that share no clip with other shards; they get the features that they lack."""
 
     shards: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class SourceTar:
-    """A tar of another tool: its name in keys, where it is, length and time of change (0: unknown)."""
+    """A tar of another tool: its name in keys, its path or URL, bytes and modification time in ns (0: unknown)."""
 
     name: str
     url: str
@@ -103,22 +114,22 @@ class SourceTar:
 
     @property
     def file(self) -> str:
-        """Name of the tar for people."""
+        """Name of the tar in messages and reports."""
         return tar_file(self.url)
 
     def clip_name(self, key: str) -> str:
-        """The clip of a sample: different for all samples of all tars."""
+        """Name of the clip of a sample, unique over all samples of all tars."""
         return f"{clean_name(key.rpartition('/')[2])[:27]}-{short_hash(f'{self.name}/{key}')}"
 
 
 def tar_file(url: str) -> str:
-    """The file's name of a tar behind a path or URL, without the query of a signed URL, which is a secret."""
+    """File name of a tar by path or URL, without the query of a signed URL, which is a secret."""
     return PurePosixPath(urlsplit(url).path if storage.is_remote(url) else url).name
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TarTask:
-    """A tar for one worker, the prefix of the shards that it writes, and records of the clips that are built already."""
+    """A tar for one worker, the prefix of the shards that it writes, and the records of clips built before (``done``)."""
 
     prefix: str
     tar: SourceTar
@@ -131,7 +142,11 @@ Task = TrackTask | FeatureTask | TarTask
 
 @dataclass
 class ClipRecord:
-    """What became of a clip; one entry of the build report."""
+    """The result for a clip: one entry of the build report.
+
+    ``seconds`` is the length of the video, ``tracked_fraction`` (0 to 1) the part in samples, ``quality`` (0 to 1) the mean
+    over frames, ``jitter`` in px per frame squared.
+    """
 
     seconds: float = 0.0
     frames: int = 0
@@ -146,7 +161,7 @@ class ClipRecord:
     thumbnail: str | None = None
 
     def refuse(self, reason: str, start: float | None = None, end: float | None = None) -> None:
-        """Note a part (seconds) or, without times, the whole clip as refused."""
+        """Record a part (``start`` to ``end`` s) or, without times, the whole clip as refused."""
         self.refused.append({"start": start, "end": end, "reason": reason})
 
 
@@ -156,6 +171,6 @@ def short_hash(text: str) -> str:
 
 
 def task_prefix(clips: Sequence[SourceClip]) -> str:
-    """Start of the names of a task's shards: the same for the same clips, so a repeated task overwrites what it left."""
+    """Prefix of the names of a task's shards; equal clips give equal names, so a repeated task overwrites what it left."""
     text = "\n".join(f"{clip.name} {clip.bytes} {clip.modified}" for clip in clips)
     return hashlib.sha256(text.encode()).hexdigest()[:12] + "-"

@@ -1,4 +1,4 @@
-"""Which audio features and which rig a build works with: those of the dataset, and those asked for."""
+"""Which audio features and which rig a build uses: the dataset's, and those requested."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from shards.features.registry import open_feature, parse_feature
 from shards.format.catalogue import Catalogue
 from shards.tracking.coefficients import DEFAULT_RIG
 
-DEFAULT_SIZE = 512
+DEFAULT_SIZE = 512  # px, largest side of the crop
 Records = list[FeatureRecord]
 
 
 def wanted_features(catalogue: Catalogue, journal: Journal, specs: Sequence[str]) -> Records:
-    """Records of the features that every sample shall have: log-mel, the dataset's, and ``specs``.
+    """Records, sorted by name, of the features that every sample must have: log-mel, the dataset's, and ``specs``.
 
     Raises:
-        InputError: no such feature, weights that cannot be loaded or are not those that the dataset was built with.
+        InputError: no such feature, or weights that cannot be loaded or are not those that the dataset was built with.
     """
     asked = dict(_named(spec) for spec in ["logmel", *specs])
     adding = {record["name"]: record for record in journal.settings.get("adding", ())}
@@ -47,7 +47,7 @@ def _opened(spec: str) -> FeatureRecord:
 
 
 def _agree(url: str, record: FeatureRecord, spec: str) -> None:
-    """A dataset's feature is asked for by its name, or by weights that are the dataset's."""
+    """Refuse weights for a feature of the dataset that differ from the dataset's own."""
     if "=" not in spec or record["weights"] is None:
         return
     held, asked = record["weights"], open_feature(spec).record["weights"]
@@ -62,7 +62,7 @@ def load_weights(records: Sequence[FeatureRecord]) -> None:
     """Load every feature once, so that weights that are missing here are found before any work.
 
     Raises:
-        InputError: weights that are missing or others than those recorded.
+        InputError: weights that are missing or differ from those recorded.
     """
     for record in records:
         open_feature(record).load()

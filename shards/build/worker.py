@@ -1,13 +1,13 @@
-"""What a worker does: clips to shards, in a process of its own or as a Ray task; each clip is tracked as a stream.
+"""What a worker does: turns clips into shards, in its own process or as a Ray task; each clip is tracked as a stream.
 
 It reports by yielding messages, so the same generator runs anywhere:
 
     ("start", clip)                 work on a clip (a :class:`SourceClip`) begins
-    ("progress", clip, fraction)    so much of the video's length is tracked
+    ("progress", clip, fraction)    this fraction (0 to 1) of the clip or tar of this name is done
     ("commit", entries, records)    these shards are published and hold these clips completely
     ("replace", names, entries)     these shards are published in place of those, with more features
-    ("tar", name, record, changed)  this tar was read to its end
-    ("fatal", sentence)             the output cannot be written; nothing further will work
+    ("tar", name, record, changed)  this tar was read, to its end if ``record["complete"]``
+    ("fatal", sentence)             nothing further will work, such as an output that cannot be written
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ log = logging.getLogger("headstart.build")
 
 
 def run_task(task: Task, settings: BuildSettings) -> Iterator[Message]:
-    """Do a task; whatever stops it becomes a message."""
+    """Do a task and yield messages; an :class:`InputError` that stops it becomes ``("fatal", sentence)``."""
     try:
         _check_shared(settings.out)
         if isinstance(task, FeatureTask):
@@ -116,7 +116,7 @@ def _build_clip(clip: SourceClip, settings: BuildSettings, shards: ShardSet, rec
 
 
 def _for_people(reason: str, clip: SourceClip, writer: ClipWriter) -> str:
-    """A sentence without the path of the video, nor that of a file that exists for the moment."""
+    """The sentence without the path of the video and of temporary files."""
     reason = reason.removeprefix(f"{writer.path}: ")
     return reason.replace(f"{clip.sound}: ", "its sound ") if clip.sound else reason
 

@@ -1,1 +1,1 @@
-"""What a dataset holds, and the proof that all of it is right."""
+"""Summary, verification and repair of datasets."""

@@ -1,4 +1,4 @@
-"""What the proof of one shard found."""
+"""What the verification of one shard found."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Findings:
     keys: list[str] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     damaged: set[str] = field(default_factory=set)  # keys that cannot be kept
-    index_only: bool = False  # the tar is what dataset.json says, its index is not
+    index_only: bool = False  # the tar matches dataset.json, its index does not match the tar
 
     def note(self, reason: str, key: str = "", member: str = "") -> None:
-        """Name a fault."""
+        """Record a fault; with a ``key`` the sample cannot be kept."""
         self.broken.append({"shard": self.name, "key": key, "member": member, "reason": reason})
         if key:
             self.damaged.add(key)

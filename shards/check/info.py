@@ -8,11 +8,11 @@ from shards.read.dataset import open_dataset
 
 
 def info(dataset: str) -> dict[str, Any]:
-    """Counts, hours, licences and identity of a dataset, from ``dataset.json`` alone.
+    """Counts, hours, licences, rig, features and fingerprint of a dataset, from ``dataset.json`` alone.
 
     Returns:
-        ``identities, clips, segments, frames, hours, bytes, schema, shards, features, rig, licences, withdrawn,
-        fingerprint``.
+        ``identities, clips, segments, frames, frames_with_sound, hours, bytes, schema, shards, features, feature_records,
+        rig, licences, withdrawn, fingerprint``.
 
     Raises:
         InputError: no dataset there, or damaged.

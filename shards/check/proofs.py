@@ -1,4 +1,4 @@
-"""Proof of one sample: all that can be wrong with its members, one by one and against each other."""
+"""Verification of one sample: each member by itself, and the members against each other."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from shards.features import logmel
 from shards.format.schema import Sample, check_sample
 from shards.read.dataset import Dataset
 
-DRIFT = 0.05  # mean difference of log-mel rows that rounding to 16-bit sound and float16 can explain
-MISFIT = 0.5  # eye distances between landmarks and the posed head; a track of another clip is several off
+DRIFT = 0.05  # mean difference of log-mel that rounding to 16-bit sound and float16 can explain
+MISFIT = 0.5  # eye distances; four times it is allowed, the track of another clip is several off
 
 
 def check_members(dataset: Dataset, shard: str, key: str, members: Mapping[str, bytes], frames: int) -> None:
-    """Prove everything about one sample.
+    """Check everything about one sample.
 
     Raises:
         BrokenSample: the first member that is wrong.
@@ -40,7 +40,7 @@ def _check_sound(sample: Sample) -> None:
 
 
 def _check_pose(sample: Sample) -> None:
-    """Rotations must be rotations, and the head's stable points must lie where the landmarks are."""
+    """Rotations must be orthonormal, heads before the camera, and the head's origin must project near the eyes."""
     track = sample.track
     rotation = track["rotation"].astype(np.float64)
     error = np.abs(rotation @ rotation.transpose(0, 2, 1) - np.eye(3)).max()
@@ -48,7 +48,7 @@ def _check_pose(sample: Sample) -> None:
         raise sample.broken("track.npz", f"'rotation' is no rotation (off by {error:.3f})")
     if (track["translation"][:, 2] <= 0).any():
         raise sample.broken("track.npz", "'translation' puts the head behind the camera")
-    # The origin of head space lies about between the eyes: seen through the camera it must be near the landmarks there.
+    # The origin of head space lies roughly between the eyes, so it must project near the landmarks there.
     focus = track["translation"] @ track["intrinsics"].T
     focus = focus[:, :2] / focus[:, 2:]
     left, right = (track["landmarks"][:, [a, b], :2].mean(axis=1) for a, b in ((263, 362), (33, 133)))

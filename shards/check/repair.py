@@ -1,4 +1,4 @@
-"""``headstart shards verify --repair``: what it would do, named before anything is written, and doing it."""
+"""``headstart shards verify --repair``: planning what it would do before anything is written, and doing it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class Repair:
     """What a repair does with one shard.
 
     Attributes:
-        kept: keys of the samples that stay, empty for a new index.
+        shard: name of the shard.
+        action: ``INDEX`` or ``REWRITE``.
+        kept: keys of the samples that stay; empty for ``INDEX``.
         lost: keys of the samples that the dataset loses.
     """
 
@@ -34,13 +36,13 @@ class Repair:
     lost: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """What ``shards verify --json`` prints of it."""
+        """What ``shards verify --json`` prints about it."""
         return {"shard": self.shard, "action": self.action, "samples_lost": len(self.lost), "lost": list(self.lost)}
 
 
 def plan_repairs(dataset: Dataset, catalogue: Catalogue, findings: Sequence[Findings]) -> list[Repair]:
-    """One repair for each shard with faults; reads, writes nothing."""
-    # A key that is in two shards stays in the first one.
+    """One repair for each shard with faults; writes nothing."""
+    # A key that is in several shards stays in one of them.
     taken = {key for found in findings if not found.broken for key in found.keys}
     repairs = []
     for found in findings:
@@ -73,7 +75,7 @@ def _readable(dataset: Dataset, name: str) -> Iterator[str]:
 
 
 def _length(members: dict[str, bytes]) -> int:
-    """Frames that follow each other from the first."""
+    """Number of consecutive frames from the first on."""
     count = 0
     while frame_name(count) in members:
         count += 1
@@ -81,7 +83,7 @@ def _length(members: dict[str, bytes]) -> int:
 
 
 def _promised(dataset: Dataset, found: Findings) -> list[str]:
-    """Keys that the shard's index lists, or those that were met in the tar."""
+    """Keys that the shard's index lists and those found in the tar."""
     try:
         return [*dataset.index(dataset.table.names.index(found.name)).keys, *found.keys]
     except (storage.StorageError, ValueError):
@@ -89,10 +91,10 @@ def _promised(dataset: Dataset, found: Findings) -> list[str]:
 
 
 def carry_out(url: str, catalogue: Catalogue, repairs: Sequence[Repair]) -> None:
-    """Rebuild indexes and rewrite shards; committed in one piece at the end.
+    """Rebuild indexes and rewrite shards; ``dataset.json`` is replaced atomically at the end.
 
     Raises:
-        InputError: storage fails; the dataset is then as before.
+        InputError: storage failed. ``dataset.json`` is then unchanged; run the repair again.
     """
     rewritten = [one for one in repairs if one.action == REWRITE]
     for one in repairs:

@@ -1,9 +1,9 @@
-"""``headstart shards verify``: a proof that all of a dataset is right.
+"""``headstart shards verify``: checks all of a dataset.
 
 It reads every byte once: checksum and structure of each tar, the index against the tar, every member decoded
 and checked, audio features recomputed from the sound they claim to describe, the head's pose against the landmarks, and
-the counts in ``dataset.json``. Nothing stops at the first fault: each broken sample is named with shard, key, member,
-and what to do.
+the counts in ``dataset.json``. It does not stop at the first fault: each broken sample is reported with shard, key,
+member, and what to do.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from shards.read.dataset import Dataset
 
 
 def verify(dataset: str, *, repair: bool = False, workers: int | None = None) -> dict[str, Any]:
-    """Prove a dataset, or name everything that is wrong with it.
+    """Check a dataset and report everything that is wrong with it.
 
     Args:
-        repair: rebuild indexes that do not belong to their tars, and write damaged shards again with every sample that
-            can still be read and proven.
+        dataset: folder or ``s3://`` URL.
+        repair: rebuild indexes that do not match their tars, and rewrite damaged shards with every sample that can still
+            be read and verified.
         workers: threads; one per core by default.
 
     Returns:
@@ -101,14 +102,14 @@ def _open_index(dataset: Dataset, entry: ShardRow, found: Findings) -> ShardInde
 
 
 def _read_tar(dataset: Dataset, entry: ShardRow, found: Findings) -> tuple[ShardIndex, str, int]:
-    """Decode and check every sample of a tar while its checksum is computed; its true index, sha256 and length."""
+    """Decode and check every sample of a tar while hashing it; returns its true index, sha256 and length."""
     with _hashed(shard_url(dataset.url, entry["name"])) as stream:
         index = index_of(stream, entry["name"], partial(_check_sample, dataset, found))
         return index, stream.hasher.hexdigest(), stream.length
 
 
 class _Hashed:
-    """A stream that remembers the sha256 of what was read."""
+    """A stream that computes the sha256 of what is read."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self.hasher, self.length = stream, hashlib.sha256(), 0
@@ -150,7 +151,7 @@ def _check_people(catalogue: Catalogue, entry: ShardRow, found: Findings) -> Non
 
 
 def _check_across(findings: list[Findings]) -> None:
-    """No key may come twice in a dataset."""
+    """Report keys that occur twice in the dataset."""
     where: dict[str, str] = {}
     for found in findings:
         for key in found.keys:

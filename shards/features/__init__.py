@@ -1,4 +1,4 @@
-"""Audio features, one file each: rows of 40 ms, one for each video frame."""
+"""Audio features, one file each: one row for each video frame of 40 ms."""
 
 from shards.features.base import Feature
 from shards.features.logmel import logmel

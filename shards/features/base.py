@@ -1,4 +1,4 @@
-"""What every audio feature is: a name, a width, the weights behind it, and rows of a stream."""
+"""The interface of an audio feature: a name, a width, its weights, and a stream of rows."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from configs.records import FeatureRecord
 
 
 class RowStream(Protocol):
-    """Sound in, rows out; the rows do not depend on how the sound is cut into pieces."""
+    """Takes sound and gives rows; the rows do not depend on how the sound is cut into pieces."""
 
     def push(self, sound: np.ndarray) -> np.ndarray:
-        """Append sound ``[N]`` float32 at 16 kHz; the rows ``[K, C]`` that became final, possibly none."""
+        """Append sound ``[N]`` float32 at 16 kHz; returns the rows ``[K, C]`` that became final, possibly none."""
         ...
 
     def finish(self) -> np.ndarray:
-        """The last rows ``[K, C]``, with silence after the end."""
+        """The remaining rows ``[K, C]``, with silence after the end."""
         ...
 
 
 class Feature(ABC):
     """One audio feature: one row ``[C]`` for each video frame, row t centred on 40 t + 20 ms.
 
-    A subclass in ``shards/features/NAME.py`` that the module also calls ``FEATURE``, or one that the entry-point group
-    ``headstart.features`` names, is found by :func:`shards.features.registry.open_feature`.
+    A subclass assigned to ``FEATURE`` in ``shards/features/NAME.py``, or registered in the entry-point group
+    ``headstart.features``, is found by :func:`shards.features.registry.open_feature`.
 
     Attributes:
         name: what datasets, priors and ``--features`` call it; letters, digits, ``_`` and ``-``.
@@ -61,7 +61,7 @@ class Feature(ABC):
         """
 
     def load(self) -> None:
-        """Load what the first row needs, so that what is wrong with it is found before any work.
+        """Load what the first row needs, so that a fault in it is found before any work.
 
         Raises:
             InputError: as :meth:`stream`.
@@ -69,6 +69,6 @@ class Feature(ABC):
         self.stream()
 
     def extract(self, sound: np.ndarray) -> np.ndarray:
-        """``sound [N]`` float32 at 16 kHz to rows ``[N // 640, C]`` float32: those of a stream, joined."""
+        """Rows ``[N // 640, C]`` float32 of ``sound [N]`` float32 at 16 kHz: those of a stream, joined."""
         stream = self.stream()
         return np.concatenate([stream.push(sound), stream.finish()])

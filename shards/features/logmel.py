@@ -16,13 +16,13 @@ WINDOW = 400  # samples, 25 ms
 FFT = 512
 HOP = SAMPLES_PER_FRAME // HOPS
 REACH = (WINDOW - HOP) // 2  # samples that a frame's features need before and after it: 120, 7.5 ms
-FLOOR = 1e-6
+FLOOR = 1e-6  # added to the energy before its logarithm
 
 
 def logmel(audio: np.ndarray) -> np.ndarray:
-    """``audio [N]`` to rows ``[T, 160]`` float32, T = N // 640: 4 steps of 10 ms with 40 mel bands each, earliest step first.
+    """Rows ``[T, 160]`` float32 of ``audio [N]`` at 16 kHz, T = N // 640: 4 steps of 10 ms of 40 mel bands, earliest first.
 
-    Row t looks at samples 640 t - 120 to 640 t + 760: the frame's 40 ms and 7.5 ms on either side, centred; silence is
+    Row t sees samples 640 t - 120 to 640 t + 760: the frame's 40 ms and 7.5 ms on either side, centred; silence is
     assumed outside. Nothing is normalised over the file, so a stream gives the same rows (:class:`LogMelStream`).
     Values: digital silence is -1.2, loud speech about 1.
     """
@@ -41,7 +41,7 @@ def _logmel_rows(padded: np.ndarray, frames: int) -> np.ndarray:
 
 
 class LogMelStream:
-    """Streaming log-mel: push sound, get the rows that are final; together they are :func:`logmel` of all of it."""
+    """Streaming log-mel: push sound, get the rows that are final; joined they equal :func:`logmel` of all of it."""
 
     def __init__(self) -> None:
         self._held = np.zeros(REACH, np.float32)
@@ -55,7 +55,7 @@ class LogMelStream:
         return rows
 
     def finish(self) -> np.ndarray:
-        """The last rows, with silence after the end."""
+        """The remaining rows ``[K, 160]``, with silence after the end."""
         frames = (len(self._held) - REACH) // SAMPLES_PER_FRAME
         return _logmel_rows(np.concatenate([self._held, np.zeros(REACH, np.float32)]), frames)
 

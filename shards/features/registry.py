@@ -1,4 +1,4 @@
-"""Which audio features there are, and opening one by its name or by the record that a dataset or a prior keeps of it.
+"""Finds audio features, and opens one by its name or by the record that a dataset or a prior keeps of it.
 
 A feature is a file of this folder that defines ``FEATURE``, or an entry point of the group ``headstart.features``
 (``NAME = "package.module:CLASS"``) of any installed package.
@@ -55,7 +55,7 @@ def _checked(point: metadata.EntryPoint, taken: Mapping[str, object]) -> type[Fe
 
 
 def parse_feature(spec: str) -> tuple[str, str]:
-    """``"hubert"`` or ``"hubert=FOLDER_OR_HUB_NAME"`` to the feature's name and its weights ('' where it has none).
+    """Name and weights (``""`` if it has none) of ``"hubert"`` or ``"hubert=FOLDER_OR_HUB_NAME"``.
 
     Raises:
         InputError: a name that no feature has, or weights for a feature that has none.
@@ -79,11 +79,11 @@ def open_feature(which: str | FeatureRecord, weights: str | Path = "") -> Featur
     """A feature by ``NAME``, ``NAME=FOLDER_OR_HUB_NAME``, or by the record of a dataset or prior.
 
     Args:
-        which: see above. A record is fulfilled exactly: its width and the sha256 of its weights must be found again.
-        weights: where a record's weights lie on this machine, when not at their recorded source.
+        which: see above. A record must be met exactly: width and sha256 of the weights must be equal.
+        weights: folder or hub name to use instead of the one in ``which``.
 
     Raises:
-        InputError: no such feature, weights that are missing, or others than those of the record.
+        InputError: no such feature, or weights that are missing or differ from those of the record.
     """
     if isinstance(which, str):
         name, source = parse_feature(which)
@@ -117,7 +117,7 @@ def _agree(wanted: FeatureRecord, opened: Feature) -> None:
 
 
 def _recorded(record: FeatureRecord, key: Literal["source", "sha256"]) -> str:
-    """What a record says of the feature's weights; empty where it has none."""
+    """Source or sha256 of a record's weights; empty if it has none."""
     weights = record.get("weights")
     return "" if weights is None else weights[key]
 
@@ -126,7 +126,7 @@ def _recorded(record: FeatureRecord, key: Literal["source", "sha256"]) -> str:
 
 
 def extract_features(name: str, sound: np.ndarray) -> np.ndarray:
-    """``sound [N]`` to rows ``[N // 640, C]`` of the feature that ``name`` opens; see :meth:`Feature.extract`."""
+    """Rows ``[N // 640, C]`` of ``sound [N]`` by the feature that ``name`` opens; see :meth:`Feature.extract`."""
     return open_feature(name).extract(sound)
 
 
@@ -144,9 +144,9 @@ class FeatureStream:
         self._stream: RowStream = open_feature(name).stream()
 
     def push(self, sound: np.ndarray) -> np.ndarray:
-        """Append sound ``[N]``; the rows ``[K, C]`` that became final."""
+        """Append sound ``[N]``; returns the rows ``[K, C]`` that became final."""
         return self._stream.push(sound)
 
     def finish(self) -> np.ndarray:
-        """The last rows ``[K, C]``."""
+        """The remaining rows ``[K, C]``."""
         return self._stream.finish()

@@ -21,13 +21,13 @@ Rows = Callable[[np.ndarray], np.ndarray]  # sound [T * 640] of a window to rows
 class SpeechFeature(Feature):
     """A pretrained encoder that sees windows of ``block`` frames with ``context`` frames on either side.
 
-    Memory is constant, and what a dataset stores is what a live stream gives. A row may depend on its whole window, so
-    windows are never cut otherwise: the first one begins with the stream.
+    Memory is constant, and a dataset stores what a live stream gives. A row may depend on its whole window, so windows
+    always lie on the same grid: the first one begins with the stream.
 
     Attributes:
-        block: frames that a window turns into rows.
+        block: frames of a window that become rows.
         context: frames that it sees on either side.
-        model_types: of ``config.json``.
+        model_types: values of ``model_type`` in ``config.json`` that are accepted.
     """
 
     block: ClassVar[int] = 50
@@ -36,7 +36,7 @@ class SpeechFeature(Feature):
 
     @cached_property
     def files(self) -> Weights:
-        """The checkpoint.
+        """The files of the checkpoint.
 
         Raises:
             InputError: missing, or of another model type.
@@ -59,7 +59,7 @@ class SpeechFeature(Feature):
 
     @abstractmethod
     def open_encoder(self) -> Rows:
-        """Load the model: a function of the sound ``[T * 640]`` of one window to its rows ``[T, C]`` float32.
+        """Load the model; returns a function from the sound ``[T * 640]`` of one window to its rows ``[T, C]`` float32.
 
         Raises:
             InputError: transformers is absent, or weights are missing or not finite.
@@ -75,16 +75,16 @@ class SpeechStream:
         self._lead = 0  # frames of context at the start of what is held
 
     def push(self, sound: np.ndarray) -> np.ndarray:
-        """Rows of the blocks whose context after them has arrived."""
+        """Append sound ``[N]``; returns the rows ``[K, C]`` of the blocks whose following context has arrived."""
         self._held = np.concatenate([self._held, np.asarray(sound, np.float32)])
         return self._emit(self._block + self._context)
 
     def finish(self) -> np.ndarray:
-        """Rows of the rest."""
+        """Rows ``[K, C]`` of the rest."""
         return self._emit(1)
 
     def _emit(self, needed: int) -> np.ndarray:
-        """Encode blocks while ``needed`` frames lie behind the context."""
+        """Encode blocks while at least ``needed`` frames follow the leading context."""
         rows = [np.zeros((0, self._size), np.float32)]
         while (ahead := len(self._held) // SAMPLES_PER_FRAME - self._lead) >= needed:
             block, seen = min(self._block, ahead), self._lead + min(self._block + self._context, ahead)
@@ -135,7 +135,7 @@ class ConvolutionalFeature(SpeechFeature):
         except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
             raise files.unreadable(error) from None
         mismatched = [key[0] if isinstance(key, tuple) else key for key in report["mismatched_keys"]]
-        # masked_spec_embed serves pretraining alone.
+        # masked_spec_embed is used in pretraining only.
         missing = {*report["missing_keys"], *mismatched} - {"masked_spec_embed"}
         files.refuse([str(key) for key in missing])
         model = model.float().eval()  # checkpoints of half precision are loaded in their own type
@@ -149,7 +149,7 @@ def not_finite(model: Any) -> list[str]:
 
 
 def _grid(config: Any) -> tuple[int, int]:
-    """Samples between two rows of the model, and samples that one row sees."""
+    """Stride and receptive field of the convolutions, in samples."""
     stride, field = 1, 1
     for kernel, step in zip(config.conv_kernel, config.conv_stride):
         field += (kernel - 1) * stride
@@ -158,7 +158,7 @@ def _grid(config: Any) -> tuple[int, int]:
 
 
 def to_frames(rows: np.ndarray, stride: int, frames: int) -> np.ndarray:
-    """Model rows ``[K, C]`` to video frames ``[T, C]``: the mean of those inside a frame, or between two at its centre.
+    """Model rows ``[K, C]`` to video frames ``[T, C]``: the mean of the rows inside a frame, else interpolated at its centre.
 
     Args:
         rows: row k is centred on sample ``stride * (k + 0.5)``.

@@ -1,4 +1,4 @@
-"""Weights of speech encoders on this machine: found by folder or hub name, named by sha256, refused when incomplete."""
+"""Weights of speech encoders: found by folder or hub name, identified by sha256, refused when incomplete."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ class Weights:
     """The files of one checkpoint, as transformers saves it.
 
     Attributes:
-        source: as given: a folder or a hub name. A folder is noted with its absolute path.
-        folder: where the files lie.
+        feature: name of the feature, for messages.
+        source: the hub name as given, or the absolute path of the folder.
+        folder: where the files are.
+        files: the weight files, sorted by name.
 
     Raises:
-        InputError: nothing there, not JSON, or no ``model.safetensors``; the sentence has the command that gets it.
+        InputError: nothing there, not JSON, or no ``model.safetensors``; the sentence names the command to fetch or convert it.
     """
 
     def __init__(self, feature: str, source: str) -> None:
@@ -42,17 +44,17 @@ class Weights:
 
     @cached_property
     def preprocessor(self) -> dict[str, Any]:
-        """``preprocessor_config.json``, empty where there is none."""
+        """``preprocessor_config.json``, empty if there is none."""
         return self._json(PREPROCESSOR) if (self.folder / PREPROCESSOR).is_file() else {}
 
     @cached_property
     def sha256(self) -> str:
-        """Of the weight file; of the digests of all files, in order of their names, where there are several."""
+        """Hex digest of the weight file; of several files, the digest of their hex digests joined in order of name."""
         digests = [storage.sha256(path) for path in self.files]
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def expect(self, *types: str) -> None:
-        """Prove that it is a checkpoint of one of these model types.
+        """Refuse a checkpoint that is not of one of these model types.
 
         Raises:
             InputError: naming its type and those expected.
@@ -65,7 +67,7 @@ class Weights:
             )
 
     def positive(self, *names: str) -> list[int]:
-        """Entries of ``config.json`` that must be whole numbers above 0.
+        """Values of entries of ``config.json`` that must be whole numbers above 0.
 
         Raises:
             InputError: the first that is not.

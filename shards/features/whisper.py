@@ -1,9 +1,9 @@
-"""Whisper: the first half of the encoder of any Whisper, two of its 50-Hz rows a frame.
+"""Whisper: the first half of the encoder of any Whisper model, two of its 50 Hz rows per frame.
 
-Whisper hears 30 s at a time and pads shorter sound with silence. Here it hears windows of ``block`` + 2 ``context``
-frames, 10 s: its table of positions is cut to the window, and a window that is shorter (the first and the last of a
-stream) is filled with silence behind. Rows are the hidden state after half of the layers, which say more about lips
-than the last layer, and cost half. docs/shards.md has the figures behind both choices.
+Whisper takes 30 s at a time and pads shorter sound with silence. Here it takes windows of ``block`` + 2 ``context``
+frames, 10 s: its position table is truncated to the window, and a shorter window (the first and the last of a stream)
+is padded with silence at the end. Rows are the hidden states after half of the layers, which tell more about lips than
+the last layer, at half the cost. docs/shards.md has the figures behind both choices.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ EACH = SAMPLES_PER_FRAME // POSITION  # rows in a frame
 # Mel column i is centred on sample 160 i, row k on column 2 k. With 160 samples in front, rows 2 t + 1 and 2 t + 2 are
 # centred 10 and 30 ms into frame t, and so is their mean on the frame.
 FRONT = POSITION // 2
-QUIET = 1e-10  # least energy, of which Whisper takes the logarithm
-RANGE = 8.0  # decades below the loudest column at which Whisper cuts
+QUIET = 1e-10  # floor of the energy before its logarithm, as in Whisper
+RANGE = 8.0  # decades below the maximum of the window at which Whisper clips
 
 
 class Whisper(SpeechFeature):
-    """Rows ``[T, C]`` of mean 0 and variance 1 before two of them are averaged.
+    """Rows ``[T, C]``, each the mean of two rows of the model that have mean 0 and variance 1.
 
     C is the model's width: 384 for tiny, 512 base, 768 small, 1024 medium, 1280 large.
     """
@@ -53,7 +53,11 @@ class Whisper(SpeechFeature):
 
     @cached_property
     def positions(self) -> int:
-        """Rows of the encoder for a whole window: the frames' and one in front of them."""
+        """Rows of the encoder for a whole window: those of its frames and one in front of them.
+
+        Raises:
+            InputError: the checkpoint has fewer positions.
+        """
         needed = EACH * (self.block + 2 * self.context) + 1
         (available,) = self.files.positive("max_source_positions")
         if available < needed:
@@ -77,7 +81,7 @@ class Whisper(SpeechFeature):
         return rows
 
     def encoder(self) -> Any:
-        """The encoder's lower half in float32, its table of positions cut to a window, without the norm at its end."""
+        """The encoder's lower half in float32, its position table truncated to a window, without the final norm."""
         import torch
 
         try:
@@ -124,7 +128,7 @@ class Whisper(SpeechFeature):
         return kind != "layer_norm" and not (kind == "layers" and number.isdigit() and int(number) >= self.depth)
 
     def filters(self) -> np.ndarray:
-        """Whisper's mel filters ``[201, MELS]``."""
+        """Whisper's mel filters ``[201, M]``, M = ``num_mel_bins`` of ``config.json``."""
         with contextlib.suppress(ImportError):
             from transformers.audio_utils import mel_filter_bank
 
@@ -143,13 +147,13 @@ class Whisper(SpeechFeature):
 
 
 def standardised(rows: np.ndarray) -> np.ndarray:
-    """``rows [K, C]`` as ``[K, C]``, each with mean 0 and variance 1 (a layer norm without weights): any Whisper fits float16."""
+    """``rows [K, C]`` as ``[K, C]``, each with mean 0 and variance 1 (a layer norm without weights), so that it fits float16."""
     centred = rows - rows.mean(axis=1, keepdims=True)
     return (centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + 1e-5)).astype(np.float32)
 
 
 def log_mel(sound: np.ndarray, filters: np.ndarray, columns: int) -> np.ndarray:
-    """Whisper's spectrogram ``[T, M]``, T = ``columns``, of a window ``sound [N]``, silence before and behind it.
+    """Whisper's spectrogram ``[T, M]``, T = ``columns``, of a window ``sound [N]`` at 16 kHz, with silence before and after it.
 
     ``filters [F, M]`` are those of the model. Column i is centred on sample ``160 i - 160`` of the window.
     """

@@ -1,1 +1,1 @@
-"""The sample and the shard as bytes: schema, codecs, index, catalogue."""
+"""The stored form of samples and shards: schema, codecs, index, catalogue."""

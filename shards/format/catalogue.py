@@ -1,4 +1,4 @@
-"""``dataset.json``: which shards count, their checksums, and who is in them. It holds nothing per sample."""
+"""``dataset.json``: the valid shards, their checksums, and the people in them. It holds nothing per sample."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def known_people(name: str, names: list[str]) -> str:
 
 
 def shard_url(url: str, name: str) -> str:
-    """Where the tar ``name`` of a dataset lies."""
+    """URL of the tar ``name`` of the dataset at ``url``."""
     return storage.join(url, "shards", f"{name}.tar")
 
 
 def index_url(url: str, name: str) -> str:
-    """Where the index of the tar ``name`` lies."""
+    """URL of the index of the tar ``name``."""
     return storage.join(url, "index", f"{name}.npz")
 
 
 def base_name(shard: str) -> str:
-    """A shard's name without the revision that a rewriting appends (``_r1``)."""
+    """A shard's name without the suffix of a revision (``_r1``)."""
     return shard.partition("_")[0]
 
 
 def next_revision(name: str) -> str:
-    """``abc-00001`` → ``abc-00001_r1`` → ``abc-00001_r2``."""
+    """The name after a rewrite: ``abc-00001`` → ``abc-00001_r1`` → ``abc-00001_r2``."""
     match = re.fullmatch(r"(.*)_r(\d+)", name)
     return f"{match[1]}_r{int(match[2]) + 1}" if match else f"{base_name(name)}_r1"
 
@@ -56,7 +56,8 @@ class ShardEntry:
     """One shard as its writer reports it.
 
     Attributes:
-        people: ``[identity, sound, samples, frames, clips, licences, consents]``; ``sound``: 1, or 0 for silent clips.
+        people: ``[identity, sound, samples, frames, clips, licences, consents]`` each; ``sound`` is 1, or 0 for clips
+            without sound; ``clips`` counts those that begin in this shard.
     """
 
     name: str
@@ -77,7 +78,7 @@ class PersonRow(TypedDict):
 
 
 class ShardRow(TypedDict):
-    """A shard of a dataset; ``people``: ``[identity, sound, samples, frames, clips]`` each."""
+    """A shard of a dataset; ``people``: ``[position in identities, sound, samples, frames, clips]`` each."""
 
     name: str
     sha256: str
@@ -89,7 +90,7 @@ class ShardRow(TypedDict):
 
 
 class Totals(TypedDict):
-    """What a dataset holds in all."""
+    """What a dataset holds in total."""
 
     identities: int
     clips: int
@@ -108,7 +109,9 @@ class Catalogue:
         features: name → width of the audio features that every sample has.
         feature_records: name → ``{"name", "size", "weights": {"source", "sha256"} | None}``; version 0.1 kept none.
         track: numbers of coefficients, ``{"identity", "expression"}``.
-        identities, shards: sorted by name, so that the order of the build does not matter.
+        identities: people, sorted by name, so that the order of the build does not matter.
+        shards: sorted by name.
+        withdrawn: number of withdrawn people.
     """
 
     rig: dict[str, str] | None = None
@@ -133,7 +136,7 @@ class Catalogue:
         return {"rig": self.rig} if self.rig else {}
 
     def feature_record(self, name: str) -> FeatureRecord:
-        """The record of a feature that the dataset has; of version 0.1, which kept none, its name and size."""
+        """The record of a feature of the dataset; in version 0.1, which kept none, name and size without weights."""
         return self.feature_records.get(name) or {"name": name, "size": self.features[name], "weights": None}
 
     def adopt_rig(self, rig: dict[str, str] | None) -> None:
@@ -216,7 +219,7 @@ class Catalogue:
 
 
 def write_catalogue(url: str, catalogue: Catalogue) -> None:
-    """Replace ``dataset.json`` in one piece: this is the commit."""
+    """Replace ``dataset.json`` atomically: this is the commit."""
     head = {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -240,7 +243,7 @@ def _rows(name: str, values: Sequence[Mapping[str, object]]) -> str:
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Make a million small objects without the garbage collector walking over them again and again: half the time."""
+    """Suspend the garbage collector while a million small objects are made, which halves the time."""
     running = gc.isenabled()
     gc.disable()
     try:

@@ -1,6 +1,6 @@
-"""Members of a sample to and from bytes: JPEG, PNG, FLAC, NPY, NPZ, each refused before it can ask for much memory.
+"""Members of a sample to and from bytes: JPEG, PNG, FLAC, NPY, NPZ, each refused before it can claim much memory.
 
-Everything here may come from a stranger's tar: sizes are read from headers and compared with what the sample says
+The bytes may come from an untrusted tar: sizes are read from headers and compared with what the sample says
 before anything is allocated, and no pickle is ever loaded.
 """
 
@@ -38,7 +38,7 @@ def _reading(kind: str) -> Iterator[None]:
 
 
 def encode_jpeg(frame: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
-    """``[H, W, 3]`` uint8 RGB to JPEG; 4:2:0, as the video it came from."""
+    """``[H, W, 3]`` uint8 RGB to JPEG with 4:2:0 chroma, like most video."""
     import simplejpeg
 
     return simplejpeg.encode_jpeg(np.ascontiguousarray(frame), quality=quality, colorsubsampling="420")
@@ -48,8 +48,12 @@ def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0, out: np.n
     """JPEG to ``[H, W, 3]`` uint8 RGB; the header must say ``size`` (width, height) before a pixel is decoded.
 
     Args:
-        min_side: decode at the smallest of 1/2, 1/4, 1/8 that is at least this many px.
+        size: expected width and height, px.
+        min_side: decode at the smallest of full, 1/2, 1/4, 1/8 size whose sides are at least this many px; 0: full size.
         out: contiguous array of the full size to decode into.
+
+    Raises:
+        BadMember: not a JPEG, or of another size.
     """
     import simplejpeg
 
@@ -63,7 +67,7 @@ def decode_jpeg(data: bytes, size: tuple[int, int], min_side: int = 0, out: np.n
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height that a JPEG's header says."""
+    """Width and height in px by a JPEG's header."""
     import simplejpeg
 
     with _reading("JPEG"):
@@ -108,7 +112,7 @@ def encode_flac(audio: np.ndarray, rate: int = 16_000) -> bytes:
 
 
 def decode_flac(data: bytes, expected: int, rate: int = 16_000) -> np.ndarray:
-    """FLAC to (expected,) float32; the header must say ``expected`` samples, mono, ``rate`` Hz."""
+    """FLAC to ``[expected]`` float32 in [-1, 1]; the header must say ``expected`` samples, mono, ``rate`` Hz."""
     import soundfile
 
     with _reading("FLAC"), soundfile.SoundFile(io.BytesIO(data)) as sound:

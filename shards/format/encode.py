@@ -1,4 +1,4 @@
-"""One segment to the bytes of its members, with every length and shape proven before anything is written."""
+"""Encodes one segment into the bytes of its members; every length and shape is checked before anything is written."""
 
 from __future__ import annotations
 
@@ -42,14 +42,19 @@ def encode_sample(
     Args:
         key: ``IDENTITY/CLIP-00007``.
         meta: entries for ``meta.json``; schema, identity, clip, frames, fps and size are filled in.
-        frames: ``[T, H, W, 3]`` uint8 RGB, or ``frames_jpeg``: T JPEG files of quality 95 or better.
+        frames: ``[T, H, W, 3]`` uint8 RGB.
+        frames_jpeg: instead of ``frames``, T JPEG files of quality 95 or better.
         matte: ``[T, H, W]`` uint8 person alpha.
         track: float32 fields of :data:`shards.format.schema.TRACK_SHAPES`.
         audio: ``[T * 640]`` float32 in [-1, 1], 16 kHz.
         features: name → ``[T, C]``; stored as float16.
 
+    Returns:
+        Member name → bytes.
+
     Raises:
         BrokenSample: lengths that disagree, wrong shapes, values that are not finite.
+        InputError: a malformed key, or both or neither of ``frames`` and ``frames_jpeg``.
     """
     identity, clip, _ = split_key(key)
     if (frames is None) == (frames_jpeg is None):

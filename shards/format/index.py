@@ -1,4 +1,4 @@
-"""The index of a shard: where each member of each sample lies in the tar, so that reading is a ranged read.
+"""The index of a shard: the offset of each member in the tar, so that members are read by ranged reads.
 
 One small NPZ beside each tar (``index/NAME.npz``); ``dataset.json`` holds its sha256. It is never trusted: the checksum
 is compared when it is opened, ranges must lie inside the tar, and every member that is read must carry the tar header
@@ -34,12 +34,13 @@ class ShardIndex:
     Attributes:
         keys: sample keys, n of them.
         frames: ``[n]`` int32, frames of each sample.
-        sound: ``[n]`` uint8, 0 where the clip was silent and the sample's audio is only zeros.
-        first: (n + 1,) int64, rows ``first[i]:first[i + 1]`` below are the members of sample i.
-        suffixes: the different member names (``f000.jpg``, ...).
-        suffix: (m,) uint16 into ``suffixes``.
-        offset, length: (m,) int64, bytes of the member's data in the tar.
-        crc: (m,) uint32, CRC-32 of the data.
+        sound: ``[n]`` uint8, 0 where the clip had no sound and the sample's audio is all zeros.
+        first: ``[n + 1]`` int64, rows ``first[i]:first[i + 1]`` below are the members of sample i.
+        suffixes: the distinct member names (``f000.jpg``, ...).
+        suffix: ``[m]`` uint16, position in ``suffixes`` of each member.
+        offset: ``[m]`` int64, byte offset of the member's data in the tar.
+        length: ``[m]`` int64, bytes of the data.
+        crc: ``[m]`` uint32, CRC-32 of the data.
     """
 
     keys: list[str]
@@ -116,7 +117,7 @@ class ShardIndex:
 
 
 def bad_index(where: str, reason: str) -> InputError:
-    """The one sentence about an index that cannot be used, with the command that rebuilds it."""
+    """The error for an index that cannot be used, with the command that rebuilds it."""
     return InputError(
         f"{where}: not a usable index ({reason}); rebuild it with headstart shards verify DATASET --repair"
     )
@@ -125,8 +126,8 @@ def bad_index(where: str, reason: str) -> InputError:
 def header_matches(header: bytes, name: bytes, length: int) -> bool:
     """Whether a tar header belongs to a regular file of this name and length.
 
-    tarfile's own parser takes twenty times as long; the header's checksum is not needed, for what counts is compared
-    here and the data has a CRC of its own.
+    tarfile's own parser takes twenty times as long. The header's checksum is not needed: the fields that matter are
+    compared here, and the data has its own CRC.
     """
     if len(header) != BLOCK or header[:MAX_NAME].rstrip(b"\0") != name or header[156:157] not in (b"0", b"\0"):
         return False
@@ -149,7 +150,7 @@ def index_of(stream: Readable, where: str, on_sample: OnSample | None = None) ->
 
     Raises:
         InputError: not a tar, truncated, a member that is no plain file, is absurdly large or has a name outside the
-            schema (``../x``), or samples that are not contiguous. Samples before it were handed out.
+            schema (``../x``), or samples that are not contiguous. ``on_sample`` has been called for the samples before.
     """
     table, whole = _Table(where, on_sample), WholeTar(stream, where)
     try:
@@ -171,10 +172,10 @@ class Readable(Protocol):
 
 
 class WholeTar:
-    """A stream of a tar that tells whether the tar was read to its true end.
+    """A stream of a tar that can check whether the tar was read to its true end.
 
-    A tar that is cut between two members, or inside a header, looks complete to tarfile: only the two empty blocks that
-    end every tar are missing.
+    A tar that is truncated between two members, or inside a header, looks complete to tarfile: only the two empty blocks
+    that end every tar are missing.
     """
 
     def __init__(self, stream: Readable, where: str) -> None:
@@ -187,10 +188,10 @@ class WholeTar:
         return data
 
     def check_end(self) -> None:
-        """Read the rest and prove that it ends as a tar does.
+        """Read the rest and check that it ends with two empty blocks.
 
         Raises:
-            InputError: the tar was cut.
+            InputError: the tar is truncated.
         """
         while self.read(1 << 20):
             pass
@@ -275,7 +276,7 @@ def _length(sample: Sequence[tuple[str, int, int, int]]) -> int:
 
 
 def runs(index: ShardIndex, rows: Iterable[int], gap: int) -> list[list[int]]:
-    """Rows grouped so that each group is one ranged read: neighbours at most ``gap`` bytes apart, by offset."""
+    """Rows grouped so that each group is one ranged read: members at most ``gap`` bytes apart, in order of offset."""
     groups: list[list[int]] = []
     end = None
     for row in sorted(rows, key=lambda row: index.offset[row]):

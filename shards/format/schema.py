@@ -24,7 +24,7 @@ SCHEMA = 1
 MAX_FRAMES = 50
 N_LANDMARKS = 478
 MAX_NAME = 100  # a longer member name needs a second tar header, which ranged reads do not expect
-MAX_META = 1 << 20
+MAX_META = 1 << 20  # bytes of meta.json
 
 # Letters are lengths: T frames; I, K the rig's numbers of identity and expression coefficients.
 TRACK_SHAPES: dict[str, tuple[int | str, ...]] = {
@@ -55,7 +55,7 @@ class BrokenSample(InputError):
         return type(self), (self.key, self.member, self.reason, self.shard)
 
     def as_dict(self) -> dict[str, str]:
-        """What `shards verify --json` prints of it."""
+        """What ``shards verify --json`` prints about it."""
         return {"shard": self.shard, "key": self.key, "member": self.member, "reason": self.reason}
 
 
@@ -63,7 +63,7 @@ class BrokenSample(InputError):
 
 
 def clean_name(text: str) -> str:
-    """An identity or clip name that is safe in keys, tars and file systems: letters, digits, ``_`` and ``-``."""
+    """A name that is safe in keys, tars and file systems: at most 36 letters, digits, ``_`` and ``-``."""
     cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-")
     return cleaned[:36] or "unnamed"
 
@@ -120,7 +120,7 @@ def is_member(name: str) -> bool:
 
 
 def check_track(key: str, track: Mapping[str, np.ndarray], length: int) -> dict[str, int]:
-    """Prove fields, shapes, dtype and finiteness of a track of ``length`` frames; the coefficient counts I and K.
+    """Check fields, shapes, dtype and finiteness of a track of ``length`` frames; returns the coefficient counts I and K.
 
     Raises:
         BrokenSample: the first field that is missing, unknown, of another shape, not float32, or not finite.
@@ -148,7 +148,7 @@ def check_track(key: str, track: Mapping[str, np.ndarray], length: int) -> dict[
 
 
 def check_meta(key: str, meta: Mapping[str, object]) -> None:
-    """Prove that a ``meta.json`` is of this schema and belongs to ``key``.
+    """Check that a ``meta.json`` is of this schema and belongs to ``key``.
 
     Raises:
         BrokenSample: naming the entry that is wrong.
@@ -176,7 +176,7 @@ def check_meta(key: str, meta: Mapping[str, object]) -> None:
 
 
 def check_features(key: str, name: str, value: np.ndarray, length: int, size: int | None = None) -> None:
-    """Prove that a feature matrix is float16 ``[T, C]``, finite, one row per frame.
+    """Check that a feature matrix is float16 ``[T, C]``, finite, one row per frame.
 
     Raises:
         BrokenSample: naming what is wrong.
@@ -192,7 +192,7 @@ def check_features(key: str, name: str, value: np.ndarray, length: int, size: in
 
 
 def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Decode and prove a whole sample: every frame, matte, track field, audio sample and feature row.
+    """Decode and check a whole sample: every frame, matte, track field, audio sample and feature row.
 
     Args:
         features: name → size of the features that the dataset promises.
@@ -239,14 +239,14 @@ def member_names(length: int, features: Iterable[str]) -> list[str]:
 
 
 class Sample:
-    """One segment, decoded member by member when asked.
+    """One segment, decoded member by member on demand.
 
     Args:
         key: ``IDENTITY/CLIP-00007``.
         length: T, frames.
         fetch: returns the raw bytes of the members asked for, verified against the index.
         members: names of the members it has.
-        shard: where it lies, for messages.
+        shard: name of its shard, for messages.
         siblings: gives other samples of the same person from the same shard (for source-target pairs).
     """
 
@@ -283,7 +283,7 @@ class Sample:
             self._raw.update(self._fetch(wanted))
 
     def raw(self, name: str) -> bytes:
-        """The bytes of a member; read once, given away once (a frame is not kept in memory twice)."""
+        """The bytes of a member, which are then released: a frame is not kept in memory twice."""
         self.prefetch([name])
         return self._raw.pop(name)
 
@@ -313,12 +313,12 @@ class Sample:
 
     @property
     def lips(self) -> dict[str, np.ndarray]:
-        """``crops (T, h, w, 3)`` uint8, ``shape (T, 3)``, ``loudness ()``, see :mod:`shards.format.small`."""
+        """``crops [T, h, w, 3]`` uint8, ``shape [T, 3]``, ``loudness []``, see :mod:`shards.format.small`."""
         return self._once(small.LIPS, lambda data: small.decode_lips(data, self.length))
 
     @property
     def motion(self) -> dict[str, np.ndarray]:
-        """The track without landmarks, and ``loudness ()`` of the sound, where the sample has ``motion.npz``."""
+        """The track without landmarks, and ``loudness []`` of the sound, if the sample has ``motion.npz``."""
         return self._once(small.MOTION, lambda data: small.decode_motion(data, self.length))
 
     @property
@@ -332,7 +332,7 @@ class Sample:
         return self._once(feature_name(name), lambda data: self._decode_features(name, data)).astype(np.float32)
 
     def frame(self, index: int, min_side: int = 0) -> np.ndarray:
-        """``[H, W, 3]`` uint8 RGB of a frame; with ``min_side`` px at the smallest of 1/2, 1/4, 1/8 that is not less."""
+        """``[H, W, 3]`` uint8 RGB of a frame; with ``min_side`` px scaled as :func:`codecs.decode_jpeg` does."""
         name = frame_name(self._index(index))
         return self._try(name, lambda data: members.decode_jpeg(data, self.size, min_side), self.raw(name))
 
@@ -355,7 +355,7 @@ class Sample:
         return self._try(name, lambda data: members.decode_png(data, self.size), self.raw(name))
 
     def sibling(self, rng: np.random.Generator) -> Sample:
-        """A random sample of the same person from the same shard, possibly this one; cheap: the shard is at hand."""
+        """A random sample of the same person from the same shard, possibly this one; cheap, as the shard is open."""
         options = self._siblings() if self._siblings is not None else ()
         return options[int(rng.integers(len(options)))]() if options else self
 

@@ -1,7 +1,7 @@
-"""What priors read most, as small members of their own: lips cut out of the frames, and the track without its landmarks.
+"""Small members of what priors read most: lip crops of the frames, and the track without its landmarks.
 
-They are made from the other members of a sample and from nothing else, so a dataset that was built without them gets the
-same bytes by ``headstart shards build --out DATASET --extras``. Readers do without them where they are missing.
+They are made from the other members of a sample only, so a dataset that was built without them gets the same bytes by
+``headstart shards build --out DATASET --extras``. Readers work without them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from shards.media.rates import SAMPLES_PER_FRAME
 
 LIPS, MOTION = "lips.npz", "motion.npz"
 EXTRAS = (LIPS, MOTION)
-HEIGHT, BREADTH = 66, 88  # px of a crop; twice as many from frames of LARGE px, which show more
+HEIGHT, BREADTH = 66, 88  # px of a crop; twice as many if frames have LARGE px or more
 LARGE = 512
-MARGIN = 1.35  # crops are larger than a network sees, so that jitter finds pixels around them
-QUALITY = 90  # of the crops' JPEG · choice: 50 crops in 50 kB at 256 px
-LIP_SHAPE = 3  # numbers of a mouth's geometry, see heads.measures.lips.lip_shape
+MARGIN = 1.35  # factor by which crops are larger than a network's input, which leaves room for jitter
+QUALITY = 90  # of the crops' JPEG; 50 crops take 50 kB at 256 px
+LIP_SHAPE = 3  # opening, width and height, see heads.measures.lips.lip_shape
 
 
 def small_members(encoded: Mapping[str, bytes], length: int, size: tuple[int, int]) -> dict[str, bytes]:
@@ -35,21 +35,24 @@ def small_members(encoded: Mapping[str, bytes], length: int, size: tuple[int, in
 
 
 def encode_motion(track: Mapping[str, np.ndarray], audio: np.ndarray) -> bytes:
-    """The track without landmarks, and ``loudness ()``: RMS of the sample's sound, of full scale."""
+    """``motion.npz``: the track without landmarks, and ``loudness []``."""
     small = {name: value for name, value in track.items() if name != "landmarks"}
     return codecs.encode_npz({**small, "loudness": loudness(audio)})
 
 
 def loudness(audio: np.ndarray) -> np.ndarray:
-    """RMS of full scale, float32 ()."""
+    """RMS of ``audio [N]`` relative to full scale, ``[]`` float32."""
     return np.sqrt(np.mean(np.square(audio), dtype=np.float32), dtype=np.float32)
 
 
 def encode_lips(frames: list[bytes], landmarks: np.ndarray, size: tuple[int, int], audio: np.ndarray) -> bytes:
-    """``jpeg (n,)``: the crops one above the other; ``shape (T, 3)``: the mouth's geometry; ``loudness ()``.
+    """``lips.npz``: ``jpeg [n]`` uint8, the crops one above the other; ``shape [T, 3]``, the mouth's geometry; ``loudness []``.
 
     Args:
-        frames: T JPEG files of ``size`` (width, height) px; landmarks: ``[T, 478, 3]`` px of them.
+        frames: T JPEG files.
+        landmarks: ``[T, 478, 3]`` px of the frames.
+        size: width and height of the frames, px.
+        audio: ``[T * 640]``.
     """
     factor = 2 if min(size) >= LARGE else 1
     height, breadth = factor * HEIGHT, factor * BREADTH
@@ -80,7 +83,7 @@ def _mouths(pictures: list[np.ndarray], landmarks: torch.Tensor, aspect: float) 
 
 
 def decode_lips(data: bytes, length: int) -> dict[str, np.ndarray]:
-    """``crops (T, h, w, 3)`` uint8, ``shape (T, 3)`` and ``loudness ()``.
+    """``crops [T, h, w, 3]`` uint8, ``shape [T, 3]`` float32 and ``loudness []`` of the bytes of ``lips.npz``.
 
     Raises:
         codecs.BadMember: other fields, or crops of another number or size.
@@ -118,7 +121,7 @@ def decode_motion(data: bytes, length: int) -> dict[str, np.ndarray]:
 
 
 def differs(motion: Mapping[str, np.ndarray], track: Mapping[str, np.ndarray]) -> str:
-    """In what the small track is not the track; empty where it is."""
+    """A sentence about the first difference between ``motion.npz`` and the track; empty if there is none."""
     wanted = {name: value for name, value in track.items() if name != "landmarks"}
     if set(motion) != {*wanted, "loudness"}:
         return f"holds {', '.join(sorted(motion))}; expected {', '.join(sorted({*wanted, 'loudness'}))}"

@@ -1,1 +1,1 @@
-"""Video and sound files in and out; the only home of PyAV."""
+"""Reading and writing video and sound files; the only place that uses PyAV."""

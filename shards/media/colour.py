@@ -1,4 +1,4 @@
-"""From a decoder's colours to RGB: which matrix and range a frame means, and rounding that is right."""
+"""From a decoder's colours to RGB: the matrix and range that a frame is in, correctly rounded; and from RGB to YUV."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BT709, BT601, BT2020 = 1, 5, 9  # SWS_CS_*, the converter's numbers of matrices
 # AVCOL_SPC_* of a frame -> SWS_CS_*.
 _MATRICES = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: BT2020, 10: BT2020}
 
-# Matrices that FFmpeg's converter does not know; it would take them for another in silence.
+# AVCOL_SPC_* that FFmpeg's converter does not know; it would silently use another.
 UNKNOWN = {8: "YCgCo", 11: "YDzDx", 13: "chroma-derived", 14: "ICtCp", 15: "Dolby Vision's IPT"}
 
 
 def matrix_of(frame: VideoFrame) -> int:
-    """PyAV's number of the YUV matrix that a frame was made with; by its size where it does not say."""
+    """The YUV matrix of a frame, as the converter's number (``SWS_CS_*``); guessed by primaries and height if untagged."""
     known = _MATRICES.get(int(frame.colorspace))
     if known is None and int(frame.color_primaries) == 9:
         return BT2020
@@ -43,7 +43,7 @@ class ToRgb:
         self._flags = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
         self._reformatter = VideoReformatter()
         self._map: tuple[tuple[int, ...], ToneMap] | None = None
-        # Forms of frames that were converted both ways once, and whether the fast way gave the same.
+        # Formats that were converted both ways once, and whether the fast way gave the same picture.
         self._agree: dict[tuple[int, int, str, int, int], bool] = {}
 
     def __call__(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
@@ -65,7 +65,7 @@ class ToRgb:
         return yuv.to_rgb(frame, matrix_of(frame)) if self._agree[form] else self._exact(frame, width, height)
 
     def _exact(self, frame: VideoFrame, width: int, height: int) -> np.ndarray:
-        # Planes have the same values as rgb24 and are made in half the time.
+        # Planar RGB has the same values as rgb24 and takes half the time.
         return self._planes(frame, width, height, "gbrp").to_ndarray()
 
     def _planes(self, frame: VideoFrame, width: int, height: int, form: str) -> VideoFrame:
@@ -84,7 +84,7 @@ class ToRgb:
                 format=form,
                 src_colorspace=None if frame.format.is_rgb else matrix_of(frame),
                 interpolation=self._flags,
-                threads=1,  # workers share the cores as it is
+                threads=1,  # workers share the cores already
             )
         except (av.error.FFmpegError, ValueError) as error:
             name = frame.format.name

@@ -1,4 +1,4 @@
-"""Opening a media file and choosing its picture stream, with one sentence for whatever cannot be opened."""
+"""Opening a media file, choosing its video stream, and decoding; what cannot be read is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def open_input(path: str | Path, kind: str = "video") -> InputContainer:
     """A PyAV input container, to be used as a context manager.
 
     Args:
-        kind: what the user was to give, ``video`` or ``sound``; it names the file in the error's sentence.
+        kind: what is expected, ``video`` or ``sound``, for the error's sentence.
 
     Raises:
         InputError: no such file, a folder, empty, or no media file.
@@ -52,12 +52,12 @@ def open_input(path: str | Path, kind: str = "video") -> InputContainer:
 
 
 def file_url(path: str | Path) -> str:
-    """A local file as FFmpeg is to open it: what stands before a colon in a name is no protocol then."""
+    """A local file as a URL for FFmpeg, which otherwise takes a name with a colon for a protocol."""
     return f"file:{path}"
 
 
 def find_pictures(container: InputContainer) -> VideoStream | None:
-    """The picture stream: FFmpeg's choice among those that are no cover art; ``None`` where there is none."""
+    """The picture stream: FFmpeg's choice among those that are no cover art, else ``None``."""
     streams = [
         stream for stream in container.streams.video if not is_cover(stream) and stream.codec_context is not None
     ]
@@ -68,17 +68,17 @@ def find_pictures(container: InputContainer) -> VideoStream | None:
 
 
 def is_cover(stream: VideoStream) -> bool:
-    """Whether a stream is one attached picture, as music files carry, and no video."""
+    """Whether a stream is an attached picture, as in music files, and no video."""
     from av.stream import Disposition
 
     return bool(stream.disposition & Disposition.attached_pic)
 
 
 def picture_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    """As :func:`find_pictures`.
+    """The stream of :func:`find_pictures`, or an error.
 
     Raises:
-        InputError: no pictures, or of an absurd size.
+        InputError: no pictures, an unknown codec, or a side of 0 or more than ``LARGEST_SIDE`` px.
     """
     stream = find_pictures(container)
     if stream is None and any(other.codec_context is None for other in container.streams.video):
@@ -102,10 +102,10 @@ def decoded(container: InputContainer, stream: AudioStream, path: str | Path) ->
 def decoded(
     container: InputContainer, stream: VideoStream | AudioStream, path: str | Path
 ) -> Iterator[VideoFrame | AudioFrame]:
-    """Frames of a stream. A packet that cannot be decoded is left out, as players do.
+    """Decoded frames of a stream. A packet that cannot be decoded is skipped, as players do.
 
     Raises:
-        InputError: the file breaks off, or more than ``DAMAGED_SECONDS`` of it cannot be decoded.
+        InputError: the file cannot be read further, or more than ``DAMAGED_SECONDS`` of it cannot be decoded.
     """
     import av
 
@@ -132,14 +132,14 @@ def decoded(
 
 
 class _Damage:
-    """Counts what cannot be decoded and refuses when it is too much."""
+    """Counts what cannot be decoded, and raises when it is too much."""
 
     def __init__(self, stream: VideoStream | AudioStream, path: str | Path) -> None:
         self._stream, self._path = stream, path
         self._seconds, self._count = 0.0, 0
 
     def note(self, packet: Packet, error: object) -> None:
-        """One packet or frame is lost."""
+        """Count one lost packet or frame."""
         self._count += 1
         length = float(packet.duration * packet.time_base) if packet.duration and packet.time_base else 0.04
         self._seconds += min(length, 1.0)
@@ -151,7 +151,7 @@ class _Damage:
             )
 
     def tell(self) -> None:
-        """Say once how much was left out."""
+        """Log once how much was left out."""
         if self._count:
             log.warning(
                 "%s: %d damaged piece(s) of its %s, %.2f s, were left out",

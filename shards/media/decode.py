@@ -1,8 +1,8 @@
-"""Decoding of any video to 25 pictures a second in step with its sound: any rate, size, orientation, pixel shape.
+"""Decoding of any video to 25 pictures a second in step with its sound: any rate, size, orientation, pixel aspect.
 
 Time 0 is the first picture that can be decoded, as in ``shards.media.sound``. Picture k is the source picture whose time
-stamp is nearest to k / 25 s, so variable rates neither drift nor jump; one that stands for long stands until the next, and
-the last for as long as the file says. One picture is held at a time: memory does not grow.
+stamp is nearest to k / 25 s, so variable rates neither drift nor jump; a picture that stays for long stays until the next, and the
+last as :func:`end_of_last` says. One picture is held at a time: memory does not grow.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 TRUNCATED = 0.5  # s that may be missing at the end before a file counts as cut off
-LONGEST_STILL = 10.0  # s that the last picture may stay; a longer claim is taken for nonsense
+LONGEST_STILL = 10.0  # s that the last picture may stay; a longer stated duration is ignored
 LONGEST_GAP = 600.0  # s between two pictures; more is a jump of the time stamps
-JUMP_BACK = 1.0  # s
+JUMP_BACK = 1.0  # s by which a time stamp may fall behind the previous one
 MOST_AHEAD = 0.1  # s before its time at which a picture may be shown: half a step of the slowest cameras, 5 a second
-LEADING = 100  # pictures without a stamp at the beginning after which a file counts as one without stamps
-# Where a seek is exact. MPEG program streams and bare streams lose the time of pictures after one.
+LEADING = 100  # leading pictures without a stamp after which a file counts as one without stamps
+# Formats in which a seek is exact. In MPEG program streams and bare streams pictures lose their time after one.
 SEEKABLE = {"mov", "matroska", "mpegts", "avi", "flv"}
-SEEK_MARGINS = (0.0, 2.0, 10.0)  # s before the wanted time at which a seek is tried; then the file is read through
+SEEK_MARGINS = (0.0, 2.0, 10.0)  # s before the wanted time for which a seek is tried; then all is decoded
 
 
 class Timed(NamedTuple):
@@ -56,18 +56,20 @@ def read_video(
     fps: float = FPS,
     threads: int = 1,
 ) -> Iterator[np.ndarray]:
-    """Pictures ``[H, W, 3]`` uint8 RGB, upright with square pixels, ``fps`` a second from ``start`` s on.
+    """Yields pictures ``[H, W, 3]`` uint8 RGB, upright with square pixels, ``fps`` per second, from ``start`` s on.
 
     Args:
         path: any file that FFmpeg's libraries read.
         start: s from the first picture; picture 0 is at exactly ``start``.
-        seconds: at most so much of it; ``None`` for all.
-        max_side: scales the picture down so that its longer side is at most this many px.
-        size: instead, scales the picture to ``size x size``, black bars where it is not square.
+        seconds: most seconds of it; ``None`` for all.
+        max_side: scale pictures down so that the longer side is at most this many px.
+        size: instead, scale pictures to ``size x size``, with black bars if they are not square.
+        fps: pictures per second of the output.
         threads: of the decoder; more threads hold more pictures; 0 for one per core.
 
     Raises:
-        InputError: not a video, zero bytes, cut off before its stated end, damaged, absurd size.
+        InputError: not a video, zero bytes, cut off before its stated end, damaged, absurd size,
+            joined recordings, colours or an orientation that cannot be read.
     """
     limit = None if seconds is None else max(0, round(seconds * fps))
     if limit == 0:
@@ -84,7 +86,7 @@ def read_video(
 
 
 def read_frames(path: str | Path, *, size: int | None = None, threads: int = 0) -> Iterator[np.ndarray]:
-    """All pictures of a video as :func:`read_video` gives them, with all cores."""
+    """All pictures of a video, as :func:`read_video` at 25 per second, decoded on all cores."""
     return read_video(path, size=size, threads=threads)
 
 
@@ -103,7 +105,7 @@ class Pictures:
         """``[H, W, 3]`` uint8 RGB.
 
         Raises:
-            InputError: absurd size, or the shape of the pictures changes on the way.
+            InputError: absurd size, or the aspect ratio changes within the video.
         """
         frame = timed.frame
         self._turn = orientation(frame, self._path)
@@ -134,7 +136,7 @@ class Pictures:
 
 
 def _centred(picture: np.ndarray, size: int) -> np.ndarray:
-    """On a black square."""
+    """The picture centred on a black square."""
     down, right = size - picture.shape[0], size - picture.shape[1]
     if not (down or right):
         return picture
@@ -165,16 +167,17 @@ def _on_grid(path: str | Path, start: float, fps: float, threads: int) -> Iterat
 
 
 def count_until(seconds: float, fps: float) -> int:
-    """How many pictures ``fps`` a second a video of this length has: the last lasts half a step at least."""
+    """Number of pictures of a video of this length at ``fps`` per second: the last lasts at least half a step."""
     # Rounding of time stamps to a microsecond must not decide whether a last picture exists.
     return math.ceil((seconds - 1e-6) * fps - 0.5)
 
 
 def end_of_last(time: float, length: float, gap: float, fps: float) -> float:
-    """When the last picture ends: after its own length, else after as long as the one before it stayed.
+    """When the last picture ends, s: after its stated length, else after as long as the one before it stayed, at most 1 s.
 
     Args:
-        time, length: of the last picture, s; ``length`` 0 where the file does not say.
+        time: of the last picture, s.
+        length: of the last picture as stated, s; 0 if unknown. More than ``LONGEST_STILL`` is ignored.
         gap: s between the last two pictures.
         fps: of the grid; a picture stays for at least one step of it.
     """
@@ -195,7 +198,7 @@ def _from(path: str | Path, start: float, threads: int) -> Iterator[Timed]:
             break
         pictures = _decoded_in_time(path, threads, origin, start - margin)
         first = next(pictures, None)
-        # Some containers land behind the wanted time, or lose the time altogether.
+        # A seek in some containers lands after the wanted time, or loses the time.
         if first is not None and first.time <= start + 1e-3:
             yield first
             yield from pictures
@@ -205,7 +208,7 @@ def _from(path: str | Path, start: float, threads: int) -> Iterator[Timed]:
 
 
 def first_frame(container: InputContainer, stream: VideoStream, path: str | Path) -> tuple[VideoFrame, float]:
-    """The first frame that can be decoded and its time on the container's clock, s; moves the container's position.
+    """The first frame that can be decoded, and its time on the container's clock, s; moves the container's position.
 
     Raises:
         InputError: there is none.
@@ -230,7 +233,7 @@ def _step_of(stream: VideoStream) -> float:
 
 
 def stamp_of(frame: VideoFrame | AudioFrame) -> float | None:
-    """When a frame is shown on the container's clock, s; ``None`` where it does not say."""
+    """Presentation time of a frame on the container's clock, s; ``None`` if it has no stamp."""
     ticks = frame.pts if frame.pts is not None else frame.dts
     return None if ticks is None or frame.time_base is None else float(ticks * frame.time_base)
 
@@ -297,7 +300,7 @@ def _check_step(step: float, time: float, path: str | Path) -> None:
 
 
 def _check_complete(stream: VideoStream, path: str | Path, end: float) -> None:
-    """A file cut off in transfer still opens when its index is at the front; it must not pass for a short video."""
+    """Refuse a file that was cut off in transfer: with its index at the front it still opens, as a short video."""
     stated = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
     if stated - end > max(TRUNCATED, 0.02 * stated):
         raise InputError(f"{path}: is cut off, it promises {stated:.1f} s and holds {end:.1f} s; copy it again")

@@ -1,4 +1,4 @@
-"""How a stored picture is to be shown: turned, mirrored, with square pixels."""
+"""How a stored picture is displayed: rotated, mirrored, with square pixels."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Orientation:
-    """What makes a stored picture upright: exchange rows and columns first, then mirror.
+    """What makes a stored picture upright: transpose first, then flip.
 
     Attributes:
         transposed: rows become columns.
-        flip_x, flip_y: columns, rows are reversed afterwards.
+        flip_x: columns are reversed afterwards.
+        flip_y: rows are reversed afterwards.
     """
 
     transposed: bool = False
@@ -30,18 +31,18 @@ class Orientation:
 
     @property
     def degrees(self) -> int:
-        """Clockwise turn of a player, after mirroring where there is any: 0, 90, 180, 270."""
+        """Clockwise rotation by a player, after mirroring if any: 0, 90, 180, 270."""
         if not self.transposed:
             return 180 if self.flip_y else 0
         return 270 if self.flip_y else 90
 
     @property
     def mirrored(self) -> bool:
-        """Whether writing in the stored picture would read backwards unless it is mirrored."""
+        """Whether :meth:`apply` mirrors the picture."""
         return (self.transposed + self.flip_x + self.flip_y) % 2 == 1
 
     def apply(self, picture: np.ndarray) -> np.ndarray:
-        """Picture ``[H, W, C]`` upright, contiguous."""
+        """The stored picture ``[H, W, C]`` made upright, contiguous."""
         if self.transposed:
             picture = picture.swapaxes(0, 1)
         if self.flip_x or self.flip_y:
@@ -57,10 +58,10 @@ UPRIGHT = Orientation()
 
 
 def orientation(frame: VideoFrame, path: str | Path) -> Orientation:
-    """What the frame's display matrix asks for, from the container or from the codec's own message.
+    """The orientation by the frame's display matrix, from the container or the codec's side data.
 
     Raises:
-        InputError: a turn that is no multiple of 90 degrees.
+        InputError: a rotation that is no multiple of 90 degrees.
     """
     matrix = _matrix(frame)
     if matrix is None:
@@ -87,7 +88,7 @@ def _matrix(frame: VideoFrame) -> np.ndarray | None:
 
 
 def pixel_aspect(stream: VideoStream) -> float:
-    """Width over height of a stored pixel."""
+    """Width over height of a stored pixel; 1 if it is not stated or absurd."""
     shape = stream.sample_aspect_ratio
     return float(shape) if shape and 0.1 < float(shape) < 10 else 1.0
 

@@ -1,7 +1,7 @@
-"""Writing: H.264 and AAC in step to the sample as MP4, or RGBA pictures with their sound.
+"""Writing: H.264 and AAC, in sync to the sample, as MP4, or RGBA pictures with their sound.
 
-Files say their colours (BT.709, limited range), have a key frame every two seconds and their index in front. Nothing here
-holds more than a few pictures and one block of sound, whatever the length.
+Files are tagged with their colours (BT.709, limited range), have a key frame every two seconds and their index in front.
+Nothing here holds more than a few pictures and one block of sound, whatever the length.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="_Output")
 Sound = str | Path | np.ndarray | Iterator[np.ndarray]
 Mark = Callable[[np.ndarray], np.ndarray]
-# AAC at more than 48 kHz or with more than two channels is refused by many players.
+# Hz. Many players refuse AAC at more than 48 kHz or with more than two channels.
 PLAYABLE_RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-KEY_SECONDS = 2  # s between key frames at most: a player seeks to them
+KEY_SECONDS = 2  # most s between key frames, to which players seek
 
 
 def as_uint8(frame: np.ndarray) -> np.ndarray:
-    """Pictures in [0, 1] float or uint8 -> uint8, rounded, without wrapping."""
+    """Pictures as uint8: floats in [0, 1] are clipped and rounded, uint8 is returned as it is."""
     frame = np.asarray(frame)
     if frame.dtype == np.uint8:
         return frame
@@ -50,7 +50,7 @@ def as_uint8(frame: np.ndarray) -> np.ndarray:
 
 
 def sound_format(path: str | Path) -> tuple[int, str]:
-    """Rate and layout for the output's AAC: the source's own where players can take it, else 48 kHz stereo.
+    """Rate (Hz) and layout of the output's AAC: the source's rate if players take it, else 48 kHz; mono or stereo.
 
     Raises:
         InputError: no sound in the file.
@@ -61,14 +61,14 @@ def sound_format(path: str | Path) -> tuple[int, str]:
 
 
 class _Output:
-    """A file or folder that appears when all went well: what a ``with`` block does at its end."""
+    """A file or folder that appears only if its ``with`` block ends without an error."""
 
     def close(self) -> None:
         """Finish and move into place."""
         raise NotImplementedError
 
     def abort(self) -> None:
-        """Throw away what there is."""
+        """Discard what was written."""
         raise NotImplementedError
 
     def __enter__(self: Self) -> Self:
@@ -90,11 +90,13 @@ class VideoWriter(_Output):
 
     Args:
         path: the ``.mp4`` to make; an existing one is replaced only when :meth:`close` succeeds.
-        width, height: of every frame, px; odd sizes are padded by one column or row, as yuv420p demands.
+        width, height: of every frame, px; odd sizes are padded by one column or row, as yuv420p requires.
         tags: container metadata. ``title, comment, description, copyright, keywords`` survive remuxing.
-        sound: file whose sound is muxed from its time 0, or samples ``[N]`` at 16 kHz in [-1, 1], or blocks of them that
-            become known with the pictures; cut or filled with silence to the length of the pictures.
+        sound: file whose sound is muxed from its time 0, or samples ``[N]`` at 16 kHz in [-1, 1], or an iterator of blocks
+            of them; cut or filled with silence to the length of the pictures.
+        fps: frames per second.
         crf: x264's constant rate factor (lower is better; 18 is near transparent).
+        preset: of x264.
         mark: applied to every picture ``[H, W, 3]`` uint8 before it is encoded, such as a watermark.
 
     Use as a context manager: an exception inside removes the unfinished file.
@@ -169,7 +171,7 @@ class VideoWriter(_Output):
             os.replace(self.partial, self.path)
 
     def abort(self) -> None:
-        """Throw the unfinished file away."""
+        """Discard the unfinished file."""
         with contextlib.suppress(Exception):
             self.container.close()
         self.partial.unlink(missing_ok=True)
@@ -177,7 +179,7 @@ class VideoWriter(_Output):
 
 @contextlib.contextmanager
 def _telling(path: Path) -> Iterator[None]:
-    """Turns what the disk says into a sentence."""
+    """Turn errors of the disk and of FFmpeg into an :class:`InputError`."""
     import av
 
     try:
@@ -189,7 +191,7 @@ def _telling(path: Path) -> Iterator[None]:
 
 
 def _sound_source(sound: Sound) -> tuple[Iterator[np.ndarray], int, str]:
-    """Blocks ``[channels, n]``, their rate and layout."""
+    """Blocks ``[channels, n]``, their rate (Hz) and layout."""
     if isinstance(sound, np.ndarray):
         samples = np.asarray(sound, np.float32)[None]
         return (
@@ -251,7 +253,7 @@ class FrameFolderWriter(_Output):
     Args:
         path: the folder to make.
         tags: text that every picture carries.
-        record: what ``provenance.json`` says.
+        record: content of ``provenance.json``.
         sound: file whose sound is written as ``audio.wav``, as long as the pictures.
         mark: applied to every picture ``[H, W, 4]`` uint8.
     """
@@ -284,14 +286,14 @@ class FrameFolderWriter(_Output):
         self.frames += 1
 
     def close(self) -> None:
-        """Write the sound and the statement and move the folder into place."""
+        """Write the sound and ``provenance.json`` and move the folder into place."""
         (self.partial / "provenance.json").write_text(json.dumps(self.record, indent=2))
         if self.sound is not None:
             _write_wav(self.partial / "audio.wav", self.sound, self.frames / FPS)
         os.replace(self.partial, self.path)
 
     def abort(self) -> None:
-        """Throw the unfinished folder away."""
+        """Discard the unfinished folder."""
         shutil.rmtree(self.partial, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Interlaced pictures: two half pictures 20 ms apart in one frame, woven into combs where anything moves."""
+"""Deinterlacing: an interlaced frame weaves two fields (20 ms apart at 50 Hz), which shows as combs where anything moves."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def progressive(frames: Iterator[VideoFrame], path: str | Path) -> Iterator[VideoFrame]:
-    """Frames with those that say that they are interlaced replaced by whole pictures (BWDIF), the others as they are.
+    """The frames, with those that are marked interlaced deinterlaced (BWDIF).
 
-    A frame that was interlaced shows the moment of its first field; its stamps stay.
+    A deinterlaced frame shows the moment of its first field; its time stamps are kept.
 
     Raises:
-        InputError: interlaced pictures of a form that cannot be taken apart.
+        InputError: an interlaced pixel format that cannot be deinterlaced.
     """
     deinterlacer: _Deinterlacer | None = None
     for frame in frames:
@@ -37,7 +37,7 @@ def progressive(frames: Iterator[VideoFrame], path: str | Path) -> Iterator[Vide
 
 
 class _Deinterlacer:
-    """FFmpeg's bwdif filter, one picture out for one in, for frames of one form."""
+    """FFmpeg's bwdif filter, one picture out for one in, for frames of one size and pixel format."""
 
     def __init__(self, frame: VideoFrame, form: tuple[int, int, str], path: str | Path) -> None:
         import av
@@ -62,7 +62,7 @@ class _Deinterlacer:
             ) from None
 
     def push(self, frame: VideoFrame) -> Iterator[VideoFrame]:
-        """Whole pictures that have become ready: each needs the frame after it."""
+        """Pictures that have become ready: each needs the frame after it."""
         self._graph.push(frame)
         yield from self._ready()
 

@@ -1,8 +1,8 @@
-"""High dynamic range and wide gamut to the BT.709 colours that everything else of ours is in.
+"""Tone mapping: high dynamic range and wide gamut to the BT.709 colours that the rest of the project uses.
 
-PQ (SMPTE ST 2084) and HLG (ARIB STD-B67, ITU-R BT.2100) are brought to light on a display, diffuse white to 1, primaries to
-BT.709, highlights are rolled off, and the result is encoded for a BT.1886 display (gamma 2.4). The whole map is one
-look-up table that FFmpeg applies.
+PQ (SMPTE ST 2084) and HLG (ARIB STD-B67, ITU-R BT.2100) are converted to display light; diffuse white is scaled to 1,
+primaries are converted to BT.709, highlights are rolled off, and the result is encoded for a BT.1886 display (gamma 2.4).
+The whole map is one look-up table that FFmpeg applies.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ WIDE = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}  # AVCOL_PRI_* wider than 
 WHITE, LEAST_WHITE = 203.0, 100.0
 UNLIFTED = (115.0, 150.0)  # nits of the brightest pixels up to which white is at 100, and from which it is at 203
 HLG_PEAK = 1000.0  # nits of the display that HLG's system gamma of 1.2 is for
-GAMMA = 2.4
-KNEE = 0.75  # of diffuse white, from which highlights are rolled off
-GRID = 33  # entries a side of the table: at most one level of 255 from the exact map
-LOOK_WIDTH = 96  # px of the pictures that white and peak are read from
-LOOKS = 5  # pictures over the length of a video that its white and peak are read from
+GAMMA = 2.4  # ITU-R BT.1886
+KNEE = 0.75  # share of diffuse white from which highlights are rolled off
+GRID = 33  # entries along a side of the table: at most one level of 255 off the exact map
+LOOK_WIDTH = 96  # px, width to which pictures are scaled to measure white and peak
+LOOKS = 5  # pictures over the length of a video that white and peak are measured on
 
 # Linear RGB to linear BT.709 RGB, both with D65 (ITU-R BT.2087; Display P3 and DCI-P3 primaries, white taken as D65).
 _FROM_2020 = np.array(
@@ -47,12 +47,16 @@ class Range(NamedTuple):
 
 
 def is_wide(frame: VideoFrame) -> bool:
-    """Whether a frame needs more than a matrix to become BT.709."""
+    """Whether a frame has an HDR transfer or wide primaries, so that a YUV matrix is not enough to get BT.709."""
     return int(frame.color_trc) in (PQ, HLG) or int(frame.color_primaries) in WIDE
 
 
 def to_light(values: np.ndarray, transfer: int) -> np.ndarray:
-    """Encoded RGB ``[..., 3]`` in [0, 1] to light on a display: nits for PQ and HLG, 1 for white elsewhere."""
+    """Encoded RGB ``[..., 3]`` in [0, 1] to linear display light: nits for PQ and HLG, else relative to white.
+
+    Args:
+        transfer: AVCOL_TRC_*.
+    """
     if transfer == PQ:
         m1, m2, c1, c2, c3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
         power = np.maximum(values, 0) ** (1 / m2)
@@ -68,7 +72,13 @@ def to_light(values: np.ndarray, transfer: int) -> np.ndarray:
 
 
 def to_sdr(values: np.ndarray, transfer: int, primaries: int, levels: Range) -> np.ndarray:
-    """Encoded RGB ``[..., 3]`` in [0, 1] of any kind to encoded BT.709 RGB in [0, 1]."""
+    """Encoded RGB ``[..., 3]`` in [0, 1] to encoded BT.709 RGB ``[..., 3]`` in [0, 1].
+
+    Args:
+        transfer: AVCOL_TRC_* of the input.
+        primaries: AVCOL_PRI_* of the input; unknown ones are BT.2020 with PQ and HLG, else BT.709.
+        levels: white and peak of the video.
+    """
     light = to_light(values, transfer)
     matrix = {9: _FROM_2020, 11: _FROM_P3, 12: _FROM_P3}.get(
         primaries, _FROM_2020 if transfer in (PQ, HLG) else np.eye(3)
@@ -80,7 +90,7 @@ def to_sdr(values: np.ndarray, transfer: int, primaries: int, levels: Range) -> 
 
 
 def _rolled_off(light: np.ndarray, peak: float) -> np.ndarray:
-    """Brings ``peak`` to 1 and leaves what is below the knee; all three channels by the same factor, so hues stay."""
+    """Map ``peak`` to 1 and leave light below the knee; one factor for all three channels preserves hue."""
     if peak <= 1:
         return light
     brightest = np.maximum(light.max(-1, keepdims=True), 1e-9)
@@ -94,7 +104,8 @@ def _rolled_off(light: np.ndarray, peak: float) -> np.ndarray:
 def light_range(path: str | Path) -> Range:
     """White and peak of a video from some of its pictures, so that all of it is converted in the same way.
 
-    White is 203 nits, but 100 where nothing in the video is brighter than that: SDR that was put into HDR as it is.
+    White is 100 nits if the peak is at most 115 nits, as in SDR that was put into HDR unchanged; 203 nits if it is at least
+    150; interpolated between (``UNLIFTED``).
     """
     peaks = [LEAST_WHITE]
     with open_input(path) as container:
@@ -110,7 +121,7 @@ def light_range(path: str | Path) -> Range:
 
 
 def _brightest(frame: VideoFrame) -> float:
-    """Nits of the brightest thousandth of a frame, made small because edges overshoot."""
+    """The 99.9 % quantile of a frame's light, nits; scaled down first, because edges overshoot."""
     if int(frame.color_trc) not in (PQ, HLG):
         return 0.0
     width = min(frame.width, LOOK_WIDTH)
@@ -123,7 +134,7 @@ def _brightest(frame: VideoFrame) -> float:
 
 
 class ToneMap:
-    """Applies :func:`to_sdr` to frames in ``gbrp16le``, the one form that the filter has vector code for."""
+    """Applies :func:`to_sdr` to frames in ``gbrp16le``, the one format for which the filter has vector code."""
 
     FORMAT = "gbrp16le"
 
@@ -146,7 +157,7 @@ class ToneMap:
             self._graph.configure()
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
-        """``[H, W, 3]`` uint8 RGB."""
+        """``[H, W, 3]`` uint8 BT.709 RGB of a frame in ``FORMAT``."""
         self._graph.push(frame)
         values = np.asarray(self._graph.pull().to_ndarray(), np.uint16)
         return ((values - (values >> 8) + 128) >> 8).astype(np.uint8)  # x * 255 / 65535, rounded

@@ -1,4 +1,4 @@
-"""A quick look into a file: its tags, and some of its frames in grey. Frames are as stored, not put on 25 a second."""
+"""A quick look into a file: its tags, and some of its frames in grey, as stored and not resampled to 25 per second."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Media:
     """An open file.
 
     Attributes:
-        tags: container, stream and PNG text, keys in lower case.
-        height, width: of the frames, px; 0 where there are none.
-        frames: luma uint8 ``[h, w]`` of the size that the caller asked for.
+        tags: metadata of container, streams and PNG text, keys in lower case.
+        height, width: of the stored frames, px; 0 if there are none.
+        frames: luma ``[h, w]`` uint8 of the size that the caller requested.
     """
 
     tags: dict[str, str]
@@ -44,10 +44,10 @@ class Media:
 
 @contextmanager
 def open_media(path: Path, most: int, size: Size) -> Iterator[Media]:
-    """Open a video, picture, sound or folder of frames; at most ``most`` frames are decoded, spread over the whole.
+    """Open a video, picture, sound or folder of frames; about ``most`` frames are given, spread over the whole.
 
     Args:
-        size: height and width of a frame to those that are wanted, px.
+        size: function from the height and width of a stored frame to the wanted ones, px.
 
     Raises:
         InputError: unreadable, or pictures of which none can be decoded.
@@ -86,7 +86,7 @@ def _video(path: Path, container: InputContainer, most: int, size: Size) -> Medi
 
 
 def _decoded(path: Path, container: InputContainer, stream: VideoStream, most: int, size: Size) -> Iterator[np.ndarray]:
-    """Every n-th frame, so that about ``most`` come of the whole video; breaks off quietly where the file does."""
+    """Every n-th frame, about ``most`` of the whole video; ends without an error where the file is damaged."""
     import av
 
     stream.thread_type = "AUTO"

@@ -1,4 +1,4 @@
-"""Answers about a file that hold for as long as the file does not change."""
+"""Results about a file, cached until the file changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def once_per_file(ask: Callable[[str | Path], T]) -> Callable[[str | Path], T]:
-    """Remembers the answers of the last 256 files by path, size and time of change; errors are not remembered."""
+    """Cache the results for the last 256 files by path, size and modification time; errors are not cached."""
 
     @lru_cache(maxsize=256)
     def remembered(path: str, size: int, changed: int) -> T:

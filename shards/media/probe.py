@@ -1,4 +1,4 @@
-"""What a media file holds: size as seen upright, length of its pictures, sound, tags."""
+"""What a media file holds: upright size, length of its pictures, sound, tags."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video is, as seen upright.
+    """Properties of a video.
 
     Attributes:
-        width, height: px with square pixels.
+        width, height: px, upright with square pixels.
         orientation: what makes the stored picture upright.
-        fps: average of the source's own pictures.
+        fps: average rate of the source's own pictures.
         seconds: from the first picture to the end of the last.
         frames: how many pictures :func:`shards.media.decode.read_video` gives at 25 a second.
         has_audio: whether there is a sound track; it may be silent.
@@ -43,7 +43,7 @@ class VideoInfo:
 
 @once_per_file
 def video_info(path: str | Path) -> VideoInfo:
-    """Reads the first picture and the time stamps of all; remembered for as long as the file does not change.
+    """Reads the first picture and the time stamps of all; cached until the file changes.
 
     Raises:
         InputError: not a video that can be decoded.

@@ -1,4 +1,4 @@
-"""Sound of any file, decoded as a stream: every block lies where its own time stamp says.
+"""Sound of any file, decoded as a stream: every block is placed by its own time stamp.
 
 Time 0 is the first picture (the first sound where there is no picture), as in ``shards.media.decode``. Priming samples
 and edit lists are honoured by FFmpeg's demuxer; holes in the recording become silence, nothing drifts.
@@ -23,8 +23,8 @@ from shards.media.tracks import SoundTrack, sound_track
 if TYPE_CHECKING:
     from av import AudioFrame
 
-STEP = 0.003  # s between a block's stamp and the end of the block before it; Matroska rounds stamps to 1 ms
-JITTER = 4  # blocks that must agree before stamps that step count as a step
+STEP = 0.003  # most s between a block's stamp and the end of the previous block; Matroska rounds to 1 ms
+JITTER = 4  # successive blocks that must all be off before it counts as a step
 
 
 def read_audio(path: str | Path) -> np.ndarray:
@@ -137,7 +137,7 @@ def _blocks(frames: Iterable[AudioFrame], origin: float | None) -> Iterator[_Blo
 
 
 def _steps(ahead: Iterable[_Block], end: float) -> bool:
-    """Whether all next blocks lie away from where counting samples puts them; a single one may jitter."""
+    """Whether all of the next blocks are off, in one direction, from where counting samples puts them; one alone is jitter."""
     signs = set()
     for block in ahead:
         off = 0.0 if block.stamp is None else block.stamp - end
@@ -155,7 +155,7 @@ def _resampled(
     mixer, position = None, 0
     for begin, frame in runs:
         if begin is not None or mixer is None or not mixer.takes(frame):
-            if mixer is not None:  # what the resampler holds belongs before the step
+            if mixer is not None:  # what the resampler still holds belongs before the step
                 for samples in mixer.finish():
                     yield position, samples
                     position += samples.shape[1]
@@ -170,7 +170,7 @@ def _resampled(
 
 
 class _Mixer:
-    """Resamples frames of one form and mixes their channels."""
+    """Resamples frames of one format and mixes their channels."""
 
     def __init__(self, frame: AudioFrame, track: SoundTrack, rate: int, layout: str) -> None:
         import av
@@ -186,7 +186,7 @@ class _Mixer:
         return frame.format.name, frame.layout.name, frame.sample_rate
 
     def takes(self, frame: AudioFrame) -> bool:
-        """Whether a frame has the form of those before."""
+        """Whether a frame has the format, layout and rate of those before."""
         return self._form == self._form_of(frame)
 
     def push(self, frame: AudioFrame) -> Iterator[np.ndarray]:

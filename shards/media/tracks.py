@@ -1,4 +1,4 @@
-"""Which sound track of a file is heard, and how its channels become one."""
+"""Which sound track of a file is used, and how its channels are mixed."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-SILENT = 1e-4  # peak below which a track is silent
+SILENT = 1e-4  # peak, of full scale, below which a track is silent
 CANCELLED = 0.05  # energy of the mix over that of the channels below which they cancel each other (correlation < -0.9)
-LOUD_TOLD = 0.9  # gain below which turning down is worth a word
+LOUD_TOLD = 0.9  # gain below which the note mentions it
 
 
 @dataclass(frozen=True)
 class SoundTrack:
-    """The track that is heard.
+    """The sound track that is used.
 
     Attributes:
         index: number among the file's sound tracks, from 0.
         count: how many there are.
-        rate, channels: Hz and number of channels of the track.
-        single: the one channel that is taken where mixing would cancel the sound; ``None``: all are mixed.
-        gain: factor that brings samples beyond +-1 back; 1 where there are none.
-        note: what was chosen or changed and why, empty where nothing was.
+        rate: of the track, Hz.
+        channels: of the track.
+        single: the one channel that is used if mixing would cancel the sound; ``None``: all are mixed.
+        gain: factor that brings samples beyond ±1 back into range; 1 if there are none.
+        note: what was chosen or changed and why; empty if nothing was.
     """
 
     index: int
@@ -46,7 +47,7 @@ class SoundTrack:
 
 @dataclass
 class _Heard:
-    """What a track sounds like, gathered block by block."""
+    """Peak and energies of a track, accumulated block by block."""
 
     peak: float = 0.0
     mix: float = 0.0
@@ -70,7 +71,7 @@ class _Heard:
 
 @once_per_file
 def sound_track(path: str | Path) -> SoundTrack:
-    """The track marked default, or the first that is not silent; listens to it once for its peak and its phases.
+    """The track marked default, or if it is silent the first that is not; decodes it once for peak and phase.
 
     Raises:
         InputError: no such file, unreadable, or without sound.
@@ -111,7 +112,7 @@ def _candidates(path: str | Path) -> list[int]:
 
 
 def _listen(path: str | Path, index: int) -> _Heard:
-    """Decodes a track; no further than its first block where that tells everything."""
+    """Decode a track, only as far as needed to know its peak and phase."""
     heard = _Heard()
     with open_input(path, "sound") as container:
         stream = container.streams.audio[index]

@@ -1,8 +1,8 @@
-"""8-bit YUV 4:2:0 to RGB without scaling, rounded rightly, in a fifth of the converter's time.
+"""8-bit YUV 4:2:0 to RGB without scaling, correctly rounded, in a fifth of the converter's time.
 
-FFmpeg's converter gives the same values (one level apart in one of 300) with accurate rounding and full chroma, through
-code that also scales; its fast code is 1 to 1.5 levels too dark. Where chroma lies is known to the converter alone
-(PyAV does not say), so one frame of every form is converted both ways before this way is trusted.
+FFmpeg's converter gives the same values (one of 300 is one level off) with accurate rounding and full chroma, through
+code that also scales; its fast code is 1 to 1.5 levels too dark. Only the converter knows the chroma location (PyAV does
+not expose it), so one frame of every format is converted both ways before this way is trusted.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 # Kr and Kb by the converter's number of the matrix: BT.709, FCC, BT.601, SMPTE 240M, BT.2020.
 _LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 7: (0.212, 0.087), 9: (0.2627, 0.0593)}
-FORMS = {"yuv420p": False, "yuvj420p": True}  # and whether the whole range is used without being said
+FORMS = {"yuv420p": False, "yuvj420p": True}  # pixel format -> whether it implies full range
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
-WIDTHS = 8  # px that are written at a time
+WIDTHS = 8  # px; widths must be a multiple of it, since so many are written at a time
 CHROMA_STEP = (
     12  # between neighbours of a frame that can tell where chroma lies; half a px off is 3 levels and more then
 )
-APART = 1  # levels that both ways may be apart
+APART = 1  # levels by which both ways may differ
 
 F32, POSITION = np.float32, np.uintp  # signed positions would keep the loops from being vectorised
-HALF = POSITION(8192 + 8)  # chroma values a row, at most; constant offsets, or alias checks stop the vectoriser
+HALF = POSITION(8192 + 8)  # most chroma values of a row; constant offsets, or alias checks stop the vectoriser
 
 
 def converts(frame: VideoFrame, width: int, height: int) -> bool:
-    """Whether :func:`to_rgb` takes the frame as it is, to ``width x height``."""
+    """Whether :func:`to_rgb` can convert the frame to ``width x height``: 4:2:0 of this size, a suitable width."""
     return (
         frame.format.name in FORMS
         and (frame.width, frame.height) == (width, height)
@@ -52,7 +52,7 @@ def to_rgb(frame: VideoFrame, matrix: int) -> np.ndarray:
 
 
 def tells(frame: VideoFrame) -> bool:
-    """Whether the frame's colours change enough for a comparison to show where its chroma lies."""
+    """Whether the frame's colours vary enough for a comparison to reveal the chroma location."""
     rows = np.frombuffer(memoryview(frame.planes[1]), np.uint8).reshape(-1, frame.planes[1].line_size)[
         :, : frame.width // 2
     ]
@@ -60,14 +60,14 @@ def tells(frame: VideoFrame) -> bool:
 
 
 def agrees(fast: np.ndarray, exact: np.ndarray) -> bool:
-    """Whether two pictures ``[H, W, 3]`` are the same but for rounding; beyond the range the converter may wrap."""
+    """Whether two pictures ``[H, W, 3]`` differ by rounding only; values clipped at 0 and 255 are not compared."""
     apart = np.abs(fast.astype(np.int16) - exact)
     return bool((apart[(fast > 0) & (fast < 255)] <= APART).all())
 
 
 @functools.lru_cache(maxsize=16)
 def coefficients(matrix: int, full: bool) -> tuple[np.float32, ...]:
-    """Black, then the factors of Y, of V in red, of U and of V in green (to subtract), of U in blue."""
+    """Black level; factors of Y, of V in red, of U in green, of V in green (both subtracted), of U in blue."""
     red, blue = _LUMA[matrix]
     green = 1 - red - blue
     luma, chroma = (1.0, 1.0) if full else (255 / 219, 255 / 224)

@@ -1,10 +1,10 @@
-"""Who is in a clip, under which licence, and whether they agreed: the consent file and its record in every sample.
+"""Who is in a clip, under which licence, and with which consent: the consent file and its record in every sample.
 
 A CSV with the columns ``clip,identity,licence,consent,source``. ``clip`` is the name of a file with or without its
 ending (``001``), a path or the end of one (``person_a/001``), or a pattern of either (``news_*``, ``person_a/*``; ``*``
-stays within a folder). A row without a pattern speaks of one file: where it fits several it is refused. A path wins
-over a name, a name over patterns, an earlier pattern over a later one. A clip that no row names is its own identity
-with licence and consent ``unknown``, and a pretraining run must say ``allow_unknown_licence`` to use it.
+does not match a ``/``). A row without a pattern must match one file: if it matches several, it is refused. A path has
+precedence over a name, a name over patterns, an earlier pattern over a later one. A clip that no row matches is its own identity
+with licence and consent ``unknown``, and a pretraining run needs ``allow_unknown_licence`` to use it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class ConsentRecord:
     source: str = ""
 
     def for_meta(self) -> dict[str, str]:
-        """What ``meta.json`` of a sample keeps of it."""
+        """The entries that ``meta.json`` of a sample keeps: licence, consent and source."""
         return {name: value for name, value in asdict(self).items() if name not in ("clip", "identity")}
 
 
 class ConsentFile:
-    """The rows of a consent file, given to the files of which they speak."""
+    """The rows of a consent file, and their assignment to files."""
 
     def __init__(self, path: str, rows: Mapping[int, ConsentRecord]) -> None:
         """``rows``: line of the CSV → record."""
@@ -49,7 +49,7 @@ class ConsentFile:
         return len(self.rows)
 
     def assign(self, files: Sequence[str]) -> dict[str, ConsentRecord]:
-        """The record of each file, by path or URL, that a row speaks of.
+        """The records of the files that a row matches, by path or URL.
 
         Raises:
             InputError: a row without a pattern fits several files, or two rows of equal rank fit one.
@@ -80,7 +80,7 @@ class ConsentFile:
 
 
 def _fits(row: str, file: str, *, equal: bool) -> bool:
-    """Whether a row's name, path or pattern is the end of a file's path, the file's ending left out or not."""
+    """Whether a row's name, path or pattern matches the end of a file's path, with or without the file's ending."""
     wanted = row.split("/")
     parts = file.replace("\\", "/").split("/")[-len(wanted) :]
     if len(parts) < len(wanted):

@@ -1,8 +1,8 @@
-"""``headstart shards forget``: withdraw a person. Only the shards that hold them are rewritten; a record remains.
+"""``headstart shards forget``: withdraw a person. Only the shards that hold them are rewritten; a hashed record remains.
 
-Order: the withdrawal is recorded first, so no build brings the person back; new revisions of the shards are written;
-``dataset.json`` changes in one piece; then the old tars, the report's pictures and the journal's records go. Run again
-after a crash, it finishes. Copies elsewhere (caches of readers, priors trained before) are out of its reach.
+Order: the withdrawal is recorded first, so that no build adds the person again; new revisions of the shards are written;
+``dataset.json`` is replaced atomically; then the old tars, the thumbnails and the build records are deleted. Run again
+after a crash, it finishes. It does not affect copies elsewhere (reader caches, priors already trained).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def forget(dataset: str, identity: str) -> dict[str, object]:
 
 
 def _videos(url: str, identity: str) -> list[str]:
-    """sha256 of the person's videos, as far as the build knows them."""
+    """sha256 of the person's videos that the build report lists."""
     records = [record for record in Journal.read(url).clips.values() if record["identity"] == identity]
     return sorted({record["sha256"] for record in records if record.get("sha256")})
 

@@ -1,4 +1,4 @@
-"""Who is in a sample of another tool's tar: the consent file's row, else what its JSON says under stated keys."""
+"""Who is in a sample of another tool's tar: the consent file's row, else what its JSON says under the stated keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIELDS = ("identity", "licence", "consent", "source")
 
 
 def stated_keys(texts: Sequence[str]) -> dict[str, str]:
-    """``["identity=person.id", 'licence="CC BY 4.0"']`` as a mapping.
+    """``["identity=person.id", 'licence="CC BY 4.0"']`` as a mapping from field to key.
 
     Raises:
         InputError: not ``FIELD=KEY``, an unknown field, or one that is given twice.
@@ -37,11 +37,11 @@ def stated_keys(texts: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Statements:
-    """Where identity, licence, consent and source of a sample are found.
+    """Where to find identity, licence, consent and source of a sample.
 
     Attributes:
-        rows: the consent file; a row that speaks of a sample decides alone.
-        keys: field → key in the sample's JSON, dots lead into inner objects (``person.id``), or a text in double quotes.
+        rows: the consent file; a row that matches a sample decides alone.
+        keys: field → key in the sample's JSON, where dots lead into inner objects (``person.id``), or a text in double quotes.
     """
 
     rows: ConsentFile | None = None
@@ -49,20 +49,20 @@ class Statements:
 
     @property
     def digest(self) -> str:
-        """The same for the same statements: tars that were read under others are read again."""
+        """Digest of the statements; tars that were read under another one are read again."""
         rows = sorted(map(repr, self.rows.rows.values())) if self.rows is not None else []
         return hashlib.sha256(json.dumps([rows, sorted(self.keys.items())]).encode()).hexdigest()[:16]
 
     def record(self, file: str, clip: str, facts: Mapping[str, object] | None) -> tuple[ConsentRecord, bool]:
-        """The record of a sample, and whether anybody stated who is in it.
+        """The record of a sample, and whether a row or the JSON states who is in it.
 
         Args:
             file: ``TAR/KEY.ENDING``, which rows of the consent file match as a path.
-            clip: the clip's name, which becomes the identity where nobody stated one.
+            clip: the clip's name, which becomes the identity if none is stated.
             facts: the sample's JSON.
 
         Raises:
-            InputError: a row that names no tar, a JSON without the stated identity, or one that denies consent.
+            InputError: a row without a pattern that names no tar, a JSON without the stated identity, or one that denies consent.
         """
         row = self._row(file)
         if row is not None:
@@ -97,7 +97,7 @@ def _names_tar(row: str, file: str) -> bool:
 
 
 def _value(name: str, key: str, facts: Mapping[str, object] | None) -> str:
-    """What the JSON says, as a text; empty where it says nothing."""
+    """What the JSON says, as text; empty if it says nothing."""
     if len(key) > 1 and key[0] == key[-1] == '"':
         return key[1:-1]
     found: object = facts
@@ -117,6 +117,6 @@ def _value(name: str, key: str, facts: Mapping[str, object] | None) -> str:
 
 
 def identity_name(stated: str) -> str:
-    """A name for keys; two people whose names differ keep different ones."""
+    """A name for keys, at most 36 characters; different names stay different."""
     clean = clean_name(stated)
     return clean if clean == stated else f"{clean[:27]}-{hashlib.sha256(stated.encode()).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""Who was withdrawn from a dataset: ``withdrawn.json`` keeps hashes of names and videos, so that no later build adds them again."""
+"""People withdrawn from a dataset: ``withdrawn.json`` holds hashes of names and videos, so that no later build adds them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMAT = "headstart-withdrawn"
 
 
 def name_hash(identity: str) -> str:
-    """sha256 of an identity's name; the name itself is not kept."""
+    """Hex SHA-256 of ``headstart:NAME``; the name itself is not stored."""
     return hashlib.sha256(f"headstart:{identity}".encode()).hexdigest()
 
 
@@ -29,8 +29,11 @@ class Withdrawal(_Counts, total=False):
     """One withdrawal.
 
     Attributes:
-        person: SHA-256 of the name; date: ISO 8601; samples, clips: how many were removed.
-        videos: the person's clips by their SHA-256; records of version 0.1 have none.
+        person: :func:`name_hash` of the name.
+        date: UTC, ISO 8601.
+        samples: number of samples removed.
+        clips: number of clips removed.
+        videos: SHA-256 of the person's videos; records of version 0.1 have none.
     """
 
     videos: list[str]
@@ -47,7 +50,7 @@ class Withdrawn:
         return self.entry(identity) is not None
 
     def entry(self, identity: str, video_sha256: str = "") -> Withdrawal | None:
-        """The withdrawal of this person, or of the person in this video; ``None`` where there is none."""
+        """The withdrawal of this person, or of the person in this video; else ``None``."""
         person = name_hash(identity)
         for entry in self.people:
             if entry["person"] == person or (video_sha256 and video_sha256 in entry.get("videos", ())):
@@ -74,5 +77,5 @@ def withdrawn_people(url: str) -> Withdrawn:
 
 
 def write_withdrawn(url: str, withdrawn: Withdrawn) -> None:
-    """Replace the record in one piece."""
+    """Replace the record atomically."""
     storage.write_json(storage.join(url, FILE), {"format": FORMAT, "people": withdrawn.people})

@@ -1,1 +1,1 @@
-"""Datasets opened, planned and read in batches."""
+"""Opening datasets, planning the order of samples, and reading batches."""

@@ -1,4 +1,4 @@
-"""Samples' values stacked into a batch."""
+"""Stacking the values of samples into a batch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack the values of samples: arrays and numbers become tensors, texts lists."""
+    """Stack the values of samples: arrays and numbers become tensors ``[N, ...]``, texts become lists."""
     batch: dict[str, Any] = {}
     for name in items[0] if items else ():
         values = [item[name] for item in items]

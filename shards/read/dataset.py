@@ -1,4 +1,4 @@
-"""Opening a dataset: the shard table at once, sample tables shard by shard when asked, samples member by member.
+"""Opening a dataset: the table of shards at once, indexes and members of samples on demand.
 
 Opening costs one read of ``dataset.json`` whatever the number of samples; 100,000 shards open in under two seconds.
 """
@@ -26,7 +26,7 @@ from shards.read.store import CLIPS, FRAMES, IDENTITY, SAMPLES, SOUND, ShardTabl
 
 @dataclass(frozen=True)
 class SampleRow:
-    """One line of the sample table."""
+    """One row of the sample table."""
 
     key: str
     identity: str
@@ -39,9 +39,9 @@ class Dataset:
     """A dataset, or the part of it that belongs to some identities (see :meth:`split`).
 
     Attributes:
-        url: where it lies.
-        features: name → size of the audio features.
-        feature_records: name → record by which :func:`shards.features.open_feature` opens the feature.
+        url: its folder or URL.
+        features: name → width of the audio features.
+        feature_records: name → record with which :func:`shards.features.open_feature` opens the feature.
         rig: ``{"name", "sha256", "source"}`` of the rig, or None; version 0.1 kept no source.
         track: coefficient counts ``{"identity", "expression"}``.
         identities: names of the people in this view; ``identity_index`` of samples and batches counts in this list.
@@ -78,7 +78,7 @@ class Dataset:
 
     @property
     def licences(self) -> dict[str, list[str]]:
-        """Identity → licences recorded for it; ``["unknown"]`` where no consent file named the person."""
+        """Identity → licences recorded for it; ``["unknown"]`` if none was stated."""
         return {p["name"]: list(p["licences"]) for p, allowed in zip(self._people, self._allowed) if allowed}
 
     @property
@@ -88,7 +88,7 @@ class Dataset:
 
     @property
     def info(self) -> dict[str, Any]:
-        """``identities, clips, segments, frames, hours, bytes, schema`` and what the priors record of a dataset."""
+        """Counts, hours, licences, rig, features and fingerprint of this view; keys as in :func:`shards.check.info.info`."""
         rows = self.table.people[self.chosen]
         shards = np.unique(self.table.shard_of[self.chosen])
         frames = int(rows[:, FRAMES].sum())
@@ -116,7 +116,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over schema, rig, features, every shard's checksum and the identities of this view."""
+        """sha256 over schema, rig, features, all shards' checksums, this view's identities and whether silent clips are out."""
         hasher = hashlib.sha256()
         head = [SCHEMA, self.rig, self.features, self.identities, self._sound_only]
         hasher.update(json.dumps(head, sort_keys=True).encode())
@@ -139,7 +139,7 @@ class Dataset:
         return self.sample(shard, row)
 
     def sample(self, shard: int, row: int) -> Sample:
-        """The sample in line ``row`` of shard number ``shard``."""
+        """The sample at position ``row`` of shard number ``shard``; decodes nothing yet."""
         index = self._store.index(shard)
         key = index.keys[row]
         number = self._identity_number(key)
@@ -163,12 +163,12 @@ class Dataset:
 
     @property
     def chosen(self) -> np.ndarray:
-        """Which rows of the table of people belong to this view, bool."""
+        """Mask ``[rows]`` bool of the rows of the table of people that belong to this view."""
         people = self.table.people
         return self._allowed[people[:, IDENTITY]] & (people[:, SOUND] >= int(self._sound_only))
 
     def rows_of(self, shard: int) -> list[tuple[int, np.ndarray]]:
-        """``(row of the table of people, lines of the shard)`` for the people in this view.
+        """``(row of the table of people, positions of their samples in the shard)`` for the people in this view.
 
         Raises:
             InputError: the index disagrees with ``dataset.json`` about who is in the shard.
@@ -193,7 +193,7 @@ class Dataset:
         return view
 
     def subset(self, identities: Sequence[str]) -> Dataset:
-        """A view of these people's samples only; shares files and caches.
+        """A view of these people's samples only; it shares files and caches.
 
         Raises:
             InputError: an identity that is not in the dataset.
@@ -218,8 +218,8 @@ class Dataset:
         """Views (train, held-out) that share no identity.
 
         Args:
-            holdout: a fraction of the identities (at least one is held out when it is above 0), chosen by a hash of the
-                name so that a growing dataset does not move people across; or the names themselves.
+            holdout: a fraction in [0, 1) of the identities (above 0 at least one, if there are two), chosen by a hash of the
+                name so that few people change sides as a dataset grows; or the names themselves.
 
         Raises:
             InputError: unknown names, or no person left to train on.
@@ -240,7 +240,7 @@ class Dataset:
         return self.subset(rest), self.subset(held)
 
     def stored_features(self, name: str) -> int:
-        """Size of a feature.
+        """Width C of an audio feature of the dataset.
 
         Raises:
             InputError: the dataset was built without it.
@@ -259,7 +259,7 @@ class Dataset:
 
     @property
     def direct(self) -> bool:
-        """Whether members are read by requests to a store, not from files of this machine."""
+        """Whether members are read by requests to a store, not from files on this machine."""
         return self._store.remote and self._store.cache_dir is None
 
     def close(self) -> None:
@@ -330,7 +330,7 @@ class SampleTable(Sequence[SampleRow]):
                 yield self._row(shard, row)
 
     def locate(self, position: int) -> tuple[int, int]:
-        """Shard number and line of a position."""
+        """Shard number, and position in the shard, of a position in the table."""
         if not -len(self) <= position < len(self):
             raise IndexError(f"sample {position} of {len(self)}")
         position %= len(self)
@@ -354,8 +354,8 @@ def open_dataset(url: str | Path, *, cache_dir: str | Path | None = None, cache_
     """Open a dataset folder or ``s3://`` URL; reads ``dataset.json`` only.
 
     Args:
-        cache_dir: where whole shards of a remote dataset are kept; without it members are read by ranged requests.
-        cache_limit: bytes that the cache may hold.
+        cache_dir: folder that caches whole shards of a remote dataset; without it members are read by ranged requests.
+        cache_limit: most bytes in the cache.
 
     Raises:
         InputError: no dataset there, damaged, of another schema, or the store does not answer.

@@ -1,7 +1,7 @@
-"""Which samples of a step fall to which rank: equal numbers, and as few shards for a rank as variety allows.
+"""Which rank reads which samples of a step: equal numbers, and few shards per rank without losing variety.
 
-Up to ``TOGETHER`` ranks take every R-th sample. More are dealt in groups of so many: the samples of a step are sorted by
-stream and cut into one run for each group, whose ranks take turns. A step of 4,096 samples holds 17 of each of 240
+Up to ``TOGETHER`` ranks R take every R-th sample. More ranks form groups of ``TOGETHER``: the samples of a step are sorted
+by stream and cut into one run for each group, whose ranks take turns. A step of 4,096 samples holds 17 of each of 240
 streams, so a group of eight keeps to four streams from step to step, and a rank opens an eighth of the shards that it
 would meet by taking every 512th sample.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-TOGETHER = 8  # ranks; those of one machine, usually
+TOGETHER = 8  # ranks, usually those of one machine
 
 
 def deal(streams: np.ndarray, world_size: int) -> np.ndarray:
@@ -18,10 +18,11 @@ def deal(streams: np.ndarray, world_size: int) -> np.ndarray:
 
     Args:
         streams: ``[N]`` stream of each sample, in the order of the epoch.
+        world_size: number of ranks.
 
     Returns:
-        ``[N]`` ranks. Where N is a multiple of ``world_size`` every rank gets N / ``world_size`` samples; else a rank
-        gets at least one wherever N is not below ``world_size``, and group sizes differ by less than one a rank.
+        ``[N]`` ranks. Where N is a multiple of ``world_size`` every rank gets N / ``world_size`` samples; else every
+        rank gets at least one if N is at least ``world_size``, and group sizes differ by less than one per rank.
     """
     count = len(streams)
     owners = np.arange(count) % world_size

@@ -1,9 +1,9 @@
-"""The order of samples as a pure function of (dataset, seed, epoch): no state but a few integers.
+"""The order of samples as a pure function of (dataset, seed, epoch), so that a few integers are all of its state.
 
 Each epoch the shards are dealt to a fixed number of virtual streams. A stream shuffles its samples within windows of a
-few shards; the epoch takes one sample of each stream in turn, leaving out streams that are used up. So position p of an
-epoch is found by arithmetic in every rank, worker, and run that resumes with another world size. At any time
-an epoch mixes ``STREAMS * WINDOW`` shards, and a rank touches only the streams that fall to it.
+few shards; the epoch takes one sample of each stream in turn, skipping exhausted streams. So position p of an epoch is
+found by arithmetic in every rank, worker, and run that resumes with another world size. At any time an epoch mixes
+``STREAMS * WINDOW`` shards.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class EpochPlan:
 
     Args:
         dataset: a dataset or a view of it.
-        seed, epoch: what the order is drawn from.
-        weights: how often a sample comes on average: None: exactly once; ``"balanced"``: every identity equally often,
-            the epoch as long as without weights; a mapping identity → factor (1 for people it does not name; 0 leaves out).
+        seed: of the run.
+        epoch: number of the epoch, from 0.
+        weights: how often a sample appears on average. None: exactly once. ``"balanced"``: every identity equally often,
+            with the same length of the epoch. A mapping identity → factor: 1 for people it does not name, 0 excludes.
     """
 
     def __init__(self, dataset: Dataset, seed: int, epoch: int, weights: Weights = None) -> None:
@@ -56,7 +57,7 @@ class EpochPlan:
         return self._starts[-1]
 
     def locate(self, position: int) -> tuple[int, int]:
-        """Shard number and line of the sample at ``position`` of the epoch.
+        """Shard number, and position in the shard, of the sample at ``position`` of the epoch.
 
         Raises:
             InputError: the shard's index cannot be used.
@@ -81,12 +82,12 @@ class EpochPlan:
     def _copies(self, factors: np.ndarray) -> np.ndarray:
         people = self.dataset.table.people
         wanted = factors[people[:, IDENTITY]] * people[:, SAMPLES]
-        # Fractions are rounded up or down by chance in each epoch: on average the weight is met exactly.
+        # Fractions are rounded up or down at random in each epoch, so that the mean is exact.
         chance = self._rng(1).random(len(people))
         return np.floor(wanted + np.where(wanted == np.round(wanted), 0.0, chance)).astype(np.int64)
 
     def _turns(self, lengths: list[int]) -> None:
-        """Piecewise rounds: while the j shortest streams are used up, each round has ``n_streams - j`` samples."""
+        """Pieces of rounds: while the j shortest streams are exhausted, each round has ``n_streams - j`` samples."""
         self._lengths = np.array(lengths, np.int64)
         ordered = np.sort(self._lengths)
         starts, rounds = [0], [0]
@@ -105,7 +106,7 @@ class EpochPlan:
         return int(alive[slot]), self._rounds[piece] + turn
 
     def _alive_in(self, piece: int) -> np.ndarray:
-        """The streams that are not used up in a piece."""
+        """The streams that are not exhausted in a piece."""
         if piece not in self._alive:
             self._alive[piece] = np.flatnonzero(self._lengths > self._rounds[piece])
         return self._alive[piece]
@@ -127,7 +128,7 @@ class EpochPlan:
         return _cached(self._lines, shard, lambda: self._draw_lines(shard), 2 * STREAMS)
 
     def _draw_lines(self, shard: int) -> np.ndarray:
-        """Lines of a shard, each as often as this epoch wants it; every copy count differs by at most one."""
+        """Positions in a shard, each as often as this epoch needs it; a person's samples differ by at most one copy."""
         parts = []
         for row, lines in self.dataset.rows_of(shard):
             shuffled = self._rng(3, shard, row).permutation(lines)
@@ -149,7 +150,7 @@ def _cached(cache: OrderedDict[Key, Value], key: Key, make: Callable[[], Value],
 
 
 def identity_factors(dataset: Dataset, weights: Weights) -> np.ndarray:
-    """Copies per sample for each identity number of the catalogue; 0 for people outside the view.
+    """Mean copies per sample ``[identities]`` for each identity of the catalogue; 0 for people outside the view.
 
     Raises:
         InputError: an unknown identity or rule, or a factor that is negative or not finite.

@@ -1,8 +1,8 @@
-"""Batches for training: which samples a step holds is arithmetic, so runs resume and change size without a trace.
+"""Batches for training. Which samples a step holds is arithmetic, so runs resume, with any number of ranks, exactly.
 
 Batches form one endless sequence over epochs: step s holds the samples at the next ``batch_size`` positions, and a
 batch that reaches the end of an epoch is filled from the next one. Every epoch holds every sample exactly once (or as
-often as the identity weights say). Ranks share out the samples of a batch (:mod:`shards.read.deal`), workers the steps.
+often as the identity weights say). Ranks divide the samples of a batch (:mod:`shards.read.deal`), workers the steps.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from shards.tar import tars
 
 log = logging.getLogger("headstart.reader")
 
-BROKEN, AFTER, ERROR = "__broken__", "__after__", "__error__"  # what a batch carries from a worker besides data
-REMOTE_READS = 8  # samples under way at once
+BROKEN, AFTER, ERROR = "__broken__", "__after__", "__error__"  # keys of what a worker sends besides data
+REMOTE_READS = 8  # samples read concurrently from a store
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a step begins: ``offset`` samples into ``epoch``, after ``step`` steps in all."""
+    """Where a step begins: ``offset`` samples into ``epoch``, after ``step`` steps in total."""
 
     epoch: int = 0
     step: int = 0
@@ -47,17 +47,20 @@ class Reader:
         dataset: a dataset or a view of it (:meth:`Dataset.split`). Views with ``needs_sound`` read only samples whose
             clip had sound.
         view: what to read of a sample, see :mod:`shards.read.view`.
-        batch_size: samples of a step over all ranks; each gets an equal share of them.
-        seed: of the order and of the views' choices.
-        rank, world_size: this process's share; another world size later continues the same sequence of batches.
+        batch_size: samples per step over all ranks, each of which reads an equal share (within one if it is no multiple).
+        seed: of the order and of the view's random choices.
+        rank: of this process.
+        world_size: number of ranks; a resumed run with another number continues the same sequence of batches.
         workers: DataLoader processes; 0 reads in this one. Batches do not depend on it.
         weights: None, ``"balanced"``, or identity → factor; see :class:`shards.read.plan.EpochPlan`.
-        max_broken: more broken samples on this rank stop the run; each is named in the log and in :attr:`broken`.
-        epochs: number to read; the last batch then holds what is left. ``None``: without end.
+        max_broken: most broken samples on this rank before the run stops; each is logged and kept in :attr:`broken`.
+        epochs: number of epochs; the last batch then holds what is left. ``None``: endless.
         prefetch: batches that each worker keeps ready.
 
     Raises:
-        InputError: nothing to read, a batch smaller than the world, features that the dataset lacks, too many broken.
+        InputError: nothing to read, fewer samples in a batch than ranks, features that the dataset lacks, or, while
+            iterating, too many broken samples.
+        StorageError: while iterating, a store that does not answer.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Reader:
             )
 
     def __len__(self) -> int:
-        """Steps that begin in the current epoch, rounded up."""
+        """Steps per epoch, rounded up, for the current epoch."""
         return -(-len(self.plan(self._position.epoch)) // self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, object]]:
@@ -113,10 +116,10 @@ class Reader:
         return {"epoch": self._position.epoch, "step": self._position.step, "offset": self._position.offset}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a saved position, whatever rank, world size and workers saved it.
+        """Continue from a saved position, whichever rank, world size and workers saved it.
 
         Raises:
-            InputError: not a state of a reader, or one of a larger dataset.
+            InputError: not a reader's state, or beyond the end of this dataset's epoch.
         """
         try:
             position = Position(int(state["epoch"]), int(state["step"]), int(state["offset"]))
@@ -148,7 +151,7 @@ class Reader:
         return found, Position(epoch, start.step + 1, offset)
 
     def owners(self, samples: list[tuple[int, int]], world_size: int) -> np.ndarray:
-        """``[N]`` the rank, of so many, to which each ``(epoch, offset)`` of a step falls."""
+        """``[N]`` the rank, among ``world_size``, that reads each ``(epoch, offset)`` of a step."""
         if world_size <= TOGETHER:
             return deal(np.arange(len(samples)), world_size)
         where = np.array(samples)
@@ -161,7 +164,7 @@ class Reader:
     # ------------------------------------------------------------------------------------------ pipeline stages
 
     def _steps(self) -> Iterator[tuple[list[tuple[int, int]], Position]]:
-        """The steps of this worker: every n-th, so that the loader's turns give them back in order."""
+        """The steps of this worker: every n-th, so that the loader, which takes workers in turn, returns them in order."""
         number, count = tars.worker()
         position, turn = self._position, 0
         while self.epochs is None or position.epoch < self.epochs:
@@ -193,7 +196,7 @@ class Reader:
         return collate(read)
 
     def _fetch_index(self, shard: int) -> None:
-        """Bring an index in while others are under way; what is wrong with it is said when its sample is opened."""
+        """Fetch an index concurrently with others; an error in it is raised when its sample is opened."""
         with suppress(InputError):
             self.dataset.index(shard)
 
@@ -216,7 +219,7 @@ class Reader:
         return None
 
     def _note(self, error: InputError, shard: str, broken: list[dict[str, str]], key: str = "") -> None:
-        """A broken sample is noted; a store that does not answer is no damage of the data and ends the run."""
+        """Record a broken sample; raise the error of a store that does not answer, which is no damage to the data."""
         away = isinstance(error, storage.StorageError) and not isinstance(error.__cause__, FileNotFoundError)
         if away and self.dataset.remote:
             raise error
@@ -224,7 +227,7 @@ class Reader:
         broken.append({"shard": shard, "key": key, "member": "", "reason": str(error), **known})
 
     def _substitute(self, epoch: int, offset: int, broken: list[dict[str, str]]) -> list[dict[str, object]]:
-        """When a rank's whole share is broken: the next sample that is not, so that no rank is left without a batch."""
+        """If a rank's whole share is broken, the next intact sample, so that no rank is left without a batch."""
         length = len(self.plan(epoch))
         for further in range(1, min(length, self.max_broken + 2)):
             item = self._view(self._open(epoch, (offset + further) % length, broken), broken)

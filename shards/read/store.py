@@ -1,4 +1,4 @@
-"""Bytes of a dataset's shards: the table of all shards, their indexes, and proven ranged reads of members."""
+"""Bytes of a dataset's shards: the table of all shards, their indexes, and verified ranged reads of members."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from shards.format.catalogue import Catalogue, ShardRow, index_url, shard_url, w
 from shards.format.index import BLOCK, ShardIndex, bad_index, digest, header_matches, runs
 from shards.format.schema import BrokenSample
 
-INDEXES_HELD = 600  # per process; about 60 kB each, more than the streams of a reader touch at a time
-FILES_HELD = 256
-REMOTE_GAP = 1 << 17  # bytes: reading over them is cheaper than another request
-LOCAL_GAP = 1 << 14
+INDEXES_HELD = 600  # per process, about 60 kB each; more than the streams of a reader use at a time
+FILES_HELD = 256  # open tars per process
+REMOTE_GAP = 1 << 17  # bytes between members up to which one larger read is cheaper than two requests
+LOCAL_GAP = 1 << 14  # the same for local files
 
 
 IDENTITY, SOUND, SAMPLES, FRAMES, CLIPS = range(5)  # columns of the table of people
@@ -40,12 +40,12 @@ class ShardTable:
         self.frames = np.array([shard["frames"] for shard in shards], np.int64)
         self.first = np.cumsum([0, *(len(shard["people"]) for shard in shards)], dtype=np.int64)
         rows = [row for shard in shards for row in shard["people"]]
-        self.people = np.array(rows, np.int64).reshape(-1, 5)  # columns as below
+        self.people = np.array(rows, np.int64).reshape(-1, 5)  # columns as above: IDENTITY to CLIPS
         self.shard_of = np.repeat(np.arange(len(shards)), np.diff(self.first))
 
 
 class Store:
-    """Ranged reads from the shards of a dataset, each member proven against the index before it is given out."""
+    """Ranged reads from the shards of a dataset; each member is verified against the index before it is returned."""
 
     def __init__(self, url: str, table: ShardTable, cache_dir: str | None, cache_limit: int) -> None:
         self.url, self.table = url, table

@@ -1,7 +1,7 @@
-"""Views: what a task sees of a sample. A view reads and decodes only the members it needs.
+"""Views: what a training task reads of a sample. A view decodes only the members that it needs.
 
 A :class:`View` gives a dict of numpy arrays and numbers for a sample; :class:`shards.read.reader.Reader` stacks them into
-a batch. All randomness comes from ``rng``, which depends on the position in the epoch and on nothing else.
+a batch. All randomness comes from ``rng``, which depends only on the seed, the epoch and the position in it.
 Images are float32 RGB in [0, 1], ``[H, W, 3]``; intrinsics and landmarks are in px of the returned image.
 """
 
@@ -27,7 +27,7 @@ class View(Protocol):
     Attributes:
         features: name of the audio features that it reads, None where it reads none.
         window: frames of one segment that it needs at once.
-        needs_sound: whether samples of silent clips are left out.
+        needs_sound: whether samples of clips without sound are left out.
     """
 
     @property
@@ -40,13 +40,13 @@ class View(Protocol):
     def needs_sound(self) -> bool: ...
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Mapping[str, object]:
-        """A batch's entries for one sample: arrays, numbers and texts of equal names and shapes for all samples."""
+        """One sample's entries of a batch: arrays, numbers and texts with equal names and shapes for all samples."""
         ...
 
 
 @dataclass(frozen=True)
 class PlainView:
-    """A view of a function that has no demands on the dataset."""
+    """A view made of a function; by default it needs nothing of the dataset."""
 
     function: Callable[[Sample, np.random.Generator], Mapping[str, object]]
     features: str | None = None
@@ -61,17 +61,18 @@ class PlainView:
 class PairView:
     """Two frames of one person (expression-visual): the prior sees the source and must draw the target.
 
-    Returns for ``source`` and ``target``, with S = ``size``: ``_image`` ``[S, S, 3]``, ``_matte`` ``[S, S]`` in [0, 1],
-    ``_landmarks`` ``[478, 3]``, ``_intrinsics`` ``[3, 3]``, ``_rotation`` ``[3, 3]``,
-    ``_translation`` ``[3]``, ``_identity`` ``[I]``,
-    ``_expression`` ``[K]``, ``_eyelids`` ``[2]``, ``_gaze`` ``[2, 2]``, ``_quality`` (); and ``identity_index``.
+    Entries, each with the prefix ``source_`` and ``target_``, with S = ``size``: ``image`` ``[S, S, 3]``, ``matte``
+    ``[S, S]``, ``landmarks`` ``[478, 3]`` px, ``intrinsics`` ``[3, 3]`` px, ``rotation`` ``[3, 3]``, ``translation``
+    ``[3]``, ``identity`` ``[I]``, ``expression`` ``[K]``, ``eyelids`` ``[2]``, ``gaze`` ``[2, 2]``, ``quality`` ``[]``, as in
+    :data:`shards.format.schema.TRACK_SHAPES`; and ``identity_index``.
 
     Attributes:
-        across: probability that the target comes from another segment of the same person in the same shard.
-        targets: how many targets; with more than one, target arrays get a leading axis.
-        bytes: pictures and mattes as uint8, a quarter of the memory to move; else float32 in [0, 1].
-        wide: probability that a target is one of the quarter of frames with the widest open mouth or, as likely, with
-            the head turned farthest from the source's: rare in speech, and what the source shows least.
+        size: side S of the returned images, px.
+        across: probability that the target comes from a random segment of the same person in the same shard.
+        targets: number of targets; with more than one, target arrays get a leading axis.
+        wide: probability that a target is drawn from the quarter of frames with the widest open mouth or, with equal
+            chance, with the head turned farthest from the source's. Both are rare in speech and shown least by the source.
+        bytes: images and mattes as uint8, a quarter of the memory to move; else float32 in [0, 1].
     """
 
     size: int = 256
@@ -101,7 +102,7 @@ class PairView:
     def _widened(
         self, targets: np.ndarray, rotation: np.ndarray, track: Mapping[str, np.ndarray], rng: np.random.Generator
     ) -> np.ndarray:
-        """Each of the frames, or with the probability ``wide`` one of the widest instead."""
+        """Frame numbers in which each is replaced by one of the widest with the probability ``wide``."""
         turned = -np.einsum("tij,ij->t", track["rotation"], rotation)  # falls with the cosine of the angle between
         points = track["landmarks"][..., :2]
         opening = inner_lip_distance(points) / np.maximum(outer_eye_distance(points), 1e-6)
@@ -142,7 +143,7 @@ def _scaled(intrinsics: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def _resized(image: np.ndarray, size: int, plain: bool) -> np.ndarray:
-    """uint8 (h, w[, 3]) to (size, size[, 3]), area average when shrinking; float32 in [0, 1] unless ``plain``."""
+    """uint8 ``[h, w(, 3)]`` to ``[size, size(, 3)]``, area average when shrinking; float32 in [0, 1] unless ``plain``."""
     from PIL import Image
 
     if image.shape[:2] != (size, size):
@@ -152,7 +153,7 @@ def _resized(image: np.ndarray, size: int, plain: bool) -> np.ndarray:
 
 
 def check_view(view: View, dataset: Dataset) -> None:
-    """Prove before the first step that the dataset holds what a view asks for.
+    """Check before the first step that the dataset holds what a view needs.
 
     Raises:
         TypeError: the view lacks an attribute of :class:`View`.

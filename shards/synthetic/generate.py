@@ -108,7 +108,7 @@ def _meta(person: Talker, performance: Performance, identity_seed: int, clip: in
 
 
 def _track(person: Talker, performance: Performance, landmarks: np.ndarray, piece: slice) -> dict[str, np.ndarray]:
-    """Exact ground truth of DESIGN section 4: what was drawn, not what a tracker found."""
+    """Exact ground truth (``TRACK_SHAPES`` of the schema): what was drawn, not what a tracker found."""
     return {
         "landmarks": landmarks[piece],
         "rotation": performance.rotation[piece],
@@ -143,7 +143,7 @@ def synthesize(
         size: side of the frames in px, even.
         workers: processes that render; one is this process.
         clips: clips per person, with different speech and motion.
-        progress: called with (clip parts done, all).
+        progress: called with the number of clip parts done, and of all.
 
     Returns:
         ``identities, clips, segments, frames, hours, bytes, schema, seconds`` of the dataset, and the time it took.

@@ -46,8 +46,8 @@ class Performance:
     """What one person does and says for T frames at 25 fps; the track fields of a sample, exact.
 
     expression ``[T, K]``, eyelids ``[T, 2]``, gaze ``[T, 2, 2]``, rotation ``[T, 3, 3]``, translation ``[T, 3]``, intrinsics
-    ``[3, 3]`` for
-    `size` pixels, audio ``[T * 640]`` at 16 kHz, body_rotation ``[T, 3, 3]``, body_translation ``[T, 3]``, words spoken.
+    ``[3, 3]`` for ``size`` px, audio ``[T * 640]`` at 16 kHz, body_rotation ``[T, 3, 3]``, body_translation ``[T, 3]``, and
+    the words spoken.
     """
 
     size: int

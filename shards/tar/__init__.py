@@ -1,1 +1,1 @@
-"""Tar shards: written, streamed and rewritten."""
+"""Writing, streaming, rewriting and salvaging tar shards."""

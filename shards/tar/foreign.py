@@ -1,8 +1,8 @@
-"""Samples of tars that other tools wrote for WebDataset: a video, perhaps its sound, and a JSON about them.
+"""Samples of WebDataset tars that other tools wrote: a video, optionally its sound, and optionally a JSON.
 
-A tar is read once, as a stream. Of one sample at a time the video and the sound lie on the disk, for the decoders want
-files; nothing else is unpacked. The names in a tar are labels: no file is ever made under one of them, links are not
-followed, so a hostile tar reaches nothing outside the folder that it is given.
+A tar is read once, as a stream. Video and sound of one sample at a time are put on the disk, because the decoders need
+files; nothing else is unpacked. The names in a tar are only labels: no file is made under one of them and links are not
+followed, so a hostile tar reaches nothing outside the given folder.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from shards.media.container import SOUND_ENDINGS, VIDEO_ENDINGS
 from shards.tar.tars import sample_name
 
 MAX_JSON = 1 << 22  # bytes of the JSON of one sample
-COPY = 1 << 20
+COPY = 1 << 20  # bytes copied at a time
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What cannot be used, and why: a sample by its key, or the rest of the tar where ``key`` is empty."""
+    """What cannot be used, and why: a sample by its key, or the rest of the tar if ``key`` is empty."""
 
     key: str
     reason: str
@@ -44,9 +44,9 @@ class ForeignSample:
         key: as WebDataset forms it: the path up to the first dot of the file's name.
         ending: of the video, such as ``.mp4``.
         bytes: length of the video.
-        video, sound: files that exist until the next sample is asked for; None where they were not wanted or absent.
-        facts: the JSON, or None where there is none.
-        end: bytes of the tar that were read so far.
+        video, sound: files that exist until the next sample is requested; None if not wanted or absent.
+        facts: the JSON, or None.
+        end: bytes of the (unzipped) tar read so far.
     """
 
     key: str
@@ -59,12 +59,12 @@ class ForeignSample:
 
 
 def read_samples(url: str, folder: Path, wanted: Callable[[str], bool]) -> Iterator[ForeignSample | Fault]:
-    """The samples of a tar or gzipped tar in file order, and what is wrong with the others.
+    """The samples of a tar or gzipped tar in file order, and the faults of those that cannot be used.
 
     Args:
         url: a local path, ``s3://`` or ``http(s)://``.
-        folder: where the files of one sample are put; they are removed again.
-        wanted: whether the sample of this key is to be put there.
+        folder: where the files of one sample are put; they are removed afterwards.
+        wanted: called with a key; whether the files of that sample are needed.
 
     Raises:
         OSError: ``folder`` cannot be written.
@@ -134,7 +134,7 @@ def _samples(
 
 
 def _check_end(archive: tarfile.TarFile, stream: WholeTar) -> None:
-    """Prove that the tar was read to its end: tarfile takes a damaged header for it in silence.
+    """Check that the tar was read to its end: tarfile silently takes a damaged header for it.
 
     Raises:
         InputError: something follows, or the end mark is missing.
@@ -166,7 +166,7 @@ class _Without:
 
 @dataclass
 class _Gathered:
-    """Members of one sample as they come."""
+    """Members of one sample, collected in file order."""
 
     key: str
     folder: Path
@@ -179,7 +179,7 @@ class _Gathered:
     texts: dict[str, bytes] = field(default_factory=dict)
 
     def take(self, info: tarfile.TarInfo, suffix: str, archive: tarfile.TarFile) -> None:
-        """Put a video or a sound into a file, keep a JSON, pass over anything else."""
+        """Write a video or a sound to a file, keep a JSON, ignore anything else."""
         ending = _ending(suffix)
         self.members.append(suffix)
         self.end = info.offset_data + info.size
@@ -206,7 +206,7 @@ class _Gathered:
                 shutil.copyfileobj(data, sink, COPY)
 
     def finish(self) -> Iterator[ForeignSample | Fault | _Without]:
-        """The whole sample, or what is wrong with it; its files go afterwards."""
+        """Yield the sample, or its fault; its files are removed afterwards."""
         try:
             if not any(_ending(name) in VIDEO_ENDINGS for name in self.members):
                 if self.texts or self.lengths:
@@ -248,7 +248,7 @@ def _ending(suffix: str) -> str:
 
 
 def _only(what: str, names: list[str]) -> str:
-    """The one name, or of several the one without a dot (``mp4`` beside ``left.mp4``); empty where there is none."""
+    """The only name, or of several the one without a dot (``mp4`` beside ``left.mp4``); empty if there is none."""
     plain = [name for name in names if "." not in name]
     chosen = plain if len(names) > 1 else names
     if len(names) > 1 and len(plain) != 1:

@@ -1,4 +1,4 @@
-"""A new revision of a shard, with fewer samples or with more members, byte for byte otherwise."""
+"""New revisions of shards, with fewer samples or more members; the other members are copied byte for byte."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ Edit = Callable[[str, dict[str, bytes]], "dict[str, bytes] | None"]
 def rewrite_shard(
     url: str, name: str, edit: Edit, starts: set[str], read: Callable[[str], Iterator[dict[str, Any]]] = stream_samples
 ) -> ShardEntry | None:
-    """Publish a new revision of a shard; None when no sample is left.
+    """Publish a new revision of a shard and return its entry; None if no sample is left.
 
-    The old files stay: readers use them until ``dataset.json`` lists the new revision.
+    The old files are kept: readers use them until ``dataset.json`` lists the new revision.
 
     Args:
-        edit: called as ``edit(key, members)`` for every sample; the members to keep, None to leave the sample out.
-        starts: keys of the samples with which a clip begins, so that clips are counted once over all shards.
+        url: the dataset.
+        name: of the shard.
+        edit: called as ``edit(key, members)`` for every sample; returns the members to keep, None to leave the sample out.
+        starts: keys of the first sample of each clip, so that clips are counted once over all shards.
         read: how samples are read from the tar's URL, as :func:`shards.tar.tars.stream_samples` gives them.
 
     Raises:
@@ -51,7 +53,7 @@ def rewrite_shard(
 
 
 def first_keys(keys: list[str]) -> set[str]:
-    """The keys of a list with which a clip begins."""
+    """The first key of each clip, in the order of the list."""
     seen: set[tuple[str, str]] = set()
     starts = set()
     for key in keys:
@@ -63,7 +65,7 @@ def first_keys(keys: list[str]) -> set[str]:
 
 
 def remove_unlisted(url: str, catalogue: Catalogue, names: list[str]) -> None:
-    """Delete tars and indexes that ``dataset.json`` no longer lists."""
+    """Delete the tars and indexes of those ``names`` that the catalogue does not list."""
     listed = catalogue.names()
     for name in names:
         if name not in listed:

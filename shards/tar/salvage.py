@@ -1,6 +1,6 @@
-"""Reading samples from a tar that is not as ours are: in another order, with folders and ``./``, or damaged.
+"""Reading samples from a tar that this project did not write as it is: reordered, with folders or ``./``, or damaged.
 
-Whatever another reader of WebDataset tars finds, this one finds: members of a sample need not lie together.
+It finds whatever another reader of WebDataset tars finds; the members of a sample need not be contiguous.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Salvage:
     """The samples of a local tar, as far as it can be read.
 
     Attributes:
-        members: key → member name → where its bytes lie (offset, length), keys in the order of their first member.
+        members: key → member name → (offset, length) of its bytes, keys in the order of their first member.
         strays: names of files in the tar that belong to no sample.
     """
 

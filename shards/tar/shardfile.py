@@ -1,4 +1,4 @@
-"""Samples into tars: one shard being written, and sets of shards that hold whole clips."""
+"""Writing samples into tars: one shard, and sets of shards that hold whole clips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shards.format.small import LIPS, MOTION
 from shards.tar.tars import TarFile
 
 SAMPLES_PER_SHARD = 32  # about a minute of video, 50 to 100 MB at 512 px
-MAX_SHARD_BYTES = 1 << 28
+MAX_SHARD_BYTES = 1 << 28  # 256 MiB, after which a shard ends at the next clip
 
 
 @contextmanager
@@ -48,11 +48,11 @@ class ShardFile:
             self._tar = TarFile(self._path)
 
     def full(self, samples: int, times: int = 1) -> bool:
-        """Whether it has ``times`` the wanted number of samples or the most bytes."""
+        """Whether it has reached ``times`` the given number of samples, or ``times`` ``MAX_SHARD_BYTES``."""
         return self.samples >= times * samples or self._tar.tell() >= times * MAX_SHARD_BYTES
 
     def add(self, key: str, encoded: Mapping[str, bytes], new_clip: bool) -> None:
-        """Append one sample; ``new_clip``: no earlier shard counted its clip."""
+        """Append one sample; ``new_clip``: it is the first of its clip, which is counted in this shard."""
         length = sum(name.endswith(".jpg") for name in encoded)
         pairs = [{name(i): encoded[name(i)] for name in (frame_name, matte_name)} for i in range(length)]
         with _writing(self.url):
@@ -70,7 +70,7 @@ class ShardFile:
         self.samples, self.frames = self.samples + 1, self.frames + length
 
     def publish(self) -> ShardEntry:
-        """Finish the tar, put it and its index in place, and say what ``dataset.json`` should list."""
+        """Finish the tar, publish it and its index, and return the entry for ``dataset.json``."""
         with _writing(self.url):
             self._tar.close()
         index = build_index(self._path).to_bytes()
@@ -89,13 +89,13 @@ class ShardFile:
         return entry
 
     def abort(self) -> None:
-        """Throw the tar away."""
+        """Discard the tar."""
         self._tar.abandon()
         self._path.unlink(missing_ok=True)
 
 
 def _in_front(encoded: Mapping[str, bytes]) -> list[dict[str, bytes]]:
-    """The members that are no pictures; what one prior reads lies together: lips and features, features and motion."""
+    """The members that are no pictures, with what one prior reads side by side: lips and features, features and motion."""
     rest = {name: data for name, data in encoded.items() if not name.endswith((".jpg", ".png"))}
     lips, motion = ({name: rest.pop(name)} if name in rest else {} for name in (LIPS, MOTION))
     features = {name: rest.pop(name) for name in list(rest) if name.startswith("audio.") and name.endswith(".npy")}
@@ -103,10 +103,10 @@ def _in_front(encoded: Mapping[str, bytes]) -> list[dict[str, bytes]]:
 
 
 class ShardSet:
-    """Samples into tars of about ``samples_per_shard``, published but not yet listed anywhere.
+    """Writes samples into tars of about ``samples_per_shard``, which are published but not yet listed anywhere.
 
-    A clip is never left half in a finished set: when a clip had to continue in another shard, that shard ends with the
-    clip. So a commit after :meth:`take` holds whole clips only.
+    :meth:`take` never returns half a clip: a shard in which a clip continues ends with that clip. So a commit holds whole
+    clips only.
 
     Args:
         url: the dataset's folder or ``s3://`` URL.
@@ -163,7 +163,7 @@ class ShardSet:
             self.abort()
 
     def abort(self) -> None:
-        """Throw away the open shard and temporary files."""
+        """Discard the open shard and temporary files."""
         if self._open is not None:
             self._open.abort()
             self._open = None

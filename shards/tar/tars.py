@@ -1,6 +1,6 @@
-"""The one module that touches webdataset: writing tars, streaming them, and the pipeline under the reader.
+"""The one module that uses webdataset: writing tars, streaming them, and the pipeline under the reader.
 
-Shards are plain WebDataset: ``webdataset.WebDataset("shards/*.tar")`` reads them without us.
+Shards are plain WebDataset: ``webdataset.WebDataset(glob.glob("shards/*.tar"))`` reads them without Headstart.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TarFile:
         from webdataset import TarWriter
 
         self._stream: BinaryIO = open(path, "wb")  # noqa: SIM115  (closed in close)
-        # A whole number: a fraction would give every member a PAX header of its own, 1,024 bytes more.
+        # mtime is an integer: a fraction would give every member a PAX header, 1,024 bytes more.
         self._tar = TarWriter(self._stream, encoder=False, user="headstart", group="headstart", mtime=0)
 
     def write(self, key: str, members: Mapping[str, bytes]) -> None:
@@ -52,7 +52,7 @@ def stream_samples(url: str) -> Iterator[dict[str, object]]:
     Memory holds one sample; remote tars are streamed.
 
     Raises:
-        InputError: not a tar, truncated (the sample in which it ends is not given out), or doubled members.
+        InputError: not a tar, truncated (its last sample is then not given), or duplicate members.
     """
     import tarfile
 
@@ -81,14 +81,14 @@ def sample_name(member: str) -> tuple[str | None, str | None]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """``data-{000..010}.tar`` as the URLs that webdataset reads for it."""
+    """The URLs that webdataset reads for a pattern such as ``data-{000..010}.tar``."""
     from webdataset.shardlists import expand_urls
 
     return list(expand_urls(pattern))
 
 
 def pipeline(*stages: Callable[..., Iterator[object]]) -> object:
-    """A webdataset pipeline of generator stages; an iterable dataset for :func:`loader`."""
+    """A webdataset pipeline of generator stages: an iterable dataset for :func:`loader`."""
     from webdataset import DataPipeline
 
     return DataPipeline(*stages)
@@ -104,7 +104,7 @@ def loader(dataset: object, workers: int, prefetch: int) -> Any:
 
 
 def worker() -> tuple[int, int]:
-    """Number of this DataLoader worker and how many there are; (0, 1) outside of one."""
+    """Number of this DataLoader worker, and how many there are; ``(0, 1)`` outside a worker."""
     from torch.utils.data import get_worker_info
 
     info = get_worker_info()

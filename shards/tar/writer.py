@@ -1,7 +1,6 @@
-"""Writing datasets: a shard counts from the moment ``dataset.json`` lists it, and that file is replaced in one piece.
+"""Writing datasets: a shard is valid once ``dataset.json`` lists it, and that file is replaced atomically.
 
-So a writer that dies at any point leaves the dataset as it was at its last commit; other files are not in
-the catalogue.
+So a writer that dies at any point leaves the dataset at its last commit; other files are not in the catalogue.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ class DatasetWriter:
         samples_per_shard: a shard is closed at the first clip boundary after this many samples.
         rig: ``{"name", "sha256"}`` or a :class:`heads.rig.Rig`: the rig that the coefficients belong to.
 
-    Every commit (a full shard, :meth:`close`) leaves a valid dataset. Opening it again and adding more goes on from
-    there; :meth:`has` tells what need not be added again.
+    Every commit (when a shard is full, and :meth:`close`) leaves a valid dataset. A new writer continues from there;
+    :meth:`has` tells what need not be added again.
 
     Raises:
         InputError: the output cannot be written, the disk is full, a key exists, or sizes differ from the dataset's.
@@ -64,7 +63,7 @@ class DatasetWriter:
     def add(self, key: str, meta: Mapping[str, Any], **parts: Any) -> None:
         """Check, encode and append one sample; the arguments are those of :func:`encode_sample`.
 
-        Samples of one clip must follow each other.
+        Samples of one clip must follow each other. Raises as the class.
         """
         if self.has(key):
             raise InputError(f"sample '{key}' is in {self.url} already; choose another clip name or another folder")
@@ -85,7 +84,7 @@ class DatasetWriter:
         self._commit(self._set.close())
 
     def abort(self) -> None:
-        """Forget what was added since the last commit."""
+        """Discard what was added since the last commit."""
         self._set.abort()
 
     def _commit(self, entries: list[ShardEntry]) -> None:

@@ -1,4 +1,4 @@
-"""Tracking of people in videos: landmarks, head pose, rig parameters, matte and sound, as a stream."""
+"""Tracking of people in videos: landmarks, head pose, rig parameters, person matte and sound, as a stream."""
 
 from shards.tracking.api import VideoTrack, detect_landmarks, track_frames, track_video
 from shards.tracking.options import Refusal, TrackOptions

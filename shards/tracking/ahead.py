@@ -1,4 +1,4 @@
-"""Iterators whose items a thread makes while the ones before them are used."""
+"""Iterators whose items a thread prepares while the previous ones are used."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ T = TypeVar("T")
 def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """The same items in the same order; at most ``depth`` of them wait to be taken.
 
-    The thread starts with the first item that is asked for. It ends when the items do, or when this iterator is
-    closed, and it closes ``items``. What it raises is raised here, behind the items before it.
+    The thread starts when the first item is requested. It ends with the items, or when this iterator is closed, and it
+    closes ``items`` if that is a generator. What it raises is raised here, after the items before it.
     """
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
     closed = threading.Event()

@@ -1,4 +1,4 @@
-"""The entries to tracking: a whole video, the person of one video, landmarks of finished frames."""
+"""Entry points of tracking: a whole video, the one person of a video, landmarks of finished frames."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from shards.tracking.models import FaceLandmarks
 from shards.tracking.options import Refusal, TrackOptions
 from shards.tracking.segments import Segment, Shot, Source
 
-USED = 0.95  # share of a video below which it is said what is used
-OTHER_LENGTH = 1.0  # s by which a sound of its own file may be longer or shorter than the pictures (guess)
-SILENCE = 1e-4  # root mean square below which sound is silence
+USED = 0.95  # share of a video below which a message says what is used
+OTHER_LENGTH = 1.0  # s by which a separate sound file may be longer or shorter than the pictures (guess)
+SILENCE = 1e-4  # RMS, of full scale, below which sound is silence
 
 
 class VideoTrack:
-    """A scanned video: iterate for its shots; ``refusals`` and ``av_offset`` are known before.
+    """A video after its first pass: iterate for its shots; ``refusals`` and ``av_offset`` are known already.
 
     Shots must be iterated in order, each at most once; close it (or use ``with``) to free the temporary file.
     """
@@ -64,18 +64,18 @@ class VideoTrack:
 def track_video(
     path: str | Path, options: TrackOptions | None = None, stop: Callable[[], bool] | None = None
 ) -> VideoTrack:
-    """Tracks a video: one pass now that finds faces, cuts and refusals; shots are then decoded as they are iterated.
+    """Tracks a video: one pass now finds faces, cuts and refusals; shots are decoded again as they are iterated.
 
     Args:
         path: any video that FFmpeg's libraries read.
         options: see :class:`TrackOptions`.
-        stop: asked after each frame of the first pass; when it says so, the rest of the video is left out.
+        stop: called after each frame of the first pass; once it returns True, the rest of the video is left out.
 
     Returns:
         An iterable of :class:`Shot`, each an iterable of :class:`Segment`; ``.refusals`` lists what was left out.
 
     Raises:
-        InputError: not a readable video, a single frame, or a sound of another length.
+        InputError: not a readable video, fewer than two frames, or a separate sound of another length.
     """
     options = options or TrackOptions()
     options.check()
@@ -108,17 +108,18 @@ def track_frames(
     av_offset: float | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[Segment]:
-    """Segments of the one person that a video shows, from its longest shot.
+    """Yields segments of the one person that a video shows, from its longest shot.
 
     Args:
-        seconds, start: which part of the video, s.
-        size: px of the frames, at most the crop's own; ``None``: 512.
+        seconds: most seconds of the video; ``None`` for all.
+        start: where to begin, s.
+        size: side of the frames in px, at most the crop's own; ``None``: 512.
         crop_box: x0, y0, x1, y1 px of the source, as an earlier segment of the same video reports.
-        identity: ``[K_id]`` coefficients of an earlier segment, which makes expressions comparable with it.
-        rig: name or source of the rig whose coefficients are given.
+        identity: ``[K_id]`` coefficients of an earlier segment, which make expressions comparable with it.
+        rig: name or path of the rig whose coefficients are given.
         matte_every: frames from one computed matte to the next, see :class:`TrackOptions`; 0: no mattes.
         av_offset: s by which the sound is late and is moved back; ``None``: estimated; 0: left as it is.
-        stop: asked after each frame of the first pass, for callers that may lose interest.
+        stop: called after each frame of the first pass; once it returns True, the rest of the video is left out.
 
     Raises:
         InputError: no face, two faces, too small, too short; the sentence says which and where.
@@ -149,7 +150,7 @@ def track_frames(
 
 
 def _say_what_is_used(path: str | Path, video: VideoTrack, chosen: Shot, start: float) -> None:
-    """One sentence where the longest shot is not all of the video."""
+    """One sentence if the longest shot is not nearly all of the video."""
     if len(chosen) < USED * video.frames:
         used = f"{start + chosen.start / FPS:.1f} to {start + chosen.end / FPS:.1f} s"
         why = f"; {_worst(video.refusals, start)}" if video.refusals else ""
@@ -160,13 +161,13 @@ def _say_what_is_used(path: str | Path, video: VideoTrack, chosen: Shot, start: 
 
 
 def detect_landmarks(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks of consecutive finished pictures, unsmoothed; nothing is remembered between calls.
+    """Landmarks of consecutive finished pictures, unsmoothed; no state is kept between calls.
 
     Args:
         frames: ``[T, H, W, 3]`` uint8 RGB.
 
     Returns:
-        landmarks ``[T, 478, 3]`` float32 px (zeros where nothing was found), found ``[T]`` bool.
+        Landmarks ``[T, 478, 3]`` float32 px (zeros where no face was found), and found ``[T]`` bool.
     """
     mesh = FaceLandmarks()
     try:
@@ -179,7 +180,7 @@ def detect_landmarks(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _worst(refusals: list[Refusal], start: float) -> str:
-    """The reason that cost most frames, and where in the video, of which the first ``start`` s were passed over."""
+    """The reason that cost most frames, and where in the video, whose first ``start`` s were skipped."""
     lost: dict[str, int] = {}
     for refusal in refusals:
         lost[refusal.reason] = lost.get(refusal.reason, 0) + refusal.end - refusal.start
@@ -191,7 +192,7 @@ def _worst(refusals: list[Refusal], start: float) -> str:
 
 
 def _check_length(path: Path, options: TrackOptions, seconds: float) -> None:
-    """Refuse a sound of its own file that cannot belong to pictures of so many seconds."""
+    """Refuse a separate sound file whose length differs from that of the pictures."""
     if not options.sound:
         return
     length = sum(map(len, stream_audio(options.sound))) / SAMPLE_RATE
@@ -202,7 +203,7 @@ def _check_length(path: Path, options: TrackOptions, seconds: float) -> None:
 
 
 def _av_offset(path: Path, found: FirstPass, options: TrackOptions, has_audio: bool) -> AvOffset:
-    """The offset that is given, or the one that sound and lips tell."""
+    """The given offset, or the one estimated from sound and lips."""
     if options.av_offset is not None:
         return AvOffset(options.av_offset)
     sound = Path(options.sound or path)

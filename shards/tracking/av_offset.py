@@ -1,10 +1,9 @@
-"""By how much a video's sound is late, told by lips and sound; such sound is put in step before anything learns from it.
+"""Estimates by how much a video's sound is late against the lips, so that it can be put in step before training.
 
-A linear filter on log-mel says what the lips do (:func:`lip_shape`: opening, width, height). It was learned on other
-people (``python -m benchmarks av_offset --clips CLIPS --learn FILE``), and the lag at which it agrees best with the lips is the
-offset. Its likelihood over all lags, and what is usual of videos, say how sure that is: a short clip, a mouth that
-hardly moves and a voice that is not the face's stay as they are, and so does everything that is in step within
-``LEAST``.
+A linear filter predicts the lips (:func:`lip_shape`: opening, width, height) from log-mel. It was learned on other people
+(``python -m benchmarks av_offset --clips CLIPS --learn FILE``); the lag at which it agrees best with the lips is the
+offset. The likelihood over all lags and a prior over the offsets of videos give its probability. Short clips, mouths that
+hardly move and voices that are not the face's stay as they are, and so does everything that is in step within ``LEAST``.
 """
 
 from __future__ import annotations
@@ -25,20 +24,20 @@ from shards.media.sound import stream_audio
 from shards.tracking.first_pass import FirstPass
 
 WEIGHTS = Path(__file__).parent / "data" / "av_offset.npz"
-MOST = 10.0  # frames: offsets are looked for up to 400 ms
+MOST = 10.0  # frames: lags are searched up to 400 ms
 LEAST = 1.0  # frames: what is in step within 40 ms stays as it is
-SURE = 0.9  # probability from which an offset is believed
+SURE = 0.9  # probability from which an offset is applied
 NEAR = 1.0  # frames around the likeliest lag that count as the same
-USUAL = 3.0  # frames: spread of videos' offsets; 70 clips, film and television among them, have 1.3
-INDEPENDENT = 5.0  # frames of a mouth that count as one observation, of its three numbers together
-LEAST_FRAMES = 60  # shorter runs say too little
-HEARD = 1500  # frames that are listened to: a minute
-SPREAD = 0.2  # added to a column's spread, in units of log-mel
+USUAL = 3.0  # frames, standard deviation of the prior; 70 clips, with film and television, have 1.3
+INDEPENDENT = 5.0  # successive frames that count as one independent observation
+LEAST_FRAMES = 60  # shorter runs are not used
+HEARD = 1500  # most frames used: a minute
+SPREAD = 0.2  # added to a column's standard deviation, in units of log-mel
 
 
 @dataclass(frozen=True)
 class AvOffset:
-    """Sound that is late by ``seconds`` (negative: early), and by which probability it is so within a frame."""
+    """Sound that is late by ``seconds`` (negative: early), and the probability that this is right to within a frame."""
 
     seconds: float = 0.0
     confidence: float = 0.0
@@ -52,7 +51,7 @@ IN_STEP = AvOffset()
 
 
 class SoundReader:
-    """Forward reading of a file's sound from ``start`` s on; silence before its beginning and after its end."""
+    """Reads a file's sound forward from ``start`` s on; silence before its beginning and after its end."""
 
     def __init__(self, path: Path, start: float) -> None:
         self._blocks = stream_audio(path)
@@ -60,7 +59,7 @@ class SoundReader:
         self._at = -round(start * SAMPLE_RATE)  # which sample the held ones begin with
 
     def take(self, first: int, count: int) -> np.ndarray:
-        """Samples ``[count]`` from ``first`` on, which must not fall from call to call."""
+        """Samples ``[count]`` from ``first`` on, which must not decrease from call to call."""
         while self._at + len(self._held) < first + count:
             block = next(self._blocks, None)
             if block is None:
@@ -74,10 +73,11 @@ class SoundReader:
 
 
 def estimate_offset(sound: Path, found: FirstPass, start: float = 0.0) -> AvOffset:
-    """The offset of a video whose landmarks are found.
+    """The offset of a video after its first pass.
 
     Args:
-        sound: the video, or the file that has its sound.
+        sound: the video, or the file that holds its sound.
+        found: the first pass.
         start: s of the video at which frame 0 of the first pass lies.
     """
     reader = SoundReader(sound, start)
@@ -88,7 +88,7 @@ def estimate_offset(sound: Path, found: FirstPass, start: float = 0.0) -> AvOffs
 
 
 def _runs(found: FirstPass) -> Iterator[tuple[int, np.ndarray]]:
-    """First frame and lips ``[T, 3]`` of the runs that are listened to."""
+    """First frame and lips ``[T, 3]`` of the runs that are used."""
     left = HEARD
     for run in found.runs:
         end = min(run.end, run.start + left)
@@ -102,10 +102,11 @@ def offset_of(parts: list[tuple[np.ndarray, np.ndarray]], weight: np.ndarray | N
     """The offset of lips ``[T, 3]`` and their sound ``[T * 640]``, in parts of one video.
 
     Args:
-        weight: ``[3, 160, 2·context+1]`` filters; the shipped ones by default.
+        parts: lips and sound of each run.
+        weight: filters ``[3, 160, 2 * context + 1]``; the shipped ones by default.
 
     Returns:
-        what the sound is to be moved back by: 0 where it is in step, or where too little is known.
+        By how much to move the sound back: 0 s if it is in step, or if too little is known.
     """
     lag, confidence = likeliest_lag(parts, weight)
     moved = confidence >= SURE and LEAST <= abs(lag) < MOST - NEAR
@@ -124,14 +125,14 @@ def likeliest_lag(parts: list[tuple[np.ndarray, np.ndarray]], weight: np.ndarray
 
 
 def lag_grid() -> np.ndarray:
-    """The lags that are tried ``[L]``, in frames: a step of log-mel apart."""
+    """The lags that are tried, ``[L]`` frames: one step of log-mel (10 ms) apart."""
     return np.arange(-round(MOST * HOPS), round(MOST * HOPS) + 1) / HOPS
 
 
 def predicted_lips(sound: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """What ``sound [T * 640]`` says of the lips at every lag of :func:`lag_grid`, ``[L, T, 3]``; the ends are repeated."""
+    """Lips ``[L, T, 3]`` predicted from ``sound [T * 640]`` at every lag of :func:`lag_grid`; the ends are repeated."""
     rows = lip_rows(sound)
-    # A step of log-mel is a fraction of a frame: whole frames are a shift of what the filter gave already.
+    # One filtering per step of log-mel within a frame; whole frames are shifts of these.
     phases = [apply_ridge(weight, shifted(rows, phase), centre=False) for phase in range(HOPS)]
     steps = np.round(lag_grid() * HOPS).astype(int)
     at = np.clip(np.arange(len(rows)) + (steps // HOPS)[:, None], 0, len(rows) - 1)
@@ -139,22 +140,22 @@ def predicted_lips(sound: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def lip_rows(sound: np.ndarray) -> np.ndarray:
-    """Log-mel of ``sound [T * 640]`` without its mean, over its spread, ``[T, 160]``: what the filters are learned on."""
+    """Standardised log-mel ``[T, 160]`` of ``sound [T * 640]``, the input of the filters."""
     rows = logmel(sound)
     return (rows - rows.mean(0)) / (rows.std(0) + SPREAD)
 
 
 def shifted(rows: np.ndarray, steps: int) -> np.ndarray:
-    """Rows of log-mel ``[T, 160]`` heard so many steps of 10 ms later; the last one is repeated."""
+    """Rows of log-mel ``[T, 160]`` taken ``steps`` of 10 ms later; the last step is repeated."""
     parts = rows.reshape(-1, MELS)
     at = np.clip(np.arange(len(parts)) + steps, 0, len(parts) - 1)
     return parts[at].reshape(rows.shape)
 
 
 def likelihood(guess: np.ndarray, lips: np.ndarray) -> np.ndarray:
-    """Logarithm of the likelihood ``[L]`` of every lag, from ``guess [L, T, 3]`` and ``lips [T, 3]``.
+    """Log-likelihood ``[L]`` of every lag, from ``guess [L, T, 3]`` and ``lips [T, 3]``.
 
-    Only frames that every lag has are compared, so that none wins by its ends.
+    Only frames that every lag has are compared, so that no lag wins by its ends.
     """
     edge = int(np.ceil(MOST))
     a, b = (x - x.mean(-2, keepdims=True) for x in (guess[:, edge:-edge], lips[edge:-edge]))
@@ -164,6 +165,6 @@ def likelihood(guess: np.ndarray, lips: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def filters() -> np.ndarray:
-    """The shipped filters ``[3, 160, 2·context+1]``."""
+    """The shipped filters ``[3, 160, 2 * context + 1]``."""
     with np.load(WEIGHTS, allow_pickle=False) as stored:
         return stored["weight"].astype(np.float32)

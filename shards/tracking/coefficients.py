@@ -14,14 +14,14 @@ from shards.tracking.pose import head_pose
 from shards.tracking.shape_statistics import landmark_weights, lid_gap, neutral_face
 
 DEFAULT_RIG = "mediapipe"
-IDENTITY_NOISE = 0.006  # rig units that a neutral landmark may be off
-EXPRESSION_NOISE = 0.006
-CLOSURE_LIMITS = (-0.6, 1.15)
+IDENTITY_NOISE = 0.006  # rig units, standard deviation of a landmark of a neutral face
+EXPRESSION_NOISE = 0.006  # rig units, standard deviation of a landmark of a frame
+CLOSURE_LIMITS = (-0.6, 1.15)  # of an eyelid's closure; 0 open as in the neutral face, 1 closed
 GAZE_LIMIT = 0.75  # radians
 
 
 class Fitter:
-    """Solves for one rig's parameters; all arrays in rig units and head space unless said otherwise."""
+    """Solves for one rig's parameters; arrays are in rig units and head space unless stated otherwise."""
 
     def __init__(self, rig: Rig | None = None) -> None:
         self.rig = rig or load_rig()
@@ -50,7 +50,7 @@ class Fitter:
         return self._mean + np.tensordot(identity, self._identity, 1)
 
     def expression_of(self, local: np.ndarray, identity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Expression (T, K_exp) and eyelids ``[T, 2]`` of landmarks in head space ``[T, 478, 3]``."""
+        """Expression ``[T, K_exp]`` and eyelids ``[T, 2]`` of landmarks in head space ``[T, 478, 3]``."""
         neutral = self.neutral(identity)
         closure = np.clip(1 - lid_gap(local) / lid_gap(neutral), *CLOSURE_LIMITS)
         scale = self.rig.lid_scale(torch.from_numpy(np.float32(identity))[None])[0].numpy()
@@ -67,7 +67,17 @@ class Fitter:
         identity: np.ndarray,
         eyelids: np.ndarray,
     ) -> np.ndarray:
-        """Gaze ``[T, 2, 2]`` radians: where the ray through the iris' centre (px) meets the eyeball; held while closed."""
+        """Gaze ``[T, 2, 2]`` (eye; yaw, pitch) in radians: where the ray through the iris centre meets the eyeball.
+
+        Closed eyes take the gaze of the frames around.
+
+        Args:
+            landmarks: ``[T, 478, 3]`` px.
+            rotation, translation: head to camera, ``[T, 3, 3]`` and ``[T, 3]``.
+            intrinsics: ``[3, 3]`` px.
+            identity: ``[K_id]``.
+            eyelids: ``[T, 2]`` closure.
+        """
         iris = landmarks[:, [IRIS_LEFT[0], IRIS_RIGHT[0]], :2].astype(np.float64)
         centres = self.rig.eyeball_positions(torch.from_numpy(np.float32(identity))[None])[0].numpy()
         ray = np.concatenate([(iris - intrinsics[:2, 2]) / intrinsics[0, 0], np.ones((*iris.shape[:2], 1))], -1)
@@ -84,7 +94,7 @@ class Fitter:
     def vertices(
         self, identity: np.ndarray, expression: np.ndarray, eyelids: np.ndarray, gaze: np.ndarray
     ) -> np.ndarray:
-        """The rig's landmarks ``[T, 478, 3]`` for the parameters of T frames."""
+        """The rig's landmarks ``[T, 478, 3]`` for an identity ``[K_id]`` and the other parameters of T frames."""
         with torch.no_grad():
             one = torch.from_numpy(np.float32(identity))[None]
             rest = (torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (expression, eyelids, gaze))
@@ -102,14 +112,14 @@ def fitter_of(rig: str = DEFAULT_RIG) -> Fitter:
 
 
 def _ridge(basis: np.ndarray, weights: np.ndarray, noise: float) -> np.ndarray:
-    """The matrix (K, N*3) of the most probable coefficients of unit variance under the noise."""
+    """The matrix ``[K, N * 3]`` that gives the most probable coefficients of unit variance under the noise."""
     weighted = (basis * weights).reshape(len(basis), -1)
     system = weighted @ weighted.T + noise**2 * np.eye(len(basis))
     return np.linalg.solve(system, weighted * weights.ravel())
 
 
 def _held_while_closed(gaze: np.ndarray, eyelids: np.ndarray, limit: float = 0.55) -> np.ndarray:
-    """Bridges the frames in which an eye is too closed to see its iris from the frames around."""
+    """Interpolate the gaze ``[T, 2, 2]`` over frames in which an eye's closure is at least ``limit``, which hides the iris."""
     times = np.arange(len(gaze))
     held = gaze.copy()
     for eye in (0, 1):

@@ -1,7 +1,7 @@
 """First pass over a video: landmarks of every frame, spooled to a temporary file, and the runs that can be tracked.
 
-A run is a stretch of frames of one shot that shows exactly one face, large enough, followed without a gap. Memory does
-not grow with the video: landmarks go to disk, and only runs and refusals are kept.
+A run is a stretch of frames of one shot that shows exactly one face, large enough, tracked with gaps of at most
+``LONGEST_GAP`` frames. Memory does not grow with the video: landmarks go to disk, only runs and refusals are kept.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from shards.tracking.ahead import ahead
 from shards.tracking.models import FaceFinder, FaceLandmarks
 from shards.tracking.options import Refusal, TrackOptions
 
-THUMBNAIL = 48  # px, of the picture that cuts are found on
-CUT_DIFFERENCE, CUT_RATIO = 18.0, 4.0  # grey levels of mean change, and how much more than usual
+THUMBNAIL = 48  # px, side of the picture on which cuts are detected
+CUT_DIFFERENCE, CUT_RATIO = 18.0, 4.0  # least mean change at a cut: grey levels, and times the running mean
 CENSUS_EVERY = 12  # frames between counts of all faces
-RIVAL = 0.35  # area over the main face's from which another face makes two people
+RIVAL = 0.35  # area relative to the main face's above which a second face counts
 LONGEST_GAP = 3  # frames without a face that are bridged
 PICTURES_AHEAD = 4  # pictures that may wait for the landmarks
 LYING = 60.0  # degrees of roll from which a face lies on its side: its mesh is right, but it is lost again and again (guess)
@@ -52,7 +52,7 @@ class FirstPass:
     spool: Any = None
 
     def landmarks(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Landmarks ``[T, 478, 3]`` of frames and which of them were seen ``[T]``; short gaps are interpolated."""
+        """Landmarks ``[T, 478, 3]`` of frames ``start`` to ``end``, and in which a face was seen ``[T]``; gaps are interpolated."""
         values = np.memmap(self.spool.name, np.float32, "r", shape=(self.frames, N_LANDMARKS, 3))[start:end]
         values = np.array(values)
         seen = np.isfinite(values[:, 0, 0])
@@ -67,12 +67,12 @@ def run_first_pass(path: Path, options: TrackOptions, stop: Callable[[], bool] |
     """Runs the first pass.
 
     Args:
-        stop: asked after each frame; when it says so, the rest of the video is left out.
+        stop: called after each frame; once it returns True, the rest of the video is left out.
 
     Raises:
         InputError: the file is no readable video.
     """
-    spool = tempfile.NamedTemporaryFile(prefix="headstart-landmarks-")  # noqa: SIM115 - lives as long as the scan
+    spool = tempfile.NamedTemporaryFile(prefix="headstart-landmarks-")  # noqa: SIM115 - lives as long as the pass
     found = FirstPass(path.stem, spool=spool)
     try:
         watch = _Watch(found, options)
@@ -96,7 +96,7 @@ def _pictures(path: Path, options: TrackOptions) -> Iterator[np.ndarray]:
 
 
 class _Watch:
-    """Goes along with the pictures and opens and closes runs."""
+    """Processes the pictures in order, and opens and closes runs."""
 
     def __init__(self, found: FirstPass, options: TrackOptions) -> None:
         self._found, self._options = found, options
@@ -130,7 +130,7 @@ class _Watch:
         self._finder.close()
 
     def _follow(self, picture: np.ndarray) -> np.ndarray | None:
-        """Landmarks of the largest face, looked for again with the face finder when they are lost."""
+        """Landmarks of the largest face, searched again with the face detector when they are lost."""
         self._since_census += 1
         if self._since_census > CENSUS_EVERY:
             self._since_census = 1
@@ -149,7 +149,7 @@ class _Watch:
         return None if points is None else points + np.array([x0, y0, 0], np.float32)
 
     def _census(self, picture: np.ndarray) -> None:
-        """Counts faces; narrows the view to the largest when others or great distance could mislead the landmarks."""
+        """Counts faces; narrows the search to the largest if there are others, or if it is small."""
         boxes = self._finder(picture)
         self._crowd = False
         self._turned = len(boxes) > 0 and self._finder.upside_down(picture)
@@ -226,7 +226,7 @@ class _Watch:
         return "" if apart >= least else f"face too small: eyes less than {least:g} px apart"
 
     def _close(self, reason: str) -> None:
-        """Ends the run, if one is open, and notes what stands against going on."""
+        """Ends the run, if one is open, and remembers why the next frames cannot be used."""
         now = self._found.frames
         if self._run is not None:
             self._keep(self._run)

@@ -1,4 +1,4 @@
-"""The one module that touches MediaPipe: face landmarks, face boxes, person matte, all from the models in its wheel."""
+"""The one module that uses MediaPipe: face landmarks, face boxes and person matte, with the models in its wheel."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from configs import InputError
 
-MATTE_SIZE = 256  # px, what the matte's network sees
-SETTLING = 5  # results for a first picture until they stay; before, they are 1 to 3 px off
+MATTE_SIZE = 256  # px, input of the matting network
+SETTLING = 5  # runs on a first picture until the landmarks converge; before, they are 1 to 3 px off
 # Scores of the face detector, measured on 267 frames of 89 people: a face that stands on its head is found too, with at
 # most 0.82, and the same picture turned scores at least 0.07 more.
 CERTAIN, MARGIN = 0.85, 0.03
@@ -25,7 +25,7 @@ class FaceLandmarks:
     """Refined FaceMesh on successive pictures of one face."""
 
     def __init__(self, *, still: bool = False) -> None:
-        """``still``: every picture on its own, searched from the beginning; otherwise the face is followed."""
+        """``still``: search every picture from scratch; otherwise the face is tracked from picture to picture."""
         with _quiet():
             self._mesh = _solutions().face_mesh.FaceMesh(
                 static_image_mode=still, max_num_faces=1, refine_landmarks=True, min_detection_confidence=0.4
@@ -35,7 +35,7 @@ class FaceLandmarks:
     def __call__(self, picture: np.ndarray) -> np.ndarray | None:
         """Landmarks ``[478, 3]`` of the face in a picture ``[H, W, 3]`` uint8 RGB; ``None``: no face.
 
-        In px, 0 at the picture's edge as everywhere in this project; z is relative, in px.
+        In px, with 0 at the picture's edge as everywhere in this project; z is relative, in px.
         """
         picture = np.ascontiguousarray(picture)
         found = self._process(picture)
@@ -54,11 +54,11 @@ class FaceLandmarks:
     def _process(self, picture: np.ndarray) -> Any:
         with contextlib.nullcontext() if self._warm else _quiet():
             found = self._mesh.process(picture).multi_face_landmarks
-        self._warm = self._warm or bool(found)  # the landmarks' network is loaded, with its remarks, at the first face
+        self._warm = self._warm or bool(found)  # the landmark network is loaded, and logs, at the first face
         return found
 
     def forget(self) -> None:
-        """Search the next picture from the beginning: after a cut the old place means nothing."""
+        """Search the next picture from scratch, as after a cut."""
         self._mesh.reset()
         self._settled = False
 
@@ -76,7 +76,7 @@ class FaceFinder:
         self._score = 0.0  # the highest of the last picture
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """``[N, 4]`` px x0, y0, x1, y1 of faces, largest first; both models' findings with doubles removed."""
+        """``[N, 4]`` px x0, y0, x1, y1 of faces, largest first: the detections of both models without duplicates."""
         height, width = picture.shape[:2]
         found = self._detections(picture)
         self._score = _best(found)
@@ -107,7 +107,7 @@ class FaceFinder:
 
 
 class PersonMatte:
-    """Alpha of the person in front, per picture."""
+    """Alpha of the person in the foreground, picture by picture."""
 
     def __init__(self) -> None:
         with _quiet():
@@ -173,7 +173,7 @@ def _distinct(boxes: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides what the native library writes to standard error while it starts; it cannot be told otherwise."""
+    """Hides what the native library writes to standard error while it starts, which no option prevents."""
     os.environ.setdefault("GLOG_minloglevel", "3")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _QUIET:

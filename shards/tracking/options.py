@@ -1,4 +1,4 @@
-"""What the caller of tracking may choose, and what it says about parts that it refused."""
+"""Options of tracking, and its refusals of parts of a video."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from shards.media.rates import MOST_OFFSET
 class TrackOptions:
     """How a video is tracked."""
 
-    size: int = 512  # px, of the frames that come out; never larger than the source's crop
+    size: int = 512  # px, side of the output frames; never larger than the source's crop
     start: float = 0.0  # s, where to begin
-    seconds: float | None = None  # at most so much of the video
-    min_seconds: float = 1.0  # shorter shots are refused
+    seconds: float | None = None  # most seconds of the video; None: all
+    min_seconds: float = 1.0  # shorter runs are refused
     min_eye_distance: float = 24.0  # px between the eyes in the source below which a face is too small
-    max_side: int = 1920  # px, to which larger pictures are scaled for finding faces
-    smooth: bool = True
+    max_side: int = 1920  # px, longer side to which larger pictures are scaled for the first pass
+    smooth: bool = True  # temporal smoothing (shards.tracking.smoothing)
     require_audio: bool = False  # refuse videos without sound or with silence
-    matte: bool = True
+    matte: bool = True  # False: alpha is 255 everywhere
     matte_every: int = 1  # frames from one computed matte to the next; those between are interpolated
-    decoder_threads: int = 1
-    ahead: bool = False  # decode, cut out and compute mattes in threads beside the others: for one video at a time
+    decoder_threads: int = 1  # 0: one per core
+    ahead: bool = False  # decode, crop and compute mattes in threads: for one video at a time
     crop_box: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in the source; None: around head and shoulders
     rig: str = "mediapipe"  # name or path of the rig whose coefficients are given
     identity: tuple[float, ...] | None = None  # known identity coefficients; None: estimated per shot
-    sound: str = ""  # file whose sound is taken instead of the video's own; its start lies at the first picture
+    sound: str = ""  # file whose sound replaces the video's own; it starts at the first picture
     av_offset: float | None = None  # s by which the sound is late and is moved back; None: estimated; 0: left as it is
 
     def check(self) -> None:

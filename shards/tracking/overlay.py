@@ -1,4 +1,4 @@
-"""Pictures of a track: the rig's wires, irises and lips drawn over a frame."""
+"""Pictures of a track: the rig's wireframe, irises and lips drawn over a frame."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ COLOURS = {
 def overlay(
     frame: np.ndarray, track: Mapping[str, np.ndarray], t: int, *, rig: Rig | None = None, scale: int = 1
 ) -> np.ndarray:
-    """The rig under a track, drawn over a frame.
+    """The rig in the pose of a track, drawn over a frame.
 
     Args:
         frame: ``[H, W, 3]`` uint8 RGB, the track's frame ``t``.
         track: arrays of a sample's track.
         t: which frame of the track.
         rig: the track's rig; the shipped one by default.
-        scale: how much larger than the frame the picture shall be.
+        scale: size of the picture relative to the frame, a whole number.
 
     Returns:
         ``[H * scale, W * scale, 3]`` uint8.

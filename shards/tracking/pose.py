@@ -1,4 +1,4 @@
-"""Head pose from landmarks: weak perspective made pinhole, then a similarity Procrustes fit on stable points.
+"""Head pose from landmarks: weak perspective to pinhole camera, then a similarity Procrustes fit on stable points.
 
 Conventions (see ``heads.rig``): head space has x to image right, y down, z away from the camera; unit: the eye
 distance of the mean head. ``x_camera = rotation @ x_head + translation``, ``pixel = intrinsics @ x_camera / z``.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-FOCAL = 4.0  # focal length over image size: head-and-shoulder footage is shot from about this far
+FOCAL = 4.0  # focal length in image sizes, typical of head-and-shoulder footage
 
 
 def intrinsics_for(size: float, focal: float = FOCAL) -> np.ndarray:

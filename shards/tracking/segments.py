@@ -1,4 +1,4 @@
-"""Second pass over a video: shots of one person, cut into segments of frames, mattes, tracks and sound."""
+"""Second pass over a video: shots of one person, cut into segments with frames, mattes, tracks and sound."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from shards.tracking.options import TrackOptions
 from shards.tracking.pose import head_pose, intrinsics_for, project
 from shards.tracking.smoothing import MARGIN, noise_level, pose_noise, smooth, smooth_pose
 
-SEGMENT = 50  # frames at most
-SAMPLED_FRAMES, SAMPLED_RUN = 600, 50  # frames that identity and noise are estimated from, in runs of SAMPLED_RUN
+SEGMENT = 50  # most frames of a segment
+SAMPLED_FRAMES, SAMPLED_RUN = 600, 50  # frames for the estimates of identity and noise, in runs of SAMPLED_RUN
 CHUNK = 400  # frames whose tracks are computed at once
-WHOLE = 0.88  # share of the picture's shorter side from which a crop would only lose pixels
-HEAD_ROOM = 2.2  # side of the crop over the distance from forehead to chin
+WHOLE = 0.88  # share of the picture's shorter side above which the crop takes all of it
+HEAD_ROOM = 2.2  # side of the crop relative to the distance from forehead to chin
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Up to 50 frames of a shot with all that belongs to them."""
+    """Up to 50 frames of a shot with their mattes, track and sound."""
 
-    frames: np.ndarray  # (T, H, W, 3) uint8 RGB
-    matte: np.ndarray  # (T, H, W) uint8 person alpha
-    track: dict[str, np.ndarray]  # float32, see DESIGN section 4: px of these frames, rig units, radians
-    audio: np.ndarray  # (T * 640,) float32 in [-1, 1], 16 kHz
+    frames: np.ndarray  # [T, H, W, 3] uint8 RGB
+    matte: np.ndarray  # [T, H, W] uint8 person alpha
+    track: dict[str, np.ndarray]  # float32 fields of shards.format.schema.TRACK_SHAPES
+    audio: np.ndarray  # [T * 640] float32 in [-1, 1], 16 kHz
     first_frame: int  # in the video, at 25 fps
     crop_box: tuple[int, int, int, int]  # x0, y0, x1, y1 px of the source, upright
     has_audio: bool = True
@@ -50,7 +50,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of the scanned picture and the size it is brought to."""
+    """A square of the first pass's picture (``x``, ``y``, ``side`` in its px), and the size in px to which it is scaled."""
 
     x: float
     y: float
@@ -58,7 +58,7 @@ class Crop:
     size: int
 
     def landmarks(self, points: np.ndarray) -> np.ndarray:
-        """Landmarks ``[..., 3]`` of the scanned picture in px of the crop."""
+        """Landmarks ``[..., 3]`` of the first pass's picture in px of the crop."""
         scale = self.size / self.side
         return np.multiply(points - np.array([self.x, self.y, 0], np.float32), np.float32(scale))
 
@@ -115,7 +115,7 @@ class Shot:
 
     @cached_property
     def _sample(self) -> list[np.ndarray]:
-        """Stretches of landmarks spread over the shot: enough to know the person and the noise, never all."""
+        """Stretches of landmarks over the shot: enough to estimate identity and noise, bounded for long shots."""
         length = len(self)
         if length <= SAMPLED_FRAMES:
             return [self._first_pass.landmarks(self.start, self.end)[0]]
@@ -124,7 +124,7 @@ class Shot:
 
     @cached_property
     def _noise(self) -> tuple[np.ndarray, np.ndarray]:
-        """Noise of the pose (12,) and of each landmark in head space ``[478]``: the median over the stretches."""
+        """Noise of the pose ``[12]`` and of each landmark in head space ``[478]``: the median over the stretches."""
         poses, points = [], []
         for stretch in self._sample:
             rotation, translation, local = self._posed(self.crop.landmarks(stretch))
@@ -134,7 +134,7 @@ class Shot:
 
     @property
     def jitter(self) -> dict[str, float]:
-        """Root mean square acceleration of the stable landmarks, px per frame squared, once the shot was iterated."""
+        """RMS acceleration of the stable landmarks before and after smoothing, px per frame squared; valid after iteration."""
         squares, counts = self._accelerations.T
         before, after = np.sqrt(squares / np.maximum(counts, 1))
         return {"before": float(before), "after": float(after)}
@@ -205,7 +205,7 @@ class Shot:
 
 
 class Source:
-    """The second decoding of a video: frames in rising order, their mattes, and the sound beside them."""
+    """The second decoding of a video: frames in increasing order, their mattes, and the sound with them."""
 
     def __init__(
         self,
@@ -217,7 +217,7 @@ class Source:
         av_offset: AvOffset = IN_STEP,
     ) -> None:
         self._path, self._options, self.av_offset = path, options, av_offset
-        self.scale = width / found.width  # source px per px of the scanned picture
+        self.scale = width / found.width  # source px per px of the first pass's picture
         self.width, self.height = width, round(found.height * self.scale)
         self.has_audio = has_audio
         self._frames: Iterator[np.ndarray] | None = None
@@ -227,7 +227,7 @@ class Source:
         self._matte: PersonMatte | None = None
 
     def frame(self, index: int, crop: Crop) -> np.ndarray:
-        """The crop ``[size, size, 3]`` of frame ``index``; indices must not fall."""
+        """The crop ``[size, size, 3]`` of frame ``index``; indices must increase."""
         from PIL import Image
 
         if self._frames is None:
@@ -274,19 +274,19 @@ class Source:
         return out
 
     def audio(self, first: int, length: int) -> np.ndarray:
-        """(length * 640,) samples beside frames from ``first`` on; zeros where there is no sound."""
+        """Samples ``[length * 640]`` of the frames from ``first`` on; zeros where there is no sound."""
         if self._sound is None:
             return np.zeros(length * SAMPLES_PER_FRAME, np.float32)
         return self._sound.take(first * SAMPLES_PER_FRAME, length * SAMPLES_PER_FRAME)
 
 
 def _between(a: np.ndarray, b: np.ndarray, step: int, steps: int) -> np.ndarray:
-    """The picture ``step`` of ``steps`` on the way from one uint8 picture to another."""
+    """The uint8 picture at ``step / steps`` of the way from ``a`` to ``b``, interpolated linearly."""
     return ((a.astype(np.uint16) * (steps - step) + b.astype(np.uint16) * step + steps // 2) // steps).astype(np.uint8)
 
 
 class _Buffer:
-    """Hands out tracks in other portions than they come in."""
+    """Regroups chunks of tracks into pieces of other lengths."""
 
     def __init__(self, chunks: Iterator[dict[str, np.ndarray]]) -> None:
         self._chunks = chunks
@@ -306,7 +306,7 @@ def _joined(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> dict[str, np.
 
 
 def _even_lengths(total: int, longest: int) -> list[int]:
-    """Lengths as even as can be, none above ``longest``: no stub of two frames at the end."""
+    """Lengths as even as possible, none above ``longest``, so that no stub of a few frames remains."""
     parts = -(-total // longest)
     return [total * (k + 1) // parts - total * k // parts for k in range(parts)]
 
@@ -349,7 +349,7 @@ def _given_crop(options: TrackOptions, source: Source) -> Crop:
 
 
 def _crop_around(sample: list[np.ndarray], found: FirstPass, options: TrackOptions, source: Source) -> Crop:
-    """A square round head and shoulders that holds the face wherever it goes in the shot."""
+    """A square around head and shoulders that contains the face throughout the shot."""
     points = np.concatenate(sample)
     tall = float(np.median(np.linalg.norm(points[:, CHIN, :2] - points[:, FOREHEAD, :2], axis=-1)))
     low = np.quantile(points[:, list(OVAL), :2].min(1), 0.01, axis=0)

@@ -1,8 +1,8 @@
-"""Statistics of tracked faces: the mean, eyelids, identity and expression bases. Arrays in, arrays out.
+"""Statistics of tracked faces: mean, eyelid, identity and expression bases, as functions of arrays.
 
 Identity is a Gaussian-process morphable model (Luethi et al. 2018): the sample covariance of the people plus a smooth
-kernel, so that a stranger's face fits too. Expression is a weighted PCA of what frames add to their person's neutral
-face, with mirrored copies, so that no side is preferred.
+kernel, so that it also fits unseen faces. Expression is a weighted PCA of the displacements of frames from their person's
+neutral face, with mirrored copies, so that no side is preferred.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from shards.tracking.pose import head_pose, intrinsics_for
 
 STABLE = np.array(facemesh.STABLE)
 SURFACE = facemesh.N_SURFACE
-LIP_WEIGHT, EYE_WEIGHT, DEPTH_WEIGHT = 4.0, 2.0, 0.5
+LIP_WEIGHT, EYE_WEIGHT, DEPTH_WEIGHT = 4.0, 2.0, 0.5  # factors on a landmark's displacement
 
 
 @dataclass(frozen=True)
 class LandmarkClip:
-    """Landmarks ``[T, 478, 3]`` px of one clip of ``size`` px, and whose they are."""
+    """Landmarks ``[T, 478, 3]`` px of one clip in a square of ``size`` px, and the person's name."""
 
     identity: str
     landmarks: np.ndarray
@@ -40,10 +40,10 @@ class Person:
 class Bases:
     """What a rig is assembled from; identity and expression per standard deviation."""
 
-    mean: np.ndarray  # (478, 3)
-    identity: np.ndarray  # (K_id, 478, 3)
-    expression: np.ndarray  # (K_exp, 478, 3)
-    eyelids: np.ndarray  # (2, 478, 3)
+    mean: np.ndarray  # [478, 3]
+    identity: np.ndarray  # [K_id, 478, 3]
+    expression: np.ndarray  # [K_exp, 478, 3]
+    eyelids: np.ndarray  # [2, 478, 3]
 
 
 def landmark_weights(lips: float = LIP_WEIGHT, eyes: float = EYE_WEIGHT, depth: float = DEPTH_WEIGHT) -> np.ndarray:
@@ -159,9 +159,9 @@ def eyelid_basis(people: list[Person], mean: np.ndarray, partner: np.ndarray) ->
 class Moments:
     """Second moments of one person's motion, from which the basis without that person follows at once."""
 
-    motion: np.ndarray  # (D, D) of the weighted displacements, D = 468 * 3
-    mixed: np.ndarray  # (D, 2) with the eyelids' closure
-    closure: np.ndarray  # (2, 2)
+    motion: np.ndarray  # [D, D] of the weighted displacements, D = 468 * 3
+    mixed: np.ndarray  # [D, 2] of displacements and the eyelids' closure
+    closure: np.ndarray  # [2, 2] of the closure
 
     def without_lids(self, lids: np.ndarray) -> np.ndarray:
         """``[D, D]`` of the displacements less the eyelids' closing by ``lids`` ``[2, D]``."""

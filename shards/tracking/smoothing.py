@@ -1,6 +1,6 @@
-"""Temporal smoothing that stills a still head and leaves lips and blinks as fast as they are.
+"""Temporal smoothing that removes jitter from a still head and does not slow lips and blinks.
 
-Poses go through a short quadratic fit (Savitzky and Golay 1964), which keeps a head's real motion, and where nothing
+Poses go through a short quadratic fit (Savitzky and Golay 1964), which keeps real motion of the head, and where nothing
 moves beyond the noise, through a longer mean. Landmarks in head space go through a bilateral filter over time (Tomasi
 and Manduchi 1998): a frame is averaged with neighbours that differ by no more than noise. All kernels are short and
 symmetric: nothing lags, and a stream cut into chunks with ``MARGIN`` frames to spare gives exactly the whole's values.
@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 
 MARGIN = 16  # frames on either side that a smoothed frame may depend on
-RADIUS = 4  # frames to either side, of the bilateral filter
-SPREAD = 1.5  # frames, of its Gaussian over time
+RADIUS = 4  # frames on either side in the bilateral filter
+SPREAD = 1.5  # frames, standard deviation of its Gaussian over time
 TOLERANCE = 1.6  # standard deviations of noise: smaller differences are taken for noise
-POSE_FIT = 3  # frames to either side of the quadratic fit
-STILL_REACH = 6  # frames to either side in which a still head must not move, and of the mean then taken
+POSE_FIT = 3  # frames on either side in the quadratic fit
+STILL_REACH = 6  # frames on either side in which a still head must not move, and of the mean then taken
 STILL_LIMIT = 2.5  # standard deviations of noise that a still head's fitted pose may seem to move
 MISFIT_LIMIT = 3.5  # standard deviations by which a fit may leave the measured pose before the pose is believed
 
@@ -59,7 +59,7 @@ def smooth(
 
 
 def smooth_pose(rotation: np.ndarray, translation: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rotations ``[T, 3, 3]`` and translations ``[T, 3]`` smoothed together; ``noise`` (12,) from :func:`pose_noise`."""
+    """Rotations ``[T, 3, 3]`` and translations ``[T, 3]`` smoothed together; ``noise`` ``[12]`` from :func:`pose_noise`."""
     measured = pose_series(rotation, translation)
     fitted = _convolved(measured, _quadratic_kernel(POSE_FIT))
     misfit = np.sqrt((((measured - fitted) / np.maximum(noise, 1e-9)) ** 2).mean(-1, keepdims=True))
@@ -82,7 +82,7 @@ def _stillness(fitted: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 
 def _convolved(series: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Kernel (2R+1,) over series ``[T, D]``, point-reflected at the ends so that steady motion stays steady."""
+    """Series ``[T, D]`` convolved with a kernel of 2 R + 1 frames, point-reflected at the ends to keep steady motion."""
     reach = len(kernel) // 2
     if len(series) <= reach + 1:
         return series
@@ -108,12 +108,12 @@ def pose_series(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
 
 
 def pose_noise(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    """Noise (12,) of each entry of a pose."""
+    """Noise ``[12]`` of each entry of a pose, in units of :func:`pose_series`."""
     return noise_level(pose_series(rotation, translation)[..., None])
 
 
 def jitter(points: np.ndarray) -> float:
-    """Root mean square acceleration of points (T, N, 2 or 3), in their unit per frame squared."""
+    """Root mean square acceleration of points ``[T, N, D]``, in their unit per frame squared."""
     if len(points) < 3:
         return 0.0
     second = points[2:] - 2 * points[1:-1] + points[:-2]

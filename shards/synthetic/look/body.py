@@ -131,7 +131,7 @@ def _collar_mesh(points: np.ndarray, theta: np.ndarray) -> Mesh:
 
 
 def cloth_texture(identity: Identity) -> np.ndarray:
-    """(384, 384, CHANNELS) material of the torso: skin inside the neckline, cloth with folds and weave outside."""
+    """``[384, 384, CHANNELS]`` material of the torso: skin inside the neckline, cloth with folds and weave outside."""
     v, u = np.meshgrid(np.linspace(0, 1, CLOTH_SIZE), np.linspace(0, 1, CLOTH_SIZE), indexing="ij")
     theta, s = (u - 0.5) * 2 * np.pi, v * 1.6
     points = _torso_points(theta, s, identity.shoulders)
@@ -171,7 +171,7 @@ _EYES = (
 
 
 def socket_points(head: np.ndarray) -> np.ndarray:
-    """(66, 3) bags behind the lids of rig vertices `head`: seen from the side, there is flesh beside an eyeball."""
+    """Points ``[66, 3]`` of bags behind the lids of rig vertices `head`, so that the eye sockets are closed from the side."""
     parts = []
     for eye in _EYES:
         rim = head[list(eye)]
@@ -182,7 +182,7 @@ def socket_points(head: np.ndarray) -> np.ndarray:
 
 
 def sockets(head: np.ndarray) -> Mesh:
-    """The bags as a mesh; texture coordinates are the caller's affair."""
+    """The bags as a mesh; the caller sets texture coordinates."""
     n = len(_EYES[0])
     i = np.arange(n)
     j = (i + 1) % n
@@ -192,7 +192,7 @@ def sockets(head: np.ndarray) -> Mesh:
 
 
 def glasses(points: np.ndarray) -> Mesh:
-    """Frames that sit on this person's nose: points (478+, 3) are neutral vertices in head space. One flat colour."""
+    """Frames that sit on this person's nose: points ``[V, 3]`` are neutral vertices in head space. One flat colour."""
     left, right, bridge = points[473], points[468], points[168]
     angle = np.linspace(0, 2 * np.pi, 33)[:-1]
     parts = []

@@ -50,7 +50,8 @@ def rasterize_mesh(
 
     points ``[V, 3]``: x, y in pixels, z depth (smaller is nearer); faces ``[F, 3]`` int32.
     Returns depth ``[H, W]`` float32 (inf where empty), triangle ``[H, W]`` int32 (-1 where empty), weights ``[H, W, 2]`` float32:
-    barycentric weights of the second and third corner. Affine: at head distances perspective inside a triangle is nil.
+    barycentric weights of the second and third corner; affine, since at head distances perspective inside a triangle is
+    negligible.
     """
     depth = np.full((height, width), np.inf, np.float32)
     triangle = np.full((height, width), -1, np.int32)
@@ -100,7 +101,7 @@ class Subdivision:
         self.parent = np.tile(np.arange(f), 4)  # coarse face of every fine face
 
     def corners(self, values: np.ndarray) -> np.ndarray:
-        """Per-corner values ``[F, 3, C]`` of the coarse faces → (4F, 3, C) of the fine ones."""
+        """Per-corner values ``[F, 3, C]`` of the coarse faces → ``[4 * F, 3, C]`` of the fine ones."""
         a, b, c = values[:, 0], values[:, 1], values[:, 2]
         ab, bc, ca = (a + b) / 2, (b + c) / 2, (c + a) / 2
         return np.concatenate([np.stack(t, 1) for t in ((a, ab, ca), (ab, b, bc), (ca, bc, c), (ab, bc, ca))])

@@ -166,7 +166,7 @@ def shade(
 ) -> np.ndarray:
     """Linear RGB ``[H, W, 3]`` float32 of the covered pixels; zero elsewhere.
 
-    normals ``[V, 3]`` in object space; rotations (2, 3, 3) object → camera for head and for static parts; occlusion ``[V]``
+    normals ``[V, 3]`` in object space; rotations ``[2, 3, 3]`` object → camera for head and for static parts; occlusion ``[V]``
     in [0, 1] is how much ambient light arrives; static ``[V]`` chooses the second rotation; lit, shadow: `shadow_map`.
     """
     table = np.zeros((4, 6))
@@ -251,10 +251,10 @@ def _develop(linear, triangle, hair, room, curve, scale, frame, matte):
 def develop(
     linear: np.ndarray, triangle: np.ndarray, hair: np.ndarray, room: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The finished picture: mesh under hair over the room, brought to the room's size.
+    """The finished picture: hair over mesh over the room, scaled to the room's size.
 
-    linear ``[sH, sW, 3]`` and triangle (sH, sW) from `shade` and the rasteriser; hair (sH, sW, 4) premultiplied display
-    RGB and cover; room ``[H, W, 3]`` display RGB. Returns frame ``[H, W, 3]`` uint8 and matte ``[H, W]`` uint8.
+    linear ``[sH, sW, 3]`` and triangle ``[sH, sW]`` from `shade` and the rasteriser; hair ``[sH, sW, 4]`` premultiplied
+    display RGB and alpha; room ``[H, W, 3]`` display RGB. Returns frame ``[H, W, 3]`` uint8 and matte ``[H, W]`` uint8.
     """
     frame, matte = np.empty(room.shape, np.uint8), np.empty(room.shape[:2], np.uint8)
     scale = linear.shape[0] // room.shape[0]

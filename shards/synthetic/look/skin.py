@@ -89,7 +89,7 @@ class Painter:
         return image, ImageDraw.Draw(image)
 
     def pixels(self, points: np.ndarray) -> list[tuple[float, float]]:
-        """Canvas coordinates of points (N, 2+) in rig units."""
+        """Canvas coordinates of points ``[N, D]`` (D at least 2) in rig units."""
         xy = (np.asarray(points)[:, :2] - (_LEFT, _TOP)) * (_CANVAS / _SPAN)
         return [(float(x), float(y)) for x, y in xy]
 
@@ -133,7 +133,7 @@ class Painter:
 
 
 def paint(painter: Painter, identity: Identity) -> np.ndarray:
-    """The head's material texture (S, S, CHANNELS) of one identity; see `shading.CHANNELS`."""
+    """The head's material texture ``[S, S, CHANNELS]`` of one identity; see `shading.CHANNELS`."""
     rng = np.random.default_rng([identity.seed, 0x5C1])
     position = painter.position
     color = _skin_tone(painter, identity)

@@ -1,8 +1,8 @@
 """Speech from phonemes: timing, pitch, and a formant synthesiser after Klatt (1980), at 16 kHz.
 
 A voice is a source (glottal pulses, breath, friction noise) through resonators whose centres move from phoneme to
-phoneme. It sounds like a machine of the eighties, but mouth and sound belong together as they do in real speech:
-the same phonemes, at the same times, drive `visemes`.
+phoneme. It sounds like a synthesiser of the eighties, but mouth and sound match as in real speech: the same
+phonemes, at the same times, drive `visemes`.
 """
 
 from __future__ import annotations
