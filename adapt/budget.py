@@ -27,7 +27,7 @@ class Budget:
     iterations: int | None = None
 
     def share(self, part: float) -> Budget:
-        """A part of it, at least a step or a second's tenth: ``Budget(seconds=60).share(0.05)`` is 3 s."""
+        """A part of it, at least one step or 0.1 s: ``Budget(seconds=60).share(0.05)`` is 3 s."""
         if self.iterations is not None:
             return Budget(iterations=max(1, round(part * self.iterations)))
         return Budget(seconds=max(0.1, part * (self.seconds or 0.0)))
@@ -58,17 +58,19 @@ def parse_budget(text: str | float | Budget) -> Budget:
 
 
 class Clock:
-    """What of a budget is spent; goes on where a resumed run had stopped.
+    """How much of a budget is spent; continues the count of the run that is resumed.
 
     Args:
         budget: the whole.
         spent_seconds: used by the run that is resumed.
         spent_iterations: steps of the run that is resumed.
         reserve: seconds kept free at the end for saving and the last measurements.
-        most: steps after which a wall-clock budget counts as spent: a few frames are soon learned, and then by heart.
+        most: steps after which a wall-clock budget counts as spent, because more would overfit; by default no limit.
         start: ``time.monotonic()`` at which it began to run; now by default.
 
     Attributes:
+        iterations: optimisation steps done, earlier runs included.
+        stopped: whether someone asked to stop.
         stages: wall-clock seconds by what they were spent on, of this run alone; see :meth:`timed`.
         compiled: the kernels that compiled meanwhile: seconds that do not count, see :meth:`waits_for_compiling`.
     """
@@ -109,7 +111,7 @@ class Clock:
 
     @property
     def seconds_left(self) -> float | None:
-        """Wall-clock seconds to the end, estimated from the pace for iteration budgets; ``None`` before the first."""
+        """Wall-clock seconds to the end; for iteration budgets estimated from the pace, ``None`` before the first step."""
         if self.budget.seconds is not None:
             return max(0.0, self.budget.seconds - self.seconds)
         if not self.iterations or self.budget.iterations is None:
@@ -118,13 +120,13 @@ class Clock:
 
     @contextmanager
     def waits_for_compiling(self) -> Iterator[None]:
-        """Stand still while kernels compile in the block: a machine does that once, and a budget is for the person."""
+        """Do not count the time that kernels take to compile inside the block: that happens once on a machine."""
         with compilations() as self.compiled:
             yield
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Count the seconds of a ``with`` block among those of a stage; stages do not contain one another."""
+        """Add the seconds of a ``with`` block to those of a stage; stages must not be nested."""
         begin = self.seconds
         try:
             yield
@@ -132,7 +134,7 @@ class Clock:
             self.stages[stage] = self.stages.get(stage, 0.0) + self.seconds - begin
 
     def seconds_by_stage(self) -> dict[str, float]:
-        """What :meth:`timed` has counted, rounded, and ``compiling`` where kernels did, which the budget leaves out."""
+        """What :meth:`timed` has counted, rounded to 0.01 s; and ``compiling``, if kernels were, which no budget counts."""
         compiling = {"compiling": self.compiled.seconds} if self.compiled.seconds else {}
         return {name: round(seconds, 2) for name, seconds in (self.stages | compiling).items()}
 
@@ -146,8 +148,8 @@ class Clock:
         A stage always gets one step, so that every part of an avatar exists however small the budget is.
 
         Args:
-            begun: whether the stage has had that step in the run that is resumed. By default that is assumed of every
-                stage of a resumed run that should be over by now.
+            begun: whether the stage had that step before the run was resumed; by default assumed of every stage of a
+                resumed run that should be over by now.
         """
         until = min(until, 1.0)  # shares add up to one only within rounding
         if begun is None:

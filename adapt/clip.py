@@ -1,7 +1,7 @@
 """One person's clip, tracked while it is read: frames on disk, tracks in memory, usable from the first segment on.
 
-Units and axes are those of a dataset sample (DESIGN 4): landmarks in px, rotation and translation head -> camera in
-rig units, eyelids 0 open .. 1 closed, gaze in radians.
+Units and axes are those of a dataset sample (docs/dataset-format.md): landmarks in px, rotation and translation
+head -> camera in rig units, eyelids 0 open .. 1 closed, gaze in radians.
 """
 
 from __future__ import annotations
@@ -33,12 +33,16 @@ DRIVEN_BY_SOUND = ("expression", "eyelids", "gaze", "rotation", "translation")
 MASKS = ("face", "eyes", "mouth_inside", "lips", "head")
 Window = tuple[int, int, int, int]
 """Part of a frame: top, left, height, width in px."""
-# Fewer frames than this hold no second of speech and no change of view: nothing a user would call a clip.
+# Shorter videos, of less than one second, are refused.
 LEAST_FRAMES = 25
 
 
 class Stretch(Protocol):
-    """Consecutive tracked frames, such as :class:`shards.tracking.Segment`."""
+    """Consecutive tracked frames, such as :class:`shards.tracking.Segment`.
+
+    ``frames [T, H, W, 3]`` and ``matte [T, H, W]`` are uint8, ``audio`` is float32 at 16 kHz, ``track`` also holds the
+    clip's ``intrinsics [3, 3]`` and ``identity [K_id]``, ``crop_box`` is left, top, right, bottom in the video, px.
+    """
 
     @property
     def frames(self) -> np.ndarray: ...
@@ -70,8 +74,10 @@ class Batch:
 
     Attributes:
         index: ``[B]`` frame numbers within the clip.
-        image: ``[B, H, W, 3]`` in [0, 1]; matte ``[B, H, W, 1]``; masks: name -> ``[B, H, W, 1]``.
-        track: name -> ``[B, ...]``, see the module's docstring.
+        image: ``[B, H, W, 3]`` RGB in [0, 1].
+        matte: ``[B, H, W, 1]`` coverage of the person in [0, 1].
+        masks: region of :data:`MASKS` -> ``[B, H, W, 1]`` in [0, 1].
+        track: field of :data:`TRACK_FIELDS` -> ``[B, ...]``, see the module's docstring.
     """
 
     index: torch.Tensor
@@ -81,7 +87,7 @@ class Batch:
     track: dict[str, torch.Tensor]
 
     def crop(self, window: Window) -> Batch:
-        """Pictures cut to (top, left, height, width), landmarks moved along; poses stay those of the whole frame."""
+        """Cropped to (top, left, height, width), landmarks shifted with it; poses stay those of the whole frame."""
         top, left, height, width = window
 
         def cut(images: torch.Tensor) -> torch.Tensor:
@@ -92,7 +98,7 @@ class Batch:
         return Batch(self.index, cut(self.image), cut(self.matte), masks, {**self.track, "landmarks": landmarks})
 
     def shrunk(self, factor: int) -> Batch:
-        """Pictures averaged over squares of ``factor`` px, landmarks moved along; poses stay those of the whole frame."""
+        """Averaged over squares of ``factor`` px, landmarks scaled with it; poses stay those of the whole frame."""
         if factor == 1:
             return self
 
@@ -108,11 +114,20 @@ class Clip:
     """Tracked frames of one take; grows while :meth:`read_in_background` runs.
 
     Args:
-        size: side of the frames, px.
+        size: side of the frames, px; the first segment's, once there is one.
         feature: audio feature that :meth:`features` extracts; log-mel by default.
 
+    Attributes:
+        track: field of :data:`TRACK_FIELDS` -> ``[T, ...]`` float32.
+        audio: ``[N]`` float32 at 16 kHz, in step with the frames.
+        intrinsics: ``[3, 3]`` of the frames, px.
+        identity: ``[K_id]`` coefficients of the rig.
+        crop_box: left, top, right, bottom in the video, px.
+        expected: frames that were asked for; 0: as many as there are.
+        done: whether reading has ended.
+
     Frames and mattes lie in temporary memory-mapped files, so a long clip does not fill the memory; use as a context
-    manager or call :meth:`close` to remove them.
+    manager, or call :meth:`close` to remove them.
     """
 
     def __init__(self, size: int, feature: Feature | None = None) -> None:
@@ -144,7 +159,7 @@ class Clip:
         self.close()
 
     def stop(self) -> None:
-        """Read no further: the clip has the frames that it has."""
+        """Read no further; the frames read so far stay."""
         self.stopped = True
         if self._thread is not None:
             self._thread.join()
@@ -201,10 +216,10 @@ class Clip:
         self._thread.start()
 
     def wait(self, frames: int | None = None, task: Task | None = None) -> int:
-        """Block until ``frames`` frames are there, or all of them (``None``); returns how many there are.
+        """Block until ``frames`` frames (``None``: all) have been read, or reading has ended; returns how many there are.
 
         Args:
-            task: is told how many frames there are, while they come.
+            task: is told the number of frames as they arrive.
 
         Raises:
             InputError: what the tracker says about the clip.
@@ -235,7 +250,7 @@ class Clip:
         return self._gather("matte", indices, window).astype(np.float32) / 255.0
 
     def masks(self, indices: np.ndarray | list[int], window: Window | None = None) -> dict[str, np.ndarray]:
-        """Region masks, float32 in [0, 1], each ``[n, H, W]``; drawn as often as they are asked for."""
+        """Region masks, float32 in [0, 1], each ``[n, H, W]``; drawn anew on every call."""
         top, left, height, width = window or (0, 0, self.size, self.size)
         landmarks = self.track["landmarks"][np.asarray(indices)]
         return region_masks(landmarks, height, width, MASKS, levels=255, corner=(top, left))
@@ -252,7 +267,7 @@ class Clip:
         """Frames with everything about them as tensors.
 
         Args:
-            window: only this part of the frames, as :meth:`Batch.crop` has it, without the work for all of them.
+            window: only this part of the frames, as :meth:`Batch.crop` gives it, without the work for the rest.
         """
         indices = np.asarray(indices, np.int64)
 
@@ -274,7 +289,7 @@ class Clip:
         """Some consecutive frames as a clip of its own (a copy), with their sound and the whole clip's camera and shape.
 
         Raises:
-            InputError: frames that are not there.
+            InputError: the clip does not have these frames.
         """
         if first < 0 or count < 1 or first + count > len(self):
             raise InputError(f"frames {first} to {first + count - 1} of a clip that has frames 0 to {len(self) - 1}")
@@ -294,19 +309,19 @@ class Clip:
         return clip
 
     def listen_for(self, feature: Feature) -> None:
-        """Extract this audio feature from now on."""
+        """Extract this audio feature from now on; rows of the one before are dropped."""
         self.feature, self._features = feature, np.zeros((0, 0), np.float32)
 
     def features(self) -> np.ndarray:
-        """Audio feature rows ``[T, C]`` of the frames that are there; kept until more frames come."""
+        """Audio feature rows ``[T, C]`` of the frames read so far; cached until more frames arrive."""
         if len(self._features) != len(self):
-            # A speech model's last rows know nothing of what follows: all rows are made again from all of the sound.
+            # A speech model's last rows depend on the sound that follows them: all rows are computed again.
             self._features = self.feature.extract(self.audio)[: len(self)]
         return self._features
 
     @property
     def has_sound(self) -> bool:
-        """Whether anything can be heard."""
+        """Whether the audio has a peak above 1e-4 of full scale."""
         return bool(len(self.audio)) and float(np.abs(self.audio).max()) > 1e-4
 
 
@@ -355,7 +370,7 @@ def track_clip(
         av_offset: s by which the sound is late and is moved back; ``None``: estimated; 0: left as it is.
 
     Raises:
-        InputError: no face, two faces, unreadable (at once, or from :meth:`Clip.wait` when in the background).
+        InputError: no face, two faces, or unreadable; from :meth:`Clip.wait` if ``background`` is set.
     """
     clip = Clip(size or 512, feature)
     clip.expected = frames or 0

@@ -15,7 +15,7 @@ from shards.format.schema import clean_name
 from shards.people.consent import UNKNOWN, read_consent
 from shards.people.withdrawn import withdrawn_people
 
-LONGEST_TEXT = 300
+LONGEST_TEXT = 300  # characters
 # A text that ends like this was meant as a file.
 FILES = (".csv", ".txt", ".md", ".pdf", ".json", ".png", ".jpg", ".jpeg", ".docx", ".odt", ".eml")
 WAYS = "give a file, a sentence that says who agreed and when, or 'unknown'"
@@ -59,7 +59,7 @@ def question(video: str | Path) -> str:
 
 
 def consent_of(video: str | Path, given: str | Path | None) -> Consent:
-    """The record of an adaptation.
+    """The consent record of an adaptation.
 
     Args:
         video: the clip.
@@ -100,12 +100,15 @@ def _of_file(path: str, video: str, identity: str) -> Consent:
 
 
 def refuse_withdrawn(video: str | Path, sha256: str, identity: str, dataset: str | Path) -> None:
-    """Refuse a clip of a person who was withdrawn from a dataset (``headstart shards forget``).
+    """Refuse a clip or a person that was withdrawn from a dataset (``headstart shards forget``).
 
-    The clip is known by its content, and the person by the name that the consent file, or the clip's own name, gives.
+    Args:
+        sha256: of the clip's content, by which it is recognised.
+        identity: the person's name, from the consent file or else from the clip's name.
+        dataset: folder or URL.
 
     Raises:
-        InputError: withdrawn, or no dataset there.
+        InputError: withdrawn, or ``dataset`` is not a dataset.
     """
     read_catalogue(str(dataset))
     entry = withdrawn_people(str(dataset)).entry(identity, sha256)

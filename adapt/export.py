@@ -35,7 +35,7 @@ POSES = ("still", "clip", "generated")
 
 
 class Exported(TypedDict):
-    """File or folder, its format and axes, Gaussians of one frame, frames, and bytes in all."""
+    """The file or folder, its format and axes, Gaussians per frame, number of frames, and total bytes."""
 
     out: str
     format: str
@@ -72,7 +72,7 @@ def export(
     Args:
         avatar: the avatar's folder; this, ``audio``, ``style`` and ``out`` may be ``s3://`` URLs.
         out: ``.ply``, ``.glb``, ``.spz``, ``.usdc`` or ``.usdz``; a folder with ``as_frames``.
-        as_frames: write a folder of ``.ply`` files, one a frame: of the sound, or of the training clip without one.
+        as_frames: write a folder of ``.ply`` files, one per frame of ``audio``, or of the training clip without one.
         frame: a frame of the clip that the avatar was adapted to; ``None`` is the neutral head.
         audio: let the head speak: time samples of a USD file, or the frames of a folder.
         controls: ``["smile=0.4"]`` or a mapping: the rig's named controls, added to every frame.
@@ -88,7 +88,7 @@ def export(
         See :class:`Exported`.
 
     Raises:
-        InputError: an unknown suffix, option or frame, a format that cannot move, or no sound.
+        InputError: an unknown suffix, option or frame, audio for a format that holds one frame, or no sound.
     """
     chosen = None if as_frames else format_of(out)
     axes = checked_axes(axes, PLY_AXES if chosen is None else chosen.AXES)
@@ -112,7 +112,7 @@ def export(
     if first is None:
         raise InputError(f"{audio}: shorter than one frame (40 ms); give a longer sound")
     count = _write(chosen, out, first, clouds, _record(made), axes)
-    # A manifest of the file before would call this one changed.
+    # A manifest left from an earlier file would report this one as altered.
     sidecar_of(out).unlink(missing_ok=True)
     if credentials is not None:
         sign_export(out, credentials, opened, made)
@@ -192,7 +192,7 @@ def still_cloud(avatar: Avatar, frame: int | None = None, controls: Mapping[str,
         for key, delta in avatar.rig.control(name, amount).items():
             rows[key] = rows[key] + delta.cpu().numpy()
     rows["eyelids"] = np.clip(rows["eyelids"], 0, 1)
-    # The same frame as its own neighbours: a condition looks at a frame's surroundings.
+    # The frame is repeated as its own neighbours, which the inputs' vectors contain.
     window = {name: np.repeat(row[None].astype(np.float32), 2 * TRACK_CONTEXT + 1, 0) for name, row in rows.items()}
     return Cloud.of_head(avatar.model.gaussians(head_inputs(window, avatar.device, cut=TRACK_CONTEXT)))
 
@@ -217,7 +217,7 @@ def spoken_clouds(
     style: str | Path | None = None,
     seed: int = 0,
 ) -> Iterator[Cloud]:
-    """The head while it speaks a sound, 25 clouds a second, in metres; memory does not grow with the sound.
+    """The head while it speaks ``audio``, 25 clouds per second, in metres; memory does not grow with the length.
 
     Args:
         pose: ``still`` leaves the head in head space; ``clip`` and ``generated`` move it about the clip's middle place.
@@ -229,7 +229,7 @@ def spoken_clouds(
 
 
 class SpeakingHead(Talker):
-    """A :class:`Talker` that gives clouds where that gives pictures."""
+    """A :class:`Talker` that yields clouds instead of images."""
 
     def __init__(self, avatar: Avatar, *, pose: str = "still", seed: int = 0, **options: Any) -> None:
         rotation, translation = avatar.track["rotation"], avatar.track["translation"]

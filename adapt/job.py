@@ -33,11 +33,11 @@ from cluster.storage.staging import staged
 from configs import progress
 from pretrain.roles import MOTION
 
-HELD_FRAMES = 8
+HELD_FRAMES = 8  # at most, see :func:`_held_frames`
 # Training frames from one computed matte to the next. An interpolated one differs from its own by less than the mattes of
 # two successive frames differ, and its intersection over union with it is 0.991 to 0.999 (means of four people).
 MATTE_EVERY = 2
-# Seconds reserved at the end for measuring, writing and hashing, and for encoding one frame of the body (256 px).
+# Seconds reserved at the end for measuring, writing and hashing; and for encoding each frame of the body (256 px).
 ENDING, ENCODING = 2.0, 0.006
 # Tracked frames needed before a recipe builds its model: one second shows the face, its lighting and the body.
 FIRST_FRAMES = 25
@@ -82,18 +82,19 @@ def adapt(
             same budget of steps, the weights are bit-identical to those of an uninterrupted run.
         set: ``key=value`` overrides of the recipe's configuration, such as ``color_mlp=false``.
         self_contained: copy the priors that ``talk`` needs into the folder.
+        size: side of the frames, px; by default 512 on a GPU and 256 on a CPU, or the source's if smaller.
+        device: ``auto``, ``cpu``, ``cuda``, or another that torch knows.
+        seed: of everything random (with ``resume``: as it was begun).
+        overwrite: replace an existing avatar.
         clip: already tracked frames of the video, all used for training (instead of ``seconds``); its
             size is used. It is not closed.
-        consent: who agreed: a consent file as ``shards build`` takes it, another file, a sentence, or ``unknown``, which
-            the avatar then says; ``None`` is ``unknown`` too (with ``resume``: what the avatar was begun with).
+        consent: who agreed: a consent file as ``shards build`` takes it, another file, a sentence, or ``unknown``; ``None``
+            is ``unknown`` too (with ``resume``: as it was begun). Every output of the avatar carries it.
         dataset: a dataset, folder or URL, whose withdrawn people are refused.
-        in_step: put sound that is surely late or early in step with the lips (with ``resume``: as it was begun).
-        size: side of the frames, px; by default 512 on a GPU and 256 on a CPU, or the source's if smaller.
+        in_step: shift sound that is clearly late or early into step with the lips (with ``resume``: as it was begun).
 
     Returns:
-        ``avatar, recipe, prior, iterations, seconds, stages, metrics`` (and ``driver``, ``size``, ``frames``);
-        ``stages`` are seconds by what they were spent on, ``steps`` those of the optimisation; ``compiling``, where
-        kernels did, is not among ``seconds``.
+        See :class:`adapt.avatar.document.Adapted`.
 
     Raises:
         InputError: the video, an option or a prior is wrong; nothing is left half-written.
@@ -132,7 +133,7 @@ def adapt(
 
 @contextmanager
 def tracked_clip(plan: Plan, given: Clip | None) -> Iterator[Clip]:
-    """The training frames: those that are given, or the video's, tracked in the background."""
+    """The training frames: the given ones, or the video's, tracked in the background and removed at the end."""
     if given is not None:
         given.listen_for(plan.feature)
         yield given
@@ -156,7 +157,7 @@ def tracked_clip(plan: Plan, given: Clip | None) -> Iterator[Clip]:
 
 
 def make_clock(plan: Plan, start: float) -> Clock:
-    """The budget's clock, running since ``start``, with what the end and the voice want of it kept free."""
+    """The budget's clock, running since ``start`` (``time.monotonic()``), with a reserve for the voice and the end."""
     voice = plan.voice_budget
     ending = ENDING + ENCODING * min(plan.frames, BODY_FRAMES) * (plan.config.size / 256) ** 2
     clock = Clock(
@@ -231,10 +232,10 @@ def run_stages(run: Run) -> None:
 
 
 def fit_voice(run: Run) -> Driver:
-    """What will turn sound into this person's expressions.
+    """The driver that turns sound into this person's expressions.
 
-    The prior of motion is fine-tuned within the voice's share of the budget; a run that was stopped takes it as
-    it is. Without a prior it is a regression on the clip, and without sound the loudness.
+    The prior of motion is fine-tuned within the voice's share of the budget; after a stop it is used as it is. Without
+    a prior the driver is a regression on the clip, and without sound it is the loudness.
     """
     clip, config = run.clip, run.plan.voice
     if not clip.has_sound or len(clip) < LEAST_FRAMES:
@@ -267,7 +268,7 @@ def _voice_steps(run: Run, task: progress.Task) -> Iterator[int]:
 
 
 def finish(run: Run, driver: Driver) -> Adapted:
-    """Measure, encode the body, write the finished avatar; what :func:`adapt` returns."""
+    """Measure, encode the body video and write the finished avatar; returns what :func:`adapt` returns."""
     plan, clip, fit = run.plan, run.clip, run.fit
     value = fit.measure("done")
     run.metrics["psnr_face_held"] = round(value, 3) if value == value else None
@@ -299,7 +300,7 @@ def finish(run: Run, driver: Driver) -> Adapted:
 
 
 def _prior_files(run: Run) -> dict[str, Path]:
-    """The files of the prior of motion, which talking needs; the others have done their work."""
+    """The files of the prior of motion, which talking needs; the others are not needed any more."""
     record = record_of(run.context.priors.records, MOTION)
     if record is None:
         return {}

@@ -8,7 +8,7 @@ from configs import InputError
 
 
 def claim(path: str | Path, *, suffix: str | None = None, overwrite: bool = False) -> Path:
-    """An output path that may be written, its parent folder made.
+    """An output path that may be written; its parent folder is created.
 
     Raises:
         InputError: it exists and ``overwrite`` is off, has another suffix, or its parent cannot be made.

@@ -1,4 +1,4 @@
-"""What an adaptation was asked for, checked as a whole before any work begins."""
+"""The request for an adaptation, checked as a whole before any work begins."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from shards.people.consent import UNKNOWN
 
 # Side of the frames, px, where nothing is asked for and the source has as many.
 SIZE_GPU, SIZE_CPU, LEAST_SIZE = 512, 256, 64
-# A complete avatar may be resumed with a budget of which so much is spent at most.
+# A complete avatar can be resumed only with a budget of which less than this share is spent.
 SPENT = 0.9
 
 
@@ -38,13 +38,14 @@ class Plan:
 
     Attributes:
         config: the recipe's, its ``size`` chosen.
-        frames: how many are trained on, from the first on; total: how many the video has.
+        frames: number of training frames, from the first on.
+        total: number of frames of the video.
         priors: found and compatible, not opened yet.
-        rig, feature: what the priors were trained with.
+        rig, feature: those of the priors, or of the avatar that is resumed.
         consent: who agreed, see :mod:`adapt.consent`.
-        before: the document of the avatar that is resumed.
-        av_offset: s by which the sound is known to be late; 0 leaves it as it is, ``None`` lets tracking find out.
-        exact: whether it goes on with the same budget and priors, so that it ends as if it had never stopped.
+        before: the document of the avatar that is resumed; ``None`` for a new one.
+        av_offset: seconds by which the sound is known to be late; 0 leaves it as it is, ``None``: tracking estimates it.
+        exact: whether a resumed run has the same budget and priors, so that it ends as if it had never stopped.
     """
 
     video: Path
@@ -68,7 +69,7 @@ class Plan:
 
     @property
     def voice(self) -> RiggedConfig | None:
-        """The configuration of a recipe that speaks through a prior of motion, where there is one."""
+        """The configuration, if the recipe is driven by a prior of motion and there is one; else ``None``."""
         given = any(prior.role == MOTION for prior in self.priors)
         return self.config if given and isinstance(self.config, RiggedConfig) and self.config.audio_prior else None
 
@@ -154,7 +155,7 @@ def make_plan(
 
 
 def _known_offset(before: AvatarDocument | None, in_step: bool) -> float | None:
-    """That of the avatar that is resumed (earlier versions moved no sound), else none, or 0 where sound shall stay."""
+    """The resumed avatar's offset (earlier versions moved no sound); else ``None``, or 0 if the sound is to stay."""
     if before is not None:
         return float(before["clip"].get("av_offset", 0.0))
     return None if in_step else 0.0
@@ -174,7 +175,7 @@ def _check_video(video: str | Path) -> None:
 
 
 def _recorded(agreed: Consent, before: AvatarDocument | None) -> dict[str, str]:
-    """The record that the avatar was begun with, where it has one, else ``agreed``; a warning where it says nothing."""
+    """The record that the avatar was started with, if it has one, else ``agreed``; warns if consent is unknown."""
     begun = None if before is None else before.get("consent")
     record = dict(begun or agreed.as_dict())
     if record["consent"] == UNKNOWN:
@@ -183,7 +184,7 @@ def _recorded(agreed: Consent, before: AvatarDocument | None) -> dict[str, str]:
 
 
 def _uris(before: AvatarDocument) -> str:
-    """The priors that the avatar was begun with: by default it is resumed with these."""
+    """The priors that the avatar was started with, the default of a resumed run."""
     return ",".join(dict.fromkeys(record["uri"] for record in (before.get("priors") or {}).values())) or "none"
 
 

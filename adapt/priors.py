@@ -1,4 +1,4 @@
-"""Which priors an adaptation stands on: found by URI, checked before any work, recorded with version and hash."""
+"""The priors of an adaptation: found by URI, checked before any work, recorded with version and hash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pretrain.prior import priors_for, role_of
 from pretrain.roles import APPEARANCE, MOTION, ROLES, SYNC, AppearancePrior, MotionPrior, SyncPrior
 from shards.features import Feature, open_feature
 
-# What is heard where no prior says otherwise.
+# The audio feature if no prior names one.
 FEATURE = "logmel"
 
 
@@ -28,7 +28,9 @@ class PriorFolder:
     """A prior that was found and not opened yet.
 
     Attributes:
-        uri: what the user gave; folder: where it lies; info: its ``prior.json``.
+        uri: what the user gave.
+        folder: where it is.
+        info: its ``prior.json``.
     """
 
     uri: str
@@ -37,16 +39,16 @@ class PriorFolder:
 
     @property
     def kind(self) -> str:
-        """Its prior's name, such as ``audio-expression``."""
+        """The prior's name, such as ``audio-expression``."""
         return str(self.info["prior"])
 
     @property
     def role(self) -> str:
-        """What it is to an adaptation: ``motion``, ``appearance``, ``sync``, or nothing."""
+        """Its role in an adaptation: ``motion``, ``appearance``, ``sync``, or an empty string."""
         return role_of(self.kind)
 
     def record(self) -> PriorRecord:
-        """What an avatar remembers of it."""
+        """The avatar's record of it."""
         return PriorRecord(
             name=self.kind,
             role=self.role,
@@ -59,7 +61,7 @@ class PriorFolder:
 
 @dataclass
 class Priors:
-    """Opened priors by kind, and what an avatar remembers of each: ``name, role, version, sha256, uri, features``."""
+    """Opened priors, the avatar's record of each, and their folders, all by kind."""
 
     opened: dict[str, object] = field(default_factory=dict)
     records: dict[str, PriorRecord] = field(default_factory=dict)
@@ -85,7 +87,7 @@ class Priors:
 
 
 def record_of(records: Mapping[str, PriorRecord] | None, role: str) -> PriorRecord | None:
-    """Of the priors that an avatar remembers, the one with a role; avatars of earlier versions name no roles."""
+    """The record of the prior with a role, ``None`` if there is none; avatars of earlier versions name no roles."""
     found = (records or {}).values()
     return next((record for record in found if (record.get("role") or role_of(record["name"])) == role), None)
 
@@ -98,7 +100,7 @@ def find_priors(spec: str | Path | None) -> list[PriorFolder]:
             prior folders, ``models:/NAME@alias``, ``models:/NAME/VERSION``, ``runs:/...``, or several, comma-separated.
 
     Raises:
-        InputError: one of them is not there, or two are of one kind or take one role.
+        InputError: one of them is missing, or two are of the same kind or role.
     """
     if spec is None:
         places = [best for role in ROLES if (best := champion_of(role)) is not None]
@@ -117,7 +119,7 @@ def find_priors(spec: str | Path | None) -> list[PriorFolder]:
 
 
 def champion_of(role: str) -> tuple[str, Path] | None:
-    """URI and folder of the registered champion that takes a role; ``None`` where there is none.
+    """URI and folder of the registered champion of a role; ``None`` if there is none.
 
     Raises:
         InputError: two priors of this role have a champion.
@@ -131,7 +133,7 @@ def champion_of(role: str) -> tuple[str, Path] | None:
 
 
 def champion(uri: str) -> Path | None:
-    """The registered champion's folder; ``None`` when nothing is registered or the registry is not installed."""
+    """The registered champion's folder; ``None`` if nothing is registered or the registry is not installed."""
     try:
         return Path(resolve(uri))
     except (InputError, ImportError):
@@ -151,13 +153,13 @@ def _folders(uri: str) -> list[Path]:
 
 
 def rig_and_feature(priors: Sequence[PriorFolder], before: AvatarDocument | None = None) -> tuple[Rig, Feature]:
-    """The rig that an adaptation is tracked with and the audio feature that it hears: those of its priors.
+    """The rig that an adaptation is tracked with and its audio feature: those of its priors, else the defaults.
 
     Args:
         before: the document of the avatar that is resumed, whose rig and feature stay.
 
     Raises:
-        InputError: the priors do not fit together or to the avatar, or what they need is not here.
+        InputError: the priors do not fit each other or the avatar, or the rig or feature they need is missing.
     """
     infos = {f"{prior.kind} ({prior.uri})": prior.info for prior in priors}
     begun = None if before is None else before["features"]
@@ -174,7 +176,7 @@ def open_rig(record: Mapping[str, object]) -> Rig:
     """The rig of a record ``{"name", "sha256", "source"}``.
 
     Raises:
-        InputError: it is not here, or is another one by now.
+        InputError: it is missing, or has changed.
     """
     rig = load_rig(record.get("source") or record.get("name") or DEFAULT)
     if record.get("sha256") not in (None, rig.sha256):
@@ -186,10 +188,10 @@ def open_rig(record: Mapping[str, object]) -> Rig:
 
 
 def open_priors(found: Sequence[PriorFolder], device: str = "cpu") -> Priors:
-    """Open what was found.
+    """Open the priors that were found.
 
     Raises:
-        InputError: damaged or foreign weights.
+        InputError: weights that are damaged or do not fit their prior.
     """
     return Priors(
         opened={prior.kind: load_prior(prior.folder, device) for prior in found},
@@ -220,10 +222,10 @@ def _version(uri: str, info: PriorInfo) -> str:
 
 
 def reopen_prior(record: PriorRecord, rig: Rig, device: str = "cpu", inside: Path | None = None) -> object:
-    """The very prior that an avatar was adapted on: from the avatar itself when self-contained, else by its URI.
+    """The same prior that an avatar was adapted with: from ``inside`` its folder if self-contained, else by its URI.
 
     Raises:
-        InputError: it is gone, or what is there now is another one.
+        InputError: it is missing or has changed, or is for another rig.
     """
     where = inside if inside is not None and inside.is_dir() else record["uri"]
     try:

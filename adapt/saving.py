@@ -1,4 +1,4 @@
-"""What an adaptation has made so far, and how it is put on disk: at any moment a whole avatar that can be gone on with."""
+"""The state of a running adaptation, and how it is saved: always as a complete avatar that can be resumed."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ class Run:
 def save(
     run: Run, driver: Driver | None = None, files: Mapping[str, Path] | None = None, *, complete: bool = False
 ) -> AvatarDocument:
-    """Put the present avatar on disk, whole, in place of the one before; nothing is computed but a picture.
+    """Replace the avatar on disk by the current one; nothing is computed but the preview.
 
     Args:
-        driver: of the finished avatar; before that, loudness opens the jaw.
-        files: what only the finished avatar holds (body video, priors).
-        complete: no state for ``--resume`` is kept.
+        driver: of the finished avatar; by default loudness opens the jaw.
+        files: what only the finished avatar contains (body video, priors), by name.
+        complete: the budget is used up, so no state for ``--resume`` is stored.
     """
     with run.fit.clock.timed("saving"):
         return _save(run, driver, files or {}, complete)
@@ -128,7 +128,7 @@ def _document(run: Run, driver: Driver, count: int, complete: bool) -> AvatarCon
 
 
 def _preview(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """A real frame and the same rendered, ``[H, W, 3]`` each: a held-out one where it is tracked already."""
+    """A real frame and the same rendered, ``[H, W, 3]`` in [0, 1] each: a held-out one if it is already tracked."""
     frame = int(fit.held[-1]) if len(fit.held) and fit.held[-1] < len(fit.clip) else len(fit.clip) - 1
     real, image, _ = fit.look(frame)
     return real.numpy(), image.numpy()

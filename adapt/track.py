@@ -20,7 +20,7 @@ _FACE = ("expression", "eyelids", "gaze")
 
 
 class Tracked(TypedDict):
-    """The file, its frames at 25 fps, how many of them have a face, and its length in seconds."""
+    """The file, its length in frames at 25 fps, the number of frames with a face, and its length in seconds."""
 
     blendshapes: str
     frames: int
@@ -39,22 +39,24 @@ def track(
     rig: str = "mediapipe",
     overwrite: bool = False,
 ) -> Tracked:
-    """Follow the face of a video and write its weights.
+    """Track the face in a video and write its ARKit weights.
 
-    Weights count from the video's beginning (or ``start``), so that they stay in time with its sound; where the face
-    was lost they are drawn through.
+    Times count from the video's beginning (or ``start``), so that weights stay in step with its sound; where the face was
+    lost, weights are interpolated.
 
     Args:
-        video: path or ``s3://`` URL, as ``blendshapes``.
-        blendshapes: a ``.csv`` (Live Link Face) or ``.json`` (Audio2Face) to make.
+        video: path or ``s3://`` URL; the same holds for ``blendshapes``.
+        blendshapes: the ``.csv`` (Live Link Face) or ``.json`` (Audio2Face) to write.
         start, seconds: which part of the video.
-        size: side of the tracked frames, px.
+        size: side of the tracked frames, px; by default 512.
+        rig: name of the rig that maps the expression to the weights.
+        overwrite: replace an existing file.
 
     Returns:
         See :class:`Tracked`.
 
     Raises:
-        InputError: no face, unreadable, another suffix, or the output exists.
+        InputError: no face, an unreadable video, another suffix, a rig without ARKit map, or the output exists.
     """
     if Path(str(blendshapes)).suffix.lower() not in _SUFFIXES:
         raise InputError(f"output '{blendshapes}': expected a name that ends in .csv or .json")

@@ -34,7 +34,7 @@ from pretrain.roles import MOTION, MotionPrior
 from shards.people.consent import UNKNOWN
 
 BACKGROUNDS = ("original", "plain", "rgba", "model")
-PLAIN = (0.55, 0.6, 0.65)
+PLAIN = (0.55, 0.6, 0.65)  # RGB in [0, 1] behind the head for ``plain``
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Avatar:
         )
 
     def tracked_drive(self, frames: np.ndarray | list[int]) -> HeadInputs:
-        """The drive of frames of the training clip, without sound."""
+        """Inputs of these frames of the training clip, as tracked, without audio features."""
         return head_inputs(self.track, self.device).pick(frames)
 
     def gaussians(self, frame: int | None = None) -> Gaussians:
@@ -102,15 +102,20 @@ class Avatar:
         original: np.ndarray | None = None,
         head: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Frames for a drive.
+        """Render frames.
 
         Args:
+            inputs: pose, expression, eyelids and gaze of ``B`` frames, with audio features where the recipe needs them.
             background: ``model`` (the avatar's own body layer), ``original`` (a real frame's body through the
                 inpainter), ``plain`` (the head alone on grey) or ``rgba`` (straight alpha).
-            original: ``[B, H, W, 3]`` uint8 and ``head [B, H, W]`` its dilated head region, for ``original``.
+            original: real frames ``[B, H, W, 3]`` uint8, needed for ``original``.
+            head: their dilated head regions ``[B, H, W]`` in [0, 1], needed for ``original``.
 
         Returns:
-            ``[B, H, W, 3]`` (4 for ``rgba``) float32 in [0, 1].
+            ``[B, H, W, 3]`` (4 channels for ``rgba``) float32 in [0, 1].
+
+        Raises:
+            ValueError: ``original`` without frames and head regions.
         """
         inputs = inputs.to(self.device)
         if background == "model":
@@ -143,11 +148,11 @@ def load_avatar(
     Args:
         path: the folder, or the ``s3://`` URL of a published one, which is copied for as long as the avatar is in use.
         device: ``auto``, ``cpu``, ``cuda``, or another that torch knows.
-        prior: where its prior of motion is now, if not where it was when the avatar was made.
-        speaks: False where its own voice is not wanted: its prior need not be there, and loudness drives it.
+        prior: new location of its audio-expression prior, if that was moved.
+        speaks: False if its own driver is not needed: its prior may then be missing, and loudness drives the avatar.
 
     Raises:
-        InputError: missing or altered files, another rig, a prior that is gone or another one, no such device.
+        InputError: missing or altered files, a different rig, a prior that is missing or has changed, no such device.
     """
     place = pick_device(device)
     if not is_remote(path):
@@ -175,10 +180,10 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 def restore_model(
     document: AvatarDocument, tensors: Mapping[str, Tensor], device: torch.device, path: Path
 ) -> tuple[HeadModel, Rig]:
-    """The model of an avatar's document and weights, and its rig, on a device.
+    """Rebuild an avatar's model from its document and weights; the model and its rig are returned on ``device``.
 
     Raises:
-        InputError: weights that do not fit the recipe, or another rig.
+        InputError: weights that do not fit the recipe, or a different rig.
     """
     try:
         rig = open_rig(document["rig"])
@@ -213,11 +218,11 @@ def _restore_driver(
 
 
 def loudness_driver(rig: Rig, expression: np.ndarray) -> LoudnessDriver:
-    """The driver of last resort, around the clip's median face."""
+    """The fallback driver: loudness opens the jaw around the median of the clip's ``expression [T, K]``."""
     jaw = rig.control("jaw", 1.0)["expression"].cpu().numpy()
     return LoudnessDriver(np.median(expression, 0), jaw)
 
 
 def config_dict(config: object) -> dict[str, object]:
-    """A recipe's configuration as JSON will keep it."""
+    """A recipe's configuration as JSON-compatible values."""
     return json.loads(json.dumps(to_dict(config)))

@@ -16,14 +16,14 @@ from shards.media.decode import read_video
 from shards.media.encode import VideoWriter
 from shards.media.rates import FPS
 
-# An avatar is a few MB: a minute of its clip is enough of a body to speak over.
+# Frames of the clip that an avatar keeps at most: one minute, so that it stays a few MB.
 BODY_FRAMES = 1500
-# H.264's constant rate factor: hardly to be told from the frames, and 0.1 MB a second at 256 px.
+# H.264's constant rate factor: hard to tell from the frames, and 0.1 MB per second at 256 px.
 QUALITY = 20
 
 
 def write_body(path: Path, clip: Clip, frames: int, provenance: Provenance) -> None:
-    """The clip's first frames as H.264, which ``talk`` shows behind the head."""
+    """Write the clip's first ``frames`` frames as H.264; ``talk`` shows them behind the head."""
     with VideoWriter(path, clip.size, clip.size, tags=provenance.tags(), crf=QUALITY) as writer:
         for frame in range(frames):
             writer.write(clip.frames([frame])[0])
@@ -32,14 +32,14 @@ def write_body(path: Path, clip: Clip, frames: int, provenance: Provenance) -> N
 class BodyFrames:
     """The training clip's frames and head regions by number, for ``background='original'``.
 
-    Frames are decoded from the avatar's ``body.mp4`` as they are asked for, forwards. A jump back decodes again. A
-    window of frames around the last one is kept, so playing back and forth costs little and memory stays constant.
+    Frames are decoded from the avatar's ``body.mp4`` on demand, a window around the requested one at a time. The last
+    window is kept, so playing back and forth costs little and memory stays constant.
 
     Args:
-        keep: frames of that window.
+        keep: length of that window, frames.
 
     Raises:
-        InputError: the avatar has no such video.
+        InputError: the avatar has no such video, or (on a call) the video ends before the frame.
     """
 
     def __init__(self, avatar: Avatar, keep: int = 64) -> None:

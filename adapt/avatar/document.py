@@ -9,11 +9,13 @@ from configs.records import FeatureRecord
 
 
 class PriorRecord(TypedDict):
-    """What an avatar remembers of a prior.
+    """An avatar's record of a prior.
 
     Attributes:
-        name: its kind, such as ``audio-expression``; role: of :mod:`pretrain.roles`, absent in avatars of version 0.1.
-        version: of the registry, else the start of its hash; sha256: of its weights.
+        name: its kind, such as ``audio-expression``.
+        role: see :mod:`pretrain.roles`; absent in avatars of version 0.1.
+        version: the registry's version or alias that it was found by, else the prior's own version or the start of its hash.
+        sha256: of its weights.
         uri: where it was found.
         features: the audio feature that it uses.
     """
@@ -27,7 +29,7 @@ class PriorRecord(TypedDict):
 
 
 class VisualPrior(TypedDict):
-    """The prior that a head's appearance began from."""
+    """The prior that ``avatar.json`` names first: that of appearance, else any other."""
 
     name: str
     version: str
@@ -35,7 +37,7 @@ class VisualPrior(TypedDict):
 
 
 class Origin(TypedDict):
-    """What the avatar was made from, and with what."""
+    """The tool that made the avatar, and the video that it was made from."""
 
     statement: str
     tool: str
@@ -47,8 +49,9 @@ class ModelShape(TypedDict, total=False):
     """Sizes that a model needs before its weights can be loaded.
 
     Attributes:
-        resolution: side of the UV map, texels; appearance_basis: ``rank`` and ``rows`` of a basis.
-        gaussians: how many each branch has.
+        resolution: side of the UV map, texels.
+        appearance_basis: ``rank`` and ``rows`` of the basis.
+        gaussians: number in each branch.
     """
 
     resolution: int
@@ -57,7 +60,7 @@ class ModelShape(TypedDict, total=False):
 
 
 class MovedSound(TypedDict, total=False):
-    """``av_offset``: s by which a clip's sound was late and was moved back; absent in avatars of earlier versions."""
+    """``av_offset``: seconds by which the clip's sound was late and was moved back; absent in avatars of earlier versions."""
 
     av_offset: float
 
@@ -66,7 +69,9 @@ class ClipRecord(MovedSound):
     """The training clip.
 
     Attributes:
-        frames: trained on; total: of the video; kept: of the track in the avatar.
+        frames: how many were trained on.
+        total: how many the video has.
+        kept: how many the avatar keeps the track of.
         crop_box: left, top, right, bottom in the video, px.
         identity: the rig's identity coefficients.
     """
@@ -79,7 +84,7 @@ class ClipRecord(MovedSound):
 
 
 class Progress(TypedDict):
-    """How far the adaptation is; ``psnr_face``: ``[seconds, dB]`` of held-out frames; ``stages``: seconds by stage."""
+    """How far the adaptation has come; ``psnr_face``: ``[seconds, dB]`` of held-out frames; ``stages``: seconds by stage."""
 
     seconds: float
     iterations: int
@@ -93,14 +98,19 @@ class AvatarContent(TypedDict):
     """Everything but the listing of files.
 
     Attributes:
-        recipe: its name; config: its configuration; model: shapes that its weights have.
-        prior: the prior of appearance; priors: all of them, by kind.
-        rig: ``name, sha256, source``; features: of the sound that drives it.
+        recipe: its name.
+        config: the recipe's configuration.
+        model: sizes that determine the shapes of the weights.
+        prior: see :class:`VisualPrior`.
+        priors: records of all priors, by kind.
+        rig: ``name, sha256, source``.
+        features: the audio feature that drives it.
         size: side of its frames, px.
         created: ISO 8601, UTC.
         consent: who agreed, see :mod:`adapt.consent`.
-        metrics: figures of the adaptation, such as ``psnr_face_held`` in dB; null_reasons: why one of them is null.
-        driver: ``prior`` or ``clip``.
+        metrics: figures of the adaptation, such as ``psnr_face_held`` in dB.
+        null_reasons: why a metric is null.
+        driver: ``prior`` (the audio-expression prior) or ``clip`` (regression or loudness).
         device, seed: of the adaptation.
     """
 
@@ -135,10 +145,18 @@ class Adapted(TypedDict):
     """What :func:`adapt.job.adapt` made.
 
     Attributes:
-        avatar: its folder; size: side of its frames, px; bytes: of the folder.
-        recipe, driver: their names; prior: of its appearance; consent: what was recorded.
-        iterations, seconds: of the optimisation; stages: seconds by what they were spent on.
-        frames: trained on; metrics: figures of the adaptation; null_reasons: why one of them is null.
+        avatar: its folder.
+        recipe, driver: their names.
+        prior: see :class:`VisualPrior`.
+        iterations: optimisation steps, those of earlier runs included.
+        seconds: wall-clock time of the whole adaptation, those of earlier runs included, without compiling kernels.
+        stages: seconds of this run by stage; ``steps`` are those of the optimisation, ``compiling`` is not in ``seconds``.
+        metrics: figures of the adaptation.
+        null_reasons: why a metric is null.
+        consent: what was recorded.
+        size: side of its frames, px.
+        frames: how many were trained on.
+        bytes: of the folder's listed files.
         complete: whether the budget was used up; an incomplete one can be resumed.
     """
 

@@ -1,7 +1,7 @@
-"""The avatar folder on disk: ``avatar.json``, ``weights.safetensors``, thumbnail, body frames; every file hashed.
+"""The avatar folder on disk: ``avatar.json``, ``weights.safetensors``, thumbnail, body frames, each with its hash.
 
-Saving is atomic: a new folder is built beside the old one and the two are exchanged, so that a
-process that is killed leaves the last good avatar intact.
+A new folder is built beside the old one and the two are exchanged, so that a process that is killed leaves the last
+good avatar intact. The exchange is atomic on Linux; elsewhere it takes two renames.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def write_folder(
     files: Mapping[str, str | Path | bytes] | None = None,
     state: Mapping[str, torch.Tensor] | None = None,
 ) -> AvatarDocument:
-    """Write an avatar so that ``out`` is at every moment either the old avatar or the new one.
+    """Write an avatar; on Linux, ``out`` is at every moment either the old avatar or the new one.
 
     Args:
         document: what ``avatar.json`` says; ``schema`` and ``files`` are added here.

@@ -14,11 +14,11 @@ from configs.machine import package_version
 # IPTC's term for media made by a trained model; C2PA assertions use the same URL.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
-# The sentence in comments, of this version and of older ones; all that files keep which lost the record.
+# The sentence in comments, of this version and of older ones; some files keep it alone, without the record.
 STATEMENT = re.compile(
     r"^Synthetic \w+ made by (?P<creator>.+) with (?P<tool>headstart\b.*?)(?:, avatar '(?P<avatar>.*)')?$"
 )
-# Where the record stands: our own key, and one of the few that survive remuxing by other programs.
+# Keys of the record: our own, and one of the few that survive remuxing by other programs.
 RECORD_KEYS = ("headstart_provenance", "description")
 
 
@@ -91,10 +91,10 @@ class Provenance:
 
 
 def read_record(tags: dict[str, str]) -> dict[str, object] | None:
-    """The JSON record among tags, whose keys are read without case; ``None`` where there is none.
+    """The JSON record among tags, whose keys are compared without regard to case; ``None`` if there is none.
 
     Raises:
-        ValueError: there is one, and it is damaged.
+        ValueError: the record is damaged.
     """
     lowered = {key.lower().removeprefix("com.apple.quicktime."): value for key, value in tags.items()}
     for key in RECORD_KEYS:
@@ -110,8 +110,8 @@ def read_record(tags: dict[str, str]) -> dict[str, object] | None:
 def parse_tags(tags: dict[str, str]) -> dict[str, object] | None:
     """The statement found in container or PNG metadata, ``None`` where there is none.
 
-    Keys are read without case: Matroska and WebM write them in capitals. QuickTime files keep the comment alone, of which
-    creator, tool and avatar are read.
+    Keys are compared without regard to case: Matroska and WebM write them in capitals. QuickTime files keep the comment
+    alone, from which creator, tool and avatar are read.
     """
     with contextlib.suppress(ValueError):
         record = read_record(tags)

@@ -21,12 +21,12 @@ from shards.media.encode import as_uint8
 BODY = "body.mp4"
 THUMBNAIL = "thumbnail.jpg"
 PREVIEW = "preview.jpg"
-# Tensors of more numbers than this are stored in half precision.
+# Floating-point tensors of a model with more elements than this are stored in half precision.
 EXACT_UP_TO = 65536
 
 
 def avatar_tensors(model: HeadModel, track: Mapping[str, np.ndarray], driver: Driver) -> dict[str, Tensor]:
-    """Everything of an avatar that is numbers; large pictures in half precision."""
+    """All tensors of an avatar, as ``model.KEY``, ``track.NAME`` and the driver's; large weights in half precision."""
     tensors = {f"model.{key}": _stored(value) for key, value in model.state_dict().items()}
     tensors.update({f"track.{name}": torch.from_numpy(np.ascontiguousarray(rows)) for name, rows in track.items()})
     if isinstance(driver, RidgeDriver):
@@ -62,7 +62,7 @@ def _stored(value: Tensor) -> Tensor:
 def thumbnail(image: np.ndarray, provenance: Provenance) -> bytes:
     """A JPEG of ``image [H, W, 3]`` in [0, 1] with the watermark, and the statement in its comment.
 
-    The avatar's hash is not known before its folder is written: the mark names no avatar.
+    The avatar's hash is not known before its folder is written, so the watermark names no avatar.
     """
     buffer = io.BytesIO()
     Image.fromarray(Marker("")(as_uint8(image))).save(

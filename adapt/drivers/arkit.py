@@ -96,10 +96,10 @@ GAZE = 0.52  # radians of gaze at weight 1: 30 degrees; guess
 WIDE = 0.3  # eyelids open beyond their usual by this share at eyeWide 1; guess
 # Tolerances of measures, eye distances: those that a shape names, and the others, which should stay; guesses.
 _NAMED, _STAYS = 0.01, 0.05
-# Landmarks count by how much talk depends on them when weights are found from an expression.
+# Weights of lip and eye landmarks (others: 1), and of depth, when blendshape weights are fitted to an expression; guesses.
 _LIPS, _EYES, _DEPTH = 6.0, 2.0, 0.5
 _RIDGE = 1e-2  # of the mean square of a shape's motion: shapes share what several could explain
-_SWEEPS = 200
+_SWEEPS = 200  # of coordinate descent, at most
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ class ArkitMap:
     def weights(self, expression: np.ndarray, eyelids: np.ndarray, gaze: np.ndarray) -> np.ndarray:
         """Weights ``[T, 52]`` in [0, 1] of expressions ``[T, K]``, eyelids ``[T, 2]`` and gaze ``[T, 2, 2]``.
 
-        Bounded least squares by coordinate descent; what no shape can do, such as a mouth narrower than at rest by
-        more than all shapes together, is left out.
+        Bounded least squares by coordinate descent; what the shapes cannot express, such as a mouth narrower than all of
+        them together make it, is lost.
         """
         found = _bounded_least_squares(self.expression, self.metric, np.asarray(expression, np.float64))
         for side in range(2):

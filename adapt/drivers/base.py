@@ -34,7 +34,7 @@ class Driver(Protocol):
     Attributes:
         kind: how ``avatar.json`` names it.
         name: what results say moved the lips.
-        lookahead: frames that must have been heard beyond a frame.
+        lookahead: later frames whose sound a frame needs.
         by_sound: whether the sound moves the face; lips then rest in its pauses.
     """
 
@@ -50,16 +50,16 @@ class Driver(Protocol):
 class Bounds:
     """Keeps driven expressions near those that the person's clip showed.
 
-    A driver may err far (a weak prior, a foreign voice), and a head is only known near its training frames: beyond,
-    its learned corrections extrapolate and the face falls apart. Each component stays within the clip's range and a
-    margin, and the whole vector no farther from the clip's mean than the farthest frame and a quarter.
+    A driver may be far off (a weak prior, an unfamiliar voice), and far from its training frames a head's learned
+    corrections extrapolate and the face falls apart. Each component stays within the clip's range plus a margin, and the
+    normalised vector within 1.25 times the distance of the clip's farthest frame from its mean, or 4 if that is more.
 
     Args:
         expression: ``[T, K]`` of the training clip, in deviations of the rig's basis.
     """
 
     def __init__(self, expression: np.ndarray) -> None:
-        # A short clip shows little of what a face can do: it leaves more room.
+        # Deviations. A short clip shows little of what a face can do, so it gets a wider margin.
         margin = 0.5 + 1.5 * float(np.exp(-len(expression) / 50.0))
         self.low, self.high = expression.min(0) - margin, expression.max(0) + margin
         self.mean = expression.mean(0)
@@ -70,7 +70,7 @@ class Bounds:
         return np.linalg.norm((expression - self.mean) / self.scale, axis=1)
 
     def __call__(self, expression: np.ndarray) -> np.ndarray:
-        """Bounded expressions ``[T, K]`` float32; what is not a number becomes the clip's mean."""
+        """Bounded expressions ``[T, K]`` float32; values that are not finite become the clip's mean."""
         expression = np.where(np.isfinite(expression), expression, self.mean)
         expression = np.clip(expression, self.low, self.high)
         shrink = np.minimum(1.0, self.farthest / np.maximum(self._distance(expression), 1e-9))
@@ -82,6 +82,7 @@ class WindowStream:
 
     Args:
         past: rows before a frame in its window ``[1, past + 1 + ahead, C]``.
+        apply: from such a window to the frame's expressions.
         ahead: rows after it; as many as before by default.
     """
 
@@ -120,7 +121,7 @@ class WindowStream:
 
 
 def joined(parts: Iterable[Expressions]) -> Expressions:
-    """Parts of a sequence one after the other; those without frames may be empty."""
+    """Parts of a sequence concatenated; parts without frames may be empty."""
     parts = [part for part in parts if part]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 

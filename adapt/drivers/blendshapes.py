@@ -23,14 +23,14 @@ from shards.media.rates import FPS
 LIVE_LINK_FPS = 60  # what the app records by default, and what readers of its files assume
 SUFFIXES_READ = (".csv", ".json")
 _KNOWN = {name.lower(): index for index, name in enumerate(NAMES)}
-# Columns that are no shapes. The app's head and eye angles are left alone: poses come from elsewhere.
+# Columns that are no shapes. The app's head and eye angles are ignored: poses come from elsewhere.
 _OTHERS = {"timecode", "blendshapecount", "_neutral", "neutral"} | {
     f"{part}{angle}" for part in ("head", "lefteye", "righteye") for angle in ("yaw", "pitch", "roll")
 }
 _ANGLES = [f"{part}{angle}" for part in ("Head", "LeftEye", "RightEye") for angle in ("Yaw", "Pitch", "Roll")]
 _RATES = (24.0, 25.0, 30.0, 48.0, 50.0, 60.0)
 _TIMECODE = re.compile(r"(\d+):(\d+):(\d+)[:;](\d+(?:\.\d+)?)")
-_LOWEST, _HIGHEST = -1.0, 2.0  # solvers overshoot a little; what lies beyond is no weight (percent, for example)
+_LOWEST, _HIGHEST = -1.0, 2.0  # solvers overshoot a little; values beyond are not weights (percentages, for example)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _times(path: Path, stamps: Sequence[str]) -> np.ndarray:
 
 
 def _rate_of(seconds: np.ndarray, frames: np.ndarray) -> float:
-    """Frames a second that a timecode counts: told by the highest number, where a whole second was recorded."""
+    """Frames per second of a timecode, from its highest frame number; 60 for a recording of less than two seconds."""
     if seconds[-1] - seconds[0] < 2:
         return float(LIVE_LINK_FPS)
     return next((rate for rate in _RATES if np.floor(frames.max()) < rate), float(np.floor(frames.max()) + 1))
@@ -235,7 +235,7 @@ class BlendshapeDriver:
 
     Attributes:
         name: what moved the lips, for results.
-        lookahead: 0; nothing has to be heard first.
+        lookahead: 0; no later sound is needed.
         face: ``expression [T, K], eyelids [T, 2], gaze [T, 2, 2]`` at 25 fps.
     """
 
@@ -253,7 +253,7 @@ class BlendshapeDriver:
 
 
 class BlendshapeStream:
-    """Gives as many frames as it gets rows of sound features; what they say is not heard."""
+    """Gives one frame per row of audio features; their values are ignored."""
 
     def __init__(self, face: dict[str, np.ndarray]) -> None:
         self.face, self.given = face, 0
@@ -266,5 +266,5 @@ class BlendshapeStream:
         return {name: values[index] for name, values in self.face.items()}
 
     def finish(self) -> dict[str, np.ndarray]:
-        """Nothing is left: every row gave its frame."""
+        """Empty: every row has given its frame."""
         return {}

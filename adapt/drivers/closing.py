@@ -1,13 +1,13 @@
 """Lips that meet: a regression opens and closes too little, so lips that it brings near each other are pressed.
 
-What a voice says of a mouth is a mean over what people do, and a mean of shut and nearly shut lips is half open. Where a
-driver's gap of the inner lips falls below ``SHUT`` of the person's mean gap the lips are pressed; from there to ``FREE``
-the gap is stretched, so that nothing jumps; above, lips are left alone. Expressions move along the direction in which this
-person's face moves when their lips open.
+A regression predicts a mean, and the mean of shut and nearly shut lips is half open. Where the driven gap of the inner
+lips falls below ``SHUT`` times the person's mean gap, the lips are pressed; from there to ``FREE`` the gap is stretched, so
+that nothing jumps; above, lips are left alone. Expressions move along the direction in which this person's face moves when
+their lips open.
 
-Chosen by leaving people out, on 70 clips (regression on Whisper, ``benchmarks speech``): closures met rise from an F1 of
-0.22 to 0.50, and the error of the gap in frames of shut lips falls from 0.068 to 0.028 eye distances, for 0.01 of the
-correlation of the opening.
+Chosen by leaving people out, on 70 clips (regression on Whisper, ``benchmarks speech``): the F1 of lip closures rises from
+0.22 to 0.50, and the error of the gap in frames of shut lips falls from 0.068 to 0.028 eye distances, at a cost of 0.01 in
+the correlation of the opening.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class LipClosing:
     """One person's lips: how their gap follows from an expression, and along what they close.
 
     Attributes:
-        rest: ``[K]`` an expression; gap: of the inner lips there, in eye distances; mean: mean gap of the person's clip.
+        rest: ``[K]`` the clip's mean expression.
+        gap: of the inner lips at ``rest``, in eye distances.
+        mean: mean gap over the clip, in eye distances.
         slope: ``[K]`` change of the gap with each component.
         direction: ``[K]`` by which an expression changes when the gap grows by one eye distance.
     """
@@ -53,10 +55,10 @@ class LipClosing:
 
     @classmethod
     def fit(cls, rig: Rig, identity: np.ndarray, expression: np.ndarray) -> LipClosing | None:
-        """From a clip's ``identity [I]`` and ``expression [T, K]``.
+        """Fit to a clip's ``identity [K_id]`` and ``expression [T, K]``.
 
         Returns:
-            ``None`` for a person whose lips never meet in the clip: some mouths do not.
+            ``None`` for a person whose lips never meet in the clip.
         """
         real = lip_motion(rig, identity, expression).gap
         if not (real < TOGETHER).any():

@@ -1,4 +1,4 @@
-"""Loudness opens the jaw: what is left for a silent clip without an audio-expression prior."""
+"""Loudness opens the jaw: the driver of a clip without sound, and of an avatar whose adaptation is not finished."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from heads.rig import Rig
 
 
 class LoudnessDriver:
-    """Opens the jaw with the loudness: all that can be done for a silent clip without a prior."""
+    """Opens the jaw with the loudness of log-mel features.
+
+    Args:
+        rest: ``[K]`` expression in silence.
+        jaw: ``[K]`` the rig's control ``jaw`` at amount 1; the loudest speech adds half of it.
+    """
 
     kind: ClassVar[str] = "loudness"
     by_sound: ClassVar[bool] = True

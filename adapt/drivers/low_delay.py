@@ -1,4 +1,4 @@
-"""Which driver an avatar speaks by when it must answer at once."""
+"""Which driver an avatar uses when it must answer at once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from shards.features import open_feature
 def quickest(driver: Driver, *, any_feature: bool = True) -> Driver:
     """The same person's driver with the shortest look-ahead there is.
 
-    A prior looks ahead a second or more, and a speech encoder hears seconds at a time, so a regression on the person's
-    own clip speaks in its place: on log-mel where the avatar keeps one. A driver without a shorter version is returned as
-    it is.
+    A prior looks ahead a second or more, and a speech encoder takes in seconds at a time, so a regression on the person's
+    own clip takes its place: the one on log-mel if the avatar has it. A driver without a shorter version is returned
+    unchanged.
 
     Args:
-        any_feature: whether the driver may hear another feature than the avatar's, see :func:`heard_by`.
+        any_feature: whether the driver may use another audio feature than the avatar's, see :func:`heard_by`.
     """
     if isinstance(driver, PriorDriver) and driver.quick is not None and any_feature:
         return driver.quick.low_delay()
@@ -27,6 +27,6 @@ def quickest(driver: Driver, *, any_feature: bool = True) -> Driver:
 
 
 def heard_by(driver: Driver, record: FeatureRecord) -> FeatureRecord:
-    """The record of the audio feature that a driver hears: its own, else the avatar's ``record``."""
+    """The record of the audio feature that a driver uses: its own, else the avatar's ``record``."""
     name = driver.feature if isinstance(driver, RidgeDriver) else ""
     return open_feature(name).record if name else record

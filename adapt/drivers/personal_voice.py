@@ -1,13 +1,12 @@
-"""How this person speaks: a prior of motion, given their style and fine-tuned on their clip.
+"""How this person speaks: a prior of motion in their speaking style, fine-tuned on their clip.
 
-Source: GGTalker (2025), section 3.3: the audio encoder stays frozen, the rest learns at a low rate, and the best
-weights on held-back seconds of the clip are kept (early stop); with little sound the prior itself may be the best.
+Source: GGTalker (2025), section 3.3: the audio encoder stays frozen, the rest is trained at a low rate, and the weights
+that are best on held-out seconds of the clip are kept (early stopping). With little sound, the prior itself may be best.
 
-A prior that does not know this voice opens the mouth too wide or to the wrong sounds. So its amplitude is calibrated:
-each component is shrunk by the regression of what was tracked on what the prior says, around the person's own mean,
-which is never worse than that mean in square error on the frames it is estimated on. And as it knows many voices and
-not this one, and a ridge regression on the clip this one alone, the avatar speaks by the mean of both. Lips that
-this mean brings near each other are pressed (:mod:`adapt.drivers.closing`).
+A prior that does not know this voice opens the mouth too wide or to the wrong sounds, so its amplitude is calibrated:
+each component is scaled around the person's own mean by the slope of a regression of the tracked values on the predicted
+ones. The prior knows many voices but not this one, and a ridge regression on the clip knows only this one, so the avatar
+is driven by a weighted mean of both. Lips that this mean brings near each other are pressed (:mod:`adapt.drivers.closing`).
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from heads.rig.facemesh import LIPS
 from pretrain.roles import FineTunable, MotionPrior
 from shards.features import extract_features
 
-HELD_SHARE = 0.2
-RATE = 1e-4
-CHECK_EVERY = 20
-PATIENCE = 3
-MOST_GAIN = 1.2
-# Frames' worth of trust in one gain for all components, against each component's own.
+HELD_SHARE = 0.2  # of the clip, at its end, for early stopping
+RATE = 1e-4  # Adam's
+CHECK_EVERY = 20  # steps
+PATIENCE = 3  # checks without a gain, after which fine-tuning ends
+MOST_GAIN = 1.2  # largest factor on a component's amplitude
+# Weight, in frames, of one gain common to all components against each component's own.
 COMMON_FRAMES = 100.0
-# With fewer frames, neither amplitude nor choice can be told from chance.
+# Shorter clips are neither fine-tuned on nor given a regression: there a gain cannot be told from chance.
 CHOICE_FRAMES = 100
 
 
@@ -49,12 +48,13 @@ def person_driver(
     steps: Iterable[object] = (),
     seed: int = 0,
 ) -> PriorDriver:
-    """What speaks for this person: the mean of the prior's voice and, from a few seconds of clip on, a regression on it.
+    """This person's driver: the prior's voice, averaged from ``CHOICE_FRAMES`` frames on with a regression on the clip.
 
     Args:
+        prior: its weights are changed in place if fine-tuning helps.
         clip: tracked, with the audio features that the prior was trained on.
-        record: the prior's, as ``avatar.json`` keeps it.
-        steps: one item for each step that the fine-tuning may take; it ends early when nothing is gained.
+        record: the prior's, as ``avatar.json`` holds it.
+        steps: one item for each step that fine-tuning may take; it ends early when nothing is gained.
     """
     voice = person_voice(prior, clip, record, rig, steps=steps, seed=seed)
     features, expression = clip.features(), clip.track["expression"]
@@ -65,9 +65,9 @@ def person_driver(
 
 
 def ready_for_live(driver: PriorDriver, clip: Clip) -> PriorDriver:
-    """The same driver; where its prior hears a speech encoder, with a regression on log-mel, which answers at once.
+    """The same driver; if its prior uses a speech encoder, with a regression on log-mel for live use.
 
-    An encoder hears seconds at a time: an avatar that only knew its rows would answer after eight seconds.
+    An encoder takes in seconds at a time, so an avatar that had only its features would answer after eight seconds.
     """
     expression = clip.track["expression"]
     if clip.feature.name == QUICK_FEATURE or len(expression) < CHOICE_FRAMES:
@@ -88,13 +88,13 @@ def person_voice(
     """The prior in the clip's speaking style, fine-tuned where that helps on the clip's last seconds, calibrated."""
     features = clip.features()
     track = {name: clip.track[name] for name in DRIVEN_BY_SOUND}
-    # The closed form alone: steps beyond it take seconds of a minute and brought no speaker nearer (eight tried).
+    # In closed form only: further iterations take seconds and improved the style of none of eight speakers.
     style = prior.find_style(features, track, iterations=0, seed=seed)
     changed: tuple[str, ...] = ()
     if len(features) >= CHOICE_FRAMES and isinstance(prior, FineTunable):
         changed = _finetune(prior, style, features, track, steps, seed)
     voice = PriorDriver(prior, style, label=str(record.get("version", "")), changed=changed, seed=seed)
-    # Weights that were fitted on the first part flatter themselves there.
+    # Fine-tuned weights look too good on the frames that they were fitted to, so the others calibrate them.
     first = int(len(features) * (1 - HELD_SHARE)) if changed else 0
     sampled, tracked = drive(voice, features)["expression"], track["expression"]
     weight = lip_weights(rig, tracked.shape[1])
@@ -107,7 +107,7 @@ def calibration(
     """``[3, K]``: gain, centre and rest of a voice, from its expressions ``[T, K]`` and the tracked ones ``[T, K]``.
 
     Args:
-        weight: ``[K]`` of each component in the gain that all share, see :func:`lip_weights`.
+        weight: ``[K]`` of each component in the common gain, see :func:`lip_weights`.
         rest: frames whose mean is the person's resting face; those of ``true`` by default.
     """
     centre, mean = sampled.mean(0), true.mean(0)
@@ -121,7 +121,7 @@ def calibration(
 
 
 def lip_weights(rig: Rig, components: int) -> np.ndarray:
-    """How much each expression component moves the lips apart (their own mean taken out), ``[K]`` of mean 1."""
+    """How much each expression component deforms the lips (their common motion removed), ``[K]`` with mean 1."""
     basis = torch.cat([torch.zeros(1, components), torch.eye(components)]).to(rig.device)
     with torch.no_grad():
         identity = torch.zeros(len(basis), rig.n_identity, device=basis.device)
@@ -141,7 +141,7 @@ def _finetune(
 ) -> tuple[str, ...]:
     """Train all but the audio encoder; returns the names of the weights that changed (none, if that was best)."""
     cut = int(len(features) * (1 - HELD_SHARE))
-    # What listens and what was solved in closed form stay; only the transformer that imagines the face moves.
+    # The audio encoder and the styles, which were solved in closed form, stay fixed; the rest is trained.
     encoder = set(map(id, prior.audio_encoder.parameters()))
     trained = {n: p for n, p in prior.model.named_parameters() if id(p) not in encoder and "styles." not in n}
     for parameter in prior.model.parameters():

@@ -15,19 +15,20 @@ from adapt.drivers.ridge import RidgeDriver
 from configs import InputError
 from pretrain.roles import FineTunable, MotionPrior
 
-# The mean of what the prior thinks possible, in one step without noise: lips that agree with the sound matter more than
-# lively ones. A little guidance gives back some of the spread that a mean loses.
+# One step without noise gives the mean of the prior's distribution: lips that agree with the sound matter more than lively
+# ones. A little guidance restores some of the amplitude that a mean loses.
 SAMPLER = {"steps": 1, "temperature": 0.0, "guidance": 1.3}
 
 
-# Of the regression in the average: it knows how this person moves, and the sound of one clip; the prior many voices.
-# Chosen on ten strangers by ``benchmarks drivers``: half of it costs another person's voice 0.03 of the correlation.
+# Weight of the regression in the average: it knows how this person moves but only one clip's sound, the prior many voices.
+# Chosen on ten held-out people by ``benchmarks drivers``: with a half, another person's voice loses 0.03 in correlation.
 SHARE = 0.35
-# Two that err apart move less on average than either: so much farther from the resting face goes what they agree on.
+# The mean of two predictions with different errors moves less than either, so its distance from the clip's mean face is
+# multiplied by this.
 EMPHASIS = 1.2
 
 
-QUICK_FEATURE = "logmel"  # of the regression for live use: known 7.5 ms after its frame
+QUICK_FEATURE = "logmel"  # of the regression for live use: a row is final 7.5 ms after its frame
 
 
 class PriorDriver:
@@ -36,13 +37,15 @@ class PriorDriver:
     Args:
         prior: ``pretrain.load_prior(...)``, its weights perhaps fine-tuned.
         style: ``[S]``; ``None`` is the mean style.
-        changed: names of the weights that fine-tuning changed: what an avatar stores beside the style.
+        label: the prior's version, for :attr:`name`.
+        changed: names of the weights that fine-tuning changed, which an avatar stores beside the style.
+        seed: of the sampler.
         options: of the sampler: ``steps``, ``guidance``, ``temperature``; ``SAMPLER`` by default.
         calibration: ``[3, K]`` of the expression, ``(gain, centre, rest)``: the prior's expressions become
             ``rest + gain * (expression - centre)``, this person's amplitude around this person's mean; ``None``: as is.
-        regression: of the person's own clip; its expressions and the prior's are averaged, see ``SHARE`` and ``EMPHASIS``.
-        closing: presses lips that nearly meet; ``None``: as they are.
-        quick: a regression of the person's clip on log-mel, for live use where the prior hears a speech encoder.
+        regression: fitted to the person's clip; its expressions are averaged with the prior's, see ``SHARE``, ``EMPHASIS``.
+        closing: presses lips that nearly meet; ``None``: they are left as they are.
+        quick: a regression from log-mel fitted to the clip, for live use if the prior uses a speech encoder.
     """
 
     kind: ClassVar[str] = "prior"
@@ -78,7 +81,7 @@ class PriorDriver:
         return stream if self.closing is None else _ClosingStream(stream, self.closing)
 
     def with_style(self, style: np.ndarray | None) -> PriorDriver:
-        """The same voice in another style.
+        """The same voice in another style ``[S]``; ``None`` is the mean style.
 
         Raises:
             InputError: a style of another size.
@@ -90,7 +93,7 @@ class PriorDriver:
         return self._with(style=style)
 
     def calibrated(self, calibration: np.ndarray) -> PriorDriver:
-        """The same voice with this amplitude."""
+        """The same voice with this calibration ``[3, K]``."""
         return self._with(calibration=calibration)
 
     def averaged(self, regression: RidgeDriver) -> PriorDriver:
@@ -111,7 +114,7 @@ class PriorDriver:
         return PriorDriver(self.prior, **{**kept, **changes})
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """What an avatar keeps of it: the style and the changed weights, in half precision."""
+        """What an avatar stores of it: style, calibration, regressions, lip closing; changed weights in half precision."""
         state = self.prior.state_dict() if isinstance(self.prior, FineTunable) else {}
         kept = {f"weights.{name}": state[name].detach().cpu().half() for name in self.changed}
         style = self.prior.mean_style if self.style is None else self.style
@@ -127,7 +130,7 @@ class PriorDriver:
 
     @classmethod
     def from_tensors(cls, prior: MotionPrior, tensors: dict[str, torch.Tensor], record: PriorRecord) -> PriorDriver:
-        """The inverse of :meth:`tensors` on the prior that ``record`` names."""
+        """The inverse of :meth:`tensors`; the changed weights are copied into ``prior``, which ``record`` names."""
         changed = {key.removeprefix("weights."): value for key, value in tensors.items() if key.startswith("weights.")}
         state = prior.state_dict() if isinstance(prior, FineTunable) else {}
         with torch.no_grad():
@@ -174,7 +177,7 @@ class _PriorStream:
 
 
 class _MeanStream:
-    """A prior's stream and a regression's, averaged frame by frame; eyes are the prior's."""
+    """A prior's stream and a regression's, averaged frame by frame; eyelids and gaze are the prior's."""
 
     def __init__(self, prior: _PriorStream, regression: RidgeDriver) -> None:
         self.prior, self.regression, self.rest = prior, regression.stream(), regression.bias

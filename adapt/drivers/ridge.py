@@ -12,27 +12,27 @@ from adapt.drivers.base import Expressions, Stream, WindowStream
 from shards.media.rates import FPS
 
 NAMES = ("mean", "spread", "weight", "bias")  # of the tensors that an avatar keeps
-# Candidates for the penalty of a ridge regression; the largest leaves nothing but the mean.
+# Candidates for the penalty of a ridge regression; the largest leaves little but the mean.
 PENALTIES = 10.0 ** np.arange(1.0, 7.5, 0.5)
-# Frames that penalties are chosen on: a minute says enough, and the cost grows with the cube.
+# Frames that penalties are chosen on: one minute is enough, and the cost is cubic.
 CHOOSING_FRAMES = 1500
-PAST, AHEAD = 5, 5  # rows before and after a frame that the regression hears
+PAST, AHEAD = 5, 5  # rows before and after a frame in the regression's window
 QUICK_AHEAD = 2  # rows after it for live use: 80 ms
 
 
 class RidgeDriver:
     """Ridge regression from feature rows within ±0.2 s to the expression, fitted on the person's own clip.
 
-    It needs no prior and learns from seconds, but knows only the sounds of that clip: a baseline, named as such in
-    every result. Each component of the expression has its own penalty, chosen on held-back blocks of the clip: what
-    sound does not tell (a head that turns shows in some components) stays at the person's mean, what it does is not
-    held back for its sake.
+    It needs no prior and a few seconds of video, but knows only the sounds of that clip; every result names it. Each
+    component of the expression has its own penalty, chosen on held-out blocks of the clip: components that the sound does
+    not determine stay at the person's mean without damping the others.
 
     Args:
-        mean, spread: of the feature rows ``[C]``.
-        weight: ``[(PAST + 1 + lookahead) * C, K]``; bias: ``[K]``.
+        mean, spread: ``[C]`` mean and standard deviation of the feature rows.
+        weight: ``[(PAST + 1 + lookahead) * C, K]``.
+        bias: ``[K]`` the clip's mean expression.
         quick: the same person's regression with a shorter look-ahead, for live use.
-        feature: name of the audio feature where it is not the avatar's.
+        feature: name of the audio feature, if it is not the avatar's.
     """
 
     kind: ClassVar[str] = "ridge"
@@ -77,7 +77,7 @@ class RidgeDriver:
         return fitted(windows, fitted(cls._windows(rows, QUICK_AHEAD), None))
 
     def hearing(self, feature: str) -> RidgeDriver:
-        """The same regression, of this audio feature and not the avatar's."""
+        """The same regression, marked as one from this audio feature instead of the avatar's."""
         quick = self.quick.hearing(feature) if self.quick is not None else None
         return RidgeDriver(self.mean, self.spread, self.weight, self.bias, quick, feature)
 
@@ -88,9 +88,9 @@ class RidgeDriver:
         return np.ascontiguousarray(windows.transpose(0, 2, 1)).reshape(len(rows), -1)
 
     def low_delay(self) -> RidgeDriver:
-        """This person's regression for live use: ``quick``, else this one with what it does not hear yet predicted.
+        """This person's regression for live use: ``quick``, else this one with its later rows predicted.
 
-        The prediction is that the last row lasts: its weights are the sum of those of the rows beyond it.
+        They are predicted to equal the last row heard, so their weights are added to that row's.
         """
         if self.quick is not None or self.lookahead <= QUICK_AHEAD:
             return self.quick or self
@@ -101,7 +101,7 @@ class RidgeDriver:
 
     @staticmethod
     def _held_back_errors(windows: np.ndarray, target: np.ndarray, blocks: int = 4) -> np.ndarray:
-        """Squared error ``[P, K]`` of each penalty and component on held-back blocks."""
+        """Squared error ``[P, K]`` of each penalty and component on held-out blocks."""
         fold = np.arange(len(windows)) * blocks // len(windows)
         errors = np.zeros((len(PENALTIES), target.shape[1]))
         for block in range(blocks):

@@ -1,7 +1,8 @@
 """``evaluate --ablations``: the same clip adapted again without each prior and part, in one table.
 
-Every row has the same budget, seed and frames as the avatar that is evaluated. With enough frames a prior hardly shows
-in the error of the whole clip, so each row is also adapted to one second of it and tested on the same frames.
+Every row has the same budget, seed and frames as the avatar that is evaluated. With enough frames the visual prior
+hardly changes the error, so the full recipe and the one without that prior are also adapted to the first second of the
+clip and tested on the same frames.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ SHORT_SECONDS = 1.0
 def run_ablations(
     avatar: str | Path, video: str | Path, result: dict[str, Any], *, start: float | None, device: str, tools: Tools
 ) -> list[dict[str, object]]:
-    """Rows of the table: ``setting, drive`` and the columns, for the whole training part and for its first second.
+    """Rows of the table: ``setting``, ``trained on``, ``drive`` and :data:`COLUMNS`.
 
     Args:
-        result: the evaluation of the avatar itself, which is the first row.
-        tools: what scores are made with.
+        result: the evaluation of the avatar itself, which gives the first rows.
+        tools: what the scores are computed with.
     """
     opened = load_avatar(avatar, device)
     first = result["test"]["first_frame"]
@@ -57,7 +58,7 @@ def run_ablations(
 
 
 def _switches(avatar: Avatar) -> list[str]:
-    """The rows that mean something for this avatar: parts that its recipe has and that were on, priors that it had."""
+    """The rows that apply to this avatar: parts that its recipe has and that were on, priors that it had."""
     config, priors = avatar.document["config"], avatar.document["priors"]
     return [
         name

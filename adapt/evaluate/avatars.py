@@ -36,7 +36,7 @@ PROTOCOLS = {
 
 
 def test_range(avatar: Avatar, video: str | Path, start: float | None) -> tuple[int, int]:
-    """First frame and number of the test frames.
+    """First test frame and number of test frames; by default those after the training part.
 
     Raises:
         InputError: nothing is left to test on.
@@ -65,6 +65,7 @@ def score_avatar(avatar: Avatar, video: str | Path, first: int, folder: Path, to
 def scored(
     avatar: Avatar, video: str | Path, first: int, count: int, folder: Path, tools: Tools, protocol: str = "own"
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """:func:`score_clip` on ``count`` frames of a video from ``first`` on."""
     with track_test(avatar, video, first, count) as clip:
         return score_clip(avatar, clip, tools, folder, protocol=protocol)
 
@@ -82,7 +83,7 @@ def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Cli
         identity=np.array(trained["identity"], np.float32),
         feature=open_feature(avatar.document["features"]),
         rig=avatar.rig.source,
-        # Of the same recording, the offset that its longer part told; avatars of earlier versions moved no sound.
+        # For the same recording, the offset estimated from its longer part; earlier versions did not move the sound.
         av_offset=trained.get("av_offset", 0.0) if _same_video(avatar, video) else None,
     )
 
@@ -98,9 +99,9 @@ def score_clip(
     """Both drives' scores on tracked test frames, and what the page shows of each.
 
     Args:
-        folder: takes the side-by-side videos; none are written without.
-        pictures: at most so many frames, evenly spread, for the measures of single pictures; landmarks and lips are
-            looked at in all of them.
+        folder: receives the side-by-side videos; ``None``: none are written.
+        pictures: largest number of frames, evenly spread, for the per-image measures; landmarks and lips are measured
+            in all frames.
         protocol: one of :data:`PROTOCOLS`.
     """
     drives, page = {}, []

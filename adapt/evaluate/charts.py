@@ -1,4 +1,4 @@
-"""Charts as inline SVG, for pages that need nothing beside them."""
+"""Charts as inline SVG, for self-contained pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The two drives of a test: what was tracked in its frames, and what its sound says."""
+"""The two drives of a test: inputs tracked in its frames, and inputs driven by its audio.
+
+Each function returns the inputs, or ``None`` and the reason why there are none.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ def track_drive(avatar: Avatar, clip: Clip) -> tuple[HeadInputs | None, str]:
 
 
 def audio_drive(avatar: Avatar, clip: Clip) -> tuple[HeadInputs | None, str]:
-    """Expression from the test sound; pose, eyelids and gaze from the test frames, which no sound tells."""
+    """Expression from the test audio; pose, eyelids and gaze from the test frames, since audio does not determine them."""
     if not clip.has_sound:
         return None, "the test part of the clip has no sound"
     moved = drive_by_sound(avatar.driver, clip.features())

@@ -1,10 +1,10 @@
 """``evaluate``: one protocol for every recipe and for any other method's video; ``metrics.json`` and a report page.
 
-Protocol (DESIGN 9): the avatar was trained on the first part of a clip, the test is the rest. Two drives, always
-both: ``track`` (expression and pose tracked from the test frames: rendering alone) and ``audio`` (expression from the
-test sound, pose from the test frames: the whole system). Every pixel that counts was made by the avatar: the body
-is its own body layer, never the test frame's. With ``protocol="paper"`` the head is scored over the test frame's own
-body and background, as TalkingGaussian, FG-3DGS and InsTaG do.
+Protocol: the avatar was trained on the first part of a clip, and the rest is the test. There are always two drives:
+``track`` (expression and pose tracked from the test frames: rendering alone) and ``audio`` (expression from the test
+sound; pose, eyelids and gaze from the test frames: the whole system). Every scored pixel was rendered by the avatar: the
+body is its own body layer, never the test frame's. With ``protocol="paper"`` the head is scored over the test frame's
+own body and background, as TalkingGaussian, FG-3DGS and InsTaG do.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ def evaluate(
         start: test from this second on; by default from where training ended.
         protocol: ``own`` (every pixel is the avatar's) or ``paper`` (outside the head region the pixels are the test
             frame's own, so whole-frame measures are near those that papers print and far above ``own``).
-        frames, against: instead of an avatar: a video of any method, and the true one, frame for frame.
+        frames, against: instead of an avatar: a video by any method, and the ground truth, frame by frame.
         ablations: adapt again without each prior and part (same budget) and add the table of their scores.
         lpips: ``backbone.pth,linear.pth``: weights for LPIPS; without them it is null.
         sync: a sync-expert prior for Sync-C and Sync-D; by default the registry's champion, where there is one.
         syncnet: weights of the original SyncNet (``syncnet_v2.model``), for its own Sync-C and Sync-D beside ours.
 
     Returns:
-        what ``metrics.json`` says, and ``report``: the page's path.
+        The content of ``metrics.json``, and ``report``: the page's path.
 
     Raises:
         InputError: wrong or contradicting inputs; ``out`` exists.

@@ -1,4 +1,4 @@
-"""Any method's video scored against the true one, frame for frame."""
+"""Any method's video scored against the ground truth, frame by frame."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from shards.media.sound import read_audio
 
 
 def evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) -> dict[str, object]:
-    """Scores of ``frames`` against ``against``; ``folder`` takes the side-by-side video.
+    """Scores of ``frames`` against ``against``; ``folder`` receives the side-by-side video, which has no watermark.
 
     Raises:
-        InputError: different sizes, no frames, or a true frame without a face.
+        InputError: a file that is missing, different sizes, no frames, or a true frame without a face.
     """
     size = video_info(against)
     ours = video_info(frames)

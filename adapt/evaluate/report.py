@@ -1,4 +1,4 @@
-"""The evaluation's page: one HTML file that needs nothing beside it (pictures, video and curves are inside)."""
+"""The evaluation's page: one self-contained HTML file with its images, videos and curves."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def table_rows(drives: Mapping[str, Mapping[str, Any]]) -> list[dict[str, object
 
 
 def ablation_rows(ablations: Sequence[Mapping[str, object]]) -> list[dict[str, str]]:
-    """The table of ablations as it is shown: measures by their labels, with their decimals, units left out."""
+    """The table of ablations as it is shown: measures by label, with their decimals and without units."""
 
     known = columns()
 
@@ -68,7 +68,7 @@ def _encode(picture: np.ndarray, kind: str, **options: object) -> str:
 
 
 def error_colors(error: np.ndarray, top: float = 0.25) -> np.ndarray:
-    """An error map ``[H, W]`` as black-red-yellow-white ``[H, W, 3]``; ``top`` and above are white."""
+    """An error map ``[H, W]`` as black-red-yellow-white ``[H, W, 3]`` in [0, 1]; ``top`` and above are white."""
     level = np.clip(error / top, 0.0, 1.0) * 3.0
     return np.stack([np.clip(level - k, 0.0, 1.0) for k in range(3)], -1)
 

@@ -29,12 +29,12 @@ class Picked:
 
 
 class Scorer:
-    """Collects one drive's scores; memory grows by landmarks only (6 kB a frame).
+    """Collects one drive's scores; memory grows by landmarks (12 kB per frame) and the lips that sync experts keep.
 
     Args:
         tools: landmark detector, LPIPS, sync experts.
         expected: number of frames, to spread the kept pictures over.
-        every: measure single pictures (PSNR, SSIM, seam, FLIP, LPIPS) in every ``every``-th frame only.
+        every: compute the per-image measures (PSNR, SSIM, seam, FLIP, LPIPS) in every ``every``-th frame only.
 
     Attributes:
         picked: frames for the report.
@@ -57,9 +57,9 @@ class Scorer:
 
         Args:
             pictures: rendered ``[T, H, W, 3]`` float in [0, 1].
-            reals: the real frames, uint8.
+            reals: the real frames ``[T, H, W, 3]`` uint8.
             landmarks: as tracked in the real frames ``[T, 478, 3]`` px.
-            masks: ``face``, ``head``, ``mouth_inside``, each ``[T, H, W]``.
+            masks: ``face``, ``head``, ``mouth_inside``, each ``[T, H, W]`` in [0, 1].
         """
         self.width = pictures.shape[2]
         pictures = as_uint8(pictures)  # what a viewer gets

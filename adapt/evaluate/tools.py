@@ -1,4 +1,4 @@
-"""What scoring needs beside pictures, opened: landmark detector, LPIPS, sync experts."""
+"""Opens what scoring needs beside the frames: landmark detector, LPIPS, sync experts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def sync_features(expert: object | str, sound: np.ndarray, count: int) -> np.nda
         sound: ``[N]`` at 16 kHz, from the first of ``count`` frames on; the last row is repeated where it ends early.
 
     Raises:
-        InputError: the feature's weights are not here.
+        InputError: the feature's weights are missing.
     """
     if isinstance(expert, str):
         return expert
@@ -62,7 +62,11 @@ def _open_lpips(weights: str | None) -> Callable[[np.ndarray, np.ndarray], float
 
 
 def open_sync(uri: str | Path | None) -> Any | str:
-    """A sync expert by URI, else the champion, else the sentence that says that there is none."""
+    """A sync expert by URI, else the champion, else a sentence that says that there is none.
+
+    Raises:
+        InputError: a prior of another role, or one that cannot be opened.
+    """
     if uri is None:
         found = champion_of(SYNC)
         if found is None:

@@ -1,4 +1,4 @@
-"""The last stages that recipes share: body inpainter, alignment of lips and sound by the sync expert."""
+"""The final stages that recipes share: body inpainter, alignment of lips and sound by the sync expert."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from pretrain.roles import SyncPrior
 
 # Adam's rate of the inpainter's network (a guess, kept since the first comparison).
 INPAINTER_RATE = 2e-3
-# Extra weight of the face inside the inpainted region.
+# Extra weight of the face's pixels inside the inpainted region.
 FACE = {"face": 0.5}
 
 
 def train_inpainter(fit: Fit, begin: float, until: float, ssim_share: float) -> None:
-    """Teach the inpainter on the clip's own frames with head and body frozen."""
+    """Train the inpainter on the clip's own frames, with head and body frozen.
+
+    Args:
+        begin, until: fractions of the budget.
+        ssim_share: weight of D-SSIM beside L1.
+    """
     inpainting, model = fit.inpainting(), fit.model
     own = set(map(id, inpainting.parameters()))
     frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
@@ -53,12 +58,13 @@ def align_with_sound(
     picture: Loss,
     weight: float,
 ) -> None:
-    """Post-render alignment (FG-3DGS section 3.4): the expert's distance of rendered lips and sound.
+    """Post-render alignment (FG-3DGS, section 3.4): minimise the expert's distance between rendered lips and sound.
 
     Args:
-        expert: a prior of role ``sync``; it looks at windows of five frames.
-        groups: what may move: mouth network and colours alone.
-        picture: the recipe's ordinary loss, kept beside it so that the pixels stay.
+        expert: a prior of role ``sync``; a step renders ``expert.window`` consecutive frames.
+        groups: what is trained: the mouth's network and the colours.
+        begin, until: fractions of the budget.
+        picture: the recipe's ordinary loss, added so that the pixels stay.
         weight: of the expert's distance.
     """
     held = int(fit.held.min()) if len(fit.held) else len(fit.clip)

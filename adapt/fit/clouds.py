@@ -27,7 +27,7 @@ from heads.person.inputs import pose_vectors
 
 # Side of the UV map whose texels are candidates for a cloud's points: about 30,000, more than any branch takes.
 CANDIDATES = 192
-NEVER = 1 << 30
+NEVER = 1 << 30  # steps
 
 
 def build_branches(
@@ -39,12 +39,12 @@ def build_branches(
 
     Args:
         fields: branch -> motion field, the front-most first.
-        seeds: branch -> regions of the rig on which it is born (``None``: all), regions left out, number of points.
+        seeds: branch -> regions of the rig that it is seeded on (``None``: all), regions left out, number of points.
     """
     model = BranchHead(
         context.clip.size,
         context.intrinsics,
-        rig=context.rig.to("cpu"),  # a beginning is worked out on the CPU, and moved when it is whole
+        rig=context.rig.to("cpu"),  # initialised on the CPU, then moved as a whole
         identity=context.identity,
         clouds={name: FreeGaussians(*seed_cloud(context, *seeds[name])) for name in fields},
         fields=fields,
@@ -88,8 +88,9 @@ def train_static(
     """Optimise one branch's canonical cloud without motion, densified on the way (gsplat's default strategy).
 
     Args:
-        extra: groups that learn at the same time (the backdrop).
-        beside: branches that are rendered with it and learn, but are not densified.
+        begin, until: fractions of the budget.
+        extra: groups that are trained at the same time (the backdrop).
+        beside: branches that are rendered with it and trained, but not densified.
     """
     model.active, model.still = beside or (branch,), True
     rates, name = config.clouds.rates(), f"static {branch}"
@@ -129,7 +130,7 @@ def _densifier(cloud: FreeGaussians, config: CloudConfig) -> Densifier:
 
 
 def fuse(fit: Fit, model: BranchHead, begin: float, until: float, config: BranchConfig) -> None:
-    """All branches composed; colours and opacities alone learn."""
+    """Train colours, opacities and the backdrop of all branches composed; motion and shape stay fixed."""
     rates = config.clouds.rates()
     groups = cloud_groups(model, tuple(model.clouds), rates, config.rate, ("colors", "opacities"))
     groups += backdrop_groups(model, config.fuse_backdrop * config.rate)

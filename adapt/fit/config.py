@@ -1,4 +1,4 @@
-"""What recipes' configurations have in common. Values, with unit and source, stand in ``configs/adapt/NAME.yaml``."""
+"""What recipes' configurations have in common. Values, with unit and source, are in ``configs/adapt/NAME.yaml``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from configs import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeConfig:
-    """What every recipe has: size of the frames, a factor on rates, weights of the picture loss."""
+    """What every recipe has: side of the frames (px), a factor on all rates, weights of D-SSIM and of the silhouette."""
 
     size: int
     rate: float
@@ -18,10 +18,10 @@ class RecipeConfig:
     coverage: float
 
     def check(self) -> None:
-        """Refuse what nothing can be trained with.
+        """Refuse values that nothing can be trained with.
 
         Raises:
-            InputError: a negative or unbounded number, or an impossible size.
+            InputError: a number that is negative or not finite, or an impossible size.
         """
         for name, value in vars(self).items():
             if isinstance(value, int | float) and not 0 <= value < math.inf:
@@ -32,7 +32,7 @@ class RecipeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RiggedConfig(RecipeConfig):
-    """Recipes of a rigged head, which speaks through expressions."""
+    """Recipes of a rigged head, which is driven through expressions."""
 
     resolution: int
     visual_prior: bool
@@ -60,8 +60,10 @@ class CloudConfig:
 
     Attributes:
         means, scales, quats, opacities, colors: Adam's rates.
-        refine_from, refine_every: steps; gradient: of a projected mean, from which on a Gaussian is split or cloned.
-        settle: share of the static stage after which nothing is split or pruned; most: Gaussians.
+        refine_from, refine_every: steps before the first densification, and between densifications.
+        gradient: of a projected mean, above which a Gaussian is split or cloned.
+        settle: share of the static stage after which nothing is split or pruned.
+        most: number of Gaussians above which nothing is split or pruned.
     """
 
     means: float
@@ -82,7 +84,7 @@ class CloudConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BranchConfig(RecipeConfig):
-    """Recipes of branches of free Gaussians, which listen to the sound themselves."""
+    """Recipes of branches of free Gaussians, which take audio features as input."""
 
     face_points: int
     mouth_points: int

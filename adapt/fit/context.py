@@ -1,4 +1,4 @@
-"""What a recipe is given to build and run with."""
+"""What a recipe is given to build and optimise its model."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from heads.person.inputs import TRACKED, HeadInputs, head_inputs, pose_vectors
 from heads.rig import Rig
 
 C = TypeVar("C", covariant=True)
-# Frames that body and background are begun from: more tell little new and take longer.
+# Frames that body and background are initialised from at most: more take longer and show little that is new.
 PICTURES = 60
-# A clip that has grown by this factor since body and background were begun shows more of how the body moves.
+# Body and background are initialised again when the clip has grown by this factor: it then shows more of the body's motion.
 GROWN, GROWN_BETWEEN_STAGES = 1.2, 1.5
 
 
 @dataclass
 class Context(Generic[C]):
-    """One adaptation's circumstances.
+    """One adaptation's data and settings.
 
     Attributes:
         clip: its training frames, perhaps still growing.
@@ -34,7 +34,8 @@ class Context(Generic[C]):
         frames: how many training frames there will be.
         config: the recipe's ``Config``.
         priors: what ``--prior`` opened.
-        pictured: how many frames there were when the backdrop was begun.
+        seed: of everything random.
+        pictured: how many frames there were when the backdrop was initialised.
     """
 
     clip: Clip
@@ -53,11 +54,11 @@ class Context(Generic[C]):
 
     @property
     def identity(self) -> Tensor:
-        """``[K_id]`` of the person, as tracked so far."""
+        """``[K_id]`` the person's shape, as tracked so far."""
         return torch.from_numpy(np.array(self.clip.identity))
 
     def tracked(self) -> dict[str, np.ndarray]:
-        """What moves a head in all frames tracked so far."""
+        """Pose, expression, eyelids and gaze ``[T, ...]`` of all frames tracked so far, and the intrinsics."""
         return {name: self.clip.track[name].copy() for name in TRACKED} | {"intrinsics": self.clip.intrinsics}
 
     def inputs(self) -> HeadInputs:
@@ -65,7 +66,7 @@ class Context(Generic[C]):
         return head_inputs(self.tracked(), self.device)
 
     def start_backdrop(self, backdrop: Backdrop) -> None:
-        """Body and background from some of the frames tracked so far."""
+        """Initialise body and background from at most ``PICTURES`` of the frames tracked so far."""
         clip, self.pictured = self.clip, len(self.clip)
         some = np.unique(np.linspace(0, self.pictured - 1, PICTURES).astype(int))
         mattes = (clip.mattes(some) * 255).astype(np.uint8)
@@ -74,18 +75,18 @@ class Context(Generic[C]):
         backdrop.initialise(list(clip.frames(some)), list(mattes), heads, range(len(some)), poses)
 
     def complete_backdrop(self, model: HeadModel) -> None:
-        """Start body and background again once the whole clip is tracked: only all poses show how the body moves."""
+        """Initialise body and background again once the whole clip is tracked, if it has grown by ``GROWN``."""
         if len(self.clip) > GROWN * self.pictured:
             model.backdrop.calibrate(pose_vectors(self.inputs().vectors))
             self.start_backdrop(model.backdrop)
 
     def update_backdrop(self, model: HeadModel) -> None:
-        """The same between stages, while the clip is still growing; the pose's usual range stays."""
+        """The same between stages, from ``GROWN_BETWEEN_STAGES`` on; the normalisation of poses stays."""
         if len(self.clip) > GROWN_BETWEEN_STAGES * self.pictured:
             self.start_backdrop(model.backdrop)
 
     def frontal_frame(self) -> int:
-        """The frame that sees most of the face: nearest to no yaw and pitch, among those tracked so far."""
+        """The frame with the smallest yaw and pitch among those tracked so far, which shows most of the face."""
         return int((rotation_to_euler(self.clip.track["rotation"])[:, :2] ** 2).sum(1).argmin())
 
 

@@ -13,7 +13,7 @@ from heads.motion.fields import MotionField
 
 # Adam's rates of motion fields and of their hash grids, and of the audio encoder (TalkingGaussian's code).
 FIELD_RATE, GRID_RATE, AUDIO_RATE = 5e-4, 5e-3, 5e-4
-# What follows pose and expression, and the shape: a second of video does not tell them from the tracker's noise.
+# Parts that depend on pose and expression, and the shape: one second of video cannot tell these from tracking noise.
 SLOW_GROUPS = ("color", "offset", "correction", "identity", "appearance_basis")
 
 
@@ -21,7 +21,8 @@ def rigged_groups(model: RiggedHead, scale: float = 1.0, leave: tuple[str, ...] 
     """Groups of map, residuals, track correction and backdrop.
 
     Args:
-        leave: parts to leave as they are, by the beginning of their names (``color``, ``correction``, ...).
+        scale: factor on all rates.
+        leave: parts to leave out, by the beginning of their names (``color``, ``correction``, ...).
     """
     groups = parameter_groups(model.talking)
     kept = [group for group in groups if not _begins(group["name"], leave)]
@@ -32,11 +33,12 @@ def rigged_groups(model: RiggedHead, scale: float = 1.0, leave: tuple[str, ...] 
 
 
 def groups_for_clip(model: RiggedHead, rate: float, frames: int, patience: float) -> list[Group]:
-    """Groups for a clip of so many frames: up to a second the map and the body alone, all in full from ten on.
+    """Groups for a clip of ``frames`` frames: map and body only up to one second, all at full rate from ten seconds on.
 
     Args:
-        patience: power of the residuals' share where a prior knows how heads follow pose and expression: then the
-            residuals of a few seconds come in more slowly.
+        rate: factor on all rates.
+        patience: power of the residuals' share if the model has a prior's appearance basis: with a few seconds of video,
+            residuals then learn more slowly.
     """
     share = residual_share(frames)
     share = share if model.talking.appearance_basis is None else share**patience
@@ -55,7 +57,7 @@ def residual_motion_groups(model: RiggedHead, scale: float = 1.0, only: str | No
 
 
 def mouth_groups(model: RiggedHead, scale: float) -> list[Group]:
-    """What the alignment may move: the mouth's network and the colours (FG-3DGS, section 3.4)."""
+    """What the alignment may change: the colours and, if there is residual motion, the mouth's network (FG-3DGS, 3.4)."""
     colors = [group for group in rigged_groups(model, scale) if group["name"] in ("head.colors", "head.color")]
     return colors + residual_motion_groups(model, scale, only="mouth")
 

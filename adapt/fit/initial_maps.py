@@ -1,4 +1,4 @@
-"""How a rigged head begins: the visual prior's map, or the texture of one frame copied onto the tracked mesh."""
+"""How a rigged head is initialised: by the visual prior's map, or by one frame's texture copied onto the tracked mesh."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from heads.person.inputs import TRACKED, frame_vectors
 from heads.person.talking_head import HeadConfig
 from pretrain.roles import AppearancePrior
 
-COLOR = slice(10, 13)
+COLOR = slice(10, 13)  # columns of a map
 
 # Lip gap in eye distances from which on a frame shows the inside of the mouth.
 OPEN_GAP = 0.2
-# Head space looks along z: what lies deeper than the ears (about one eye distance) is hidden in a frontal view.
+# Rig units along z of head space: what lies deeper than the ears (about one eye distance) is hidden in a frontal view.
 VISIBLE_DEPTH = 1.2
 
 
@@ -36,7 +36,7 @@ def build_rigged(
         context: clip, priors and configuration.
         parts: of the head, without its resolution.
         residual: whether eyes and mouth move beyond the rig.
-        appearance_basis: whether the map follows pose and expression as the prior knows it from other people.
+        appearance_basis: whether the map depends on pose and expression through the prior's basis.
     """
     config = context.config
     prior = context.priors.appearance if config.visual_prior else None
@@ -44,7 +44,7 @@ def build_rigged(
     model = RiggedHead(
         context.clip.size,
         context.intrinsics,
-        rig=context.rig.to("cpu"),  # a beginning is worked out on the CPU, and moved when it is whole
+        rig=context.rig.to("cpu"),  # initialised on the CPU, then moved as a whole
         identity=context.identity,
         parts=replace(parts, resolution=resolution),
         residual=residual,
@@ -68,7 +68,7 @@ def build_rigged(
 
 
 def calibrate(model: RiggedHead, context: Context[RiggedConfig]) -> None:
-    """Once more frames are tracked: what is usual in this clip, and the body and background that they show."""
+    """Update, once more frames are tracked, the input statistics of the networks, and body and background."""
     model.talking.calibrate(context.tracked())
     context.update_backdrop(model)
 
@@ -83,7 +83,7 @@ def set_maps(model: RiggedHead, maps: Tensor) -> None:
 
 
 def reference_frames(context: Context[RecipeConfig], frame: int) -> list[int]:
-    """The frontal frame and those that show what it hides: widest open mouth, head turned farthest to either side."""
+    """The frontal ``frame`` and those that show what it hides: widest open mouth, head turned farthest to either side."""
     track = context.clip.track
     yaw = rotation_to_euler(track["rotation"])[:, 0]
     others = (lip_gap(track["landmarks"]).argmax(), yaw.argmin(), yaw.argmax())
@@ -91,7 +91,7 @@ def reference_frames(context: Context[RecipeConfig], frame: int) -> list[int]:
 
 
 def prior_maps(prior: AppearancePrior, context: Context[RecipeConfig], frames: list[int]) -> Tensor:
-    """What the prior of appearance makes of up to four frames."""
+    """The map ``[N, 14]`` that the prior of appearance predicts from up to four frames, on the CPU."""
     clip = context.clip
     track = {name: clip.track[name][frames] for name in TRACKED}
     track["intrinsics"], track["identity"] = clip.intrinsics, np.array(clip.identity)
@@ -101,7 +101,7 @@ def prior_maps(prior: AppearancePrior, context: Context[RecipeConfig], frames: l
 def from_prior(
     predicted: Tensor, nearest: Tensor, resolution: int, model: RiggedHead, texture: Tensor, known: Tensor
 ) -> Tensor:
-    """The prior's map on the model's texels.
+    """The prior's map ``[N, 14]`` on the model's texels.
 
     At another resolution each texel takes its ``nearest [N]`` source texel, its scales shrunk by the ratio; the frame's
     own texture, which is finer, then keeps its colours where it is ``known [N]``.
@@ -114,7 +114,7 @@ def from_prior(
 
 
 def nearest_texels(resolution: int, model: RiggedHead) -> Tensor:
-    """Of each of the model's texels the nearest one ``[N]`` of the same region in a map of another resolution."""
+    """For each of the model's texels, the nearest one ``[N]`` of the same region in a map of another resolution."""
     if resolution == model.resolution:
         return torch.arange(model.talking.n)
     from scipy.spatial import cKDTree
@@ -138,13 +138,13 @@ def _texel_centres(uv: UVGaussians) -> np.ndarray:
 
 
 def mouth_texels(model: RiggedHead) -> Tensor:
-    """Texels ``[N]`` of the inside of the mouth."""
+    """Which texels ``[N]`` bool belong to the inside of the mouth."""
     inside = [model.rig.regions[name] for name in ("mouth_inside", "teeth_upper", "teeth_lower")]
     return torch.isin(model.talking.uv.regions.cpu(), torch.tensor(inside))
 
 
 def hidden_mouth(model: RiggedHead, context: Context[RecipeConfig]) -> Tensor:
-    """Texels ``[N]`` of the inside of a mouth that no frame so far opens: the pixels there are the lips'."""
+    """Texels ``[N]`` bool of the inside of a mouth that no frame so far opens: the pixels there belong to the lips."""
     shown = float(lip_gap(context.clip.track["landmarks"]).max()) > OPEN_GAP
     return mouth_texels(model) & (not shown)
 
@@ -156,7 +156,7 @@ def _colour_columns() -> Tensor:
 
 
 def texture_known(texture: Tensor) -> Tensor:
-    """Texels ``[N]`` whose colour was seen: all the others share one fallback colour exactly."""
+    """Texels ``[N]`` bool whose colour was seen: all the others share exactly one fallback colour."""
     values, counts = texture[:, COLOR].unique(dim=0, return_counts=True)
     return (texture[:, COLOR] != values[counts.argmax()]).any(1)
 
@@ -164,7 +164,7 @@ def texture_known(texture: Tensor) -> Tensor:
 def texture_maps(model: RiggedHead, context: Context[RecipeConfig], frame: int) -> Tensor:
     """Neutral Gaussians with the colours of the pixels that they project to in one frame.
 
-    The inside of the mouth takes those of the frame that opens it widest.
+    Colours of the inside of the mouth come from the frame that opens it widest.
     """
     maps = model.talking.maps().detach().clone()
     everywhere = torch.ones(len(maps), dtype=torch.bool)
@@ -178,7 +178,7 @@ def texture_maps(model: RiggedHead, context: Context[RecipeConfig], frame: int) 
 def frame_colors(context: Context[RecipeConfig], points: Tensor, frame: int) -> Tensor:
     """Colours ``[N, 3]`` that points of head space ``[N, 3]`` have in one frame of the clip.
 
-    Points that face away, or fall off the head, take the mean colour of what is head but not face (hair).
+    Points deeper than ``VISIBLE_DEPTH``, or projected off the head, take the mean colour of what is head but not face (hair).
     """
     batch = context.clip.batch([frame])
     one = context.inputs().to("cpu").pick([frame])

@@ -1,9 +1,9 @@
-"""The optimisation loop that all recipes share: sample a frame, render, compare, step; measure, save, show.
+"""The optimisation loop that all recipes share: sample a frame, render, compare, step; and in between measure and save.
 
-One frame a step: on a CPU the time of a step is that of its pixels, and fresh poses teach more than large batches.
+One frame per step: on a CPU the time of a step is proportional to its pixels, and new poses help more than large batches.
 
-A run of steps repeats bit for bit on one machine, also when it was interrupted: what a step draws follows from the
-seed and the step's number, and :meth:`Fit.state` holds the rest.
+A run of steps repeats bit for bit on one machine, even if it was interrupted: the random numbers of a step are derived
+from the seed and the step's number, and :meth:`Fit.state` holds the rest.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from heads.person.inputs import TRACKED, HeadInputs, feature_windows, head_input
 
 SAVE_EVERY = 15.0  # seconds of wall clock
 MEASURE_EVERY = 6.0  # seconds of wall clock
-MEASURED_FRAMES = 3
+MEASURED_FRAMES = 3  # of the held-out ones, at most
 
 
 class Stopped(Exception):
@@ -48,14 +48,15 @@ class Fit:
     """One adaptation's model and the loop over it.
 
     Attributes:
-        held: training frames that no step sees, for the progress line.
-        save: called now and then, between steps, to put the present avatar on disk.
-        task: is told how far the budget is spent.
-        restored: what :meth:`state` gave in the run that is resumed.
-        exact: whether the budget is that of the resumed run, so that stages go on where they stood. With another
-            budget they go on by the share of it that is spent.
+        held: numbers of the training frames that no step sees.
+        save: called between steps, every ``SAVE_EVERY`` seconds, to write the current avatar to disk.
+        task: is told what share of the budget is spent.
+        restored: what :meth:`state` returned in the run that is resumed.
+        exact: whether the budget is that of the resumed run, so that stages continue where they stood. With another
+            budget they continue at the share of it that is spent.
         shrink: steps see frames at this fraction of the side (2: half); only for models that can render so.
-        history: ``(seconds, PSNR)`` of the held-out frames' faces.
+        history: ``(seconds, PSNR in dB)`` of the held-out frames' faces.
+        optimizers: name and optimisers of the running stage.
     """
 
     model: HeadModel
@@ -92,14 +93,14 @@ class Fit:
         return self.context.device
 
     def inpainting(self) -> Inpainting:
-        """The model's inpainter, made when first asked for."""
+        """The model's inpainter, created on first use."""
         if self.model.inpainting is None:
             seed_step(self.context.seed, self.device, "inpainter")
             self.model.inpainting = Inpainting().to(self.device)
         return cast(Inpainting, self.model.inpainting)
 
     def start_refinement(self) -> TrackRefinement:
-        """Begin (or after ``--resume`` go on) correcting the tracks of the training frames."""
+        """Begin to correct the tracks of the training frames, or continue with the corrections of the resumed run."""
         refinement = TrackRefinement(self.context.frames, self.context.rig.n_expression).to(self.device)
         saved = _under("refine/", self.restored)
         if saved.keys() == refinement.state_dict().keys():
@@ -108,7 +109,7 @@ class Fit:
         return refinement
 
     def once(self, name: str, work: Callable[[], object]) -> None:
-        """Do something once in an adaptation, however often it is interrupted and resumed."""
+        """Call ``work`` once per adaptation, however often that is interrupted and resumed."""
         if name not in self.place.once and not self.clock.stopped:
             with self.clock.timed("building"):
                 work()
@@ -117,7 +118,7 @@ class Fit:
     # --- frames -------------------------------------------------------------------------------------------------
 
     def available(self) -> np.ndarray:
-        """Numbers of the training frames that the tracker has finished."""
+        """Numbers of the training frames that are tracked and not held out."""
         self.clip.check()
         frames = np.arange(len(self.clip))
         return frames if len(frames) <= len(self.held) + 1 else np.setdiff1d(frames, self.held, assume_unique=True)
@@ -129,7 +130,7 @@ class Fit:
         return self._inputs.pick(batch.index).with_(features=self.windows(batch.index), index=batch.index)
 
     def windows(self, index: Tensor) -> Tensor | None:
-        """Audio rows around frames; ``None`` for a silent clip, or a model that uses expressions alone."""
+        """Audio rows ``[B, R, C]`` around frames; ``None`` for a silent clip, or a model that uses expressions alone."""
         features = self.features() if self.model.uses_audio else None
         return None if features is None else feature_windows(features, index)
 
@@ -160,14 +161,16 @@ class Fit:
         """Optimise parameter groups between two fractions of the budget.
 
         Args:
+            name: unique within the recipe; the saved state is found by it.
+            begin, until: fractions of the budget.
             groups: Adam groups with ``lr`` (at the stage's start) and ``name``.
             loss: scalar of a rendered batch and the real one.
-            sample: which frames a step sees; by default one, all frames in random order before any comes again.
-            before: called with the progress before each step (what the step looks at).
-            after: called with the progress after each step (densification).
-            floor: learning rates fall along a cosine to this share of their start,
-            anneal: between these fractions of the budget: the whole by default.
-            whole_every: every so many steps the whole frame is rendered, else the window that holds the head;
+            sample: which frames a step sees; by default one, all frames in random order before any is repeated.
+            before: called with the stage's progress (0..1) before each step.
+            after: called with the stage's progress after each step (densification).
+            floor: share of their start that learning rates fall to along a cosine.
+            anneal: fractions of the budget between which they fall; by default the whole budget.
+            whole_every: the whole frame is rendered once in this many steps, else the window that holds the head;
                 0: never.
             densifier: of a cloud of free Gaussians to optimise as well; it steps in ``after``.
 
@@ -183,7 +186,7 @@ class Fit:
         self.optimizers = (name, optimizers)
         rates = [group["lr"] for group in optimizers.param_groups]
         steps = self._resumed_at[1] if begun else 0
-        # Without an exact place, the clock says by the spent share which stages are over.
+        # Without an exact place, the share of the budget that is spent determines which stages are over.
         for progress in self.clock.steps(begin, until, begun=begun if self.exact else None):
             rng = seed_step(self.context.seed, self.device, "step", self.clock.iterations)
             for group, rate in zip(optimizers.param_groups, rates, strict=True):
@@ -241,7 +244,11 @@ class Fit:
 
     @torch.no_grad()
     def measure(self, stage: str) -> float:
-        """Face PSNR (dB) of the held-out frames, uncorrected tracks; NaN before one of them is tracked."""
+        """Face PSNR (dB) of the held-out frames with uncorrected tracks; NaN before one of them is tracked.
+
+        Args:
+            stage: name for the progress line.
+        """
         held = self.held[self.held < len(self.clip)]
         values = []
         with self.clock.timed("measuring"):
@@ -255,7 +262,7 @@ class Fit:
         return value
 
     def why_unmeasured(self) -> str:
-        """Why :meth:`measure` has no figure, in words."""
+        """Why :meth:`measure` returned NaN."""
         if not len(self.held):
             return "the training frames are too few to hold any out; 20 or more are needed"
         if self.held.min() >= len(self.clip):

@@ -22,7 +22,7 @@ Loss = Callable[[Rendered, Batch], Tensor]
 
 
 def pixel_weights(batch: Batch, boosts: Mapping[str, float]) -> Tensor:
-    """``[B, H, W, 1]``: 1 everywhere, more in the named regions (a mouth is small, and what people look at)."""
+    """``[B, H, W, 1]``: 1 everywhere, plus each boost in its region (a mouth is small, and people look at it)."""
     weight = torch.ones_like(batch.matte)
     for name, boost in boosts.items():
         weight.add_(batch.masks[name], alpha=boost)
@@ -35,10 +35,10 @@ def picture_loss(image: Tensor, batch: Batch, boosts: Mapping[str, float], ssim_
 
 
 def head_target(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Where the head's coverage is known: target ``[B, H, W, 1]`` and how sure of it we are.
+    """Target of the head's coverage and confidence in it, ``[B, H, W, 1]`` in [0, 1] each.
 
-    Inside the head region the person's matte is the head; where nobody is, no head is. The rest of the person is
-    torso and neck, which head and body layer share as they like: nothing is said there.
+    Inside the head region the person's matte is the head, and where there is no person there is no head. The rest of the
+    person is torso and neck, which head and body layer may share in any way: the confidence is 0 there.
     """
     head = batch.masks["head"]
     return batch.matte * head, 1 - batch.matte * (1 - head)
@@ -51,7 +51,7 @@ def coverage_loss(rendered: Rendered, batch: Batch) -> Tensor:
 
 
 def rigged_loss(config: RiggedConfig, model: RiggedHead, frames: int) -> Loss:
-    """Pixels, silhouette and penalties of a rigged head, weighted by the number of the clip's frames."""
+    """Pixels, silhouette and penalties of a rigged head; the anchor's weight falls with the number of frames."""
     anchor, boosts = config.anchor * anchor_share(frames), config.boosts()
 
     def loss(rendered: Rendered, batch: Batch) -> Tensor:
@@ -66,7 +66,7 @@ def rigged_loss(config: RiggedConfig, model: RiggedHead, frames: int) -> Loss:
 
 
 def face_branch_loss(config: BranchConfig) -> Loss:
-    """Pixels everywhere but inside the mouth, which is the other branch's, and the silhouette."""
+    """Pixels everywhere but inside the mouth, which belongs to the other branch, and the silhouette."""
 
     def loss(rendered: Rendered, batch: Batch) -> Tensor:
         inside = batch.masks["mouth_inside"] if config.mouth_branch else torch.zeros_like(batch.matte)
@@ -80,7 +80,7 @@ def face_branch_loss(config: BranchConfig) -> Loss:
 
 
 def mouth_branch_loss(config: BranchConfig) -> Loss:
-    """Pixels inside the mouth; where it is closed the branch is hidden and nothing is known."""
+    """Pixels inside the open mouth, coverage there, and none of it away from the lips."""
 
     def loss(rendered: Rendered, batch: Batch) -> Tensor:
         inside = batch.masks["mouth_inside"]
@@ -109,7 +109,7 @@ def lpips_of(weights: str) -> LPIPS | None:
     """The perceptual loss of ``BACKBONE,LINEAR`` weight files; ``None`` where no weights are given.
 
     Raises:
-        InputError: not two files, or files that are no such weights.
+        InputError: not two files, or files that do not hold such weights.
     """
     if not weights:
         return None

@@ -13,9 +13,8 @@ from heads.adam import Adam
 from heads.gaussians.free import Densifier
 from heads.person.talking_head import TalkingHead
 
-# Adam's rate per part of the head at the start of the schedule, in units of the stored parameter. Those of
-# colour and offset residuals were measured (docs/fitting.md). A row is chosen by the longest key that the parameter's
-# name begins with.
+# Adam's rate per part of the head at the start of the schedule, in units of the stored parameter. Those of the colour and
+# offset residuals were measured (docs/fitting.md). A parameter takes the row of the longest key that its name begins with.
 RATES = {
     "offsets": 0.02,
     "quats": 0.01,
@@ -32,7 +31,7 @@ RATES = {
     "backdrop.body": 0.01,
     "backdrop.body_alpha": 0.05,
 }
-BETAS, EPS = (0.9, 0.99), 1e-12
+BETAS, EPS = (0.9, 0.99), 1e-12  # Adam's
 
 
 class _Named(TypedDict):
@@ -48,10 +47,10 @@ class Group(_Named, total=False):
 
 
 def rate_of(name: str) -> tuple[str, float]:
-    """The key of :data:`RATES` that a parameter's name falls under, and its rate.
+    """The key of :data:`RATES` that applies to a parameter's name, and its rate.
 
     Raises:
-        KeyError: no key fits.
+        KeyError: no key applies.
     """
     keys = [key for key in RATES if name == key or name.startswith(key + ".")]
     if not keys:
@@ -94,7 +93,7 @@ class Optimizers:
         return [group for optimizer in self._all() for group in optimizer.param_groups]
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Clear all gradients."""
         for optimizer in self._all():
             optimizer.zero_grad()
 
@@ -105,11 +104,11 @@ class Optimizers:
 
     @property
     def refuses_behind(self) -> bool:
-        """Whether :meth:`refuse_unless` is to be used: on an accelerator, where all steps are this object's fused Adam's."""
+        """Whether :meth:`refuse_unless` is to be used: on an accelerator, if there is no densifier."""
         return self._behind and self.densifier is None
 
     def refuse_unless(self, finite: Tensor) -> None:
-        """Let the coming step do nothing, on the device, where ``finite`` (a scalar) is false; the host does not wait."""
+        """Skip the next step on the device if ``finite``, a scalar there, is false; the host does not wait for it."""
         if self.main is not None:
             self.main.found_inf = (~finite).float()
 
@@ -121,7 +120,7 @@ class Optimizers:
         raise KeyError("no optimiser holds this parameter")
 
     def state(self) -> dict[str, Tensor]:
-        """Moments as ``adam/GROUP/POSITION/KEY``, and what the densifier has counted as ``densifier/KEY``."""
+        """Moments as ``adam/GROUP/POSITION/KEY``, and the densifier's statistics as ``densifier/KEY``."""
         tensors: dict[str, Tensor] = {}
         for g, group in enumerate(self.param_groups):
             for p, parameter in enumerate(group["params"]):
@@ -134,7 +133,7 @@ class Optimizers:
         return tensors
 
     def restore(self, saved: Mapping[str, Tensor]) -> None:
-        """The inverse of :meth:`state`; entries that fit no parameter of today are left out."""
+        """The inverse of :meth:`state`; entries that match no parameter are ignored."""
         groups = self.param_groups
         for key, value in saved.items():
             kind, *rest = key.split("/")

@@ -1,4 +1,4 @@
-"""Which frames a step sees. Samplers hold nothing that changes: what they draw follows from the step alone."""
+"""Which frames a step sees. Samplers have no mutable state: what they draw is a function of the step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Sampler = Callable[[float, int, np.random.Generator], np.ndarray]
 
 
 def next_frame(place: Place, available: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The next frame of a random order of those that are there; all of them come before any comes again."""
+    """The next frame ``[1]`` of a random order of the available ones; all are used before any is repeated."""
     if not place.order:
         place.order = rng.permutation(available).tolist()
     return np.array([place.order.pop()])
@@ -32,13 +32,13 @@ def windows_of(frames: int, length: int) -> Sampler:
 class IncrementalSampling:
     """TalkingGaussian's incremental sampling: a window slides over the frames sorted by a motion metric.
 
-    Fields that see extreme mouths first learn to smear. So frames come from nearly still ones up to all of them.
+    Fields that see extreme motion first learn to smear, so sampling begins with nearly still frames and ends with all.
 
     Args:
         frames: ``[T]`` frame numbers.
         metric: ``[T]`` size of the motion (mouth opening, eye closure) per frame.
         width: share of the frames inside the window.
-        every: every so many draws look at the window alone, the others at all frames below its top.
+        every: one draw in this many is from the window alone; the others also reach below it.
     """
 
     def __init__(self, frames: np.ndarray, metric: np.ndarray, *, width: float, every: int) -> None:

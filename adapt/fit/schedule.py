@@ -26,13 +26,13 @@ def cosine(fraction: float, begin: float = 0.0, until: float = 1.0, floor: float
 
 
 def anchor_share(frames: int) -> float:
-    """How much of the anchor a clip gets: all of it for a frame, a quarter for a second, next to nothing for ten."""
+    """Factor on the anchor's weight: nearly 1 for one frame, a quarter for one second, almost 0 for ten seconds."""
     return (FEW_FRAMES / (FEW_FRAMES + frames)) ** 2
 
 
 def residual_share(frames: int) -> float:
-    """How much of their rate the residuals get: none up to a second of video, all of it from ten seconds on.
+    """Factor on the residuals' rates: 0 up to one second of video, 1 from ten seconds on.
 
-    A second of video does not tell what follows pose and expression from the tracker's noise.
+    One second of video cannot tell what depends on pose and expression from tracking noise.
     """
     return min(1.0, max(0.0, (frames - FEW_FRAMES) / (9 * FEW_FRAMES)))

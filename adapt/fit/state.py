@@ -1,4 +1,4 @@
-"""Where an optimisation stands between two steps: all that ``--resume`` needs beside weights and moments.
+"""The position of an optimisation between two steps: all that ``--resume`` needs beside weights and moments.
 
 Everything random is derived from the seed and the number of the step (:mod:`configs.seeds`), so no generator is saved.
 """
@@ -23,9 +23,9 @@ class Place:
     Attributes:
         stage: number of the stage that the last step belonged to, -1 before the first.
         steps: how many steps of that stage are done.
-        order: frames that are still to come before the random order is drawn again.
-        once: names of what was done once and must not be done again.
-        pictured: frames that were tracked when body and background were begun.
+        order: frames left of the current random order.
+        once: names of the work that must not be repeated.
+        pictured: number of frames that were tracked when body and background were initialised.
     """
 
     stage: int = -1

@@ -1,7 +1,7 @@
 """Corrections of the tracked pose and expression for each training frame, learned from the pixels with the head.
 
-Trackers err by a pixel or two; a map optimised against wrong poses blurs. The corrections of a clip have zero mean,
-so that the head stays where the tracker will put it in frames without a correction (talking, test frames).
+Trackers are off by a pixel or two, and a map optimised against wrong poses blurs. The corrections of a clip have zero
+mean, so that the head stays where the tracker puts it in frames without a correction (talking, test frames).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from adapt.fit.optimizers import Group
 from heads.person.inputs import POSE
 
-# Adam's rate, and the weight of what ties corrections to zero, both for corrections in typical tracking errors: guesses,
-# kept since the first comparison.
+# Adam's rate, and the weight of the penalty on corrections, both in units of typical tracking errors: guesses, kept since
+# the first comparison.
 RATE, PENALTY = 0.02, 1e-2
 
 
 class TrackRefinement(nn.Module):
-    """Residuals ``[6 + K + 6]`` (rotation vector, translation, expression, eyelids, gaze) for a clip's frames."""
+    """Corrections ``[6 + K + 6]`` (rotation vector, translation, expression, eyelids, gaze) for each of a clip's frames."""
 
     scale: Tensor
 
@@ -32,11 +32,11 @@ class TrackRefinement(nn.Module):
         self.register_buffer("scale", scale, persistent=False)
 
     def forward(self, frame: Tensor) -> Tensor:
-        """The residual of one training frame."""
+        """The correction ``[6 + K + 6]`` of one training frame."""
         return (self.rows.index_select(0, frame.reshape(1))[0] - self.rows.mean(0)) * self.scale
 
     def penalty(self, index: Tensor) -> Tensor:
-        """Keeps corrections small: they explain the tracker's error, not the missing parts of the model."""
+        """A scalar that keeps corrections small, so that they explain tracking errors and not what the model lacks."""
         return PENALTY * self.rows[index].square().mean()
 
     def groups(self) -> list[Group]:

@@ -1,1 +1,1 @@
-"""An avatar that answers while one speaks: the session, the local server and its page."""
+"""An avatar that speaks live: the session, the local server and its page."""

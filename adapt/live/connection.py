@@ -1,4 +1,4 @@
-"""One page's connection: what it asks for, and the session behind it. Knows nothing of the web server's library."""
+"""One page's connection: its requests, and the session behind it. Independent of the web server's library."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from configs import InputError
 from heads.raster.simd.compiling import compilations
 from shards.media.rates import FPS, SAMPLE_RATE
 
-LABEL = "AI"  # burnt into every picture that leaves the server
+LABEL = "AI"  # drawn into every picture that leaves the server
 STATUS_EVERY = 1.0  # s
 COMPLAINTS_A_SECOND = 1.0
 MOST_RECORDINGS = 5  # files of one page that wait to be fetched
@@ -38,7 +38,7 @@ Message = TypeVar("Message", bytes, str)
 
 
 def rehearse(avatar: Avatar) -> None:
-    """Send nobody a picture with each background, so that kernels compile before the first page is shown, not while."""
+    """Render a picture with each background and discard it, so that kernels compile before the first page is shown."""
     silence, mark = np.zeros(SAMPLE_RATE, np.float32), Marker(avatar.provenance("").avatar_sha256, label=LABEL)
     with compilations():
         for background in BACKGROUNDS:
@@ -56,13 +56,16 @@ class Connection:
     Args:
         avatars: by name; the first one is shown first.
         folder: where its recordings are put until they are fetched.
-        tts: the program that speaks text, if there is one.
+        tts: the text-to-speech command, if there is one.
         following: whether the avatars are still being adapted.
         credentials: what recordings are signed with, if anything.
-        send, tell: a binary message and a JSON message to the page.
+        send: sends the page a binary message.
+        tell: sends the page a JSON message.
 
     Attributes:
-        frames, dropped, refused: how many of its frames, left-out pictures and messages there were.
+        frames: number of frames sent.
+        dropped: number of pictures left out.
+        refused: number of messages refused.
     """
 
     def __init__(
@@ -108,7 +111,7 @@ class Connection:
             self._changing.set()
 
     def _wear(self, session: LiveSession) -> None:
-        """Keep what was set before another avatar was chosen, as far as that one can."""
+        """Keep the settings made before another avatar was chosen, as far as it supports them."""
         for name, value in self._look.items():
             with contextlib.suppress(InputError):
                 session.set(**{name: value})
@@ -161,11 +164,11 @@ class Connection:
     # --- what the page sends ----------------------------------------------------------------------------------------
 
     async def heard(self, message: bytes) -> None:
-        """A binary message: sound. What cannot be taken is counted, and said once a second."""
+        """Take a binary message: sound. Refused messages are counted, and reported at most once a second."""
         await self._guarded(len(message), self._sound, message)
 
     async def asked(self, text: str) -> None:
-        """A text message: a request."""
+        """Take a text message: a request."""
         await self._guarded(len(text), self._request, text)
 
     async def _guarded(self, size: int, function: Callable[[Message], Awaitable[None]], message: Message) -> None:
@@ -273,7 +276,7 @@ class Connection:
             await self.tell({"type": "recorded", "name": recording.path.name})
 
     async def _signed(self) -> None:
-        """Sign the finished recording; what hinders it is said, and the file is kept."""
+        """Sign the finished recording; a failure is reported, and the file is kept."""
         if self._sign is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""The working half of a live session: sound in, frames out, one call after the other, on whichever thread it runs."""
+"""The synchronous half of a live session: sound in, frames out, one call at a time, on any thread."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from shards.media.encode import as_uint8
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
 BACKGROUNDS = ("model", "plain")  # those that follow any pose
-# Ways of speaking: how far the face goes from the clip's mean one, in parts of what the driver says · guess
+# Speaking styles: factor on the driven expression's distance from the clip's mean · guess
 STYLES = {"own": 1.0, "calm": 0.6, "lively": 1.4}
-MOST_CONTROL = 3.0
+MOST_CONTROL = 3.0  # largest amount of a control, in either direction
 # Seconds between two pictures at most, however slow the machine is.
 LONGEST_GAP = 0.25
 
 
 @dataclass(frozen=True)
 class LiveFrame:
-    """One frame of a session's time line.
+    """One frame of a session's timeline.
 
     Attributes:
-        number: from 0; time: seconds, ``number / 25``.
-        sound: ``[640]`` float32 at 16 kHz, what is heard while the frame is seen.
-        image: ``[H, W, 3]`` uint8; ``None`` where the machine was too slow for a picture.
-        speaking: whether the sound was pushed or said by the caller, not silence of the session's own; live: pushed.
-        heard: how many samples had been pushed live up to the end of the frame's sound.
+        number: from 0.
+        sound: ``[640]`` float32 at 16 kHz, to be heard while the frame is shown.
+        image: ``[H, W, 3]`` uint8; ``None`` if the machine was too slow for a picture.
+        speaking: whether the sound came from the caller (pushed or said) and is not the session's own silence.
+        live: whether it was pushed.
+        heard: number of samples that had been pushed up to the end of the frame's sound.
         delay: seconds between the arrival of the frame's last sample and its picture.
     """
 
@@ -61,9 +62,9 @@ class Chunk:
         sound: ``[n]`` float32 at 16 kHz.
         arrived: ``time.monotonic()`` when it came.
         live: whether it came from :meth:`LiveSession.push`.
-        spoken: whether the caller gave it, or it fills a pause.
+        spoken: whether it came from the caller; False for silence that fills a pause.
         late: seconds that the session is behind its clock.
-        pushed: how many samples had been pushed live up to the chunk's end.
+        pushed: number of samples that had been pushed up to the chunk's end.
     """
 
     sound: np.ndarray
@@ -79,9 +80,11 @@ class Look:
     """What may be changed while a session runs.
 
     Attributes:
-        controls: the rig's named controls.
-        turn: yaw and pitch in degrees; pose: ``still``, ``generated`` or ``clip``.
-        blink: ``natural``, ``none``, ``clip`` or a closure from 0 to 1; background: ``model`` or ``plain``.
+        controls: amounts by the names of the rig's controls, within ``±MOST_CONTROL``.
+        turn: yaw and pitch in degrees, within ``±MOST_YAW`` and ``±MOST_PITCH``.
+        pose: ``still``, ``generated`` or ``clip``.
+        blink: ``natural``, ``none``, ``clip`` or a closure from 0 to 1.
+        background: ``model`` or ``plain``.
         style: ``own``, ``calm`` or ``lively``, see ``STYLES``.
     """
 
@@ -93,7 +96,7 @@ class Look:
     style: str = "own"
 
     def checked(self, avatar: Avatar) -> Look:
-        """The same.
+        """This look, if the avatar can have it.
 
         Raises:
             InputError: a number out of range, or an unknown name.
@@ -119,7 +122,8 @@ class Engine:
     """A low-delay :class:`Talker` that remembers which sound belongs to which frame.
 
     Attributes:
-        dropped: pictures that were left out; talker: the stream itself.
+        dropped: number of pictures left out.
+        talker: the stream itself.
     """
 
     def __init__(self, avatar: Avatar, look: Look, seed: int = 0) -> None:
@@ -135,7 +139,7 @@ class Engine:
         self.talker.offsets, self.talker.emphasis = self._target, STYLES[look.style]
 
     def change(self, look: Look) -> None:
-        """Go over to another look; smoothly, where it is a movement."""
+        """Change to another look; poses, controls and style change gradually."""
         self.talker.blink = lids(look.blink, self.avatar.track["eyelids"], self.seed)
         self.talker.background = look.background
         self.poses.hold(look.pose)
@@ -144,12 +148,12 @@ class Engine:
         self.look = look
 
     def rest(self) -> None:
-        """Close the lips now, without waiting whether speech goes on."""
+        """Close the lips now, without waiting to see whether speech continues."""
         if self.talker.resting is not None:
             self.talker.resting.pause(self.talker.driver.lookahead + 1)
 
     def step(self, chunk: Chunk) -> list[LiveFrame]:
-        """The frames that became possible. Pictures are left out, never sound, when there are several at once."""
+        """The frames that ``chunk`` makes possible. If there are several, or the session is late, pictures are left out."""
         self._chunks.append((self._end, chunk))
         self._end += len(chunk.sound)
         self._follow()
@@ -159,7 +163,7 @@ class Engine:
         return [self._frame(motion, i == newest) for i, motion in enumerate(motions)]
 
     def _follow(self) -> None:
-        """Move the controls a part of the way to where they shall be."""
+        """Move controls and style a part of the way to their targets."""
         pairs = zip(self.talker.offsets, self._target, strict=True)
         expression, eyelids, gaze = (
             now + FOLLOW * (goal - now) if np.abs(goal - now).max() > 1e-4 else goal for now, goal in pairs
@@ -182,7 +186,7 @@ class Engine:
         return frame
 
     def _sound_of(self, number: int) -> tuple[np.ndarray, Chunk, int]:
-        """A frame's sound, the chunk with its last sample, and how many live samples had come up to there."""
+        """A frame's sound, the chunk with its last sample, and the number of live samples up to there."""
         first, end = number * SAMPLES_PER_FRAME, (number + 1) * SAMPLES_PER_FRAME
         while self._chunks[0][0] + len(self._chunks[0][1].sound) <= first:
             self._chunks.popleft()

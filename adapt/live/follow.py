@@ -1,4 +1,4 @@
-"""Following an adaptation: its folder is replaced whole every few seconds, and each new state is opened."""
+"""Following an adaptation: its folder is replaced as a whole every few seconds, and each new state is opened."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from adapt.avatar.folder import DOCUMENT
 from cluster.storage.errors import is_remote
 from configs import InputError, progress
 
-EVERY = 1.0  # s between two looks
+EVERY = 1.0  # s between two checks
 
 
 def check_followed(paths: Mapping[str, str | Path]) -> None:
@@ -29,7 +29,11 @@ def check_followed(paths: Mapping[str, str | Path]) -> None:
 
 
 def first_state(path: str | Path, device: str) -> Avatar:
-    """The avatar at a path, once there is one."""
+    """The avatar at a path; waits until there is one.
+
+    Raises:
+        InputError: an avatar that still cannot be opened at the second attempt.
+    """
     said = False
     while True:
         try:
@@ -46,10 +50,10 @@ def first_state(path: str | Path, device: str) -> Avatar:
 async def keep_newest(
     paths: Mapping[str, str | Path], avatars: dict[str, Avatar], device: str, renewed: Callable[[str], None]
 ) -> None:
-    """Keep ``avatars`` the newest states of the folders ``paths``, by name; runs until cancelled.
+    """Keep ``avatars`` at the newest states of the folders ``paths``, by name; runs until cancelled.
 
     Args:
-        renewed: is told the name of each avatar that was replaced.
+        renewed: called with the name of each avatar that was replaced.
     """
     seen = {name: avatar.document["files"] for name, avatar in avatars.items()}
     stamps: dict[str, object] = {}
@@ -62,7 +66,7 @@ async def keep_newest(
             try:
                 avatar = await asyncio.to_thread(load_avatar, path, device)
             except InputError:
-                continue  # it was being replaced; the next look finds it whole
+                continue  # it was being replaced; the next check finds it complete
             stamps[name] = stamp
             if avatar.document["files"] != seen[name]:
                 seen[name], avatars[name] = avatar.document["files"], avatar
@@ -78,6 +82,6 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def state_of(avatar: Avatar) -> dict[str, object]:
-    """How far an adaptation is: ``seconds, iterations, budget, complete, psnr_face`` (pairs of seconds and dB)."""
+    """How far an adaptation has come: ``seconds, iterations, budget, complete, psnr_face`` (pairs of seconds and dB)."""
     kept = ("seconds", "iterations", "budget", "complete", "psnr_face")
     return {name: avatar.document.get("progress", {}).get(name) for name in kept}

@@ -1,7 +1,7 @@
-"""How a live head holds itself: pose modes that fade into each other, breathing, turns asked for, eyes that look around.
+"""Head motion of a live session: pose modes that fade into each other, breathing, requested turns, eyes that look around.
 
-Poses and gaze are functions of the frame number alone as long as nothing is changed, so a live head at rest and a live
-head that speaks move in one and the same way.
+Poses and gaze are functions of the frame number alone as long as no setting changes, so a live head moves in the same way
+at rest and while it speaks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from shards.media.rates import FPS
 
 MODES = ("still", "generated", "clip")
 MOST_YAW, MOST_PITCH = 60.0, 40.0  # degrees that a head can be turned beyond its own pose · guess
-FADE = 20  # frames from one pose mode to another
+FADE = 20  # frames from one pose mode to another, 0.8 s
 FOLLOW = 0.35  # share of the way to a new target in a frame
 # Breathing at rest: 14 breaths a minute lift the head by about a millimetre and a half and tilt it a little · guess.
 BREATHS, LIFT, TILT = 14 / 60, 0.024, math.radians(0.25)  # Hz, rig units (eye distances), radians
@@ -29,14 +29,14 @@ GLANCE = np.radians([3.0, 1.4])  # spread of yaw and pitch
 
 
 class LivePoses:
-    """Poses of a live head; made for frames that are asked for once and in order.
+    """Poses of a live head; each frame must be requested once, in order.
 
     Args:
         track: ``rotation`` and ``translation`` of the training clip.
         mode: ``still``, ``generated`` or ``clip``.
 
     Attributes:
-        turn: yaw and pitch asked for, degrees; reached smoothly.
+        turn: requested yaw and pitch, degrees; reached gradually.
     """
 
     def __init__(self, track: Mapping[str, np.ndarray], mode: str = "generated", seed: int = 0) -> None:
@@ -52,7 +52,7 @@ class LivePoses:
         self._turned, self._faded = np.zeros(2), FADE
 
     def hold(self, mode: str) -> None:
-        """Go over to another mode.
+        """Change to another mode within ``FADE`` frames.
 
         Raises:
             InputError: no such mode.
@@ -97,7 +97,7 @@ class LiveGaze:
     def __init__(self, gaze: np.ndarray, poses: LivePoses, seed: int = 0) -> None:
         self.clip, self.poses, self.seed = gaze, poses, seed
         self.middle = np.median(gaze, 0)
-        # Two fixations at a time are asked for again and again.
+        # Every frame asks for the same two fixations.
         self._start, self._target = lru_cache(8)(self._start_of), lru_cache(8)(self._target_of)
 
     def __call__(self, numbers: np.ndarray, poses: Poses) -> np.ndarray:
@@ -107,7 +107,7 @@ class LiveGaze:
         return self.middle + np.stack([self.glance(int(number)) for number in numbers])[:, None]
 
     def glance(self, number: int) -> np.ndarray:
-        """Yaw and pitch ``[2]`` beside the middle gaze; a saccade takes two frames."""
+        """Yaw and pitch ``[2]``, radians, relative to the middle gaze; a saccade takes two frames."""
         index = number // FIXATION
         # The next fixation may have begun early.
         if number >= self._start(index + 1):

@@ -1,4 +1,4 @@
-"""What the page and the server say to each other: small binary messages for sound and pictures, JSON for the rest."""
+"""The messages between page and server: small binary ones for sound and pictures, JSON for the rest."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ LIVE, QUEUED = 1, 2
 LONGEST_MESSAGE = 64 * 1024  # bytes: two seconds of sound
 # Messages and bytes that a page may send per second; BURST times as many at once.
 MESSAGES_A_SECOND, BYTES_A_SECOND, BURST = 150, 200_000, 5
-# Server to page: number, heard (samples), sent (ms, server's clock), delay (ms), flags, bytes of sound; then sound (int16)
-# and picture (JPEG, may be empty).
+# Server to page: number, heard (samples), sent (ms, server's clock), delay (ms), flags, 0, bytes of sound; then the sound
+# (int16) and the picture (JPEG, may be empty).
 HEADER = struct.Struct("<IQdHBBI")
 SPEAKING, FROM_MICROPHONE = 1, 2
 JPEG_QUALITY = 90
 
 
 def frame_message(frame: LiveFrame) -> bytes:
-    """A frame for the page; sound is left out where there is none to hear."""
+    """A frame for the page; the session's own silence is left out."""
     sound = (np.clip(frame.sound, -1, 1) * 32767).astype("<i2").tobytes() if frame.speaking else b""
     picture = b""
     if frame.image is not None:
@@ -50,7 +50,7 @@ def parse_request(text: str) -> dict[str, object]:
     """A JSON object with a ``type``.
 
     Raises:
-        InputError: something else.
+        InputError: anything else.
     """
     try:
         found = json.loads(text)

@@ -1,4 +1,4 @@
-"""Recording what a session shows into an MP4 that says in its container that it is synthetic."""
+"""Records what a session shows into an MP4 whose container says that it is synthetic."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class Recording:
     """Writes frames and their sound as they come; a frame without a picture repeats the one before.
 
     Args:
-        path: the ``.mp4``; size: side of the frames, px; tags: the statement in the container.
+        path: the ``.mp4``.
+        size: side of the frames, px.
+        tags: the statement in the container.
 
     Raises:
         InputError: the file cannot be written.
@@ -61,7 +63,7 @@ class Recording:
         return True
 
     def abort(self) -> None:
-        """Throw it away."""
+        """Discard the recording and its file."""
         self._thread.submit(self._writer.abort).result()
         self.path.unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
-"""``headstart live``: a page on this machine alone where an avatar answers.
+"""``headstart live``: a page, reachable from this machine only, on which an avatar speaks live.
 
-It listens on the loopback address, and every path begins with a secret that only the printed address holds. Requests for
-another host or from another origin are refused. The only module that touches aiohttp.
+The server listens on the loopback address, and every path begins with a secret that only the printed address contains.
+Requests for another host or from another origin are refused. The only module that uses aiohttp.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("headstart")
 HOST = "127.0.0.1"
 TEMPORARY = "headstart-live-"
-LEAVING = 3.0  # s that a new page waits for one that is leaving: a page that is loaded again meets itself
+LEAVING = 3.0  # s that a new page waits for one that is leaving: a page that is reloaded finds its old connection
 PAGE = {
     "": ("index.html", "text/html"),
     "page.css": ("page.css", "text/css"),
@@ -60,7 +60,7 @@ HEADERS = {
 
 
 class Served(TypedDict):
-    """What a server showed: its address, how long it ran, pages, frames, pictures left out and messages refused."""
+    """What a server did: its address, seconds, pages served, frames sent, pictures left out and messages refused."""
 
     url: str
     seconds: float
@@ -85,15 +85,15 @@ def serve(
     """Serve the page until interrupted.
 
     Args:
-        avatars: folders or ``s3://`` URLs; the page lets one choose.
+        avatars: folders or ``s3://`` URLs; the page chooses between them.
         port: 0 for any free one.
-        sessions: pages that may talk at once; the next one is told that it is busy, and tries again.
+        sessions: pages that may be open at once; further ones are told that it is busy, and try again.
         tts: a command that reads text on standard input and writes a sound file on standard output; espeak-ng by
             default, where it is installed.
         device, prior: as for ``talk``.
         follow: the avatars are being adapted: wait for the first state and show each new one.
         ready: called with the page's address once it can be opened.
-        stop: ends it when set, beside SIGINT and SIGTERM.
+        stop: ends the server when set, as SIGINT and SIGTERM do.
 
     Returns:
         See :class:`Served`.
@@ -140,7 +140,7 @@ def _announce(url: str) -> None:
 
 
 def _remove_leftovers() -> None:
-    """Remove what servers that were killed have left behind."""
+    """Remove the temporary folders of servers that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*-*"):
         process = folder.name.removeprefix(TEMPORARY).split("-")[0]
         if process.isdigit() and not _runs(int(process)) and folder.is_dir() and not folder.is_symlink():
@@ -161,8 +161,12 @@ class Server:
     """The web server.
 
     Args:
-        avatars: by name; folder: for recordings; sessions: pages at once; tts: the program that speaks text.
-        followed: folders by name, whose new states are shown; device: for these.
+        avatars: by name.
+        folder: for recordings.
+        sessions: number of pages that may be open at once.
+        tts: the text-to-speech command, if there is one.
+        followed: folders by name, whose new states are shown.
+        device: for these states.
         credentials: what recordings are signed with, if anything.
     """
 
@@ -185,7 +189,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """The page's address, its secret included."""
+        """The page's address, including its secret."""
         return f"http://{HOST}:{self.port}/{self.token}/"
 
     async def run(self, port: int, ready: Callable[[str], None], stop: asyncio.Event | None = None) -> Served:
@@ -257,7 +261,7 @@ class Server:
         return web.Response(body=body, content_type=kind, charset="utf-8")
 
     async def _recording(self, request: web_types.Request) -> web_types.StreamResponse:
-        """A finished recording; it is removed once it was fetched."""
+        """A finished recording; it is removed when it has been fetched."""
         web, name = _aiohttp(), request.match_info["name"]
         path = self.folder / name
         if name not in {entry.name for entry in self.folder.glob("*.mp4") if not entry.name.startswith(".")}:
@@ -282,7 +286,7 @@ class Server:
         return socket
 
     async def _has_room(self, socket: web_types.WebSocketResponse) -> bool:
-        """Whether one more page may talk, once those that are leaving have left."""
+        """Whether there is room for one more page, after waiting for those that are leaving."""
         for _ in range(round(LEAVING / 0.05)):
             if len(self.open) < self.sessions or socket.closed:
                 break
@@ -316,7 +320,7 @@ class Server:
 
 
 async def _shown(connection: Connection, socket: web_types.WebSocketResponse) -> None:
-    """Frames until the page has gone; a fault of ours ends the connection and is not hidden."""
+    """Send frames until the page has gone; an internal error is logged and ends the connection."""
     try:
         await connection.run()
     except ConnectionError:
@@ -337,7 +341,7 @@ async def _listen(web: ModuleType, runner: web_types.AppRunner, port: int) -> in
 
 @contextlib.contextmanager
 def _signals(ended: asyncio.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM end the server in order, where signals reach this thread."""
+    """SIGINT and SIGTERM end the server cleanly, if this thread can handle signals."""
     loop, handled = asyncio.get_running_loop(), []
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):

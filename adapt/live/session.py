@@ -27,24 +27,24 @@ from shards.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 FRAME = 1 / FPS
 PATIENCE = 0.12  # s that a session waits for the next piece of live sound before it fills in silence
-LATE = 0.1  # s behind the clock from which on pictures are left out
-FORGIVEN = 0.5  # s: what a session is behind by more (the machine slept) is not caught up
-WAITING_PICTURES = 6  # not fetched yet; older ones lose their picture and keep their sound
-WAITING_FRAMES = 10 * FPS  # not fetched yet; then the session stands still
-MOST_QUEUED = 60  # s of sound that may wait to be said, and of live sound
+LATE = 0.1  # s behind the clock above which pictures are left out
+FORGIVEN = 0.5  # s behind the clock that are caught up at most: a machine may have slept
+WAITING_PICTURES = 6  # frames waiting to be fetched that keep their picture; older ones keep their sound only
+WAITING_FRAMES = 10 * FPS  # frames waiting to be fetched at which the session pauses
+MOST_QUEUED = 60  # s of queued sound, and of live sound, that may wait
 
 
 class LiveSession:
-    """An avatar that speaks what it hears, at 25 frames a second, with the shortest delay that its driver has.
+    """An avatar that speaks the sound it is given, at 25 frames per second, with the shortest delay that its driver allows.
 
     Args:
-        avatar: opened, or its folder.
+        avatar: an opened one, or its folder or ``s3://`` URL.
         controls, pose, blink, background, style: see :class:`adapt.live.engine.Look`; :meth:`set` changes them later.
         device: for an avatar that is opened here.
         seed: of blinks, sway and gaze.
 
     Raises:
-        InputError: no such avatar, or a wrong setting.
+        InputError: the avatar cannot be opened, or a setting is wrong.
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class LiveSession:
     # --- sound in ---------------------------------------------------------------------------------------------------
 
     def push(self, sound: np.ndarray) -> None:
-        """Live sound ``[n]`` at 16 kHz mono, float in [-1, 1] or int16, in pieces as it comes from a microphone.
+        """Take live sound ``[n]`` at 16 kHz mono, float in [-1, 1] or int16, in pieces as it comes from a microphone.
 
-        While sound that was given to :meth:`say` is being said, live sound is not heard.
+        It is ignored while sound given to :meth:`say` is being spoken.
 
         Raises:
-            InputError: no such sound, or more than a minute of it is waiting.
+            InputError: another shape or type, or more than a minute of sound is waiting.
         """
         samples = _samples(sound)
         self._pushed += len(samples)
@@ -91,7 +91,7 @@ class LiveSession:
             self._wake.set()
 
     def say(self, sound: np.ndarray) -> None:
-        """Sound that may come faster than it is spoken, as from a file or a voice: it is queued and keeps its pace.
+        """Queue sound that may come faster than it is spoken, such as a file's or a synthesiser's, to be spoken in real time.
 
         Raises:
             InputError: as :meth:`push`; await :meth:`room` before more than a minute is queued.
@@ -103,12 +103,12 @@ class LiveSession:
             self._wake.set()
 
     async def room(self, seconds: float = 5.0) -> None:
-        """Wait until at most ``seconds`` s of queued speech remain."""
+        """Wait until at most ``seconds`` of queued speech remain."""
         while not self._closed and self.queued > seconds:
             await asyncio.sleep(FRAME)
 
     def interrupt(self) -> None:
-        """Stop speaking now: what is queued is thrown away and the lips close."""
+        """Stop speaking now: waiting sound is discarded and the lips close."""
         self._live.clear()
         self._queued.clear()
         self._resting = True
@@ -124,13 +124,13 @@ class LiveSession:
         """Change ``controls``, ``turn``, ``pose``, ``blink``, ``background`` or ``style``, see :class:`adapt.live.engine.Look`.
 
         Raises:
-            InputError: a wrong one; nothing is changed then.
+            InputError: a setting is wrong; nothing is changed then.
         """
         self._look = changed(self._look, self.avatar, changes)
 
     @property
     def look(self) -> Look:
-        """As it is set."""
+        """The current settings."""
         return self._look
 
     # --- frames out -------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ class LiveSession:
         """The next frame.
 
         Raises:
-            StopAsyncIteration: the session was closed.
+            StopAsyncIteration: the session is closed.
             RuntimeError: the session was never entered, or the engine failed.
         """
         if self._task is None:
@@ -175,11 +175,11 @@ class LiveSession:
 
     @property
     def delay(self) -> float:
-        """Seconds between a frame's first sample and the moment at which enough has been heard to make it."""
+        """Seconds from a frame's first sample to the moment at which enough sound has come to make the frame."""
         return self._engine.talker.delay
 
     def stats(self) -> dict[str, object]:
-        """``frames, dropped, queued`` (s to be said), ``delay`` (s), ``driver`` and ``stages`` (s spent by stage)."""
+        """``frames, dropped, queued`` (s still to be said), ``delay`` (s), ``driver`` and ``stages`` (s spent by stage)."""
         talker = self._engine.talker
         return {
             "frames": talker.frames,
@@ -216,7 +216,7 @@ class LiveSession:
                 self._live.clear()
                 self._due = now + FRAME
                 return Chunk(sound, now, live=True, spoken=True, pushed=self._pushed)
-            # A microphone that is a little late is waited for: silence in the middle of a word would be heard.
+            # Wait for a microphone that is a little late: silence in the middle of a word would be audible.
             waits = not self._queued and now - self._heard_at < 1.0
             due = max(self._due, self._heard_at + PATIENCE) if waits else self._due
             if now >= due:

@@ -1,4 +1,4 @@
-"""Text to sound by a program of the machine: espeak-ng, or whatever command the user names."""
+"""Text to speech by a program of this machine: espeak-ng, or a command that the user names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shards.media.sound import stream_audio
 
 ESPEAK = "espeak-ng --stdin --stdout"
 LONGEST_TEXT = 1000  # characters
-PATIENCE = 30.0  # s
+PATIENCE = 30.0  # s that the program may take
 
 
 def speech_command(named: str | None) -> list[str] | None:
@@ -37,10 +37,10 @@ def speech_command(named: str | None) -> list[str] | None:
 
 
 async def spoken(command: list[str], text: str) -> np.ndarray:
-    """The sound ``[n]`` of a text at 16 kHz; the file it comes in is removed at once.
+    """The sound ``[n]`` of a text, float32 at 16 kHz; the file it comes in is removed at once.
 
     Raises:
-        InputError: no text, a long one, or a program that fails.
+        InputError: no text, more than ``LONGEST_TEXT`` characters, or a program that fails or takes too long.
     """
     if not text.strip():
         raise InputError("nothing to say: type some text")

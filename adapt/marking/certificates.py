@@ -1,7 +1,7 @@
-"""Certificates for signing: made for testing, and checked before anything is signed with them.
+"""Certificates for signing: created for testing, and checked before anything is signed with them.
 
-A signer's certificate must be an X.509 leaf, issued by another certificate, for the purpose that the C2PA library
-accepts (``emailProtection`` or ``documentSigning``), with a key that fits.
+A signer's certificate must be an X.509 leaf, issued by another certificate, for one of the purposes that the C2PA library
+accepts (:data:`PURPOSES`), with the matching private key.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Credentials:
     """A checked signer.
 
     Attributes:
-        chain: the leaf and what issued it, PEM, without the root.
-        key: the leaf's private key, PEM, PKCS #8. Not shown when printed.
+        chain: the leaf and its issuers without the root, PEM.
+        key: the leaf's private key, PEM, PKCS #8; not part of the printed form.
         algorithm: C2PA's name of the signature algorithm, such as ``es256``.
         subject: whom the certificate names.
     """
@@ -60,7 +60,8 @@ def load_credentials(chain: str | Path | None = None, key: str | Path | None = N
     """The signer of ``chain`` and ``key``, else of ``HEADSTART_SIGN_CERT`` and ``HEADSTART_SIGN_KEY``, else ``None``.
 
     Raises:
-        InputError: one of the two is missing or unreadable, expired, for another purpose, or they do not fit.
+        InputError: one of the two is missing or unreadable, the certificate is expired, self-signed or for another purpose,
+            or the key does not belong to it.
     """
     chain = chain or os.environ.get(CERTIFICATE_VARIABLE)
     key = key or os.environ.get(KEY_VARIABLE)
@@ -86,15 +87,19 @@ def load_credentials(chain: str | Path | None = None, key: str | Path | None = N
 
 
 def sign_init(folder: str | Path, *, name: str = "Headstart test signer", days: int = 365) -> dict[str, str]:
-    """Make a private authority and a signer's certificate for testing.
+    """Create a private certificate authority and a signer's certificate for testing.
 
-    Writes ``ca.pem``, ``chain.pem`` and ``key.pem`` (readable by the owner alone). The authority's key is not kept.
+    Writes ``ca.pem``, ``chain.pem`` and ``key.pem`` (readable by the owner only). The authority's key is not kept.
+
+    Args:
+        name: common name of the signer.
+        days: validity from now on.
 
     Returns:
         ``folder, certificate, key, authority, note``.
 
     Raises:
-        InputError: the folder exists.
+        InputError: the folder exists or cannot be written, or the package ``cryptography`` is missing.
     """
     folder = Path(folder)
     if folder.exists():

@@ -22,7 +22,7 @@ from configs import InputError
 
 # Cycles per tile. Wave lengths are SIDE / (2 k): 8 px to 64 px where the shorter side is 512 px.
 LOWEST, HIGHEST = 4, 32
-# Positions per axis within a tile: 64 x 64 = 12 bits a channel. Half a period of the highest frequency.
+# Positions per axis within a tile: 64 x 64 = 12 bits per channel. Their distance is half a period of the highest frequency.
 GRID = 64
 BITS_PER_CHANNEL = 12
 CHANNELS = 4
@@ -34,7 +34,7 @@ _SHARE = (0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4)
 KEY_VARIABLE = "HEADSTART_WATERMARK_KEY"
 # Public on purpose: whoever receives a video can look for the mark. A private key hides the mark from others.
 PUBLIC_KEY = "headstart public watermark key 1"
-SHORTEST_KEY = 8
+SHORTEST_KEY = 8  # characters
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def watermark_key(given: str | None = None) -> bytes:
 
 
 def key_id(key: bytes) -> str:
-    """Eight hex digits that tell keys apart and reveal nothing of them."""
+    """Eight hexadecimal digits that tell keys apart without revealing them."""
     return hashlib.sha256(b"headstart watermark key id\0" + key).hexdigest()[:8]
 
 
@@ -105,7 +105,7 @@ def code_of(key: bytes) -> Code:
 
 
 def _channels(random: np.ndarray) -> np.ndarray:
-    """A channel for every wave vector: each block of twelve holds each channel in its share, in an order of the key's."""
+    """A channel for every wave vector: each block of twelve holds the channels of ``_SHARE`` in an order set by the key."""
     size = len(_SHARE)
     padded = np.pad(random, (0, -len(random) % size)).reshape(-1, size)
     return np.array(_SHARE)[np.argsort(padded, axis=1, kind="stable")].ravel()[: len(random)]
@@ -118,7 +118,7 @@ def _uniform(key: bytes, purpose: bytes, count: int) -> np.ndarray:
 
 
 def check_bits(key: bytes, payload: int) -> int:
-    """The 16 bits that only this key puts beside a payload."""
+    """The 16 check bits of a payload under a key."""
     digest = hmac.new(key, b"check\0" + payload.to_bytes(4, "big"), hashlib.sha256).digest()
     return int.from_bytes(digest[:2], "big")
 
@@ -130,7 +130,7 @@ def symbols_of(key: bytes, payload: int) -> list[int]:
 
 
 def payload_in(key: bytes, symbols: list[int]) -> int | None:
-    """The payload that four symbols spell, ``None`` where the check does not fit."""
+    """The payload that four symbols spell; ``None`` if the check bits do not match."""
     word = 0
     for symbol in symbols:
         word = word << BITS_PER_CHANNEL | symbol
@@ -139,7 +139,7 @@ def payload_in(key: bytes, symbols: list[int]) -> int | None:
 
 
 def shifts(code: Code, symbols: list[int]) -> np.ndarray:
-    """Phase that the symbols add to every wave vector, radians ``[N]``; 0 in the channel of the origin."""
+    """Phase that the symbols add to every wave vector, radians ``[N]``; 0 in channel 0."""
     moved = np.array([(0, 0), *(divmod(symbol, GRID) for symbol in symbols)])
     dy, dx = moved[code.channel].T
     return -2 * np.pi * (code.kx * dx + code.ky * dy) / GRID

@@ -26,9 +26,9 @@ from shards.media.inspect import FRAME_FOLDER, MODELS, PICTURES, SOUNDS, VIDEOS,
 
 FOUND, NOT_FOUND = 0, 3
 KNOWN = VIDEOS | PICTURES | SOUNDS | MODELS
-# Frames of a video that are added up for the watermark, spread over its length.
+# Frames of a video that are summed for the watermark at most, spread over its length.
 MOST_FRAMES = 250
-# How sure a mark makes: a statement can be typed by anyone, a valid signature comes from whoever holds the key.
+# Confidence of a mark · guesses: anyone can write a statement; a valid signature comes from whoever holds the key.
 STATEMENT, SIGNED, TRUSTED = 0.9, 0.99, 0.999
 
 
@@ -115,7 +115,7 @@ def exit_status(report: Report) -> int:
 
 
 def _fetched(stage: Stage, name: str | Path) -> Path:
-    """A file or folder on this machine; of a bucket's folder the media, of a head the signed manifest beside it too."""
+    """A local copy of a file or folder: a bucket's folder with its media, a head with the signed manifest beside it."""
     if not is_remote(name):
         return Path(name).expanduser()
     suffix = Path(str(name)).suffix.lower()
@@ -173,7 +173,7 @@ def _row_in_folder(shown: str, path: Path, key: str | None) -> FileReport:
 
 
 def _row(shown: str, path: Path, key: str | None) -> FileReport:
-    """Verdict and marks of one file or folder of frames, which the user knows as ``shown``."""
+    """Verdict and marks of one file or folder of frames, reported under the name ``shown``."""
     evidence = [_signature(path)]
     with open_media(path, MOST_FRAMES, working_size) as media:
         statement, said = _head_statement(path) if path.suffix.lower() in MODELS else _statement(media.tags)

@@ -1,4 +1,4 @@
-"""A finished output signed, where the user has a certificate."""
+"""Signs a finished output, if the user has a certificate."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def sign_talk(
 ) -> None:
     """Sign a talking video, or the pictures and the sound of a folder of frames.
 
-    Real footage's likeness and a driving voice make it a composite.
+    The manifest calls it a composite, because it shows a real person's likeness and may contain a real voice.
 
     Args:
-        sources: files that went into it and may carry a manifest of their own.
+        sources: files that it was made from and that may carry a manifest of their own.
 
     Raises:
         InputError: as :func:`adapt.marking.sign.sign_file`.
@@ -42,7 +42,7 @@ def sign_export(path: str | Path, credentials: Credentials, avatar: Avatar, prov
 
 
 def _claim(file: Path, avatar: Avatar, provenance: Provenance, sources: tuple[Path, ...], *, composite: bool) -> Claim:
-    """What is vouched for: the statement, and the training clip and the priors by hash."""
+    """What the signature vouches for: the statement, and the training clip and the priors by hash."""
     document = avatar.document
     ingredients = [
         Ingredient(title="training clip", sha256=document["provenance"]["video_sha256"], media_type="video/mp4")

@@ -1,4 +1,4 @@
-"""Burns a small visible mark into frames: light letters on a dark plate, legible on any ground."""
+"""Draws a small visible label into frames: light letters on a dark plate, legible on any background."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from configs import InputError
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 # Height of the letters, and distance from the edges, in parts of the frame's shorter side.
 LETTERS, MARGIN = 0.045, 0.03
-SMALLEST_LETTERS = 10
-LONGEST_TEXT = 40
-# The plate hides the picture to this degree: the letters keep a contrast of more than 4.5 to 1 on white ground too.
+SMALLEST_LETTERS = 10  # px
+LONGEST_TEXT = 40  # characters
+# Opacity of the plate: the letters keep a contrast of more than 4.5 to 1 on a white background too. Grey levels, 0 to 255.
 PLATE_ALPHA, PLATE_GREY, LETTER_GREY = 0.78, 16, 255
 
 
 class Label:
-    """Puts a text into a corner of frames.
+    """Draws a text into a corner of frames.
 
     Args:
         text: such as ``AI``; one line.
@@ -40,7 +40,7 @@ class Label:
         self.text, self.corner = text, corner
 
     def burn(self, frame: np.ndarray) -> np.ndarray:
-        """A copy of a frame ``[H, W, 3 or 4]`` uint8 with the label; a label on transparent ground is opaque."""
+        """A copy of a frame ``[H, W, 3 or 4]`` uint8 with the label, which also raises alpha where there is any."""
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (3, 4):
             raise ValueError(f"frame is {frame.dtype} {frame.shape}, expected uint8 [H, W, 3 or 4]")
         grey, alpha = _plate(self.text, *frame.shape[:2])
@@ -78,7 +78,7 @@ def _plate(text: str, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     size = max(SMALLEST_LETTERS, round(LETTERS * min(height, width)))
     left, top, right, bottom = ImageFont.load_default(size).getbbox(text)
     pad = round(0.45 * size)
-    # A long text on a small frame is set smaller, as far as it can be read.
+    # A long text on a small frame is set smaller, down to 6 px.
     room = (width - 2 * pad) / max(1, right - left)
     if room < 1:
         size = max(6, int(size * room))

@@ -1,4 +1,4 @@
-"""One call for everything that is done to a finished frame: the visible label, then the watermark over all of it."""
+"""One call that marks a finished frame: the visible label, then the watermark over all of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Marker:
 
     Args:
         avatar_sha256: hash of the avatar's weights; empty where no avatar took part.
-        watermark: whether to lay the watermark; without it, show ``WITHOUT_WATERMARK`` to the user.
+        watermark: whether to add the watermark; without it, show ``WITHOUT_WATERMARK`` to the user.
         label: text of the visible label, ``None`` for none.
         key: of the watermark; ``None`` reads ``HEADSTART_WATERMARK_KEY`` or takes the public key.
 
@@ -35,7 +35,7 @@ class Marker:
         self._label = Label(label) if label is not None else None
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """A marked frame ``[H, W, 3 or 4]`` uint8; the one given is left as it is."""
+        """A marked copy of a frame ``[H, W, 3 or 4]`` uint8; without label and watermark, the frame itself."""
         if self._label is not None:
             frame = self._label.burn(frame)
         return frame if self._watermark is None else self._watermark.mark(frame)

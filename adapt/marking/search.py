@@ -1,4 +1,4 @@
-"""Finds the watermark: adds frames up, looks for the code over scales and offsets, reads the payload.
+"""Finds the watermark: sums frames, searches for the code over scales and offsets, reads the payload.
 
 The score and its error rate. Of the summed frame the *phases* at the code's wave vectors are compared with the key's,
 each with a weight ``w`` that depends on magnitudes and wave lengths alone. Without a mark the key's phases are
@@ -77,7 +77,7 @@ class Finding:
         payload: the avatar's 32 bits; ``None`` where they are not readable.
         tile: tile over the frame's shorter side (0.5 for a frame as it was made).
         mirrored: whether the picture is left for right.
-        frames: how many were added up.
+        frames: number of frames summed.
     """
 
     log_bound: float = math.inf
@@ -110,7 +110,7 @@ def working_size(height: int, width: int) -> tuple[int, int]:
 
 
 class Search:
-    """Adds up frames of one video or picture, then looks for the mark.
+    """Sums the frames of one video or picture, then searches for the mark.
 
     Args:
         height, width: of the file's frames, px.
@@ -192,9 +192,9 @@ class Search:
 
 
 def flattened(luma: np.ndarray) -> np.ndarray:
-    """Fine detail of luma ``[h, w]``, 0 to 255, each place divided by how busy its surroundings are.
+    """Fine detail ``[h, w]`` of luma ``[h, w]`` (0 to 255), divided everywhere by a power of its local standard deviation.
 
-    It knows nothing of the key, so it cannot raise the rate of false alarms.
+    It does not depend on the key, so it cannot raise the rate of false alarms.
     """
     unit = min(luma.shape) / SIDE
     luma = luma.astype(np.float32)

@@ -1,6 +1,6 @@
-"""Signed manifests (C2PA) on what Headstart made: written, and read back. The only module that touches ``c2pa``.
+"""Writes and reads signed manifests (C2PA) of what Headstart made. The only module that uses ``c2pa``.
 
-MP4, MOV, WAV and PNG carry the manifest inside. PLY, GLB, SPZ and USD cannot: theirs is ``FILE.c2pa`` beside them.
+The formats of ``EMBEDDED`` carry the manifest inside. PLY, GLB, SPZ and USD cannot: theirs is ``FILE.c2pa`` beside them.
 A manifest takes about 3 kB. It is lost when the file is re-encoded or remuxed; the watermark is not.
 """
 
@@ -40,7 +40,7 @@ SIDECAR, SIDECAR_SUFFIX = "application/octet-stream", ".c2pa"
 ASSERTION = "org.headstart.provenance"
 IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 TRAINED, COMPOSITE = "trainedAlgorithmicMedia", "compositeWithTrainedAlgorithmicMedia"
-# Addresses of a time-stamping authority are asked only where the user names one: nothing else leaves the machine.
+# A time-stamping authority is contacted only if the user names one: nothing else leaves the machine.
 TIMESTAMP_VARIABLE = "HEADSTART_SIGN_TIMESTAMP"
 _SETTINGS = {
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
@@ -70,9 +70,9 @@ class Claim:
     Attributes:
         title: name of the signed file.
         provenance: the statement that the container carries too.
-        composite: whether real footage or a real voice is in it (a pasted body, a background, the driving speech).
+        composite: whether it contains real footage or a real voice (a body, a background, the driving speech).
         ingredients: known by hash.
-        sources: files that may carry a manifest of their own; it is taken over.
+        sources: files that may carry a manifest of their own, which is included.
         watermark: payload of the watermark in the pictures, eight hex digits.
         tool, version: what made the file.
     """
@@ -145,12 +145,12 @@ def sign_file(path: str | Path, credentials: Credentials, claim: Claim) -> Path:
 
 
 def sidecar_of(path: Path) -> Path:
-    """Where the manifest of a file lies that cannot carry it."""
+    """Path of the manifest of a file that cannot carry one: ``FILE.c2pa``."""
     return path.with_name(path.name + SIDECAR_SUFFIX)
 
 
 def read_manifest(path: str | Path) -> Manifest | None:
-    """The manifest in a file or beside it, ``None`` where there is none.
+    """The manifest beside a file or in it, ``None`` if there is none; a broken one has the state ``Invalid``.
 
     Raises:
         InputError: c2pa-python is missing.

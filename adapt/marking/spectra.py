@@ -11,7 +11,7 @@ import scipy.fft
 
 from adapt.marking.code import GRID, HIGHEST, LOWEST, Code
 
-# Ranges of wave vectors, cycles per tile: short waves are lost first, long ones compete with the picture.
+# Ranges of wave vectors, cycles per tile: short waves are lost first, long ones compete with the picture's content.
 BANDS = ((LOWEST, HIGHEST), (LOWEST, 18))
 # The same for whole frames: of those made at 256 px, of these after hard compression, of those made at 512 px.
 WHOLE_BANDS = ((LOWEST, 18), (6, 15), (8, HIGHEST))
@@ -76,10 +76,10 @@ class Spectra:
         return self._weighted(values, usual[self.length])
 
     def close_agreement(self, down: float, across: float, mirrored: bool) -> np.ndarray:
-        """As :meth:`agreement`, in four times its time, with the picture's magnitude *between* the code's wave vectors.
+        """As :meth:`agreement`, weighted by the picture's magnitude *between* the code's wave vectors; four times as slow.
 
-        The mark repeats with the tile, so it has whole numbers of cycles per tile alone. The picture has all, and its
-        part at the eight nearest half numbers says how much of the magnitude at a wave vector is the picture's.
+        The mark repeats with the tile, so it contains only whole numbers of cycles per tile. The picture contains all
+        frequencies, and its magnitude at the eight nearest half numbers estimates its share of that at a wave vector.
         """
         half = self.table(2 * down, 2 * across, 2 * HIGHEST + 1)
         power = np.square(np.abs(half))
@@ -104,7 +104,7 @@ class Spectra:
     def best(
         self, down: float, across: float, turns: tuple[bool, ...], bands: tuple[tuple[int, int], ...]
     ) -> list[Place]:
-        """For every turn and band the offset with the best score of the origin's channel."""
+        """For each of ``turns`` (mirrored or not) and each band, the offset with the best score of channel 0."""
         table, places = self.table(down, across), []
         for mirrored in turns:
             agreement = self.agreement(table, mirrored)

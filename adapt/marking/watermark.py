@@ -1,8 +1,8 @@
 """Marks frames, one by one, with a watermark that says which avatar made them.
 
 The same pattern lies on every frame of a video: it cannot flicker, codecs carry it along where the picture stands still,
-and a detector can add frames up. It changes luma alone, by much where the picture is busy and by little where it is flat.
-Its waves are long enough for a codec to keep them at low rates, and for the eye to see no grain.
+and a detector can sum frames. It changes luma only, strongly where the picture is busy and weakly where it is flat. Its
+waves are long enough for a codec to keep them at low bit rates, and for the eye to see no grain.
 See :mod:`adapt.marking.code` for what the pattern is, :mod:`adapt.marking.search` for how it is found.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from adapt.marking.code import HIGHEST, code_of, shifts, symbols_of, watermark_key
 
-# Standard deviation of the change in grey levels, on flat and on busy ground.
+# Standard deviation of the change, grey levels, on flat and on busy ground.
 WEAKEST, STRONGEST = 0.7, 4.0
 # Mean absolute difference of neighbouring pixels, grey levels, up to which ground is flat and from which on it is busy.
 # In between the strength rises as this power of the difference.
@@ -30,11 +30,11 @@ DARK = 64.0
 COLOURS = (0.838, 1.134, 0.739)
 # A frame's mean square change of luma before rounding, grey levels squared: 42.1 dB over the three colours with rounding.
 LARGEST_ENERGY = 4.6
-# Waves of so many pixels carry the mark: none below the first number, all between the second and the third, and beyond
-# the fourth a share of LONG_SHARE. Shorter ones do not outlive a codec, longer ones compete with the picture itself.
+# Wavelengths that carry the mark, px: none below the first, all between the second and the third, and LONG_SHARE of the
+# amplitude beyond the fourth. Shorter waves do not survive a codec, longer ones compete with the picture's content.
 WAVES = (7.0, 11.0, 20.0, 28.0)
 LONG_SHARE = 0.3
-BLOCK = 8
+BLOCK = 8  # px, side of the squares that share a strength
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 

@@ -1,4 +1,4 @@
-"""Upper-face action units from the rig's geometry: what TalkingGaussian reads from OpenFace."""
+"""Upper-face action units from the rig's geometry, in place of those that TalkingGaussian takes from OpenFace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heads.rig.facemesh import UPPER_UNITS
 
 # AU1, AU2, AU4, AU5, AU6, AU9 and the blink AU45, last as heads.motion.fields wants it.
 N_UNITS = len(UPPER_UNITS) + 1
-# Percent of the eye distance that counts as one.
+# Percent of the eye distance that one unit stands for.
 SCALE = 10.0
 
 
@@ -24,7 +24,7 @@ def upper_units(rig: Rig, identity: Tensor, inputs: HeadInputs) -> Tensor:
     count = len(inputs)
     neutral = torch.zeros_like(inputs.expression[:1])
     expressions = torch.cat([neutral, inputs.expression])
-    # Lids are told by the blink alone, so distances are those of open eyes.
+    # Only the blink unit describes the lids, so distances are those of open eyes.
     vertices = rig.vertices(identity[None].expand(count + 1, -1), expressions)
     units = [
         torch.stack([(vertices[:, a] - vertices[:, b]).norm(dim=-1) for a, b in pairs]).sum(0) / len(pairs)

@@ -1,4 +1,4 @@
-"""What every avatar model is: a head that renders from its inputs, in front of a body; composition and sizes."""
+"""Base of all avatar models: a head that is rendered from its inputs in front of a body; composition and windows."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ class Rendered:
     """A batch of rendered frames (or of a window of them).
 
     Attributes:
-        color: the head's premultiplied colour ``[B, H, W, 3]``; alpha: its coverage ``[B, H, W, 1]``.
-        body: what lies behind it ``[B, H, W, 3]``.
-        image: the head over the body ``[B, H, W, 3]``.
+        color: the head's premultiplied colour ``[B, H, W, 3]``.
+        alpha: the head's coverage ``[B, H, W, 1]`` in [0, 1].
+        body: body and background behind it ``[B, H, W, 3]``.
+        image: the head over the body ``[B, H, W, 3]``, not clamped.
     """
 
     color: Tensor
@@ -36,14 +37,14 @@ class Rendered:
 
 
 class HeadModel(nn.Module):
-    """Base of the recipes' models; subclasses say what the head looks like in :meth:`head`.
+    """Base of the recipes' models; subclasses render the head in :meth:`head`.
 
     Args:
         size: side of the frames, px.
-        intrinsics: ``[3, 3]`` of such a frame.
+        intrinsics: ``[3, 3]`` of such a frame, px.
 
     Attributes:
-        backdrop: body and background; subclasses have it.
+        backdrop: body and background; set by subclasses.
         uses_audio: whether the head needs audio features beside the tracked expression.
         inpainting: the body inpainter, once it is trained.
     """
@@ -59,7 +60,7 @@ class HeadModel(nn.Module):
         return self._refiner[0] if self._refiner else None
 
     def refine_with(self, refiner: nn.Module | None) -> None:
-        """Set it. (A property's setter is never asked: ``nn.Module`` files modules among its children before.)"""
+        """Set :attr:`refiner`. A property setter would not be called: ``nn.Module`` intercepts assigned modules."""
         self._refiner = () if refiner is None else (refiner,)
 
     backdrop: Backdrop
@@ -75,8 +76,8 @@ class HeadModel(nn.Module):
         """Premultiplied colour ``[B, H, W, 3]`` and alpha ``[B, H, W, 1]`` of the head.
 
         Args:
-            window: only this part of the frame.
-            shrink: at one ``shrink``-th of the size.
+            window: only this part of the (shrunk) frame: top, left, height, width in px.
+            shrink: divisor of the frame's side.
         """
         raise NotImplementedError
 
@@ -85,7 +86,7 @@ class HeadModel(nn.Module):
         raise NotImplementedError
 
     def behind(self, inputs: HeadInputs, shrink: int = 1, window: Window | None = None) -> Tensor:
-        """Body and background ``[B, H, W, 3]``, at one ``shrink``-th of the size, or a window of them."""
+        """Body and background ``[B, H, W, 3]``, of the frame with its side divided by ``shrink``, or of a window of it."""
         size, poses = self.size // shrink, pose_vectors(inputs.vectors)
         fast = self._fast_backdrop() if window is None and shrink == 1 else None
         if fast is not None:
@@ -116,11 +117,11 @@ class HeadModel(nn.Module):
         """The head over its body.
 
         Args:
-            window: render only this part (of the shrunk frame).
-            shrink: render at one ``shrink``-th of the size, for models that can.
+            window: render only this part of the (shrunk) frame; the body then gets no gradient.
+            shrink: divisor of the frame's side, for models that can render so.
         """
         color, alpha = self.head(inputs, window, shrink)
-        # Windows are for steps that teach the head; the body learns from whole frames.
+        # Windows are for steps that train the head; the body is trained on whole frames.
         with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
             body = self.behind(inputs, shrink, window)
         return Rendered(color, alpha, body, over(color, alpha, body))
@@ -139,7 +140,10 @@ class HeadModel(nn.Module):
 
 
 def head_window(landmarks: np.ndarray, size: int) -> Window:
-    """The part of frames that holds the head of landmarks ``[B, 478, 2+]`` px, sides multiples of 16."""
+    """The window that contains the head in all frames of landmarks ``[B, 478, 2+]`` px, its sides multiples of 16.
+
+    Margins, in parts of the landmarks' box: 0.45 above, 0.2 below, 0.25 on either side.
+    """
     points = landmarks[..., :2].reshape(-1, 2)
     (x0, y0), (x1, y1) = points.min(0), points.max(0)
     wide, high = x1 - x0, y1 - y0
@@ -152,12 +156,12 @@ def head_window(landmarks: np.ndarray, size: int) -> Window:
 
 
 def over_original(rendered: Rendered, original: Tensor, head: Tensor) -> Tensor:
-    """The head over a real frame whose own head is taken out.
+    """The rendered head over a real frame ``[B, H, W, 3]`` whose own head is removed.
 
     Args:
-        original: ``[B, H, W, 3]`` the frame whose body is wanted.
-        head: ``[B, H, W, 1]`` its dilated head region: there the model's own body shows, softly joined, so nothing of
-            the real head remains.
+        original: ``[B, H, W, 3]`` the frame that shows the body.
+        head: ``[B, H, W, 1]`` its dilated head region: there the model's own body is shown, blended softly, so that
+            nothing of the real head remains.
     """
     soft = feather(head, max(2, original.shape[2] // 64))
     plate = original * (1 - soft) + rendered.body * soft
@@ -165,7 +169,7 @@ def over_original(rendered: Rendered, original: Tensor, head: Tensor) -> Tensor:
 
 
 def feather(mask: Tensor, radius: int) -> Tensor:
-    """Blur a mask ``[B, H, W, 1]`` outwards by ``radius`` px: its inside stays 1, and what is farther away stays 0."""
+    """Feather a mask ``[B, H, W, 1]`` outwards: its inside stays 1, and beyond twice ``radius`` px it stays 0."""
     grown = mask
     for dim in (2, 1):
         grown = _slide(grown, radius, dim, torch.maximum)
@@ -179,8 +183,8 @@ def feather(mask: Tensor, radius: int) -> Tensor:
 def _slide(x: Tensor, radius: int, dim: int, reduce: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """``reduce`` over the ``2 * radius + 1`` neighbours along a dimension of ``[B, H, W, 1]``, zeros beyond the edge.
 
-    Blocks of twice the width are made of two blocks, so a window costs its logarithm: on a CPU twenty times less than
-    pooling, and sums of zeros stay zero, which a running total's differences would not.
+    Blocks are doubled in width by combining two, so the cost is logarithmic in the window: on a CPU twenty times less than
+    pooling. Sums of zeros stay exactly zero, unlike the differences of a running total.
     """
     length, width, offset = x.shape[dim], 1, 0
     total: Tensor | None = None

@@ -1,8 +1,8 @@
 """Heads of free Gaussians in branches (face, inside of the mouth, eyes), each with its own motion field.
 
 Used by ``talkinggaussian`` (two branches) and ``fg3dgs`` (three). A branch is a canonical cloud in head space that is
-densified while it is static, and a field that moves it with sound and with the upper face; branches are rendered
-apart and composed front to back.
+densified while it is static, and a field that moves it with the audio and the upper face. Branches are rendered
+separately and composed front to back.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from heads.person.talking_head import moved
 from heads.rig import Rig
 from heads.rig.holder import RigModule
 
-AUDIO_SIZE = 32
-# Regions of the rig on which each branch's cloud is born.
+AUDIO_SIZE = 32  # width of the encoded audio
+# Regions of the rig that each branch's cloud is seeded on.
 MOUTH = ("mouth_inside", "teeth_upper", "teeth_lower")
 EYES = ("eyeball_left", "eyeball_right", "eye_left", "eye_right")
 
@@ -47,11 +47,16 @@ class BranchHead(RigModule, HeadModel):
     """A head of branches; see the module's docstring.
 
     Args:
-        rig: the rig, on whose surface the clouds are born.
+        rig: the rig, for the upper-face units.
         clouds: branch -> canonical Gaussians, the front-most first.
         fields: branch -> motion field.
         identity: ``[K_id]``, for the upper-face units.
         audio_features: width of a row of audio features.
+
+    Attributes:
+        active: branches that are rendered.
+        still: whether the clouds are rendered without motion.
+        metas: rasterisation metadata of each branch's last rendering, for densification.
     """
 
     uses_audio = True
@@ -99,7 +104,7 @@ class BranchHead(RigModule, HeadModel):
         return model
 
     def shape(self) -> ModelShape:
-        """How many Gaussians each branch has come to have."""
+        """The number of Gaussians in each branch."""
         return {"gaussians": {name: self.cloud(name).n for name in self.clouds}}
 
     def cloud(self, name: str) -> FreeGaussians:
@@ -111,7 +116,7 @@ class BranchHead(RigModule, HeadModel):
         return cast(MotionField, self.fields[name])
 
     def conditions(self, inputs: HeadInputs) -> dict[str, Tensor]:
-        """What the fields listen to: ``audio [B, 32]``, ``units [B, 7]``, ``eyes [B, 6]``."""
+        """The fields' inputs: ``audio [B, 32]``, ``units [B, 7]``, ``eyes [B, 6]``."""
         centre = torch.tensor([AUDIO_CONTEXT], device=inputs.rotation.device)
         if inputs.features is None:
             audio = torch.zeros(len(inputs), AUDIO_SIZE, device=inputs.rotation.device)
@@ -121,7 +126,7 @@ class BranchHead(RigModule, HeadModel):
         return {"audio": audio, "units": upper_units(self.rig, self.identity, inputs), "eyes": eyes}
 
     def motion(self, branch: str, condition: dict[str, Tensor], means: Tensor) -> Motion:
-        """The residual of one branch under what its field is given."""
+        """The motion of one branch's ``means [N, 3]`` under a condition."""
         return self.field(branch)(means, **{name: condition[name] for name in self.given[branch]})
 
     def branch(self, name: str, condition: dict[str, Tensor] | None) -> Gaussians:
@@ -143,7 +148,7 @@ class BranchHead(RigModule, HeadModel):
     def layers(
         self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1
     ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Premultiplied colour and alpha of every active branch, rendered apart."""
+        """Premultiplied colour ``[B, H, W, 3]`` and alpha ``[B, H, W, 1]`` of every active branch, rendered separately."""
         condition = None if self.still else self.conditions(inputs)
         intrinsics, height, width = self.view(window, shrink)
         views = (inputs.rotation, inputs.translation, intrinsics.expand(len(inputs), 3, 3), width, height)

@@ -1,4 +1,4 @@
-"""The body inpainter: the rendered head over a real frame's body, joined without a seam."""
+"""The body inpainter: blends the rendered head over a real frame's body without a seam."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from torch.nn import functional
 from adapt.models.base import Rendered, feather
 from heads.person.inpaint import BodyInpainter
 
-# Coverage from which on a pixel counts as the head's.
+# Coverage above which a pixel belongs to the head.
 COVERED = 0.02
 
 
 class Inpainting(nn.Module):
-    """The body inpainter with the model's own body behind the head, so that it only has to repair.
+    """The body inpainter, applied to a composition with the model's own body behind the head, so that it only corrects.
 
-    The network sees half the resolution: what it repairs (a shade along the neck, hair against the wall) is smooth,
-    and a quarter of the pixels is a quarter of the time. Its correction is added to the composition at full size.
-    The region in which it may answer is the frame's dilated head region, grown and feathered; pixels beyond it come
-    from the frame bit for bit.
+    The network sees half the resolution: what it corrects (a shade along the neck, hair against the wall) is smooth,
+    and a quarter of the pixels takes a quarter of the time. Its correction is added to the composition at full size,
+    within :func:`inpainted_region`; pixels beyond it are those of the frame, bit for bit.
     """
 
     def __init__(self, width: int = 12, depth: int = 3) -> None:
@@ -27,7 +26,7 @@ class Inpainting(nn.Module):
         self.net = BodyInpainter(width, depth)
 
     def forward(self, rendered: Rendered, frame: Tensor, head: Tensor) -> Tensor:
-        """Final frames for real frames ``[B, H, W, 3]`` with head regions ``[B, H, W, 1]``."""
+        """Final frames ``[B, H, W, 3]`` for real frames ``[B, H, W, 3]`` with dilated head regions ``[B, H, W, 1]``."""
         region = inpainted_region(head, rendered.alpha)
         plain = rendered.color + (1 - rendered.alpha) * rendered.body
         plain = plain * region + frame * (1 - region)
@@ -45,5 +44,5 @@ def _doubled(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def inpainted_region(head: Tensor, alpha: Tensor) -> Tensor:
-    """The frame's own head and the rendered one, with a soft rim: where pixels are made, not copied."""
+    """Where pixels are generated, ``[B, H, W, 1]`` in [0, 1]: the frame's head region and the rendered head, feathered."""
     return feather(torch.maximum(head, (alpha > COVERED).to(head.dtype)), max(2, head.shape[2] // 64))

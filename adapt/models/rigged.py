@@ -1,6 +1,6 @@
 """The rigged head of ``headstart`` and ``ggtalker``: ``heads.person.talking_head.TalkingHead`` behind the interface of every model.
 
-``headstart`` adds residual motion of eyes and mouth (FG-3DGS's high-frequency branches) on top of the rig.
+``headstart`` can add residual motion of eyes and mouth (FG-3DGS's high-frequency branches) on top of the rig.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ EYE_REGIONS = ("eye_left", "eye_right", "eyeball_left", "eyeball_right")
 MOUTH_REGIONS = ("lips", "mouth_inside", "teeth_upper", "teeth_lower")
 
 
-# Weight of the code of a person on the prior's basis: that of pretraining (``loss.code``).
+# Weight of the squared code of a person on the prior's basis: that of pretraining (``loss.code``).
 CODE = 2e-4
-# Weight of the penalties on offsets beyond, and scales above, FREE triangle sizes: small against a picture loss of about
-# 0.02, so that they act where no pixel does (a guess, kept since the first study).
+# Weight of the penalties on offsets and scales above FREE triangle sizes and on needles: small against a picture loss of
+# about 0.02, so that they act where no pixel does (a guess, kept since the first study).
 PENALTY, FREE = 0.01, 2.0
-# Offsets (triangle sizes), quaternion, log-scales, colours, opacity (logit): what a fit changes of a good start.
+# Usual change of a good initial map in a fit: offsets (triangle sizes), quaternion, log-scales, colours, opacity (logit).
 USUAL_DRIFT = (0.5,) * 3 + (0.3,) * 4 + (0.4,) * 3 + (0.15,) * 3 + (1.5,)
 
 
@@ -40,10 +40,14 @@ class RiggedHead(HeadModel):
     """One person's head on a rig.
 
     Args:
-        rig: the rig (``heads.rig.load_rig``); identity: ``[K_id]`` the person's shape.
+        rig: the rig (``heads.rig.load_rig``).
+        identity: ``[K_id]`` the person's shape.
         parts: resolution of the UV map and ranks of its residuals.
-        maps: ``[N, 14]`` to start from (a prior's prediction), else neutral.
+        maps: initial map ``[N, 14]``, such as a prior's prediction; neutral by default.
         residual: whether eyes and mouth move beyond the rig.
+
+    Attributes:
+        start: the initial map, for the anchor; not part of the avatar.
     """
 
     start: Tensor | None
@@ -64,7 +68,7 @@ class RiggedHead(HeadModel):
         super().__init__(size, intrinsics)
         self.talking = TalkingHead(rig, identity, size, size, parts, maps)
         self.motion = nn.ModuleDict()
-        # Where the map began, for the anchor; no part of the avatar.
+        # Not persistent: no part of the avatar.
         self.register_buffer("start", None, persistent=False)
         if residual:
             self._add_motion()
@@ -78,7 +82,7 @@ class RiggedHead(HeadModel):
                 {"expression": self.rig.n_expression, "eyes": 6}, bound=2.0, base=16, finest=96
             )
         with torch.no_grad():
-            # Fields are indexed by where a Gaussian lies on the resting head.
+            # Fields are evaluated at a Gaussian's position on the resting head.
             self.register_buffer("rest_means", self.gaussians(None).means[0])
 
     @property
@@ -94,11 +98,11 @@ class RiggedHead(HeadModel):
 
     @property
     def resolution(self) -> int:
-        """Side of the UV map."""
+        """Side of the UV map, texels."""
         return self.talking.config.resolution
 
     def shape(self) -> ModelShape:
-        """What an avatar's document says of the weights' shapes."""
+        """Sizes that an avatar's document records, from which :meth:`empty` rebuilds the shapes."""
         basis = self.talking.appearance_basis
         if basis is None:
             return ModelShape(resolution=self.resolution)
@@ -154,7 +158,7 @@ class RiggedHead(HeadModel):
         return torch.stack([part.head for part in parts]), torch.stack([part.alpha for part in parts])
 
     def _inference(self, inputs: HeadInputs) -> HeadInference | None:
-        """The head as kernels, where nothing of it is trained now and the rig alone moves it."""
+        """The head as fused kernels, if nothing of it is being trained and the rig alone moves it."""
         refined = self.refiner is not None and inputs.index is not None
         if refined or len(self.motion) or not HeadInference.fits(self.size, self.size):
             return None
@@ -163,14 +167,14 @@ class RiggedHead(HeadModel):
         return self._frozen_head.made()
 
     def refinement(self, inputs: HeadInputs, i: int) -> Tensor | None:
-        """The correction of one training frame's track; ``None`` for any other frame."""
+        """The correction of frame ``i`` of the batch; ``None`` unless it is a training frame with a refiner."""
         return None if self.refiner is None or inputs.index is None else self.refiner(inputs.index[i])
 
     def _projected(self, inputs: HeadInputs) -> HeadInputs:
         return inputs.with_(intrinsics=self.intrinsics)
 
     def gaussians(self, inputs: HeadInputs | None) -> Gaussians:
-        """Gaussians ``[1, N, ...]`` in head space for the first of the frames; at rest for ``None``."""
+        """Gaussians ``[1, N, ...]`` in head space for the first frame of ``inputs``; at rest for ``None``."""
         talking = self.talking
         if inputs is None:
             zero = torch.zeros(1, self.rig.n_expression, device=talking.identity.device)
@@ -180,12 +184,12 @@ class RiggedHead(HeadModel):
         return bound if delta is None else moved(bound, Motion(delta.means[:1]))
 
     def penalty(self, anchor: float = 0.0) -> Tensor:
-        """Offsets near their triangle, scales of its size, a code like other people's, and a map near where it started.
+        """A scalar that keeps offsets near their triangle, scales of its size, the code small and the map near its start.
 
         Args:
-            anchor: weight of the squared way from there, in units of what each part usually moves. Texels that the clip
-                shows have pixels' gradients stronger than this one's; those that it does not show have none but this,
-                and keep what the prior knows about them.
+            anchor: weight of the squared distance from the initial map, each column in units of ``USUAL_DRIFT``. In texels
+                that the clip shows, the gradients of the pixels are stronger; in the others this gradient is the only
+                one, so that they keep what the prior predicted.
         """
         head = self.talking
         parts = (head.offsets, head.quats, head.log_scales, head.colors, head.opacities)

@@ -1,4 +1,4 @@
-"""Recipes: how a clip becomes a head, one file each."""
+"""Recipes: how a head is fitted to a clip, one file each."""
 
 from adapt.recipes.registry import Recipe, recipe, recipe_names
 

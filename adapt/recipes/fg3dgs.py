@@ -1,8 +1,8 @@
-"""``fg3dgs``: FG-3DGS (arXiv 2602.09736): frequency-aware regions and post-render alignment, on our parts.
+"""``fg3dgs``: FG-3DGS (arXiv 2602.09736): frequency-aware regions and post-render alignment, with our components.
 
-The face is of low frequency: a light MLP field with coarse grids moves it. Eyes and mouth are of high frequency:
-gated cross-modal networks predict translations alone. The three are composed by alpha (eyes over face over mouth);
-last, the sync expert's loss with weight 0.03 updates only the mouth's network and colours.
+The face moves at low frequency, by a light MLP field with coarse grids. Eyes and mouth move at high frequency, by gated
+cross-modal networks that predict translations only. The three are composed by alpha (eyes over face over mouth). Last, the
+sync expert's loss with weight 0.03 updates only the mouth's network and colours.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def _motion(fit: Fit, model: BranchHead, config: Config, begin: float, until: fl
 
 
 def _aligned(model: BranchHead, config: Config) -> list[Group]:
-    """What the alignment may move: the mouth's network and colours."""
+    """What the alignment may change: the mouth's network and colours."""
     rates = {"rate": config.alignment_rate, "grid_rate": config.alignment_grid_rate}
     colors = cloud_groups(model, ("mouth",), config.clouds.rates(), config.alignment_cloud_rate, ("colors",))
     return field_groups(model.field("mouth"), "motion.mouth", **rates) + colors

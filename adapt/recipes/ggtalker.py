@@ -1,8 +1,8 @@
 """``ggtalker``: GGTalker's prior-adaptation (ICCV 2025, arXiv 2506.21513), section 3.4.
 
-The expression-visual prior gives the UV map; the map is optimised with tracks frozen, then map and tracks jointly;
-a colour MLP makes colours follow expression and pose; the audio-expression prior is fine-tuned with its audio encoder
-frozen and an early stop; a body inpainter joins head and body.
+The expression-visual prior predicts the UV map. The map is optimised with tracks frozen, then map and tracks jointly. A
+colour MLP makes colours depend on expression and pose. A body inpainter blends head and body. The audio-expression prior
+is fine-tuned with its audio encoder frozen and with early stopping.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Config(RiggedConfig):
     color_share: float
 
     def check(self) -> None:
-        """Raise :class:`InputError` for impossible values."""
+        """See :meth:`RecipeConfig.check`; the map's stage must have a share of the budget."""
         super().check()
         if self.map_share <= 0:
             raise InputError(f"map_share is {self.map_share:g}, expected a fraction of the budget above 0")
@@ -79,7 +79,7 @@ def run(fit: Fit, context: Context[Config]) -> None:
     if config.track_refinement:
         fit.stage("joint", ends["map"], ends["joint"], groups + fit.start_refinement().groups(), loss)
     if config.color_mlp:
-        # The tracks found jointly stay in place while colours learn, so that they explain light and not misplacement.
+        # The refined tracks are kept while colours are trained, so that colours explain light and not misalignment.
         fit.stage("color", ends["joint"], ends["color"], rigged_groups(model, config.rate), loss)
     model.refine_with(None)
     if config.inpainter:

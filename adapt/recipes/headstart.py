@@ -1,8 +1,8 @@
-"""``headstart``: a prior-initialised rigged head with residual motion, colour MLP, joint tracks, inpainter, alignment.
+"""``headstart``: a prior-initialised rigged head with colour MLP, residual offsets, joint tracks, inpainter, alignment.
 
-The default recipe. From GGTalker it takes the UV map, the joint optimisation of map and tracks, the colour MLP and
-the body inpainter; from FG-3DGS the motion networks of eyes and mouth (as residuals on the rig) and the post-render
-alignment; from both an audio-expression prior, fine-tuned with an early stop.
+The default recipe. From GGTalker it takes the UV map, the joint optimisation of map and tracks, the colour MLP, the body
+inpainter, and the audio-expression prior with early-stopped fine-tuning; from FG-3DGS the post-render alignment and the
+motion networks of eyes and mouth (as residuals on the rig, off by default).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from configs import InputError
 from heads.person.talking_head import FEW_FRAMES, HeadConfig
 from heads.rig import Rig
 
-# Frames smaller than this are not halved: the face would be a few dozen pixels wide.
+# Smaller frames (side, px) are not halved: the face would be a few dozen pixels wide.
 HALVED_FROM = 128
 
 
@@ -50,7 +50,7 @@ class Config(RiggedConfig):
     alignment_weight: float
 
     def check(self) -> None:
-        """Raise :class:`InputError` for impossible values."""
+        """See :meth:`RecipeConfig.check`; the fit must have a share of the budget."""
         super().check()
         if self.fit_share <= 0:
             raise InputError(f"fit_share is {self.fit_share:g}, expected a fraction of the budget above 0")

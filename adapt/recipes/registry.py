@@ -40,15 +40,15 @@ FUNCTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a clip becomes a head.
+    """How a head is fitted to a clip.
 
     Attributes:
-        Config: a frozen keyword-only dataclass, filled from ``values``; a :class:`adapt.fit.config.RecipeConfig`.
-        values: the recipe's YAML file, in which every default and its source stands.
-        build: makes the model before the first step.
+        Config: a frozen keyword-only dataclass derived from :class:`adapt.fit.config.RecipeConfig`, filled from ``values``.
+        values: the recipe's YAML file, which holds every default and its source.
+        build: creates the model before the first step.
         run: optimises it within the budget, in stages.
-        shape_of: what ``empty`` must know beside the configuration, for the avatar's document.
-        empty: a model of the right shapes for an avatar's weights.
+        shape_of: what ``empty`` needs beside the configuration, for the avatar's document.
+        empty: creates a model of the right shapes for an avatar's weights.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Recipe:
         """The recipe's configuration.
 
         Args:
-            stored: what an avatar was made with; a key that it lacks has the value of today.
+            stored: what an avatar was made with; keys that it lacks take the current defaults.
             changes: ``key=value``.
 
         Raises:
@@ -84,7 +84,7 @@ def recipe(name: str) -> Recipe:
     """A recipe by name.
 
     Raises:
-        InputError: no such recipe (with the nearest name), or a module that lacks what a recipe has.
+        InputError: no such recipe (names the nearest one), or a module that cannot be imported or is not a recipe.
     """
     if name in _ours():
         return checked(name, importlib.import_module(f"adapt.recipes.{name}"), f"adapt/{name}")
@@ -104,7 +104,7 @@ def checked(name: str, module: ModuleType, values: str) -> Recipe:
     """A module as a recipe.
 
     Raises:
-        InputError: a name is missing, takes other parameters, or ``Config`` is no frozen configuration.
+        InputError: a name is missing, a function takes another number of parameters, or ``Config`` is not a recipe's.
     """
     where = f"recipe '{name}' ({module.__name__})"
     for function, parameters in FUNCTIONS.items():

@@ -1,9 +1,9 @@
-"""``talkinggaussian``: TalkingGaussian (ECCV 2024, arXiv 2404.15264) on our parts. No prior.
+"""``talkinggaussian``: TalkingGaussian (ECCV 2024, arXiv 2404.15264) with our components. No prior.
 
-Two branches of persistent Gaussians, the face and the inside of the mouth, are first fitted still; then each learns a
-motion field from sound (the face from the upper-face units as well), with incremental sampling over mouth opening and
-eye closure; last, both are fused and their colours fine-tuned with D-SSIM 0.2 (and LPIPS 0.5, where weights are
-given). Body and background are our backdrop, where the paper pastes the original's.
+Two branches of persistent Gaussians, the face and the inside of the mouth, are first fitted without motion. Then each
+learns a motion field from audio (the face also from the upper-face units), with incremental sampling over eye closure
+and mouth opening. Last, both are fused and their colours fine-tuned with D-SSIM 0.2 (and LPIPS 0.5 if weights are given).
+Body and background are our backdrop; the paper pastes those of the original.
 """
 
 from __future__ import annotations

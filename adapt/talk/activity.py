@@ -1,7 +1,7 @@
 """Which frames hold speech: the network of Silero VAD 6.2 (Silero Team, MIT licence, see ``data/LICENSE-silero-vad``).
 
 Levels and periodicity cannot tell a voice from music. The network is small (309,000 weights, stored in half precision)
-and a stream: 32 ms of sound at a time, with a memory.
+and recurrent: it takes 32 ms of sound at a time.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from torch import Tensor
 from shards.media.rates import SAMPLES_PER_FRAME
 
 WEIGHTS = Path(__file__).parent / "data" / "silero_vad.npz"
-CHUNK, CONTEXT, REFLECTED = 512, 64, 64  # samples: new ones, those before them, the end mirrored
+CHUNK, CONTEXT, REFLECTED = 512, 64, 64  # samples: new ones, those before them, padding mirrored at the end
 BINS = 129  # of the short-time spectrum: windows of 256 samples, 128 apart
 STRIDES = (1, 2, 2, 1)  # of the four convolutions
-UNITS = 128  # of the memory
-# The network goes on for some frames after a voice; what is no louder than the noise before it ends at once. In dB of full
-# scale: the noise floor is the lowest level of the last 3 s.
+UNITS = 128  # of the LSTM cell
+# The network stays active for some frames after a voice, so frames no louder than the noise floor are excluded. In frames
+# and dB of full scale: the floor is the lowest level of the last 3 s (-40 before the first); speech is above -65 and at
+# least 6 above the floor.
 FLOOR_FRAMES, HIGHEST_FLOOR, INAUDIBLE, ABOVE = 75, -40.0, -65.0, 6.0
 # Probabilities from which a voice begins and below which it ends (the network's authors' choice).
 ENTER, LEAVE = 0.5, 0.35
 
 
 class VoiceProbability:
-    """Probability that each piece of 512 samples at 16 kHz holds a voice; a stream."""
+    """Probability that each piece of 512 samples at 16 kHz contains a voice; stateful."""
 
     def __init__(self) -> None:
         self._weights = voice_weights()
@@ -66,7 +67,7 @@ def voice_weights() -> dict[str, Tensor]:
 
 
 class SpeechActivity:
-    """Which frames hold speech, as a stream; the same for sound in any pieces of whole frames."""
+    """Which frames contain speech, as a stream; independent of how sound is cut into whole frames."""
 
     def __init__(self) -> None:
         self._probability = VoiceProbability()

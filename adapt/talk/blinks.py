@@ -19,7 +19,7 @@ BLINK = np.array([0.35, 0.85, 1.0, 0.9, 0.6, 0.35, 0.15, 0.05])
 
 
 class Blinks:
-    """Eyelid closure ``[T, 2]``, 0 open .. 1 closed, one blink somewhere in every window of ``period`` seconds.
+    """Eyelid closure ``[T, 2]``, 0 open .. 1 closed, one blink at a random moment in every window of ``period`` seconds.
 
     Each window's moment comes from (seed, window), so closure is a function of the frame number alone. Uniform
     moments in windows of 4 s give 15 blinks a minute with intervals between 0 and 8 s, the usual rate in speech.
@@ -38,7 +38,7 @@ class Blinks:
         frames = np.asarray(frames, np.int64)
         closure = np.zeros(len(frames))
         for window in range(int(frames[0]) // self.window, int(frames[-1]) // self.window + 1):
-            # A blink stays inside its window, so a window needs no neighbour.
+            # A blink lies within its window, so windows are independent.
             start = self._start(window)
             phase = frames - window * self.window - start
             inside = (phase >= 0) & (phase < len(BLINK))
@@ -47,7 +47,7 @@ class Blinks:
 
 
 def lids(blink: str | float, clip: np.ndarray, seed: int = 0) -> Lids:
-    """What ``--blink`` asks for.
+    """The eyelids that ``--blink`` asks for.
 
     Args:
         blink: ``natural``, ``none``, ``clip`` or a closure from 0 (open) to 1 (closed).

@@ -1,4 +1,4 @@
-"""What ``talk``'s options mean: poses, controls, and which sounds can be spoken."""
+"""The options of ``talk``: poses, controls, and which sounds can be spoken."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from configs import InputError
 from heads.geometry.rotation import rotation_to_euler
 from shards.media.sound import stream_audio
 
-SILENT = 1e-4  # peak amplitude of a recording that holds nothing
+SILENT = 1e-4  # largest peak amplitude (full scale: 1) of a recording that counts as silent
 
 
 def check_sound(audio: str | Path) -> None:
-    """Refuse what cannot be spoken: no file, no sound, nothing but silence.
+    """Refuse what cannot be spoken.
 
     Raises:
-        InputError: says which.
+        InputError: no file, no sound, or only silence.
     """
     heard = 0
     for block in stream_audio(audio):
@@ -65,7 +65,7 @@ def make_poses(
     """The source of head poses that the options ask for.
 
     Raises:
-        InputError: contradicting or unknown options.
+        InputError: contradictory or unknown options, an angle beyond ±90°, or a video without a face.
     """
     rotation, translation = avatar.track["rotation"], avatar.track["translation"]
     angles = [value for value in (yaw, pitch, roll) if value is not None]
@@ -87,7 +87,7 @@ def make_poses(
 
 
 def _foreign_poses(avatar: Avatar, source: str | Path) -> AnglePoses | ClipPoses:
-    """Poses of another video: its angles, around the place where the avatar's own head is."""
+    """Poses of another video or avatar: its angles, at the position of the avatar's own head."""
     if (Path(str(source)) / "avatar.json").is_file():
         rotation = load_avatar(source, "cpu").track["rotation"]
     else:

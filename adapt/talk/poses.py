@@ -1,4 +1,4 @@
-"""Head poses for speech: pure functions of the frame number, so that any length needs no memory.
+"""Head poses for speech: pure functions of the frame number, so that memory does not grow with the length.
 
 Poses are head -> camera: ``rotation [T, 3, 3]`` and ``translation [T, 3]`` in rig units, OpenCV axes.
 """
@@ -34,15 +34,15 @@ def still_pose(rotation: np.ndarray, translation: np.ndarray) -> int:
     return int(np.argmin(away + 0.2 * spread))
 
 
-# The middle of the neck in head space, rig units (1 = eye distance), and how much a clip must turn to say otherwise.
+# The middle of the neck in head space, rig units (1 = eye distance); and the rotation (rad) a clip needs to outweigh it.
 NECK = np.array([0.0, 2.3, 0.9])
 NECK_DOUBT = math.radians(8.0)
 
 
 def neck_pivot(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    """The point ``[3]`` of head space about which a clip's head turns: the one that moves least in the camera.
+    """The point ``[3]`` of head space about which a clip's head turns: the one that moves least in camera space.
 
-    Ridge regression of ``R_t p + T_t = constant`` over the frames, towards the middle of the neck where the clip
+    Ridge regression of ``R_t p + T_t = constant`` over the frames, regularised towards ``NECK``, which wins if the head
     hardly turns.
     """
     turns, shifts = rotation - rotation.mean(0), translation - translation.mean(0)
@@ -53,7 +53,7 @@ def neck_pivot(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Poses:
-    """Poses of some output frames and the clip frame ``source [T]`` whose body lies behind each of them."""
+    """``rotation [T, 3, 3]``, ``translation [T, 3]``, and the clip frame ``source [T]`` whose body is shown behind each."""
 
     rotation: np.ndarray
     translation: np.ndarray
@@ -141,7 +141,7 @@ class GeneratedPoses:
         self.source = still_pose(rotation, translation)
         self.centre = np.concatenate([np.median(angles, 0), np.median(translation, 0)])
         spread = np.concatenate([angles.std(0), translation.std(0)])
-        # Beyond these a person no longer looks into the camera, whatever the clip did.
+        # Largest spread, degrees and rig units: beyond it a person no longer looks into the camera.
         limit = np.concatenate([np.radians([8.0, 5.0, 4.0]), np.full(3, 0.15)])
         self.spread = np.minimum(np.maximum(spread, 0.15 * limit), limit)
         self.hertz = rng.uniform(0.07, 0.6, (waves, 6))

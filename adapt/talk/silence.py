@@ -1,7 +1,6 @@
-"""Lips rest in silence: a face at rest where no frame holds speech (see :mod:`adapt.talk.activity`).
+"""Lips rest in silence: a resting face in frames without speech (see :mod:`adapt.talk.activity`).
 
-No driver is asked about silence by its training data alone: a regression or a prior gives some mean face there, and
-that face is half open.
+In silence a regression or a prior gives some mean face, and that face's mouth is half open.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from adapt.talk.activity import SpeechActivity
 from heads.measures.face import lip_gap
 from shards.media.rates import SAMPLES_PER_FRAME
 
-# Frames from which on silence counts: shorter gaps are stops and breaths within a sentence.
+# Frames of silence before the lips begin to close: shorter gaps are stops and breaths within a sentence.
 PAUSE_FRAMES = 8
-CLOSING, OPENING = 1 / 5, 1 / 2  # share of the way to and from the resting face in a frame
+CLOSING, OPENING = 1 / 5, 1 / 2  # share of the way to and from the resting face per frame
 REST_SHARE = 0.1  # the resting face is the mean of the tenth of the clip with the smallest lip gap
 
 
@@ -40,22 +39,22 @@ def rested(expression: np.ndarray, sound: np.ndarray, track: Mapping[str, np.nda
 
 
 class Resting:
-    """Carries driven expressions to the resting face through pauses, and back before speech; a stream.
+    """Moves driven expressions to the resting face in pauses, and back when speech begins; stateful.
 
     Args:
-        rest: ``[K]``.
+        rest: ``[K]`` the resting expression.
     """
 
     def __init__(self, rest: np.ndarray) -> None:
         self.rest, self.share, self.silent, self._ignored = rest, 1.0, PAUSE_FRAMES, 0
 
     def __call__(self, expression: np.ndarray, speech: np.ndarray) -> np.ndarray:
-        """Expressions ``[T, K]`` of frames of which ``speech [T]`` says whether they hold any."""
+        """The next frames' expressions ``[T, K]``; ``speech [T]`` bool says which of them contain speech."""
         shares = np.array([self._step(bool(active)) for active in speech], np.float32)[:, None]
         return (expression + shares * (self.rest - expression)).astype(np.float32)
 
     def pause(self, frames: int) -> None:
-        """Close the lips from the next frame on, whatever the next ``frames`` hold, which were heard already."""
+        """Close the lips from the next frame on, even if the next ``frames`` frames, already heard, contain speech."""
         self.silent, self._ignored = PAUSE_FRAMES, frames
 
     def _step(self, active: bool) -> float:

@@ -38,10 +38,13 @@ class Talked(TypedDict):
     """What :func:`talk` made.
 
     Attributes:
-        video: file or folder; frames: how many.
-        fps: rendering speed, sound and file included; seconds: that it took.
-        driver: what moved the face; background: as asked for or chosen.
-        delay_seconds: of the stream behind its sound.
+        video: the file or folder.
+        frames: number of frames.
+        fps: frames per second of processing, including audio and encoding.
+        seconds: that processing took, without compiling kernels.
+        driver: what moved the face.
+        background: as requested or chosen.
+        delay_seconds: delay of the stream behind its sound.
         stages: seconds by stage.
     """
 
@@ -82,25 +85,28 @@ def talk(
     """Make a video of an avatar that speaks an audio file.
 
     Args:
-        avatar: its folder; this, ``audio``, ``out``, ``pose_from`` and ``style`` may be ``s3://`` URLs.
+        avatar: its folder; this, ``audio``, ``out``, ``pose_from``, ``style`` and ``blendshapes`` may be ``s3://`` URLs.
         audio: WAV, FLAC, MP3 or a video; any sample rate, channels and length.
         out: an ``.mp4`` (H.264 + AAC); for ``background="rgba"`` a folder of PNG frames with the sound beside them.
         pose_from: a video (or another avatar) whose head poses to follow, forward and back.
-        yaw, pitch, roll: degrees; any of them fixes the head at that angle.
+        yaw, pitch, roll: degrees from -90 to 90; any of them fixes the head at that angle.
         pose: without the above: ``clip`` (the training clip's poses), ``generated`` or ``still``.
         blink: ``natural``, ``none``, ``clip`` (as in the training clip) or a fixed closure from 0 to 1.
         controls: ``["smile=0.4", "gaze_x=-0.5"]`` or a mapping: the rig's named controls.
         style: ``own``, ``mean``, or an ``.npy`` file with a style vector, if an audio-expression prior drives.
         blendshapes: 52 ARKit weights over time (``.csv`` of Live Link Face, ``.json`` of Audio2Face or LAM) that drive
-            face, eyelids and gaze instead of the audio; the last weights are held.
+            face, eyelids and gaze instead of the audio; the last weights are held, and ``blink`` has no effect.
         background: ``original`` (the clip's body and background through the inpainter; the default where the poses are
             the clip's own, frame for frame), ``model`` (the avatar's own body layer, which follows any pose; the default
             elsewhere), ``plain`` or ``rgba``.
+        device: ``auto``, ``cpu``, ``cuda``, or another that torch knows.
         prior: new location of the avatar's audio-expression prior, if it was moved.
+        seed: of blinks and generated poses.
         watermark: embed the imperceptible watermark in every frame (``docs/marking.md``).
         label: text of a visible label, such as ``AI``.
         sign: certificate chain and private key (PEM files) with which every file is signed (C2PA); by default those that
             ``HEADSTART_SIGN_CERT`` and ``HEADSTART_SIGN_KEY`` name, if they are set.
+        overwrite: replace existing output.
 
     Returns:
         See :class:`Talked`.

@@ -1,4 +1,4 @@
-"""An avatar as a stream: sound goes in as it comes, frames come out as soon as enough of it has been heard."""
+"""An avatar as a stream: sound goes in as it arrives, and frames come out as soon as enough of it is known."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from heads.person.inputs import AUDIO_CONTEXT, TRACK_CONTEXT, TRACKED, HeadInput
 from shards.features import open_feature
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 
-# Frames that are rendered at a time.
+# Frames that are rendered together.
 BATCH = 4
-REACH = 120  # samples after a frame that its log-mel row needs, 7.5 ms
+REACH = 120  # samples at 16 kHz after a frame that its log-mel row needs, 7.5 ms
 Result = TypeVar("Result")
 # Frame numbers ``[T]`` and their poses to gaze ``[T, 2, 2]``, radians.
 Gaze = Callable[[np.ndarray, Poses], np.ndarray]
@@ -49,14 +49,18 @@ class Talker:
         poses: where the head is; the training clip's poses by default.
         blink, controls, style, background, seed: see :func:`adapt.talk.talk.talk`; with ``blink="driver"`` eyelids and
             gaze are the driver's.
-        gaze: where the eyes look, before the controls; those of the clip frame behind each frame by default.
-        low_delay: answer as soon as the driver has heard enough: frames are made one at a time, and what is not known
-            yet of a frame's neighbours is predicted to stay as it is.
+        gaze: where the eyes look, before the controls; by default as in the clip frame behind each frame.
+        low_delay: answer as soon as the driver has enough sound: frames are made one at a time, and neighbours of a frame
+            that are not known yet are predicted to equal the last known one.
 
     Attributes:
-        frames: how many came out; delay: seconds of sound that must follow a frame before it can be made;
-        stages: seconds spent by stage; offsets: what the controls add to the next frames; emphasis: how far the driven
-        face goes from the clip's mean one, 1: as the driver has it. Both may change between feeds.
+        frames: number of frames produced.
+        stages: seconds spent by stage.
+        offsets: what the controls add to expression, eyelids and gaze of the next frames; may be changed between feeds.
+        emphasis: factor on the driven expression's distance from the clip's mean; may be changed between feeds.
+
+    Raises:
+        InputError: a wrong blink, control or style, or no body video for the background ``original``.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class Talker:
 
     @property
     def delay(self) -> float:
-        """Seconds between a frame's sound and the moment at which enough sound has come to make it."""
+        """Seconds from the first sample of a batch's first frame to the moment at which enough sound has come to make it."""
         ahead = self.driver.lookahead + self._neighbours
         if self._uses_audio and not self.low_delay:
             ahead = max(ahead, AUDIO_CONTEXT)
@@ -113,19 +117,23 @@ class Talker:
             yield from self.render(motion)
 
     def finish(self) -> Iterator[np.ndarray]:
-        """The last frames: the end of the sound is continued as silence."""
+        """The last frames; nothing can be fed afterwards."""
         self._finished = True
         for motion in self._advance(self._timed("features", self._last_features)):
             yield from self.render(motion)
 
     def motions(self, sound: np.ndarray) -> Iterator[Motion]:
-        """As :meth:`feed`, but the frames are not rendered yet: who has no time for one leaves it out."""
+        """As :meth:`feed`, but not rendered yet, so that a caller that is late can leave frames out.
+
+        Raises:
+            ValueError: after :meth:`finish`.
+        """
         if self._finished:
             raise ValueError("this Talker is finished; make a new one for new sound")
         yield from self._advance(self._timed("features", self._features, np.asarray(sound, np.float32)))
 
     def render(self, motion: Motion) -> np.ndarray:
-        """Its frames ``[B, H, W, 3]``."""
+        """The frames ``[B, H, W, 3]`` (4 channels for ``rgba``) float32 in [0, 1] of a motion."""
         return self._timed("render", self._render, motion)
 
     def _features(self, sound: np.ndarray) -> np.ndarray:
@@ -199,7 +207,7 @@ class Talker:
         return expression if self.emphasis == 1.0 else mean + np.float32(self.emphasis) * (expression - mean)
 
     def _rested(self, expression: np.ndarray) -> np.ndarray:
-        """The next frames' expressions, at rest in silence; a last part of a frame holds no speech."""
+        """The next frames' expressions, at rest in silence; an incomplete last frame counts as silent."""
         count = len(expression)
         speech = np.pad(self._speech[:count], (0, max(0, count - len(self._speech))))
         self._speech = self._speech[count:]
@@ -213,7 +221,7 @@ class Talker:
 
     def _keep_rows(self, rows: np.ndarray) -> None:
         if self._rows is None and len(rows):
-            # The past of the first frame is silence like its own first row.
+            # The first row is repeated for the past of the first frame.
             self._rows = np.repeat(rows[:1], AUDIO_CONTEXT, 0)
         if len(rows):
             self._rows = np.concatenate([self._rows, rows])
@@ -221,7 +229,7 @@ class Talker:
             self._rows = np.concatenate([self._rows, np.repeat(self._rows[-1:], AUDIO_CONTEXT, 0)])
 
     def _possible(self) -> int:
-        """Frames that can be made now; only whole batches before the end, so that batches never depend on blocks."""
+        """Number of frames that can be made now; whole batches before the end, so that they do not depend on the feeds."""
         known = TRACK_CONTEXT + self._neighbours
         count = max(0, len(self._track["rotation"]) - known) if self._track else 0
         if self._uses_audio and not self.low_delay:
@@ -281,7 +289,7 @@ def _styled(avatar: Avatar, style: str | Path | None) -> Driver:
     """The avatar's driver with the style asked for.
 
     Raises:
-        InputError: a style without a prior that has styles, or an unreadable file.
+        InputError: the driver has no styles, or not a style file.
     """
     if style is None or str(style) == "own":
         return avatar.driver

@@ -1,1 +1,1 @@
-"""An avatar as a folder of static files that a browser opens: its numbers, and a page that speaks without Python."""
+"""An avatar as a folder of static files for a browser: its arrays, and a page that speaks without Python."""

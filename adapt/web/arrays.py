@@ -1,11 +1,11 @@
-"""Arrays in one binary file, each in the smallest type that is good enough; ``page/arrays.js`` reads them."""
+"""Arrays in one binary file, each in the smallest sufficient type; ``page/arrays.js`` reads them."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-ALIGN = 16  # bytes; a typed array of a browser begins at a multiple of its item's size
+ALIGN = 16  # bytes; a browser's typed array must begin at a multiple of its item size
 TYPES = {"f32": np.float32, "f16": np.float16, "i8": np.int8, "u8": np.uint8, "u16": np.uint16, "u32": np.uint32}
 
 
@@ -35,14 +35,14 @@ class Packer:
         self.add(name, values, "u16" if values.max(initial=0) < 65536 else "u32")
 
     def add_steps(self, name: str, array: ArrayLike) -> None:
-        """Store rows ``[R, C]`` as signed bytes, each row with a step of its own: within half a step of the value."""
+        """Store rows ``[R, C]`` as signed bytes, each row with its own step; errors are at most half a step."""
         values = np.asarray(array, np.float32)
         steps = np.maximum(np.abs(values).max(1), 1e-12) / 127
         self.add(name, np.round(values / steps[:, None]), "i8")
         self.entries[name] |= {"low": 0, "step": [float(step) for step in steps]}
 
     def add_picture(self, name: str, array: ArrayLike) -> None:
-        """Store values ``[...]`` in [0, 1] as bytes; what lies beyond is clipped, as on a screen."""
+        """Store values ``[...]`` in [0, 1] as bytes; values beyond are clipped, as on a screen."""
         self.add(name, np.round(np.clip(np.asarray(array, np.float32), 0, 1) * 255), "u8")
         self.entries[name] |= {"low": 0, "step": [1 / 255]}
 

@@ -1,4 +1,4 @@
-"""What of an avatar a page needs: the head, its driver, its poses, as numbers and one document."""
+"""What a page needs of an avatar: head, driver, poses, as arrays and parts of one document."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BLINK_WINDOWS = 900  # of 4 s: an hour of blinks before they repeat
 
 
 def add_head(packer: Packer, avatar: Avatar) -> Document:
-    """The rig with the person's identity, Gaussians, residuals and body layer; what the document says of them.
+    """Pack the rig with the person's identity, Gaussians, residuals and body layer; returns their part of the document.
 
     Raises:
         InputError: a recipe whose head the page cannot compute.
@@ -131,7 +131,7 @@ def _numbers(tensor: torch.Tensor) -> np.ndarray:
 
 
 def add_driver(packer: Packer, avatar: Avatar) -> Document:
-    """The regression or loudness that speaks in the page, and what keeps its expressions in bounds."""
+    """Pack the regression or loudness driver of the page, speech detection, and the bounds of its expressions."""
     bounds, driver = Bounds(avatar.track["expression"]), avatar.driver
     for name in ("low", "high", "mean", "scale"):
         packer.add(f"bounds.{name}", getattr(bounds, name))
@@ -153,7 +153,7 @@ def add_driver(packer: Packer, avatar: Avatar) -> Document:
 
 
 def add_poses(packer: Packer, avatar: Avatar, seed: int = 0) -> Document:
-    """The clip's poses and gaze, and the constants of the others."""
+    """Pack the clip's poses and gaze; returns the constants of the other pose sources."""
     rotation, translation = avatar.track["rotation"], avatar.track["translation"]
     packer.add("track.rotation", rotation)
     packer.add("track.translation", translation)
@@ -173,7 +173,7 @@ def add_poses(packer: Packer, avatar: Avatar, seed: int = 0) -> Document:
 
 
 def blink_table(seed: int = 0) -> Document:
-    """When eyes blink: the moment in every window, of :class:`adapt.talk.blinks.Blinks`."""
+    """The first frame of the blink in every window of :class:`adapt.talk.blinks.Blinks`, and a blink's closures."""
     blinks = Blinks(seed=seed)
     numbers = np.arange(BLINK_WINDOWS * blinks.window)
     closed = blinks.at(numbers)[:, 0].reshape(BLINK_WINDOWS, blinks.window)
@@ -191,7 +191,7 @@ def control_table(avatar: Avatar) -> dict[str, dict[str, list[float]]]:
 
 
 def add_arkit(packer: Packer, avatar: Avatar) -> Document | None:
-    """The map from 52 ARKit weights to the rig; ``None`` for a rig that has none."""
+    """Pack the map from 52 ARKit weights to the rig; ``None`` for a rig that has none."""
     try:
         mapping = arkit_map(avatar.rig)
     except InputError:

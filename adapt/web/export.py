@@ -1,4 +1,4 @@
-"""``export --web``: an avatar's folder to a page."""
+"""``export --web``: writes an avatar as a web page."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def export_web(
     Args:
         avatar: its folder; this and ``out`` may be ``s3://`` URLs.
         out: the folder to write.
-        onnxruntime: the npm folder of ``onnxruntime-web``, for avatars that speak by a prior.
-        prior: where the avatar's audio-expression prior is now, if it moved.
+        onnxruntime: the npm folder of ``onnxruntime-web``, for avatars that are driven by a prior.
+        prior: new location of the avatar's audio-expression prior, if it was moved.
         overwrite: replace an existing page.
 
     Returns:
         ``out``, ``gaussians``, ``driver`` (what moves the lips in the page), ``bytes`` and ``files`` (name to bytes).
 
     Raises:
-        InputError: a recipe or audio features that a page cannot run, an avatar whose prior is missing, no onnxruntime-web
-            where it is needed.
+        InputError: a recipe or audio features that a page cannot run, a missing prior, no onnxruntime-web where it is
+            needed, or output that exists.
     """
     if not Path(str(out)).exists():
         out = claim(out)

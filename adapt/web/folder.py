@@ -1,7 +1,7 @@
 """Writes the folder of an avatar's page: ``index.html``, its modules, and the avatar as ``avatar.js``.
 
-Browsers that open a page from disk read neither modules nor binary files, but scripts. So the avatar is a script, which
-holds the document as JSON and the arrays as base64 of gzip, and ``offline.js`` holds the modules once more.
+Browsers that open a page from disk load scripts, but neither modules nor binary files. So the avatar is a script, which
+holds the document as JSON and the arrays as base64 of gzip, and ``offline.js`` contains the modules a second time.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ def write_web(
     onnxruntime: str | Path | None = None,
     overwrite: bool = False,
 ) -> Written:
-    """Write the page of an avatar; the folder appears when all is done.
+    """Write the page of an avatar; the folder appears when it is complete.
 
     Args:
         folder: must not exist, or be a page that ``overwrite`` may replace.
         record: ``Provenance.as_dict()`` of the head.
-        onnxruntime: where npm put ``onnxruntime-web``, for an avatar that speaks by a prior; without it such an avatar
-            speaks by its regression.
+        onnxruntime: where npm put ``onnxruntime-web``, for an avatar that is driven by a prior; without it, the page
+            uses the avatar's regression.
 
     Raises:
         InputError: the folder exists, or the avatar's recipe cannot run in a page.
@@ -130,7 +130,7 @@ def _filled(page: str, document: Document, record: Document) -> str:
 
 
 def in_import_order(modules: dict[str, str]) -> dict[str, str]:
-    """Modules, each behind those that it imports; those that ``main.js`` does not reach are left out.
+    """Modules, each after those that it imports; those that ``main.js`` does not reach are left out.
 
     Raises:
         ValueError: modules that import each other.

@@ -1,4 +1,4 @@
-"""The audio-expression prior and Whisper's encoder as ONNX graphs; the only module that touches onnx."""
+"""The audio-expression prior and Whisper's encoder as ONNX graphs; the only module that uses onnx."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from shards.features.whisper import EACH, Whisper
 
 OPSET = 18
 MISSING = "exporting a prior needs onnx: pip install 'headstart[onnx]'"
-LARGE = 1024  # numbers; smaller tensors are not worth a node
+LARGE = 1024  # elements; smaller tensors are not worth a node
 
 
 def exported_prior(driver: PriorDriver) -> AudioExpressionPrior:
-    """The prior of a driver, where it is of the kind whose graph is known.
+    """The prior of a driver, if it is of the kind that can be exported.
 
     Raises:
         InputError: another package's prior.
@@ -111,7 +111,7 @@ def whisper_graph(feature: Whisper) -> bytes:
 
 
 def _exported(graph: nn.Module, inputs: dict[str, Tensor], output: str, moving: dict[str, dict[int, str]]) -> bytes:
-    """The file of a graph whose ``moving`` axes may have any length."""
+    """The file of a graph whose ``moving`` axes may have any length from 2 on."""
     try:
         import onnx  # noqa: F401  (it writes what torch's exporter, which needs onnxscript, has made)
         import onnxscript  # noqa: F401
@@ -149,10 +149,10 @@ def _quiet() -> Iterator[None]:
 
 
 def _published(content: bytes) -> bytes:
-    """A graph without what torch writes beside its numbers, and with exact halves in half precision.
+    """A graph without torch's metadata, and with half-precision weights where that is exact.
 
-    In every node torch leaves a stack trace with this machine's paths. Weights that half precision holds exactly are
-    stored so; a cast gives them back.
+    Torch leaves a stack trace with this machine's paths in every node. Weights that half precision represents exactly are
+    stored in it, followed by a cast.
     """
     import onnx
 

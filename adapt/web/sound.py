@@ -1,4 +1,4 @@
-"""What turns sound into expressions beside the regression: a prior and a speech encoder, run by onnxruntime-web."""
+"""The networks that drive a page beside the regression: a prior and a speech encoder, run by onnxruntime-web."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pretrain.audio_expression.windows import LEAST_SPREAD
 from shards.features import open_feature
 from shards.features.whisper import Whisper
 
-VERSION = "1.30.0"  # of onnxruntime-web, the one that was tried
+VERSION = "1.30.0"  # of onnxruntime-web, the one that was tested
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 PRIOR, ENCODER = "prior.onnx", "encoder.onnx"
 INSTALL = f"npm install onnxruntime-web@{VERSION}, then --onnxruntime node_modules/onnxruntime-web"
@@ -40,7 +40,7 @@ class SoundFiles:
 
 
 def sound_files(avatar: Avatar, onnxruntime: str | Path | None) -> SoundFiles:
-    """What an avatar's driver needs beside its own numbers; empty for one that needs nothing.
+    """What an avatar's driver needs beside its own arrays; no files for one that needs none.
 
     Raises:
         InputError: features or a prior that need onnxruntime-web, which is not given, incomplete, or cannot run them.
@@ -101,7 +101,7 @@ def _add_prior(found: SoundFiles, driver: PriorDriver) -> None:
 
 
 def closing_document(closing: LipClosing | None) -> dict[str, object] | None:
-    """What the page presses lips by."""
+    """The parameters by which the page presses lips; ``None`` without lip closing."""
     if closing is None:
         return None
     rows = {name: getattr(closing, name).tolist() for name in ("rest", "slope", "direction")}

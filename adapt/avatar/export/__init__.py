@@ -1,4 +1,4 @@
-"""Heads in formats that other programs open: one module a format, chosen by the file's suffix."""
+"""Heads in formats that other programs open: one module per format, chosen by the file's suffix."""
 
 from adapt.avatar.export.cloud import Cloud
 from adapt.avatar.export.registry import format_of, formats

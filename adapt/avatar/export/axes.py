@@ -1,11 +1,11 @@
-"""Axes of exported heads, and turning a cloud from one kind to the other.
+"""Axes of exported heads, and the conversion between them.
 
 ``opencv``: x to the picture's right, y down, z away from the viewer. The head looks along -z. Avatars and trained
 Gaussians are in these axes.
 ``opengl``: x to the picture's right, y up, z towards the viewer. The head looks along +z. glTF, USD, SPZ, three.js and
 Spark use these axes.
 
-Between the two lies half a turn about x: (x, y, z) -> (x, -y, -z).
+They differ by half a turn about x: (x, y, z) -> (x, -y, -z).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _quaternion(rotation: np.ndarray) -> np.ndarray:
 
 
 def _product(p: np.ndarray, quats: np.ndarray) -> np.ndarray:
-    """Hamilton products ``[N, 4]`` of one quaternion ``[4]`` with quaternions ``[N, 4]``: first these, then that."""
+    """Hamilton products ``[N, 4]`` of ``p [4]`` and ``quats [N, 4]``: the rotations ``quats``, then ``p``."""
     w, v = quats[:, :1], quats[:, 1:]
     real = p[0] * w - v @ p[1:, None]
     vector = p[0] * v + w * p[1:] + np.cross(np.broadcast_to(p[1:], v.shape), v)

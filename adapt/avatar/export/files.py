@@ -29,7 +29,7 @@ def partial_file(path: str | Path) -> Iterator[Path]:
 
 
 def statement(record: Record) -> str:
-    """The sentence for people, on one line."""
+    """The record's sentence for people, on one line."""
     return " ".join(str(record.get("statement", "Synthetic head made with headstart")).split())
 
 
@@ -39,7 +39,7 @@ def as_json(record: Record, axes: str) -> str:
 
 
 def parse_record(text: str) -> dict[str, object] | None:
-    """The record in a line of JSON, ``None`` where it is none."""
+    """The record in a line of JSON; ``None`` if it is not a JSON object."""
     try:
         found = json.loads(text)
     except ValueError:

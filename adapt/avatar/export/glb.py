@@ -129,7 +129,7 @@ def read(path: str | Path) -> Cloud:
     """The cloud of a GLB with one Gaussian primitive, in OpenCV axes.
 
     Raises:
-        InputError: no GLB, no Gaussian primitive, an attribute missing or of another type.
+        InputError: not a GLB, no Gaussian primitive, an attribute that is missing or of another type.
     """
     document, binary = _opened(path)
     primitives = [part for mesh in document.get("meshes", []) for part in mesh.get("primitives", [])]
@@ -149,7 +149,11 @@ def read(path: str | Path) -> Cloud:
 
 
 def read_record(path: str | Path) -> dict[str, object] | None:
-    """What a file says about itself, ``None`` where it says nothing."""
+    """A file's provenance record; ``None`` if it has none.
+
+    Raises:
+        InputError: not a GLB.
+    """
     extras = _opened(path)[0].get("asset", {}).get("extras")
     return extras if isinstance(extras, dict) else None
 

@@ -78,7 +78,11 @@ def read(path: str | Path) -> Cloud:
 
 
 def read_record(path: str | Path) -> dict[str, object] | None:
-    """What a file says about itself, ``None`` where it says nothing."""
+    """A file's provenance record; ``None`` if it has none.
+
+    Raises:
+        InputError: no PLY header in its first 64 KiB.
+    """
     with Path(path).open("rb") as file:
         data = file.read(65536)
     mark = f"comment {RECORD_KEY} "

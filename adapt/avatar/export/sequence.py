@@ -1,4 +1,4 @@
-"""A folder of ``.ply`` files, one a frame: ``000000.ply``, ``000001.ply``, ..."""
+"""A folder of ``.ply`` files, one per frame: ``000000.ply``, ``000001.ply``, ..."""
 
 from __future__ import annotations
 

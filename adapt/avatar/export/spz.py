@@ -1,4 +1,4 @@
-"""``.spz`` version 3: 20 bytes a Gaussian before gzip, in the order of the cloud.
+"""``.spz`` version 3: 20 bytes per Gaussian before gzip, in the order of the cloud.
 
 Version 4 (Zstandard) is not written, because Spark 2.2, spz-js and gsplat2USD cannot read it.
 Layout after decompression: a header of 16 bytes, then for all Gaussians positions (24-bit fixed point), opacities
@@ -90,10 +90,10 @@ def _gzip(data: bytes, comment: str) -> bytes:
 
 
 def read(path: str | Path) -> Cloud:
-    """The cloud of a version 3 file, in OpenCV axes; spherical harmonics beyond degree 0 are passed over.
+    """The cloud of a version 3 file, in OpenCV axes; spherical harmonics beyond degree 0 are ignored.
 
     Raises:
-        InputError: no SPZ, another version, or a file cut short.
+        InputError: not an SPZ file, another version, or a file cut short.
     """
     raw = Path(path).read_bytes()
     data = _unpacked(path, raw)
@@ -116,7 +116,7 @@ def read(path: str | Path) -> Cloud:
 
 
 def read_record(path: str | Path) -> dict[str, object] | None:
-    """What a file says about itself, ``None`` where it says nothing."""
+    """A file's provenance record; ``None`` if it has none."""
     with Path(path).open("rb") as file:
         return _comment(file.read(65536))
 
@@ -157,7 +157,7 @@ def _from_smallest_three(words: np.ndarray) -> np.ndarray:
 
 
 def bounds() -> dict[str, float]:
-    """Largest errors of a round trip within range: metres, opacity, RGB, relative scale."""
+    """Largest errors of a round trip of values within range: metres, opacity, RGB in [0, 1], relative scale."""
     return {
         "position": 0.5 / (1 << _MOST_FRACTIONAL_BITS),
         "opacity": 0.5 / 255,

@@ -25,7 +25,7 @@ SUFFIXES = (".usdc", ".usdz")
 AXES = OPENGL  # a stage is Y-up or Z-up; this one is Y-up
 FIRST_VERSION = (0, 26, 3)
 INSTALL = "pip install 'headstart[usd]'"
-# Frames after which time samples are moved from memory to the file: 60,000 Gaussians take 3.4 MB a frame.
+# Frames after which time samples are moved from memory to the file: 60,000 Gaussians take 3.4 MB per frame.
 _FRAMES_IN_MEMORY = 8
 _HEAD, _SPLATS = "/head", "/head/gaussians"
 _F_DC = "radiance:sphericalHarmonicsCoefficients"
@@ -47,7 +47,7 @@ def write(path: str | Path, cloud: Cloud, record: Record, axes: str | None = Non
 def write_sequence(
     path: str | Path, clouds: Iterable[Cloud], record: Record, axes: str | None = None, *, fps: float = 25.0
 ) -> int:
-    """Write clouds as time samples, one time code a frame; an attribute that keeps its value takes no space.
+    """Write clouds as time samples, one time code per frame; an attribute that keeps its value takes no space.
 
     Args:
         clouds: one or more, in OpenCV axes, with the same number of Gaussians in the same order; an iterator is
@@ -194,7 +194,7 @@ def read(path: str | Path, frame: int | None = None) -> Cloud:
         frame: a time code; by default the value without time.
 
     Raises:
-        InputError: ``usd-core`` is absent, no stage, or no Gaussians in it.
+        InputError: ``usd-core`` is absent or too old, the file is not a USD stage, or it holds no Gaussians.
     """
     stage = _opened(path)
     prim = next((p for p in stage.Traverse() if p.GetTypeName() == "ParticleField3DGaussianSplat"), None)
@@ -217,7 +217,11 @@ def read(path: str | Path, frame: int | None = None) -> Cloud:
 
 
 def read_record(path: str | Path) -> dict[str, object] | None:
-    """What a file says about itself, ``None`` where it says nothing."""
+    """A file's provenance record; ``None`` if it has none.
+
+    Raises:
+        InputError: ``usd-core`` is absent or too old, or the file is not a USD stage.
+    """
     stage = _opened(path)  # held here: the layer goes with its stage
     return dict(stage.GetRootLayer().customLayerData) or None
 

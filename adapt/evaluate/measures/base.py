@@ -1,7 +1,7 @@
-"""What a measure is given, and what it gives back.
+"""The interface of a measure: what it is given, and what it returns.
 
-A measure sees single frames (:meth:`Measure.frame`: means are taken over them) or, at the end, the landmarks of all
-frames and the sound (:meth:`Measure.whole`). What it cannot compute is a sentence that says why, never a number.
+A measure sees single frames (:meth:`Measure.frame`, whose values are averaged) or, at the end, the landmarks of all
+frames and the sound (:meth:`Measure.whole`). For a value that cannot be computed it returns a sentence that says why.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ class Expert(Protocol):
     """Judges whether lips and sound belong together."""
 
     def frame_features(self, frames: np.ndarray, landmarks: np.ndarray) -> object:
-        """What it keeps of frames ``[T, H, W, 3]`` uint8 with landmarks ``[T, 478, 3]`` px."""
+        """Its features of frames ``[T, H, W, 3]`` uint8 with landmarks ``[T, 478, 3]`` px."""
 
     def confidence_of(self, lips: object, features: np.ndarray) -> tuple[float, float, int]:
-        """Confidence, distance and offset in frames of what was kept against audio features ``[T, C]``."""
+        """Confidence, distance and offset (frames; positive: the sound is late) of these against audio ``[T, C]``."""
 
 
 @dataclass
 class Tools:
-    """What scoring needs beside pictures; a tool that is absent is the sentence that says why.
+    """What scoring needs beside the frames; in place of a tool that is absent stands a sentence that says why.
 
     Attributes:
         detect: frames ``[T, H, W, 3]`` uint8 -> landmarks ``[T, 478, 3]`` px and found ``[T]`` bool.
-        lpips: distance of two pictures ``[H, W, 3]`` in [0, 1].
-        sync: the sync expert; syncnet: the original SyncNet.
+        lpips: distance of two images ``[H, W, 3]`` float32 in [0, 1].
+        sync: the sync expert.
+        syncnet: the original SyncNet.
     """
 
     detect: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -51,8 +52,10 @@ class Column:
     """How a number is shown.
 
     Attributes:
-        label: for people; unit: such as ``dB``; decimals: of the number.
-        better: ``higher``, ``lower``, or the value that is best.
+        label: name for people.
+        unit: such as ``dB``; may be empty.
+        decimals: number of decimals shown.
+        better: ``higher``, ``lower``, or the best value, such as ``1``.
         explanation: one line.
     """
 
@@ -65,10 +68,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame in which single pictures are measured.
+    """One frame for the per-image measures.
 
     Attributes:
-        number: among the measured frames.
+        number: its position among the measured frames.
         picture8, real8: rendered and real ``[H, W, 3]`` uint8, as a viewer gets them.
         masks: ``face``, ``head``, ``mouth_inside``, ``[H, W]`` in [0, 1].
     """
@@ -91,7 +94,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Batch:
-    """Frames as they come, for measures that look at all of them.
+    """Consecutive frames, for measures that look at all of them.
 
     Attributes:
         pictures, reals: ``[T, H, W, 3]`` uint8.
@@ -108,10 +111,11 @@ class Tracks:
     """All frames' landmarks, found in the rendered and in the real frames by the same detector, and the sound.
 
     Attributes:
-        found, real: ``[T, 478, 3]`` px; valid: ``[T]`` whether a face was found in the rendered frame.
+        found, real: ``[T, 478, 3]`` px.
+        valid: ``[T]`` bool, whether a face was found in the rendered frame.
         width: of the frames, px.
         features: audio features ``[T, C]`` that the sync expert was trained on, or why there are none.
-        sound: ``[N]`` at 16 kHz, or why there is none.
+        sound: ``[N]`` float32 at 16 kHz, or why there is none.
     """
 
     found: np.ndarray
@@ -162,7 +166,7 @@ class Measure:
         return {}
 
     def absent(self, name: str) -> str:
-        """Why a column has no number though nothing else said why."""
+        """Why a column has no number, if :meth:`whole` gave no reason."""
         return "not finite"
 
     def result(self, tracks: Tracks) -> dict[str, Value]:

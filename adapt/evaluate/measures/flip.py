@@ -9,12 +9,12 @@ import numpy as np
 
 from adapt.evaluate.measures.base import Column, Frame, Measure, Tools, masked_mean
 
-# The psychophysical filters cost ten times the other measures of a frame; every fourth gives the same mean to 1 %.
+# Measured frames per evaluated one: FLIP costs ten times the other measures, and every fourth gives the same mean to 1 %.
 EVERY = 4
 
 
 def flip_map(picture: np.ndarray, real: np.ndarray, pixels_per_degree: float = 67.0) -> np.ndarray:
-    """LDR-FLIP per pixel ``[H, W]``, 0 (same) .. 1 (Andersson et al. 2020), by the authors' package.
+    """LDR-FLIP per pixel ``[H, W]``, 0 (same) to 1, of images ``[H, W, 3]`` in [0, 1] (Andersson et al. 2020, their package).
 
     Raises:
         ImportError: ``flip-evaluator`` is not installed (``pip install 'headstart[evaluate]'``).

@@ -14,7 +14,7 @@ from heads.rig.facemesh import STABLE_FOR_JITTER as STABLE
 
 
 def without_head_motion(landmarks: np.ndarray) -> np.ndarray:
-    """Remove the best planar similarity of the stable points to frame 0 (Procrustes): what is left is expression."""
+    """Landmarks ``[T, N, 2]`` aligned to frame 0 by the best planar similarity of the stable points (Procrustes)."""
     points = landmarks[..., :2]
     stable = points[:, STABLE]
     centre = stable.mean(1, keepdims=True)
@@ -35,7 +35,10 @@ def _acceleration(points: np.ndarray) -> float:
 def jitter(found: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     """Root-mean-square acceleration relative to the real video's: (head, lips); 1 means as lively as the real one.
 
-    The head is followed by the stable points, the lips by theirs after the head's motion is removed.
+    The head is measured at the stable points, the lips at theirs after the head's motion is removed.
+
+    Args:
+        found, real: landmarks ``[T, 478, 3]`` px.
 
     Raises:
         ValueError: fewer than three frames.

@@ -17,9 +17,10 @@ def lmd(found: np.ndarray, real: np.ndarray, width: int, centred: bool = True) -
     """Mean distance of the 40 lip landmarks, px at 512.
 
     Args:
-        found, real: ``[T, 478, 3]`` px; width: of the frames, px.
+        found, real: ``[T, 478, 3]`` px.
+        width: of the frames, px.
         centred: subtract the mean lip position of each frame first, as the published evaluation of ER-NeRF and
-            TalkingGaussian does: the shape of the mouth is measured, not the place of the head.
+            TalkingGaussian does: this measures the shape of the mouth, not the position of the head.
     """
     a, b = found[:, LIPS, :2], real[:, LIPS, :2]
     if centred:

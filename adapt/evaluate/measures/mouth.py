@@ -1,4 +1,4 @@
-"""The mouth over time: does it open with the real one, and do the lips meet when the real lips do."""
+"""The mouth over time: whether it opens with the real one, and whether the lips meet when the real lips do."""
 
 from __future__ import annotations
 

@@ -8,12 +8,12 @@ from typing import ClassVar
 from adapt.evaluate.measures.base import Column, Frame, Measure
 from heads.measures.image import psnr
 
-# A closed mouth has a few anti-aliased pixels of "inside", which measure the lips' edge: share of the frame, guess.
+# Share of the frame · guess. A closed mouth has a few anti-aliased pixels of "inside", which belong to the lips' edge.
 LEAST_MOUTH = 2e-4
 
 
 class Psnr(Measure):
-    """Peak 1, per frame, then the mean."""
+    """Per frame, with a peak of 1; then the mean."""
 
     place = 10
     columns: ClassVar[Mapping[str, Column]] = {

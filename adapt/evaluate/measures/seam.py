@@ -19,7 +19,7 @@ def _disk(radius: int) -> np.ndarray:
 
 
 def ring(mask: np.ndarray, width: float = 0.02) -> np.ndarray:
-    """A band around a mask's border, half ``width`` x image width on either side: where a seam would show."""
+    """A band ``[H, W]`` around the border of ``mask [H, W]``, half of ``width`` times the image width on either side."""
     radius = max(1, round(width * mask.shape[1] / 2))
     inside = mask > 0.5
     band = binary_dilation(inside, _disk(radius)) & ~binary_erosion(inside, _disk(radius))
@@ -27,10 +27,13 @@ def ring(mask: np.ndarray, width: float = 0.02) -> np.ndarray:
 
 
 def seam_error(picture: np.ndarray, real: np.ndarray, head: np.ndarray) -> float:
-    """Mean absolute difference of the gradients in the ring around ``head`` ``[H, W]``, in 8-bit steps.
+    """Mean absolute gradient of the difference in the ring around ``head [H, W]``, in 8-bit steps.
 
-    A displaced or hard border counts, a shared change of light does not. 0 means that no border can be seen that the
-    real frame has not.
+    A displaced or hard border counts, a uniform change of light does not. 0 means that no border is visible that the
+    real frame does not have.
+
+    Args:
+        picture, real: ``[H, W, 3]`` in [0, 1].
     """
     gradients = [np.abs(np.gradient(picture - real, axis=axis)).mean(-1) for axis in (0, 1)]
     return 255.0 * masked_mean(gradients[0] + gradients[1], ring(head))
