@@ -1,6 +1,6 @@
-"""Headstart's public face: the names that users import. The command line is :mod:`headstart.cli`.
+"""Headstart's public API: the names that users import. The command line is :mod:`headstart.cli`.
 
-``import headstart`` is cheap and changes nothing: every public name is imported from its room when it is first used.
+``import headstart`` is cheap and has no side effects: every public name is imported from its room on first use.
 """
 
 from __future__ import annotations

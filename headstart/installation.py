@@ -1,9 +1,9 @@
-"""What is installed, what will be used, what is missing and how to get it.
+"""What is installed, what will be used, what is missing and how to install it.
 
 Nothing heavy but torch is imported: packages are looked up in the installation's metadata, so the answer comes in a
 second or two.
-A missing optional package is no fault (``ok`` stays true and ``fix`` says how to get it); what is broken, or missing on
-a machine that could use it, is.
+A missing optional package is not a fault (``ok`` stays true and ``fix`` says how to install it). A broken one is, and so
+is one that is missing on a machine that could use it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cluster.storage.remote import request
 from heads.raster.registry import rendering_check
 
 MEDIAPIPE = "0.10.21"  # the last one whose wheel holds its models
-FREE_GB = 5.0
+FREE_GB = 5.0  # least free space, 10^9 bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def _safely(check: Callable[[], Check]) -> Check:
     try:
         return check()
     except Exception as error:
-        # The doctor must answer about a broken machine, that is what it is for.
+        # The doctor must also answer on a broken machine.
         name = check.__name__.removeprefix("check_")
         return Check(name=name, ok=False, detail=f"{type(error).__name__}: {error}", fix="see the detail")
 
@@ -88,7 +88,7 @@ def check_gpu() -> Check:
 
 
 def check_nccl() -> Check:
-    """How several workers talk."""
+    """How several workers communicate."""
     import torch
     import torch.distributed as dist
 
@@ -101,7 +101,7 @@ def check_nccl() -> Check:
 
 
 def check_disk() -> Check:
-    """Room for caches, runs and temporary files."""
+    """Free space for caches, runs and temporary files."""
     places = {
         "home": _existing(storage.home()),
         "here": Path.cwd(),
@@ -126,7 +126,7 @@ def check_gsplat() -> Check:
 
 
 def check_tinycudann() -> Check:
-    """The GPU hash encoding; never on the package index."""
+    """The GPU hash encoding, which is not on the package index."""
     import torch
 
     if _has_module("tinycudann"):
@@ -171,7 +171,7 @@ def check_deepspeed() -> Check:
 
 
 def check_speech() -> Check:
-    """wav2vec2 and HuBERT features."""
+    """Speech features: Whisper, wav2vec2, HuBERT, WavLM."""
     return _optional(
         "speech encoders", "transformers", "headstart[speech]", "wav2vec2, hubert", "log-mel features only"
     )
@@ -229,7 +229,7 @@ def _ask_store() -> None:
 
 
 def check_mlflow() -> Check:
-    """The registry, and what waits to be sent to it."""
+    """The registry, and the metrics that wait to be sent to it."""
     found, uri = installed("mlflow"), mlflow_client.shown_uri()
     if found is None:
         fix = 'pip install "headstart[cluster]"'
@@ -248,7 +248,7 @@ def check_mlflow() -> Check:
 
 
 def installed(package: str) -> str | None:
-    """The version of an installed distribution, or None."""
+    """The version of an installed distribution, or ``None``."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -1,1 +1,1 @@
-"""The command line: one module per command. It parses, calls one function of a room, and shows the result."""
+"""The command line: one module per command, which parses its options, calls one function of a room and shows the result."""

@@ -80,7 +80,7 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 
 
 def _asked(video: str) -> str:
-    """The answer of the person at the terminal; nothing means unknown."""
+    """The answer given at the terminal; an empty line means ``unknown``."""
     progress.say(call("adapt.consent:question", video))
     return sys.stdin.readline().strip() or "unknown"
 

@@ -26,7 +26,7 @@ GROUPS = {
     "provenance": ("detect", "sign_init"),
     "many people": ("shards", "pretrain", "priors"),
 }
-KEPT_LOGS = 20
+KEPT_LOGS = 20  # files
 
 
 class _Overview(HelpFormatter):
@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0 success, 1 internal error, 2 wrong input or a failed check, 130 interrupted.
+        The exit status: 0 success, 1 internal error, 2 wrong input or a failed check, 3 no mark (``detect``), 130
+        interrupted.
     """
     runtime.prepare()
     arguments = parser().parse_args(argv)
@@ -99,7 +100,7 @@ def _run(arguments: argparse.Namespace, out: TextIO, err: TextIO, log: Path | No
 
 
 def status(result: object) -> int:
-    """Checks that ran and found something wrong exit with 2, like any other wrong input; ``status`` wins."""
+    """The exit status of a result: its ``status``, else 2 for a check whose ``ok`` is false, else 0."""
     if not isinstance(result, dict):
         return 0
     return int(result.get("status", 2 if result.get("ok") is False else 0))
@@ -107,7 +108,7 @@ def status(result: object) -> int:
 
 @contextlib.contextmanager
 def _streams(arguments: argparse.Namespace) -> Iterator[tuple[TextIO, TextIO, Path | None]]:
-    """Where this command writes; other libraries write to a log unless ``--verbose``."""
+    """Streams of this command and the log that other libraries write to; with ``--verbose`` there is no log."""
     if arguments.verbose:
         yield sys.stdout, sys.stderr, None
         return
@@ -121,7 +122,7 @@ def _streams(arguments: argparse.Namespace) -> Iterator[tuple[TextIO, TextIO, Pa
 
 
 def _log_file(arguments: argparse.Namespace) -> Path:
-    """A fresh file under ``HEADSTART_HOME/logs``; the oldest beyond the last few are removed."""
+    """A new file under ``HEADSTART_HOME/logs``; all but the newest ``KEPT_LOGS`` others are removed."""
     folder = Path(os.environ.get("HEADSTART_HOME") or Path.home() / ".headstart") / "logs"
     try:
         folder.mkdir(parents=True, exist_ok=True)

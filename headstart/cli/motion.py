@@ -15,7 +15,7 @@ def add_angles(group: argparse._ArgumentGroup, does: str) -> None:
 
 
 def add_control(group: argparse._ArgumentGroup) -> None:
-    """``--control``, as often as wanted."""
+    """``--control``, which may be repeated."""
     group.add_argument(
         "--control",
         nargs="*",

@@ -1,4 +1,4 @@
-"""Results for people: aligned tables, units, and what to do next. Colour on a terminal, none in a pipe."""
+"""Results for people: aligned tables, units, and next steps. Coloured on a terminal, plain in a pipe."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-WIDTH = 120  # in a pipe, where no terminal says how wide a line may be
+WIDTH = 120  # characters per line in a pipe, where there is no terminal width
 
 
 def console(stream: TextIO) -> Console:
@@ -54,14 +54,14 @@ def _print(out: Console, shown: Table) -> None:
 
 
 def next_step(out: Console, *lines: str) -> None:
-    """What to type next."""
+    """Commands to type next, one per line."""
     out.print()
     for line in lines:
         out.print(f"[dim]next:[/dim] {escape(line)}", soft_wrap=True)
 
 
 def text(value: object) -> str:
-    """A value as people read it: four digits, ``–`` for what is not there."""
+    """A value as people read it: four significant digits, ``–`` for ``None``."""
     if value is None:
         return "–"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What the parsers of all commands share: errors that point at --help, an example, ``--json``."""
+"""What the parsers of all commands share: errors that point to --help, an example, ``--json``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class HelpFormatter(RawDescriptionRichHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse that points at --help instead of printing a page for a misspelt option."""
+    """argparse that points to --help instead of printing the usage for a misspelt option."""
 
     takes_overrides = False  # whether key=value may appear anywhere on the line
 
@@ -57,7 +57,8 @@ def command(
 
     Args:
         commands: what ``add_subparsers`` returned.
-        run: does it and returns a JSON-able result; show: prints that result for people.
+        run: runs the command and returns a JSON-serialisable result.
+        show: prints that result for people.
         example: one complete command line.
     """
     parser: Parser = commands.add_parser(

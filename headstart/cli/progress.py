@@ -1,4 +1,4 @@
-"""Progress for people: bars with the time left on a terminal, one line a step in a pipe."""
+"""Progress for people: bars with the time left on a terminal, sentences only in a pipe."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Bars:
         return _Bar(self.bars, self.bars.add_task(escape(label), total=total, unit=unit, note=""))
 
     def stop(self, task: progress.Task) -> None:
-        """The bar goes away; the last one takes the display with it."""
+        """Remove the bar, and after the last one the display."""
         assert isinstance(task, _Bar)
         self.bars.remove_task(task.row)
         if not self.bars.tasks:
@@ -80,14 +80,14 @@ class Bars:
 
 class _Quiet:
     def update(self, done: float | None = None, *, total: float | None = None, note: str | None = None) -> None:
-        """Nothing: a log is no place for a bar."""
+        """Nothing: bars are not written to logs."""
 
     def advance(self, by: float = 1) -> None:
         """Nothing."""
 
 
 class Lines:
-    """A listener for pipes and logs: sentences alone."""
+    """A listener for pipes and logs: sentences only."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -1,1 +1,1 @@
-"""The demo: the main job end to end on this machine, and its report page."""
+"""The demo: the whole pipeline on this machine, and its report page."""

@@ -1,4 +1,4 @@
-"""Who plays in the demo: the people of the corpus, and those kept out of it to be adapted; invented or real."""
+"""The people of the demo: those of the corpus, and those held out of it for adaptation; generated or real."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from shards.media.probe import video_info
 from shards.people.consent import ConsentRecord
 from shards.synthetic.generate import CONSENT, LICENCE, make_talker, synthetic_video
 
-# Every fifth person is kept out, unless names are given.
+# Every fifth person is held out, unless names are given.
 KEEP_OUT_EVERY = 5
-MIN_SECONDS = 4.0
-_OUTSIDE = 900  # invented people from this number on are never in a demo's corpus
+MIN_SECONDS = 4.0  # of a held-out person's clip with sound
+_OUTSIDE = 900  # generated people from this number on are never in a demo's corpus
 
 
 @dataclass(frozen=True)
 class HeldOutPerson:
-    """A person outside the corpus: a video to adapt from, a speech that adaptation never hears, its true video."""
+    """A person outside the corpus: a video to adapt to, a speech that adaptation does not use, and its real video."""
 
     identity: str
     video: Path
@@ -34,7 +34,12 @@ class HeldOutPerson:
 
 @dataclass(frozen=True)
 class Cast:
-    """Corpus videos (none for invented people, who go straight into shards) and who stays outside."""
+    """Corpus videos (none for generated people, who are written to shards directly) and the held-out people.
+
+    Attributes:
+        held_out: the people that are adapted.
+        left_out: names of all people outside the corpus.
+    """
 
     videos: list[Path]
     consent: Path | None
@@ -46,9 +51,13 @@ class Cast:
 
 
 def invented_people(count: int, seed: int, folder: Path, seconds: float, size: int) -> list[HeldOutPerson]:
-    """People whom this seed's corpus does not hold, filmed twice: to adapt from, and saying something new.
+    """Generated people outside this seed's corpus with two videos each: one to adapt to, and one with another speech.
 
-    Films that are there from a run before are kept.
+    Videos that exist from an earlier run are kept.
+
+    Args:
+        seconds: length of each video.
+        size: side of the frames, px.
     """
 
     held_out = []
@@ -73,16 +82,16 @@ def real_cast(
     people: int,
     speech: str | Path | None,
 ) -> Cast:
-    """Divides a folder of clips into a corpus and held_out, by person.
+    """Split a folder of clips by person into a corpus and held-out people.
 
     Args:
-        consent: CSV as for ``shards build``; by default ``consent.csv`` of the folder, where there is one.
+        consent: CSV as for ``shards build``; by default ``consent.csv`` of the folder, if there is one.
         hold_out: identities to keep out of the corpus; by default every fifth.
-        people: how many of those are adapted: the ones with the longest sounding clips.
-        speech: what they say; by default another clip of the same person, else the next person's voice.
+        people: how many of those are adapted: the ones with the longest clips that have sound.
+        speech: what they say; by default the audio of another clip of the same person, else of the next person.
 
     Raises:
-        InputError: no clips, fewer than three people, an identity that no clip has, or no person to adapt.
+        InputError: no clips, fewer than two people left for the corpus, an unknown identity, or no clip with sound to adapt to.
     """
 
     folder = Path(folder)
@@ -112,7 +121,7 @@ def _outside(people: list[str], hold_out: Sequence[str] | None) -> list[str]:
 
 
 def _held_out(clips: dict[str, list[SourceClip]], people: int, speech: str | Path | None) -> list[HeldOutPerson]:
-    """The outsiders with the longest sounding clips, each with something to say that is not in the clip."""
+    """The held-out people with the longest clips that have sound, each with a speech that is not in that clip."""
 
     sounding: dict[str, list[tuple[float, Path, ConsentRecord]]] = {}
     for name, theirs in clips.items():

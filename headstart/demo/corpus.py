@@ -1,4 +1,4 @@
-"""The demo's corpus: its folder, shards made or continued, and a proof that they are intact."""
+"""The demo's corpus: its folder, shards that are written or continued, and their verification."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ from shards.synthetic import synthesize
 
 
 def demo_folder(given: str | Path) -> Path:
+    """The demo's output folder, created if necessary.
+
+    Raises:
+        InputError: a URL, a folder with other files in it, or one that cannot be made.
+    """
     out = Path(given)
     known = {
         "dataset",
@@ -44,7 +49,7 @@ def demo_folder(given: str | Path) -> Path:
 
 
 def forget_other(out: Path, settings: dict[str, object]) -> None:
-    """Drops the shards of a demo with other settings or another rig: continuing them would mix what does not belong."""
+    """Remove the shards of a demo with other settings or another rig, which must not be continued."""
     now = {**settings, "rig": load_rig().sha256}
     note = out / "settings.json"
     if note.is_file() and json.loads(note.read_text()) != now:
@@ -68,7 +73,11 @@ def build_corpus(cast: Cast, dataset: str, workers: int, story: Story) -> None:
 
 
 def describe_corpus(dataset: str, cast: Cast, real: bool) -> dict[str, Any]:
-    """Who is in it, proven intact: identity, licence, consent, seconds and a picture of everyone."""
+    """Verify the dataset and describe its people: identity, licence, consent, seconds and a picture ``[H, W, 3]`` uint8.
+
+    Raises:
+        InputError: a sample is broken.
+    """
     checked = verify(dataset)
     if not checked["ok"]:
         first = checked["broken"][0]

@@ -1,4 +1,4 @@
-"""People outside the corpus: adapted with the priors and without, scored, and made to say something new."""
+"""Held-out people: adapted with the priors and without, scored, and driven by audio that adaptation did not use."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from shards.media.probe import video_info
 def adapt_person(
     person: HeldOutPerson, out: Path, uris: str, recipe: str, budget: str, train_seconds: float, seed: int, story: Story
 ) -> dict[str, object]:
-    """One outsider: adapted with the priors and without, scored, and made to say something new."""
+    """One held-out person: adapted with the priors and without, scored, and driven by audio that adaptation did not use."""
     record: dict[str, Any] = {"identity": person.identity, "licence": person.licence, "consent": person.consent,
                               "words": person.words, "variants": {}, "video": None}  # fmt: skip
     sync = next((prior.uri for prior in find_priors(uris) if prior.role == SYNC), None)
@@ -79,7 +79,7 @@ def _score(avatar: Path, person: HeldOutPerson, folder: Path, sync: str | None) 
 
 
 def _speak(person: HeldOutPerson, avatar: str, target: Path) -> dict[str, object]:
-    """The avatar says the unheard speech; beside it the truth, where that was filmed, else the person as recorded."""
+    """The avatar says the unused speech; beside it the real video of that speech, if there is one, else the person's clip."""
     spoken = target.with_name(f"{target.stem}-avatar.mp4")
     result = talk(avatar, person.speech, spoken, pose_from=person.truth, overwrite=True)
     provenance = Provenance.make(
@@ -94,9 +94,9 @@ def _speak(person: HeldOutPerson, avatar: str, target: Path) -> dict[str, object
 
 
 def _side_by_side(left: Path, right: Path, target: Path, provenance: Provenance) -> None:
-    """Two videos in one, with the sound of the right one, as long as the right one.
+    """Two videos in one, with the sound and the length of the right one.
 
-    The right one carries its watermark already.
+    The right one already carries its watermark.
     """
 
     size = video_info(right).width

@@ -1,4 +1,4 @@
-"""The demo's three priors: trained, registered, given an alias and pulled back by it."""
+"""The demo's three priors: trained, registered, given an alias and pulled by it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALIAS = "demo"  # not "champion": a ten-minute prior must not become what every 
 def train_prior(
     prior: str, dataset: str, out: Path, steps: int, seed: int, ray: bool, allowed: list
 ) -> dict[str, object]:
-    """One prior by the public function; its evidence on held-out people comes back with it."""
+    """Train one prior with the public function; returns its result and its evidence on held-out people."""
     run = str(out / "runs" / f"{prior}-{time.strftime('%Y%m%d-%H%M%S')}")
     changes = [f"steps={steps}", f"seed={seed}", f"validate_every={max(20, steps // 3)}", f"checkpoint_every={steps}"]
     changes += allowed
@@ -27,7 +27,7 @@ def train_prior(
 
 
 def _evidence(folder: Path) -> dict[str, object]:
-    """What the prior's folder says about it: table on held-out people, notes, pictures, loss curve, record."""
+    """Contents of the prior's folder: table on held-out people, pictures, losses, dataset and size."""
     info = json.loads((folder / "prior.json").read_text())
     report = folder / "report.json"
     losses = folder / "losses.txt"
@@ -44,7 +44,11 @@ def _evidence(folder: Path) -> dict[str, object]:
 
 
 def promote_and_pull(priors: dict[str, dict[str, Any]]) -> str:
-    """Gives each new version the alias and pulls it back by that alias: the URIs, comma-separated."""
+    """Give each new version the alias and pull it by that alias; returns the URIs, comma-separated.
+
+    Raises:
+        RuntimeError: other weights were pulled than were trained.
+    """
     uris = []
     for result in priors.values():
         version = result["registered"]

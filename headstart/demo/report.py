@@ -1,4 +1,4 @@
-"""The demo's page: one HTML file with all that a newcomer wants to see, and everything that went wrong."""
+"""The demo's page: one self-contained HTML file with its results and failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pretrain.prior import find_prior
 
 
 def write_demo_report(path: str | Path, story: Story) -> None:
-    """Fill the page from what `headstart.demo.story.demo` lived through; nothing is fetched from anywhere when it is opened."""
+    """Write the page from what :func:`headstart.demo.story.demo` recorded; opening it fetches nothing."""
     import jinja2
 
     loader = jinja2.FileSystemLoader(str(Path(__file__).parent))
@@ -72,7 +72,7 @@ def _prior(name: str, prior: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def headlines(name: str, summary: Mapping[str, float]) -> list[dict[str, str]]:
-    """The figures of a prior's summary that a newcomer should see first; those it has, formatted."""
+    """The headline figures that a prior's summary has, formatted."""
     found = [(summary[key], what, who) for key, what, who in find_prior(name).headlines if key in summary]
     return [
         {"value": f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}", "what": what, "who": who}
@@ -140,7 +140,7 @@ def _variant_facts(variant: Mapping[str, Any]) -> str:
 def comparison(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, object] | None:
     """The table of scores: a row per measure, a column per drive and variant; the better of each drive is marked.
 
-    Measures for which nothing could be computed are left out of the rows (their reasons are told below the table).
+    Measures that could not be computed at all are left out (the page gives their reasons below the table).
     """
     scored = {name: variant["scores"]["drives"] for name, variant in variants.items() if variant.get("scores")}
     if not scored:
@@ -162,7 +162,7 @@ def comparison(variants: Mapping[str, Mapping[str, Any]]) -> dict[str, object] |
 
 
 def best_of(values: Mapping[str, float | None], better: str) -> str | None:
-    """Who has the best value: higher, lower or nearest to 1; None where fewer than two have one, or they are equal."""
+    """The name with the best value: highest, lowest or nearest to 1; ``None`` if fewer than two have one or all are equal."""
     known = {name: value for name, value in values.items() if value is not None}
     if len(known) < 2 or len(set(known.values())) == 1:
         return None

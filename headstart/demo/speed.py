@@ -1,4 +1,4 @@
-"""How many steps of each prior fit the demo's minutes: measured on this machine, today, before training."""
+"""How many steps of each prior fit into the demo's minutes, from a measurement on this machine before training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pretrain.loop import Trainer
 from pretrain.names import prior_names
 from pretrain.prior import find_prior
 
-WARM_UP, TIMED = 1, 3
-FEWEST = 30
+WARM_UP, TIMED = 1, 3  # steps
+FEWEST = 30  # steps of a prior, however slow the machine is
 
 
 def plan_steps(dataset: str, minutes: float, overrides: list[str]) -> dict[str, int]:
-    """Steps of each prior (size ``tiny``) that fit its share of the minutes; a few steps of each are run to know."""
+    """Steps of each prior (size ``tiny``) that fit into its share of the minutes; a few steps of each are run and timed."""
     shares = {name: find_prior(name).budget_share for name in prior_names()}
     return {
         name: steps_that_fit(60 * minutes * share / sum(shares.values()), **_measured(name, dataset, overrides))
@@ -27,8 +27,7 @@ def plan_steps(dataset: str, minutes: float, overrides: list[str]) -> dict[str, 
 
 
 def steps_that_fit(seconds: float, step_seconds: float, most: int) -> int:
-    """Steps of ``step_seconds`` in ``seconds``: ``most`` are the configuration's own, after which few people are
-    learned by heart."""
+    """Steps of ``step_seconds`` in ``seconds``, at least ``FEWEST`` and at most ``most``: more would overfit few people."""
     return int(min(most, max(FEWEST, seconds / max(step_seconds, 1e-4))))
 
 
@@ -39,9 +38,9 @@ def _measured(prior: str, dataset: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def measure(job: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Seconds of a training step (the middle of three) and the configuration's number of steps; nothing is kept.
+    """Seconds of a training step (median of three) and the configuration's number of steps; nothing is kept.
 
-    What `cluster.launch.launch` calls.
+    Called by :mod:`cluster.launch`.
     """
     prior = find_prior(job["prior"])
     task_type = prior.task

@@ -1,7 +1,7 @@
-"""``headstart demo``: the main job end to end on this machine, with the same functions as the single commands.
+"""``headstart demo``: the whole pipeline on this machine, with the same functions as the individual commands.
 
-Talkers (invented, or a folder of clips) → shards → three priors on a local Ray → the model registry → pulled by alias →
-people outside the corpus adapted with and without them → speech that no avatar was adapted on → scores → one page.
+People (generated, or a folder of clips) → shards → three priors on a local Ray → the model registry → pulled by alias →
+held-out people adapted with and without them → scores → speech that adaptation did not use → one page.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from headstart.demo.speed import plan_steps
 from headstart.demo.telling import Story
 from pretrain.names import prior_names
 
-FEWEST_PEOPLE = 2  # one to train on, one to prove it on
+FEWEST_PEOPLE = 2  # one to train on, one to validate on
 
 
 def demo(
@@ -51,7 +51,7 @@ def demo(
     workers: int | None = None,
     ray: bool = True,
 ) -> dict[str, object]:
-    """The main job, end to end; what exists in ``out`` from a demo before is continued (shards) or replaced.
+    """Run the whole pipeline; what ``out`` contains of an earlier demo is continued (shards) or replaced.
 
     Args:
         videos: folder of real clips; without it, talkers are generated.
@@ -60,17 +60,18 @@ def demo(
         seed: of generated people, training and adaptation.
         identities, seconds, size: of the generated corpus: people, length of each clip, px.
         minutes: total time for the optimisation steps of the three priors; by default 1.8, for real clips 10.
-        people: how many outsiders are adapted (default: one invented, two real).
+        people: how many held-out people are adapted; by default one generated, two real.
         budget: of each adaptation; each person is adapted twice, with the priors and without.
-        train_seconds: seconds from the start of a person's clip that adaptation sees, at most half of it, and the rest is
-            the test; by default 4, of real clips 10.
+        train_seconds: seconds from the start of a person's clip that are trained on, at most half of it; the rest is the
+            test; by default 4, for real clips 10.
         recipe: of the adaptations.
-        speech: sound file that the real held-out people say; by default another clip.
-        workers: processes for rendering, tracking; by default one per core.
+        speech: audio file that real held-out people say; by default another clip's.
+        workers: processes for rendering and tracking; by default one per core.
         ray: False trains in this process.
 
     Returns:
-        ``out, report, video, corpus, priors, held_out, failed, seconds`` (JSON-able; also in ``out/demo.json``).
+        ``out, report, video, corpus, priors, held_out, toy, failed, refused, machine, stages, seconds``, as in
+        ``out/demo.json``.
 
     Raises:
         InputError: an argument is wrong or the output cannot be written.
@@ -111,10 +112,10 @@ def demo(
 
 
 def _check(minutes: float, identities: int, people: int | None, budget: str, recipe: str, seed: int) -> None:
-    """Refuses now what a stage would refuse minutes later.
+    """Refuse at once what a stage would refuse minutes later.
 
     Raises:
-        InputError: which option, and what it takes.
+        InputError: names the option and what it takes.
     """
     if not minutes > 0:
         raise InputError(f"--minutes {minutes}: training needs some time; give a positive number")
@@ -131,7 +132,7 @@ def _check(minutes: float, identities: int, people: int | None, budget: str, rec
 
 
 def _machine() -> dict[str, object]:
-    """Hardware and versions that the figures were made with."""
+    """Hardware and versions that the figures were measured with."""
     cores = os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else None
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
@@ -145,7 +146,7 @@ def _machine() -> dict[str, object]:
 def _toy(
     story: Story, seconds: float, size: int, minutes: float, budget: str, train_seconds: float, real: bool
 ) -> list[str]:
-    """What is small about this demo, said plainly."""
+    """In which ways this demo is toy-sized, a sentence each."""
     people, hours = story.corpus["identities"], story.corpus["hours"]
     lines = [
         f"The corpus has {people} people and {60 * hours:.1f} minutes; the papers use hundreds of hours.",

@@ -1,4 +1,4 @@
-"""What a demo tells of itself: stages with their times, failures, and everything that the page shows."""
+"""The record of a demo: stages with their times, failures, and everything that the page shows."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from configs import progress
 
 @dataclass
 class Story:
-    """What happened, in the order it happened: everything that the page tells."""
+    """What happened in a demo, in order: everything that the page shows."""
 
     title: str
     ray: bool = True
     began: float = field(default_factory=time.time)
     stages: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
-    refused: list[dict[str, str]] = field(default_factory=list)  # clips that tracking would not take, and why
+    refused: list[dict[str, str]] = field(default_factory=list)  # clips that tracking refused, and why
     toy: list[str] = field(default_factory=list)
     corpus: dict[str, Any] = field(default_factory=dict)
     priors: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Story:
 
     @contextlib.contextmanager
     def stage(self, name: str, vital: bool = True) -> Iterator[None]:
-        """Times a stage; a failure in one that is not vital is told on the page and the demo goes on."""
+        """Time a stage; if it is not vital and fails, the failure is recorded and the demo goes on."""
         began = time.time()
         progress.say(f"[{began - self.began:5.0f} s] {name}")
         try:
