@@ -250,7 +250,7 @@ class Clip:
         return self._gather("matte", indices, window).astype(np.float32) / 255.0
 
     def masks(self, indices: np.ndarray | list[int], window: Window | None = None) -> dict[str, np.ndarray]:
-        """Region masks, float32 in [0, 1], each ``[n, H, W]``; drawn anew on every call."""
+        """Region masks, float32 in [0, 1], each ``[n, H, W]``; not cached."""
         top, left, height, width = window or (0, 0, self.size, self.size)
         landmarks = self.track["landmarks"][np.asarray(indices)]
         return region_masks(landmarks, height, width, MASKS, levels=255, corner=(top, left))

@@ -69,7 +69,7 @@ class Priors:
 
     @property
     def appearance(self) -> AppearancePrior | None:
-        """The prior that knows what heads look like; ``None`` where none was given."""
+        """The prior that knows what heads look like; ``None`` if none was given."""
         return cast("AppearancePrior | None", self._ready(APPEARANCE))
 
     @property

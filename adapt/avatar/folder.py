@@ -179,6 +179,6 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_state(folder: str | Path) -> dict[str, torch.Tensor]:
-    """The optimiser state of an unfinished adaptation; empty where there is none."""
+    """The optimiser state of an unfinished adaptation; empty if there is none."""
     path = Path(folder) / STATE
     return read_tensors(path) if path.is_file() else {}

@@ -108,7 +108,7 @@ def read_record(tags: dict[str, str]) -> dict[str, object] | None:
 
 
 def parse_tags(tags: dict[str, str]) -> dict[str, object] | None:
-    """The statement found in container or PNG metadata, ``None`` where there is none.
+    """The statement found in container or PNG metadata, ``None`` if there is none.
 
     Keys are compared without regard to case: Matroska and WebM write them in capitals. QuickTime files keep the comment
     alone, from which creator, tool and avatar are read.

@@ -37,7 +37,7 @@ def avatar_tensors(model: HeadModel, track: Mapping[str, np.ndarray], driver: Dr
 
 
 def exact_tensors(model: HeadModel) -> dict[str, Tensor]:
-    """The weights that :func:`avatar_tensors` rounds, as ``exact/KEY``: ``--resume`` goes on with these."""
+    """The weights that :func:`avatar_tensors` rounds, as ``exact/KEY``: ``--resume`` continues with these."""
     return {f"exact/{key}": value for key, value in model.state_dict().items() if _rounded(value)}
 
 

@@ -38,7 +38,7 @@ class PriorDriver:
         prior: ``pretrain.load_prior(...)``, its weights perhaps fine-tuned.
         style: ``[S]``; ``None`` is the mean style.
         label: the prior's version, for :attr:`name`.
-        changed: names of the weights that fine-tuning changed, which an avatar stores beside the style.
+        changed: names of the weights that fine-tuning changed, which an avatar stores besides the style.
         seed: of the sampler.
         options: of the sampler: ``steps``, ``guidance``, ``temperature``; ``SAMPLER`` by default.
         calibration: ``[3, K]`` of the expression, ``(gain, centre, rest)``: the prior's expressions become

@@ -55,8 +55,8 @@ def evaluate(
         frames, against: instead of an avatar: a video by any method, and the ground truth, frame by frame.
         ablations: adapt again without each prior and part (same budget) and add the table of their scores.
         lpips: ``backbone.pth,linear.pth``: weights for LPIPS; without them it is null.
-        sync: a sync-expert prior for Sync-C and Sync-D; by default the registry's champion, where there is one.
-        syncnet: weights of the original SyncNet (``syncnet_v2.model``), for its own Sync-C and Sync-D beside ours.
+        sync: a sync-expert prior for Sync-C and Sync-D; by default the registry's champion, if there is one.
+        syncnet: weights of the original SyncNet (``syncnet_v2.model``), for its own Sync-C and Sync-D besides ours.
 
     Returns:
         The content of ``metrics.json``, and ``report``: the page's path.

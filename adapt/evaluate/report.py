@@ -16,7 +16,7 @@ from shards.media.encode import as_uint8
 
 
 def format_value(name: str, value: float | None) -> str:
-    """A number with its measure's decimals; an en dash where it is absent."""
+    """A number with its measure's decimals and unit; an en dash for ``None``."""
     if value is None:
         return "–"
     column = columns()[name]

@@ -1,4 +1,4 @@
-"""Opens what scoring needs beside the frames: landmark detector, LPIPS, sync experts."""
+"""Opens what scoring needs besides the frames: landmark detector, LPIPS, sync experts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def open_tools(lpips: str | None = None, sync: str | Path | None = None, syncnet
 
 
 def sync_features(expert: object | str, sound: np.ndarray, count: int) -> np.ndarray | str:
-    """Rows ``[count, C]`` of the audio feature that the expert was trained on; its sentence where there is no expert.
+    """Rows ``[count, C]`` of the audio feature that the expert was trained on; without an expert, the sentence in its place.
 
     Args:
         sound: ``[N]`` at 16 kHz, from the first of ``count`` frames on; the last row is repeated where it ends early.

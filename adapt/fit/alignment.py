@@ -27,7 +27,7 @@ def train_inpainter(fit: Fit, begin: float, until: float, ssim_share: float) -> 
 
     Args:
         begin, until: fractions of the budget.
-        ssim_share: weight of D-SSIM beside L1.
+        ssim_share: weight of D-SSIM relative to L1.
     """
     inpainting, model = fit.inpainting(), fit.model
     own = set(map(id, inpainting.parameters()))

@@ -30,7 +30,7 @@ VISIBLE_DEPTH = 1.2
 def build_rigged(
     context: Context[RiggedConfig], parts: HeadConfig, *, residual: bool, appearance_basis: bool = False
 ) -> RiggedHead:
-    """A rigged head for the clip, its map from the prior where one is given and switched on.
+    """A rigged head for the clip, its map from the prior if one is given and switched on.
 
     Args:
         context: clip, priors and configuration.

@@ -279,7 +279,7 @@ class Fit:
     # --- state --------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Tensor]:
-        """What ``--resume`` needs beside the weights: place, Adam's moments by stage, track refinement, anchor."""
+        """What ``--resume`` needs besides the weights: place, Adam's moments by stage, track refinement, anchor."""
         self.place.pictured = self.context.pictured
         tensors = self.place.tensors()
         if self.model.refiner is not None:

@@ -73,7 +73,7 @@ def parameter_groups(head: TalkingHead) -> list[Group]:
 
 
 class Optimizers:
-    """One Adam for parameters of fixed size and, beside it, those of a densifier, whose parameters come and go."""
+    """One Adam for parameters of fixed size and, with a densifier, its optimisers, whose parameters come and go."""
 
     def __init__(self, groups: Iterable[Group], device: torch.device, densifier: Densifier | None = None) -> None:
         groups = [group for group in groups if group["params"]]

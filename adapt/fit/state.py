@@ -1,4 +1,4 @@
-"""The position of an optimisation between two steps: all that ``--resume`` needs beside weights and moments.
+"""The position of an optimisation between two steps: all that ``--resume`` needs besides weights and moments.
 
 Everything random is derived from the seed and the number of the step (:mod:`configs.seeds`), so no generator is saved.
 """

@@ -61,7 +61,7 @@ class Chunk:
     Attributes:
         sound: ``[n]`` float32 at 16 kHz.
         arrived: ``time.monotonic()`` when it came.
-        live: whether it came from :meth:`LiveSession.push`.
+        live: whether it came from :meth:`adapt.live.session.LiveSession.push`.
         spoken: whether it came from the caller; False for silence that fills a pause.
         late: seconds that the session is behind its clock.
         pushed: number of samples that had been pushed up to the chunk's end.

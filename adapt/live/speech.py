@@ -20,7 +20,7 @@ PATIENCE = 30.0  # s that the program may take
 
 
 def speech_command(named: str | None) -> list[str] | None:
-    """The program that speaks, ``None`` where none was named and espeak-ng is not installed.
+    """The program that speaks, ``None`` if none was named and espeak-ng is not installed.
 
     Args:
         named: a command that reads text on its standard input and writes a sound file on its standard output.

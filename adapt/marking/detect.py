@@ -110,7 +110,7 @@ def detect(files: Iterable[str | Path], *, key: str | None = None) -> Report:
 
 
 def exit_status(report: Report) -> int:
-    """0 where at least one file is marked as synthetic, 3 where none is."""
+    """0 if at least one file is marked as synthetic, else 3."""
     return FOUND if any(row["synthetic"] for row in report["files"]) else NOT_FOUND
 
 

@@ -254,7 +254,7 @@ def _read(spectra: Spectra, place: Place, key: bytes, log_combinations: float) -
 
 
 def _word(code: Code, aligned: np.ndarray, key: bytes) -> tuple[list[int], int | None]:
-    """The four symbols that agree best among those with a payload that fits its check; the best ones where none has."""
+    """The best four symbols whose payload matches its check bits, and that payload; else the best four and ``None``."""
     likely = [_symbols(code, aligned, channel) for channel in range(1, CHANNELS + 1)]
     words = sorted(itertools.product(*likely), key=lambda word: -sum(agreement for _, agreement in word))
     for word in words:

@@ -94,7 +94,7 @@ class Manifest:
     Attributes:
         state: the library's word: ``Trusted``, ``Valid`` (unchanged, signer not on a trust list) or ``Invalid``.
         signer: whom the certificate names.
-        source_type: last part of IPTC's digital source type, empty where none is given.
+        source_type: last part of IPTC's digital source type, empty if none is given.
         provenance: the statement, where Headstart made the file.
         problems: codes of what failed or is not trusted.
     """

@@ -125,7 +125,7 @@ class Spectra:
 
 
 def _share(radius: np.ndarray, lowest: float, highest: float) -> np.ndarray:
-    """How much wave vectors of so many cycles per tile count in a band, float ``[N]`` in [0, 1]."""
+    """Weight ``[N]`` in [0, 1] of wave vectors with ``radius`` cycles per tile in a band."""
     rising, falling = (radius - lowest) / RISING, (highest - radius) / (FALLING * highest)
     return np.clip(np.minimum(rising, falling), 0, 1)
 

@@ -79,7 +79,7 @@ def pattern(key: bytes, payload: int, height: int, width: int) -> np.ndarray:
 
 
 def _kept(wave: np.ndarray) -> np.ndarray:
-    """Amplitude of waves of so many pixels, in [0, 1]; in a frame too small for ``WAVES`` the longest ones."""
+    """Amplitude in [0, 1] of waves of length ``wave``, px; in a frame too small for ``WAVES``, of the longest ones only."""
     none, rising, falling, long = WAVES
     short = np.clip((wave - none) / (rising - none), 0, 1)
     kept = short * np.clip((long - wave) / (long - falling), LONG_SHARE, 1)

@@ -45,7 +45,7 @@ class HeadModel(nn.Module):
 
     Attributes:
         backdrop: body and background; set by subclasses.
-        uses_audio: whether the head needs audio features beside the tracked expression.
+        uses_audio: whether the head needs audio features besides the tracked expression.
         inpainting: the body inpainter, once it is trained.
     """
 

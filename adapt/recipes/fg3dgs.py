@@ -79,7 +79,7 @@ def build(context: Context[Config]) -> BranchHead:
 
 
 def shape_of(model: BranchHead) -> ModelShape:
-    """What :func:`empty` needs beside the configuration."""
+    """What :func:`empty` needs besides the configuration."""
     return model.shape()
 
 

@@ -36,7 +36,7 @@ class Config(RiggedConfig):
     color_share: float
 
     def check(self) -> None:
-        """See :meth:`RecipeConfig.check`; the map's stage must have a share of the budget."""
+        """See :meth:`adapt.fit.config.RecipeConfig.check`; the map's stage must have a share of the budget."""
         super().check()
         if self.map_share <= 0:
             raise InputError(f"map_share is {self.map_share:g}, expected a fraction of the budget above 0")
@@ -53,7 +53,7 @@ def build(context: Context[Config]) -> RiggedHead:
 
 
 def shape_of(model: RiggedHead) -> ModelShape:
-    """What :func:`empty` needs beside the configuration."""
+    """What :func:`empty` needs besides the configuration."""
     return model.shape()
 
 

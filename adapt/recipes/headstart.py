@@ -50,7 +50,7 @@ class Config(RiggedConfig):
     alignment_weight: float
 
     def check(self) -> None:
-        """See :meth:`RecipeConfig.check`; the fit must have a share of the budget."""
+        """See :meth:`adapt.fit.config.RecipeConfig.check`; the fit must have a share of the budget."""
         super().check()
         if self.fit_share <= 0:
             raise InputError(f"fit_share is {self.fit_share:g}, expected a fraction of the budget above 0")
@@ -75,7 +75,7 @@ def build(context: Context[Config]) -> RiggedHead:
 
 
 def shape_of(model: RiggedHead) -> ModelShape:
-    """What :func:`empty` needs beside the configuration."""
+    """What :func:`empty` needs besides the configuration."""
     return model.shape()
 
 

@@ -47,7 +47,7 @@ class Recipe:
         values: the recipe's YAML file, which holds every default and its source.
         build: creates the model before the first step.
         run: optimises it within the budget, in stages.
-        shape_of: what ``empty`` needs beside the configuration, for the avatar's document.
+        shape_of: what ``empty`` needs besides the configuration, for the avatar's document.
         empty: creates a model of the right shapes for an avatar's weights.
     """
 

@@ -1,4 +1,4 @@
-"""The networks that drive a page beside the regression: a prior and a speech encoder, run by onnxruntime-web."""
+"""The networks that drive a page besides the regression: a prior and a speech encoder, run by onnxruntime-web."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SoundFiles:
 
 
 def sound_files(avatar: Avatar, onnxruntime: str | Path | None) -> SoundFiles:
-    """What an avatar's driver needs beside its own arrays; no files for one that needs none.
+    """What an avatar's driver needs besides its own arrays; no files for one that needs none.
 
     Raises:
         InputError: features or a prior that need onnxruntime-web, which is not given, incomplete, or cannot run them.

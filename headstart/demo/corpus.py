@@ -59,6 +59,7 @@ def forget_other(out: Path, settings: dict[str, object]) -> None:
 
 
 def make_talkers(identities: int, seconds: float, seed: int, dataset: str, size: int, workers: int) -> None:
+    """Generate people into a dataset, as ``shards synthesize`` does; ``size``: side of the frames, px."""
     with progress.task("drawing talkers", unit="segments") as task:
         synthesize(
             identities, seconds, seed, dataset, size, workers=workers,
@@ -67,6 +68,7 @@ def make_talkers(identities: int, seconds: float, seed: int, dataset: str, size:
 
 
 def build_corpus(cast: Cast, dataset: str, workers: int, story: Story) -> None:
+    """Track the corpus videos into a dataset; refused clips are noted in the story."""
     result = build([str(v) for v in cast.videos], dataset, consent=cast.consent, workers=workers, size=256)
     for refused in result["refused"]:
         story.refused.append({"clip": str(refused["clip"]), "reason": str(refused["reason"])})

@@ -32,7 +32,7 @@ class Expert(Protocol):
 
 @dataclass
 class Tools:
-    """What scoring needs beside the frames; in place of a tool that is absent stands a sentence that says why.
+    """What scoring needs besides the frames; in place of a tool that is absent stands a sentence that says why.
 
     Attributes:
         detect: frames ``[T, H, W, 3]`` uint8 -> landmarks ``[T, 478, 3]`` px and found ``[T]`` bool.

@@ -24,7 +24,7 @@ class Psnr(Measure):
     }
 
     def frame(self, frame: Frame) -> Mapping[str, float]:
-        """Of each region; the mouth's only where it is open."""
+        """PSNR of each region; of the mouth only if it is open."""
         picture, real, masks = frame.picture, frame.real, frame.masks
         found = {
             "psnr": psnr(picture, real),
