@@ -1,4 +1,4 @@
-"""Arrays in one binary file, each in the smallest sufficient type; ``page/arrays.js`` reads them."""
+"""Packs arrays into one block of bytes, each in the smallest sufficient type; ``page/arrays.js`` reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Document = dict[str, object]  # what JSON says of something
 
 
 class Packer:
-    """Collects arrays: ``entries`` describes them, :meth:`content` is the file."""
+    """Collects arrays: ``entries`` describes them by name, :meth:`content` returns their bytes."""
 
     def __init__(self) -> None:
         self.entries: dict[str, Document] = {}
@@ -47,5 +47,5 @@ class Packer:
         self.entries[name] |= {"low": 0, "step": [1 / 255]}
 
     def content(self) -> bytes:
-        """The file's bytes."""
+        """The bytes of all arrays, each at a multiple of ``ALIGN``."""
         return b"".join(self._parts)

@@ -1,4 +1,4 @@
-// The socket to the server: messages as adapt/live/protocol.py defines them, and coming back after a loss.
+// The socket to the server: messages as adapt/live/protocol.py defines them, and reconnecting after a loss.
 
 export const LIVE = 1, QUEUED = 2;
 const BUSY = 1013, BUSY_WAIT = 2000;  // close code; ms until the next try
@@ -41,7 +41,7 @@ export class Connection {
     if (this.ready) this.socket.send(JSON.stringify({ type, ...fields }));
   }
 
-  // kind: LIVE or QUEUED; samples: Int16Array at 16 kHz. What a stuttering network cannot take is not piled up.
+  // kind: LIVE or QUEUED; samples: Int16Array at 16 kHz. Returns false, and sends nothing, while more than 1 MiB waits.
   sendSound(kind, samples) {
     if (!this.ready || this.socket.bufferedAmount > 1 << 20) return false;
     const message = new Uint8Array(1 + samples.byteLength);

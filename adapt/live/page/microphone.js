@@ -29,7 +29,7 @@ export class Microphone {
     if (this.times.length > 500) this.times.splice(0, 250);
   }
 
-  // When the sample with this number was at the microphone, ms; NaN where that is not known any more.
+  // When the sample with this number was at the microphone, ms; NaN if that is no longer known.
   timeOf(sample) {
     const later = this.times.find(([given]) => given >= sample);
     return later ? later[1] - (later[0] - sample) / RATE * 1000 : NaN;

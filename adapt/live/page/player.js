@@ -4,7 +4,7 @@ import { RATE } from "./microphone.js";
 
 const FRAME = 40;             // ms
 const LEAST_LEAD = 40, MOST_LEAD = 240;  // ms of sound that is scheduled ahead
-// Sound that piled up while the machine or the network stood still is played a little faster until it has caught up.
+// Sound that accumulated during a stall of the machine or network is played a little faster until it has caught up.
 const BEHIND = 60, FASTER = 1.05;        // ms beyond the lead; share of the usual speed
 const KEPT = 40;              // frames that may wait; a hidden tab shows none
 const REMEMBERED = 5000;      // measurements
@@ -53,7 +53,7 @@ export class Player {
     while (this.waiting.length > KEPT) this.waiting.shift().bitmap?.close();
   }
 
-  // Plays a frame's sound behind the one before; returns its time on the audio clock. No sound is ever left out.
+  // Plays a frame's sound after the previous frame's; returns its time on the audio clock. No sound is ever left out.
   schedule(sound) {
     const buffer = this.audio.createBuffer(1, sound.length, RATE), samples = buffer.getChannelData(0);
     for (let i = 0; i < sound.length; i++) samples[i] = sound[i] / 32768;
@@ -63,7 +63,7 @@ export class Player {
       if (underrun) { this.late += 1; this.lead = Math.min(MOST_LEAD, this.lead + 20); }
       this.nextSound = now + this.lead / 1000;
     } else {
-      // What a stall made necessary is given back, a millisecond a second.
+      // The lead that a stall added is reduced again, by 1 ms per second of sound.
       this.lead = Math.max(LEAST_LEAD, this.lead - sound.length / RATE);
     }
     const source = this.audio.createBufferSource(), at = this.nextSound;

@@ -1,4 +1,4 @@
-// The avatar's numbers: one binary file, described by avatar.json.
+// The avatar's arrays: one block of bytes, described by the document's `entries`; adapt/web/arrays.py writes it.
 
 const READERS = {
   f32: (buffer, at, n) => new Float32Array(buffer, at, n),

@@ -60,7 +60,7 @@ export class Ridge {
   }
 }
 
-// Loudness opens the jaw: what is left for a silent clip.
+// Loudness opens the jaw: the driver of a clip without sound.
 export class Loudness {
   constructor(rest, jaw) {
     this.rest = rest;

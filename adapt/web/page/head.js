@@ -133,7 +133,7 @@ export class Head {
   }
 }
 
-// How the map follows pose and expression as other people's do.
+// The prior's appearance basis: how the map depends on pose and expression.
 class Appearance {
   constructor(arrays, head) {
     this.net = new CoefficientNet(arrays, "appearance", REACH);

@@ -1,4 +1,4 @@
-// Which frame is on the picture: by the sound's clock, by the microphone's newest, or by the time at rest.
+// Which frame is shown: by the clock of the sound, by the newest of the microphone, or at rest by the time.
 
 import { poseVector } from "./motion.js";
 import { FPS } from "./poses.js";

@@ -4,7 +4,7 @@ import { floats } from "./arrays.js";
 import { CoefficientNet } from "./networks.js";
 import { Projector, STRIDE } from "./projection.js";
 
-// Six vertices an ellipse, read from a texture: software renderers draw instances one by one, twenty times slower.
+// Six vertices per ellipse, read from a texture: software renderers draw instances one by one, twenty times slower.
 const WIDTH = 1536;          // texels of a row of that texture, a multiple of an ellipse's three
 const SPLAT = `#version 300 es
 #define WIDTH ${WIDTH}
