@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from configs import InputError
+from configs.devices import to_device
 from configs.progress import Task
 from heads.masks import region_masks
 from heads.rig.registry import DEFAULT
@@ -269,10 +270,10 @@ class Clip:
         Args:
             window: only this part of the frames, as :meth:`Batch.crop` gives it, without the work for the rest.
         """
-        indices = np.asarray(indices, np.int64)
+        indices, device = np.asarray(indices, np.int64), torch.device(device)
 
         def put(array: np.ndarray) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+            return to_device(torch.from_numpy(np.ascontiguousarray(array)), device)
 
         track = {name: rows[indices] for name, rows in self.track.items()}
         if window is not None:

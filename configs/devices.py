@@ -6,6 +6,7 @@ registered. ``auto`` is CUDA where there is one, else the CPU.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import InputError
@@ -52,6 +53,27 @@ def _present(device: torch.device) -> bool:
 def is_accelerator(device: torch.device) -> bool:
     """Whether kernels run on it asynchronously to the host: any device but the CPU."""
     return device.type != "cpu"
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The CPU tensor on a device, without the host waiting for the copy: it goes through pinned memory, which torch keeps."""
+    return tensor.pin_memory().to(device, non_blocking=True) if is_accelerator(device) else tensor.to(device)
+
+
+def constant(values: tuple[Any, ...], like: torch.Tensor) -> torch.Tensor:
+    """Numbers (nested tuples of them) as a tensor of another's device and type; do not write to it.
+
+    It is made once: a tensor made of Python numbers at every step is a copy to the device that the host waits for.
+    """
+    return _constant(values, like.device, like.dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _constant(values: tuple[Any, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    import torch
+
+    with torch.inference_mode(False):  # such a tensor could not be used in training later
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def seed_device(device: torch.device, number: int) -> None:

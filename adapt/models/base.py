@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adapt.clip import Window
-from configs.devices import is_accelerator
+from configs.devices import constant, is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.person.backdrop import Backdrop
 from heads.person.inference import BackdropInference, Frozen, HeadInference, pose_of, stacked
@@ -130,7 +130,7 @@ class HeadModel(nn.Module):
         """Intrinsics ``[3, 3]``, height and width of the (shrunk) frame or of a window of it."""
         intrinsics, size = self.intrinsics, self.size // shrink
         if shrink != 1:
-            intrinsics = intrinsics * intrinsics.new_tensor([1 / shrink, 1 / shrink, 1.0])[:, None]
+            intrinsics = intrinsics * constant(((1 / shrink,), (1 / shrink,), (1.0,)), intrinsics)
         if window is None:
             return intrinsics, size, size
         top, left, height, width = window

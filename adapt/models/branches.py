@@ -117,7 +117,7 @@ class BranchHead(RigModule, HeadModel):
 
     def conditions(self, inputs: HeadInputs) -> dict[str, Tensor]:
         """The fields' inputs: ``audio [B, 32]``, ``units [B, 7]``, ``eyes [B, 6]``."""
-        centre = torch.tensor([AUDIO_CONTEXT], device=inputs.rotation.device)
+        centre = torch.full((1,), AUDIO_CONTEXT, device=inputs.rotation.device)
         if inputs.features is None:
             audio = torch.zeros(len(inputs), AUDIO_SIZE, device=inputs.rotation.device)
         else:

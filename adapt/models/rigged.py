@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.models.base import HeadModel, Window
-from configs.devices import is_accelerator
+from configs.devices import constant, is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.keeping import map_penalty
 from heads.motion.fields import CrossModalMotion, Motion
@@ -194,6 +194,6 @@ class RiggedHead(HeadModel):
         head = self.talking
         parts = (head.offsets, head.quats, head.log_scales, head.colors, head.opacities)
         start = head.maps().detach() if self.start is None else self.start
-        shares = anchor / (len(start) * start.new_tensor(USUAL_DRIFT).square())
+        shares = anchor / (len(start) * constant(USUAL_DRIFT, start).square())
         value = map_penalty(parts, start, shares, PENALTY, FREE)
         return value if head.appearance_basis is None else value + CODE * head.appearance_basis.code.square().sum()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from configs import InputError
+from configs.devices import constant
 from heads.gaussians.cloud import Gaussians
 from heads.raster.api import rasterization
 
@@ -43,7 +44,7 @@ def render_head(
         raise InputError(
             f"render_head: expected rotation [B, 3, 3], translation [B, 3], intrinsics [B, 3, 3], got {shapes}"
         )
-    bottom = rotation.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(batch, 1, 4)
+    bottom = constant((0.0, 0.0, 0.0, 1.0), rotation).expand(batch, 1, 4)
     viewmats = torch.cat([torch.cat([rotation, translation[..., None]], -1), bottom], 1)
     g = gaussians
     shared = g.means.shape[0] == 1 and batch > 1

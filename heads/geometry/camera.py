@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from configs.devices import constant
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -36,10 +37,13 @@ def view_intrinsics(
     """
     if size == stored and corner == (0, 0):
         return intrinsics
-    scale = intrinsics.new_tensor([size[1] / stored[1], size[0] / stored[0], 1.0])
-    shift = torch.zeros_like(intrinsics)
-    shift[0, 2], shift[1, 2] = corner[1], corner[0]
-    return intrinsics * scale[:, None] - shift
+    scale = constant(((size[1] / stored[1],), (size[0] / stored[0],), (1.0,)), intrinsics)
+    moved = intrinsics * scale
+    if corner == (0, 0):
+        return moved
+    # Windows move with the head: their corners are numbers that the kernel is launched with, not a tensor to copy.
+    unit = constant((((0, 0, 1), (0, 0, 0), (0, 0, 0)), ((0, 0, 0), (0, 0, 1), (0, 0, 0))), intrinsics)
+    return moved.sub(unit[0], alpha=corner[1]).sub(unit[1], alpha=corner[0])
 
 
 def to_camera(points: Array, rotation: Array, translation: Array) -> Array:

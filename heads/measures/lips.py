@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from configs.devices import constant
 from heads.measures.face import distance
 from heads.rig import facemesh
 
@@ -53,7 +54,7 @@ def crop_lips(frames: Tensor, landmarks: Tensor, height: int, breadth: int, jitt
         half = half * shift[:, 2].exp()
     across = direction * half[:, None]
     down = torch.stack([-direction[:, 1], direction[:, 0]], -1) * (half * height / breadth)[:, None]
-    size = torch.tensor([flat.shape[2], flat.shape[1]], dtype=torch.float32, device=flat.device)
+    size = constant((flat.shape[2], flat.shape[1]), across)
     # grid_sample's coordinates: -1 and 1 are the image's edges.
     affine = torch.stack([across * 2 / size, down * 2 / size, centre * 2 / size - 1], dim=-1)
     grid = F.affine_grid(affine, [len(flat), 3, height, breadth], align_corners=False)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from configs.devices import constant
+
 
 def fill_hole(image: Tensor, hole: Tensor) -> Tensor:
     """Smooth completion of ``image [B, C, H, W]`` where ``hole [B, 1, H, W]`` is one, by a pull-push pyramid.
@@ -83,7 +85,7 @@ class BodyInpainter(nn.Module):
         """What the network adds to pictures ``[B, H, W, 3]`` that are composed already, everywhere: the same as
         ``forward`` with a full alpha and region, less the pictures; then nothing of a frame is left to be filled in."""
         b, height, width = composed.shape[:3]
-        known = composed.new_tensor([1.0, 0.5, 0.5, 0.5, 1.0])[:, None, None].expand(b, 5, height, width)
+        known = constant((1.0, 0.5, 0.5, 0.5, 1.0), composed)[:, None, None].expand(b, 5, height, width)
         return self._unet(torch.cat([composed.permute(0, 3, 1, 2), known], dim=1)).permute(0, 2, 3, 1)
 
     def _unet(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from configs.devices import constant
 from heads.gaussians.uv import UVGaussians
 from heads.geometry.camera import NEAREST, project
 from heads.raster import threads
@@ -126,7 +127,7 @@ def within(pixels: Tensor, loop: Tensor) -> Tensor:
 
 def sample_pixels(image: Tensor, pixels: Tensor) -> Tensor:
     """Bilinear values ``[B, N, C]`` of ``image [B, H, W, C]`` at ``pixels [B, N, 2]``; outside: the border's."""
-    size = torch.tensor([image.shape[2], image.shape[1]], dtype=image.dtype, device=image.device)
+    size = constant((image.shape[2], image.shape[1]), image)
     grid = (pixels / size * 2 - 1)[:, :, None]
     values = F.grid_sample(image.permute(0, 3, 1, 2), grid, padding_mode="border", align_corners=False)
     return values[..., 0].transpose(1, 2)
@@ -195,7 +196,7 @@ def visibility_reference(
     for loop, texels in surface.openings:
         outline = project(vertices[:, loop], *camera)[0]
         for shift in (-MARGIN, MARGIN):
-            free[:, texels] *= within(pixels[:, texels] + pixels.new_tensor([0.0, shift]), outline)
+            free[:, texels] *= within(pixels[:, texels] + constant((0.0, shift), pixels), outline)
     seen = towards * free * inside(pixels, size) * there
     clean = surface.without_specks(seen)
     clean[:, surface.inner] = seen[:, surface.inner]  # an opening is narrow, and its outline is exact
