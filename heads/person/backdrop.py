@@ -195,8 +195,8 @@ def _spread(points: Tensor, height: int, width: int, window: tuple[int, int, int
 @functools.lru_cache(maxsize=16)
 def _shares(points: int, pixels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """How much each of some control points counts at each pixel ``[pixels, points]`` of a line."""
-    place = torch.linspace(0, points - 1, pixels, device=device, dtype=torch.float64)
-    return (1 - (place[:, None] - torch.arange(points, device=device)).abs()).clamp_min(0).to(dtype)
+    place = torch.linspace(0, points - 1, pixels, dtype=torch.float64)  # on the CPU: not every device has float64
+    return (1 - (place[:, None] - torch.arange(points)).abs()).clamp_min(0).to(device, dtype)
 
 
 @functools.lru_cache(maxsize=16)
