@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -77,7 +78,7 @@ def name_and_version(text: str) -> tuple[str, str]:
 def show_list(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """One row per version."""
     rows = [
-        (model["name"], version["version"], ", ".join(version["aliases"]) or "–", version.get("created"))
+        (model["name"], version["version"], ", ".join(version["aliases"]) or "–", _date(version.get("created")))
         for model in result["priors"]
         for version in model["versions"]
     ]
@@ -94,4 +95,11 @@ def show_list(out: Console, result: dict[str, Any], a: argparse.Namespace) -> No
 
 def show_record(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
     """All fields of the record."""
-    output.facts(out, result or {})
+    output.facts(out, {**result, "created": _date(result.get("created"))} if result else {})
+
+
+def _date(created: object) -> str | None:
+    """Milliseconds since 1970 as local date and time."""
+    if not isinstance(created, int):
+        return None
+    return datetime.fromtimestamp(created / 1000).astimezone().strftime("%Y-%m-%d %H:%M")

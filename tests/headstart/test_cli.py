@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from datetime import datetime
 
 import pytest
 
@@ -134,6 +135,15 @@ def test_a_registry_without_priors_says_what_to_do():
     text = printed(priors.show_list, {"priors": []}, LINES["priors"])
     assert "No prior is registered yet." in text
     assert "headstart pretrain" in text
+
+
+def test_the_registry_shows_dates_and_not_milliseconds():
+    noon = int(datetime(2026, 11, 29, 12, 5).timestamp() * 1000)
+    version = {"version": 2, "aliases": ["champion"], "created": noon}
+    text = printed(priors.show_list, {"priors": [{"name": "sync-expert", "versions": [version]}]}, LINES["priors"])
+    assert ["sync-expert", "2", "champion", "2026-11-29", "12:05"] in [line.split() for line in text.splitlines()]
+    shown = printed(priors.show_record, {"name": "sync-expert", "created": noon}, ["priors", "show", "sync-expert"])
+    assert "2026-11-29 12:05" in shown
 
 
 def test_a_broken_dataset_lists_its_faults_and_the_repair():
