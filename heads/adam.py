@@ -15,12 +15,13 @@ class Adam:
     """``torch.optim.Adam(groups, betas=betas, eps=eps, fused=True)``, step for step and bit for bit.
 
     Args:
-        groups: dictionaries with ``params`` and ``lr``, perhaps an ``eps`` of their own, and whatever else.
+        groups: dictionaries with ``params`` and ``lr``, optionally an ``eps`` of their own; other keys are kept.
+        betas, eps: as for ``torch.optim.Adam``.
 
     Attributes:
         param_groups: the same dictionaries, completed; ``lr`` may be changed between steps.
-        state: of each parameter that was stepped: ``step``, ``exp_avg``, ``exp_avg_sq``; a mapping that gives an empty
-            dictionary for others, as torch's does, so that gsplat's strategies can split and prune what it holds.
+        state: ``step``, ``exp_avg`` and ``exp_avg_sq`` of each parameter that was stepped. It is a defaultdict, as torch's
+            is, so that gsplat's strategies can split and prune what it holds.
         found_inf: a scalar on the parameters' device; where it is 1, the next step does nothing.
     """
 
@@ -33,11 +34,11 @@ class Adam:
         self.found_inf: Tensor | None = None
 
     def moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """What is remembered of a parameter, a live dictionary; empty before its first step."""
+        """The optimiser state of a parameter, as a live dictionary; empty before its first step."""
         return self.state[parameter]
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Set all gradients to ``None``."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None

@@ -1,7 +1,7 @@
 """Composition of separately rendered branches into one head image.
 
-Each branch is a rendered colour, already multiplied by its own coverage (as every rasteriser returns it over a black
-background), and its alpha. Source: TalkingGaussian (2024) eq. 11; FG-3DGS (2026) adds the eyes by the same rule.
+Each branch is a rendered colour, premultiplied by its own alpha (as every rasteriser returns it over a black
+background), and that alpha. Source: TalkingGaussian (2024) eq. 11; FG-3DGS (2026) adds the eyes by the same rule.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ def over(layers: list[tuple[Tensor, Tensor]], background: Tensor | None = None) 
     Args:
         layers: (colour ``[..., H, W, C]``, alpha ``[..., H, W, 1]``) pairs.
         background: ``[..., H, W, C]`` or anything that broadcasts to it.
+
+    Returns:
+        colour ``[..., H, W, C]``, premultiplied, and alpha ``[..., H, W, 1]``, which is one over a background.
 
     Raises:
         ValueError: no layer, or sizes that differ.

@@ -1,7 +1,7 @@
-"""Penalties that keep a UV map near where it began, its offsets near their triangles and its scales of their size.
+"""Penalties that keep a UV map near its initial values, its offsets near their triangles and its scales in bounds.
 
-In plain PyTorch they are some thirty passes over the map and as many back; on CPU tensors in float32 value and gradient
-come from one kernel (:mod:`heads.raster.kernels.keeping`).
+In plain PyTorch they take some thirty passes over the map forward and as many backward. For float32 tensors on the CPU,
+one kernel computes value and gradient (:mod:`heads.raster.kernels.keeping`).
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from heads.raster.kernels import keeping
 
 
 def map_penalty(parts: Sequence[Tensor], start: Tensor, shares: Tensor, weight: float, free: float) -> Tensor:
-    """Squared way of a map from its start, and what :func:`offset_penalty` and :func:`scale_penalty` say of it; a scalar.
+    """Squared distance of a map from its start plus :func:`offset_penalty` and :func:`scale_penalty`; a scalar.
 
     Args:
         parts: offsets ``[N, 3]``, quaternions ``[N, 4]``, log-scales ``[N, 3]``, colours ``[N, 3]``, opacities ``[N, 1]``.
-        start: ``[N, 14]`` the map as it began, its columns in this order.
-        shares: ``[14]`` weight of the squared way, summed over texels, per column.
-        weight: of both other penalties, beyond ``free`` triangle sizes.
+        start: ``[N, 14]`` the initial map, its columns in this order.
+        shares: ``[14]`` weight of each column's squared distance, which is summed over the texels.
+        weight: weight of the other two penalties.
+        free: length of offsets, and size of scales, in triangle sizes up to which they cost nothing.
     """
     if all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (*parts, start)):
         return _Keep.apply(start, shares, weight, free, *parts)

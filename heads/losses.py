@@ -1,6 +1,6 @@
 """Losses of images, Gaussians and motion. Images are float RGB ``[B, H, W, C]`` in [0, 1] (or without ``B``).
 
-Every loss is a scalar, is defined (zero) where its weights are all zero, and is built from one frame's size only.
+Functions return a scalar mean, differentiable in the first argument, and zero where all weights are zero.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 
-NEEDLE = 10.0  # longest axis over the second one from which on a Gaussian is a needle · guess
+NEEDLE = 10.0  # ratio of the longest to the second axis above which a Gaussian counts as a needle · guess
 
 
 def _batched(image: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ def ssim(image: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def d_ssim(image: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """``(1 − SSIM) / 2``, the structural dissimilarity of 3D Gaussian Splatting's loss; zero for equal images."""
+    """Structural dissimilarity ``(1 − SSIM) / 2``, half of what 3D Gaussian Splatting's code uses; zero for equal images."""
     _same_shape(image, target)
     values = ssim_map(_batched(image), _batched(target))
     return weighted_mean((1 - values) / 2, None if weight is None else _inner(weight, image))
@@ -81,8 +81,10 @@ def offset_penalty(offsets: Tensor, free: float = 1.0) -> Tensor:
 
 
 def scale_penalty(log_scales: Tensor, largest: float = 0.6, smallest: float = 0.0, ratio: float = NEEDLE) -> Tensor:
-    """Mean squared excess of local scales ``exp(log_scales) [..., 3]`` over ``largest``, under ``smallest``, and of
-    needles longer than ``ratio`` times their second axis, in log units (after GaussianAvatars 2024, eq. 5).
+    """Mean squared excess of local scales ``exp(log_scales) [..., 3]`` over ``largest`` or under ``smallest`` (triangle sizes).
+
+    Added to it is the mean squared excess, in log units, of axes longer than ``ratio`` times the second one (after
+    GaussianAvatars 2024, eq. 5).
     """
     scales = log_scales.clamp(-20, 20).exp()
     excess = (scales - largest).clamp_min(0) + (smallest - scales).clamp_min(0)

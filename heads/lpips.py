@@ -1,4 +1,4 @@
-"""LPIPS perceptual distance from weight files that the user brings; nothing is downloaded, nothing is made up.
+"""LPIPS perceptual distance from weight files that the user provides; nothing is downloaded.
 
 Two files are needed: the ImageNet backbone (torchvision's ``vgg16-397923af.pth`` or ``alexnet-owt-7be5be79.pth``, or
 the same tensors as safetensors) and the linear layers of LPIPS v0.1 (``vgg.pth`` / ``alex.pth`` of the authors'
@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from configs import InputError
 
-# (number in the torchvision Sequential, in, out, kernel, stride, padding, max-pool before, tap after)
+# VGG16: (index in torchvision's Sequential, channels in, channels out, max-pool before, tap after)
 _VGG = [
     *[(0, 3, 64, False, False), (2, 64, 64, False, True), (5, 64, 128, True, False), (7, 128, 128, False, True)],
     *[(10, 128, 256, True, False), (12, 256, 256, False, False), (14, 256, 256, False, True)],
     *[(17, 256, 512, True, False), (19, 512, 512, False, False), (21, 512, 512, False, True)],
     *[(24, 512, 512, True, False), (26, 512, 512, False, False), (28, 512, 512, False, True)],
 ]
+# AlexNet: (index, channels in, channels out, kernel, stride, padding, max-pool before); every layer is tapped.
 _ALEX = [(0, 3, 64, 11, 4, 2, False), (3, 64, 192, 5, 1, 2, True), (6, 192, 384, 3, 1, 1, True)]
 _ALEX += [(8, 384, 256, 3, 1, 1, False), (10, 256, 256, 3, 1, 1, False)]
 CHANNELS = {"vgg": (64, 128, 256, 512, 512), "alex": (64, 192, 384, 256, 256)}
@@ -57,7 +58,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 class LPIPS(nn.Module):
     """Perceptual distance of images: ``LPIPS(backbone_file, linear_file)(image, target) -> [B]``; 0 for equal images.
 
-    The backbone's tensors say which network it is (VGG16 or AlexNet). Parameters are frozen.
+    The network, VGG16 or AlexNet, is recognised by the backbone's tensors. Parameters are frozen.
 
     Raises:
         InputError: files that cannot be read, lack a tensor or belong to different networks.
@@ -99,7 +100,7 @@ class LPIPS(nn.Module):
         return total
 
     def activations(self, image: Tensor) -> list[Tensor]:
-        """The five compared layers of images ``[B, H, W, 3]`` in [0, 1]."""
+        """Activations ``[B, C, h, w]`` of the five compared layers, for images ``[B, H, W, 3]`` in [0, 1]."""
         x = (image.permute(0, 3, 1, 2) * 2 - 1 - self.shift) / self.spread
         found = []
         for layer, pool, tap in zip(self.layers, self.pools, self.taps):

@@ -19,9 +19,10 @@ from heads.rig import facemesh
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 REGIONS = ("face", "eyes", "lips", "mouth_inside", "head", "hair_neck")
-ALONE, LESS, EITHER = 0, 1, 2  # how two outlines make a region: the first, the first without the second, both
-SCANLINES = 4  # per pixel row · choice: with exact coverage along the row this gives 4 * 256 levels on a slanted edge
-EYE_MARGIN = 0.35  # of the eye's height · guess: lids and lashes belong to the eyes
+ALONE, LESS, EITHER = 0, 1, 2  # a region is the first outline, the first without the second, or the union of both
+SCANLINES = 4  # per pixel row · choice: coverage along a scanline is exact, so few are needed
+# Of the eye's height, taken as 0.45 of its width so that a closed eye has one · guess: lids and lashes belong to the eyes
+EYE_MARGIN = 0.35
 
 
 def region_masks(
@@ -33,16 +34,17 @@ def region_masks(
     levels: int | None = None,
     corner: tuple[int, int] = (0, 0),
 ) -> dict[str, Array]:
-    """Coverage of each region per pixel.
+    """Antialiased masks of face regions: the covered share of each pixel.
 
     Args:
-        landmarks: ``[T, 478, 2 or 3]`` px; pixel centres lie at half integers.
+        landmarks: ``[T, 478, 2 or 3]`` px; pixel centres lie at half integers. A frame with non-finite ones gets zeros.
         height, width: size of the masks in px.
-        regions: names out of ``REGIONS``. ``head`` is the head with hair and some margin (where a renderer may paint);
-            ``hair_neck`` is the person inside ``head`` and below it that is not face, and needs ``matte``.
+        regions: names from ``REGIONS``; all but ``hair_neck`` by default. ``head`` is the head with hair and some margin
+            (where a renderer may paint). ``hair_neck`` is the person without the face, down to just below the neck;
+            it needs ``matte``.
         matte: ``[T, H, W]`` person alpha, 0..1 or uint8.
-        corner: row and column of the masks' first pixel, where they are a window of the picture.
-        levels: coverage is rounded to multiples of ``1 / levels``, as a picture of 8 bits (255) has it; ``hair_neck`` is not.
+        levels: round coverage to multiples of ``1 / levels``, for example 255 for 8 bits; ``hair_neck`` is not rounded.
+        corner: row and column of the masks' first pixel in the picture that the landmarks refer to.
 
     Returns:
         region name to ``[T, H, W]`` float32 in [0, 1], numpy or torch like ``landmarks`` (on its device).
@@ -99,7 +101,7 @@ def _bounds(outlines: list[np.ndarray], height: int, width: int) -> np.ndarray:
 
 
 def _eye_outline(xy: np.ndarray, eye: tuple[int, ...]) -> np.ndarray:
-    """The eye's opening, grown by a share of its width, so that a closed eye still is a region."""
+    """The eye's opening, grown by a share of its width, so that a closed eye still has a region."""
     ring = xy[:, eye]
     centre = ring.mean(1, keepdims=True)
     outward = ring - centre
@@ -116,7 +118,7 @@ def _head_frame(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _head_outline(xy: np.ndarray) -> np.ndarray:
-    """The face's outline grown sideways over the ears and upwards over the hair."""
+    """The face's outline grown sideways over the ears and upwards over the hair; the factors are guesses."""
     centre, down, tall = _head_frame(xy)
     right = np.stack([down[..., 1], -down[..., 0]], -1)
     offset = xy[:, facemesh.OVAL] - centre
@@ -126,7 +128,7 @@ def _head_outline(xy: np.ndarray) -> np.ndarray:
 
 
 def _above_shoulders(points: np.ndarray, height: int, top: int) -> np.ndarray:
-    """1 down to half a face below the chin, fading out over a tenth: hair and neck, but not the chest ``[T, H, 1]``."""
+    """Weights ``[T, H, 1]``: 1 down to half a face height below the chin, fading to 0 over a tenth of it."""
     _, _, tall = _head_frame(points[..., :2])
     limit = points[:, facemesh.CHIN, 1][:, None] + 0.5 * tall[:, 0]
     rows = np.arange(top, top + height)[None] + 0.5
@@ -155,7 +157,7 @@ def _check(points: np.ndarray, height: int, width: int, regions: tuple[str, ...]
 
 @njit(cache=True, nogil=True)
 def _crossings(polygon, y, found):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Write where a horizontal line crosses a polygon ``[P, 2]``, from left to right; how often it does."""
+    """Write the x of a horizontal line's crossings with a polygon ``[P, 2]``, left to right; return their number."""
     corners, count = polygon.shape[0], 0
     for k in range(corners):
         ax, ay = polygon[k, 0], polygon[k, 1]

@@ -1,7 +1,7 @@
-"""Photometric losses of rendered heads over random backgrounds: L1, D-SSIM and the outline, in one pass on a CPU.
+"""Photometric losses of rendered heads over plain backgrounds: L1, D-SSIM and alpha, fused on the CPU.
 
-Composition, three losses and their gradients are some forty passes over the pictures in plain PyTorch. On CPU tensors in
-float32 they are one kernel each way, on the rectangle of each picture that has weight (:mod:`heads.raster.kernels.comparing`).
+Composition, three losses and their gradients take some forty passes over the pictures in plain PyTorch. For float32 tensors
+on the CPU there is one kernel each way, for the part of each picture that has weight (:mod:`heads.raster.kernels.comparing`).
 """
 
 from __future__ import annotations
@@ -30,11 +30,15 @@ def composed(head: Tensor, alpha: Tensor, behind: Tensor) -> Tensor:
 def photometric(
     head: Tensor, alpha: Tensor, behind: Tensor, picture: Tensor, matte: Tensor, weight: Tensor
 ) -> dict[str, Tensor]:
-    """``l1``, ``d_ssim`` and ``alpha``, scalars, differentiable in head and alpha.
+    """The scalar losses ``l1``, ``d_ssim`` and ``alpha``, differentiable in head and alpha.
+
+    ``alpha`` is the mean absolute difference of alpha and matte over the pixels with weight.
 
     Args:
-        head: ``[B, H, W, 3]`` premultiplied; alpha: ``[B, H, W, 1]``; behind: ``[B, 3]``, under both sides.
-        picture: ``[B, H, W, 3]`` in [0, 1]; matte: ``[B, H, W]``; weight: ``[B, H, W]``, not negative.
+        head: ``[B, H, W, 3]`` premultiplied; alpha: ``[B, H, W, 1]``.
+        behind: ``[B, 3]`` background colour, for the rendered and the real head.
+        picture: ``[B, H, W, 3]`` in [0, 1]; matte: ``[B, H, W]`` in [0, 1].
+        weight: ``[B, H, W]`` of the pixels, not negative.
     """
     plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (head, alpha, picture, matte, weight))
     if plain and min(head.shape[1:3]) > 2 * RADIUS:
@@ -54,7 +58,7 @@ def photometric_reference(
 
 @dataclass
 class _Kept:
-    """One picture's rectangle (rows, columns) and what its gradient needs."""
+    """One picture's rectangle with weight (first and end row, first and end column) and what its gradient needs."""
 
     box: np.ndarray
     ours: np.ndarray
@@ -104,7 +108,7 @@ class _Photometric(torch.autograd.Function):
 
 
 def _compare(arrays: list[np.ndarray], height: int, width: int) -> _Kept:
-    """Sums of one picture and what is kept of it."""
+    """The loss sums of one picture and what its gradient needs."""
     head, alpha, behind, picture, matte, weight = arrays
     box, sums = np.zeros(4, np.int64), np.zeros(6)
     comparing.extent(weight, height, width, RADIUS, box, sums)

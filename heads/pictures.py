@@ -1,7 +1,7 @@
-"""Pictures of a head against real ones: composition, weighted L1 and D-SSIM, each one kernel on a CPU.
+"""Losses of composed pictures: composition over a backdrop, weighted L1 and D-SSIM, each one kernel on the CPU.
 
-In plain PyTorch they are some forty passes over the pictures, and sums over three channels are slow ones. The kernels
-are in :mod:`heads.raster.kernels.comparing`. :mod:`heads.photometric` is for heads over plain colours.
+In plain PyTorch they take some forty passes over the pictures. The kernels are in
+:mod:`heads.raster.kernels.comparing`. :mod:`heads.photometric` is for heads over plain colours.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Over(torch.autograd.Function):
 
 
 def picture_loss(image: Tensor, target: Tensor, weight: Tensor, share: float) -> Tensor:
-    """``(1 - share) L1 + share D-SSIM`` under pixel weights, a scalar (Kerbl et al. 2023, eq. 7).
+    """``(1 - share) L1 + share D-SSIM`` under pixel weights, a scalar (after Kerbl et al. 2023, eq. 7).
 
     Args:
         image, target: ``[B, H, W, 3]`` in [0, 1]; the loss is differentiable in the image.

@@ -32,12 +32,12 @@ def ridge_weights(gram: Array, cross: Array, penalty: float) -> Array:
 
 @dataclass(frozen=True)
 class RidgePath:
-    """A regression in the eigenbasis of its Gram matrix: any penalty costs one product.
+    """A regression in the eigenbasis of its Gram matrix: each further penalty costs only a matrix product.
 
     Attributes:
         values: ``[M]`` eigenvalues of the smaller Gram matrix.
         basis: ``[D, M]``; weights are ``basis @ coefficients(penalty)``.
-        aims: ``[M, K]`` the targets in that basis.
+        aims: ``[M, K]`` the targets, projected onto that basis.
     """
 
     values: np.ndarray
@@ -73,13 +73,20 @@ class RidgePath:
 
 
 def stack_context(features: np.ndarray, context: int) -> np.ndarray:
-    """``[T, C]`` to (T, (2·context+1)·C): each row with its neighbours, the ends repeated."""
+    """Each row of ``features [T, C]`` with ``context`` neighbours to each side, flat; the end rows are repeated.
+
+    Returns:
+        ``[T, (2 * context + 1) * C]``, the earliest row first.
+    """
     padded = np.pad(features, ((context, context), (0, 0)), mode="edge")
     return np.concatenate([padded[i : i + len(features)] for i in range(2 * context + 1)], axis=1)
 
 
 def apply_ridge(weight: np.ndarray, features: np.ndarray, centre: bool = True) -> np.ndarray:
-    """Filters (D, C, 2·context+1) on ``[T, C]`` features: ``[T, D]``."""
+    """Predictions ``[T, D]`` of filters ``weight [D, C, 2 * context + 1]`` on ``features [T, C]``.
+
+    ``centre`` subtracts the features' mean over the ``T`` rows first.
+    """
     features = features - features.mean(0) if centre else features
     stacked = stack_context(features, weight.shape[2] // 2)
     return stacked @ weight.transpose(0, 2, 1).reshape(len(weight), -1).T

@@ -23,7 +23,7 @@ C1, C2 = 0.01**2, 0.03**2  # for a data range of one · paper (eq. 13, K1 = 0.01
 SIGMA, RADIUS = 1.5, 5  # px, of the window · paper (11 x 11, sigma 1.5)
 TAPS = 2 * RADIUS + 1
 F32 = np.float32
-PLANE = 1040  # values of one strip of a row: the ring of planes stays in the second cache level · guess
+PLANE = 1040  # float32 values of one strip of a row: the ring of planes stays in the L2 cache · guess
 
 
 def ssim_map(image: Tensor, target: Tensor) -> Tensor:
@@ -119,12 +119,12 @@ def _kernels() -> tuple[Callable[..., None], Callable[..., None]]:
 def similarity(
     x: np.ndarray, y: np.ndarray, height: int, width: int, channels: int, spread: bool = False
 ) -> np.ndarray:
-    """SSIM and its slopes ``[4, rows * columns * C]`` of flat float32 pictures ``[H, W, C]``.
+    """SSIM and its derivatives ``[4, rows * columns * C]`` of flat float32 pictures ``[H, W, C]``.
 
     Rows and columns are those whose 11 px window lies inside: ``H - 10`` and ``W - 10``.
 
     Args:
-        spread: over the rasteriser's threads, else on the caller's alone.
+        spread: run on the rasteriser's threads instead of the caller's alone.
     """
     rows, columns = height - 2 * RADIUS, width - 2 * RADIUS
     planes = np.empty((4, rows * columns * channels), np.float32)
@@ -137,7 +137,7 @@ def similarity_backward(
     x: np.ndarray, y: np.ndarray, height: int, width: int, channels: int, planes: np.ndarray, upstream: np.ndarray,
     spread: bool = False,
 ) -> np.ndarray:  # fmt: skip
-    """Gradient ``[H * W * C]`` in ``x`` from :func:`similarity`'s planes and the gradient in its first one."""
+    """Gradient ``[H * W * C]`` with respect to ``x``, from :func:`similarity`'s planes and ``upstream``, that of the SSIM."""
     result = np.empty(height * width * channels, np.float32)
     window = np.asarray(gaussian_window(RADIUS), np.float32)
     shared = (x, y, window, channels, width * channels, planes, upstream)
@@ -146,7 +146,7 @@ def similarity_backward(
 
 
 def _in_rows(kernel: Callable[..., None], count: int, spread: bool, *arrays: Any) -> None:
-    """Run ``kernel(first, last, *arrays)`` over ``count`` rows, on the rasteriser's threads if they are to be spread."""
+    """Run ``kernel(first, last, *arrays)`` over ``count`` rows, on the rasteriser's threads with ``spread``."""
     if not spread:
         kernel(0, count, *arrays)
         return
@@ -157,11 +157,11 @@ def _in_rows(kernel: Callable[..., None], count: int, spread: bool, *arrays: Any
 
 
 def _forward_rows(first, last, x, y, window, channels, width, out):  # type: ignore[no-untyped-def]
-    """SSIM and its slopes in E[x], E[x²], E[xy] into ``out [4, rows * columns]``, for output rows ``first:last``.
+    """SSIM and its derivatives in E[x], E[x²], E[xy] into ``out [4, rows * columns]``, for output rows ``first:last``.
 
     ``x`` and ``y`` are flat images with ``width`` values a row; ``out`` has ``width - (TAPS - 1) * channels`` a row.
     Strips of at most PLANE values: each image row is filtered along the row into a ring of TAPS rows, and the ring is
-    filtered down the columns. All planes lie at constant offsets in one array, else alias checks stop the vectoriser.
+    filtered down the columns. All planes lie at constant offsets in one array; otherwise alias checks stop the vectoriser.
     """
     products, ring, done = np.empty(5 * PLANE, F32), np.empty(5 * TAPS * PLANE, F32), np.empty(4 * PLANE, F32)
     turned = np.empty(TAPS, F32)
@@ -221,7 +221,7 @@ def _forward_rows(first, last, x, y, window, channels, width, out):  # type: ign
 def _backward_rows(  # type: ignore[no-untyped-def]
     first, last, x, y, window, channels, width, planes, upstream, rows, result
 ):
-    """Gradient in ``x`` for image rows ``first:last`` from slopes ``planes[1:]`` and ``upstream [rows * columns]``."""
+    """Gradient in ``x`` for image rows ``first:last`` from derivatives ``planes[1:]`` and ``upstream [rows * columns]``."""
     products, ring, turned = np.empty(3 * PLANE, F32), np.empty(3 * TAPS * PLANE, F32), np.empty(TAPS, F32)
     taps, step, stride, plane = np.uintp(TAPS), np.uintp(channels), np.uintp(width), np.uintp(PLANE)
     edge, rows = (taps - np.uintp(1)) * step, np.uintp(rows)

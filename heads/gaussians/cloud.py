@@ -12,8 +12,12 @@ from torch import Tensor
 class Gaussians:
     """A batch of B scenes of N Gaussians, ready to render (activations applied).
 
-    means ``[B, N, 3]`` rig units, quats ``[B, N, 4]`` wxyz of any length, scales ``[B, N, 3]`` positive, opacities ``[B, N]`` in
-    [0, 1], colors ``[B, N, D]``.
+    Attributes:
+        means: ``[B, N, 3]`` centres, rig units.
+        quats: ``[B, N, 4]`` wxyz, of any length.
+        scales: ``[B, N, 3]`` standard deviations, rig units.
+        opacities: ``[B, N]`` in [0, 1].
+        colors: ``[B, N, D]``; for D = 3, RGB in [0, 1] as in the pictures.
     """
 
     means: Tensor
@@ -28,7 +32,7 @@ class Gaussians:
         return self.means.shape[-2]
 
     def replace(self, **parts: Tensor) -> Gaussians:
-        """A copy with some parts exchanged."""
+        """A copy with some parts replaced."""
         return replace(self, **parts)
 
     def to(self, device: torch.device | str) -> Gaussians:
@@ -37,7 +41,7 @@ class Gaussians:
 
     @staticmethod
     def join(*groups: Gaussians) -> Gaussians:
-        """All groups in one scene; a group of batch 1 is shared by the scenes of the others."""
+        """The Gaussians of all groups in one cloud per scene; a group of batch 1 is repeated in every scene."""
         batch = max(group.means.shape[0] for group in groups)
         parts = {}
         for field in fields(Gaussians):

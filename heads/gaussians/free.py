@@ -1,7 +1,7 @@
-"""Free Gaussians: a canonical cloud that grows where the picture asks for it (TalkingGaussian, FG-3DGS).
+"""Free Gaussians: a canonical cloud that is densified during training (TalkingGaussian, FG-3DGS).
 
-Densification is ``gsplat.strategy``'s, on every backend: it only needs the gradient of the projected means, which all
-our backends keep.
+Densification is ``gsplat.strategy``'s, on every backend: it needs only the gradient of the projected means, which all
+backends provide.
 """
 
 from __future__ import annotations
@@ -17,18 +17,22 @@ from heads.adam import Adam
 from heads.gaussians.cloud import Gaussians
 
 PARTS = ("means", "quats", "scales", "opacities", "colors")
-# Adam's rates, in the units of the stored parameters; that of means is times the scene's size · paper (3DGS, its code)
+# Adam's learning rates; that of means is multiplied by the scene's size · paper (3DGS, its code)
 RATES = {"means": 1.6e-4, "quats": 1e-3, "scales": 5e-3, "opacities": 5e-2, "colors": 2.5e-3}
 
 
 class FreeGaussians(nn.Module):
-    """N Gaussians without a rig, N changing in training; stored as means, quats, log-scales, logits and colours.
+    """N Gaussians without a rig; N changes during training. Stored as means, quats, log-scales, opacity logits and colours.
 
     Args:
         points: starting centres ``[N, 3]``, rig units.
         colors: starting colours ``[N, D]``; grey if None.
-        opacity: of every Gaussian at the start, in (0, 1).
-        scale: standard deviation at the start, rig units; None: the distance to the nearest neighbours.
+        opacity: initial opacity of every Gaussian, in (0, 1).
+        scale: initial standard deviation, rig units; None: the distance to the nearest neighbours
+            (:func:`neighbour_distance`).
+
+    Raises:
+        InputError: ``points`` or ``colors`` of another shape.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class FreeGaussians(nn.Module):
         )
 
     def _load_from_state_dict(self, state: Mapping[str, Tensor], prefix: str, *rest: object) -> None:
-        """Take over the stored number of Gaussians, whatever it was when this object was made."""
+        """Resize to the stored number of Gaussians before loading."""
         for name in PARTS:
             stored = state.get(f"{prefix}params.{name}")
             old = self.params[name]
@@ -79,7 +83,7 @@ class FreeGaussians(nn.Module):
 
 
 def neighbour_distance(points: Tensor, neighbours: int = 3) -> Tensor:
-    """Root mean square distance ``[N]`` of points ``[N, 3]`` to their nearest neighbours (0 for a single point)."""
+    """Root mean square distance ``[N]`` of points ``[N, 3]`` to their ``neighbours`` nearest others; 0 for a single point."""
     from scipy.spatial import cKDTree
 
     neighbours = min(neighbours, len(points) - 1)
@@ -102,10 +106,13 @@ class Densifier:
 
     Args:
         cloud: the Gaussians.
-        scene_scale: size of the scene in rig units: it scales the step size of means and the limit between large and
-            small Gaussians.
-        rates: learning rates by part, over ``RATES``.
+        scene_scale: size of the scene in rig units. It scales the step size of means and the size above which Gaussians
+            are split instead of cloned.
+        rates: learning rates by part, which replace those of ``RATES``.
         strategy: fields of ``DefaultStrategy`` (``refine_every``, ``grow_grad2d``, ``absgrad``, ...).
+
+    Raises:
+        InputError: gsplat is not installed, or ``rates`` names an unknown part.
     """
 
     def __init__(
@@ -129,14 +136,19 @@ class Densifier:
         self.state = self.strategy.initialize_state(scene_scale=scene_scale)
 
     def before_backward(self, meta: Mapping[str, Any]) -> None:
-        """Ask for the gradient of the projected means."""
+        """Make autograd retain the gradient of the projected means."""
         if meta["means2d"].requires_grad:
             meta["means2d"].retain_grad()
 
     def after_backward(self, meta: Mapping[str, Any], first: int = 0) -> None:
         """Step the optimisers, then refine the cloud.
 
-        ``first``: index of the cloud's first Gaussian in the rendered scene, when it was joined with others.
+        Args:
+            meta: the rasteriser's meta dictionary of the step's rendering, after the backward pass.
+            first: index of the cloud's first Gaussian in the rendered scene, where the cloud was joined with others.
+
+        Raises:
+            InputError: the strategy uses ``absgrad`` and the picture was rendered without.
         """
         info = self._info(meta, first)
         for optimizer in self.optimizers.values():
@@ -147,7 +159,7 @@ class Densifier:
         self.steps += 1
 
     def _info(self, meta: Mapping[str, Any], first: int) -> dict[str, Any] | None:
-        """The cloud's part of a meta dictionary, batch and cameras merged; None if nothing asked for a gradient."""
+        """The cloud's part of a meta dictionary, batch and cameras merged; None without a gradient of the means."""
         means2d = meta["means2d"]
         if means2d.grad is None:
             return None

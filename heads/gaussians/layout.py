@@ -12,7 +12,14 @@ from configs import InputError
 
 @dataclass(frozen=True)
 class UVLayout:
-    """N texels sorted by triangle: texels ``[N, 2]`` (row, column), triangles ``[N]``, barycentric ``[N, 3]``, runs ``[F + 1]``."""
+    """N texels, sorted by triangle.
+
+    Attributes:
+        texels: ``[N, 2]`` row and column.
+        triangles: ``[N]`` triangle under each texel's centre.
+        barycentric: ``[N, 3]`` weights of its corners there.
+        runs: ``[F + 1]``; triangle f has the texels ``runs[f]`` to ``runs[f + 1] - 1``.
+    """
 
     texels: Tensor
     triangles: Tensor
@@ -21,9 +28,13 @@ class UVLayout:
 
 
 def lay_out(face_uvs: Tensor, resolution: int) -> UVLayout:
-    """Give every texel of a ``resolution`` x ``resolution`` map whose centre lies in a triangle to that triangle.
+    """Assign each texel of a ``resolution`` x ``resolution`` map to the triangle that its centre lies in.
 
-    ``face_uvs [F, 3, 2]`` in [0, 1], u right, v down. A centre on a shared edge goes to the first triangle.
+    ``face_uvs [F, 3, 2]`` in [0, 1], u right, v down. A centre on a shared edge goes to the first triangle; texels outside
+    all triangles are left out.
+
+    Raises:
+        InputError: ``resolution`` below 1.
     """
     if resolution < 1:
         raise InputError(f"UV Gaussians: resolution {resolution}: expected at least 1")

@@ -32,11 +32,14 @@ def render_head(
         intrinsics: ``[B, 3, 3]`` pixels.
         width, height: pixels.
         background: none, a colour ``[D]`` or ``[B, D]``, or pictures ``[H, W, D]`` or ``[B, H, W, D]``.
-        options: of ``heads.rasterization`` (``render_mode``, ``absgrad``, ``backend``, ...).
+        options: further arguments of ``heads.rasterization`` (``render_mode``, ``absgrad``, ``backend``, ...).
 
     Returns:
         image ``[B, H, W, D]``, alpha ``[B, H, W, 1]`` and the meta dictionary of ``rasterization``. Without a background the
         image is the premultiplied head over black.
+
+    Raises:
+        InputError: shapes that do not fit, as in ``heads.rasterization``.
     """
     batch = rotation.shape[0]
     if rotation.shape != (batch, 3, 3) or translation.shape != (batch, 3) or intrinsics.shape != (batch, 3, 3):

@@ -23,17 +23,17 @@ from heads.raster.registry import default_backend
 from heads.rig import Rig
 
 # Columns of a map: offset 3 (triangle units), quaternion 4 (wxyz, any length), log-scale 3 (triangle units),
-# colour 3 (linear, as it is), opacity 1 (logit).
+# colour 3 (RGB as in the pictures, without activation), opacity 1 (logit).
 MAP_CHANNELS = 14
 MAP_SPLIT = (3, 4, 3, 3, 1)
-_DEGENERATE = 1e-12  # of the edges' squared lengths · guess: a triangle of less area has no frame of its own
-_DEGENERATE_UV = 1e-12  # texels²: a triangle of less area in the atlas counts as none
+_DEGENERATE = 1e-12  # squared sine between the edges below which a triangle has no frame of its own · guess
+_DEGENERATE_UV = 1e-12  # texels² · guess: a triangle of less area in the atlas counts as flat
 _NEUTRAL_OPACITY = 2.2  # logit of 0.9 · guess
 _NEUTRAL_SPREAD = (
-    0.6  # standard deviation in texel spacings · guess: covers without gaps (tests/heads/test_gaussians.py)
+    0.6  # standard deviation in texel spacings · guess: leaves no gaps (tests/heads/test_gaussians.py)
 )
 _NEUTRAL_DEPTH = 0.3  # thickness over width · guess
-_NEUTRAL_COLOR = (0.62, 0.5, 0.44)  # linear RGB · guess: skin
+_NEUTRAL_COLOR = (0.62, 0.5, 0.44)  # RGB as in the pictures · guess: skin
 
 
 def triangle_frames(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,8 +58,10 @@ def triangle_frames(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
 class UVGaussians(nn.Module):
     """Binds a map over the UV atlas to the triangles of a rig: the same N Gaussians for every identity.
 
-    Attributes (buffers, in one order, sorted by triangle):
-        n: number of Gaussians N.
+    Gaussians are sorted by triangle.
+
+    Attributes:
+        n: number of Gaussians N, one per texel whose centre lies in a triangle.
         texels: ``[N, 2]`` row and column in the map.
         triangles: ``[N]`` index of the triangle under the texel.
         barycentric: ``[N, 3]`` weights of its corners.
@@ -68,6 +70,9 @@ class UVGaussians(nn.Module):
     Args:
         rig: needs ``faces [F, 3]``, ``face_uvs [F, 3, 2]``, ``face_regions [F]`` and ``mean [V, 3]`` (for ``neutral``).
         resolution: side of the map in texels.
+
+    Raises:
+        InputError: no texel of such a map lies in a triangle.
     """
 
     texels: Tensor
@@ -114,7 +119,7 @@ class UVGaussians(nn.Module):
         return map_image.flatten(2).index_select(2, cell).transpose(1, 2)
 
     def scatter(self, values: Tensor, fill: float = 0.0) -> Tensor:
-        """The map image ``[B, C, H_uv, W_uv]`` of values ``[B, N, C]``; ``fill`` where no triangle is."""
+        """The map image ``[B, C, H_uv, W_uv]`` of values ``[B, N, C]``; ``fill`` outside all triangles."""
         size = self.resolution
         image = values.new_full((values.shape[0], values.shape[2], size * size), fill)
         cell = self.texels[:, 0] * size + self.texels[:, 1]
@@ -123,7 +128,10 @@ class UVGaussians(nn.Module):
     def bind(self, vertices: Tensor, maps: Tensor) -> Gaussians:
         """Gaussians in head space of maps ``[B, N, 14]`` on vertices ``[B, V, 3]``; a batch of 1 is shared.
 
-        Exact under rigid motion and scaling of the vertices; differentiable in both.
+        Equivariant to rigid motion and scaling of the vertices; differentiable in both arguments.
+
+        Raises:
+            InputError: shapes that do not fit.
         """
         self._check(vertices, maps)
         binding = default_backend(vertices.device.type).binding
@@ -160,7 +168,7 @@ class UVGaussians(nn.Module):
 
     def _texel_footprints(self) -> tuple[Tensor, Tensor]:
         """Ellipse that a texel covers on the mean head: angle ``[N]`` in the triangle's plane, axes ``[N, 2]`` in its units."""
-        # Once, in float64, which not every device has: on the CPU.
+        # On the CPU: it runs once and in float64, which not every device supports.
         mean, faces, triangles = self._mean.cpu().double(), self._faces.cpu(), self.triangles.cpu()
         R, k = triangle_frames(mean[None], faces)
         corners = mean[faces]
@@ -170,7 +178,7 @@ class UVGaussians(nn.Module):
         uv = torch.where(flat[:, None, None], torch.eye(2, dtype=uv.dtype, device=uv.device), uv)
         jacobian = torch.linalg.solve(uv, local[..., :2]).transpose(1, 2)  # triangle plane per texel
         axes, spread, _ = torch.linalg.svd(jacobian / k[0].clamp_min(1e-9)[:, None, None])
-        # A triangle smaller than a texel must not throw a beam across its neighbours.
+        # A triangle smaller than a texel must not get a Gaussian that reaches across its neighbours.
         spread = spread.clamp(1e-3, 0.5)
         angle = torch.atan2(axes[:, 1, 0], axes[:, 0, 0])
         return angle[triangles].float().to(self._mean.device), spread[triangles].float().to(self._mean.device)

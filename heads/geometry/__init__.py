@@ -1,1 +1,1 @@
-"""Rotations and the pinhole camera, the one place of each formula."""
+"""Rotations and the pinhole camera."""

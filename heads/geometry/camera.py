@@ -16,8 +16,8 @@ from configs.devices import constant
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
-FOCAL = 4.0  # focal length over image size · guess: head-and-shoulder footage is shot from about this far
-NEAREST = 1e-3  # rig units · guess: points behind the camera are divided by this instead
+FOCAL = 4.0  # focal length over image size · guess, typical of head-and-shoulder footage
+NEAREST = 1e-3  # least depth in rig units · guess: smaller and negative depths are replaced by it
 
 
 def intrinsics_for(size: float, focal: float = FOCAL) -> np.ndarray:
@@ -28,7 +28,7 @@ def intrinsics_for(size: float, focal: float = FOCAL) -> np.ndarray:
 def view_intrinsics(
     intrinsics: Tensor, stored: tuple[int, int], size: tuple[int, int], corner: tuple[int, int] = (0, 0)
 ) -> Tensor:
-    """The matrix ``[3, 3]`` of a part of a resized picture.
+    """Intrinsics ``[3, 3]`` of a part of a resized picture.
 
     Args:
         intrinsics: ``[3, 3]`` of the stored picture.
@@ -47,7 +47,7 @@ def view_intrinsics(
 
 
 def to_camera(points: Array, rotation: Array, translation: Array) -> Array:
-    """Points ``[..., N, 3]`` of head space under poses ``[..., 3, 3]`` and ``[..., 3]``, in camera space."""
+    """Points ``[..., N, 3]`` in camera space, from head space under poses ``[..., 3, 3]`` and ``[..., 3]``."""
     return points @ rotation.swapaxes(-1, -2) + translation[..., None, :]
 
 
@@ -61,7 +61,7 @@ def to_pixels(points: Array, intrinsics: Array, nearest: float = NEAREST) -> Arr
 
 
 def project(points: Array, rotation: Array, translation: Array, intrinsics: Array) -> tuple[Array, Array]:
-    """Pixels ``[B, N, 2]`` and depths ``[B, N]`` (rig units) of head space's ``points [B, N, 3]`` under B cameras.
+    """Pixels ``[B, N, 2]`` and depths ``[B, N]`` (rig units) of head-space ``points [B, N, 3]`` under B cameras.
 
     Args:
         rotation: ``[B, 3, 3]`` head to camera.
@@ -75,7 +75,7 @@ def project(points: Array, rotation: Array, translation: Array, intrinsics: Arra
 def landmarks_to_camera(landmarks: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     """Landmarks ``[T, N, 3]`` px, z relative in px, as points ``[T, N, 3]`` of a camera whose head is at depth one.
 
-    A landmark's own depth divides its pixel, so that :func:`camera_to_landmarks` gives back exactly the pixels.
+    Each landmark is unprojected at its own depth, so that :func:`camera_to_landmarks` gives back exactly the pixels.
     """
     focal = intrinsics[0, 0]
     depth = 1 + landmarks[..., 2:] / focal
@@ -83,7 +83,9 @@ def landmarks_to_camera(landmarks: np.ndarray, intrinsics: np.ndarray) -> np.nda
 
 
 def camera_to_landmarks(points: np.ndarray, intrinsics: np.ndarray, distance: np.ndarray | None = None) -> np.ndarray:
-    """Landmarks ``[..., N, 3]`` px, z relative in px, of camera points; the inverse of :func:`landmarks_to_camera`.
+    """Landmarks ``[..., N, 3]`` px, z relative in px, of camera points.
+
+    The inverse of :func:`landmarks_to_camera` for a ``distance`` of one.
 
     Args:
         points: ``[..., N, 3]`` in camera space.

@@ -38,7 +38,7 @@ def rotation_matrix(vector: Tensor) -> Tensor:
     square = vector.square().sum(-1)[..., None, None]
     angle = (square + 1e-12).sqrt()
     a, b = torch.sin(angle) / angle, (1 - torch.cos(angle)) / (square + 1e-12)
-    # The second factor loses all digits near zero; its limit is one half.
+    # The second factor suffers cancellation near zero; its limit is one half.
     b = torch.where(square < 1e-6, 0.5 - square / 24, b)
     return torch.eye(3, dtype=vector.dtype, device=vector.device) + a * cross + b * (cross @ cross)
 
@@ -64,7 +64,7 @@ def quaternions(rotation: Tensor) -> Tensor:
 
 
 def quaternion_product(p: Tensor, q: Tensor) -> Tensor:
-    """Hamilton product of quaternions wxyz ``[..., 4]``: first turn by ``q``, then by ``p``."""
+    """Hamilton product of quaternions wxyz ``[..., 4]``: the rotation by ``q``, followed by that of ``p``."""
     pw, pv, qw, qv = p[..., :1], p[..., 1:], q[..., :1], q[..., 1:]
     vector = pw * qv + qw * pv + torch.linalg.cross(pv, qv)
     return torch.cat([pw * qw - (pv * qv).sum(-1, True), vector], -1)
@@ -82,7 +82,7 @@ def quaternion_matrices(quats: Tensor) -> Tensor:
 
 
 def gaze_rotation(gaze: Tensor) -> Tensor:
-    """Rotations ``[..., 3, 3]`` that take straight ahead, (0, 0, -1), to ``gaze [..., 2]``: yaw (+x) and pitch (+y)."""
+    """Rotations ``[..., 3, 3]`` from straight ahead, (0, 0, -1), to ``gaze [..., 2]``: yaw towards +x, pitch towards +y."""
     (sy, sp), (cy, cp) = gaze.sin().unbind(-1), gaze.cos().unbind(-1)
     zero = torch.zeros_like(sy)
     rows = (cy, -sy * sp, -sy * cp), (zero, cp, -sp), (sy, cy * sp, cy * cp)
@@ -90,7 +90,7 @@ def gaze_rotation(gaze: Tensor) -> Tensor:
 
 
 def turn_vectors(rotation: np.ndarray) -> np.ndarray:
-    """:func:`rotation_vector` of matrices ``[T, 3, 3]`` without a gradient, in their own type."""
+    """Rotation vectors ``[T, 3]`` of NumPy matrices ``[T, 3, 3]``, in their dtype; see :func:`rotation_vector`."""
     r = rotation
     skew = np.stack([r[:, 2, 1] - r[:, 1, 2], r[:, 0, 2] - r[:, 2, 0], r[:, 1, 0] - r[:, 0, 1]], -1)
     cosine = np.clip((r[:, 0, 0] + r[:, 1, 1] + r[:, 2, 2] - 1) / 2, -1, 1)
@@ -117,7 +117,7 @@ def gaze_matrix(yaw: float, pitch: float) -> np.ndarray:
 
 
 def euler_to_rotation(yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray) -> np.ndarray:
-    """Matrices ``[T, 3, 3]`` float32 of yaw, pitch and roll ``[T]`` each: ``R = R_y(yaw) R_x(pitch) R_z(roll)``.
+    """Matrices ``[T, 3, 3]`` float32 of yaw, pitch and roll ``[T]`` each: ``R = R_y(-yaw) R_x(pitch) R_z(roll)``.
 
     Positive yaw turns the nose to the image's right, positive pitch lowers it, positive roll tilts clockwise.
     """
@@ -152,11 +152,11 @@ def rotation_to_euler(rotation: np.ndarray) -> np.ndarray:
 
 
 def angles_to_frontal(rotation: np.ndarray) -> np.ndarray:
-    """Angle ``[T]`` between the head's and the camera's axis, for matrices ``[T, 3, 3]``."""
+    """Angle ``[T]`` between the head's and the camera's z-axis, for matrices ``[T, 3, 3]``."""
     return np.arccos(np.clip(rotation[:, 2, 2], -1, 1))
 
 
 def relative_angles(rotation: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Angle ``[T]`` of the turn between each of ``rotation [T, 3, 3]`` and ``reference [3, 3]``."""
+    """Angle ``[T]`` of the relative rotation between each of ``rotation [T, 3, 3]`` and ``reference [3, 3]``."""
     trace = np.einsum("tij,ij->t", rotation, reference)
     return np.arccos(np.clip((trace - 1) / 2, -1, 1))

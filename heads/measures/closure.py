@@ -1,30 +1,33 @@
-"""Closures: do lips meet when the real lips do."""
+"""Lip closures: whether rendered lips meet when the real ones do."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# Lips count as together below this gap of the inner lips over the eye distance: pressed lips measure 0.005 to 0.02
-# with FaceMesh, parted ones 0.03 and more. Guess from a few clips.
+# Inner lip gap, in eye distances, below which lips count as closed · guess from a few clips: pressed lips measure 0.005
+# to 0.02 with FaceMesh, parted ones 0.03 and more.
 TOGETHER = 0.02
-# A closure is met if the rendered lips are together within this number of frames of it.
-TOLERANCE = 1
+TOLERANCE = 1  # frames by which a rendered closure may be early or late · guess
 
 
 def closures(gap: np.ndarray) -> list[tuple[int, int]]:
-    """Runs of frames ``(first, end)`` in which the lips are together; ``gap`` ``[T]`` as :func:`heads.measures.face.lip_gap`."""
+    """Runs of frames ``(first, end)`` in which the lips are closed; ``gap`` ``[T]`` as :func:`heads.measures.face.lip_gap`."""
     closed = np.concatenate([[False], gap < TOGETHER, [False]])
     edges = np.flatnonzero(closed[1:] != closed[:-1])
     return [(int(first), int(end)) for first, end in zip(edges[::2], edges[1::2])]
 
 
 def closure_f1(rendered: np.ndarray, real: np.ndarray) -> float | None:
-    """F1 of closures: real ones that the rendered lips meet, and rendered frames of shut lips beside which the real are shut.
+    """F1 score of the rendered closures, within ``TOLERANCE`` frames.
 
-    Recall counts closures, precision frames: lips that never open meet every closure and are still wrong.
+    Recall is the share of real closures during which the rendered lips close. Precision is the share of rendered closed
+    frames at which the real lips are closed. It counts frames, because lips that never open would meet every closure.
+
+    Args:
+        rendered, real: ``[T]`` gaps, as :func:`heads.measures.face.lip_gap`.
 
     Returns:
-        ``None`` when the real lips never close.
+        a score from 0 to 1, or ``None`` when the real lips never close.
     """
     true, ours, theirs = closures(real), rendered < TOGETHER, real < TOGETHER
     if not true:

@@ -1,4 +1,4 @@
-"""Measures of a face from its landmarks, and of rigs and expressions by them.
+"""Measures of a face from its landmarks, and of rigs and expressions through the same landmarks.
 
 Landmarks ``[..., N, 2 or 3]`` are FaceMesh's (:mod:`heads.rig.facemesh`), as numpy arrays or tensors, in px or in rig
 units. Drop the third coordinate to measure in the picture's plane.
@@ -21,7 +21,7 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 def distance(points: Array, a: int, b: int) -> Array:
-    """Distance ``[...]`` of two landmarks of ``points [..., N, 2 or 3]``, in the points' unit."""
+    """Distance ``[...]`` between two landmarks of ``points [..., N, 2 or 3]``, in the points' unit."""
     return _length(points[..., a, :] - points[..., b, :])
 
 
@@ -41,7 +41,7 @@ def mouth_opening(points: Array) -> Array:
 
 
 def mouth_width(points: Array) -> Array:
-    """Distance ``[...]`` of the corners of the mouth of ``points [..., N, 2 or 3]``."""
+    """Distance ``[...]`` between the corners of the mouth of ``points [..., N, 2 or 3]``."""
     left, right = facemesh.LIP_CORNERS[1], facemesh.LIP_CORNERS[0]
     return distance(points, left, right)
 
@@ -49,7 +49,7 @@ def mouth_width(points: Array) -> Array:
 def eye_distance(points: Array) -> Array:
     """Distance ``[...]`` between the eyes' centres (means of their corners) of ``points [..., N, 2 or 3]``.
 
-    Give three dimensions where turning the head must not change it.
+    Give three dimensions where a rotation of the head must not change it.
     """
     right = points[..., list(facemesh.CORNERS_RIGHT), :].mean(-2)
     left = points[..., list(facemesh.CORNERS_LEFT), :].mean(-2)
@@ -57,13 +57,13 @@ def eye_distance(points: Array) -> Array:
 
 
 def outer_eye_distance(points: Array) -> Array:
-    """Distance ``[...]`` of the eyes' outer corners of ``points [..., N, 2 or 3]``; speech does not change it."""
+    """Distance ``[...]`` between the eyes' outer corners of ``points [..., N, 2 or 3]``; speech does not change it."""
     right, left = facemesh.OUTER_CORNERS
     return distance(points, left, right)
 
 
 def iris_distance(points: Array) -> Array:
-    """Distance ``[...]`` of the irises' centres of ``points [..., N, 2 or 3]``."""
+    """Distance ``[...]`` between the irises' centres of ``points [..., N, 2 or 3]``."""
     return distance(points, facemesh.IRIS_LEFT[0], facemesh.IRIS_RIGHT[0])
 
 
@@ -91,16 +91,16 @@ def _mean(values: list[Array]) -> Array:
 
 @lru_cache(maxsize=2)
 def default_rig() -> Rig:
-    """The rig that shipped datasets are tracked with."""
+    """The shipped rig, loaded once."""
     return load_rig()
 
 
 @lru_cache(maxsize=2)
 def mirror_signs(rig: Rig) -> dict[str, np.ndarray]:
-    """What each coefficient of a mirrored head is multiplied by: ``identity [K_id]`` and ``expression [K]``, 1 or -1.
+    """Signs, 1 or -1, by which mirroring a head multiplies its coefficients: ``identity [K_id]`` and ``expression [K]``.
 
     Raises:
-        InputError: a rig whose components are not each symmetric or antisymmetric; it cannot tell a mirrored head.
+        InputError: a component is neither symmetric nor antisymmetric, so the rig cannot express a mirrored head.
     """
     from scipy.spatial import cKDTree
 
@@ -126,9 +126,12 @@ def _points(rig: Rig, values: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LipMotion:
-    """Lip vertices ``[T, L, 3]`` of a sequence and the mouth opening ``[T]``, both in rig units.
+    """The lips of a sequence of T frames.
 
-    ``gap`` ``[T]``: as :func:`lip_gap`, in eye distances.
+    Attributes:
+        lips: ``[T, L, 3]`` lip vertices, rig units.
+        opening: ``[T]`` as :func:`mouth_opening`, rig units.
+        gap: ``[T]`` as :func:`lip_gap`, eye distances.
     """
 
     lips: np.ndarray
@@ -142,6 +145,7 @@ def lip_motion(rig: Rig, identity: np.ndarray, expression: np.ndarray, block: in
 
     Args:
         identity: ``[K_id]``; expression: ``[T, K]``.
+        block: frames computed at once.
     """
     lips, opening, gap = [], [], []
     person = torch.tensor(identity)[None]
@@ -157,9 +161,9 @@ def lip_motion(rig: Rig, identity: np.ndarray, expression: np.ndarray, block: in
 
 @torch.no_grad()
 def component_importance(rig: Rig, scale: np.ndarray, lips: float) -> np.ndarray:
-    """How far each expression component moves the face at its own spread ``scale [K]``: ``[K]``, mean 1.
+    """Mean squared motion of the face by each expression component at its standard deviation ``scale [K]``: ``[K]``, mean 1.
 
-    ``lips``: the share (0..1) that counts lip vertices alone; the rest counts all landmarks.
+    ``lips``: the share (0..1) of the weight that comes from the lip landmarks alone; the rest comes from all landmarks.
     """
     count = len(scale)
     identity = torch.zeros(count + 1, rig.n_identity)
@@ -173,9 +177,9 @@ def component_importance(rig: Rig, scale: np.ndarray, lips: float) -> np.ndarray
 
 @torch.no_grad()
 def mouth_directions(rig: Rig, scale: np.ndarray) -> np.ndarray:
-    """What each expression component does to the mouth at its spread ``scale [K]``: ``[K, 2]`` opening and width, rig units.
+    """Change ``[K, 2]`` of mouth opening and width, rig units, by each expression component at its spread ``scale [K]``.
 
-    Exact for rigs that are linear in expression, the first order for others.
+    A finite difference from the mean head.
     """
     count = len(scale)
     identity = torch.zeros(count + 1, rig.n_identity)
@@ -186,5 +190,5 @@ def mouth_directions(rig: Rig, scale: np.ndarray) -> np.ndarray:
 
 
 def lip_error(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean distance of lip vertices ``[T, L, 3]``, rig units."""
+    """Mean distance between lip vertices ``a`` and ``b``, ``[T, L, 3]`` each, rig units."""
     return float(np.sqrt(((a - b) ** 2).sum(-1)).mean())

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PSNR_OF_EQUAL = 100.0  # dB · choice: equal images stay finite, so that means over frames do
+PSNR_OF_EQUAL = 100.0  # dB · choice: finite for equal images, so that means over frames are finite
 
 
 def mean_square_error(image: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean square error ``[...]`` of each of ``[..., H, W, C]``; under a soft ``mask [..., H, W]`` where one is given.
 
-    NaN where the mask is empty, since nothing was measured.
+    NaN where the mask is empty.
 
     Raises:
         ValueError: images that differ in shape.
@@ -40,8 +40,7 @@ def psnr_per_image(images: Tensor, targets: Tensor, masks: Tensor | None = None)
 def psnr(image: Tensor | np.ndarray, target: Tensor | np.ndarray, mask: Tensor | np.ndarray | None = None) -> float:
     """Peak signal-to-noise ratio in dB over all pixels of ``[..., H, W, C]``, or under a soft ``mask [..., H, W]``.
 
-    100 dB for equal images (never infinite, so that means stay finite); NaN where the mask is empty, since nothing
-    was measured.
+    At most :data:`PSNR_OF_EQUAL`, so that means stay finite; NaN where the mask is empty.
 
     Raises:
         ValueError: images that differ in shape.

@@ -1,4 +1,4 @@
-"""Lips cut out of frames: aligned with the eyes, of one size, differentiable in the pixels."""
+"""Lip crops: aligned with the eyes, normalised in size, differentiable in the pixels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heads.measures.face import distance
 from heads.rig import facemesh
 
 EYES, CORNERS = facemesh.OUTER_CORNERS, facemesh.LIP_CORNERS  # speech does not change the eyes' distance
-MOUTH = (facemesh.INNER_MIDDLE, CORNERS, facemesh.OUTER_MIDDLE)  # pairs that the geometry of a mouth is taken from
+MOUTH = (facemesh.INNER_MIDDLE, CORNERS, facemesh.OUTER_MIDDLE)  # landmark pairs of lip_shape
 BREADTH = 0.95  # crop width over the distance of the outer eye corners
 DROP = 0.04  # the crop's centre below the mouth corners, in the same unit: the jaw opens downwards
 
@@ -19,7 +19,8 @@ DROP = 0.04  # the crop's centre below the mouth corners, in the same unit: the 
 def lip_frame(landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Centre ``[..., 2]`` px, unit x-axis ``[..., 2]`` and unit length ``[...]`` px of the mouth, from ``landmarks [..., 478, 3]``.
 
-    The length is taken in three dimensions, so that turning the head does not make the mouth larger in the crop.
+    It is the distance of the outer eye corners in three dimensions, so that the mouth keeps its size in the crop when the
+    head turns.
     """
     axis = landmarks[..., EYES[1], :] - landmarks[..., EYES[0], :]
     length = axis.norm(dim=-1).clamp_min(1e-3)
@@ -30,11 +31,12 @@ def lip_frame(landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def crop_lips(frames: Tensor, landmarks: Tensor, height: int, breadth: int, jitter: Tensor | None = None) -> Tensor:
-    """Cut the mouths out, upright and of one size.
+    """Crop the mouths, upright and normalised in size.
 
     Args:
         frames: ``[..., H, W, 3]`` RGB in [0, 1].
         landmarks: ``[..., 478, 3]`` px, z in px.
+        height, breadth: px of the crops.
         jitter: ``[..., 4]`` shift x and y in crop widths, log scale, roll in radians.
 
     Returns:
@@ -65,7 +67,7 @@ def crop_lips(frames: Tensor, landmarks: Tensor, height: int, breadth: int, jitt
 def lip_shape(landmarks: Tensor) -> Tensor:
     """Geometry ``[..., 3]`` of the mouth in ``landmarks [..., 478, 3]``: inner opening, width, outer height.
 
-    In distances of the outer eye corners.
+    In units of the distance between the outer eye corners.
     """
     length = distance(landmarks, *EYES).clamp_min(1e-3)
     return torch.stack([distance(landmarks, upper, lower) / length for upper, lower in MOUTH], -1)

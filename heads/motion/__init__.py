@@ -1,1 +1,1 @@
-"""Motion fields: encodings of position, networks that move Gaussians, and the audio encoder they listen with."""
+"""Motion fields: positional encoding, networks that move Gaussians, and their audio encoder."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def frame_windows(features: Tensor, size: int) -> Tensor:
-    """Windows ``[T, size, C]`` centred on each of the ``T`` rows of ``features [T, C]``; past the ends: zeros.
+    """Windows ``[T, size, C]`` centred on each of the ``T`` rows of ``features [T, C]``; zeros past the ends.
 
     Row ``t`` of a window of even ``size`` covers the rows ``t - size // 2 … t + size // 2 - 1``.
     """
@@ -28,7 +28,7 @@ class AudioNet(nn.Module):
     """Window of features → one vector: four strided convolutions, then two linear layers.
 
     Args:
-        in_features: size of one feature row (29 DeepSpeech, 1024 HuBERT, 80 log-mel, …).
+        in_features: size of one feature row (29 for DeepSpeech, 1024 for HuBERT).
         out_features: size of the result.
         window: rows per window, a power of two from 2 to 16 (16 in the papers).
     """
@@ -57,7 +57,7 @@ class AudioAttention(nn.Module):
 
     Args:
         features: size of a vector.
-        span: neighbours taken, the frame itself in the middle (8 in the papers).
+        span: rows averaged, from ``span // 2`` before the frame on (8 in the papers).
     """
 
     def __init__(self, features: int = 32, span: int = 8) -> None:

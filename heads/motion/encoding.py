@@ -1,9 +1,9 @@
 """Tri-plane hash encoding of positions: three 2D multi-resolution hash grids, one per coordinate plane.
 
-Two backends with the same numbers: ``tinycudann`` (used when it is installed and the tensors are on a GPU) and a
-PyTorch reference that follows the same level sizes, the same hash and the same interpolation, so weights move between the
-two unchanged. Source: Müller et al., *Instant Neural Graphics Primitives* (2022), section 3; the three-plane layout
-is that of ER-NeRF (2023) and TalkingGaussian (2024).
+There are two backends: ``tinycudann`` (used when it is installed and the tensors are on a GPU) and a PyTorch reference
+with the same level sizes, hash and interpolation, so that weights of one work in the other unchanged. Source: Müller et
+al., *Instant Neural Graphics Primitives* (2022), section 3; the three-plane layout is that of ER-NeRF (2023) and
+TalkingGaussian (2024).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class HashGrid2D(nn.Module):
     Args:
         levels: number of resolutions ``L``.
         features: values per entry ``F``.
-        log2_size: the largest table of a level has ``2 ** log2_size`` entries; finer levels share entries by hash.
+        log2_size: a level's table has at most ``2 ** log2_size`` entries; levels with more grid points are hashed.
         base, finest: cells per side at the first and the last level.
     """
 
@@ -91,7 +91,7 @@ class HashGrid2D(nn.Module):
         index = x + y * self.sides
         if self.n_dense < self.levels:
             hashed = slice(self.n_dense, None)
-            # uint32 arithmetic of the CUDA code, written in int64.
+            # The CUDA code's uint32 arithmetic, in int64.
             index[:, hashed] = x[:, hashed] ^ ((y[:, hashed] * PRIME) & 0xFFFFFFFF)
         return index.remainder_(self.sizes).add_(self.offsets)
 
@@ -138,7 +138,7 @@ class TriPlaneHash(nn.Module):
             )
         self.bound, self.backend = float(bound), backend
         self.grid = HashGrid2D(levels, features, log2_size, base, finest)
-        # tinycudann starts its tables uniform in +-1e-4.
+        # tinycudann's initialisation: uniform in ±1e-4.
         self.params = nn.Parameter((torch.rand(3, self.grid.n_params) * 2 - 1) * 1e-4)
         self.out_features = 3 * levels * features
         self._settings = {
@@ -177,5 +177,5 @@ class TriPlaneHash(nn.Module):
 
         if self._native is None:
             self._native = [tinycudann.Encoding(2, self._settings, dtype=torch.float32)]
-        # Our table stays the owner of the values: the native module only lends its kernels.
+        # Our table keeps the values; of the native module only the kernels are used.
         return torch.func.functional_call(self._native[0], {"params": table}, (positions,))

@@ -1,14 +1,14 @@
 """Motion fields: how the Gaussians of a region move with sound and with the upper face.
 
-Three kinds, each the identity when new (its last layer is zero, or its output is gated to nothing):
+Three kinds, each the identity at initialisation, since its last layer is zero:
 
 * :class:`FaceMotion`: region-attention MLP → Δmean, Δscale, Δquaternion (TalkingGaussian 2024, eq. 6-8).
 * :class:`MouthMotion`: translation only, for the inside of the mouth (TalkingGaussian, section 3.3).
 * :class:`CrossModalMotion`: gated cross-modal attention → Δmean, for eyes and mouth (FG-3DGS 2026).
 
-Positions are head-space rig units. Every field takes one frame's inputs ``[C]``, or a batch ``[B, C]`` and then
-answers ``[B, N, ...]``. Position features do not depend on the frame: :meth:`MotionField.features` computes them once
-for a batch, and a caller whose canonical positions are frozen may keep them.
+Positions are in head space, rig units. Every field takes one frame's inputs ``[C]``, or a batch ``[B, C]`` and then returns
+``[B, N, ...]``. Position features do not depend on the frame: a caller whose canonical positions are frozen can keep the
+result of :meth:`MotionField.features`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Motion:
 
 
 def mlp(sizes: list[int], bias: bool = True, zero_last: bool = False) -> nn.Sequential:
-    """ReLU layers of the given sizes; with ``zero_last`` the result starts at exactly zero."""
+    """Linear layers of the given sizes with ReLU between them; with ``zero_last`` the output is initially zero."""
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
         layers.append(nn.Linear(n_in, n_out, bias=bias))
@@ -59,7 +59,7 @@ def _batched(value: Tensor, size: int, name: str) -> Tensor:
 
 
 class MotionField(nn.Module):
-    """What the three fields share: the tri-plane encoding and the two optimiser groups of the papers."""
+    """Base of the three fields: the tri-plane encoding and the two optimiser groups of the papers."""
 
     encoding: TriPlaneHash
 
@@ -70,7 +70,7 @@ class MotionField(nn.Module):
         return self.encoding(positions)
 
     def _given(self, positions: Tensor | None, features: Tensor | None) -> Tensor:
-        """The features that were given, else those of the positions.
+        """The given features, or those of the positions.
 
         Raises:
             ValueError: neither is given.
@@ -82,7 +82,7 @@ class MotionField(nn.Module):
         return self.features(positions)
 
     def parameter_groups(self, rate: float = 5e-4, grid_rate: float = 5e-3) -> list[dict[str, Any]]:
-        """AdamW groups: hash grids at ``grid_rate`` without decay, everything else at ``rate``."""
+        """Parameter groups for AdamW: hash grids at ``grid_rate`` without weight decay, everything else at ``rate``."""
         grids = set(map(id, self.encoding.parameters()))
         rest = [p for p in self.parameters() if id(p) not in grids]
         return [
@@ -92,15 +92,15 @@ class MotionField(nn.Module):
 
 
 class FaceMotion(MotionField):
-    """Region attention: each position weighs the audio and the upper-face units by its own learned factors.
+    """Region attention: each position weights the audio and the upper-face units by its own learned factors.
 
     Args:
         audio: size of the audio vector.
-        units: number of upper-face units; the last one (blink) reaches the network unmixed, as in the paper.
+        units: number of upper-face action units; the last one (blink) bypasses the mixing, as in the paper.
         bound: half side of the encoded cube, rig units.
         base, finest: grid resolutions (16 → 256 for the face).
-        hidden: width of the deciding MLP.
-        step: rig units (and log-scale, and quaternion) per unit of network output.
+        hidden: width of the output MLP.
+        step: rig units (and units of log-scale and quaternion) per unit of network output.
     """
 
     def __init__(
@@ -183,10 +183,11 @@ class MouthMotion(MotionField):
 
 
 class CrossModalMotion(MotionField):
-    """Gated cross-modal attention (FG-3DGS): positions ask, the modalities answer, a gate lets the answer through.
+    """Gated cross-modal attention (FG-3DGS) from positions to modalities.
 
     Each modality (audio, expression, …) gives ``tokens`` key and value vectors; a position's query attends to all of
-    them; the attended vector is gated per position by a sigmoid of itself and the query, and moves the mean only.
+    them; the attended vector is gated per position by a sigmoid of itself and the query, and only the mean is moved. The gate
+    is our reading of the paper.
 
     Args:
         modalities: name → size of that modality's vector, for example ``{"audio": 32, "units": 7}``.

@@ -1,1 +1,1 @@
-"""One person's head as a module: inputs, appearance, residuals, backdrop and inpainter."""
+"""One person's head as a module: inputs, appearance basis, residuals, backdrop and inpainter."""

@@ -1,12 +1,12 @@
-"""How a UV map changes with pose and expression: learned from many people, fitted to one.
+"""How a UV map changes with pose and expression: a basis learned from many people, with a code fitted to one.
 
 Skin brightens and darkens as a head turns, a smile brings folds, an opening mouth shows teeth. Most of these changes are
-common to all people. They are a shared basis of offsets and colours over the texels. A small network computes each
-frame's coefficients from its pose and expression.
+common to all people. They are spanned by a shared basis of offsets and colours over the texels. A small network computes
+each frame's coefficients from its pose and expression.
 
-What is particular to a person, such as light from another side, is their *code*: a linear map from pose and expression
-to further coefficients of the same basis. It has so few numbers that some seconds of video determine it, and it holds
-for angles and mouth shapes that those seconds do not show.
+What is particular to a person, such as light from another side, is the person's *code*: a linear map from pose and
+expression to further coefficients of the same basis. It has so few parameters that a few seconds of video determine it,
+and it extrapolates to angles and mouth shapes that those seconds do not show.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from heads.raster.arrays import flat
 from heads.raster.kernels import unwrapping
 
 CHANNELS = 6
-"""Of a texel's change: offset 3, colour 3."""
-STEP = 0.09  # triangle sizes and colour per unit of the basis, so also of the optimiser's step · guess
+"""Channels of a texel's change: offset 3, colour 3."""
+STEP = 0.09  # triangle sizes (and colour) per unit of the basis; scales the optimiser's step too · guess
 HIDDEN = 32  # units of the network's hidden layer · guess
 
 
 class AppearanceBasis(nn.Module):
-    """The basis and the network that all people share; no change at all when new.
+    """The basis and the network that all people share; the identity at initialisation.
 
     Args:
-        size: of a frame's vector (:func:`heads.person.inputs.frame_vectors`).
-        rank: vectors of the basis; 0 leaves every map as it is.
-        rows: texels that follow at all; row: ``[N]`` which of them each texel of a map is, ``rows`` for none.
-        noise: of the vectors while training, in standard deviations.
+        size: entries of a frame's vector (:func:`heads.person.inputs.frame_vectors`).
+        rank: number of basis vectors; 0 leaves every map unchanged.
+        rows: number of texels that the basis changes.
+        row: ``[N]`` each texel's row in the basis; ``rows`` for texels that do not change.
+        noise: added to the vectors while training, in standard deviations.
     """
 
     row: Tensor
@@ -44,17 +45,17 @@ class AppearanceBasis(nn.Module):
         super().__init__()
         self.size, self.rank, self.rows = size, rank, rows
         self.net = CoefficientNet(size, rank, HIDDEN, noise=noise)
-        # The basis is zero and the network is not: a zero change whose gradient is not zero.
+        # The basis is zero and the network is not, so the change is zero and its gradient is not.
         self.basis = nn.Parameter(torch.zeros(rank, rows * CHANNELS))
         self.register_buffer("row", row, persistent=False)
 
     def coefficients(self, vectors: Tensor, code: Tensor | None = None) -> Tensor:
-        """``[..., rank]`` of frames' vectors ``[..., size]``, with a person's code ``[..., rank, size]`` added."""
+        """Coefficients ``[..., rank]`` for frames' vectors ``[..., size]``, plus those of a person's code ``[..., rank, size]``."""
         shared = self.net(vectors)
         return shared if code is None else shared + (code @ self.net.normalised(vectors)[..., None])[..., 0]
 
     def apply_to(self, maps: Tensor, coefficients: Tensor) -> Tensor:
-        """Maps ``[B, G, N, 14]`` of maps ``[B, N, 14]`` changed by coefficients ``[B, G, rank]``."""
+        """Maps ``[B, G, N, 14]``: each of maps ``[B, N, 14]`` changed by its coefficients ``[B, G, rank]``."""
         if maps.device.type != "cpu" or maps.dtype != torch.float32:
             return changed(maps[:, None], self(coefficients))
         texels = (self.row < self.rows).nonzero()[:, 0]
@@ -69,7 +70,7 @@ class AppearanceBasis(nn.Module):
 
 
 class PersonalAppearance(AppearanceBasis):
-    """A :class:`AppearanceBasis` in one person's head: their code, and the frames at which their map holds as it is.
+    """An :class:`AppearanceBasis` in one person's head: the person's code, and the frames for which the map needs no change.
 
     The network stays as the prior has it; the code and, slowly, the basis are fitted to the person.
 
@@ -83,7 +84,7 @@ class PersonalAppearance(AppearanceBasis):
 
     def __init__(self, size: int, rank: int, rows: int, n: int) -> None:
         super().__init__(size, rank, rows, torch.full((n,), rows))
-        self.register_buffer("row", self.row)  # which texel of the prior's map a Gaussian took is part of an avatar
+        self.register_buffer("row", self.row)  # persistent here: each Gaussian's row is part of an avatar
         self.net.requires_grad_(False)
         self.code = nn.Parameter(torch.zeros(rank, size))
         self.register_buffer("here", torch.zeros(rank))
@@ -91,11 +92,11 @@ class PersonalAppearance(AppearanceBasis):
 
     @torch.no_grad()
     def take(self, shared: AppearanceBasis, vectors: Tensor, texel: Tensor) -> None:
-        """Begin as a prior has it.
+        """Initialise from a prior.
 
         Args:
-            shared: the prior's.
-            vectors: ``[R, size]`` of the frames from which the map was made.
+            shared: the prior's basis.
+            vectors: ``[R, size]`` of the frames that the map was made from.
             texel: ``[N]`` the texel of the prior's map whose change each Gaussian takes.
         """
         self.net.load_state_dict(shared.net.state_dict())
@@ -105,7 +106,7 @@ class PersonalAppearance(AppearanceBasis):
         self.row.copy_(shared.row[texel.to(shared.row.device)])
 
     def at(self, vector: Tensor) -> tuple[Tensor, Tensor]:
-        """Changes ``[N, 3]`` of offsets and ``[N, 3]`` of colours for one frame's vector ``[size]``."""
+        """Changes of offsets and of colours, ``[N, 3]`` each, for one frame's vector ``[size]``."""
         coefficients = self.coefficients(vector, self.code) - self.here - self.code @ self.origin
         offsets, colors = self(coefficients).split(3, dim=-1)
         return offsets, colors
@@ -118,7 +119,7 @@ def changed(maps: Tensor, change: Tensor) -> Tensor:
 
 
 class _Shown(torch.autograd.Function):
-    """``changed(maps[:, None], basis(coefficients))`` without the changes of all texels: only those that change are touched."""
+    """``changed(maps[:, None], basis(coefficients))``, but only the texels that the basis changes are computed."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, held: Tensor, texels: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """What stands behind the head: a body layer that follows the head's pose, over a still background.
 
-The body (torso, shoulders, hair that falls on them) is one RGBA picture, bent by a smooth displacement field that is
-linear in the pose: near the neck it learns to follow the head, at the shoulders a little, elsewhere not at all. That
-costs one bilinear lookup per pixel, and stays as sharp as the clip. The field is found by registering frames of the clip
-and regressing the body's motion on the pose; optimising it after that only overfits the training frames.
+The body (torso, shoulders, hair that falls on them) is one RGBA picture, warped by a smooth displacement field that is
+linear in the pose, so that the body moves with the head. That costs one bilinear lookup per pixel and is as sharp as the
+clip. The field is found by registering frames of the clip and regressing the body's motion on the pose; optimising it
+afterwards only overfits the training frames.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from heads.person.image_registration import predicted_by, register
 from heads.person.inpaint import fill_hole
 
-REGISTERED = 64  # px, longer side of the frames in which the body's motion is found · guess
-# Penalty of the regression of that motion on poses, in variances of a pose entry · guess: a body also moves by itself.
+REGISTERED = 64  # px, longer side of the frames that are registered · guess
+# Penalty of the regression of the body's motion on poses, in variances of a pose entry · guess: a body also moves by itself.
 RIDGE = 0.2
 
 
@@ -28,10 +28,10 @@ class Backdrop(nn.Module):
     """Body layer and background of one camera view.
 
     Args:
-        height, width: px of the pictures kept.
+        height, width: px of the stored pictures.
         inputs: entries of the pose vector.
         grid: (rows, columns) of the displacement field's control points.
-        reach: the vector's limit in standard deviations, so that no pose bends the body beyond what was seen.
+        reach: limit of the pose vector in standard deviations, so that no pose warps the body beyond what was seen.
     """
 
     center: Tensor
@@ -49,7 +49,7 @@ class Backdrop(nn.Module):
         self.register_buffer("scale", torch.ones(inputs))
         self.bend = nn.Linear(inputs, 2 * grid[0] * grid[1], bias=False)
         nn.init.zeros_(self.bend.weight)
-        # Found by registration: steps would fit it to the training frames alone, and its gradient is half of the lookup's.
+        # Found by registration: steps would overfit it, and its gradient is half the cost of the lookup's backward pass.
         self.bend.requires_grad_(False)
 
     @property
@@ -58,10 +58,10 @@ class Backdrop(nn.Module):
 
     @property
     def adam_eps(self) -> float:
-        """Adam's epsilon for the pictures: a few hundredths of what a pixel in full view gets of a mean over the frame.
+        """Adam's epsilon for the pictures: 0.03 of the gradient that a visible pixel gets from a mean over the frame (guess).
 
-        With the usual one a pixel behind the head, which no frame shows, would go as far on a thousandth of a gradient
-        as one in view on a whole one, and be a coloured speck as soon as the head turns away.
+        With the usual epsilon a pixel behind the head, which no frame shows, would move as far on a tiny gradient as a
+        visible one does on a full one, and become a coloured speck when the head turns away.
         """
         return 0.03 / (self.size[0] * self.size[1])
 
@@ -86,9 +86,8 @@ class Backdrop(nn.Module):
     ) -> Tensor:
         """The picture behind the head ``[H, W, 3]`` for one pose vector ``[C]``, ``[B, H, W, 3]`` for several ``[B, C]``.
 
-        At any size up to its own.
-
-        With a ``window`` (top, left, rows, columns) only that part: ``[rows, columns, 3]``.
+        ``height`` and ``width`` are at most the stored size. With a ``window`` (top, left, rows, columns) only that part is
+        computed: ``[rows, columns, 3]``.
         """
         height, width = height or self.size[0], width or self.size[1]
         top, left, rows, columns = window or (0, 0, height, width)
@@ -111,14 +110,14 @@ class Backdrop(nn.Module):
         indices: Sequence[int],
         poses: Tensor | None = None,
     ) -> None:
-        """Start from the clip: background and body are the mean colours seen where nothing stands before them.
+        """Initialise from the clip: background and body get the mean colours where nothing occludes them.
 
         Args:
             frames, mattes: per frame uint8 ``[H, W, 3]`` and ``[H, W]`` of the pictures' size or larger.
             head_masks: ``[len(indices), H, W]`` where the head's own Gaussians will draw.
             indices: the frames to use.
-            poses: ``[len(indices), C]`` their pose vectors, after :meth:`calibrate`: the body then starts to
-                follow the pose as it does in these frames.
+            poses: ``[len(indices), C]`` their pose vectors, after :meth:`calibrate`: the displacement field is then
+                fitted to these frames.
         """
         height, width = self.size
         device = self.background.device
@@ -139,7 +138,7 @@ class Backdrop(nn.Module):
         self.body_alpha[0] = torch.logit(layers[1][2].mean(0).clamp(0.02, 0.98))
 
     def _follow(self, pictures: Tensor, body: Tensor, poses: Tensor) -> None:
-        """Set the displacement field to what the pose says of the body's place in these frames."""
+        """Fit the displacement field to the body's motion in these frames."""
         height, width = (max(8, round(side * min(1.0, REGISTERED / max(self.size)))) for side in self.size)
         brightness, region = (resized(x, height, width)[:, 0] for x in (pictures.mean(1, keepdim=True), body))
         x = self._normalised(poses)
@@ -153,7 +152,7 @@ class Backdrop(nn.Module):
         self.bend.weight.copy_(-0.5 * torch.einsum("rck,dkn->drcn", basis, weights).flatten(0, 2))
 
     def _unbent(self, pictures: Tensor, body: Tensor, poses: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The frames and their bodies moved back to where the body layer keeps them."""
+        """The frames and their body masks, warped back to the body layer's coordinates."""
         if poses is None:
             return pictures, body
         both = torch.cat([pictures, body], 1)
@@ -167,7 +166,7 @@ class Backdrop(nn.Module):
 
 
 def _completed(mean: Tensor, known: Tensor, fill: Tensor) -> Tensor:
-    """Colours ``[3, H, W]`` where they are known, elsewhere the smooth continuation of what is around."""
+    """Colours ``[3, H, W]`` where they are known, filled smoothly from their surroundings elsewhere."""
     if known.max() < 0.02:
         return fill[:, None, None].expand_as(mean)
     hole = (known < 0.02).float()[None]
@@ -194,14 +193,14 @@ def _spread(points: Tensor, height: int, width: int, window: tuple[int, int, int
 
 @functools.lru_cache(maxsize=16)
 def _shares(points: int, pixels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """How much each of some control points counts at each pixel ``[pixels, points]`` of a line."""
+    """Linear interpolation weights ``[pixels, points]`` of control points at the pixels of a line."""
     place = torch.linspace(0, points - 1, pixels, dtype=torch.float64)  # on the CPU: not every device has float64
     return (1 - (place[:, None] - torch.arange(points)).abs()).clamp_min(0).to(device, dtype)
 
 
 @functools.lru_cache(maxsize=16)
 def _identity_grid(height: int, width: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Sampling coordinates ``[1, 2, H, W]`` that give the picture back."""
+    """Sampling coordinates ``[1, 2, H, W]`` of the identity."""
     y = (torch.arange(height, device=device, dtype=dtype) + 0.5) / height * 2 - 1
     x = (torch.arange(width, device=device, dtype=dtype) + 0.5) / width * 2 - 1
     return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]

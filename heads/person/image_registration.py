@@ -1,7 +1,7 @@
-"""How far a region of each frame lies from where it is in the others: affine registration, and what a pose says of it.
+"""Affine registration of a region over frames, and the regression of its motion on other inputs.
 
-Gauss-Newton on brightness differences with robust weights, coarse and batched over frames; sources: Lucas & Kanade
-(1981) for the step, Geman & McClure (1987) for the weights.
+Gauss-Newton on brightness differences with robust weights, at low resolution and batched over frames. Sources: Lucas &
+Kanade (1981) for the step, Geman & McClure (1987) for the weights.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from heads.ridge import ridge_weights
 
-ROBUST = 0.1  # brightness difference from which a pixel counts as something else · guess
-LONGEST = 0.05  # half pictures, of one step · guess
+ROBUST = 0.1  # brightness difference, of 1, at which a pixel's weight falls to a quarter · guess
+LONGEST = 0.05  # largest step per coefficient, in half pictures · guess
 
 
 def planes(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,14 +25,15 @@ def planes(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def register(frames: Tensor, weights: Tensor, first: int, rounds: int = 2, steps: int = 8) -> Tensor:
-    """Affine displacements ``[T, 2, 3]`` that take a common picture to each frame.
+    """Affine displacements ``[T, 2, 3]`` that map a common reference picture to each frame.
 
     Args:
         frames: ``[T, H, W]`` brightness; weights: ``[T, H, W]`` of the region that moves together.
-        first: the frame that the others are compared with in the first round; then it is the mean of the aligned.
+        first: the frame that is the reference in the first round; later it is the weighted mean of the aligned frames.
+        rounds: how often the reference is renewed; steps: Gauss-Newton steps in each round.
 
     Returns:
-        coefficients of (1, x, y) per direction (x, y), in half pictures: ``frame(p + u(p))`` shows the common ``p``.
+        coefficients of (1, x, y) per direction (x, y), in half pictures: ``frame(p + u(p))`` shows the reference's ``p``.
     """
     grid, basis = planes(frames.shape[1], frames.shape[2], frames)
     motion = frames.new_zeros(len(frames), 2, 3)
@@ -70,10 +71,11 @@ def _step(warped: Tensor, common: Tensor, basis: Tensor) -> Tensor:
 
 
 def predicted_by(inputs: Tensor, motion: Tensor, ridge: float) -> Tensor:
-    """What inputs say of motions: weights ``[2, 3, C]`` of a ridge regression around both means.
+    """Weights ``[2, 3, C]`` of a ridge regression from centred inputs to centred motions.
 
     Args:
-        inputs: ``[T, C]`` of about unit size; motion: ``[T, 2, 3]``; ridge: penalty beside the mean square of one.
+        inputs: ``[T, C]``, of about unit variance; motion: ``[T, 2, 3]``.
+        ridge: penalty, relative to the variance of an input of one.
     """
     x, y = inputs.cpu().double(), motion.flatten(1).cpu().double()
     x, y = x - x.mean(0), y - y.mean(0)

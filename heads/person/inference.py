@@ -1,8 +1,8 @@
-"""The forward pass of a head that is no longer trained, on the CPU: the pictures of the modules at a fraction of the time.
+"""Fast forward pass of a head that is no longer trained, on the CPU; it renders what the modules do.
 
-:class:`HeadInference` and :class:`BackdropInference` hold what no frame changes and run fused kernels
-(:mod:`heads.raster.kernels.placing`, :mod:`heads.raster.kernels.layering`). They are made from frozen modules
-and know nothing of later changes of these: :class:`Frozen` watches for them.
+:class:`HeadInference` and :class:`BackdropInference` precompute what is the same in every frame and run fused kernels
+(:mod:`heads.raster.kernels.placing`, :mod:`heads.raster.kernels.layering`). They are built from frozen modules and do not
+notice later changes of these: :class:`Frozen` rebuilds them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,17 @@ from heads.raster.frozen import LARGEST, FrozenGaussians
 from heads.raster.kernels import layering
 from heads.raster.registry import default_backend
 
-_ROWS = 64  # of a picture below which a second thread costs more than it saves · guess
+_ROWS = 64  # rows per thread below which a further thread costs more than it saves · guess
 Result = TypeVar("Result")
 _SMALLEST = 8  # px: pictures narrower than a vector are left to the modules
 
 
 class Frozen(Generic[Result]):
-    """Watches whether a module is used without training, and what was made of it while it was.
+    """Caches an object that is built from a frozen module, and rebuilds it when a weight or buffer has changed.
 
     Args:
-        make: what to make of the frozen module.
+        module: the module.
+        make: builds the object.
     """
 
     def __init__(self, module: nn.Module, make: Callable[[], Result]) -> None:
@@ -46,8 +47,11 @@ class Frozen(Generic[Result]):
         self._made: tuple[tuple[int, ...], Result] | None = None
 
     def made(self) -> Result | None:
-        """What was made of the module as it is now; ``None`` while it is trained, on another device than the CPU, or
-        where another rasteriser than ours is the default."""
+        """The object for the module's present weights.
+
+        ``None`` where the fast path does not apply: gradients are enabled, the module is in training mode, has trainable
+        parameters or is not in float32 on the CPU, or our rasteriser is not the default one.
+        """
         if torch.is_grad_enabled() or self.module.training or default_backend("cpu").name != "cpu":
             return None
         if any(p.requires_grad for p in self._parameters) or not _plain(self._parameters[0]):
@@ -69,7 +73,7 @@ def stacked(frames: list[np.ndarray]) -> Tensor:
 
 @dataclass
 class _Coefficients:
-    """A :class:`heads.person.residual.CoefficientNet` in numpy."""
+    """A :class:`heads.person.residual.CoefficientNet` in NumPy."""
 
     center: np.ndarray
     scale: np.ndarray
@@ -93,7 +97,7 @@ class _Coefficients:
 
 
 class _Residual:
-    """A :class:`heads.person.residual.LowRankResidual` in numpy."""
+    """A :class:`heads.person.residual.LowRankResidual` in NumPy."""
 
     def __init__(self, residual: LowRankResidual) -> None:
         self.net, self.basis, self.step = _Coefficients.of(residual), residual.basis.detach().numpy(), residual.step
@@ -107,7 +111,7 @@ class HeadInference:
     """A frozen :class:`TalkingHead` as a function from a frame to its picture.
 
     Args:
-        head: not trained any more; see :class:`Frozen`.
+        head: no longer trained; see :class:`Frozen`.
     """
 
     def __init__(self, head: TalkingHead) -> None:
@@ -128,11 +132,14 @@ class HeadInference:
 
     @staticmethod
     def fits(height: int, width: int) -> bool:
-        """Whether pictures of this size can be made."""
+        """Whether the kernels can render pictures of this size, px."""
         return min(height, width) >= _SMALLEST and max(height, width) <= LARGEST
 
     def __call__(self, inputs: HeadInputs, index: int, intrinsics: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Premultiplied colour ``[H, W, 3]`` and alpha ``[H, W, 1]`` of one frame at the head's own size."""
+        """Premultiplied colour ``[H, W, 3]`` and alpha ``[H, W, 1]`` of frame ``index`` at the head's own size.
+
+        ``intrinsics`` is ``[3, 3]`` px.
+        """
         vector = inputs.vectors[index].numpy()
         change = None if self.correction is None else self.correction(vector) * self.correction_scale
         rotation, translation = self._pose(inputs, index, change)
@@ -168,10 +175,10 @@ class HeadInference:
 
 
 class BackdropInference:
-    """A frozen :class:`Backdrop` as a function: what stands behind a head, and the head in front of it.
+    """A frozen :class:`Backdrop` as a function: renders it alone or under a head.
 
     Args:
-        backdrop: not trained any more; height, width: px of the frames, as the backdrop's or smaller.
+        backdrop: no longer trained; height, width: px of the frames, at most the backdrop's.
     """
 
     def __init__(self, backdrop: Backdrop, height: int, width: int) -> None:
@@ -190,7 +197,7 @@ class BackdropInference:
         return self.under(self.nothing[: 3 * pixels], self.nothing[3 * pixels :], pose)
 
     def under(self, color: np.ndarray, alpha: np.ndarray, pose: Tensor) -> np.ndarray:
-        """A head of premultiplied ``color [H, W, 3]`` and ``alpha [H, W, 1]`` over them, held in [0, 1]."""
+        """A head of premultiplied ``color [H, W, 3]`` and ``alpha [H, W, 1]`` over body and background, clamped to [0, 1]."""
         width, height = self.size
         field = self.backdrop.displacement(pose).contiguous().numpy().reshape(-1)
         head, cover = color.reshape(-1), alpha.reshape(-1)
@@ -210,5 +217,5 @@ class BackdropInference:
 
 
 def pose_of(inputs: HeadInputs, index: int) -> Tensor:
-    """What the body of one frame follows."""
+    """Pose vector ``[C]`` of one frame, for the body layer."""
     return pose_vectors(inputs.vectors[index])

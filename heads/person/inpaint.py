@@ -1,7 +1,7 @@
-"""Body inpainter: puts a rendered head into a frame and repairs the ring around it (neck, hair edge, revealed wall).
+"""Body inpainter: puts a rendered head into a frame and repairs the ring around it (neck, hair edge, revealed background).
 
-A light U-Net sees the rendered head and the frame with the dilated head region removed, and answers inside that
-region only: everywhere else the frame's own pixels come back bit for bit. Source: GGTalker (2025), section 3.4.
+A small U-Net sees the rendered head and the frame with the dilated head region removed. It changes that region only:
+everywhere else the frame's own pixels are kept bit for bit. Source: GGTalker (2025), section 3.4.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from configs.devices import constant
 def fill_hole(image: Tensor, hole: Tensor) -> Tensor:
     """Smooth completion of ``image [B, C, H, W]`` where ``hole [B, 1, H, W]`` is one, by a pull-push pyramid.
 
-    Where the hole covers the whole image nothing is known and the result is mid-grey.
+    Where the hole covers the whole image, the result is mid-grey.
     """
     weight = 1 - hole
     known = image * weight
@@ -40,8 +40,8 @@ class _Block(nn.Sequential):
 class BodyInpainter(nn.Module):
     """U-Net from (rendered head, frame without its head region) to the final frame.
 
-    New, it is the plain composition: head over the hole filled from its rim; the network adds a correction that
-    starts at zero.
+    At initialisation it is the plain composition, the head over the hole filled from its rim; the network adds a correction
+    that starts at zero.
 
     Args:
         width: channels of the finest level (each coarser one doubles them).
@@ -64,7 +64,7 @@ class BodyInpainter(nn.Module):
         Args:
             head: ``[B, H, W, 3]`` rendered colour, premultiplied by its alpha, in [0, 1].
             alpha: ``[B, H, W, 1]`` coverage of the head.
-            frame: ``[B, H, W, 3]`` the real frame; its pixels inside ``region`` are never looked at.
+            frame: ``[B, H, W, 3]`` the real frame; where ``region`` is one its pixels are not used.
             region: ``[B, H, W]`` or ``[B, H, W, 1]`` dilated head region in [0, 1]; the result differs from ``frame``
                 only where it is above zero, and blends in where it is between zero and one.
         """
@@ -82,8 +82,10 @@ class BodyInpainter(nn.Module):
         return torch.where(m > 0, blended, f).permute(0, 2, 3, 1)
 
     def correction(self, composed: Tensor) -> Tensor:
-        """What the network adds to pictures ``[B, H, W, 3]`` that are composed already, everywhere: the same as
-        ``forward`` with a full alpha and region, less the pictures; then nothing of a frame is left to be filled in."""
+        """What the network adds to pictures ``[B, H, W, 3]`` that are composed already.
+
+        Equals ``forward`` with alpha and region one everywhere, minus the pictures.
+        """
         b, height, width = composed.shape[:3]
         known = constant((1.0, 0.5, 0.5, 0.5, 1.0), composed)[:, None, None].expand(b, 5, height, width)
         return self._unet(torch.cat([composed.permute(0, 3, 1, 2), known], dim=1)).permute(0, 2, 3, 1)

@@ -1,8 +1,8 @@
 """What moves a head, frame by frame: tracks (and sound) to :class:`HeadInputs`, the one input of every head and avatar.
 
-Networks that follow the frame (colours, residual offsets, track corrections, the body layer) read its ``vectors``: pose,
-expression, eyelids and gaze of the frame and of its near neighbours, so that a small network can also smooth tracking
-noise. They are a pure function of the track: an unseen frame is treated exactly as a training frame.
+Networks that depend on the frame (colours, residual offsets, track corrections, the body layer) read its ``vectors``:
+pose, expression, eyelids and gaze of the frame and of its near neighbours, so that a small network can also smooth
+tracking noise. They are a pure function of the track: an unseen frame is treated exactly as a training frame.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ POSE = 6
 """Leading entries of a frame's vector: rotation vector (3, radians) and translation (3, rig units)."""
 TRACKED = ("rotation", "translation", "expression", "eyelids", "gaze")
 """Entries of a track that move a head."""
-SPANS = ((1, 1), (2, 4))  # frames before and after whose means stand beside a frame's vector · guess
+SPANS = ((1, 1), (2, 4))  # (nearest, farthest) frames before and after, averaged and appended to a vector · guess
 TRACK_CONTEXT = 4
 """Frames before and after a frame that its ``vectors`` depend on."""
 AUDIO_CONTEXT = 12
-"""Rows of audio features on either side of a frame that a model may hear: half of AudioNet's 16-row window plus half of
+"""Rows of audio features on either side of a frame that a model may use: half of AudioNet's 16-row window plus half of
 the 8-frame attention (AD-NeRF, TalkingGaussian)."""
 
 
@@ -42,7 +42,7 @@ class HeadInputs:
         vectors: ``[B, C]`` each frame and its neighbours as one vector, see :func:`neighbourhood`.
         intrinsics: ``[3, 3]`` px of the tracked frame size; ``None`` where nothing is projected.
         features: ``[B, 2 * AUDIO_CONTEXT + 1, F]`` audio rows around each frame; ``None`` without sound.
-        index: ``[B]`` numbers of the training frames, for what belongs to one frame alone; else ``None``.
+        index: ``[B]`` numbers of the training frames, for parameters of single frames; else ``None``.
     """
 
     rotation: Tensor
@@ -68,7 +68,7 @@ class HeadInputs:
         return replace(self, **changes)
 
     def pick(self, frames: Sequence[int] | np.ndarray | Tensor | slice) -> HeadInputs:
-        """Some of its frames, by number; the intrinsics are those of all."""
+        """Some of the frames, by number; the intrinsics are shared."""
         rows = frames
         if not isinstance(frames, slice):
             rows = torch.as_tensor(frames if isinstance(frames, Tensor) else np.asarray(frames))
@@ -87,7 +87,8 @@ def head_inputs(track: Mapping[str, object], device: torch.device | str = "cpu",
 
     Args:
         track: ``rotation, translation, expression, eyelids, gaze`` ``[T, ...]``, and ``intrinsics [3, 3]`` if known.
-        cut: frames to leave out at either end, which only serve as neighbours of the others.
+        device: of the result.
+        cut: frames to leave out at either end; they serve only as neighbours of the others.
 
     Raises:
         ValueError: a missing entry, or entries with different numbers of frames.
@@ -102,18 +103,18 @@ def head_inputs(track: Mapping[str, object], device: torch.device | str = "cpu",
 
 
 def row_vectors(track: Mapping[str, np.ndarray]) -> np.ndarray:
-    """:func:`frame_vectors` of float32 arrays, as an array."""
+    """:func:`frame_vectors` for a track of float32 arrays: ``[T, 6 + K + 6]`` as an array."""
     parts = [turn_vectors(track["rotation"])]
     parts += [track[name].reshape(len(parts[0]), -1) for name in TRACKED[1:]]
     return np.concatenate(parts, -1)
 
 
 def window_inputs(window: Mapping[str, np.ndarray], cut: int) -> HeadInputs:
-    """:func:`head_inputs` of a few frames of float32 arrays on the CPU, whose vectors are known already.
+    """:func:`head_inputs` of a few frames of float32 arrays, on the CPU, from vectors that are computed already.
 
     Args:
         window: the entries of a track and ``vectors [T, D]``, their :func:`row_vectors`.
-        cut: frames at either end that are only there as neighbours, at least as many as the spans reach.
+        cut: frames at either end that serve only as neighbours, at least :data:`TRACK_CONTEXT`.
     """
     vectors, count = window["vectors"], len(window["vectors"]) - 2 * cut
     parts = [vectors[cut : cut + count]]
@@ -146,7 +147,7 @@ def frame_vectors(track: Mapping[str, object], device: torch.device | str = "cpu
 def neighbourhood(vectors: Tensor, spans: tuple[tuple[int, int], ...] = SPANS) -> Tensor:
     """Vectors ``[T, D]`` beside the means of their neighbours: ``[T, D * (1 + len(spans))]``.
 
-    A span ``(a, b)`` is the mean over the frames a…b before and after; past the ends the last frame counts.
+    A span ``(a, b)`` gives the mean over the frames a…b before and after; past the ends the last frame is repeated.
     """
     last = len(vectors) - 1
     here = torch.arange(len(vectors), device=vectors.device)
@@ -159,7 +160,7 @@ def neighbourhood(vectors: Tensor, spans: tuple[tuple[int, int], ...] = SPANS) -
 
 
 def pose_vectors(vectors: Tensor) -> Tensor:
-    """The head's pose in each frame and around it, ``[..., 3 * POSE]`` of ``vectors [..., C]``: what the body follows."""
+    """The head's pose in each frame and around it, ``[..., 3 * POSE]`` of ``vectors [..., C]``: input of the body layer."""
     blocks = vectors.unflatten(-1, (1 + len(SPANS), -1))[..., :POSE]
     return blocks.flatten(-2)
 

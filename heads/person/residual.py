@@ -1,8 +1,8 @@
 """Colour (and any other per-Gaussian property) that depends on expression and pose, cheap enough for a CPU.
 
-A network that ran once per Gaussian would cost more than rendering. Here a small MLP runs once per *frame* and gives
-a few coefficients; each Gaussian keeps its own basis: residual = coefficients · basis. This is the bilinear special
-case of the per-Gaussian colour MLP of GGTalker (2025), with the per-Gaussian input learned outright.
+A network evaluated for every Gaussian would cost more than rendering. Here a small MLP runs once per *frame* and gives
+a few coefficients; each Gaussian has its own basis: residual = coefficients · basis. This is the bilinear special
+case of the per-Gaussian colour MLP of GGTalker (2025), with the per-Gaussian input learned directly.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 
 class CoefficientNet(nn.Module):
-    """One frame's vector (expression, pose, …) to bounded coefficients; a linear part beside a small MLP.
+    """One frame's vector (expression, pose, …) to bounded coefficients: a linear layer plus a small MLP.
 
-    Inputs beyond ``reach`` (in units of their own scale, see :meth:`calibrate`) are held there, so that a pose or an
-    expression far from all training frames bends the colours no further than the farthest one seen.
+    Inputs are clamped to ``reach`` units of their own scale (see :meth:`calibrate`), so that a pose or an expression far
+    from all training frames changes the output no further than one at that limit.
 
     In training, ``noise`` (standard deviations) is added to the inputs: with fewer frames than inputs the network
     would otherwise memorise them.
@@ -23,7 +23,8 @@ class CoefficientNet(nn.Module):
     Args:
         inputs: entries of the vector.
         rank: number of coefficients.
-        hidden: width of the MLP; 0 leaves the linear part alone.
+        hidden: width of the MLP; 0 leaves only the linear layer.
+        reach, noise: in standard deviations of the inputs.
     """
 
     center: Tensor
@@ -44,19 +45,19 @@ class CoefficientNet(nn.Module):
         self.scale.copy_(vectors.std(dim=0, unbiased=False).clamp_min(1e-4))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Coefficients ``[..., rank]`` of vectors ``[..., C]``; non-finite inputs count as the mean."""
+        """Coefficients ``[..., rank]`` of vectors ``[..., C]``; NaN inputs count as the mean."""
         x = self.normalised(vectors)
         if self.noise and self.training and torch.is_grad_enabled():
             x = x + self.noise * torch.randn_like(x)
         return self.linear(x) if self.mlp is None else self.linear(x) + self.mlp(x)
 
     def normalised(self, vectors: Tensor) -> Tensor:
-        """Vectors ``[..., C]`` in units of their own scale, held within ``reach``; non-finite ones are the mean."""
+        """Vectors ``[..., C]``, centred and scaled, clamped to ``reach``; NaN entries count as the mean."""
         return torch.nan_to_num((vectors - self.center) / self.scale, nan=0.0).clamp(-self.reach, self.reach)
 
 
 class LowRankResidual(nn.Module):
-    """Per-Gaussian residual ``[..., N, channels]`` = coefficients(vector) · basis; zero when new.
+    """Per-Gaussian residual ``[..., N, channels]`` = coefficients(vector) · basis; zero at initialisation.
 
     Args:
         n: number of Gaussians.
@@ -64,14 +65,14 @@ class LowRankResidual(nn.Module):
         inputs: entries of the vector.
         rank: basis vectors per Gaussian.
         hidden: width of the coefficient network.
-        step: size of a residual per unit of basis; scales the optimiser's step too.
+        step: residual per unit of the basis; scales the optimiser's step too.
     """
 
     def __init__(self, n: int, channels: int, inputs: int, rank: int = 8, hidden: int = 32, step: float = 1.0) -> None:
         super().__init__()
         self.n, self.channels, self.rank, self.step = n, channels, rank, step
         self.net = CoefficientNet(inputs, rank, hidden)
-        # The basis is zero and the network is not: a zero residual whose gradient is not zero.
+        # The basis is zero and the network is not, so the residual is zero and its gradient is not.
         self.basis = nn.Parameter(torch.zeros(rank, n * channels))
 
     def forward(self, vectors: Tensor) -> Tensor:

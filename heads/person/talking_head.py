@@ -1,13 +1,13 @@
-"""One person's head as a module: UV Gaussians on a rig, residuals that follow expression and pose, body, background.
+"""One person's head as a module: UV Gaussians on a rig, residuals that depend on expression and pose, body, background.
 
-This is what every recipe optimises and what an avatar stores. Everything that is learned beyond the plain rigged
-Gaussians is a residual that starts at zero:
+This is what every recipe optimises and what an avatar stores. Everything learned beyond the plain rigged Gaussians is a
+residual that starts at zero:
 
 * colours per Gaussian and offsets per vertex (the person's own corrective blendshapes), low rank in the frame's
   vector (:class:`heads.person.residual.LowRankResidual`);
-* where a prior gives it, an appearance basis that all people share (:class:`heads.person.appearance.PersonalAppearance`);
-* a correction of the track (pose, expression, eyelids, gaze), a function of the tracked values alone, so that an
-  unseen frame or another speech is corrected as the training frames were;
+* with a prior that has one, a shared appearance basis (:class:`heads.person.appearance.PersonalAppearance`);
+* a correction of the track (pose, expression, eyelids, gaze), which is a function of the tracked values alone, so that
+  unseen frames are corrected as the training frames are;
 * a body layer that follows the head over a still background (:class:`heads.person.backdrop.Backdrop`).
 
 Usage::
@@ -40,9 +40,9 @@ from heads.person.residual import LowRankResidual
 from heads.rig import Rig
 from heads.rig.holder import RigModule
 
-FEW_FRAMES = 25.0  # a second of video: at this length the clip counts as much as people in general · guess
-# Of a talking person, per part of a frame's vector: rotation (radians), translation (rig units), expression
-# (deviations), eyelids (closure), gaze (radians) · guess
+FEW_FRAMES = 25.0  # frames at which the clip's own spread and USUAL_SPREAD count alike · guess
+# Standard deviations of a talking person, per part of a frame's vector: rotation (radians), translation (rig units),
+# expression (the rig's standard deviations), eyelids (closure), gaze (radians) · guess
 USUAL_SPREAD = (0.1, 0.15, 0.7, 0.3, 0.15)
 
 
@@ -51,13 +51,13 @@ class HeadConfig:
     """Size and parts of a head.
 
     Attributes:
-        resolution: side of the UV map; the number of Gaussians follows (about 0.8 of its square).
+        resolution: side of the UV map, texels; the shipped rig has about 0.88 of its square as Gaussians.
         color_rank, offset_rank: basis vectors per Gaussian of the colour residual and per vertex of the offset
             residual; 0 leaves it out.
+        correction_rank: basis vectors of the track correction; 0 leaves it out.
+        hidden: width of the networks that read the vectors.
         noise: added to the vectors while training, in standard deviations, so that the residuals do not memorise
             frames.
-        correction_rank: of the track correction; 0 leaves it out.
-        hidden: width of the networks that read the vectors.
         body: whether a body layer and a background are learned.
         body_grid: control points per side of the body's displacement field.
     """
@@ -72,6 +72,7 @@ class HeadConfig:
     body_grid: int = 9
 
     def check(self) -> None:
+        """Raise ``InputError`` for sizes that make no head."""
         if self.resolution < 8:
             raise InputError(f"head: resolution {self.resolution}: expected at least 8")
         if min(self.color_rank, self.offset_rank, self.correction_rank, self.hidden) < 0:
@@ -83,7 +84,15 @@ Window = tuple[int, int, int, int]  # top, left, height, width in px
 
 @dataclass
 class RenderedHead:
-    """One frame: ``image [H, W, 3]`` composed, ``alpha [H, W, 1]`` and premultiplied ``head [H, W, 3]`` of the head."""
+    """One frame.
+
+    Attributes:
+        image: ``[H, W, 3]`` the composed picture.
+        alpha: ``[H, W, 1]`` of the head.
+        head: ``[H, W, 3]`` the head alone, premultiplied.
+        gaussians: those rendered, in head space.
+        meta: of :func:`heads.rasterization`.
+    """
 
     image: Tensor
     alpha: Tensor
@@ -101,6 +110,10 @@ class TalkingHead(RigModule):
         height, width: px of the view that the track's intrinsics describe.
         config: sizes and parts.
         maps: ``[N, 14]`` UV Gaussians to start from (a prior's), else neutral skin on the rig.
+
+    Raises:
+        InputError: impossible sizes in ``config``.
+        ValueError: ``maps`` of another shape.
     """
 
     center: Tensor
@@ -162,13 +175,13 @@ class TalkingHead(RigModule):
         return torch.cat([self.offsets, self.quats, self.log_scales, self.colors, self.opacities], dim=-1)
 
     def add_appearance_basis(self, rank: int, rows: int) -> PersonalAppearance:
-        """Add an empty :class:`heads.person.appearance.PersonalAppearance`, for a prior or an avatar's weights to fill."""
+        """Add an empty :class:`heads.person.appearance.PersonalAppearance`, to be filled from a prior or an avatar."""
         self.appearance_basis = PersonalAppearance(len(self.center), rank, rows, self.n).to(self.offsets.device)
         return self.appearance_basis
 
     @torch.no_grad()
     def calibrate(self, track: Mapping[str, object]) -> None:
-        """Learn from the training track what is usual, so that these networks see values around one."""
+        """Set centres and scales from the training track, so that the networks see inputs of about unit size."""
         inputs = self.inputs(track)
         vectors = frame_vectors(track, self.center.device)
         self.center.copy_(vectors.mean(dim=0))
@@ -181,10 +194,10 @@ class TalkingHead(RigModule):
             self.backdrop.calibrate(pose_vectors(inputs.vectors))
 
     def _soften(self, scale: Tensor, frames: int) -> None:
-        """Entries that hardly move carry tracking noise: do not blow them up to unit size.
+        """Raise the scales of entries that hardly move, so that tracking noise is not amplified to unit size.
 
-        A few frames say little about what is usual: they are trusted against what is usual for people, or a pose that
-        a second of video did not show would count as tens of deviations and the residuals would be anything there.
+        With few frames the usual spread of people is added. Otherwise a pose that a second of video did not show would be
+        tens of standard deviations away, where the residuals are undetermined.
         """
         size, few = len(self.center), FEW_FRAMES / (FEW_FRAMES + frames)
         parts = ((0, 3), (3, 6), (6, size - 6), (size - 6, size - 4), (size - 4, size))
@@ -198,10 +211,10 @@ class TalkingHead(RigModule):
         return head_inputs(track, self.offsets.device)
 
     def corrected(self, inputs: HeadInputs, index: int, refinement: Tensor | None = None) -> dict[str, Tensor]:
-        """The frame's track with its learned correction, batch of one: rotation, translation, expression, …
+        """The frame's corrected track, batch of one: rotation, translation, expression, eyelids, gaze.
 
         Args:
-            refinement: ``[6 + K + 6]`` a further residual of this frame alone (training only).
+            refinement: ``[6 + K + 6]`` a further residual for this frame alone (training only).
         """
         change = refinement
         if self.correction is not None:
@@ -220,7 +233,7 @@ class TalkingHead(RigModule):
         return parts
 
     def correction_scale(self) -> Tensor:
-        """Typical size ``[6 + K + 6]`` of tracking errors, so that an optimiser's step means the same for all."""
+        """Typical size ``[6 + K + 6]`` of tracking errors (guesses), which makes an optimiser's step equal for all entries."""
         return self._correction_scale
 
     def gaussians(self, inputs: HeadInputs, index: int, refinement: Tensor | None = None) -> tuple[Gaussians, dict]:
@@ -242,11 +255,14 @@ class TalkingHead(RigModule):
     def together(self, inputs: HeadInputs, size: tuple[int, int], delta: Motion | None = None) -> tuple[Tensor, Tensor]:
         """Premultiplied colour ``[B, H, W, 3]`` and alpha ``[B, H, W, 1]`` of all frames in one pass.
 
-        What :meth:`render` makes of them one by one, with as many launches for all of them as for one.
+        Equals the ``head`` and ``alpha`` of :meth:`render` frame by frame, with as many kernel launches as one frame needs.
 
         Args:
             size: (height, width) px of the whole view.
-            delta: residual motion ``[B, N, 3]`` of every Gaussian in head space.
+            delta: residual motion of every Gaussian in head space, ``[B, N, ...]``.
+
+        Raises:
+            ValueError: inputs without intrinsics.
         """
         if inputs.intrinsics is None:
             raise ValueError("inputs without intrinsics cannot be rendered; use inputs.with_(intrinsics=...)")
@@ -288,14 +304,18 @@ class TalkingHead(RigModule):
         """One frame.
 
         Args:
-            inputs, index: which frame of which inputs; they carry the intrinsics.
-            size: (height, width) px of the whole view; the view's own by default.
+            inputs, index: the frame; the inputs must have intrinsics.
+            size: (height, width) px of the whole view; the head's own by default.
             background: ``"learned"`` (body over background), a colour ``[3]``, a picture ``[H, W, 3]`` of the
                 rendered size, or ``None`` for black.
-            window: (top, left, height, width) px of ``size``: render only this part. The backdrop then gets no
-                gradient (it is learned on whole frames).
+            window: (top, left, height, width) px within ``size``: render only this part. The backdrop then gets no
+                gradient (it is trained on whole frames).
             refinement: see :meth:`corrected`.
             delta: residual motion of every Gaussian in head space (motion fields of other recipes).
+
+        Raises:
+            InputError: an unknown name as ``background``.
+            ValueError: inputs without intrinsics.
         """
         height, width = size or (self.height, self.width)
         top, left, rows, columns = window or (0, 0, height, width)

@@ -1,1 +1,1 @@
-"""Our CPU rasteriser: numba kernels without the GIL on a thread pool of our own, and a plain PyTorch reference."""
+"""Rasterisation: one function, its backends, and the numba kernels and thread pool of the CPU backend."""

@@ -48,27 +48,27 @@ def rasterization(
         means: centres ``[..., N, 3]`` in world units.
         quats: rotations wxyz ``[..., N, 4]``, of any length; zero means no rotation.
         scales: standard deviations ``[..., N, 3]`` in world units, not their logarithm.
-        opacities: ``[..., N]`` in [0, 1]. At most 1/255: not drawn, without gradient.
-        colors: ``[..., N, D]`` or per camera ``[..., C, N, D]``; with ``sh_degree`` coefficients ``[..., (C,) N, K, 3]``.
+        opacities: ``[..., N]`` in [0, 1]. Gaussians of at most 1/255 are not drawn and get no gradient.
+        colors: ``[..., N, D]`` or per camera ``[..., C, N, D]``; with ``sh_degree``, coefficients ``[..., (C,) N, K, 3]``.
         viewmats: world to camera ``[..., C, 4, 4]``, OpenCV axes (x right, y down, z forward). Differentiable.
         Ks: intrinsics ``[..., C, 3, 3]`` in pixels, without skew. Not differentiable.
         width, height: size of the pictures in pixels.
         near_plane, far_plane: Gaussians nearer or farther are not drawn.
         radius_clip: Gaussians of at most this radius (pixels) are not drawn.
-        eps2d: added to the variances on the image plane (px^2), so that no Gaussian falls between pixels.
+        eps2d: px², added to the variances on the image plane, so that no Gaussian falls between pixels.
         sh_degree: evaluate ``colors`` as spherical harmonics up to this degree.
-        packed: taken for gsplat's signature; the meta is unpacked in any case.
+        packed: ignored, accepted for gsplat's signature; the meta is never packed.
         backgrounds: ``[..., C, D]``, seen where alpha is below 1; the depth channel has none.
         render_mode: RGB, D (accumulated depth), ED (expected depth, D over alpha), RGB+D or RGB+ED (depth last).
         absgrad: the backward pass sets ``meta["means2d"].absgrad``, for densification (AbsGS).
-        rasterize_mode: "classic" or "antialiased" (opacity compensated for ``eps2d``, Mip-Splatting).
-        channel_chunk: channels rendered in one pass, at most 32.
+        rasterize_mode: "classic" or "antialiased" (opacity is compensated for ``eps2d``, as in Mip-Splatting).
+        channel_chunk: channels rendered in one pass, 1 to 32.
         backend: "gsplat", "cpu", "reference" (also "torch") or another package's; None: by device.
         alpha_clamp: largest alpha of one Gaussian at a pixel (gsplat 1.5: 0.999, later 0.99).
 
     Returns:
         render_colors ``[..., C, height, width, X]``, render_alphas ``[..., C, height, width, 1]`` and meta: means2d
-        ``[..., C, N, 2]`` (its gradient may be retained), radii (int32, 0: not drawn), depths, conics, opacities,
+        ``[..., C, N, 2]`` px (its gradient may be retained), radii (int32, px; 0: not drawn), depths, conics, opacities,
         gaussian_ids, width, height, n_cameras, n_batches, backend.
 
     A Gaussian whose geometry is not finite is not drawn and gets zero gradients.

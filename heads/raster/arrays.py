@@ -1,4 +1,4 @@
-"""Tensors as flat arrays for the kernels, and how their work is cut into pieces for threads."""
+"""Tensors as flat arrays for the kernels, and work cut into pieces for threads."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MIN_CHUNK = 4096  # Gaussians below which a second thread costs more than it sav
 
 
 def flat(tensor: Tensor) -> np.ndarray:
-    """A contiguous tensor as a flat array that shares its memory."""
+    """A tensor as a flat array, which shares its memory if the tensor is contiguous on the CPU."""
     return tensor.detach().contiguous().numpy().reshape(-1)
 
 
 def chunks(sets: int, number: int, parts: int) -> list[tuple[int, int, int]]:
-    """(set, first, last) pieces of ``sets`` x ``number`` items: about one per thread, cut at multiples of the width."""
+    """About ``parts`` pieces (set, first, end) of ``sets`` x ``number`` items, cut at multiples of the vector width."""
     pieces = max(1, min(-(-parts // sets), number // MIN_CHUNK)) if sets else 1
     step = -(-number // pieces)
     step = -(-step // WIDTH) * WIDTH
@@ -25,5 +25,5 @@ def chunks(sets: int, number: int, parts: int) -> list[tuple[int, int, int]]:
 
 
 def worthwhile_threads(items: int) -> int:
-    """Threads that are worth their start for so many Gaussians."""
+    """Number of threads that pays off for so many Gaussians."""
     return max(1, min(threads.get_num_threads(), items // MIN_CHUNK))

@@ -24,7 +24,7 @@ def _pieces(runs: np.ndarray, batches: int, parts: int) -> list[tuple[int, int, 
 def bind_forward(
     vertices: Tensor, maps: Tensor, faces: Tensor, runs: Tensor, weights: Tensor
 ) -> tuple[list[Tensor], Tensor]:
-    """Outputs (means, quats, scales, opacities, colors) ``[B, N, ...]`` and the triangles' records, for the gradient."""
+    """(means, quats, scales, opacities, colors), ``[B, N, ...]`` each, and the triangles' records for the backward pass."""
     batch, number = max(len(vertices), len(maps)), maps.shape[1]
     count = len(faces)
     records = vertices.new_empty(len(vertices), count * binding.FRAME)
@@ -51,7 +51,7 @@ def bind_backward(
     v_means: Tensor, v_quats: Tensor, v_scales: Tensor, v_opacities: Tensor, v_colors: Tensor,
     want_vertices: bool = True,
 ) -> tuple[Tensor | None, Tensor]:  # fmt: skip
-    """Gradients of vertices, where they are wanted, and of maps."""
+    """Gradients of the vertices (``None`` unless ``want_vertices``) and of the maps."""
     batch, number, count = quats.shape[0], maps.shape[1], len(faces)
     v_maps = maps.new_empty(batch, number, maps.shape[2])
     sums = np.empty((batch, count * binding.SUMS), records.numpy().dtype)

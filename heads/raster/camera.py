@@ -1,4 +1,4 @@
-"""What all images of one call share."""
+"""Settings that all images of one rendering call share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Camera:
-    """What all images of a call share: size in pixels, clipping planes, and the constants of splatting."""
+    """Size in px, clipping planes in world units and the constants of splatting; see :func:`heads.rasterization`."""
 
     width: int
     height: int

@@ -1,4 +1,4 @@
-"""One sentence for the first argument of a rendering call that does not fit."""
+"""Argument checks of the rendering call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_tensors(
     width: int,
     height: int,
 ) -> None:
-    """Refuse the first argument whose shape, dtype or device does not fit the others."""
+    """Raise ``InputError`` for the first argument whose shape, dtype or device does not fit the others."""
     if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
         raise InputError(f"rasterization: width and height are pixels, at least 1, got width={width}, height={height}")
     if means.dim() < 2 or means.shape[-1] != 3:

@@ -1,7 +1,6 @@
 """Rendering of UV Gaussians that are no longer trained: one picture at a time, on the CPU, without gradients.
 
-The pictures are those of :func:`heads.rasterization` to rounding, at about half the time: see
-:mod:`heads.raster.kernels.placing`.
+The pictures equal those of :func:`heads.rasterization` up to rounding; see :mod:`heads.raster.kernels.placing`.
 """
 
 from __future__ import annotations
@@ -27,16 +26,17 @@ PLANES = (0.01, 1e10)  # near and far, as of heads.rasterization
 EPS2D = 0.3  # px², as of heads.rasterization
 ALPHA_CLAMP = 0.999
 _MIN_PAIRS = 5000  # pairs below which a second thread costs more than it saves · guess
-LARGEST = 255 * TILE_HEIGHT  # px: tiles are counted in bytes
+LARGEST = 255 * TILE_HEIGHT  # px of a side: numbers of tiles are kept in a byte
 
 
 class FrozenGaussians:
-    """Gaussians on the triangles of a mesh.
+    """Gaussians on the triangles of a mesh, fixed but for offsets and colours.
 
     Args:
-        maps: ``[N, 14]`` float32, see :mod:`heads.gaussians.uv`; offsets and colours may still be others in each frame.
-        faces: ``[F, 3]``; runs: ``[F + 1]`` where each triangle's Gaussians start; weights: ``[N, 2]`` barycentric
-            weights of the second and third corner.
+        maps: ``[N, 14]`` float32, see :mod:`heads.gaussians.uv`; offsets and colours may differ in each frame.
+        faces: ``[F, 3]``.
+        runs: ``[F + 1]`` where each triangle's Gaussians start.
+        weights: ``[N, 2]`` barycentric weights of the second and third corner.
     """
 
     def __init__(self, maps: Tensor, faces: Tensor, runs: Tensor, weights: Tensor) -> None:
@@ -51,7 +51,7 @@ class FrozenGaussians:
         log_opacity = torch.where(drawn, opacity.log(), 0)
         rows = [*axes.flatten(1).T, *weights.detach().float().cpu().T, log_opacity, reach]
         self.fixed, self.offsets = self._planes(rows), self._planes(list(offsets.T))
-        # Several sessions may show one head: pictures share what is below, so they are made one after the other.
+        # Several sessions may render one head; they share the buffers below, so pictures are made one after the other.
         self._lock = threading.Lock()
         self._records = np.zeros(len(self.faces) // 3 * placing.TRIANGLE, np.float32)
         self._placed = np.zeros((self.number + WIDTH) * RECORD, np.float32)
@@ -67,7 +67,7 @@ class FrozenGaussians:
         return planes.reshape(-1)
 
     def moved(self, offsets: np.ndarray) -> np.ndarray:
-        """Offsets ``[N, 3]`` of one frame as :meth:`render` takes them."""
+        """Offsets ``[N, 3]`` of one frame, triangle units, in the layout that :meth:`render` takes."""
         planes = np.zeros((3, self.stride), np.float32)
         planes[:, : self.number] = offsets.T
         return planes.reshape(-1)
@@ -84,9 +84,10 @@ class FrozenGaussians:
         """Premultiplied colour ``[H, W, 3]`` and alpha ``[H, W, 1]`` of one frame; threads may call it at the same time.
 
         Args:
-            vertices: ``[V, 3]`` in camera space; view: ``[3, 3]`` head to camera, for triangles without a direction.
+            vertices: ``[V, 3]`` in camera space.
+            view: ``[3, 3]`` head to camera rotation, for degenerate triangles.
             colors: ``[N, 3]``; intrinsics: ``[3, 3]`` px; size: (width, height) px.
-            offsets: of this frame, from :meth:`moved`; by default the map's.
+            offsets: of this frame, from :meth:`moved`; the map's by default.
         """
         points, axes = (np.ascontiguousarray(x, np.float32).reshape(-1) for x in (vertices, view))
         shades, camera = (np.ascontiguousarray(x, np.float32).reshape(-1) for x in (colors, intrinsics))
@@ -98,7 +99,7 @@ class FrozenGaussians:
     def _place(
         self, colors: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int], offsets: np.ndarray
     ) -> np.ndarray:
-        """Write the records; how many Gaussians touch each tile."""
+        """Write the records; return how many Gaussians touch each tile."""
         tiles_x, tiles = _tiles(size)
         limit = worthwhile_threads(self.number)
         pieces = [(first, last) for _, first, last in chunks(1, self.number, limit)]
@@ -143,7 +144,7 @@ class FrozenGaussians:
 
 
 def _tiles(size: tuple[int, int]) -> tuple[int, int]:
-    """Columns of tiles, and tiles, of a picture of (width, height) px."""
+    """(columns of tiles, number of tiles) of a picture of (width, height) px."""
     across = -(-size[0] // TILE_WIDTH)
     return across, across * -(-size[1] // TILE_HEIGHT)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 def sh_colors(coefficients: Tensor, means: Tensor, viewmats: Tensor, degree: int) -> Tensor:
     """Colours ``[..., C, N, 3]`` of spherical-harmonic coefficients ``[..., (C,) N, K, 3]`` seen from each camera.
 
-    gsplat's convention: the real basis in its order and sign, 0.5 added, negative values cut off.
+    gsplat's convention: its order and signs of the real basis, plus 0.5, negative values clamped to zero.
     """
     positions = -(viewmats[..., :3, :3].transpose(-1, -2) @ viewmats[..., :3, 3:])[..., 0]
     directions = torch.nn.functional.normalize(means[..., None, :, :] - positions[..., None, :], dim=-1)

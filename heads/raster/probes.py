@@ -1,4 +1,4 @@
-"""What a probe of an engine says. A probe never raises and imports nothing heavy; it is asked once per process."""
+"""Probes: whether a backend can be used. A probe never raises and imports nothing heavy; it runs once per process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 @dataclass(frozen=True)
 class Probe:
-    """One engine: is it usable, what was found, and the command or step that would make it usable ("" when it is)."""
+    """One backend: whether it is usable, what was found, and the command or step that would make it usable ("" if it is)."""
 
     name: str
     ok: bool
@@ -22,7 +22,7 @@ class Probe:
 
 
 def installed(package: str) -> bool:
-    """Whether a package can be imported, without importing it."""
+    """Whether a package is installed, without importing it."""
     return importlib.util.find_spec(package) is not None
 
 

@@ -1,4 +1,4 @@
-"""Which rendering backends there are, which of them this machine can use, and which one a device gets."""
+"""Registry of rendering backends: which exist, which are usable here, and which is the default for a device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def backends() -> Mapping[str, Backend]:
     """Every backend by name: ours first, then those of entry points. One that cannot be imported is left out.
 
     Raises:
-        InputError: an entry point that is no :class:`Backend`, or takes a name that is taken.
+        InputError: an entry point that is no :class:`Backend`, or whose name is taken.
     """
     found: dict[str, Backend] = {}
     for backend, _ in _imported().values():
@@ -34,13 +34,17 @@ def backends() -> Mapping[str, Backend]:
 
 
 def probes() -> dict[str, Probe]:
-    """What every backend's probe says, also of those that cannot be imported."""
+    """The probe of every backend by name, including backends that cannot be imported."""
     return {name: failure if backend is None else backend.probe() for name, (backend, failure) in _imported().items()}
 
 
 @cache
 def default_backend(device: str) -> Backend:
-    """The backend for tensors on a type of device: of those that are usable, the one with the least place."""
+    """The default backend for a device type such as ``cpu``: the usable one with the lowest ``place``.
+
+    Raises:
+        InputError: no usable backend takes tensors on such a device.
+    """
     for backend in sorted(backends().values(), key=lambda backend: backend.place):
         if backend.takes(device) and backend.probe().ok:
             return backend
@@ -64,9 +68,9 @@ def find_backend(name: str) -> Backend:
 
 
 def rendering_check() -> dict[str, object]:
-    """One line for ``doctor``: the backend that will render here and what the others lack.
+    """One line for ``headstart doctor``: the backend that will render here and what the others lack.
 
-    Not ok only where a GPU is present that rendering will not use, or where only the slow reference is left.
+    Not ok if rendering will not use a GPU that is present, or if only the slow reference is usable.
     """
     chosen, found = default_backend("cuda" if probe_cuda().ok else "cpu"), probes()
     others = "; ".join(
@@ -122,10 +126,10 @@ def _of_entry_point(point: metadata.EntryPoint) -> tuple[Backend | None, Probe]:
 
 
 def renders(backend: Backend, tensor: torch.Tensor, absgrad: bool, alpha_clamp: float) -> None:
-    """Nothing, if the backend takes such tensors and settings.
+    """Check that a backend takes such tensors and settings.
 
     Raises:
-        InputError: it does not, with what it takes.
+        InputError: it does not; the message says what it takes.
     """
     where = f"rasterization: backend '{backend.name}'"
     if not backend.takes(tensor.device.type):

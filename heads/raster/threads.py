@@ -2,7 +2,7 @@
 
 numba's parallel backends kill forked children (OpenMP) or abort on concurrent threads (workqueue), and spin beside
 torch's pool. Ours sleeps between calls, is rebuilt in a forked child, serves several calling threads at once (the
-caller always does its own share, so no call can wait for one that waits for it), and obeys one limit.
+caller always does its own share, so calls cannot deadlock), and obeys one limit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ _lock = threading.Lock()
 
 
 def set_num_threads(count: int | None) -> None:
-    """Limit the CPU rasteriser to ``count`` threads; None: back to ``HEADSTART_THREADS`` or torch's number."""
+    """Limit the CPU rasteriser to ``count`` threads; None restores the default (see :func:`get_num_threads`).
+
+    Raises:
+        InputError: a number below 1, or not a whole one.
+    """
     global _limit
     if count is not None and (not isinstance(count, int) or count < 1):
         raise InputError(f"set_num_threads: expected a whole number of at least 1 or None, got {count!r}")
@@ -32,7 +36,11 @@ def set_num_threads(count: int | None) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads a call may use: ``set_num_threads``, else ``HEADSTART_THREADS``, else ``torch.get_num_threads()``."""
+    """Threads a call may use: ``set_num_threads``, else ``HEADSTART_THREADS``, else ``torch.get_num_threads()``.
+
+    Raises:
+        InputError: ``HEADSTART_THREADS`` is not a number of at least 1.
+    """
     if _limit is not None:
         return _limit
     value = os.environ.get("HEADSTART_THREADS")
@@ -76,7 +84,7 @@ def _run_all(function: Callable, calls: Sequence[tuple]) -> None:
 def run(function: Callable, calls: Sequence[tuple], limit: int) -> None:
     """Run ``function(*arguments)`` for each item of ``calls`` on at most ``limit`` threads, this one included, and wait.
 
-    Calls are shared out in contiguous groups, so who does what is always the same.
+    Calls are dealt out in contiguous groups, the same for the same number of threads.
     """
     parts = min(limit, len(calls))
     if parts <= 1:

@@ -1,4 +1,4 @@
-"""Rigs: the head's vertices from identity, expression, eyelids and gaze, all behind one interface."""
+"""Rigs: a head's vertices from identity, expression, eyelids and gaze, behind one interface."""
 
 from heads.rig.registry import load_rig
 from heads.rig.rig import CONTROLS, Control, Rig

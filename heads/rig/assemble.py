@@ -1,4 +1,4 @@
-"""From landmark statistics to the file of a rig: extends shapes and motions of the face to the completed head."""
+"""From landmark statistics to a rig file: extends identity and expression of the face to the completed head."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from heads.rig.completion import (
 from heads.rig.controls import control_directions
 from heads.rig.rig import FORMAT
 
-HINGE = np.array([0.0, 0.55, 0.8])  # rig units, on the axis of the jaw's joints in front of the ears · guess
-LOOP_FOLLOW = (0.6, 0.3, 0.12, 0.04)  # shares of the face outline's motion that rows of cranium and neck follow · guess
+HINGE = np.array([0.0, 0.55, 0.8])  # rig units, on the axis through the jaw joints in front of the ears · guess
+LOOP_FOLLOW = (0.6, 0.3, 0.12, 0.04)  # share of the face outline's motion for successive rows of cranium and neck · guess
 
 
 def assemble(
@@ -78,7 +78,7 @@ def assemble(
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], record: dict[str, object]) -> None:
-    """Writes the rig file and, beside it, the record of how it was made."""
+    """Write the rig file and, next to it, the record of how it was made (``.json``)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, **arrays)
@@ -95,10 +95,10 @@ def _lid_gap(n: int) -> np.ndarray:
 
 
 def _eyeball_mask(head: Head) -> np.ndarray:
-    """Which eyeball a vertex turns with: 0 none, 1 left, 2 right ``[V]``."""
+    """The eyeball ``[V]`` that each vertex turns with: 0 none, 1 left, 2 right."""
     mask = np.zeros(len(head.vertices), np.int8)
     for label, part in ((1, "eyeball_left"), (2, "eyeball_right")):
-        # The last ring closes the eye's corners; it stays where it is when the eyeball turns.
+        # The last ring closes the eye's corners and does not turn with the eyeball.
         mask[head.parts[part].start : head.parts[part].stop - EYEBALL_SEGMENTS] = label
     mask[list(facemesh.IRIS_LEFT)], mask[list(facemesh.IRIS_RIGHT)] = 1, 2
     return mask
@@ -130,7 +130,7 @@ def _extend_identity(head: Head, basis: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _axis_affine(points: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least squares ``motion ~ points * scale + shift`` per axis, scales drawn together: ``[K, 3]``, ``[K, 3]``."""
+    """Least squares ``motion ~ points * scale + shift`` per axis, scales shrunk to their mean: ``[K, 3]``, ``[K, 3]``."""
     centre = points.mean(0)
     offset = points - centre
     spread, product = (offset**2).sum(0), (offset * motion).sum(1)
@@ -141,7 +141,7 @@ def _axis_affine(points: np.ndarray, motion: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _extend_expression(head: Head, basis: np.ndarray) -> np.ndarray:
-    """``[K, 478, 3]`` -> ``[K, V, 3]``: lower teeth and mouth go with the jaw, cranium and neck with the outline near them."""
+    """``[K, 478, 3]`` -> ``[K, V, 3]``: lower teeth and mouth move with the jaw, cranium and neck with the outline near them."""
     full = np.zeros((len(basis), *head.vertices.shape))
     full[:, : facemesh.N_SURFACE] = basis[:, : facemesh.N_SURFACE]
     turn = _jaw_turn(head.vertices, basis)

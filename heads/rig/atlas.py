@@ -18,13 +18,13 @@ from scipy.sparse.linalg import splu
 from heads.rig import facemesh
 from heads.rig.completion import EYEBALL_RINGS, EYEBALL_SEGMENTS, REGIONS
 
-# Length of a unit of surface in the atlas, relative to the face's.
+# Length in the atlas of a unit of surface, relative to the face's · guess
 DENSITY = {"face": 1.0, "lips": 2.3, "eye_left": 2.3, "eye_right": 2.3, "cranium": 0.28, "ear": 0.5, "neck": 0.1}
 SKIN = tuple(DENSITY)
-DESCENT_STEPS = 3000
+DESCENT_STEPS = 3000  # at most · guess
 Energy = Callable[[np.ndarray], tuple[float, "np.ndarray | None"]]
 SKIN_BOX = (0.006, 0.006, 0.994, 0.852)  # u0, v0, u1, v1
-# Boxes of the small charts in the strip below the skin.
+# Boxes (u0, v0, u1, v1) of the small charts in the strip below the skin.
 BOXES = {
     "eyeball_left": (0.006, 0.864, 0.134, 0.992),
     "eyeball_right": (0.146, 0.864, 0.274, 0.992),
@@ -55,7 +55,7 @@ def signed_areas(corners: np.ndarray) -> np.ndarray:
 
 
 def _into(points: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Points in [-1, 1]^2 to the box."""
+    """Map points in [-1, 1]^2 to the box."""
     low, high = np.array(box[:2]), np.array(box[2:])
     return low + (points + 1) / 2 * (high - low)
 
@@ -107,7 +107,7 @@ def _skin_chart(vertices: np.ndarray, faces: np.ndarray, regions: np.ndarray) ->
 
 
 def _fill_holes(faces: np.ndarray, n: int) -> tuple[np.ndarray, list[tuple[int, ...]]]:
-    """Closes both eyes and the mouth with a fan round an added vertex each."""
+    """Close both eyes and the mouth, each with a fan around an added vertex."""
     holes = [facemesh.EYE_LEFT, facemesh.EYE_RIGHT, facemesh.LIPS_INNER]
     directed = {(int(a), int(b)) for tri in faces for a, b in zip(tri, np.roll(tri, -1), strict=True)}
     fans = [faces]
@@ -131,7 +131,7 @@ def _outline(faces: np.ndarray) -> np.ndarray:
 
 
 def _rounded_rectangle(ring: np.ndarray) -> np.ndarray:
-    """Where the neck's base goes: its front to the bottom middle, its back to the top middle, of a superellipse."""
+    """Positions of the neck's base on a superellipse: its front at the bottom middle, its back at the top middle."""
     angle = np.arctan2(ring[:, 0], -(ring[:, 2] - ring[:, 2].mean()))  # 0 at the front
     step = np.unwrap(np.concatenate([angle, angle[:1]]))
     even = np.linspace(0, step[-1] - step[0], len(ring) + 1)[:-1]
@@ -164,7 +164,7 @@ def _tutte(faces: np.ndarray, pinned: np.ndarray, uv: np.ndarray) -> np.ndarray:
 def _symmetric_dirichlet(
     rest: np.ndarray, faces: np.ndarray, pinned: np.ndarray, uv: np.ndarray, density: np.ndarray
 ) -> np.ndarray:
-    """Minimises sum of area * (|J|^2 + |J^-1|^2) over the free vertices, J from the wanted to the actual triangle."""
+    """Minimise the sum of area * (|J|^2 + |J^-1|^2) over the free vertices; J maps the desired to the actual triangle."""
     wanted = _flattened(rest[faces]) * density[:, None, None]
     area = 0.5 * np.abs(np.linalg.det(wanted))
     wanted = wanted * np.sqrt(np.abs(signed_areas(uv[faces])).sum() / area.sum())
@@ -189,7 +189,7 @@ def _symmetric_dirichlet(
         return float((area * (square + square / det**2)).sum()), gradient
 
     edges, free = _edges_of(faces), np.setdiff1d(np.arange(len(uv)), pinned)
-    # The Laplacian of the wanted shape is close to the energy's Hessian: a good first metric for the descent.
+    # The Laplacian of the desired shape is close to the energy's Hessian: a good initial metric for the descent.
     stiffness = _laplacian(edges, len(uv))[free][:, free].tocsc()
     return _descend(energy, uv, free, splu(stiffness))
 

@@ -1,7 +1,7 @@
 """Completes a FaceMesh face to a head: cranium with the ears' region, neck, eyeballs, teeth, inside of the mouth.
 
 Everything here is built once, on the symmetric mean face, and shipped. Proportions are anthropometric means in rig
-units (an eye distance, about 63 mm): skull 1.2 half breadth, 3 long, crown 1.83 above the eyes; eyeball radius 0.19.
+units (one eye distance, about 63 mm): skull half breadth 1.2, length 3, crown 1.83 above the eyes; eyeball radius 0.19.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ REGIONS = (
     "mouth_inside", "teeth_upper", "teeth_lower", "cranium", "ear", "neck",
 )  # fmt: skip
 EYEBALL_RADIUS, IRIS_RADIUS = 0.19, 0.093  # rig units · anatomy: 12 mm and 5.9 mm
-SKULL_CENTRE, SKULL_AXES = np.array([0, -0.2, 1.1]), np.array([1.2, 1.4, 1.5])
+SKULL_CENTRE, SKULL_AXES = np.array([0, -0.2, 1.1]), np.array([1.2, 1.4, 1.5])  # rig units
 CRANIUM_ROWS, NECK_ROWS, EYEBALL_SEGMENTS = 14, 9, 24
-EYEBALL_RINGS = np.deg2rad([10, 20, 29.3, 40, 55, 72, 90])  # the last one flares, to close the eye's corners
+EYEBALL_RINGS = np.deg2rad([10, 20, 29.3, 40, 55, 72, 90])  # from the pupil; the last one flares to close the eye's corners
 TOP_ARC = facemesh.OVAL[26:] + facemesh.OVAL[:11]  # right ear lobe, over the forehead, to the left ear lobe
 JAW_ARC = facemesh.OVAL[10:27]  # left ear lobe, along the jaw, to the right ear lobe
 
 
 @dataclass
 class Head:
-    """A growing mesh: named vertex ranges, triangles with a region, and how the new vertices follow the face."""
+    """A mesh under construction: named vertex ranges, triangles with a region, and how the new vertices follow the face."""
 
     vertices: np.ndarray
     faces: list[np.ndarray] = field(default_factory=list)
@@ -35,14 +35,14 @@ class Head:
     follow: dict[str, np.ndarray] = field(default_factory=dict)  # per part: share of the jaw's motion per vertex
 
     def add(self, part: str, points: np.ndarray) -> np.ndarray:
-        """Appends vertices ``[n, 3]`` and returns their indices."""
+        """Append vertices ``[n, 3]`` and return their indices."""
         start = len(self.vertices)
         self.vertices = np.concatenate([self.vertices, points.reshape(-1, 3)])
         self.parts[part] = slice(start, len(self.vertices))
         return np.arange(start, len(self.vertices))
 
     def connect(self, faces: np.ndarray, region: str | np.ndarray) -> None:
-        """Appends triangles ``[n, 3]`` of one region, or of a region index per triangle."""
+        """Append triangles ``[n, 3]`` of one region, or with a region index each."""
         self.faces.append(np.asarray(faces))
         label = np.full(len(faces), REGIONS.index(region)) if isinstance(region, str) else region
         self.labels.append(label)
@@ -81,7 +81,7 @@ def _skin(head: Head, triangles: np.ndarray) -> None:
 
 
 def _consistent(triangles: np.ndarray) -> np.ndarray:
-    """Orients all triangles like the majority, across shared edges."""
+    """Orient all triangles consistently across shared edges, like the majority."""
     triangles = triangles.copy()
     owner: dict[tuple[int, int], list[int]] = {}
     for f, tri in enumerate(triangles):
@@ -171,11 +171,11 @@ def _cranium(head: Head) -> np.ndarray:
     rows = np.where(t < 0.5, _slerp(s, m, np.minimum(2 * t, 1)), _slerp(m, e, np.maximum(2 * t - 1, 0)))
     ratio_s = np.linalg.norm(start - SKULL_CENTRE, axis=1, keepdims=True) / _skull_radius(s)
     ratio_e = np.linalg.norm(end - SKULL_CENTRE, axis=1, keepdims=True) / _skull_radius(e)
-    # Over the crown the head is the ellipsoid; the outermost columns run below the ears, outside of it all along.
+    # Over the crown the head is the ellipsoid; the outermost columns run below the ears, entirely outside it.
     side = np.abs(np.linspace(-1, 1, n))[:, None] ** 3
     near_start, near_end = side * (1 - t) + (1 - side) * (1 - t) ** 2, side * t + (1 - side) * t**3
     log_ratio = np.log(ratio_s) * near_start + np.log(ratio_e) * near_end
-    for _ in range(60):  # evens out the kink where the two arcs of a column meet
+    for _ in range(60):  # smooths the kink where the two arcs of a column meet
         rows[1:-1, 1:-1] = _unit(
             rows[1:-1, 1:-1] * 2 + rows[:-2, 1:-1] + rows[2:, 1:-1] + rows[1:-1, :-2] + rows[1:-1, 2:]
         )
@@ -191,7 +191,7 @@ def _cranium(head: Head) -> np.ndarray:
 
 
 def _ear_weight(points: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """How much of an ear is at the points ``[...]``: an upright ellipse just behind the landmarks at the tragus."""
+    """Weight ``[...]`` of the ear at points: an upright ellipse just behind the landmarks at the tragus."""
     tragus = np.abs(face[[facemesh.FACE_RIGHT, facemesh.FACE_LEFT]]).mean(0)
     x, y, z = np.abs(points[..., 0]), points[..., 1], points[..., 2]
     away = ((y - tragus[1] - 0.02) / 0.5) ** 2 + ((z - tragus[2] - 0.36) / 0.3) ** 2
@@ -226,7 +226,7 @@ def _neck(head: Head, cranium_loop: np.ndarray) -> None:
 
 
 def _neck_azimuth(top: np.ndarray) -> np.ndarray:
-    """Angles around the neck, 0 at the front, evened out so that rings do not bunch below the ears."""
+    """Angles around the neck, 0 at the front, evened out so that vertices do not bunch below the ears."""
     raw = np.unwrap(np.arctan2(top[:, 0], -(top[:, 2] - 1.12)))
     length = np.linalg.norm(np.roll(top, -1, 0)[:, [0, 2]] - top[:, [0, 2]], axis=1) + 0.03
     even = raw[0] + np.sign(raw[-1] - raw[0]) * 2 * np.pi * np.concatenate([[0], np.cumsum(length)[:-1]]) / length.sum()
@@ -240,7 +240,7 @@ def eye_contour(side: str) -> list[int]:
 
 
 def _eyeball(head: Head, side: str) -> None:
-    """A cap of a sphere that shows in the eye's opening; its pole is the pupil."""
+    """A spherical cap behind the eye's opening; its pole is the pupil."""
     iris = list(facemesh.IRIS_LEFT if side == "left" else facemesh.IRIS_RIGHT)
     centre = eyeball_centre(head.vertices, side)
     angle = np.arange(EYEBALL_SEGMENTS) / EYEBALL_SEGMENTS * 2 * np.pi
@@ -259,7 +259,7 @@ def _eyeball(head: Head, side: str) -> None:
 
 
 def eyeball_centre(vertices: np.ndarray, side: str) -> np.ndarray:
-    """Centre of rotation ``[3]``, just so deep that the cornea touches the plane of the lids."""
+    """Centre of rotation ``[3]``, at the depth at which the cornea touches the plane of the lids."""
     contour = vertices[eye_contour(side)]
     iris = vertices[facemesh.IRIS_LEFT[0] if side == "left" else facemesh.IRIS_RIGHT[0]]
     lids = contour[[3, 4, 5, 11, 12, 13], 2].mean()
@@ -274,7 +274,7 @@ def iris_points(centre: np.ndarray) -> np.ndarray:
 
 
 def _mouth(head: Head) -> None:
-    """A bag behind the inner lips: round the gums, along palate and floor, closed at the throat."""
+    """A bag behind the inner lips: around the gums, along palate and floor, closed at the throat."""
     lips = head.vertices[list(facemesh.LIPS_INNER)]
     n, line = len(lips), lips[[0, 10]].mean(0)
     angle = np.arange(n) / n * 2 * np.pi  # 0 at the right corner, a quarter at the upper middle

@@ -1,6 +1,6 @@
-"""Named controls as directions of expression: the most probable expression that moves named measures as wanted.
+"""Named controls as expression directions: the most probable expression with the desired changes of a few measures.
 
-Coefficients have unit variance, so the shortest vector that meets the wanted changes is the most probable one.
+Coefficients have unit variance, so the shortest vector with these changes is the most probable one.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import numpy as np
 from heads.ridge import ridge_weights
 from heads.rig import facemesh
 
-LONGEST = 4.0  # standard deviations, longest direction · guess: beyond, faces look grotesque
-# Wanted change of each measure, rig units; measures not named should stay.
+LONGEST = 4.0  # standard deviations, norm of a direction at most · guess: beyond it faces look grotesque
+# Desired change of each measure, rig units · guess; other measures are free, except that nothing moves sideways.
 WANTED = {
     "jaw": {"chin": 0.26, "gap": 0.27, "brows": 0.0},
     "brows_up": {"brows": -0.13, "gap": 0.0, "chin": 0.0, "width": 0.0},
@@ -22,7 +22,7 @@ WANTED = {
 
 
 def measures(vertices: np.ndarray) -> dict[str, np.ndarray]:
-    """Linear measures ``[...]`` of vertices or displacements ``[..., V, 3]`` whose first ones are the landmarks."""
+    """Linear measures ``[...]``, rig units, of vertices or displacements ``[..., V, 3]`` that begin with the landmarks."""
     brows = facemesh.BROW_LEFT + facemesh.BROW_RIGHT
 
     def height(landmarks: tuple[int, ...]) -> np.ndarray:

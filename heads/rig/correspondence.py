@@ -1,4 +1,4 @@
-"""Which vertices of another mesh are FaceMesh's landmarks: read from a file beside it, or matched by anchors."""
+"""FaceMesh's landmarks among the vertices of another mesh: read from a file next to it, or matched from anchors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from configs import InputError
 from heads.rig import facemesh
 
 BESIDE = "landmarks.json"
-# FaceMesh landmarks of Multi-PIE's 68 points that lie at the same place on any head: all but most of the jaw line.
+# Multi-PIE's point to FaceMesh's landmark, for the 54 of 68 points at the same place on any head (few of the jaw line).
 MULTI_PIE = {
     0: 127, 8: 152, 16: 356,
     17: 70, 18: 63, 19: 105, 20: 66, 21: 107, 22: 336, 23: 296, 24: 334, 25: 293, 26: 300,
@@ -28,7 +28,7 @@ def read_landmarks(folder: Path, n_vertices: int) -> np.ndarray | None:
     The file is ``{"facemesh": [478 numbers from 0]}``.
 
     Raises:
-        InputError: another number of landmarks, or vertices that the mesh lacks.
+        InputError: an unreadable file, another number of landmarks, or vertices that the mesh lacks.
     """
     path = folder / BESIDE
     if not path.exists():
@@ -46,18 +46,21 @@ def read_landmarks(folder: Path, n_vertices: int) -> np.ndarray | None:
 
 
 def match_surface(template: np.ndarray, points: np.ndarray, anchors: dict[int, int]) -> np.ndarray:
-    """For each of FaceMesh's 468 surface landmarks a point of its own among ``points``.
+    """Match each of FaceMesh's 468 surface landmarks to a different one of ``points``.
 
-    A thin-plate spline takes the template onto the points so that the anchors meet; then the assignment of least total
-    squared distance is taken among each landmark's nearest points.
+    A thin-plate spline warps the template so that the anchors coincide. Then landmarks are assigned to points with the
+    least total squared distance, among the points nearest to each landmark.
 
     Args:
         template: ``[478, 3]`` landmarks of a mean head.
-        points: ``[P, 3]`` neutral vertices that may be landmarks, in about the same axes and unit.
+        points: ``[P, 3]`` neutral vertices to choose from, in about the same axes and unit.
         anchors: FaceMesh landmark to row of ``points``.
 
     Returns:
         rows ``[468]`` of ``points``.
+
+    Raises:
+        InputError: fewer points than landmarks.
     """
     from scipy.interpolate import RBFInterpolator
     from scipy.optimize import linear_sum_assignment

@@ -1,4 +1,4 @@
-"""Landmark indices of the 478-point FaceMesh topology, named by what they outline: the project's only lists of them.
+"""Landmark indices of the 478-point FaceMesh topology by name; the only place where they are listed.
 
 "left" is the person's left, which has the larger x in an unmirrored picture. Indices are those that MediaPipe
 publishes for its face mesh with refined lips and irises; this module needs no MediaPipe.
@@ -48,16 +48,16 @@ LID_PAIRS = (((386, 374), (385, 380), (387, 373)), ((159, 145), (158, 153), (160
 BROW_LEFT = (276, 283, 282, 295, 285, 300, 293, 334, 296, 336)
 BROW_RIGHT = (46, 53, 52, 65, 55, 70, 63, 105, 66, 107)
 
-# Points that hardly move with expressions: top of the forehead, temples, eye corners, bridge of the nose.
+# Points that expressions hardly move: top of the forehead, temples, eye corners, bridge of the nose.
 STABLE = (
     10, 338, 297, 332, 284, 251, 389, 356, 454, 109, 67, 103, 54, 21, 162, 127, 234,
     33, 133, 362, 263, 168, 6, 197, 195, 5, 151,
 )  # fmt: skip
-# The smaller set on which evaluation measures jitter. Published figures rest on it, so it stays beside STABLE.
+# The smaller set on which evaluation measures jitter. Published results depend on it, so it stays besides STABLE.
 STABLE_FOR_JITTER = (10, 151, 9, 8, 168, 6, 197, 33, 133, 362, 263, 127, 356, 54, 284)
 
 # Geometric action units: name to pairs of landmarks whose mean distance (eye distances) is the unit's signal.
-# Numbering follows FACS; left and right are averaged as OpenFace does.
+# Numbering follows FACS; left and right are averaged, as in OpenFace.
 UPPER_UNITS = {
     "AU1 inner brow": ((55, 133), (285, 362)),
     "AU2 outer brow": ((70, 33), (300, 263)),
@@ -100,7 +100,7 @@ def triangles_of(edges: np.ndarray) -> np.ndarray:
 
 
 def mirror_pairs(points: np.ndarray) -> np.ndarray:
-    """The mirrored partner ``[N]`` of each of ``points [N, 3]`` of a roughly symmetric, frontal face, x to the side."""
+    """Index ``[N]`` of the mirror partner of each of ``points [N, 3]`` of a roughly symmetric, frontal face, x to the side."""
     from scipy.optimize import linear_sum_assignment
 
     centre = points[list(OVAL), 0].mean()

@@ -1,7 +1,7 @@
 """FLAME (Li et al. 2017) from the user's own copy, posed by ``smplx``, behind the rig's interface.
 
-The model's licence forbids shipping it; the user gives a path. Pickles are read by an unpickler that builds numpy and
-scipy arrays and nothing else, so that a file cannot run code.
+The model's licence forbids shipping it, so the user gives a path. Pickles are read by an unpickler that builds NumPy and
+SciPy arrays and nothing else, so that a file cannot run code.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from heads.rig.rig import Rig, RigKind
 
 SUFFIXES = (".npz", ".pkl", ".safetensors")
 NEEDED = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
-SHAPES, EXPRESSIONS = 100, 50  # coefficients used of the model's 300 and 100
+SHAPES, EXPRESSIONS = 100, 50  # coefficients used, of the model's 300 and 100
 SHAPE_SPACE = 300  # where expressions begin in the model's joint basis
 JAW, EYE_LEFT, EYE_RIGHT = 2, 3, 4  # joints
-# Vertex groups of FLAME_masks, in the order in which later ones win.
+# Vertex groups of FLAME_masks to regions; later groups override earlier ones.
 MASKS = {
     "face": "face", "scalp": "cranium", "boundary": "neck", "neck": "neck", "left_ear": "ear", "right_ear": "ear",
     "left_eye_region": "eye_left", "right_eye_region": "eye_right", "lips": "lips",
@@ -46,7 +46,7 @@ SAFE = {
 class FlameRig(Rig):
     """FLAME as a rig: ``expression`` is the model's expressions followed by the jaw's rotation vector (radians).
 
-    Head space, units and sides as for every rig. FLAME has no lid blend shapes: eyelids must be ``None`` or zero.
+    Head space, units and sides are those of every rig. FLAME has no lid blend shapes: eyelids must be ``None`` or zero.
     """
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
@@ -78,7 +78,7 @@ class FlameRig(Rig):
         pose = identity.new_zeros(batch, 5, 3)
         pose[:, JAW] = expression[:, -3:]
         if gaze is not None:
-            # A turn towards +x is one about the model's upward y, towards +y (down) one about its x.
+            # Yaw towards +x rotates about the model's upward y; pitch towards +y (down) rotates about its x.
             pose[:, EYE_LEFT:] = torch.stack([gaze[..., 1], gaze[..., 0], torch.zeros_like(gaze[..., 0])], -1)
         model = self._model
         points, _ = lbs(
@@ -104,11 +104,12 @@ def accepts(path: Path) -> bool:
 def load(path: Path | None = None) -> FlameRig:
     """FLAME from ``.npz``, ``.safetensors`` or ``.pkl``, or from a folder that holds one.
 
-    UVs and masks come from ``FLAME_texture.npz`` and ``FLAME_masks.pkl`` beside it when they are there, FaceMesh's
-    landmarks from ``landmarks.json``; FLAME itself names none.
+    UVs and masks come from ``FLAME_texture.npz`` and ``FLAME_masks.pkl`` next to it if they exist, FaceMesh's landmarks
+    from ``landmarks.json``; FLAME itself defines none.
 
     Raises:
-        InputError: unreadable, code in the pickle, keys missing, shapes that disagree.
+        InputError: no path, an unreadable file, code in the pickle, missing keys or shapes that do not fit; ``smplx`` is not
+            installed.
     """
     _require_smplx()
     if path is None:
@@ -129,10 +130,10 @@ def _in_folder(path: Path) -> list[Path]:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of an ``.npz``, ``.safetensors`` or ``.pkl`` file, without running anything that it holds.
+    """Arrays of an ``.npz``, ``.safetensors`` or ``.pkl`` file, without running code that it holds.
 
     Raises:
-        InputError: not such a file, or a pickle that wants more than arrays.
+        InputError: not such a file, or a pickle that needs more than arrays.
     """
     try:
         if path.suffix == ".npz":
@@ -164,7 +165,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 class _Chumpy:
-    """Stands in for ``chumpy.Ch``, of which only the array is wanted."""
+    """Stands in for ``chumpy.Ch``; only the array is kept."""
 
     def __setstate__(self, state: object) -> None:
         self.x = state.get("x") if isinstance(state, dict) else None
@@ -197,7 +198,7 @@ def _checked(model: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
 
 
 def _arrays(model: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """The rig's arrays; linear ones serve what the shared code reads (sizes, digest), posing is ``smplx``'s."""
+    """The rig's arrays; the linear bases only serve shared code (sizes, digest), since ``smplx`` does the posing."""
     template, faces = model["v_template"].astype(np.float64), model["f"].astype(np.int64)
     joints = model["J_regressor"] @ template
     scale = 1 / np.linalg.norm(joints[EYE_LEFT] - joints[EYE_RIGHT])
@@ -247,13 +248,13 @@ def _landmarks(path: Path, n_vertices: int) -> np.ndarray:
 
 
 def _jaw_motion(template: np.ndarray, model: dict[str, np.ndarray], joints: np.ndarray) -> np.ndarray:
-    """``[3, V, 3]``: what a small turn of the jaw about each axis does."""
+    """``[3, V, 3]``: displacements per radian of a small jaw rotation about each axis."""
     arm = template - joints[JAW]
     return np.cross(np.eye(3)[:, None], arm[None]) * model["weights"][None, :, JAW, None]
 
 
 def _regions(template: np.ndarray, faces: np.ndarray, joints: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Labels ``[F]`` and names: from FLAME's masks, or roughly from the geometry where they are not at hand."""
+    """Labels ``[F]`` and names: from FLAME's masks, or roughly from the geometry without them."""
     label = np.full(len(template), REGIONS.index("face"))
     beside = path.parent / "FLAME_masks.pkl"
     if beside.exists():

@@ -1,4 +1,4 @@
-"""A module that holds a rig: it takes its rig along to another device."""
+"""A module that moves its rig along to another device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from heads.rig.rig import Rig
 
 
 class RigModule(nn.Module):
-    """A module with a ``rig``, which is no module and holds no weights, so ``nn.Module.to`` would leave it behind."""
+    """Base of modules with a ``rig``. A rig is no ``nn.Module``, so ``nn.Module.to`` would not move it."""
 
     rig: Rig
 

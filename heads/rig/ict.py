@@ -1,6 +1,6 @@
 """ICT-FaceKit (Li et al. 2020, MIT licence) from the user's copy: a folder of OBJ files of one topology.
 
-Vertex numbers are those of the README of ICT-FaceKit. The meshes behind the eyeballs' (lacrimal fluid, blend and
+Vertex numbers are those of ICT-FaceKit's README. The meshes that follow the eyeballs in it (lacrimal fluid, blend and
 occlusion meshes, lashes) are transparent helpers for other renderers and are left out.
 """
 
@@ -43,7 +43,7 @@ CONTROLS = {
     "brows_up": ("browInnerUp_L", "browInnerUp_R", "browOuterUp_L", "browOuterUp_R"),
     "brows_down": ("browDown_L", "browDown_R"),
 }  # fmt: skip
-LID_REACH = 1.5  # of the eye's outline about its centre: so far the lids reach · guess
+LID_REACH = 1.5  # factor by which the eye's outline grows about its centre to cover the lids · guess
 
 
 def accepts(path: Path) -> bool:
@@ -54,12 +54,12 @@ def accepts(path: Path) -> bool:
 def load(path: Path | None = None) -> Rig:
     """The rig of an ICT-FaceKit folder (``FaceXModel`` or one above it).
 
-    Identity coefficients are the model's; expression coefficients are its blend shapes' weights but for the blinks,
-    which are the eyelids. FaceMesh's landmarks are read from ``landmarks.json`` beside the meshes, else matched by
-    Multi-PIE's 68, whose vertices are known.
+    Identity coefficients are the model's. Expression coefficients are the weights of its blend shapes, except the blinks,
+    which become the eyelids. FaceMesh's landmarks are read from ``landmarks.json`` next to the meshes, or else matched
+    from Multi-PIE's 68, whose vertices are known.
 
     Raises:
-        InputError: files missing or meshes that do not fit each other.
+        InputError: no path, missing files, or meshes that do not fit each other.
     """
     if path is None or not accepts(path):
         raise InputError(f"rig 'ict:{path or ''}': expected a folder with {NEUTRAL}, as in ict:/path/to/FaceXModel")
@@ -124,7 +124,7 @@ def read_points(path: Path) -> np.ndarray:
 def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Vertices ``[V, 3]``, triangles ``[F, 3]`` and their UVs ``[F, 3, 2]`` (v down; ``None`` without any) of an OBJ file.
 
-    Polygons become fans.
+    Polygons are split into fans of triangles.
 
     Raises:
         InputError: not a readable OBJ file.
@@ -156,7 +156,7 @@ def _points(lines: list[str], path: Path) -> np.ndarray:
     rows = [line[2:] for line in lines if line.startswith("v ")]
     columns = len(rows[0].split()) if rows else 3
     with warnings.catch_warnings():
-        # numpy stops at what is no number and only warns; the count says so too.
+        # NumPy stops at the first non-number and only warns; the count reveals it.
         warnings.simplefilter("ignore", DeprecationWarning)
         # Five times as fast as splitting each line, and a model has a hundred such files.
         numbers = np.fromstring(" ".join(rows), sep=" ")
@@ -182,7 +182,7 @@ def _delta(path: Path, neutral: np.ndarray) -> np.ndarray:
 
 
 def _labels() -> np.ndarray:
-    """Region label ``[V]`` by the topology's vertex ranges."""
+    """Region label ``[V]`` from the topology's vertex ranges."""
     starts = [start for start, _ in PARTS]
     names = np.array([REGIONS.index(name) for _, name in PARTS])
     return names[np.searchsorted(starts, np.arange(VERTICES), side="right") - 1]
@@ -219,7 +219,7 @@ def _lid_gap(landmarks: np.ndarray) -> np.ndarray:
 
 
 def _face_regions(mean: np.ndarray, faces: np.ndarray, labels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Labels ``[F]``: the topology's parts, and lips, lids and cranium by where the landmarks are."""
+    """Labels ``[F]``: the topology's parts; lips, lids and cranium from the landmarks."""
     regions = labels[faces].max(1)
     centre = mean[faces].mean(1)
     points = mean[landmarks]

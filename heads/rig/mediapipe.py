@@ -1,4 +1,4 @@
-"""Rigs of FaceMesh's topology completed to a head: the shipped one, and those that ``shards.basis`` learned."""
+"""Rigs of FaceMesh's topology completed to a head: the shipped one, and those learned by ``shards.basis``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHIPPED = Path(__file__).parent / "data" / "mediapipe.npz"
 
 
 def accepts(path: Path) -> bool:
-    """Whether the path is a rig file of ours, of whatever version."""
+    """Whether the path is one of our rig files, of any version."""
     if path.suffix != ".npz" or not path.is_file():
         return False
     try:
@@ -28,7 +28,7 @@ def load(path: Path | None = None) -> Rig:
     """The rig of a file; the shipped one without a path.
 
     Raises:
-        InputError: not a rig file of ours, or of another version.
+        InputError: not one of our rig files, or one of another version.
     """
     path = path or SHIPPED
     try:

@@ -1,4 +1,4 @@
-"""An atlas for meshes that come without one: every triangle gets half a square cell of its own."""
+"""An atlas for meshes that come without one: each triangle gets half of a square cell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds a rig by name or path: this folder's kinds, and those that other packages offer as ``headstart.rigs``.
+"""Finds a rig by name or path: this folder's kinds, and those of other packages (entry points ``headstart.rigs``).
 
 A kind is a file of this folder that defines ``RIG``, or an entry point ``NAME = "package.module:RIG"`` of any
 installed package; see :class:`heads.rig.rig.RigKind`.
@@ -23,11 +23,11 @@ def load_rig(source: str | Path = DEFAULT) -> Rig:
 
     Args:
         source: a kind's name (``"mediapipe"``), a kind and a path (``"ict:/path"``), or a path alone, whose kind is
-            found: a rig file of ``shards.basis`` (``.npz``), a FLAME model (``.npz``, ``.safetensors``, ``.pkl``, or a
+            detected: a rig file of ``shards.basis`` (``.npz``), a FLAME model (``.npz``, ``.safetensors``, ``.pkl``, or a
             folder that holds one), an ICT-FaceKit folder of ``.obj`` files.
 
     Raises:
-        InputError: nothing there, or no kind of rig that we know.
+        InputError: no such file, or no known kind of rig.
     """
     name, _, rest = str(source).partition(":")
     kind = _kind(name)
@@ -46,7 +46,7 @@ def rig_kinds() -> dict[str, RigKind]:
     """Every kind of rig by name: this folder's first, then those of entry points.
 
     Raises:
-        InputError: an entry point that cannot be imported, is no :class:`RigKind`, or takes a name that is taken.
+        InputError: an entry point that cannot be imported, is no :class:`RigKind`, or whose name is taken.
     """
     found: dict[str, RigKind] = {}
     for path in sorted(Path(__file__).parent.glob("[a-z]*.py")):

@@ -1,4 +1,4 @@
-"""The rig: identity, expression, eyelids and gaze to vertices, with triangles, a UV atlas, regions and controls."""
+"""The rig interface: identity, expression, eyelids and gaze to vertices; triangles, a UV atlas, regions and controls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONTROLS = ("jaw", "blink_left", "blink_right", "brows_up", "brows_down", "smile
 
 @dataclass(frozen=True)
 class Control:
-    """A named direction; multiply by an amount (1: strong but natural) and add to a head's parameters."""
+    """A named direction. Scaled by an amount (1 is strong but natural), it is added to a head's parameters."""
 
     expression: Tensor  # [K_exp]
     eyelids: Tensor  # [2] left, right
@@ -41,8 +41,8 @@ class Rig:
     Attributes:
         name, sha256: which rig this is; the digest covers every defining array.
         n_identity, n_expression, n_vertices: K_id, K_exp, V.
-        source: what :func:`heads.rig.load_rig` finds this rig by, such as ``mediapipe`` or ``ict:/path``.
-        landmark_vertices: ``[478]`` the vertex of each FaceMesh landmark; empty for a rig that names none.
+        source: argument of :func:`heads.rig.load_rig` for this rig, such as ``mediapipe`` or ``ict:/path``.
+        landmark_vertices: ``[478]`` the vertex of each FaceMesh landmark; empty for a rig that defines none.
         faces: ``[F, 3]`` int64, counter-clockwise seen from outside.
         face_uvs: ``[F, 3, 2]`` in [0, 1], u to the right, v down; per corner, so seams need no doubled vertices.
         face_regions: ``[F]`` int64 into ``regions``.
@@ -91,19 +91,19 @@ class Rig:
 
     @property
     def n_landmarks(self) -> int:
-        """478, or 0 for a rig that names no landmarks."""
+        """478, or 0 for a rig that defines no landmarks."""
         return len(self.landmark_vertices)
 
     @property
     def record(self) -> dict[str, str]:
-        """What datasets, priors and avatars keep of their rig: ``name``, ``sha256`` and ``source``."""
+        """What datasets, priors and avatars store about their rig: ``name``, ``sha256`` and ``source``."""
         return {"name": self.name, "sha256": self.sha256, "source": self.source}
 
     def landmarks(self, vertices: Tensor) -> Tensor:
-        """The FaceMesh landmarks ``[..., 478, 3]`` among vertices, or rows of a basis, ``[..., V, 3]``.
+        """The FaceMesh landmarks ``[..., 478, 3]`` of vertices, or of a basis, ``[..., V, 3]``.
 
         Raises:
-            InputError: the rig names no landmarks.
+            InputError: the rig defines no landmarks.
         """
         if not self.n_landmarks:
             raise InputError(
@@ -119,7 +119,7 @@ class Rig:
         return self.mean.device
 
     def to(self, device: torch.device | str) -> Rig:
-        """The rig on the device: itself when it is already there, else a copy, the same one at every call."""
+        """The rig on the device: itself if it is already there, else a copy, which is cached per device."""
         if torch.device(device) == self.device:
             return self
         copies = self.__dict__.setdefault("_copies", {})
@@ -146,8 +146,8 @@ class Rig:
         Args:
             identity: ``[B, K_id]``, in standard deviations of the people the basis was learned from.
             expression: ``[B, K_exp]``, likewise over frames; zero is the person's neutral face.
-            eyelids: ``[B, 2]`` closure of the left and right eye, 0 open as usual, 1 closed.
-            gaze: ``[B, 2, 2]`` per eye (left, right) yaw towards +x and pitch towards +y, radians.
+            eyelids: ``[B, 2]`` closure of the left and right eye, 0 open as usual, 1 closed; ``None``: open.
+            gaze: ``[B, 2, 2]`` per eye (left, right) yaw towards +x and pitch towards +y, radians; ``None``: ahead.
 
         Returns:
             ``[B, V, 3]`` rig units, differentiable in every argument.
@@ -178,7 +178,11 @@ class Rig:
         return self.controls[name](amount)
 
     def region_faces(self, *names: str) -> Tensor:
-        """Indices (n,) of the triangles of the named regions."""
+        """Indices ``[n]`` of the triangles of the named regions.
+
+        Raises:
+            InputError: unknown region.
+        """
         unknown = [name for name in names if name not in self.regions]
         if unknown:
             raise InputError(f"rig {self.name} has no region '{unknown[0]}'; it has {', '.join(self.regions)}")
@@ -189,7 +193,7 @@ class Rig:
         return self.eyeball_centres + torch.einsum("bk,kec->bec", identity, self.eyeball_identity)
 
     def lid_scale(self, identity: Tensor) -> Tensor:
-        """How much wider than the mean head's the eyes ``[B, 2]`` of identities ``[B, K_id]`` are open, at least a quarter."""
+        """Eye opening ``[B, 2]`` of identities ``[B, K_id]`` relative to the mean head's, clamped to 0.25 … 4."""
         if not self._lids_open:
             return identity.new_ones(len(identity), 2)
         gap = torch.einsum("ev,vc->e", self._gap, self.mean[:, 1:2])
@@ -202,7 +206,7 @@ class Rig:
 
     @functools.cached_property
     def _eyeballs(self) -> list[Tensor]:
-        """Numbers of the vertices of either eyeball; found once, since a device makes the host wait for a list's length."""
+        """Vertex indices of both eyeballs; cached, since finding them makes the host wait for the device."""
         return [(self.eyeball_vertices == eye + 1).nonzero()[:, 0] for eye in (0, 1)]
 
     def _lids(self, identity: Tensor, eyelids: Tensor) -> Tensor:
@@ -236,7 +240,7 @@ class Rig:
             if name.startswith("blink"):
                 eyelids[int(name.endswith("right"))] = 1
             if name.startswith("gaze"):
-                gaze[:, int(name.endswith("y"))] = 0.35
+                gaze[:, int(name.endswith("y"))] = 0.35  # radians · guess
             controls[name] = Control(expression, eyelids, gaze)
         return controls
 
@@ -247,7 +251,7 @@ def _combine(coefficients: Tensor, basis: Tensor) -> Tensor:
 
 
 def _landmark_vertices(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """Vertex numbers ``[478]`` or ``[0]``; files from before landmarks were named have the landmarks first."""
+    """Vertex indices ``[478]`` or ``[0]``; older files, which do not list them, have the landmarks first."""
     if "landmark_vertices" in arrays:
         return np.ascontiguousarray(arrays["landmark_vertices"], np.int64)
     return np.arange(int(arrays.get("n_landmarks", N_LANDMARKS)))
@@ -259,9 +263,9 @@ class RigKind:
 
     Attributes:
         name: the word before the colon of a source, ``ict`` in ``ict:/path``.
-        about: what to give it, for help and errors.
-        accepts: whether a path holds such a rig; it looks at names, and reads no more than it must.
-        load: the rig of a path, or of ``None`` where the kind has one of its own.
+        about: what the path must be, for help and error messages.
+        accepts: whether a path holds such a rig; it checks names and reads as little as possible.
+        load: the rig of a path, or of ``None`` if the kind has a default.
     """
 
     name: str

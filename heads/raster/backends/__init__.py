@@ -1,1 +1,1 @@
-"""Rendering engines: one module each."""
+"""Rendering backends: one module each."""

@@ -18,16 +18,17 @@ from heads.raster.probes import Probe
 
 
 class Project(Protocol):
-    """Gaussians to the image plane.
+    """Project Gaussians to the image plane.
 
     Args:
         means: ``[B, N, 3]``; quats ``[B, N, 4]`` wxyz; scales ``[B, N, 3]``; opacities ``[B, N]``.
         viewmats: ``[B, C, 4, 4]``; Ks ``[B, C, 3, 3]`` px.
+        camera: size and constants.
         compensate: whether to return compensations (antialiasing).
 
     Returns:
-        means2d ``[B, C, N, 2]`` px, conics ``[B, C, N, 3]``, depths ``[B, C, N]``, radii ``[B, C, N, 2]`` int32 (0: not
-        seen) and compensations ``[B, C, N]`` (empty unless ``compensate``). Differentiable in means, quats, scales and
+        means2d ``[B, C, N, 2]`` px, conics ``[B, C, N, 3]``, depths ``[B, C, N]``, radii ``[B, C, N, 2]`` px, int32 (0: not
+        drawn) and compensations ``[B, C, N]`` (empty unless ``compensate``). Differentiable in means, quats, scales and
         viewmats.
     """
 
@@ -38,17 +39,17 @@ class Project(Protocol):
 
 
 class Rasterize(Protocol):
-    """Projected Gaussians to pictures.
+    """Composite projected Gaussians to pictures.
 
     Args:
         means2d, conics, depths, radii: as ``project`` returns them; ``means2d`` may have more leading dimensions.
         opacities: ``[B, (C,) N]``; colors ``[B, (C,) N, D]`` with D + with_depth at most 32.
         backgrounds: ``[B, C, D + with_depth]``.
-        with_depth: a last channel of accumulated depth.
+        with_depth: append a channel of accumulated depth.
         absgrad: the backward pass sets ``means2d.absgrad``, shaped like ``means2d``.
 
     Returns:
-        render ``[B, C, H, W, D + with_depth]`` and alphas ``[B, C, H, W, 1]``, differentiable in all floats.
+        render ``[B, C, H, W, D + with_depth]`` and alphas ``[B, C, H, W, 1]``, differentiable in all floating-point inputs.
     """
 
     def __call__(
@@ -59,7 +60,7 @@ class Rasterize(Protocol):
 
 @dataclass(frozen=True)
 class Binding:
-    """Kernels that put a map of Gaussians on the triangles of a rig (:meth:`heads.gaussians.uv.UVGaussians.bind`)."""
+    """Kernels that bind a map of Gaussians to the triangles of a rig (:meth:`heads.gaussians.uv.UVGaussians.bind`)."""
 
     forward: Callable[..., tuple[list[Tensor], Tensor]]
     backward: Callable[..., tuple[Tensor | None, Tensor]]
@@ -67,16 +68,17 @@ class Binding:
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """One engine.
+    """One rendering backend.
 
     Attributes:
         name: what ``rasterization(backend=...)`` calls it.
-        devices: types of device whose tensors it takes; empty: any.
-        place: of the usable backends for a device the one with the least place is the default.
         probe: whether it can be used on this machine; never raises.
-        dtypes: of the tensors that it takes.
-        absgrad: whether it offers ``absgrad``.
-        alpha_clamp: the only largest alpha that it knows; ``None``: any.
+        project, rasterize: the two halves of rendering.
+        devices: device types whose tensors it takes; empty: any.
+        place: rank among the usable backends for a device; the lowest is the default.
+        dtypes: dtypes that it takes.
+        absgrad: whether it supports ``absgrad``.
+        alpha_clamp: the only ``alpha_clamp`` that it supports; ``None``: any.
         binding: kernels for :meth:`heads.gaussians.uv.UVGaussians.bind`; ``None``: plain PyTorch binds.
     """
 

@@ -1,9 +1,9 @@
 """The CPU rasteriser as two differentiable functions: ``project`` and ``rasterize``.
 
-They are two, so that ``means2d`` is a node of the graph as in gsplat: strategies retain its gradient to densify.
+They are separate so that ``means2d`` is a node of the graph, as in gsplat: densification strategies retain its gradient.
 Work is cut into chunks of Gaussians and bands of tiles. Gradients are written per (tile, Gaussian) pair and summed in
-a fixed order, so pictures and gradients are the same bits for any number of threads (the gradient of the viewmats,
-a sum over chunks, only for the same number).
+a fixed order, so pictures and gradients are bit-identical for any number of threads. The gradient of the viewmats, a
+sum over chunks, is so only for the same number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from heads.raster.simd import caching
 from heads.raster.simd.vector import WIDTH
 
 _MIN_PAIRS = 5000  # (Gaussian, tile) pairs below which a second thread costs more than it saves · guess
-_CHANNELS = (1, 3, 4, 8, 16, 32)  # compiled numbers of channels; others are padded up
+_CHANNELS = (1, 3, 4, 8, 16, 32)  # numbers of channels with a compiled kernel; others are padded
 MAX_CHANNELS = _CHANNELS[-1]
 
 
@@ -127,7 +127,7 @@ def project(
     camera: Camera,
     compensate: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See :class:`heads.raster.backends.base.Project`; the opacities only bound the radii."""
+    """See :class:`heads.raster.backends.base.Project`; opacities only affect the radii."""
     return _Project.apply(means, quats, scales, opacities.detach(), viewmats, Ks.detach(), camera, compensate)
 
 
@@ -205,7 +205,7 @@ def _tile(
 def _depth_order(
     depths: np.ndarray, boxes: np.ndarray, images: int, number: int, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Drawn Gaussians of each image, nearest first [images * N], and their number [images]."""
+    """Drawn Gaussians of each image, nearest first ``[images * N]``, and their number ``[images]``."""
     order, drawn = np.empty(images * number, np.int32), np.zeros(images, np.int64)
     exact = depths.dtype == np.float64
 
@@ -312,11 +312,11 @@ def rasterize(
     with_depth: bool = False,
     absgrad: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """See :class:`heads.raster.backends.base.Rasterize`; callers cut more than ``MAX_CHANNELS`` channels into pieces."""
+    """See :class:`heads.raster.backends.base.Rasterize`; at most ``MAX_CHANNELS`` channels."""
     channels = colors.shape[-1] + int(with_depth)
     padded = next(c for c in _CHANNELS if c >= channels)
     if padded > channels:
-        # Zero channels in front of the depth: fewer compiled kernels for a little idle arithmetic.
+        # Zero channels before the depth: fewer kernels to compile, for a little idle arithmetic.
         missing = padded - channels
         colors = torch.nn.functional.pad(colors, (0, missing))
         if backgrounds is not None:

@@ -47,7 +47,7 @@ def project(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See :class:`heads.raster.backends.base.Project`."""
     batches, number, cameras = *means.shape[:2], viewmats.shape[1]
-    if number == 0:  # gsplat's kernels take no empty scene
+    if number == 0:  # gsplat's kernels do not accept an empty scene
         shape = (batches, cameras, 0)
         means2d = means.new_zeros(*shape, 2) + 0 * means.sum()
         radii = torch.zeros(*shape, 2, dtype=torch.int32, device=means.device)
@@ -81,7 +81,7 @@ def rasterize(
         return _empty(means2d, channels.shape[-1], backgrounds, depths, camera)
     from gsplat import isect_offset_encode, isect_tiles, rasterize_to_pixels
 
-    # Everything takes the leading dimensions of means2d, which must stay the very node whose gradient is retained.
+    # Everything takes the leading dimensions of means2d, which must remain the node whose gradient is retained.
     lead = means2d.shape[:-2]
     columns, rows = -(-camera.width // TILE), -(-camera.height // TILE)
     opacities = opacities if opacities.dim() == 3 else opacities[:, None].expand(batches, cameras, number)

@@ -1,7 +1,7 @@
 """The rasteriser in plain PyTorch: the reference that our kernels are tested and timed against (``backend="reference"``).
 
-Runs on any device and dtype with autograd's gradients. Same rules as the kernels: tiles only group the work, so the
-picture does not depend on their size.
+Runs on any device in float32 and float64, with autograd's gradients. It follows the kernels' rules; tiles only group the
+work, so the picture does not depend on their size.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from heads.raster.probes import Probe
 
 _TILE = 16  # px, side of a tile
 _CHUNK_ELEMENTS = 1 << 22  # (pixel, Gaussian) products evaluated at once · choice: some 100 MB
-_FINISHED = 1e-4  # transmittance under which nothing behind is drawn · paper (3DGS, its CUDA code)
+_FINISHED = 1e-4  # transmittance at which a pixel is finished · paper (3DGS, its CUDA code)
 
 
 def project(
@@ -34,7 +34,7 @@ def project(
     points = (rotation @ means[:, None, :, :, None])[..., 0] + translation
     depths = points[..., 2]
     seen = (depths >= camera.near_plane) & (depths <= camera.far_plane)
-    # Where nothing is drawn the arithmetic gets harmless numbers, or autograd would turn 0 * inf into NaN.
+    # Gaussians that are not drawn get harmless numbers; otherwise autograd would turn 0 * inf into NaN.
     points = torch.where(seen[..., None], points, torch.ones_like(points))
     scales = torch.where(scales.isfinite().all(-1, keepdim=True), scales, torch.zeros_like(scales))
     x, y, z = points.unbind(-1)
@@ -104,7 +104,7 @@ def _pairs(
 def _composite_tiles(
     tiles: Tensor, starts: Tensor, counts: Tensor, owner: Tensor, flat: tuple[Tensor, ...], camera: Camera
 ) -> tuple[Tensor, Tensor]:
-    """Colours [T, pixels, D] and alpha [T, pixels] of some tiles, lists padded to the longest."""
+    """Colours ``[T, pixels, D]`` and alpha ``[T, pixels]`` of some tiles, whose lists are padded to the longest."""
     means2d, conics, opacities, colors = flat
     tiles_x, tiles_y = -(-camera.width // _TILE), -(-camera.height // _TILE)
     slot = torch.arange(int(counts[tiles].max()), device=tiles.device)
@@ -138,7 +138,7 @@ def rasterize(
     with_depth: bool = False,
     absgrad: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """See :class:`heads.raster.backends.base.Rasterize`; ``absgrad`` needs the kernels and is not offered here."""
+    """See :class:`heads.raster.backends.base.Rasterize`; ``absgrad`` is not supported."""
     batches, cameras, number = depths.shape
     images, dim = batches * cameras, colors.shape[-1]
     opacities = opacities if opacities.dim() == 3 else opacities[:, None].expand(-1, cameras, -1)

@@ -1,1 +1,1 @@
-"""The CPU rasteriser's numba kernels."""
+"""Numba kernels: the CPU rasteriser's, binding, losses, layering and unwrapping."""

@@ -4,7 +4,7 @@ A frame is computed once per triangle. Gaussians are sorted by triangle, so a tr
 contiguous run: no atomics, and the same bits in every run. All arrays are flat.
 
 Gradients of the rotation are kept as a torque tau (dL = tau . dtheta for a turn dtheta of the whole frame), which
-joins what comes from means and from quaternions: with d = R offset k, tau = d x v_mean + the quaternion's part.
+combines the parts of means and quaternions: with d = R offset k, tau = d x v_mean + the quaternion's part.
 """
 
 # mypy: disable-error-code="no-untyped-def,misc"
@@ -23,7 +23,7 @@ from heads.raster.simd.vector import WIDTH
 # A triangle's record: corner, its two edges from there, axes x y z by rows of R, quaternion, size, |edge|, |normal|
 FRAME = 26
 SUMS = 13
-_DEGENERATE = 1e-12  # squared sine below which a triangle has no direction
+_DEGENERATE = 1e-12  # squared sine between the edges below which a triangle has no frame of its own · guess
 
 
 @inline
@@ -47,7 +47,7 @@ def _matrix_to_quaternion(R, out, at):
 
 @kernel
 def frames(vertices, corners, first, last, base, out):
-    """Records ``[F, FRAME]`` of triangles ``first ... last - 1``; ``base``: index of the head's vertex 0 in ``vertices``."""
+    """Write records ``[F, FRAME]`` of triangles ``first ... last - 1``; ``base`` is the head's first vertex in ``vertices``."""
     R = np.empty(9, vertices.dtype)
     for f in range(first, last):
         a, b, c = 3 * (base + corners[3 * f]), 3 * (base + corners[3 * f + 1]), 3 * (base + corners[3 * f + 2])
@@ -100,7 +100,7 @@ def _rows(array, at, width, offset):
 
 @kernel
 def bind(records, runs, weights, maps, map_base, base, first, last, means, quats, scales, opacities, colors):
-    """Gaussians of triangles ``first ... last - 1`` of one head.
+    """Write the Gaussians of triangles ``first ... last - 1`` of one head.
 
     ``runs [F + 1]``: where each triangle's Gaussians start; ``weights [N, 2]``: barycentric weights of the second and third
     corner; ``maps [., 14]`` from row ``map_base``; outputs from row ``base``.

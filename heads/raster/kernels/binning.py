@@ -1,7 +1,7 @@
 """Which Gaussians touch which tile, nearest first.
 
 Per image: a record per Gaussian with all that the compositor reads, its box in pixels, one radix sort by depth and a
-counting sort by tile. A box is lossless: outside of it alpha is below 1/255, the threshold of the compositor.
+counting sort by tile. Boxes lose nothing: outside of them alpha is below 1/255, the compositor's threshold.
 """
 
 # mypy: disable-error-code="no-untyped-def,misc"
@@ -25,7 +25,7 @@ _DIGIT = 11  # bits of a radix-sort digit: three passes over 32-bit depths
 
 
 def record_size(channels: int) -> int:
-    """Numbers in one record: header and channels, rounded up so that three or four channels fill a cache line."""
+    """Numbers in one record: header and channels, padded so that three or four float32 channels fill a cache line."""
     return (HEADER + channels + 7) // 8 * 8
 
 
@@ -42,7 +42,7 @@ def prepare(
     means2d, conics, depths, radii, opacities, colors, image, opacity_set, color_set, number, first, last, size, plain,
     with_depth, stride, records, boxes, spread, histogram,
 ):  # fmt: skip
-    """Write records, boxes and numbers of tiles of Gaussians ``first ... last - 1`` of an image; count tiles' pairs.
+    """Write records, boxes and tile counts of Gaussians ``first ... last - 1`` of an image; count the pairs of each tile.
 
     Records of ``stride`` numbers hold the header, ``plain`` colours and the depth where ``with_depth``.
     """
@@ -61,7 +61,7 @@ def prepare(
         log_opacity = log(select(seen, opacity, one))
         x, y = gather(means2d, at, 2, of * 2), gather(means2d, at, 2, of * 2 + 1)
         det = A * C - B * B
-        # The determinant of a needle is lost in rounding; its (slightly wider) radius is not.
+        # A needle's determinant is lost in rounding; its (slightly larger) radius is not.
         sound = det > 1e-4 * (A * C)
         scale = 2.002 * (log_opacity + _LOG_255) / select(sound, det, one)
         c0, c1 = _span(x, select(sound, sqrt(scale * C), gather_as(radii, at, 2, of * 2, means2d)), width)

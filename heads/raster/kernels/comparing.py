@@ -1,7 +1,7 @@
 """Kernels of the photometric losses: head over background against picture over background, under pixel weights.
 
-They work on one picture and on the rectangle of it that has weight, so that what does not count costs nothing. The twins
-in plain PyTorch are in :mod:`heads.photometric` and :mod:`heads.pictures`; tests compare them. Arrays are flat and in float32.
+They work on one picture, and on its rectangle with weight only. The references in plain PyTorch are in
+:mod:`heads.photometric` and :mod:`heads.pictures`; tests compare them. Arrays are flat and float32.
 """
 
 # mypy: disable-error-code="no-untyped-def,misc"
@@ -17,9 +17,9 @@ F32 = np.float32
 
 @kernel
 def extent(weight, height, width, edge, box, sums):
-    """Rows and columns with weight, ``box``: first and last + 1 of either; zeros where there is none.
+    """Write ``box``, the first and end row and column with weight; zeros without any.
 
-    ``sums``: of the weights, of those at least ``edge`` px inside the picture, and how many pixels have one.
+    ``sums``: the sum of the weights, that of those at least ``edge`` px inside the picture, and the number of pixels with one.
     """
     top, bottom, left, right = height, 0, width, 0
     total, inner, near = 0.0, 0.0, 0
@@ -46,7 +46,7 @@ def extent(weight, height, width, edge, box, sums):
 
 @kernel
 def compose(head, alpha, behind, picture, matte, weight, width, box, ours, real, sums):
-    """Both pictures over the same background, in a rectangle, and sums of |ours - real| and of |alpha - matte| there."""
+    """Compose both pictures over the same background within ``box``, and sum |ours - real| and |alpha - matte| there."""
     top, bottom, left, right = box[0], box[1], box[2], box[3]
     columns = np.uintp(right - left)
     colour, outline = 0.0, 0.0
@@ -98,7 +98,7 @@ def upstream(weight, width, top, left, rows, columns, factor, out):
 def compose_backward(
     ours, real, v_ours, alpha, behind, matte, weight, width, box, of_colour, of_outline, v_head, v_alpha
 ):
-    """Gradients in head and alpha from that in ``ours`` (SSIM's), the factors of the two sums, and the signs."""
+    """Gradients in head and alpha from that in ``ours`` (by SSIM) and the factors of the two sums of :func:`compose`."""
     top, bottom, left, right = box[0], box[1], box[2], box[3]
     columns = np.uintp(right - left)
     for y in range(top, bottom):
@@ -119,7 +119,7 @@ def compose_backward(
 
 @kernel
 def tone(values, tables, pixels, out):
-    """8-bit pictures through tables of 256 entries for each channel: ``out [P, 3]`` of ``values [P, 3]``."""
+    """Look up 8-bit ``values [P, 3]`` in a table of 256 entries per channel: ``out [P, 3]``."""
     for p in range(np.uintp(pixels)):
         at = np.uintp(3) * p
         out[at] = tables[values[at]]
@@ -139,7 +139,7 @@ def over(color, alpha, behind, pixels, out):
 
 @kernel
 def over_backward(upstream, alpha, behind, pixels, v_alpha, v_behind):
-    """Gradients of :func:`over` in alpha and, where ``v_behind`` is not empty, in what is behind."""
+    """Gradients of :func:`over` in alpha and, unless ``v_behind`` is empty, in the picture behind."""
     wanted = len(v_behind) > 0
     for p in range(np.uintp(pixels)):
         first = np.uintp(3) * p
@@ -155,7 +155,7 @@ def over_backward(upstream, alpha, behind, pixels, v_alpha, v_behind):
 
 @kernel
 def differences(image, target, weight, width, edge, height, sums):
-    """``sums``: of weight * |image - target| over all pixels and channels, of the weights, of those ``edge`` px inside."""
+    """``sums``: weight * |image - target| over all pixels and channels, the weights, and those ``edge`` px inside."""
     off, total, inner = 0.0, 0.0, 0.0
     for y in range(height):
         row, weights, inside = F32(0), F32(0), F32(0)

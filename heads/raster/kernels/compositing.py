@@ -1,12 +1,11 @@
 """Front-to-back alpha compositing of sorted Gaussians over pixel tiles, and its gradient.
 
-Per tile Gaussians outside, pixels inside, without branches: a Gaussian walks over the rows of its box in the tile in
-columns of eight pixels. The tile's planes (transmittance, channels) lie in one scratch array per thread that stays in
-the first-level cache; its rows are padded so that the last column of eight may hang over.
+Within a tile the outer loop is over Gaussians and the inner one over pixels, without branches: the rows of a Gaussian's box
+in vectors of eight pixels. The tile's planes (transmittance, channels) lie in one scratch array per thread that stays in
+the L1 cache; its rows are padded so that the last vector may extend past the tile.
 
-Rules are gsplat's: alpha = min(clamp, opacity exp(-q/2)) is drawn where it is at least 1/255;
-a pixel is finished *before* the Gaussian that would bring its transmittance to 1e-4 or below. A finished pixel
-is marked by a negative sign of its transmittance.
+The rules are gsplat's: alpha = min(clamp, opacity exp(-q/2)) is drawn where it is at least 1/255; a pixel is finished
+*before* the Gaussian that would bring its transmittance to 1e-4 or below. A finished pixel has a negative transmittance.
 """
 
 # mypy: disable-error-code="no-untyped-def,misc"
@@ -38,7 +37,7 @@ from heads.raster.simd.vector import WIDTH
 
 _PITCH = TILE_WIDTH + WIDTH
 PLANE = _PITCH * TILE_HEIGHT
-_FINISHED = 1e-4  # transmittance under which nothing behind is drawn · paper (3DGS, its CUDA code)
+_FINISHED = 1e-4  # transmittance at which a pixel is finished · paper (3DGS, its CUDA code)
 _CHECK_EVERY = 64  # Gaussians between two checks whether the whole tile is finished · guess
 _AHEAD = 6  # Gaussians prefetched · guess
 _AHEAD_PAIRS = 24  # pairs prefetched · guess
@@ -180,7 +179,7 @@ def composite_backward(
         left, top, inside_width, inside_height = _tile_rectangle(tile, tiles_x, width, height)
         of = (image * height + top) * width + left
         if _without_gradient(of, inside_width, inside_height, width, len(like), v_render, v_alphas):
-            gradients[start * size_of : end * size_of] = 0.0  # a loss that looks at a part of the picture
+            gradients[start * size_of : end * size_of] = 0.0  # the loss does not depend on this tile
             continue
         _reset(planes, 2 + len(like), inside_width, inside_height)
         _read(planes, of, inside_width, inside_height, width, like, render, alphas, v_render, v_alphas)

@@ -1,7 +1,7 @@
-"""Kernel of the penalties on a UV map: how far it went, and offsets and scales beyond what a triangle holds.
+"""Kernel of the penalties on a UV map: distance from its start, and excess of offsets and scales.
 
-Value and gradient come in one pass over the texels; the twin in plain PyTorch is in :mod:`heads.keeping`. Arrays are
-flat and in float32.
+Value and gradient come from one pass over the texels; the reference in plain PyTorch is in :mod:`heads.keeping`. Arrays
+are flat and float32.
 """
 
 # mypy: disable-error-code="no-untyped-def,misc"
@@ -21,7 +21,7 @@ CHANNELS = OFFSETS + QUATS + SCALES + COLORS + 1
 
 @inline
 def _drift(values, count, n, start, first, shares, twice, gradient):
-    """Sum of share * (value - start)^2 over the channels of one part of a texel, whose gradient is written."""
+    """Sum of share * (value - start)^2 over the channels of one part of a texel; writes its gradient."""
     total = F32(0)
     for c in range(count):
         away = values[n * count + c] - start[n * CHANNELS + first + c]
@@ -79,8 +79,8 @@ def keep(
 ):  # fmt: skip
     """Weighted sum of all penalties; their gradients are written to the arrays at the end.
 
-    ``start [N, 14]``: where the map began; ``shares [14]``: of the squared way from there, per channel.
-    ``weight``: of the other penalties; ``free``: offsets and scales, ``ratio``: log of axes, up to which there is none.
+    ``start [N, 14]``: the initial map; ``shares [14]``: weights of the squared distance from it, per channel.
+    ``weight``: of the other penalties; ``free``: limit of offsets and scales; ``ratio``: limit of the log ratio of axes.
     """
     total = 0.0
     two = F32(2)

@@ -1,7 +1,7 @@
-"""Kernels that put a rendered head before its body layer and background, and turn pictures into bytes.
+"""Kernels that compose a rendered head over its body layer and background, and convert pictures to bytes.
 
-One pass over the rows of a frame does what would otherwise be a dozen passes over whole pictures: the displacement field is
-interpolated, the body is looked up, laid over the background and under the head, and the result is held in [0, 1].
+One pass over the rows of a frame replaces a dozen passes over whole pictures: it interpolates the displacement field,
+samples the body, composes it over the background and under the head, and clamps the result to [0, 1].
 """
 
 # mypy: disable-error-code="no-untyped-def,misc"
@@ -35,8 +35,8 @@ def _field_row(field, grid, y, height, line):
 
 @inline
 def _places(line, columns, y, width, height, at, fx, fy):
-    """Where each pixel of row ``y`` looks the body up: ``at`` the first number of the upper left one of four pixels, and
-    the shares ``fx, fy`` of the right and lower ones; edges are repeated."""
+    """Where each pixel of row ``y`` samples the body: ``at``, the index of the upper left one of four pixels, and the
+    weights ``fx, fy`` of the right and lower ones; edges are repeated."""
     step = np.float32((columns - 1) / max(width - 1, 1))
     wide, high = np.float32(width), np.float32(height)
     most_x, most_y, here = np.float32(width - 1), np.float32(height - 1), np.float32(y)
@@ -73,8 +73,8 @@ def layer(head, alphas, texture, behind, field, grid, weights, size, first, last
 
     Args:
         head: ``[H, W, 3]`` premultiplied; alphas ``[H, W]``.
-        texture: the body ``[H, W, 4]``, a row and a vector longer; behind ``[3, H, W]``.
-        field: displacements ``[2, rows, columns]`` in pictures (x, then y); grid: (rows, columns).
+        texture: the body ``[H, W, 4]``, padded by a row and a vector; behind ``[3, H, W]``.
+        field: displacements ``[2, rows, columns]`` (x, then y) in fractions of the picture; grid: (rows, columns).
         weights: (1, 1, 1, 1, 0, 0, 0, 0) and (-1, -1, -1, -1, 1, 1, 1, 1).
         body: scratch ``[W + 2, 4]``.
     """
@@ -89,7 +89,7 @@ def layer(head, alphas, texture, behind, field, grid, weights, size, first, last
         _body_row(texture, at_pixel, fx, fy, width, left, right, body)
         row = y * width
         for start in range(0, width, WIDTH):
-            # The last vector of a row takes its pixels from further left, which is harmless.
+            # The last vector of a row overlaps the one before it, which is harmless.
             start = min(start, width - WIDTH)
             at = lanes(start, width - 1)
             cover = gather(body, at, CHANNELS, 3)
@@ -104,7 +104,7 @@ def layer(head, alphas, texture, behind, field, grid, weights, size, first, last
 
 @exact
 def to_bytes(values, out):
-    """Numbers in [0, 1] to ``round(255 x)``, without wrapping; what is not a number becomes 0."""
+    """Numbers in [0, 1] to ``round(255 x)``, clamped; NaN becomes 0."""
     for i in range(len(values)):
         value = min(max(values[i], np.float32(0)), np.float32(1))
         out[i] = np.uint8(np.int32(value * np.float32(255) + np.float32(0.5)))

@@ -1,9 +1,9 @@
-"""From a frame's vertices to the compositor's records in one pass: what a head that is no longer trained needs.
+"""From a frame's vertices to the compositor's records in one pass, for heads that are no longer trained.
 
-Training needs Gaussians, their projections and records one after the other. Here they exist a block at a time, in
-the first-level cache. What no frame changes (turned and scaled axes in the triangle's frame, logarithms of opacities) is
-computed once, and triangles are in camera space from the beginning. The mathematics is that of :mod:`binding`,
-:mod:`projection` and :mod:`binning`, so the pictures are the same to rounding.
+Training stores Gaussians, then their projections, then records. Here they exist a block at a time, in the L1 cache.
+What is the same in every frame (rotated and scaled axes in the triangle's frame, logarithms of opacities) is computed
+once, and triangles are in camera space from the start. The mathematics is that of :mod:`binding`, :mod:`projection` and
+:mod:`binning`, so the pictures are equal up to rounding.
 """
 
 # mypy: disable-error-code="no-untyped-def,misc"
@@ -21,16 +21,16 @@ from heads.raster.simd.maths import ceil, fma, select, splat, sqrt
 from heads.raster.simd.memory import gather, lanes, load, scatter, store
 from heads.raster.simd.vector import WIDTH
 
-# Planes of what no frame changes: axes in the triangle's frame times scales (9, by rows), weights of the second and third
-# corner, ln opacity (negative infinity: not drawn), and how many standard deviations it reaches.
+# Planes of what is the same in every frame: axes in the triangle's frame times scales (9, by rows), weights of the second
+# and third corner, ln opacity (negative infinity: not drawn), and the radius in standard deviations.
 FIXED = 13
 # A triangle's record: corner, two edges, axes times size (9, by rows).
 TRIANGLE = 18
-# Planes of a block's scratch: place in camera space, axes times size (9).
+# Planes of a block's scratch: position in camera space (3), axes times size (9).
 SCRATCH = 12
-BLOCK = 512
-UNSEEN = np.uint32(0xFFFFFFFF)
-_DEGENERATE = 1e-12  # squared sine below which a triangle has no direction
+BLOCK = 512  # Gaussians per block · guess
+UNSEEN = np.uint32(0xFFFFFFFF)  # marks a Gaussian that touches no tile
+_DEGENERATE = 1e-12  # squared sine between the edges below which a triangle has no frame of its own · guess
 _LOG_255 = math.log(255.0)
 
 
@@ -65,7 +65,7 @@ def triangles(vertices, corners, view, first, last, out):
 
 @inline
 def _bound(records, runs, triangle, fixed, stride, offsets, first, last, scratch):
-    """Places in camera space and axes of Gaussians ``first ... last - 1``, the first of which lies on ``triangle``."""
+    """Positions in camera space and axes of Gaussians ``first ... last - 1``, the first of which lies on ``triangle``."""
     f = triangle
     while runs[f] < last:
         r = f * TRIANGLE
@@ -191,7 +191,7 @@ def _count_tiles(boxes, begin, end, spans, tiles_x, histogram):
 
 @kernel
 def sort_seen(depth_bits, spans, number, order, scratch, keys, keys_scratch):
-    """As :func:`binning.sort_by_depth`, of the Gaussians that touch a tile."""
+    """As :func:`binning.sort_by_depth`, for the Gaussians that touch a tile."""
     count = 0
     low, high = np.uint32(0xFFFFFFFF), np.uint32(0)
     for n in range(number):

@@ -14,8 +14,8 @@ from heads.raster.simd.maths import any_lane, ceil, fma, log, ramp, select, spla
 from heads.raster.simd.memory import gather, lanes, load, scatter, store
 from heads.raster.simd.vector import WIDTH
 
-_ALPHA_MIN = 255.0  # a Gaussian is seen where opacity * exp(-s) >= 1/255
-EXTEND = 3.33  # gsplat's bound in standard deviations; sqrt(2 ln 255) = 3.329, so it loses nothing
+_ALPHA_MIN = 255.0  # reciprocal of the least alpha that is drawn: opacity * exp(-s) >= 1/255 · gsplat
+EXTEND = 3.33  # standard deviations, gsplat's largest radius; sqrt(2 ln 255) = 3.329, so nothing visible is cut off
 
 
 @inline
@@ -107,7 +107,7 @@ def _quat_gradient(unit, g):
 
 @inline
 def _add(sums, base, entry, counted, value):
-    """Add the counted lanes to one entry of the viewmat sums."""
+    """Add the valid lanes to one entry of the viewmat sums."""
     at = base + entry * WIDTH
     store(sums, at, load(sums, at) + select(counted, value, 0.0))
 
@@ -120,7 +120,7 @@ def project(
     """Project Gaussians ``first ... last - 1`` of one image. All arrays are flat.
 
     Inputs are those of scene ``batch`` (``[B, N, ...]``), outputs those of ``image`` (``[I, N, ...]``), N = ``number``;
-    ``size`` = (width, height), ``planes`` = (near, far). A Gaussian that is not seen gets zeros everywhere.
+    ``size`` = (width, height), ``planes`` = (near, far). A Gaussian that is not drawn gets zeros everywhere.
     """
     width, height = size
     V, K = viewmats[image * 16 : image * 16 + 16], Ks[image * 9 : image * 9 + 9]
@@ -175,7 +175,7 @@ def project(
         scatter(conics, at, 3, to * 3 + 1, select(seen, -cov_xy * inverse_det, zero))
         scatter(conics, at, 3, to * 3 + 2, select(seen, cov_xx * inverse_det, zero))
         scatter(depths, at, 1, to, select(seen, tz, zero))
-        # A radius far beyond the image serves as well as a huge one, and always fits an int32.
+        # Clamped to a radius far beyond the image, which fits an int32.
         scatter(radii, at, 2, to * 2, select(seen, select(radius_x > 1e6, 1e6, radius_x), zero))
         scatter(radii, at, 2, to * 2 + 1, select(seen, select(radius_y > 1e6, 1e6, radius_y), zero))
 

@@ -1,6 +1,6 @@
-"""Kernels that unwrap pictures onto the texels of a UV map: which texels are seen, and what lies under them.
+"""Kernels that unwrap pictures onto the texels of a UV map: which texels are visible, and the pixels under them.
 
-The twins in plain PyTorch are in :mod:`pretrain.expression_visual.unwrap`; tests compare the two. All arrays are flat.
+The references in plain PyTorch are in :mod:`pretrain.expression_visual.unwrap`; tests compare the two. All arrays are flat.
 A call works on one picture (``see``) or on the pictures of one person (``gather_*``), so that threads share nothing.
 """
 
@@ -31,7 +31,7 @@ def _within(x, y, outline, first, last):
 
 @inline
 def _least_around(matte, row, column, size):
-    """The least value of the 3 x 3 pixels around one that lie in the picture."""
+    """The minimum of the 3 x 3 pixels around one, without those outside the picture."""
     value = matte[row * size + column]
     for r in range(max(row - 1, 0), min(row + 2, size)):
         for c in range(max(column - 1, 0), min(column + 2, size)):
@@ -41,7 +41,7 @@ def _least_around(matte, row, column, size):
 
 @inline
 def _within_person(matte, x, y, size):
-    """The matte, shrunken by a pixel, at (x, y) px: bilinear, the border's value outside."""
+    """The matte, eroded by a pixel, at (x, y) px: bilinear, with the border's value outside."""
     x, y = min(max(x - F32(0.5), F32(0)), F32(size - 1)), min(max(y - F32(0.5), F32(0)), F32(size - 1))
     column, row = int(x), int(y)
     right, below = min(column + 1, size - 1), min(row + 1, size - 1)
@@ -56,7 +56,7 @@ def _opened(image, side):
     """Morphological opening of a square map with 3 x 3 texels, in place; what lies beyond the map does not count."""
     other = np.empty_like(image)
     for turn in range(4):
-        # Least along rows, least down columns, then the greatest of both.
+        # Minimum along rows, then down columns; then the maximum likewise.
         step, lines = (1, side) if turn % 2 == 0 else (side, 1)
         for line in range(side):
             base = line * lines
@@ -71,15 +71,16 @@ def _opened(image, side):
 
 @kernel
 def see(vertices, corners, weights, camera, matte, size, part, loops, starts, cells, side, settings, pixels, seen):
-    """Where the texels of one head lie in its picture and how well each is seen, 0 to 1.
+    """Pixels of one head's texels in its picture, and how visible each is, 0 to 1.
 
     Args:
         vertices: ``[V, 3]``; corners: ``[N, 3]`` vertex numbers; weights: ``[N, 3]`` barycentric.
         camera: rotation (9), translation (3), intrinsics (9); matte: ``[size, size]``.
         part: ``[N]`` opening through which a texel is seen, -1 for none; loops: vertex numbers of the openings'
             outlines, opening k from ``starts[k]`` to ``starts[k + 1]``.
-        cells: ``[N]`` place of the texels in a map of ``side`` x ``side``.
-        settings: tolerances of outer and inner texels, margin px, nearest depth, cells along a side of the depth buffer.
+        cells: ``[N]`` index of each texel in a map of ``side`` x ``side``.
+        settings: depth tolerances of outer and inner texels (rig units), margin px, least depth, cells along a side of the
+            depth buffer.
         pixels, seen: results ``[N, 2]`` and ``[N]``.
     """
     count, grid = len(part), int(settings[4])
@@ -160,9 +161,9 @@ def _taps(x, y, size, at, share):
 
 @kernel
 def gather_mean(pictures, size, channels, scale, pixels, seen, first, last, count, out):
-    """Mean ``out [N, C]`` over pictures ``first ... last - 1`` of what lies under the texels, weighted by ``seen [M, N]``.
+    """Mean ``out [N, C]`` over pictures ``first ... last - 1`` of the values under the texels, weighted by ``seen [M, N]``.
 
-    Pictures are ``[M, size, size, C]``; ``pixels [M, N, 2]`` times ``scale`` are places in them.
+    Pictures are ``[M, size, size, C]``; ``pixels [M, N, 2]`` times ``scale`` are positions in them, px.
     """
     at, share = np.empty(4, np.intp), np.empty(4, np.float32)
     width = np.uintp(channels)
@@ -223,9 +224,9 @@ def patches(image, matte, size, patch, out):
 
 @kernel
 def both_sides(texture, seen, mirror, mean, person, people, out):
-    """What the anchors spread, ``out [N, people, 4]``: how a texel and its mirror image differ from the mean head.
+    """Input of the anchors, ``out [N, people, 4]``: how a texel and its mirror image differ from the mean head.
 
-    The last number is how well that is known.
+    The last number is how visible they are.
     """
     count = len(seen)
     for i in range(count):
@@ -238,9 +239,9 @@ def both_sides(texture, seen, mirror, mean, person, people, out):
 
 @kernel
 def filled(texture, seen, mirror, mean, fill, person, people, slot, out, base):
-    """What is shown ``out [cells, 11]`` (texture, mirror image, both weights, colour) and the colour ``base [N, 3]``.
+    """The U-Net's input ``out [cells, 11]`` (texture, mirror image, both weights, colour) and the colour ``base [N, 3]``.
 
-    ``fill [N, people, 3]``: by how much the mean head is shifted where neither side of a texel was seen.
+    ``fill [N, people, 3]``: shift of the mean head's colour where neither side of a texel is visible.
     """
     for i in range(len(seen)):
         j, to = mirror[i], 11 * slot[i]
@@ -266,7 +267,7 @@ def change(maps, held, texels, number, out):
 
 @kernel
 def change_backward(v_out, texels, number, shows, v_maps, v_held):
-    """Gradients of :func:`change` for ``shows`` maps made of one: their sum, and what falls to ``held``."""
+    """Gradients of :func:`change` for ``shows`` maps made from one: that of the map, summed, and that of ``held``."""
     size = np.uintp(len(v_maps))
     for i in range(size):
         v_maps[i] = v_out[i]

@@ -1,1 +1,1 @@
-"""Eight numbers at a time in numba, and how the kernels are compiled."""
+"""Eight-lane vectors in numba, and how the kernels are compiled and cached."""

@@ -1,11 +1,11 @@
-"""Compiled kernels on disk: the only module that touches numba's private caching.
+"""The disk cache of compiled kernels; the only module that uses numba's private caching.
 
-Numba's own cache knows only the file of the kernel: a change in a module that it calls leaves stale machine code, and a
-read-only installation with an unwritable home fails at import. Ours is stamped with every source file of this room's
-kernels, and is simply absent where no folder can be written (the kernels then compile once per process).
+Numba's own cache checks only the kernel's own file: after a change in a module that the kernel calls it returns stale
+machine code, and a read-only installation with an unwritable home fails at import. Ours is stamped with every source
+file of this room's kernels. Without a writable folder there is no cache, and kernels compile once per process.
 
-The private names are bound once, here. Where a version of numba lacks them, :func:`keep` falls back to numba's public
-cache, in a folder of its own for every state of our sources, so that nothing stale is read there either.
+If a version of numba lacks the private names, :func:`keep` falls back to numba's public cache, in a separate folder for
+each state of our sources, so that nothing stale is read there either.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ except ImportError as error:  # tests/heads/test_numba_private.py names this
 
 @cache
 def source_stamp() -> str:
-    """Digest of numba's version and of all sources that kernels are compiled from."""
+    """Digest of numba's version and of all source files that kernels are compiled from."""
     digest = hashlib.sha256(numba.__version__.encode())
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
@@ -46,7 +46,7 @@ def cache_folder() -> Path:
 
 
 def keep(dispatcher: Any, function: Callable[..., Any]) -> Any:
-    """The dispatcher of a kernel, with its machine code kept on disk where that is possible."""
+    """The dispatcher of a kernel, with a disk cache if a folder is writable."""
     if BROKEN:
         return _kept_publicly(dispatcher)
     # No writable folder, or a numba whose cache is built differently: compile in every process.
@@ -56,7 +56,7 @@ def keep(dispatcher: Any, function: Callable[..., Any]) -> Any:
 
 
 def _kept_publicly(dispatcher: Any) -> object:
-    """Numba's own cache, in a folder that belongs to this state of our sources."""
+    """Enable numba's own cache, in a folder for this state of our sources."""
     config: Any = numba.config
     before = config.CACHE_DIR
     config.CACHE_DIR = str(cache_folder() / f"public-{source_stamp()[:12]}")
@@ -83,7 +83,7 @@ if not BROKEN:
             return source_stamp()
 
         def get_disambiguator(self) -> str:
-            # Two installations of different age share the folder, so the stamp is part of the file's name.
+            # Several versions of Headstart may share the folder, so the stamp is part of the file's name.
             return source_stamp()[:12]
 
         @classmethod

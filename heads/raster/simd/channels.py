@@ -1,4 +1,4 @@
-"""Tuples of vectors, one a channel: planes of eight pixels, interleaved pixels, weighted sums."""
+"""Tuples of vectors, one per channel: planes of eight pixels, interleaved pixels, weighted sums."""
 
 # mypy: disable-error-code="no-untyped-def,misc"
 # Numba gives kernels their types.
@@ -27,7 +27,7 @@ from heads.raster.simd.vector import (
 
 @intrinsic
 def splats(typingctx, array, index, like):
-    """Tuple of ``len(like)`` vectors: eight times ``array[index]``, eight times ``array[index + 1]``, and so on."""
+    """Tuple of ``len(like)`` vectors: ``array[index]`` in all eight lanes, then ``array[index + 1]``, and so on."""
     result = types.UniTuple(Vec(array.dtype), len(like))
 
     def codegen(context, builder, sig, args):
@@ -134,7 +134,7 @@ def _interleaved(builder, values):
     """All lanes of the first pixel, then of the second, ... as one long vector."""
     joined_values, count = values[0], 1
     for value in values[1:]:
-        # Widen the next channel to the length of what is joined already, as a shuffle takes equal lengths.
+        # A shuffle takes operands of equal length, so the next channel is widened first.
         length = WIDTH * count
         widen = ir.Constant(ir.VectorType(I32, length), [k if k < WIDTH else 0 for k in range(length)])
         value = builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), widen)

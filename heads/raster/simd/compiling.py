@@ -1,4 +1,4 @@
-"""Kernels that compile: a machine's first run says so, and tells apart what it compiled from what it worked."""
+"""Kernel compilation on a machine's first run: announces it and measures the time that it takes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numba.core import event
 
 from configs import progress
 
-KIND = "numba:compile"  # broadcast around every compilation, but not where machine code is read from the cache
+KIND = "numba:compile"  # broadcast around every compilation, but not when machine code is read from the cache
 SAID = "compiling kernels (once on this machine)"
 
 
 class Compilations(event.Listener):
-    """Seconds of wall clock in which kernels compiled, in whichever thread, while this was told of them.
+    """Wall-clock seconds of kernel compilation in all threads, while registered as a listener.
 
-    Numba compiles one kernel after the other, and a kernel with those that it calls: a stretch of time counts once.
+    Compilations may be nested, because a kernel is compiled with those that it calls; overlapping time counts once.
     """
 
     def __init__(self) -> None:
@@ -27,12 +27,12 @@ class Compilations(event.Listener):
 
     @property
     def seconds(self) -> float:
-        """How many so far."""
+        """Wall-clock seconds so far."""
         with self._lock:
             return self._before + (time.monotonic() - self._since if self._running else 0.0)
 
     def on_start(self, event: event.Event) -> None:
-        """Numba begins with a kernel."""
+        """A kernel starts to compile."""
         with self._lock:
             if not self._running:
                 self._since = time.monotonic()
@@ -42,7 +42,7 @@ class Compilations(event.Listener):
             progress.say(SAID)
 
     def on_end(self, event: event.Event) -> None:
-        """Numba has finished a kernel, or failed to."""
+        """A kernel has compiled, or failed to."""
         with self._lock:
             self._running -= 1
             if not self._running:
@@ -51,7 +51,7 @@ class Compilations(event.Listener):
 
 @contextlib.contextmanager
 def compilations() -> Iterator[Compilations]:
-    """Say when kernels compile inside the block, and count the seconds."""
+    """Announce the first compilation inside the block and count the seconds of all."""
     listener = Compilations()
     event.register(KIND, listener)
     try:

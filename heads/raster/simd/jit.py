@@ -9,14 +9,14 @@ import numba
 
 from heads.raster.simd import caching
 
-# nnan and ninf are left out on purpose: bad Gaussians are found by comparisons that NaN must fail.
+# nnan and ninf are left out on purpose: invalid Gaussians are recognised by comparisons that NaN must fail.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 Returned = TypeVar("Returned")
 OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH, "boundscheck": False}
 
 
 def kernel(function: Callable[..., Returned]) -> Callable[..., Returned]:
-    """Compile ``function`` at its first call, and keep the machine code on disk if possible."""
+    """Compile ``function`` at its first call, and cache the machine code on disk if possible."""
     return caching.keep(numba.njit(**OPTIONS)(function), function)
 
 
@@ -26,5 +26,5 @@ def inline(function: Callable[..., Returned]) -> Callable[..., Returned]:
 
 
 def exact(function: Callable[..., Any]) -> Any:
-    """As :func:`kernel`, but every operation rounds as IEEE 754 and numpy have it."""
+    """As :func:`kernel`, but without fast-math: every operation rounds as in IEEE 754 and NumPy."""
     return caching.keep(numba.njit(nogil=True, error_model="numpy")(function), function)

@@ -13,7 +13,7 @@ from heads.raster.simd.vector import I32, LOG2E, WIDTH, Mask, Vec, as_vec, call,
 
 @intrinsic
 def splat(typingctx, array, number):
-    """A vector of eight times ``number``, in the element type of ``array``."""
+    """A vector with ``number`` in all lanes, in the element type of ``array``."""
 
     def codegen(context, builder, sig, args):
         return splat_value(builder, context.cast(builder, args[1], sig.args[1], sig.args[0].dtype))
@@ -69,7 +69,7 @@ log = _unary("llvm.log", "Natural logarithm (one call of libm per lane: keep it 
 
 @intrinsic
 def exp_fast(typingctx, x):
-    """exp(x): in float32 by powers of two (relative error 2e-7, x cut to [-87, 88]); libm in float64."""
+    """exp(x): in float32 by powers of two (relative error 2e-7, x clamped to [-87, 88]); libm in float64."""
 
     def codegen(context, builder, sig, args):
         if x.element == types.float64:
@@ -149,7 +149,7 @@ def sum_of_lanes(builder, value):
 
 @intrinsic
 def total(typingctx, x):
-    """Sum of the eight lanes, in pairs (halves first)."""
+    """Sum of the eight lanes, pairwise: the two halves first."""
 
     def codegen(context, builder, sig, args):
         return sum_of_lanes(builder, args[0])
@@ -177,7 +177,7 @@ def exp_negative(typingctx, s):
             return call(builder, "llvm.exp", builder.fneg(args[0]))
         c = [ir.Constant(vector_ir(s.element), [coefficient] * WIDTH) for coefficient in _EXP_ROOT]
         x = args[0]
-        # Pairs first (Estrin): a third shorter chain than Horner's for one more multiplication.
+        # Estrin's scheme: a chain a third shorter than Horner's for one more multiplication.
         square = builder.fmul(x, x)
         high = call(builder, "llvm.fmuladd", c[5], x, c[4])
         middle = call(builder, "llvm.fmuladd", c[3], x, c[2])

@@ -50,7 +50,7 @@ def store(typingctx, array, index, value):
 
 @intrinsic
 def lanes(typingctx, first, last):
-    """Indices ``first ... first + 7``, none beyond ``last``: the tail repeats the last item, which is harmless."""
+    """Indices ``first ... first + 7``, at most ``last``: the tail repeats the last item, which is harmless."""
 
     def codegen(context, builder, sig, args):
         start = context.cast(builder, args[0], sig.args[0], types.int64)
@@ -122,7 +122,7 @@ def scatter(typingctx, array, at, stride, offset, value):
 
 @intrinsic
 def halves_added(typingctx, value):
-    """The upper four numbers of a vector added to the lower four; the upper ones of the result are the same again."""
+    """The upper four lanes of a vector added to the lower four; the sums are in both halves of the result."""
 
     def codegen(context, builder, sig, args):
         undefined = ir.Constant(args[0].type, ir.Undefined)
@@ -139,7 +139,7 @@ def halves_added(typingctx, value):
 
 @intrinsic
 def prefetch(typingctx, array, index):
-    """Ask for ``array[index]`` to be in the cache soon."""
+    """Prefetch ``array[index]`` into the cache."""
 
     def codegen(context, builder, sig, args):
         at = context.cast(builder, args[1], sig.args[1], types.int64)

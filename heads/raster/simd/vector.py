@@ -1,8 +1,8 @@
-"""Eight numbers at a time, in numba: a vector type that lowers to LLVM's ``<8 x float>`` (or double).
+"""A numba type of eight lanes, which lowers to LLVM's ``<8 x float>`` (or double).
 
-Loops over pixels and Gaussians are written with it, so that their speed does not hang on whether LLVM's
-auto-vectoriser sees through index types, aliasing and trip counts. LLVM maps it to what the machine has
-(one AVX register, two SSE or NEON registers), without a compiler at run time.
+Loops over pixels and Gaussians are written with it, so that their speed does not depend on whether LLVM's
+auto-vectoriser sees through index types, aliasing and trip counts. LLVM maps it to the machine's registers (one of AVX,
+two of SSE or NEON).
 
 ``Vec`` values support + - * / and unary minus with vectors and scalars, comparisons with < <= > >= (giving a
 ``Mask``), ``&`` and ``|`` on masks, and the functions of :mod:`memory`, :mod:`maths` and :mod:`channels` beside this file.
