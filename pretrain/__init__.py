@@ -1,7 +1,7 @@
 """The priors, learned once from many people, and the one loop that trains them.
 
-``pretrain`` trains a prior and registers it; ``load_prior`` gives the trained one back, ready to use. The loop
-(``loop.py``) knows no paper and the tasks (one folder each) know no cluster.
+``pretrain`` trains a prior and registers it; ``load_prior`` loads a trained one, ready to use. The loop (``loop.py``) is
+independent of the priors, and the tasks (one folder each) are independent of the cluster.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pretrain.names import prior_names
 
 __all__ = ["load_prior", "pretrain", "prior_names"]
 
-# Imported when they are used, so that naming a prior in a command line does not import torch.
+# Imported on first use, so that the command line can list the priors without importing torch.
 _LAZY = {"pretrain": "pretrain.train", "load_prior": "pretrain.folder"}
 
 

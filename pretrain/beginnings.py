@@ -1,4 +1,4 @@
-"""What a task computes before step 1: on the main rank alone, once for a dataset and configuration."""
+"""Closed-form initial values that a task computes before step 1, on the main rank; cached by dataset and configuration."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from pretrain.config import FREE_ON_RESUME
 from pretrain.task import Task
 
 log = logging.getLogger("headstart.pretrain")
-KEPT = 32  # results of other datasets and configurations in the cache
+KEPT = 32  # results kept in the cache, over all datasets and configurations
 
 
 def prepare(task: Task, objective: nn.Module, engine: Engine) -> None:
-    """Give every rank's objective the task's closed-form beginnings. Collective.
+    """Give every rank's objective the task's closed-form initial values. Collective.
 
-    They are read from the cache where the same people, configuration and code prepared before.
+    They come from the cache if the same people, configuration and code were prepared before.
     """
     if engine.is_main:
         path = _place(task)
@@ -50,7 +50,7 @@ def _place(task: Task) -> Path:
 
 @lru_cache(maxsize=1)
 def code_digest() -> str:
-    """sha256 of the sources that beginnings come from: results of other code are not recalled."""
+    """sha256 of the sources that compute the initial values; results of other code are not reused."""
     digest = hashlib.sha256()
     for room in (Path(__file__).parent, Path(heads.__file__).parent):
         for path in sorted(room.rglob("*.py")):
@@ -74,7 +74,7 @@ def _recall(objective: nn.Module, path: Path) -> bool:
 
 
 def _remember(tensors: dict[str, Tensor], path: Path) -> None:
-    """Keep them for next time; a cache that cannot be written costs time and nothing else."""
+    """Store them for the next run; a cache that cannot be written is not an error."""
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

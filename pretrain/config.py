@@ -1,4 +1,4 @@
-"""What every prior's configuration shares: the run, the optimiser, the engine."""
+"""The part of the configuration that all priors share: the run, the optimiser, the engine."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class OptimiserConfig:
     weight_decay: float = 0.01
     beta1: float = 0.9
     beta2: float = 0.99
-    warmup: int = 50  # steps of linear rise from zero
+    warmup: int = 50  # steps over which the learning rate rises linearly
     decay: Literal["cosine", "constant"] = "cosine"
-    floor: float = 0.05  # the lowest rate, as a share of lr
+    floor: float = 0.05  # of the cosine, as a share of lr
 
     def check(self) -> None:
-        """Refuse rates that cannot train."""
+        """Raise ``InputError`` for rates that cannot train."""
         if self.lr <= 0:
             raise InputError(f"optimiser.lr is {self.lr}, expected a positive number")
         if self.warmup < 0:
@@ -32,26 +32,26 @@ class OptimiserConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Keys of every prior; the tasks add ``model``, ``loss`` and their own."""
+    """Keys of every prior; the tasks add ``model``, ``loss`` and keys of their own."""
 
     steps: int = 1000
-    batch_size: int = 16  # samples of one optimiser step, over all workers and accumulated micro-batches
+    batch_size: int = 16  # samples per optimiser step, over all workers and accumulated micro-batches
     seed: int = 0
     checkpoint_every: int = 200
     keep: int = 3  # checkpoints kept; never fewer than two
     validate_every: int = 200
     log_every: int = 20
-    holdout: float | list[str] = 0.2  # share of the people, or their names; they are never trained on
+    holdout: float | list[str] = 0.2  # share of the people, or their names, that is never trained on
     allow_unknown_licence: bool = False
     reader_workers: int = 0  # processes that decode; 0 decodes in this one
-    prefetch: int = 2  # batches made ready by a thread while the last one trains; 0 turns it off
+    prefetch: int = 2  # batches that a thread prepares ahead; 0 turns it off
     max_broken: int = 8  # broken samples skipped before the run stops
-    ema: float = 0.995
+    ema: float = 0.995  # decay of the moving average of the weights per step; 0 turns it off
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def check(self) -> None:
-        """Refuse values that contradict each other, naming both."""
+        """Raise ``InputError`` for values out of range or in contradiction."""
         for name in ("steps", "batch_size", "checkpoint_every", "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, expected one or more")
@@ -70,12 +70,12 @@ class PretrainConfig:
             )
 
 
-# Keys that earlier versions called otherwise; priors and checkpoints that they wrote stay readable.
+# Keys that were renamed, old to new; priors and checkpoints of earlier versions stay readable.
 RENAMED = {"caution": "correction_weight"}
 
 
 def renamed(config: Mapping[str, object]) -> dict[str, object]:
-    """A stored configuration with today's names for keys."""
+    """A stored configuration with its keys under their present names."""
     return {
         RENAMED.get(key, key): renamed(value) if isinstance(value, Mapping) else value for key, value in config.items()
     }

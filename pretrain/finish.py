@@ -1,7 +1,7 @@
-"""After the last step: evidence, prior folder, registration, result. Every step can be done again after a kill.
+"""After the last step: evidence, prior folder, registration, result. All of it is idempotent.
 
-A second attempt at the same weights takes over the prior folder of the first, finds its registered version, and ends
-with the same result; a longer training replaces the folder and registers another version.
+A second attempt with the same weights reuses the first one's prior folder and registered version and ends with the same
+result. A longer training replaces the folder and registers a new version.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ RESULT = "result.json"
 
 
 def finish(trainer: Trainer, prior: str, finished: bool, started: float) -> RunResult:
-    """Rank 0 after the last step; returns (and writes to ``RUN/result.json``) what ``--json`` prints.
+    """Finish a run, on rank 0; returns, and writes to ``RUN/result.json``, what ``--json`` prints.
 
     Args:
-        prior: its name; finished: False after a request to stop, when nothing is published.
+        prior: the prior's name.
+        finished: False after a request to stop; then nothing is published.
         started: ``time.perf_counter()`` when the worker began.
     """
     speed = trainer.speed()
@@ -68,12 +69,12 @@ def publish(trainer: Trainer, prior: str, result: RunResult) -> None:
         info = read_info(folder)
         result["weights_sha256"], result["validation"] = info["weights_sha256"], info["metrics"]
         if trainer.tracker is not None:
-            trainer.tracker.flush()  # so that the version finds the training's own MLflow run
+            trainer.tracker.flush()  # so that the version can be linked to the training's MLflow run
         result["registered"] = _register(prior, folder, info, trainer.run_url, postpone=True)
 
 
 def _published(trainer: Trainer, scratch: Path) -> Path | None:
-    """The run's prior folder where an earlier attempt published these very weights, verified; else None."""
+    """The run's prior folder, verified, if an earlier attempt published these weights; else None."""
     url = storage.join(trainer.run_url, ARTIFACT)
     if not storage.is_committed(url):
         return None
@@ -82,12 +83,12 @@ def _published(trainer: Trainer, scratch: Path) -> Path | None:
         return None
     try:
         return registry.resolve(url, scratch / "cache")
-    except InputError:  # damaged meanwhile: made again
+    except InputError:  # damaged since then: written again
         return None
 
 
 def _publish(trainer: Trainer, result: RunResult, folder: Path) -> Path:
-    """Make the prior folder and put it into the run, in the place of an earlier one."""
+    """Write the prior folder into the run, replacing an earlier one."""
     with torch.no_grad():
         evidence = trainer.task.evidence(trainer.average)
     info = write_prior(folder, trainer.task, trainer.average, evidence.summary)
@@ -111,7 +112,7 @@ def _register(prior: str, folder: Path, info: PriorInfo, run: str, *, postpone: 
 
 
 def register_run(run: str) -> Registration:
-    """Register the prior of a finished run, as after an outage; a run that is registered already stays so.
+    """Register the prior of a finished run, for example after a registry outage; no effect if it is registered already.
 
     Raises:
         InputError: a run without a finished prior, or a registry that is unreachable or refuses.

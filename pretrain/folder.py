@@ -1,4 +1,4 @@
-"""Prior folders: ``prior.json`` beside ``weights.safetensors``; written by a run, loaded by everyone else."""
+"""Prior folders, which hold ``prior.json`` and ``weights.safetensors``: written by a run, loaded by its users."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCHEMA = 1
 
 
 def task_class(prior: str) -> type[Task]:
-    """The task of a prior by its name on the command line.
+    """The task class of a prior, by the prior's name on the command line.
 
     Raises:
         InputError: no such prior (with the nearest name).
@@ -36,7 +36,7 @@ def write_prior(folder: str | Path, task: Task, objective: torch.nn.Module, metr
     """Write a prior folder and return its ``prior.json`` as a dictionary.
 
     Args:
-        folder: created; existing files of a prior in it are replaced.
+        folder: created if needed; a prior's files in it are replaced.
         task: the task that trained it (name, config, features, training view).
         objective: the module whose weights are kept (the moving average).
         metrics: figures of the evidence on held-out people.
@@ -61,14 +61,14 @@ def write_prior(folder: str | Path, task: Task, objective: torch.nn.Module, metr
 
 
 def load_prior(uri: str | Path, device: str | torch.device = "cpu") -> Any:
-    """A trained prior, ready to use, with ``.info`` (the ``prior.json`` dictionary).
+    """Load a trained prior, ready to use; its ``.info`` is the ``prior.json`` dictionary.
 
     Args:
         uri: a local folder, ``models:/NAME@alias``, ``models:/NAME/VERSION`` or ``runs:/...``.
-        device: where its weights go.
+        device: device of its weights.
 
     Raises:
-        InputError: nothing there, not a prior, damaged or foreign weights.
+        InputError: nothing there, not a prior, or weights that are damaged or do not fit.
     """
     folder = _local(uri)
     info = read_info(folder)
@@ -96,7 +96,7 @@ def read_info(folder: str | Path) -> PriorInfo:
     """The checked ``prior.json`` of a folder.
 
     Raises:
-        InputError: missing, unreadable or of another schema.
+        InputError: missing, unreadable or of another schema version.
     """
     info = prior_folder.read_info(folder)
     if info.get("schema") != SCHEMA:
@@ -105,7 +105,7 @@ def read_info(folder: str | Path) -> PriorInfo:
 
 
 def dataset_record(train: Dataset, held: Dataset) -> DatasetRecord:
-    """What a prior says about the data it has seen, and about the people it was kept from."""
+    """A prior's record of its training data and of the held-out people."""
     return DatasetRecord(
         fingerprint=train.fingerprint,
         identities=sorted(train.identities),

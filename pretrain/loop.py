@@ -1,4 +1,4 @@
-"""The one training loop. It knows engines, readers and checkpoints; it knows no paper."""
+"""The one training loop: engines, readers and checkpoints, but nothing specific to a prior."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from pretrain.task import Task
 from shards.read.reader import Reader
 
 STATE_SCHEMA = 1
-ZERO3_AVERAGE_EVERY = 10  # gathering all weights is costly, so the average moves in larger, rarer steps
+ZERO3_AVERAGE_EVERY = 10  # steps: gathering all weights is costly, so the average is updated less often
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss stopped being a number; carries the step and the keys of the samples that were in it.
+    """The loss or gradient is not finite. Carries the step and the keys of its samples.
 
     ``retry`` is False: the same step would fail again, so the launcher does not restart the workers.
     """
@@ -53,8 +53,10 @@ class Trainer:
     """Everything of one run, built in the constructor; ``run`` trains to the end or to a request to stop.
 
     Args:
-        task: what is learned; ``run_url``: where the run lives, a folder or ``s3://``; ``context``: rank, world and
-        requests to stop (see ``cluster.launch.launch``); ``tracker``: takes metrics and pictures, or None off rank 0.
+        task: the prior's side of the loop.
+        run_url: the run's folder or ``s3://`` URL.
+        context: rank, world size and requests to stop (see ``cluster.launch.launch``).
+        tracker: takes metrics and pictures; None on ranks other than 0.
     """
 
     def __init__(self, task: Task, run_url: str, context: Any, tracker: Any = None) -> None:
@@ -99,14 +101,14 @@ class Trainer:
     # -- state ---------------------------------------------------------------------------------------------------
 
     def begin(self, checkpoint: str | None) -> None:
-        """Start fresh (closed-form beginnings first), or from a checkpoint folder or URL."""
+        """Start fresh (with closed-form initial values), or from a checkpoint folder or URL."""
         if checkpoint is None:
             prepare(self.task, self._fresh_objective, self.engine)
             self.average.load_state_dict(self._fresh_objective.state_dict())
         self.model = self.engine.prepare(self._fresh_objective, self._optimizer, self._scheduler)
         if checkpoint is not None:
             self._load(checkpoint)
-        pin = self.engine.steps_behind  # a copy from pinned memory is the only one that the host does not wait for
+        pin = self.engine.steps_behind  # only copies from pinned memory are asynchronous
         self.batches = batches = Prefetcher(self.reader, self.config.prefetch, pin)
         self._incoming = self.meter.data(iter(lambda: batches.next(), None))
 
@@ -118,7 +120,10 @@ class Trainer:
         return url
 
     def start_saving(self) -> str:
-        """Take the complete state now and write it in the background. Collective; errors come at the next one."""
+        """Copy the complete state and write it in the background; returns the checkpoint's URL.
+
+        Collective. An error in writing is raised at the next save.
+        """
         self._writer.wait()
         engine = self.engine.snapshot()
         if not self.engine.is_main:
@@ -143,7 +148,7 @@ class Trainer:
             "reader": self.batches.state if self.batches else self.reader.state_dict(),
             "config": to_dict(self.config),
             "dataset": self.task.train.fingerprint,
-            # Everything random is derived from (seed, purpose, step, rank): there is no generator state to keep.
+            # Everything random is derived from (seed, purpose, step, rank), so there is no generator state to store.
             "random": "derived",
         }
 
@@ -165,16 +170,16 @@ class Trainer:
         self.reader.load_state_dict(state["reader"])
 
     def loss_text(self) -> str:
-        """One line a step: number, loss as an exact hexadecimal float."""
+        """One line per step: its number and the loss as an exact hexadecimal float."""
         return "".join(f"{i} {value.hex()}\n" for i, value in enumerate(self.losses))
 
     # -- training ------------------------------------------------------------------------------------------------
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step over ``accumulate`` micro-batches; returns its metrics, the newest known on an accelerator.
+        """One optimiser step over ``accumulate`` micro-batches; returns its metrics, on an accelerator the latest known ones.
 
         Raises:
-            NonFiniteLoss: before a weight is touched; on an accelerator when the steps are next settled.
+            NonFiniteLoss: before any weight changes; on an accelerator at the next :meth:`settle`.
         """
         parts: list[dict[str, torch.Tensor]] = []
         keys: list[str] = []
@@ -221,10 +226,10 @@ class Trainer:
         return self._newest
 
     def settle(self) -> None:
-        """Learn what the steps since the last time gave. Collective.
+        """Read back the metrics of the steps since the last call. Collective.
 
         Raises:
-            NonFiniteLoss: one of them broke; no weight was touched since.
+            NonFiniteLoss: one of the steps was not finite; no weight has changed since.
         """
         found, stop, broken = self._tally.settle()
         if broken is not None:
@@ -243,7 +248,7 @@ class Trainer:
 
     def _refuse(self, loss: torch.Tensor, keys: list[str], what: str) -> None:
         finite = bool(torch.isfinite(loss).all())
-        # Every rank must stop together, or the others would hang in the next collective.
+        # All ranks must stop together; otherwise the others would hang in the next collective.
         if self.engine.any(not finite):
             raise NonFiniteLoss(self.step, self.engine.rank, keys if not finite else [], float(loss), what)
 
@@ -256,7 +261,7 @@ class Trainer:
                 update_average_from_state(self.average, state, self.config.ema**ZERO3_AVERAGE_EVERY)
 
     def run(self) -> bool:
-        """Train until ``config.steps`` (True) or until asked to stop (False); the state is saved either way."""
+        """Train to ``config.steps`` (returns True) or to a request to stop (False); the state is saved in both cases."""
         with progress.task(f"training {self.task.name}", self.config.steps, "steps") as shown:
             return self._run(shown)
 
@@ -290,7 +295,7 @@ class Trainer:
         return True
 
     def _report_last(self) -> None:
-        """Tell the launcher of the checkpoint that was written meanwhile, once it is published. Collective."""
+        """Report a checkpoint that was written in the background to the launcher, once it is published. Collective."""
         if self._unreported is not None:
             self._writer.wait()
             self.engine.barrier()
@@ -299,7 +304,7 @@ class Trainer:
             self.context.report(url, metrics)
 
     def validate(self) -> dict[str, float]:
-        """Figures and pictures of the averaged weights on the held-out people; rank 0 computes, all wait."""
+        """Metrics and pictures of the averaged weights on the held-out people; rank 0 computes, the others wait."""
         figures: dict[str, float] = {}
         if self.engine.is_main:
             with torch.no_grad():
@@ -312,7 +317,7 @@ class Trainer:
         return figures
 
     def speed(self) -> dict[str, float]:
-        """Samples a second over all ranks, share of the time spent waiting for data, peak memory in MB."""
+        """Samples per second over all ranks, share of the time spent waiting for data, peak memory in MB."""
         busy = max(self._busy, 1e-9)
         on_device = peak_memory(self.engine.device)
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -323,7 +328,7 @@ class Trainer:
         }
 
     def _rank_times(self) -> dict[str, float]:
-        """Where the ranks' time went since the last call; a slow or starved rank is named. Collective."""
+        """How the ranks spent their time since the last call; names a slow or starved rank. Collective."""
         table = self.meter.table(self.engine)
         self.meter.reset()
         trouble = describe(table)
@@ -332,7 +337,7 @@ class Trainer:
         return rank_metrics(table)
 
     def close(self) -> None:
-        """Stop the reading thread; what is being written is written to its end."""
+        """Stop the reading thread and wait for a checkpoint that is being written."""
         if self.batches is not None:
             self.batches.close()
         self._writer.wait()

@@ -11,7 +11,7 @@ from pretrain.config import OptimiserConfig
 
 
 def rate(step: int, steps: int, config: OptimiserConfig) -> float:
-    """The share of ``config.lr`` at ``step`` of ``steps``: linear warm-up, then cosine to the floor (or constant)."""
+    """Factor on ``config.lr`` at ``step`` of ``steps``: linear warm-up, then a cosine to the floor (or constant)."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.decay == "constant":
@@ -22,9 +22,9 @@ def rate(step: int, steps: int, config: OptimiserConfig) -> float:
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move ``average`` towards ``model``; early steps use a shorter memory so that the start is forgotten.
+    """Move ``average`` towards ``model``; early steps use a smaller decay, so that the initial weights are forgotten.
 
-    Parameters follow the moving average, statistics are copied; tables that no checkpoint holds are the same anyway.
+    Parameters are averaged, persistent buffers (statistics) are copied, and other buffers are constant.
     """
     decay = min(decay, (1 + step) / (10 + step))
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
@@ -37,7 +37,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
 
 @torch.no_grad()
 def update_average_from_state(average: nn.Module, state: dict[str, torch.Tensor], decay: float) -> None:
-    """The same from a gathered state dictionary, for engines whose ranks hold only parts of the weights."""
+    """The same, without the smaller decay, from a gathered state dictionary, for engines that shard the weights."""
     for name, kept in average.state_dict().items():
         new = state[name].to(kept.device, kept.dtype)
         if kept.is_floating_point():

@@ -2,7 +2,7 @@
 
 A prior is a folder of this package with a ``prior.py`` that defines ``PRIOR``, a subclass of :class:`Prior`; its name is
 the folder's with hyphens. Another package adds one through the entry-point group ``headstart.priors``
-(``NAME = "package.module:CLASS"``). No code outside its folder and its YAML files refers to it by name.
+(``NAME = "package.module:CLASS"``). Only its folder and its YAML files refer to it by name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run says of itself at its end: the report beside the prior, and the block for people."""
+"""The report at the end of a run: files beside the prior, and the block that is printed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ class Registration(TypedDict):
     """A prior in the registry.
 
     Attributes:
-        name: of the model; version: ``None`` while the registry is away.
-        champion: whether it is; misfit: why it does not fit the champions of the other priors.
+        name: of the registered model.
+        version: ``None`` while the registry is unreachable.
+        champion: whether the version is the champion.
+        misfit: why it is incompatible with the champions of the other priors; ``None`` if it is not.
     """
 
     name: str
@@ -28,13 +30,14 @@ class Registration(TypedDict):
 
 
 class RunResult(TypedDict):
-    """``result.json``.
+    """Content of ``result.json``.
 
     Attributes:
-        prior: its name; run: the run's URL; checkpoint: the newest one.
-        weights_sha256, validation, registered: of the published prior: its weights, the figures of its evidence, its
-            place in the registry.
-        steps, samples: of the training; seconds: of the run.
+        prior: its name.
+        run: the run's URL; checkpoint: that of the newest checkpoint.
+        weights_sha256, validation, registered: the published prior's weights, evidence figures and registration.
+        steps, samples: trained so far.
+        seconds: wall-clock time of this call.
         samples_per_second, wait_share: speed, and the share of the time spent waiting for data.
         peak_memory_mb: of rank 0.
         finished: false after a request to stop, when nothing is published.
@@ -59,7 +62,7 @@ def write_report(folder: Path, evidence: Evidence, info: PriorInfo, result: RunR
     """Write ``report.md``, ``report.json``, ``losses.txt`` and the pictures into a prior's folder.
 
     Args:
-        info: its ``prior.json``; result: steps and speed of the run; losses: one line a step.
+        info: its ``prior.json``; result: steps and speed of the run; losses: one line per step.
     """
     held = info["dataset"]["held_out"]
     head = [

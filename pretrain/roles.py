@@ -1,8 +1,8 @@
-"""What a prior can be to an adaptation: its role, and what a ready prior of that role must be able to do.
+"""The roles that priors take in an adaptation, with the interface that a loaded prior of each role must have.
 
-A :class:`pretrain.prior.Prior` names its role; adaptation asks for a role and never for a prior's name, so that a prior
-from another package can stand in. A prior without a role is trained, registered and served, and adaptation leaves it
-alone.
+A :class:`pretrain.prior.Prior` declares its role. Adaptation asks for a role and never for a prior's name, so that a prior
+from another package can be used instead. A prior without a role is trained, registered and served, but adaptation
+ignores it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cluster.registry.prior_folder import PriorInfo
 from heads.person.appearance import AppearanceBasis
 
-# Expressions from sound; Gaussians from pictures; how well lips and sound agree.
+# Expressions from audio; Gaussians from pictures; how well lips and audio agree.
 MOTION, APPEARANCE, SYNC = "motion", "appearance", "sync"
 ROLES = (MOTION, APPEARANCE, SYNC)
 
@@ -31,13 +31,13 @@ class Ready(Protocol):
 
 
 class MotionStreamer(Protocol):
-    """Sound in, motion out, in pieces; ``lookahead`` counts the frames of later sound that a frame may need."""
+    """Audio in, motion out, in blocks; ``lookahead`` is the number of later rows that a frame may need."""
 
     @property
     def lookahead(self) -> int: ...
 
     def push(self, rows: np.ndarray) -> Mapping[str, np.ndarray]:
-        """Feature rows ``[n, C]`` in; ``{"expression": [m, K], ...}`` of the frames that became final out."""
+        """Take in feature rows ``[n, C]``; returns ``{"expression": [m, K], ...}`` of the frames that became final."""
         ...
 
     def finish(self) -> Mapping[str, np.ndarray]:
@@ -47,7 +47,7 @@ class MotionStreamer(Protocol):
 
 @runtime_checkable
 class MotionPrior(Ready, Protocol):
-    """Role ``motion``: expressions from sound, in a speaking style; ``mean_style`` is ``[S]``."""
+    """Role ``motion``: expressions from audio, in a speaking style; ``mean_style`` is ``[S]``."""
 
     @property
     def mean_style(self) -> np.ndarray: ...
@@ -55,7 +55,7 @@ class MotionPrior(Ready, Protocol):
     def find_style(
         self, features: np.ndarray, track: dict[str, np.ndarray], *, iterations: int = 0, seed: int = 0
     ) -> np.ndarray:
-        """The style ``[S]`` of a person, from rows ``[T, C]`` and what was tracked at the same frames."""
+        """The style ``[S]`` of a person, from feature rows ``[T, C]`` and the track of the same frames."""
         ...
 
     def streamer(
@@ -73,7 +73,7 @@ class MotionPrior(Ready, Protocol):
 
 @runtime_checkable
 class FineTunable(MotionPrior, Protocol):
-    """What a ``motion`` prior offers besides, if adaptation is to fine-tune it on the person's clip.
+    """Additional interface of a ``motion`` prior that adaptation fine-tunes on the person's clip.
 
     ``audio_encoder`` stays frozen; ``window`` is the length of a training window, in frames.
     """
@@ -99,8 +99,8 @@ class FineTunable(MotionPrior, Protocol):
 class AppearancePrior(Ready, Protocol):
     """Role ``appearance``: the Gaussians of a head from pictures of it.
 
-    ``resolution`` counts the texels along a side of its UV map; ``appearance_basis`` is how the map follows pose and
-    expression, of rank 0 where it does not.
+    ``resolution`` is the side of its UV map in texels. ``appearance_basis`` is how the map changes with pose and expression;
+    its rank is 0 if the map does not change.
     """
 
     @property
@@ -115,19 +115,19 @@ class AppearancePrior(Ready, Protocol):
 
 
 class SyncPrior(Ready, Protocol):
-    """Role ``sync``: how well lips and sound belong together, in windows of ``window`` frames."""
+    """Role ``sync``: how well lips and audio agree, in windows of ``window`` frames."""
 
     @property
     def window(self) -> int: ...
 
     def loss(self, frames: Tensor, landmarks: Tensor, features: Tensor, mean: Tensor | None = None) -> Tensor:
-        """A distance to be made small, from frames ``[B, T, H, W, 3]``, landmarks ``[B, T, L, 3]``, rows ``[B, T, C]``."""
+        """A distance to minimise, from frames ``[B, T, H, W, 3]``, landmarks ``[B, T, L, 3]``, feature rows ``[B, T, C]``."""
         ...
 
     def frame_features(self, frames: np.ndarray | Tensor, landmarks: np.ndarray | Tensor, block: int = 32) -> Tensor:
-        """What it sees of the lips in each frame."""
+        """Features of the lips in each frame, the first argument of :meth:`confidence_of`."""
         ...
 
     def confidence_of(self, frame_features: Tensor, features: np.ndarray | Tensor) -> tuple[float, float, int]:
-        """Confidence, distance, and the offset of lips against sound in frames."""
+        """Confidence, distance, and the audio's offset in frames (positive: the audio is late)."""
         ...

@@ -22,10 +22,10 @@ class Served:
         self.prior, self.kind = prior, find_prior(prior.info["prior"])
 
     def predict(self, data: dict[str, np.ndarray], params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
-        """See the kind's ``signature`` and ``predict``.
+        """See :meth:`pretrain.prior.Prior.signature` and ``predict``.
 
         Raises:
-            InputError: shapes that the prior does not take.
+            InputError: shapes that do not fit the prior.
         """
         return self.kind.predict(self.prior, data, params or {})
 

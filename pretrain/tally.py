@@ -1,8 +1,8 @@
-"""What steps gave, kept on the device until it is asked for: one collective and one wait of the host for many steps.
+"""Metrics of steps, kept on the device until they are read: one collective and one wait of the host for many steps.
 
 On an accelerator the host must run ahead of the device. A step therefore reads nothing back: its metrics stay tensors,
-and whether its loss and gradient were finite is a flag on the device that the optimiser obeys there. Once the flag is set
-no step touches a weight, so a broken step is found later without having done harm.
+and a flag on the device, which the optimiser obeys there, says whether its loss or gradient was not finite. Once the flag
+is set, no step changes a weight, so that a broken step can be detected later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from cluster.engine.engine import Engine
 
 @dataclass(frozen=True)
 class Broken:
-    """The first step whose loss or gradient was no number: its number, this rank's samples if it was theirs, the value."""
+    """The first step whose loss or gradient was not finite.
+
+    Attributes:
+        step: its number.
+        keys: this rank's samples, if the value was not finite on this rank.
+        value: the loss or the norm of the gradient.
+        what: ``loss`` or ``gradient``.
+    """
 
     step: int
     keys: list[str]
@@ -29,7 +36,7 @@ class Tally:
     """Metrics of the steps since the last :meth:`settle`.
 
     Attributes:
-        broken: a scalar on the device, 1 from the first broken step on; for :meth:`Engine.step_behind`.
+        broken: a scalar on the device, 1 from the first broken step on; for the engine's ``step_behind``.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -45,7 +52,7 @@ class Tally:
         torch.maximum(self.broken, (~torch.isfinite(loss.detach())).to(self.broken), out=self.broken)
 
     def add(self, step: int, keys: list[str], metrics: dict[str, torch.Tensor], norm: torch.Tensor, stop: bool) -> None:
-        """One step's metrics (scalars on the device), with the norm of its gradient and whether to stop after it."""
+        """Add a step's metrics (scalars on the device), the norm of its gradient and whether to stop after it."""
         self._names = [*metrics, "gradient_norm"]
         values = [value.detach().float().reshape(()) for value in metrics.values()]
         self._rows.append(torch.stack([*values, norm.detach().float().reshape(()), self.broken]))
@@ -53,7 +60,7 @@ class Tally:
         self._stop = self._stop or stop
 
     def settle(self) -> tuple[list[dict[str, float]], bool, Broken | None]:
-        """Means over the ranks of every step's metrics, whether a rank was asked to stop, what broke. Collective."""
+        """Read back: each step's metrics averaged over the ranks, whether a rank was asked to stop, and what broke. Collective."""
         if not self._rows:
             return [], self.engine.any(self._stop), None
         mine = torch.stack(self._rows)

@@ -1,4 +1,4 @@
-"""What a prior tells the loop: batch keys, loss, trainable groups, metrics, evidence. It knows no cluster."""
+"""A prior's side of the training loop: batch entries, loss, parameter groups, metrics, evidence. No cluster code."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ Objective = TypeVar("Objective", bound=nn.Module)
 
 @dataclass(kw_only=True)
 class Evidence:
-    """A prior against its absence, by identity, on people it never saw.
+    """A prior compared with doing without it, on held-out people.
 
-    ``rows``: one dictionary per person (or person and condition); ``summary``: figures for the registry;
-    ``pictures``: name to ``[H, W, 3]`` uint8; ``notes``: sentences that say what the columns mean.
+    Attributes:
+        rows: one dictionary per clip or person, with ``identity``.
+        summary: figures for the registry.
+        pictures: name to ``[H, W, 3]`` uint8.
+        notes: sentences that explain the columns.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -36,7 +39,7 @@ class Evidence:
     notes: list[str] = field(default_factory=list)
 
     def markdown(self) -> str:
-        """The table as GitHub Markdown; figures with three digits after the point."""
+        """The table as GitHub Markdown; figures with three decimals."""
         if not self.rows:
             return "No person could be scored.\n"
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
@@ -79,11 +82,12 @@ class Task(Generic[Objective]):
 
     Args:
         config: the prior's configuration (a :class:`pretrain.config.PretrainConfig`).
-        train, held: two views of one dataset that share no person.
+        train, held: training and held-out part of one dataset, which share no person.
 
     Attributes:
-        name: as on the command line; ``config_class``: what the YAML fills; ``seen_keys``: batch entries of the model;
-        ``identity_weights``: how often each person is read, see :class:`shards.read.plan.EpochPlan`.
+        name: as on the command line.
+        config_class: the dataclass that the YAML fills.
+        identity_weights: how often each person is read, see :class:`shards.read.plan.EpochPlan`.
     """
 
     name: ClassVar[str]
@@ -95,10 +99,10 @@ class Task(Generic[Objective]):
 
     @cached_property
     def rig(self) -> Rig:
-        """The one whose coefficients the dataset holds.
+        """The rig of the dataset's coefficients.
 
         Raises:
-            InputError: its files are not here.
+            InputError: its files are missing.
         """
         return recorded_rig(self.train.rig, f"dataset {self.train.url}")
 
@@ -116,26 +120,26 @@ class Task(Generic[Objective]):
         raise NotImplementedError
 
     def prepare(self, objective: Objective) -> None:
-        """Closed-form beginnings from the training people (statistics, linear parts).
+        """Set closed-form initial values from the training people (statistics, linear parts).
 
-        Called on the main rank alone; the other ranks get what it changed, and so do later runs with the same people
-        and configuration (:mod:`pretrain.beginnings`).
+        Called on the main rank only. The other ranks receive what it changed, and later runs with the same people and
+        configuration take it from the cache (:mod:`pretrain.beginnings`).
         """
 
     def conclude(self, objective: Objective) -> None:
-        """What is set after the last step, on the averaged weights and from the training people alone.
+        """Set what is computed after the last step, on the averaged weights, from the training people only.
 
-        Called on the main rank, perhaps more than once: the same weights give the same result.
+        Called on the main rank, possibly more than once: the same weights must give the same result.
         """
 
     def groups(self, objective: Objective) -> list[dict[str, Any]]:
-        """Parameter groups for AdamW: vectors (gains, offsets) and embeddings are not decayed."""
+        """Parameter groups for AdamW, without weight decay for vectors (gains, biases) and embeddings."""
         decay = [p for p in objective.parameters() if p.requires_grad and p.ndim > 1]
         rest = [p for p in objective.parameters() if p.requires_grad and p.ndim <= 1]
         return [{"params": decay}, {"params": rest, "weight_decay": 0.0}]
 
     def validate(self, objective: Objective) -> dict[str, float]:
-        """Quick figures on the held-out people; repeats bit for bit for equal weights."""
+        """Quick metrics on the held-out people; equal weights give bit-identical results."""
         raise NotImplementedError
 
     def pictures(self, objective: Objective) -> dict[str, np.ndarray]:
@@ -151,7 +155,7 @@ class Task(Generic[Objective]):
         return tensors_of(objective)
 
     def features(self) -> FeatureRecord | None:
-        """The record of the audio feature that the prior uses (``name, size, weights``), or nothing."""
+        """The record of the audio feature that the prior uses (``name, size, weights``), or ``None``."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""``headstart pretrain``: from a prior's name and a dataset to a registered version."""
+"""``headstart pretrain``: from a prior's name and a dataset to a registered version of the prior."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ def pretrain(
         prior: its name, see :func:`pretrain.names.prior_names`.
         data: dataset folder or ``s3://`` URL.
         config: a YAML file, a shipped size (``tiny``, ``base``, ``large``), a mapping, or None for ``tiny``.
-        out: the run's folder or URL; ``runs/PRIOR-TIME`` when absent.
-        workers: training processes (one, or what ``cluster`` says), or a range such as ``"2-4"``; address: a Ray cluster.
+        out: the run's folder or URL; ``runs/PRIOR-TIME`` by default.
+        workers: number of training processes, or a range such as ``"2-4"``; by default what ``cluster`` says, else one.
+        address: a Ray cluster's address.
         ray: False trains in this process (one worker).
         resume: False starts fresh (and refuses a folder that holds a run); True or ``"latest-or-fresh"`` continues the
-            newest checkpoint of ``out`` if there is one; ``"latest"`` insists that there is one; a path or URL names it.
+            newest checkpoint of ``out`` if there is one; ``"latest"`` requires one; a path or URL names it.
         overrides: ``["steps=100", "model.layers=2"]``.
         cluster: a shipped name such as ``cluster/single-node-8gpu``, a YAML file or a mapping; see ``cluster.launch.launch``.
 
@@ -90,10 +91,10 @@ def _gpus(config: PretrainConfig) -> int:
 
 
 def choose_checkpoint(run: str, resume: bool | str) -> str | None:
-    """The checkpoint that a resume mode means (see :func:`pretrain`), or None for a fresh start.
+    """The checkpoint that a resume mode selects (see :func:`pretrain`), or None for a fresh start.
 
     Raises:
-        InputError: a fresh start into a run that exists, or no checkpoint where one must exist.
+        InputError: a fresh start into an existing run, or no checkpoint where one is required.
     """
     if resume is False:
         if latest_checkpoint(run) is not None:
@@ -116,13 +117,13 @@ def choose_checkpoint(run: str, resume: bool | str) -> str | None:
 
 
 def check_data(task: type[Task], config: PretrainConfig, data: str) -> None:
-    """Open the dataset once in the caller's process, so that wrong input is a sentence and not a worker's death."""
+    """Open the dataset once in the caller's process, so that wrong input is reported before workers start."""
     train, held = open_split(task, config, data)
     task(config, train, held)
 
 
 def work(job: dict[str, Any], context: Context) -> RunResult | None:
-    """What each worker runs: train, prove, export, register. Returns the result on rank 0."""
+    """What each worker runs: train, evaluate, export, register. Returns the result on rank 0."""
     started = time.perf_counter()
     kind = find_prior(job["prior"])
     config = load_config(kind.config_class, job["config"])
@@ -132,7 +133,7 @@ def work(job: dict[str, Any], context: Context) -> RunResult | None:
     trainer: Trainer | None = None
     try:
         trainer = Trainer(task, context.run, context, tracker)
-        # After a failure the workers start again: what the run saved meanwhile counts, not what it began with.
+        # After a failure the workers restart from the run's newest checkpoint, not from where the call began.
         trainer.begin(context.latest_checkpoint() or job["checkpoint"])
         finished = trainer.run()
         result = finish(trainer, job["prior"], finished, started) if trainer.engine.is_main else None
@@ -147,7 +148,7 @@ def work(job: dict[str, Any], context: Context) -> RunResult | None:
 
 
 def _tracker(job: dict[str, Any], context: Context) -> RunLog:
-    """The run's log, once the registry has been asked whether it will take the prior at the end.
+    """The run's log, after a check that the registry will accept the prior at the end.
 
     Raises:
         InputError: it will not.

@@ -29,9 +29,7 @@ MAP_SPLIT = (3, 4, 3, 3, 1)
 _DEGENERATE = 1e-12  # squared sine between the edges below which a triangle has no frame of its own · guess
 _DEGENERATE_UV = 1e-12  # texels² · guess: a triangle of less area in the atlas counts as flat
 _NEUTRAL_OPACITY = 2.2  # logit of 0.9 · guess
-_NEUTRAL_SPREAD = (
-    0.6  # standard deviation in texel spacings · guess: leaves no gaps (tests/heads/test_gaussians.py)
-)
+_NEUTRAL_SPREAD = 0.6  # standard deviation in texel spacings · guess: leaves no gaps (tests/heads/test_gaussians.py)
 _NEUTRAL_DEPTH = 0.3  # thickness over width · guess
 _NEUTRAL_COLOR = (0.62, 0.5, 0.44)  # RGB as in the pictures · guess: skin
 

@@ -24,7 +24,7 @@ from heads.rig.controls import control_directions
 from heads.rig.rig import FORMAT
 
 HINGE = np.array([0.0, 0.55, 0.8])  # rig units, on the axis through the jaw joints in front of the ears · guess
-LOOP_FOLLOW = (0.6, 0.3, 0.12, 0.04)  # share of the face outline's motion for successive rows of cranium and neck · guess
+LOOP_FOLLOW = (0.6, 0.3, 0.12, 0.04)  # of the outline's motion, for successive rows of cranium and neck · guess
 
 
 def assemble(

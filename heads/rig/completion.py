@@ -19,7 +19,7 @@ REGIONS = (
 EYEBALL_RADIUS, IRIS_RADIUS = 0.19, 0.093  # rig units · anatomy: 12 mm and 5.9 mm
 SKULL_CENTRE, SKULL_AXES = np.array([0, -0.2, 1.1]), np.array([1.2, 1.4, 1.5])  # rig units
 CRANIUM_ROWS, NECK_ROWS, EYEBALL_SEGMENTS = 14, 9, 24
-EYEBALL_RINGS = np.deg2rad([10, 20, 29.3, 40, 55, 72, 90])  # from the pupil; the last one flares to close the eye's corners
+EYEBALL_RINGS = np.deg2rad([10, 20, 29.3, 40, 55, 72, 90])  # from the pupil; the last closes the eye's corners
 TOP_ARC = facemesh.OVAL[26:] + facemesh.OVAL[:11]  # right ear lobe, over the forehead, to the left ear lobe
 JAW_ARC = facemesh.OVAL[10:27]  # left ear lobe, along the jaw, to the right ear lobe
 

@@ -1,4 +1,4 @@
-"""Speech to expression: a conditional diffusion transformer, its training task and its evidence."""
+"""The audio-expression prior: a conditional diffusion transformer from speech to expression, its task and evidence."""
 
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.inference import AudioExpressionPrior

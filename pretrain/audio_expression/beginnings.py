@@ -1,4 +1,4 @@
-"""Closed-form beginnings of audio-expression: statistics, the weight of each component, the built-in regression."""
+"""Closed-form initial values of audio-expression: statistics, weights of the components, the built-in regression."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from pretrain.baselines.lags import clip_lags, in_step
 from pretrain.data import sequences
 from pretrain.data.moments import Moments
 
-LEAST_STD = 1e-3  # of a column: constant ones are not blown up
-LEAST_IMPORTANCE = 0.05  # of a component, relative to the mean: small ones would drift freely otherwise
-SPREAD = (0.1, 1.0)  # bounds of the share of a target's variance that the regression leaves unexplained
+LEAST_STD = 1e-3  # of a column, in its own units · guess: constant columns are not amplified
+LEAST_IMPORTANCE = 0.05  # of a component, relative to the mean · guess: otherwise small ones would drift
+SPREAD = (0.1, 1.0)  # bounds of the share of a target's variance that the regression leaves unexplained · guess
 
 Runs = Iterable[sequences.Sequence]
 
 
 def prepare(objective: SequenceObjective, runs: Runs, people: Sequence[str], rig: Rig) -> None:
-    """Fill the objective's statistics from the training people's sequences, which are gone through several times.
+    """Set the objective's statistics from the training people's sequences, in several passes.
 
     Args:
-        runs: iterable again and again, see :class:`pretrain.data.recording.Recording`.
+        runs: sequences that can be iterated repeatedly, see :class:`pretrain.data.recording.Recording`.
         people: names in the order of the style table.
-        rig: the one whose coefficients are learned.
+        rig: the rig whose coefficients are learned.
     """
     model = objective.model
     _set_statistics(model, runs)
@@ -53,13 +53,13 @@ def _set_statistics(model: ExpressionModel, runs: Runs) -> None:
         rests.add(targets.mean(0, keepdims=True))
     model.feature_mean.copy_(torch.from_numpy(inputs.mean()))
     model.feature_std.copy_(torch.from_numpy(inputs.std()).clamp_min(LEAST_STD))
-    # A clip counts once however long it is: a stranger's face is not likelier to rest as that of a long clip.
+    # Clips count equally: a new person's resting face is no more likely to be that of a long clip.
     model.target_mean.copy_(torch.from_numpy(rests.mean()))
     model.target_std.copy_(torch.from_numpy(moved.std()).clamp_min(LEAST_STD))
 
 
 def _resting(model: ExpressionModel, runs: Runs, people: Sequence[str]) -> np.ndarray:
-    """Mean targets of each training person (people, D), unit-sized; zero for people without a sequence."""
+    """Normalised mean targets ``[people, D]`` of each training person; zero for people without a sequence."""
     moments = {name: Moments() for name in people}
     for run in runs:
         moments[run.identity].add(_targets(model, run))
@@ -72,7 +72,7 @@ def _targets(model: ExpressionModel, run: sequences.Sequence) -> np.ndarray:
 
 
 def expression_columns(config: AudioExpressionConfig, n_expression: int) -> slice:
-    """Where the expression stands among the flat targets."""
+    """Columns of the expression among the flat targets."""
     sizes = target_sizes(config.targets, n_expression)
     at = sum(sizes[name] for name in config.targets[: config.targets.index("expression")])
     return slice(at, at + n_expression)
@@ -85,7 +85,7 @@ def _weigh(objective: SequenceObjective, rig: Rig) -> None:
     weight = component_importance(rig, scale, model.config.loss.lips)
     objective.importance[here] = torch.from_numpy(np.maximum(weight, LEAST_IMPORTANCE))
     directions = mouth_directions(rig, scale)
-    spread = np.sqrt((directions**2).sum(0, keepdims=True))  # of components that vary by themselves
+    spread = np.sqrt((directions**2).sum(0, keepdims=True))  # for independent components
     objective.mouth[here] = torch.from_numpy((directions / spread).astype(np.float32))
 
 
@@ -110,7 +110,7 @@ def _fit_linear(
     if config.align:
         lags = clip_lags(fitted({}), runs, inputs, lambda run: _targets(model, run) @ opening, opening, config.align)
     weight, unexplained = fitted(lags).solve(importance=importance)
-    # The model divides its features by their spread whatever the regression was fitted on.
+    # The model always divides its features by their spread, whatever the regression was fitted on.
     weight = weight * (feature_std / std)[:, None]
     linear.weight.copy_(torch.from_numpy(weight))
     model.denoiser.spread.copy_(torch.from_numpy(unexplained).clamp(*SPREAD))

@@ -9,7 +9,7 @@ from configs import InputError
 from pretrain.config import PretrainConfig
 from pretrain.data.spectrum import SpectrumConfig
 
-MOST_LAG = 10  # frames
+MOST_LAG = 10  # frames, largest ``align``
 TARGETS = ("expression", "eyelids", "gaze", "motion")
 
 
@@ -23,10 +23,10 @@ class DenoiserConfig:
     heads: int = 4
     style: int = 64  # size of an identity's style vector
     dropout: float = 0.1
-    reach: int = 32  # frames: distances beyond this are one to attention
+    reach: int = 32  # frames: attention does not distinguish larger distances
 
     def check(self) -> None:
-        """Refuse widths that heads do not divide."""
+        """Raise ``InputError`` for a width that ``heads`` does not divide."""
         if self.width % self.heads:
             raise InputError(
                 f"model.width {self.width} does not divide by model.heads {self.heads}; make it a multiple"
@@ -35,7 +35,7 @@ class DenoiserConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig:
-    """The schedule (``diffusers``) and how it is sampled."""
+    """The noise schedule (``diffusers``) and the sampler."""
 
     train_steps: int = 1000
     schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
@@ -45,12 +45,12 @@ class DiffusionConfig:
     correction_weight: float = (
         1.0  # share of the network's correction in the one-step mean; the regression counts in full
     )
-    smooth: float = 1.5  # frames over which the noise is smooth: faces do not tremble, so neither does the noise
+    smooth: float = 1.5  # frames, standard deviation of the noise's smoothing in time: faces do not tremble
     temperature: float = (
         1.0  # scale of the starting noise: at 1 lips are as fast as real ones, at 0 the motion is calmest
     )
-    condition_drop: float = 0.1  # share of training windows that hear nothing
-    style_drop: float = 0.3  # share that speak in the mean style, with the mean resting face
+    condition_drop: float = 0.1  # share of training windows without audio
+    style_drop: float = 0.3  # share of training windows in the mean style, with the mean resting face
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +66,9 @@ class SequenceLossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig(SpectrumConfig):
-    """What is varied in training; speech is rarer than parameters."""
+    """Augmentation of the training windows."""
 
-    speed: float = 0.12  # relative change of tempo, of sound and face together
+    speed: float = 0.12  # relative change of tempo, of audio and face together
     noise: float = 0.4  # standard deviations of noise on the normalised features
 
 
@@ -80,16 +80,14 @@ class AudioExpressionConfig(PretrainConfig):
     targets: list[str] = field(default_factory=lambda: ["expression", "eyelids"])
     window: int = 48  # frames of a training window; segments have up to 50
     overlap: int = 16  # frames that two sampling windows share
-    centre: bool = True  # subtract the mean spectrum of the last seconds: takes out microphone and loudness
-    scale: bool = (
-        False  # divide by the spread of the last seconds as well: takes out the room and how lively a voice is
-    )
+    centre: bool = True  # subtract the mean spectrum of the last seconds: removes microphone and loudness
+    scale: bool = False  # divide by the spread of the last seconds as well: removes the room and a voice's liveliness
     memory: int = 250  # frames of that mean and spread when sampling
     linear_context: int = 5  # frames to each side that the linear part uses; 0 leaves it out
     linear_columns: int = 48  # of the features' principal directions that it uses
-    linear_unit_columns: bool = True  # it is fitted on columns of unit spread; false: a wide column counts more
+    linear_unit_columns: bool = True  # fit it on columns scaled to unit spread; false: columns as they are
     align: float = (
-        0.0  # frames by which a training clip's sound may be out of step; the regression learns from clips in step
+        0.0  # frames by which training clips may be out of sync; the regression learns from clips put in sync
     )
     unreliable: list[str] = field(default_factory=list)  # clips whose sound and lips are not known to agree
     model: DenoiserConfig = field(default_factory=DenoiserConfig)
@@ -98,7 +96,7 @@ class AudioExpressionConfig(PretrainConfig):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def check(self) -> None:
-        """Refuse targets that do not exist and windows that cannot overlap."""
+        """Raise ``InputError`` for unknown targets, windows that cannot overlap, and other values that do not fit."""
         super().check()
         for target in self.targets:
             if target not in TARGETS:

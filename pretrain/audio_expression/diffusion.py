@@ -1,6 +1,6 @@
-"""Noise schedules and samplers, all from ``diffusers``; the one module that touches it.
+"""Noise schedules and samplers, all from ``diffusers``; the only module that uses it.
 
-Loading it takes seconds, so only what begins a training or samples does: a trained prior carries its schedule.
+Importing it takes seconds, so only training and sampling do so: a trained prior stores its schedule.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from pretrain.audio_expression.config import DiffusionConfig
 
-LAST_TIME = 0.24  # of the training steps, over the number of steps · measured by tests/pretrain/test_sampler.py
-CURVE = 1.5  # exponent of the spacing; 1 is even · measured by the same
+# The last time, as a share of the training times, is this over the number of steps · measured (tests/pretrain/test_sampler.py)
+LAST_TIME = 0.24
+CURVE = 1.5  # exponent of the spacing; 1 is even · measured likewise
 
 
 def alphas(config: DiffusionConfig) -> Tensor:
-    """ᾱ of every training time, ``[train_steps]`` float32."""
+    """ᾱ at every training time, ``[train_steps]`` float32."""
     from diffusers import DDPMScheduler
 
     schedule: Any = DDPMScheduler(num_train_timesteps=config.train_steps, beta_schedule=config.schedule)
@@ -27,9 +28,9 @@ def alphas(config: DiffusionConfig) -> Tensor:
 
 
 def smoothing(frames: float) -> Tensor:
-    """Filter taps ``[2R+1]`` of unit energy: white noise through them has unit variance and is smooth over ``frames``.
+    """Filter taps ``[2 * R + 1]`` of unit energy, which make white noise smooth over ``frames`` and keep unit variance.
 
-    A tenth of the noise stays white, so that the model also learns to calm a trembling input.
+    A tenth of its amplitude stays white, so that the model also learns to calm a trembling input.
     """
     if frames <= 0:
         return torch.ones(1)
@@ -41,7 +42,7 @@ def smoothing(frames: float) -> Tensor:
 
 
 def smooth_noise(white: Tensor, taps: Tensor) -> Tensor:
-    """``white [B, M, D]`` noise through ``taps [N]``, M = T + N - 1: ``[B, T, D]``."""
+    """Filter noise ``white [B, M, D]``, M = T + N - 1, with ``taps [N]``: ``[B, T, D]``."""
     rows = white.transpose(1, 2)
     batch, size = rows.shape[:2]
     filtered = torch.nn.functional.conv1d(rows.reshape(batch * size, 1, -1), taps.to(rows)[None, None])
@@ -49,7 +50,7 @@ def smooth_noise(white: Tensor, taps: Tensor) -> Tensor:
 
 
 def add_noise(alpha: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """The forward process at times ``t [B]`` of a schedule ``alpha [S]`` (Ho et al. 2020, eq. 4)."""
+    """The forward process at times ``t [B]`` of a schedule ᾱ, ``alpha [S]`` (Ho et al. 2020, eq. 4); ``clean``'s shape."""
     kept = alpha[t].view(-1, *[1] * (clean.ndim - 1))
     return kept**0.5 * clean + (1 - kept) ** 0.5 * noise
 
@@ -57,9 +58,9 @@ def add_noise(alpha: Tensor, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
 def sample_times(train_steps: int, steps: int) -> list[int]:
     """Training times of a few-step sampler, from pure noise down, denser towards the end.
 
-    The solver's last step goes from the last of them straight to the data: the later it is, the more of the data's spread
-    is lost. Chosen so that 8 steps with a perfect model keep 0.97 to 1.03 of it, for data of spread 0.2 to 1 and the
-    cosine schedule; evenly spaced times keep 0.68 to 0.96 (``tests/pretrain/test_sampler.py`` measures both).
+    The solver's last step goes from the last of them straight to the data: the noisier that time, the more of the data's
+    spread is lost. Chosen so that 8 steps with a perfect model keep 0.97 to 1.03 of it, for data of standard deviation 0.2
+    to 1 and the cosine schedule; evenly spaced times keep 0.68 to 0.96 (``tests/pretrain/test_sampler.py`` measures both).
     """
     last = max(1.0, LAST_TIME * train_steps / steps)
     shares = np.linspace(1.0, 0.0, steps)
@@ -87,8 +88,8 @@ def _scheduler(config: DiffusionConfig, steps: int, device: torch.device) -> Any
 
 
 def denoise(config: DiffusionConfig, noise: Tensor, steps: int, predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Run the sampler from ``noise`` ``[B, T, D]``; ``predict(noisy, t [B])`` gives x0. Deterministic (eta 0)."""
-    if steps == 1:  # from pure noise straight to x0: what is predicted is the answer, whatever the sampler
+    """Run the sampler from ``noise`` ``[B, T, D]``; ``predict(noisy, t [B])`` returns x0. Deterministic (eta 0)."""
+    if steps == 1:  # from pure noise straight to x0: the prediction is the result, whatever the sampler
         return predict(noise, torch.full((len(noise),), config.train_steps - 1, device=noise.device))
     scheduler = _scheduler(config, steps, noise.device)
     x = noise * float(getattr(scheduler, "init_noise_sigma", 1.0))

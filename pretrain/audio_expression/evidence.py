@@ -1,4 +1,4 @@
-"""Audio-expression against the mean face and against a ridge regression, on people neither of them saw."""
+"""Evidence of audio-expression: the prior, a ridge regression and the mean face on held-out people."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from pretrain.data.sequences import Sequence
 from pretrain.task import Evidence, people_means
 
 Runs = Iterable[Sequence]
-LEAST_FRAMES = 60  # a correlation of fewer frames says nothing
-AMPLITUDES = (0.2, 0.4, 0.7, 1.0, 1.4)  # that are tried; between them the speed is nearly linear
-FRAMES = 80  # of a clip that are sampled: two windows
-CLIPS = 32  # that are sampled, at most one a person; real speed is read off all
-STYLE_SHARE = 1 / 3  # of a clip is given to find_style; the rest is scored
+LEAST_FRAMES = 60  # frames of a clip that is scored · guess: fewer say nothing about a correlation
+AMPLITUDES = (0.2, 0.4, 0.7, 1.0, 1.4)  # noise amplitudes that are tried; between them the speed is nearly linear
+FRAMES = 80  # frames sampled of a clip: two windows
+CLIPS = 32  # clips sampled, at most one per person; the real speed is taken from all
+STYLE_SHARE = 1 / 3  # share of a clip that find_style gets; the rest is scored
 
 
 def fit_baseline(
     train: Runs, context: int, rig: Rig, scale: bool = False, columns: int = 48, lags: Mapping[str, float] | None = None
 ) -> np.ndarray:
-    """The ridge regression (D, C, 2·context+1) from features to expression, fitted on the training people.
+    """The ridge regression ``[D, C, 2 * context + 1]`` from features to expression, fitted on the training people.
 
-    As strong as we can make it: its features are normalised and reduced to as many principal ``columns`` as the
-    prior's are, and its penalty is the one with the least error of the lips on training people left out.
+    A strong baseline: its features are normalised and reduced to as many principal ``columns`` as the prior's, and its
+    penalty is the one with the least lip error in cross-validation over the training people.
 
     Args:
-        lags: frames by which clips' sound is late (:func:`pretrain.baselines.lags.clip_lags`); the clips are put in step.
+        context: frames to each side.
+        scale: divide by each recording's spread.
+        lags: frames by which clips' audio is late (:func:`pretrain.baselines.lags.clip_lags`); the clips are put in sync.
     """
     fit = moments(train, context, scale, columns, lags or {})
     components = len(next(iter(fit.people.values()))[2])
@@ -52,7 +54,7 @@ def moments(train: Runs, context: int, scale: bool, columns: int, lags: Mapping[
 
 
 def collect(prior: AudioExpressionPrior, train: Runs, held: Runs, ridge_context: int, rig: Rig) -> Evidence:
-    """Score every held-out clip; ``train`` is gone through several times, ``held`` once."""
+    """Score every held-out clip; ``train`` is iterated several times, ``held`` once."""
     rows = []
     ridge = fit_baseline(train, ridge_context, rig, prior.config.scale, prior.config.linear_columns)
     mean_face = _mean_face(train)
@@ -103,7 +105,7 @@ def score(
 def _own(
     prior: AudioExpressionPrior, sequence: Sequence, linear: np.ndarray, real: LipMotion, rig: Rig
 ) -> dict[str, float | None]:
-    """The same when the first part of the clip is known: the prior's found style against that part's mean face."""
+    """The same with the first part of the clip given: the prior in the style found there, the others with its mean face."""
     cut = int(len(sequence) * STYLE_SHARE)
     known = {
         name: value if value.ndim < 2 or name == "intrinsics" else value[:cut] for name, value in sequence.track.items()
@@ -128,11 +130,11 @@ def summarise(rows: list[dict[str, object]]) -> dict[str, float]:
     return {name.replace(" ", "_").replace("/", "_per_"): mean for name, mean in people_means(rows).items()}
 
 
-# --- how strong the sampler's noise must be ---------------------------------------------------------------------------
+# --- amplitude of the sampler's noise ---------------------------------------------------------------------------------
 #
-# Noise of the variance that the regression leaves unexplained makes lips 1.6 times too fast. Two things are behind it: that
-# variance is a mean over people, who differ, and lips move in bursts. Their mean speed is 0.52 of the root mean square
-# of their speed; that of Gaussian noise is 0.80 of it, so matching the variance cannot match the speed.
+# Noise with the variance that the regression leaves unexplained makes lips 1.6 times too fast, for two reasons. That variance
+# includes differences between people, and lips move in bursts. Their mean speed is 0.52 of the root mean square of their
+# speed; that of Gaussian noise is 0.80 of it, so matching the variance cannot match the speed. Figures: docs/priors.md.
 
 
 def lip_travel(motion: LipMotion) -> float:
@@ -144,7 +146,7 @@ def calibrate(prior: AudioExpressionPrior, runs: Iterable[Sequence], rig: Rig) -
     """Set the model's ``amplitude`` so that sampled lips are as fast as real ones, pooled over people; returns it.
 
     Args:
-        runs: the training people's sequences. Nothing is changed where they hold no motion.
+        runs: the training people's sequences; without motion in them the amplitude is left unchanged.
     """
     travel, steps = 0.0, 0
     kept: dict[str, Sequence] = {}
@@ -162,12 +164,12 @@ def calibrate(prior: AudioExpressionPrior, runs: Iterable[Sequence], rig: Rig) -
 
 
 def _travel(rig: Rig, expression: np.ndarray) -> float:
-    """Of the rig's mean head: who moves does not matter to a ratio."""
+    """:func:`lip_travel` of the rig's mean head; the identity hardly affects a ratio."""
     return lip_travel(lip_motion(rig, np.zeros(rig.n_identity, np.float32), np.ascontiguousarray(expression)))
 
 
 def _speed(prior: AudioExpressionPrior, runs: list[Sequence], rig: Rig, scale: float) -> float:
-    """Mean change of the mouth opening a frame with noise of this ``scale``."""
+    """Mean change of the mouth opening per frame with noise of this ``scale``."""
     travel, steps = 0.0, 0
     for number, run in enumerate(runs):
         mean = prior.utterance_statistics(run.features)

@@ -1,4 +1,4 @@
-"""The trained audio-expression prior: sound in, motion of a face out, at any length and in any person's style."""
+"""The trained audio-expression prior: audio to facial motion, of any length and in any person's style."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from pretrain.audio_expression.windows import RecentStatistics, Stitcher, frame_
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How motion is drawn; what is ``None`` is as the prior's configuration says.
+    """Options of sampling; ``None`` means the value of the prior's configuration.
 
     Attributes:
         style: ``[S]`` from :meth:`AudioExpressionPrior.find_style` or ``styles``; None: the mean style.
         steps, guidance, temperature: of the sampler.
-        seed: of the noise, which belongs to frames; first: the first row's frame number.
-        mean: statistics of the recording where they are known beforehand: ``utterance_statistics(features)`` of a whole
-            file are a little better than those of the last seconds, which are used without them.
-        correction_weight: share of what the network adds to the regression.
+        seed: of the noise, which is indexed by frame number.
+        first: frame number of the first row.
+        mean: statistics of the recording, if known beforehand (``utterance_statistics(features)`` of a whole file); by
+            default those of the last seconds, which are slightly worse.
+        correction_weight: factor on the network's correction of the regression.
     """
 
     style: np.ndarray | None = None
@@ -44,11 +45,14 @@ class Sampling:
 
 
 class AudioExpressionPrior:
-    """Ready-to-use prior. Features are float ``[T, C]``, one row a frame of 40 ms; outputs are float32 NumPy arrays.
+    """Ready-to-use prior. Features are float ``[T, C]``, one row per frame of 40 ms; outputs are float32 NumPy arrays.
 
     Attributes:
-        info: the ``prior.json`` dictionary; config: what it was trained with; features_name, features_size: the audio
-        feature that it uses; mean_style: ``[S]`` the average style; styles: {training person: ``[S]``}.
+        info: the ``prior.json`` dictionary.
+        config: the configuration that it was trained with.
+        features_name, features_size: the audio feature that it uses.
+        mean_style: ``[S]`` the average style.
+        styles: training person to style ``[S]``.
     """
 
     def __init__(self, model: ExpressionModel, info: PriorInfo, people: list[str]) -> None:
@@ -59,7 +63,11 @@ class AudioExpressionPrior:
         self.styles = {name: table[i] for i, name in enumerate(people)}
 
     def check_features(self, features: np.ndarray, name: str | None = None) -> np.ndarray:
-        """Refuse features of another name or width with a sentence instead of a shape error."""
+        """Features as float32 ``[T, C]``.
+
+        Raises:
+            InputError: features of another name or width.
+        """
         if name is not None and name != self.features_name:
             raise InputError(
                 f"audio features '{name}': this audio-expression prior uses '{self.features_name}'; "
@@ -77,8 +85,7 @@ class AudioExpressionPrior:
         """Motion for ``[T, C]`` features: ``expression [T, K]`` and the other targets of the config, e.g. ``eyelids [T, 2]``.
 
         Args:
-            options: see :class:`Sampling`. ``steps=1, temperature=0`` gives the mean of what the model thinks possible:
-                least error, calmest motion.
+            options: see :class:`Sampling`. ``steps=1, temperature=0`` gives the model's mean: least error, calmest motion.
 
         Raises:
             InputError: features or utterance statistics of another size.
@@ -88,11 +95,10 @@ class AudioExpressionPrior:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def expect(self, features: np.ndarray, *, style: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """What the model expects on average for a whole recording ``[T, C]``: one step, no noise, its own mean row.
+        """The model's mean for a whole recording ``[T, C]``: one step, no noise, the recording's own statistics.
 
-        The least error that the prior is capable of, and calmer than a face is: for measuring, not for showing. What
-        the network adds to the regression counts as much as ``diffusion.correction_weight`` says: it is surer of its
-        training people than of a stranger.
+        It has the least error, but less motion than a real face: for measuring, not for display. The network's correction
+        of the regression is scaled by ``diffusion.correction_weight``, because it is overconfident on new people.
         """
         features = self.check_features(features)
         return self.sample(
@@ -106,7 +112,7 @@ class AudioExpressionPrior:
         )
 
     def utterance_statistics(self, features: np.ndarray) -> np.ndarray:
-        """Of a whole recording ``[T, C]``, as ``sample(mean=...)`` takes them: the mean ``[C]``, or ``[2, C]`` with ``scale``."""
+        """Statistics of a whole recording ``[T, C]`` for ``sample(mean=...)``: the mean ``[C]``; with ``scale`` ``[2, C]``."""
         return utterance_statistics(self.check_features(features), self.config.scale)
 
     def _check_statistics(self, mean: np.ndarray) -> np.ndarray:
@@ -120,14 +126,14 @@ class AudioExpressionPrior:
         return mean
 
     def stream(self, blocks: Iterable[np.ndarray], **options: Any) -> Iterator[dict[str, np.ndarray]]:
-        """The same for a stream of blocks (n, C): finished frames as they come; options as :meth:`sample`."""
+        """The same for a stream of blocks ``[n, C]``: yields frames as they become final; options as for :meth:`sample`."""
         streamer = self.streamer(**options)
         for block in blocks:
             yield streamer.push(block)
         yield streamer.finish()
 
     def streamer(self, **options: Any) -> MotionStream:
-        """The push form of :meth:`stream`: ``push(rows (n, C))`` and ``finish()`` give the frames that became final."""
+        """The push form of :meth:`stream`; ``push`` and ``finish`` return the frames that became final."""
         sampling = Sampling(**options)
         style = self.mean_style if sampling.style is None else np.asarray(sampling.style, np.float32)
         recent = RecentStatistics(self.config.memory, self.config.overlap, self.config.scale)
@@ -166,16 +172,16 @@ class AudioExpressionPrior:
 
     @property
     def audio_encoder(self) -> nn.Module:
-        """The part that listens; adaptation keeps it as it is."""
+        """The audio encoder, which adaptation keeps frozen."""
         return self.model.denoiser.audio
 
     @property
     def window(self) -> int:
-        """Frames of a training window."""
+        """Length of a training window, frames."""
         return self.config.window
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Everything that training moved, the audio encoder among them."""
+        """All trained parameters, including those of the audio encoder."""
         return self.model.parameters()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -183,7 +189,7 @@ class AudioExpressionPrior:
         return self.model.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what :meth:`state_dict` gave."""
+        """Load the result of :meth:`state_dict`."""
         self.model.load_state_dict(state)
 
     def loss(
@@ -193,7 +199,7 @@ class AudioExpressionPrior:
 
         Args:
             features: ``[B, T, C]`` of one recording; expression: ``[B, T, K]``; eyelids: ``[B, T, 2]``;
-                style: ``[B, S]`` or ``[S]``, the mean style when absent.
+                style: ``[B, S]`` or ``[S]``, the mean style by default.
         """
         device = self.model.alpha.device
         batch, frames = features.shape[:2]
@@ -216,10 +222,11 @@ class AudioExpressionPrior:
     def find_style(
         self, features: np.ndarray, track: dict[str, np.ndarray] | np.ndarray, *, iterations: int = 40, seed: int = 0
     ) -> np.ndarray:
-        """The style ``[S]`` under which the model explains a person's clip best; the network stays as it is.
+        """The style ``[S]`` with which the model fits a person's clip best; the network stays frozen.
 
         Args:
-            features: ``[T, C]``; track: the clip's track fields (the config's targets among them), or ``expression [T, K]``.
+            features: ``[T, C]``; track: the clip's track fields, or ``expression [T, K]`` alone.
+            iterations: gradient steps after the closed-form resting face; 0 leaves them out.
         """
         features = self.check_features(features)
         targets = self._targets(track)
@@ -238,7 +245,7 @@ class AudioExpressionPrior:
     def _targets(self, track: dict[str, np.ndarray] | np.ndarray) -> np.ndarray:
         if isinstance(track, dict):
             return flatten_targets(track, self.config.targets)
-        # Fields that the caller does not know stay at the training mean, where they pull nowhere.
+        # Missing fields stay at the training mean, where they have no effect.
         flat = self.model.target_mean.cpu().numpy()[None].repeat(len(track), 0)
         at = 0
         for name, size in target_sizes(self.config.targets, self.model.n_expression).items():
@@ -249,17 +256,17 @@ class AudioExpressionPrior:
 
 
 class MotionStream:
-    """Sound in, motion out, in pieces; the same values as :meth:`AudioExpressionPrior.sample` on the whole.
+    """Audio in, motion out, in blocks; the same values as :meth:`AudioExpressionPrior.sample` on the whole.
 
     Attributes:
-        lookahead: frames of sound after its own that a frame needs at most before it is final.
+        lookahead: number of later rows that a frame needs at most before it is final.
     """
 
     def __init__(self, prior: AudioExpressionPrior, stitcher: Stitcher) -> None:
         self.prior, self.stitcher, self.lookahead = prior, stitcher, stitcher.lookahead
 
     def push(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Take in feature rows (n, C); the targets of the frames that became final, possibly none."""
+        """Take in feature rows ``[n, C]``; returns the targets of the frames that became final, possibly none."""
         return self._split(self.stitcher.push(self.prior.check_features(rows)))
 
     def finish(self) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Transformer parts that know relative time: attention with a learned bias on distance, FiLM."""
+"""Transformer layers with relative positions: attention with a learned bias on distance, FiLM."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 
 class RelativeBias(nn.Module):
-    """A learned attention bias for each head and distance in frames, born as a gentle preference for the near.
+    """A learned attention bias per head and distance in frames, initialised to a mild preference for near frames.
 
-    Nothing else tells the model where a frame is, so it works at any length and a window's place does not matter.
+    There is no other positional encoding, so the model works at any length and a window's position does not matter.
     """
 
     def __init__(self, heads: int, reach: int) -> None:
@@ -22,14 +22,14 @@ class RelativeBias(nn.Module):
         self.table = nn.Parameter(-slopes[:, None] * torch.arange(-reach, reach + 1).abs()[None])
 
     def forward(self, queries: int, keys: int, extra: int, device: torch.device) -> Tensor:
-        """Bias [heads, queries, extra + keys]; the first ``extra`` keys are tokens without a place in time."""
+        """Bias ``[heads, queries, extra + keys]``; the first ``extra`` keys are tokens without a position."""
         distance = torch.arange(keys, device=device)[None] - torch.arange(queries, device=device)[:, None]
         bias = self.table[:, distance.clamp(-self.reach, self.reach) + self.reach]
         return F.pad(bias, (extra, 0))
 
 
 class Attention(nn.Module):
-    """Multi-head attention from ``[B, T, W]`` to a memory [B, extra + S, W]."""
+    """Multi-head attention from ``[B, T, W]`` to a memory ``[B, extra + S, W]``."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -39,10 +39,10 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
-        """Attend; ``bias`` [heads, T, extra + S] is added to the scores."""
+        """Attend; ``bias [heads, T, extra + S]`` is added to the scores."""
         query = self._split(self.query(x))
         key, value = (self._split(part) for part in self.key_value(memory).chunk(2, dim=-1))
-        # No dropout of attention weights: it would draw as many random numbers as all other layers together.
+        # No dropout of attention weights: it would need as many random numbers as all other layers together.
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
         return self.out(mixed.transpose(1, 2).flatten(2))
 
@@ -72,7 +72,7 @@ class EncoderLayer(nn.Module):
 
 
 class FiLM(nn.Module):
-    """Scale and shift of features by a condition (Perez et al. 2018), born as the identity."""
+    """Scale and shift of features by a condition (Perez et al. 2018); the identity at initialisation."""
 
     def __init__(self, condition: int, width: int) -> None:
         super().__init__()

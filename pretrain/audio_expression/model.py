@@ -32,7 +32,7 @@ class LinearPart(nn.Module):
 
 
 class UtteranceEncoder(nn.Module):
-    """Speech features to one condition a frame and one of the whole window (a shallow transformer)."""
+    """Speech features to one condition per frame and one for the whole window (a shallow transformer)."""
 
     def __init__(self, size: int, config: DenoiserConfig) -> None:
         super().__init__()
@@ -63,8 +63,8 @@ class Denoiser(nn.Module):
 
     ``x0 = m + k·(x_t − √ᾱ·m) + c·net``: ``m`` is the linear part plus the style's resting face, ``k`` the gain of the
     Gaussian posterior around it with residual variance ``spread``, ``c = √(1−√ᾱ·k)`` keeps the network's share small
-    where the noisy input already tells the answer. The network is born as zero, so training starts at the posterior
-    of the ridge regression. Time enters by FiLM and as a token.
+    where the noisy input already determines the result. The network's output is zero at initialisation, so training starts
+    at the posterior of the ridge regression. Time enters by FiLM and as a token.
     """
 
     resting: Tensor
@@ -98,10 +98,10 @@ class Denoiser(nn.Module):
 
     @torch.no_grad()
     def set_resting(self, resting: Tensor) -> None:
-        """Begin with styles that say how each person's face rests: ``resting [P, D]``, mean targets in normalised units.
+        """Initialise the styles from each person's resting face: ``resting [P, D]``, normalised mean targets.
 
-        Columns of ``rest`` are the directions in which people differ (with a floor, so that every face can be reached), at
-        the size by which they do: a style is then about a standard normal vector.
+        Columns of ``rest`` are the principal directions in which people differ, scaled by their spread (with a floor, so
+        that every face can be reached). A style is then roughly a standard normal vector.
         """
         self.resting.copy_(resting)
         covariance = resting.T @ resting / len(resting)
@@ -114,13 +114,13 @@ class Denoiser(nn.Module):
         self.styles.weight[:, :count] = resting @ directions / scale
 
     def resting_style(self, resting: Tensor, certainty: float) -> Tensor:
-        """The likeliest style ``[S]`` of a face at ``resting [D]``, known to a variance of ``1 / certainty``."""
+        """The most probable style ``[S]`` of a face at ``resting [D]``, which is known to a variance of ``1 / certainty``."""
         weight = self.rest.weight
         system = weight.T @ weight * certainty + torch.eye(weight.shape[1], device=weight.device)
         return torch.linalg.solve(system, weight.T @ resting * certainty)
 
     def mean(self, features: Tensor, style: Tensor, conditioned: Tensor) -> Tensor:
-        """The linear guess ``[B, T, D]`` in normalised units: regression scaled by the style, plus its resting face.
+        """The linear prediction ``[B, T, D]``, normalised: the regression scaled by the style, plus its resting face.
 
         Args:
             features: ``[B, T, C]``, normalised.
@@ -179,11 +179,11 @@ class Denoiser(nn.Module):
 
 
 class ExpressionModel(nn.Module):
-    """The denoiser with the statistics that make its inputs and outputs unit-sized.
+    """The denoiser with the statistics that normalise its inputs and outputs.
 
     Args:
         size: C, columns of the audio features; n_expression: K of the rig; identities: rows of the style table.
-        alpha: the schedule ``[train_steps]`` where it is known already.
+        alpha: ᾱ ``[train_steps]`` of a stored schedule; by default computed by ``diffusers``.
     """
 
     feature_mean: Tensor
@@ -215,7 +215,7 @@ class ExpressionModel(nn.Module):
         self.register_buffer("taps", diffusion.smoothing(config.diffusion.smooth), persistent=False)
 
     def normalise(self, features: Tensor, mean: Tensor) -> Tensor:
-        """``features [B, T, C]`` as the network wants them, ``[B, T, C]``.
+        """``features [B, T, C]`` normalised for the network, ``[B, T, C]``.
 
         ``mean`` ``[B, C]`` is that of the last seconds (with ``centre``); with ``scale`` it is mean and spread ``[B, 2, C]``.
         """
@@ -224,7 +224,7 @@ class ExpressionModel(nn.Module):
         return (features - (mean[:, None] if self.config.centre else self.feature_mean)) / self.feature_std
 
     def encode(self, targets: Tensor) -> Tensor:
-        """``targets [B, T, D]`` in rig units to unit-sized ones ``[B, T, D]``."""
+        """``targets [B, T, D]`` in the track's units to normalised ones ``[B, T, D]``."""
         return (targets - self.target_mean) / self.target_std
 
     def decode(self, x: Tensor) -> Tensor:
@@ -240,5 +240,5 @@ class ExpressionModel(nn.Module):
         conditioned: Tensor,
         correction_weight: float = 1.0,
     ) -> Tensor:
-        """Clean unit-sized targets from noisy ones; ``features`` already normalised; ``correction_weight`` as in the denoiser."""
+        """Clean normalised targets from noisy ones; ``features`` are normalised, ``correction_weight`` is as in the denoiser."""
         return self.denoiser(noisy, t, self.alpha[t], features, style, conditioned, correction_weight)

@@ -42,7 +42,7 @@ class AudioExpression(Prior):
         n_expression = tensors["target_mean"].numel() - rest
         size = feature_size(info)
         model = ExpressionModel(config, size, n_expression, len(people), tensors.get("alpha"))
-        # Priors from before amplitudes were calibrated say their temperature in their configuration.
+        # Priors from before amplitudes were calibrated give their temperature in the configuration.
         model.load_state_dict({"amplitude": model.amplitude, **tensors})
         return AudioExpressionPrior(model.to(device), info, people)
 

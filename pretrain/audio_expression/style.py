@@ -1,4 +1,4 @@
-"""The style under which the model explains a person's clip best; the network stays as it is."""
+"""Fits the style of a person to a clip; the network stays frozen."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from configs.seeds import derive
 from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.model import ExpressionModel
 
-CERTAINTY = 20.0  # of a clip's mean as its resting face, in unit-sized targets
+CERTAINTY = 20.0  # inverse variance of a clip's mean as the resting face, in normalised targets · guess
 
 
 def fit_style(model: ExpressionModel, features: Tensor, clean: Tensor, iterations: int, seed: int) -> np.ndarray:
-    """The resting face in closed form, then Adam on the style alone at high noise, where style must explain the rest."""
+    """The style ``[S]``: the resting face in closed form, then ``iterations`` of Adam on the style alone at high noise.
+
+    Windows ``features [B, T, C]`` and ``clean [B, T, D]`` are normalised.
+    """
     device = clean.device
     generator = torch.Generator().manual_seed(derive(seed, "style"))
     with torch.no_grad():
@@ -47,7 +50,7 @@ def fit_style(model: ExpressionModel, features: Tensor, clean: Tensor, iteration
 
 
 def _motion(model: ExpressionModel, features: Tensor) -> Tensor:
-    """What the mean style expects for normalised features ``[B, T, C]``, unit-sized: speech, not the face at rest."""
+    """Normalised motion predicted in the mean style for features ``[B, T, C]``: speech without the resting face."""
     count, device = len(features), features.device
     t = torch.full((count,), len(model.alpha) - 1, device=device)
     noisy = torch.zeros(*features.shape[:2], model.dims, device=device)

@@ -1,4 +1,4 @@
-"""What the prior predicts: track fields to and from one flat vector a frame."""
+"""The prior's targets: track fields to and from one flat vector per frame."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 SIZES = {"eyelids": 2, "gaze": 4, "motion": 6}
-TRACK_FIELDS = {"motion": ("rotation", "translation")}  # that a target is made from; the others are fields themselves
+TRACK_FIELDS = {"motion": ("rotation", "translation")}  # fields that a target is made from; other targets are fields
 
 
 def target_sizes(targets: Sequence[str], n_expression: int) -> dict[str, int]:
@@ -40,7 +40,7 @@ def split_targets(flat: np.ndarray, targets: Sequence[str], n_expression: int) -
 
 
 def head_motion(track: Mapping[str, np.ndarray]) -> np.ndarray:
-    """``[T, 6]``: rotation vector from the mean rotation of these frames and shift from their mean place."""
+    """``[T, 6]``: rotation vector (radians) and translation (rig units) relative to the mean pose of these frames."""
     from scipy.spatial.transform import Rotation
 
     rotations = Rotation.from_matrix(track["rotation"])

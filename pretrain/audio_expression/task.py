@@ -1,4 +1,4 @@
-"""The audio-expression task: windows of sound and motion, closed-form beginnings, figures on held-out people."""
+"""The audio-expression task: windows of audio and motion, closed-form initial values, metrics on held-out people."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pretrain.data.sequences import Sequence, sequences
 from pretrain.task import Evidence, Task, check_features, feature_record, tensors_of
 from shards.read.dataset import Dataset
 
-DEFAULT_CONTEXT = 5  # frames to each side of the evidence's regression where the model has none built in
+DEFAULT_CONTEXT = 5  # frames to each side of the evidence's regression if the model has none
 
 
 class AudioExpressionTask(Task[SequenceObjective]):
@@ -44,7 +44,7 @@ class AudioExpressionTask(Task[SequenceObjective]):
 
     @classmethod
     def usable(cls, dataset: Dataset, config: AudioExpressionConfig) -> Dataset:
-        """The people with trusted sound."""
+        """The people with reliable audio."""
         check_features(dataset, config.features, cls.name)
         return dataset.subset(speaking_people(dataset, config.unreliable))
 
@@ -62,7 +62,7 @@ class AudioExpressionTask(Task[SequenceObjective]):
         return self.feature
 
     def sequences(self, dataset: Dataset) -> Iterator[Sequence]:
-        """Trusted clips with sound, as long runs."""
+        """Reliable clips with audio, as long sequences."""
         return sequences(dataset, self.config.features, unreliable=self.config.unreliable)
 
     def prepare(self, objective: SequenceObjective) -> None:
@@ -70,7 +70,7 @@ class AudioExpressionTask(Task[SequenceObjective]):
         prepare(objective, self.recording(), self.people, self.rig)
 
     def conclude(self, objective: SequenceObjective) -> None:
-        """How strong the sampler's noise is at temperature 1."""
+        """Calibrate the amplitude of the sampler's noise at temperature 1."""
         calibrate(self.prior(objective), self.recording(), self.rig)
 
     def recording(self) -> Recording:

@@ -1,4 +1,4 @@
-"""From a sample to a training window, with the variations that make few voices go far."""
+"""From a sample to a training window, with augmentation."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from shards.format.schema import Sample, feature_name
 from shards.format.small import MOTION
 
 REMEMBERED = (
-    1500  # segments whose rows stay decoded (40 kB of log-mel each): decoding them costs more than a small model's step
+    1500  # segments whose rows stay decoded (40 kB of log-mel each): decoding costs more than a small model's step
 )
-NEIGHBOURS = 2  # segments of the same clip whose features enter the mean: each is a request of its own
+NEIGHBOURS = 2  # further segments of the clip whose features enter the mean: each costs a request
 
 
 @dataclass(frozen=True)
 class WindowView:
     """Callable ``(sample, rng) -> {"features" [W, C], "mean" [C], "targets" [W, D], "person" (), "weight" ()}``.
 
-    With ``scale`` features come divided by their recording's spread, and ``mean`` is ``[2, C]``: their mean, and ones.
+    With ``scale`` features are divided by their recording's spread, and ``mean`` is ``[2, C]``: their mean, and ones.
 
-    A segment that cannot be used (silent, short, untrusted) gives way to another of the same person; where there is
-    none its weight is zero.
+    A segment that cannot be used (silent, short, unreliable) is replaced by another of the same person; if none is found,
+    the weight is zero.
 
     ``people``: identity name to row of the style table.
     """
@@ -37,8 +37,8 @@ class WindowView:
     config: AudioExpressionConfig
     people: dict[str, int]
     memory: dict[tuple[str, str], object] = field(default_factory=dict, compare=False, repr=False)
-    window: ClassVar[int] = 1  # a shorter segment gives way to another one
-    needs_sound: ClassVar[bool] = False  # so does a silent one
+    window: ClassVar[int] = 1  # shorter segments are replaced by the view itself
+    needs_sound: ClassVar[bool] = False  # so are silent ones
 
     @property
     def features(self) -> str:
@@ -50,8 +50,8 @@ class WindowView:
         least = int(0.75 * self.config.window)
         sample, usable = audible(sample, rng, least, self.config.unreliable, self._has_sound)
         rows, targets = self._rows(sample), self._targets(sample)
-        # The mean goes through the same variation as the rows, as one more row that the window leaves out.
-        # Without ``centre`` nothing uses the mean of the clip, and its neighbours need no request.
+        # The mean is augmented like the rows, as one more row that is not part of the window.
+        # Without ``centre`` the clip's mean is not used, so its neighbours are not read.
         around = clip_rows(sample, rows, rng, self._rows, NEIGHBOURS if self.config.centre else 0)
         spread = utterance_statistics(around, True)[1] if self.config.scale else np.float32(1)
         features, targets, mean = vary(rows / spread, targets, around.mean(0) / spread, self.config, rng)
@@ -63,7 +63,7 @@ class WindowView:
         return self._remember("sound", sample, self._read_at_once)
 
     def _read_at_once(self, sample: Sample) -> bool:
-        """Whether it has sound, with everything that a window needs read in one request where it lies together."""
+        """Whether a sample has audio; prefetches everything that a window needs, in one request where it is contiguous."""
         if MOTION in sample.members:
             sample.prefetch([feature_name(self.config.features), MOTION])
         return has_sound(sample)
@@ -78,7 +78,7 @@ class WindowView:
         return flatten_targets(sample.motion if MOTION in sample.members else sample.track, self.config.targets)
 
     def _remember(self, what: str, sample: Sample, decode: Callable[[Any], Any]) -> Any:
-        """What ``decode`` gives for a sample, kept until memory is full; never thrown out, as every epoch asks again."""
+        """The result of ``decode`` for a sample, cached until the memory is full; never evicted, since every epoch needs it."""
         key = (what, sample.key)
         if key in self.memory:
             return self.memory[key]
@@ -91,7 +91,7 @@ class WindowView:
 def vary(
     features: np.ndarray, targets: np.ndarray, mean: np.ndarray, config: AudioExpressionConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A random window of another tempo, of the whole segment's rows; spectral variation where the features are mel.
+    """A random window at another tempo of a segment's rows; spectral augmentation if the features are log-mel.
 
     Returns:
         features ``[W, C]``, targets ``[W, D]``, mean ``[C]``.
@@ -110,7 +110,7 @@ def vary(
 
 
 def resample(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Rows at fractional places ``at``, linear between neighbours."""
+    """Rows at fractional positions ``at``, linearly interpolated."""
     low = np.clip(np.floor(at).astype(int), 0, len(rows) - 1)
     high = np.minimum(low + 1, len(rows) - 1)
     share = (at - low)[:, None].astype(np.float32)

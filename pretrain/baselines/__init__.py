@@ -1,1 +1,1 @@
-"""What the priors are measured against."""
+"""Baselines that the priors are compared with."""

@@ -1,4 +1,4 @@
-"""What the priors are measured against: doing without them."""
+"""Ridge regression from audio features, the baseline of audio-expression, and scores of comparisons."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import numpy as np
 
 from heads.ridge import RidgePath, stack_context
 
-RIDGES = tuple(10.0**e for e in np.arange(-1.0, 4.51, 0.5))  # per frame of the training set, tried by cross-validation
+# Penalties tried by cross-validation, times an input's mean energy and the square root of the number of frames · guess
+RIDGES = tuple(10.0**e for e in np.arange(-1.0, 4.51, 0.5))
 
 
 class RidgeFit:
-    """Ridge regression from a few feature rows to targets, in one pass over sequences of any number.
+    """Ridge regression from a few feature rows to targets, in one pass over any number of sequences.
 
-    Keeps normal equations per person, so the strength is chosen by leaving people out, never frames.
+    It keeps normal equations per person, so that the penalty is cross-validated over people, not frames.
 
     Args:
-        context: rows to each side of a frame; centre: subtract each sequence's mean features first.
+        context: rows to each side of a frame.
+        centre: subtract each sequence's mean features first.
         projection: ``[C, P]`` reduces the columns of a row first, see :func:`principal_columns`; None keeps them all.
     """
 
@@ -27,7 +29,7 @@ class RidgeFit:
         self.people: dict[str, list[np.ndarray]] = {}
 
     def add(self, person: str, features: np.ndarray, targets: np.ndarray) -> None:
-        """Take in ``[T, C]`` features and ``[T, D]`` targets; targets are compared within a person only."""
+        """Add a sequence: features ``[T, C]`` and targets ``[T, D]``, whose mean is subtracted."""
         rows = features - features.mean(0) if self.centre else features
         rows = rows if self.projection is None else rows @ self.projection
         x = stack_context(rows, self.context).astype(np.float64)
@@ -40,10 +42,10 @@ class RidgeFit:
             self.people[person] = [gram, cross, energy, np.array(len(x), np.float64)]
 
     def solve(self, folds: int = 5, importance: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Filters (D, C, 2·context+1) and the share of each target's variance that they leave unexplained ``[D]``.
+        """Filters ``[D, C, 2 * context + 1]`` and the share of each target's variance ``[D]`` unexplained on people left out.
 
-        The strength of the penalty is the one with the least error on people left out, for all targets together:
-        of their square errors weighted by ``importance`` ``[D]``, or of their shares of unexplained variance without it.
+        One penalty serves all targets: the one with the least error on people left out. That error is the squared error
+        weighted by ``importance`` ``[D]``, or without it the mean share of unexplained variance.
         """
         total = _sums(self.people.values())
         errors, groups = np.zeros((len(RIDGES), total[1].shape[1])), 0
@@ -58,7 +60,7 @@ class RidgeFit:
         return self._filters(weight), unexplained.astype(np.float32)
 
     def held_out(self, folds: int = 5) -> dict[str, np.ndarray]:
-        """For each person the filters (D, C, 2·context+1) of a regression on others, its penalty chosen as in :meth:`solve`."""
+        """For each person, filters ``[D, C, 2 * context + 1]`` fitted on others; the penalty is chosen as in :meth:`solve`."""
         found = [(group, weights, held) for group, weights, held in self._folds(folds)]
         errors = np.sum([[_error(w, held) for w in weights] for _, weights, held in found], axis=0)
         best = int(np.argmin((errors / np.maximum(_sums(self.people.values())[2], 1e-12)).mean(1)))
@@ -67,7 +69,7 @@ class RidgeFit:
         }
 
     def _folds(self, folds: int) -> Iterator[tuple[list[str], list[np.ndarray], list[np.ndarray]]]:
-        """Groups of people, the solutions of all penalties without them, and their normal equations; none of one person."""
+        """Folds: people left out, the solutions of all penalties without them, and their normal equations; none for one person."""
         names = sorted(self.people)
         total = _sums(self.people.values())
         for i in range(min(folds, len(names)) if len(names) > 1 else 0):
@@ -76,16 +78,17 @@ class RidgeFit:
             yield names[i::folds], _solutions(rest[0], rest[1], float(rest[3])), held
 
     def _filters(self, weight: np.ndarray) -> np.ndarray:
-        """A solution (inputs, D) as filters on unprojected rows."""
+        """A solution ``[inputs, D]`` as filters on unprojected rows."""
         rows = weight.T.reshape(weight.shape[1], 2 * self.context + 1, -1)
         rows = (rows if self.projection is None else rows @ self.projection.T).transpose(0, 2, 1)
         return np.ascontiguousarray(rows, np.float32)
 
 
 def principal_columns(rows: Iterable[np.ndarray], most: int = 48, centre: bool = True) -> np.ndarray:
-    """Directions (C, P ≤ most) along which feature rows ``[T, C]`` vary most: a regression on few of them is well posed.
+    """Principal directions ``[C, P]``, P at most ``most``, of feature rows ``[T, C]``.
 
-    Without it the normal equations of speech features with their context would have ten thousand columns.
+    A regression on a few of them is well posed; on all columns of speech features with their context, the normal equations
+    would have about ten thousand unknowns.
     """
     total: Any = 0.0
     for features in rows:
@@ -97,13 +100,13 @@ def principal_columns(rows: Iterable[np.ndarray], most: int = 48, centre: bool =
 
 
 def _sums(moments: Iterable[list[np.ndarray]]) -> list[np.ndarray]:
-    """Normal equations of several people together."""
+    """The summed normal equations of several people."""
     return [sum(parts[1:], start=parts[0]) for parts in zip(*moments)]
 
 
 def _solutions(gram: np.ndarray, cross: np.ndarray, count: float, ridges: Sequence[float] = RIDGES) -> list[np.ndarray]:
     path = RidgePath.of_moments(gram, cross)
-    # Relative to the mean energy of an input, so that the grid suits features of any scale.
+    # Relative to the mean energy of an input, so that the grid fits features of any scale.
     unit = np.trace(gram) / len(gram) / max(count, 1.0)
     return [path.weights(ridge * unit) for ridge in np.asarray(ridges) * count**0.5]
 

@@ -1,8 +1,8 @@
-"""How much later than its pictures a clip's sound is, found by what sound tells about the lips of people left out.
+"""Estimates by how much a clip's audio lags its pictures, from regressions of the lips on audio of other people.
 
-Film and television are rarely in step to the frame. A regression that learns from clips out of step learns a blur, so
-training clips are moved first. A lag is trusted as far as its clip is long: the likelihood of each lag is weighed against
-how lags are distributed, and a short clip stays as it is.
+Film and television are rarely in sync to the frame. A regression that learns from clips out of sync learns a blur, so
+training clips are shifted first. Each lag's likelihood is combined with a prior over lags, so that short clips, which say
+little, are hardly shifted.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pretrain.baselines.baselines import RidgeFit, correlation
 from pretrain.data.sequences import Sequence
 
 STEP = 0.5  # frames between two lags that are tried
-EXPECTED = 2.0  # frames: spread of the clips' lags before anything is known of them
-CORRELATED = 3.0  # frames of a mouth that count as one observation
-LEAST_FRAMES = 60
+EXPECTED = 2.0  # frames: standard deviation of the prior over lags · guess
+CORRELATED = 3.0  # consecutive frames that count as one independent observation of a mouth · guess
+LEAST_FRAMES = 60  # of a clip whose lag is estimated · guess
 
 Rows = Callable[[Sequence], np.ndarray]
 
@@ -26,13 +26,13 @@ Rows = Callable[[Sequence], np.ndarray]
 def clip_lags(
     fit: RidgeFit, runs: Iterable[Sequence], rows: Rows, opening: Rows, direction: np.ndarray, most: float
 ) -> dict[str, float]:
-    """Frames by which each clip's sound is late, at most ``most``; negative when it is early.
+    """Frames by which each clip's audio is late, at most ``most``; negative if it is early.
 
-    Clips that are too short to tell are left out, and so are all of a single person.
+    Clips that are too short are left out, and so are all clips if there is only one person.
 
     Args:
-        fit: of ``rows(run)`` (T, C) to targets (T, D), of all people; each person is judged by the others.
-        opening: of a run, (T,); direction: (D,) what the targets do to it.
+        fit: regression of ``rows(run) [T, C]`` to targets ``[T, D]`` on all people; each person is judged by the others.
+        opening: the mouth opening ``[T]`` of a run; direction: ``[D]``, change of it by each target.
     """
     if len(fit.people) < 2:
         return {}
@@ -48,12 +48,12 @@ def clip_lags(
 
 
 def likeliest(lags: np.ndarray, scores: np.ndarray) -> float:
-    """The one of ``lags`` (L,) with the most of its likelihood's logarithm ``scores`` (L,) and of what is usual."""
+    """The most probable of ``lags [L]``, given log-likelihoods ``scores [L]`` and the prior over lags."""
     return float(lags[np.argmax(scores - 0.5 * (lags / EXPECTED) ** 2)])
 
 
 def likelihood(guess: np.ndarray, real: np.ndarray, lags: np.ndarray) -> np.ndarray:
-    """Logarithm of the likelihood (L,) that ``guess`` (T,) is late by each of ``lags``, over the frames all of them share."""
+    """Log-likelihoods ``[L]`` that ``guess [T]`` is late by each of ``lags [L]``, over the frames that they share."""
     most = int(np.ceil(np.abs(lags).max()))
     inner = slice(most, len(real) - most)
     r = np.array([correlation(moved(guess, lag)[inner], real[inner]) for lag in lags])
@@ -62,7 +62,7 @@ def likelihood(guess: np.ndarray, real: np.ndarray, lags: np.ndarray) -> np.ndar
 
 
 def moved(rows: np.ndarray, lag: float) -> np.ndarray:
-    """``rows`` (T,) or (T, D) read ``lag`` frames later, linear between frames; the ends are repeated."""
+    """``rows``, ``[T]`` or ``[T, D]``, read ``lag`` frames later, linearly interpolated; the ends are repeated."""
     at = np.clip(np.arange(len(rows)) + lag, 0, len(rows) - 1)
     low = np.floor(at).astype(int)
     share = (at - low).reshape(-1, *[1] * (rows.ndim - 1))
@@ -70,6 +70,6 @@ def moved(rows: np.ndarray, lag: float) -> np.ndarray:
 
 
 def in_step(features: np.ndarray, targets: np.ndarray, lag: float) -> tuple[np.ndarray, np.ndarray]:
-    """Features (T, C) and targets (T, D) of one clip whose sound is ``lag`` frames late, paired; the ends are cut."""
+    """Features ``[t, C]`` and targets ``[t, D]`` of a clip in sync, whose audio is ``lag`` frames late; the ends are cut off."""
     first, last = max(0, int(np.ceil(lag))), len(targets) + min(0, int(np.floor(lag)))
     return features[first:last], moved(targets, -lag)[first:last].astype(targets.dtype)

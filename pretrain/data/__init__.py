@@ -1,1 +1,1 @@
-"""What the priors' views share: audible samples, sequences of segments."""
+"""Data code that the priors share: audible samples, sequences of segments, splits, statistics, prefetching."""

@@ -1,4 +1,4 @@
-"""Which samples a task that listens can learn from: some footage is silent, some clips' sound is known to be shifted."""
+"""Selects samples with usable audio: some footage is silent, and the audio of some clips is known not to fit."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from shards.format.small import MOTION
 from shards.read.dataset import Dataset
 
 QUIET = 1e-4  # RMS of full scale below which a segment counts as silent
-SEARCHED = 5000  # samples: beyond this people are not searched for sound when a dataset is opened
-TRIES = 8
+SEARCHED = 5000  # samples: larger datasets are not searched for audio when they are opened · guess
+TRIES = 8  # samples of a person that are tried · guess
 
 
 def has_sound(sample: Sample) -> bool:
-    """Whether a segment has any sound at all; decodes it only where the sample has no small members."""
+    """Whether a segment has any audio; decodes it only if the sample has no ``motion.npz``."""
     if MOTION in sample.members:
         return float(sample.motion["loudness"]) > QUIET
     return float(np.sqrt(np.mean(np.square(sample.audio)))) > QUIET
 
 
 def speaking_people(dataset: Dataset, unreliable: Collection[str] = ()) -> list[str]:
-    """The people of a dataset with sound in some trusted clip.
+    """The people of a dataset with audio in at least one reliable clip.
 
-    Large datasets are not searched (that would read them whole): everyone is returned, and :func:`audible` passes
-    over silent segments one by one.
+    Large datasets are not searched, which would mean reading them whole: all people are returned, and :func:`audible`
+    skips silent segments one by one.
     """
     if len(dataset) > SEARCHED:
         return list(dataset.identities)
@@ -44,12 +44,12 @@ def audible(
     unreliable: Collection[str] = (),
     is_audible: Callable[[Sample], bool] = has_sound,
 ) -> tuple[Sample, bool]:
-    """The sample itself, or a sibling, that has sound, a trusted clip and at least ``frames`` frames.
+    """The sample, or another of the same person, with audio, a reliable clip and at least ``frames`` frames.
 
-    ``is_audible`` says whether a sample has sound; by default its sound is decoded.
+    ``is_audible`` tells whether a sample has audio; :func:`has_sound` by default.
 
     Returns:
-        the sample and whether it is usable; when no sibling is, the last one tried and False.
+        the sample and whether it is usable; if none of ``TRIES`` is, the last one tried and False.
     """
     for _ in range(TRIES):
         if sample.length >= frames and sample.clip not in unreliable and is_audible(sample):
@@ -65,10 +65,11 @@ def clip_rows(
     read: Callable[[Sample], np.ndarray],
     neighbours: int,
 ) -> np.ndarray:
-    """Feature rows ``[T, C]`` of a few seconds of the sample's clip: of itself and of some neighbours in the shard.
+    """Feature rows ``[T, C]`` of the sample and of up to ``neighbours`` other segments of its clip.
 
     Args:
-        read: the rows of a sample.
+        rows: those of the sample itself.
+        read: gives the rows of a sample.
     """
     parts = [rows]
     for _ in range(neighbours):

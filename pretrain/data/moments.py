@@ -6,13 +6,13 @@ import numpy as np
 
 
 class Moments:
-    """Sums of rows that came in any number of parts."""
+    """Running sums over rows."""
 
     def __init__(self) -> None:
         self.count, self.total, self.squares = 0, 0.0, 0.0
 
     def add(self, rows: np.ndarray) -> None:
-        """Take in ``[T, D]`` rows."""
+        """Add rows ``[T, D]``."""
         rows = rows.astype(np.float64)
         self.count += len(rows)
         self.total = self.total + rows.sum(0)

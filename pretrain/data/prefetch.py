@@ -1,4 +1,4 @@
-"""Batches made ready by a thread while the one before trains."""
+"""Batches that a thread prepares while the model trains."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from configs import InputError
 
 
 class Prefetcher:
-    """Batches made ready by a thread, each with the reader state that follows it.
+    """Prepares batches in a thread, each with the reader's state after it.
 
-    The state handed out belongs to the batches consumed, not to those prepared, so a checkpoint never skips one.
-    ``depth`` 0 reads in the caller's thread; ``pin`` puts tensors into pinned memory.
+    The exposed state belongs to the batches consumed, not to those prepared, so that a checkpoint never skips one.
+    ``depth`` is the number of batches prepared ahead (0 reads in the caller's thread); ``pin`` uses pinned memory.
     """
 
     def __init__(self, reader: Any, depth: int, pin: bool = False) -> None:
@@ -63,7 +63,7 @@ class Prefetcher:
         return batch
 
     def close(self) -> None:
-        """End the thread; batches prepared and not consumed are dropped."""
+        """Stop the thread and discard batches that were not consumed."""
         self._stop.set()
         if self._thread:
             self._thread.join(timeout=5)

@@ -1,4 +1,4 @@
-"""Sequences that are read from the dataset once and gone through several times."""
+"""Sequences that are read from the dataset once and iterated several times."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MEMORY = 256 * 2**20  # bytes that stay in memory; more go to a temporary file
 
 
 class Recording:
-    """Iterable as often as one likes; ``source`` is read when the first pass begins and never again.
+    """A repeatable iterable over sequences; ``source`` is read once, at the start of the first pass.
 
     Args:
-        source: sequences as :func:`pretrain.data.sequences.sequences` gives them.
-        fields: of their tracks, the ones to keep.
-        memory: bytes beyond which the rows lie in a temporary file.
+        source: sequences, as from :func:`pretrain.data.sequences.sequences`.
+        fields: track fields to keep.
+        memory: bytes above which the rows are kept in a temporary file.
     """
 
     def __init__(self, source: Iterable[Sequence], fields: Collection[str], memory: int = MEMORY) -> None:
@@ -37,7 +37,7 @@ class Recording:
             yield Sequence(identity=head.identity, clip=head.clip, features=features, track=track, keys=head.keys)
 
     def _read(self) -> None:
-        """Take in everything; the heads keep names and keys alone."""
+        """Read the source; the heads keep only names and keys."""
         if self._source is None:
             return
         for run in self._source:

@@ -1,4 +1,4 @@
-"""The rig that a dataset's coefficients, and so a prior's, belong to."""
+"""The rig that the coefficients of a dataset or prior belong to."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from heads.rig.registry import DEFAULT
 
 
 def recorded_rig(record: Mapping[str, object] | None, owner: str) -> Rig:
-    """The rig of a record ``{"name", "sha256", "source"}``; one without a source is the rig that ships.
+    """The rig of a record ``{"name", "sha256", "source"}``; without a source it is the shipped rig.
 
     Args:
-        owner: what holds the record, for the sentence.
+        owner: what holds the record, for the error message.
 
     Raises:
-        InputError: its files are not here, or are not those of the record.
+        InputError: its files are missing, or differ from those of the record.
     """
     record = record or {}
     rig = load_rig(record.get("source") or DEFAULT)

@@ -1,4 +1,4 @@
-"""Segments of a clip joined to sequences again: what validation and evidence read."""
+"""Segments of a clip joined to sequences, for validation and evidence."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from shards.read.dataset import Dataset
 
 @dataclass(kw_only=True)
 class Sequence:
-    """Consecutive segments of one clip. Arrays are float32 with T rows, one a frame.
+    """Consecutive segments of one clip. Arrays are float32 with T rows, one per frame.
 
-    ``features`` ``[T, C]``; ``track``: the per-frame fields of a sample's track joined, and ``identity`` and
-    ``intrinsics`` of its first segment; ``keys``: the samples, in order, with their lengths.
+    Attributes:
+        identity, clip: names of the person and the clip.
+        features: ``[T, C]``.
+        track: the joined per-frame fields of the samples' tracks, and ``identity`` and ``intrinsics`` of the first segment.
+        keys: the samples, in order, with their lengths in frames.
     """
 
     identity: str
@@ -35,11 +38,11 @@ CONSTANT = ("identity", "intrinsics")
 def sequences(
     dataset: Dataset, features: str | None, *, unreliable: Collection[str] = (), limit: int = 1500
 ) -> Iterator[Sequence]:
-    """Every clip of a dataset as runs of consecutive segments, cut after ``limit`` frames so that memory is bounded.
+    """Every clip of a dataset as runs of consecutive segments, split after ``limit`` frames to bound memory.
 
     Args:
         dataset: as ``shards.read.dataset.open_dataset`` returns it, or a view of one.
-        features: name of the audio features; None leaves them out (zero columns) and takes silent clips too.
+        features: name of the audio features; None leaves them out (zero columns) and includes silent clips.
         unreliable: clips to leave out.
     """
     rows = sorted(dataset.samples, key=lambda row: row.key)

@@ -1,4 +1,4 @@
-"""Variations of log-mel rows that make few voices go far: loudness, microphone, vocal tract, a hidden band."""
+"""Augmentation of log-mel rows: loudness, microphone, vocal tract, a masked band."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from dataclasses import dataclass
 import numpy as np
 
 MEL_BINS = 40
-DECIBEL = 1 / 25  # one decibel in the units of shards.features.logmel
+DECIBEL = 1 / 25  # one dB in the units of shards.features.logmel
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpectrumConfig:
-    """How far a spectrum is varied in training."""
+    """Strength of the spectral augmentation in training."""
 
     gain: float = 5.0  # dB of loudness, standard deviation
-    tilt: float = 2.5  # dB of a smooth change of the spectrum
-    warp: float = 0.1  # relative shift of the frequency axis (another vocal tract)
-    mask: float = 0.15  # largest share of mel bins hidden, in one band
+    tilt: float = 2.5  # dB of a smooth change of the spectrum, standard deviation
+    warp: float = 0.1  # log scale of the frequency axis (another vocal tract), standard deviation
+    mask: float = 0.15  # largest share of mel bins that is masked, in one band
 
 
 def vary_spectrum(features: np.ndarray, config: SpectrumConfig, rng: np.random.Generator) -> np.ndarray:
-    """Another loudness, microphone and vocal tract, and a hidden band, on (T, hops·40) log-mel rows."""
+    """Log-mel rows ``[T, hops * 40]`` with another loudness, microphone and vocal tract, and a masked band.
+
+    The last row is the mean row, whose values replace the masked band.
+    """
     mel = features.reshape(len(features), -1, MEL_BINS)
     bins = np.arange(MEL_BINS)
     warped = (bins - 8) * np.exp(rng.normal(0, config.warp)) + 8
@@ -34,6 +37,6 @@ def vary_spectrum(features: np.ndarray, config: SpectrumConfig, rng: np.random.G
     mel = mel + (DECIBEL * change).astype(np.float32)
     hidden = int(rng.integers(0, int(config.mask * MEL_BINS) + 1))
     first = int(rng.integers(0, MEL_BINS - hidden + 1))
-    # A hidden band sounds like its mean, in the mean row too, so it is zero once that is subtracted.
+    # A masked band has its mean in all rows, the mean row too, and is zero once that is subtracted.
     mel[..., first : first + hidden] = mel[-1:, :, first : first + hidden]
     return mel.reshape(features.shape)

@@ -1,4 +1,4 @@
-"""A dataset as people to train on and people held out, checked before anything is trained."""
+"""Splits a dataset into training and held-out people and checks it before training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def open_split(task: type[Task], config: PretrainConfig, data: str) -> tuple[Dat
     """The dataset as (training people, held-out people), both checked.
 
     Raises:
-        InputError: too few people, licence unknown, another rig.
+        InputError: too few people, an unknown licence, or a rig that cannot be loaded.
     """
     whole = open_dataset(data)
     holdout = config.holdout if isinstance(config.holdout, float) else list(whole.subset(config.holdout).identities)
@@ -25,7 +25,7 @@ def open_split(task: type[Task], config: PretrainConfig, data: str) -> tuple[Dat
         )
     refuse_unknown_licence(dataset, data, config.allow_unknown_licence)
     recorded_rig(dataset.rig, f"dataset {data}")
-    if not isinstance(holdout, float):  # people named to be kept out whom this prior cannot use anyway
+    if not isinstance(holdout, float):  # named people whom this prior cannot use are left out anyway
         holdout = [name for name in holdout if name in dataset.identities]
     train, held = dataset.split(holdout)
     if not train.identities or not held.identities:
@@ -37,7 +37,7 @@ def open_split(task: type[Task], config: PretrainConfig, data: str) -> tuple[Dat
 
 
 def refuse_unknown_licence(dataset: Dataset, data: str, allowed: bool) -> None:
-    """Training on footage without a known consent is a decision, so it must be written down."""
+    """Raise ``InputError`` for people of unknown licence or consent, unless they are ``allowed`` explicitly."""
     records = {name: dataset.licences[name] + dataset.consents[name] for name in dataset.identities}
     unknown = [name for name, values in records.items() if not values or "unknown" in map(str.lower, values)]
     if unknown and not allowed:

@@ -1,4 +1,4 @@
-"""One frame to a head of Gaussians: the expression-visual prior, its training task and its evidence."""
+"""The expression-visual prior, from one frame to a head of Gaussians, its training task and its evidence."""
 
 from pretrain.expression_visual.config import ExpressionVisualConfig
 from pretrain.expression_visual.inference import ExpressionVisualPrior

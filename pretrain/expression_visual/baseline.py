@@ -1,4 +1,4 @@
-"""Doing without the prior: that one frame's texture copied onto the person's tracked mesh."""
+"""The baseline: the frame's texture copied onto the person's tracked mesh."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pretrain.expression_visual.unwrap import sample_pixels, visibility
 
 @torch.no_grad()
 def texture_copy(model: VisualModel, image: Tensor, matte: Tensor, identity: Tensor, pose: dict[str, Tensor]) -> Tensor:
-    """Maps ``[B, N, 14]``: neutral Gaussians coloured by the frame wherever a texel is inside it and faces the camera.
+    """Maps ``[B, N, 14]``: neutral Gaussians, coloured by the frame where a texel is visible in it.
 
-    Texels that were not seen take the mean colour of those that were. Uses the model's tables, none of its weights.
+    Texels that are not visible get the mean colour of those that are. Uses the model's tables and none of its weights.
     """
     surface = model.surface.to(image.device)
     pixels, seen = visibility(surface, model.vertices(identity, pose), pose, matte)

@@ -1,4 +1,4 @@
-"""Held-out clips with a source frame and targets, and the heads made of them: what evidence and pictures show."""
+"""Held-out clips with a source frame and targets, and the heads made from them, for evidence and pictures."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pretrain.expression_visual.view import POSE
 from shards.read.dataset import Dataset
 
 TARGETS = 24  # frames of a clip that are compared
-FAR = 0.25  # share of them that counts as far from the source, in head angle or in mouth opening
+FAR = 0.25  # share of the targets that counts as far from the source, in head angle or mouth opening
 
 
 @dataclass(frozen=True)
 class PictureClip:
-    """A held-out clip: source first, then targets, at the prior's size, and so are the ``pose`` fields. Everything (1 + G, ...)."""
+    """A held-out clip: the source frame, then G targets, at the prior's size; arrays are ``[1 + G, ...]``."""
 
     identity: str
     name: str
@@ -80,7 +80,7 @@ def load_clip(dataset: Dataset, run: Sequence, size: int, targets: int) -> Pictu
 def read_pictures(
     dataset: Dataset, run: Sequence, rows: np.ndarray, size: int
 ) -> tuple[Tensor, Tensor, tuple[float, float]]:
-    """Frames ``[n, S, S, 3]``, mattes (n, S, S) in [0, 1], and the factors of x and y from stored to read pixels."""
+    """Frames ``[n, S, S, 3]``, mattes ``[n, S, S]`` in [0, 1], and the factors on x and y from stored to read pixels."""
     starts = np.cumsum([0, *(length for _, length in run.keys)])
     images, mattes, scale = [], [], (1.0, 1.0)
     for row in rows:
@@ -103,7 +103,7 @@ def _resize(picture: np.ndarray, size: int) -> Tensor:
 def render(
     prior: ExpressionVisualPrior, maps: Tensor, person: Tensor, pose: dict[str, Tensor], grey: float = 0.5
 ) -> Tensor:
-    """One map ``[N, 14]``, or one a pose ``[T, N, 14]``, under T poses: images ``[T, S, S, 3]`` over a grey background."""
+    """Images ``[T, S, S, 3]`` of one map ``[N, 14]``, or one per pose ``[T, N, 14]``, under T poses, over grey."""
     model, frames, device = prior.model, len(pose["rotation"]), prior.model.device
     pose = {name: value.to(device) for name, value in pose.items()}
     vertices = model.vertices(person.to(device).expand(frames, -1), pose)
@@ -115,7 +115,7 @@ def render(
 
 @torch.no_grad()
 def heads_of(prior: ExpressionVisualPrior, clip: PictureClip, poses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Maps from the clip's source frame: the prior's ``[T, N, 14]`` under T poses, and the copy's ``[N, 14]``."""
+    """Maps from the clip's source frame: the prior's ``[T, N, 14]`` for T poses, and the baseline's ``[N, 14]``."""
     source = {name: value[:1] for name, value in clip.pose.items()}
     device = prior.model.device
     first = (clip.image[:1].to(device), clip.matte[:1].to(device), clip.person.to(device))

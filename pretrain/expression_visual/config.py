@@ -14,13 +14,13 @@ class VisualModelConfig:
 
     resolution: int = 64  # texels along a side of the UV map
     patch: int = 2  # texels along a side of a cell of the U-Net's first level
-    channels: int = 32  # of the U-Net's first level; doubled at each of the others
+    channels: int = 32  # of the U-Net's first level; doubled at each further level
     levels: int = 3
-    image_channels: int = 16  # of the image features that each texel sees
-    appearance_basis: int = 24  # vectors of the basis by which every map follows pose and expression; 0 leaves it out
+    image_channels: int = 16  # of the image features at each texel
+    appearance_basis: int = 24  # basis vectors by which maps change with pose and expression; 0 leaves the basis out
 
     def check(self) -> None:
-        """Refuse maps that the U-Net cannot halve."""
+        """Raise ``InputError`` for maps that the U-Net cannot halve."""
         cell = self.patch << (self.levels - 1)
         if self.patch < 1 or self.resolution % cell:
             raise InputError(
@@ -41,18 +41,18 @@ class VisualLossConfig:
 
     l1: float = 0.8
     d_ssim: float = 0.2
-    perceptual: float = 0.0  # needs lpips
-    lpips: str | None = None  # weight files BACKBONE,LINEAR; without them the perceptual loss is absent
+    perceptual: float = 0.0  # LPIPS; needs the weight files below
+    lpips: str | None = None  # weight files BACKBONE,LINEAR (see heads.lpips)
     alpha: float = 0.1  # agreement of the head's outline with the matte
-    offset: float = 0.05
-    scale: float = 0.2
-    code: float = 2e-4  # what holds the training people's codes near zero
+    offset: float = 0.05  # offsets beyond one triangle size
+    scale: float = 0.2  # Gaussians larger than twice their neutral size
+    code: float = 2e-4  # keeps the training people's codes near zero
     face: float = 2.0  # weight of the face's pixels; hair, neck and the background beside them count 1
     detail: float = 4.0  # weight of eyes and lips
     inside: float = 12.0  # weight of the inside of the mouth: few pixels, and only in some frames
 
     def check(self) -> None:
-        """Refuse a perceptual loss without its network."""
+        """Raise ``InputError`` for a perceptual loss without its weights."""
         if self.perceptual and not self.lpips:
             raise InputError("loss.perceptual is set and loss.lpips is not: give the LPIPS weights, or set it to 0")
         if self.lpips and self.lpips.count(",") != 1:
@@ -61,15 +61,15 @@ class VisualLossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class VisualAugmentConfig:
-    """What is varied in training, in the same way in source and target."""
+    """Augmentation in training, the same for source and target."""
 
     gain: float = 0.15  # of each colour channel, standard deviation of the logarithm
-    gamma: float = 0.15
-    second: float = 0.5  # chance that further references are seen at all
-    mirror: float = 0.5  # chance that a person is mirrored: as many faces and lights again
+    gamma: float = 0.15  # standard deviation of the logarithm
+    second: float = 0.5  # probability that references after the first are used
+    mirror: float = 0.5  # probability that a person is mirrored, which gives further faces and lights
 
     def check(self) -> None:
-        """Refuse what is no chance."""
+        """Raise ``InputError`` for probabilities outside [0, 1]."""
         for name in ("mirror", "second"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"augment.{name} is {getattr(self, name):g}, expected a chance between 0 and 1")
@@ -82,15 +82,15 @@ class ExpressionVisualConfig(PretrainConfig):
     size: int = 128  # px of the frames, source and target
     references: int = 2  # frames of the source, at most
     targets: int = 2  # frames drawn and compared for each sample
-    mean_rate: float = 10.0  # how much faster mean head, shared basis and codes learn than the networks
-    across: float = 0.7  # chance that targets come from another segment than the source
-    wide: float = 0.5  # chance that a target is one of the widest open mouths or farthest turned heads
+    mean_rate: float = 10.0  # learning rate of mean head, appearance basis and codes over that of the networks
+    across: float = 0.7  # probability that targets come from another segment than the source
+    wide: float = 0.5  # probability that a target has one of the widest open mouths or most turned heads
     model: VisualModelConfig = field(default_factory=VisualModelConfig)
     loss: VisualLossConfig = field(default_factory=VisualLossConfig)
     augment: VisualAugmentConfig = field(default_factory=VisualAugmentConfig)
 
     def check(self) -> None:
-        """Refuse sizes that the image encoder cannot halve."""
+        """Raise ``InputError`` for sizes that the image encoder cannot halve, and other values out of range."""
         super().check()
         if self.size < 32 or self.size % 8:
             raise InputError(f"size is {self.size} px, expected a multiple of 8 from 32")

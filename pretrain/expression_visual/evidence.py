@@ -1,4 +1,4 @@
-"""One frame of an unseen person: the prior's head against that frame's texture on the person's tracked mesh."""
+"""Evidence of expression-visual: heads from one frame of a held-out person, compared with a texture copy."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ssim_under(image: Tensor, target: Tensor, mask: Tensor) -> float:
 
 
 def summarise(rows: list[dict[str, object]]) -> dict[str, float]:
-    """Means over people, and the gains over the copy."""
+    """Means over people, and the gains over the texture copy."""
     result = {name.lower().replace(" ", "_"): mean for name, mean in people_means(rows).items()}
     for name in ("psnr", "ssim", "head", "turned", "open", "mouth"):
         if f"{name}_prior" in result:
@@ -62,7 +62,7 @@ def summarise(rows: list[dict[str, object]]) -> dict[str, float]:
 
 
 def collect(prior: ExpressionVisualPrior, clips: list[PictureClip]) -> Evidence:
-    """Table, summary and one sheet of pictures a person."""
+    """Table, summary and one sheet of pictures per person."""
     rows: list[dict[str, object]] = []
     pictures: dict[str, np.ndarray] = {}
     for clip in clips:

@@ -1,4 +1,4 @@
-"""The trained expression-visual prior: from one frame of a person to a head of Gaussians that turns and speaks."""
+"""The trained expression-visual prior: from one or more frames of a person to an animatable head of Gaussians."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ class ExpressionVisualPrior:
     """Ready-to-use prior.
 
     Attributes:
-        info: the ``prior.json`` dictionary; resolution: texels along a side of the UV map; size: px at which frames are
-        looked at; binding: the ``heads.UVGaussians`` that its maps belong to; rig: the rig they are bound to;
-        appearance_basis: how its maps follow pose and expression (:class:`heads.person.appearance.AppearanceBasis`).
+        info: the ``prior.json`` dictionary.
+        resolution: texels along a side of the UV map.
+        size: px to which frames are resized.
+        binding: the ``heads.UVGaussians`` of its maps.
+        rig: the rig that they are bound to.
+        appearance_basis: how its maps change with pose and expression
+            (:class:`heads.person.appearance.AppearanceBasis`).
     """
 
     def __init__(self, model: VisualModel, info: PriorInfo) -> None:
@@ -35,7 +39,7 @@ class ExpressionVisualPrior:
     ) -> Tensor:
         """A UV map ``[N, 14]`` for ``heads.UVGaussians(rig, prior.resolution)`` from R frames of one person.
 
-        It holds for the mean pose and expression of those frames; ``appearance_basis`` tells how it changes from there.
+        It is valid at the mean pose and expression of those frames; ``appearance_basis`` changes it for others.
 
         Args:
             frames: ``[R, H, W, 3]`` or ``[H, W, 3]``, uint8 or float RGB in [0, 1]; mattes: ``[R, H, W]`` or ``[H, W]``, likewise.
@@ -79,7 +83,7 @@ class ExpressionVisualPrior:
 
 
 def _shared(value: object) -> Tensor:
-    """An array as a tensor on the same memory; one that may not be written to is copied, which PyTorch asks for."""
+    """An array as a tensor that shares its memory; read-only arrays are copied, as PyTorch requires."""
     return torch.from_numpy(np.require(np.asarray(value), requirements="W"))
 
 
@@ -91,7 +95,7 @@ def _unit(value: object, dims: int) -> Tensor:
 
 
 def _resized(images: Tensor, size: int) -> Tensor:
-    """``[R, H, W, C]`` to (R, size, size, C), area-averaged when shrinking."""
+    """``[R, H, W, C]`` to ``[R, size, size, C]``, area-averaged when shrinking."""
     if images.shape[1:3] == (size, size):
         return images
     planes = images.permute(0, 3, 1, 2)

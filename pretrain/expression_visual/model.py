@@ -25,40 +25,40 @@ from pretrain.expression_visual.unwrap import TexelSurface, mean_under, mirror_i
 CHANNELS = 14  # offset 3, quaternion 4, log-scale 3, colour 3, opacity 1
 COLOUR = slice(10, 13)
 SHOWN = (
-    11  # channels of what the pictures show: texture 3, weight 1, the same of the mirrored side, colour to start from 3
+    11  # channels of the U-Net's input from the pictures: texture 3, weight 1, both of the mirrored side, base colour 3
 )
-# Regions whose Gaussians take the size of what they stand for; the face's texels are dense and keep their footprint.
+# Regions whose Gaussians cover the nearest surface (:func:`covering`); the face's texels are dense enough as they are.
 SPREAD_OVER = ("cranium", "ear", "neck", "eyeball_left", "eyeball_right", "mouth_inside", "teeth_upper", "teeth_lower")
-SPREAD = 0.6  # standard deviation over the width of the surface that a texel stands for
-DEPTH = 0.3  # least thickness of such a Gaussian over its width
-NOISE = 0.1  # of poses and expressions while training, standard deviations
-CELLS = 6  # points along an edge of a triangle by which the surface is sampled
-# How far the U-Net's unit output moves each channel: geometry gently, colour more.
+SPREAD = 0.6  # standard deviation over the width of the surface nearest to a texel · guess
+DEPTH = 0.3  # least thickness of such a Gaussian over its width · guess
+NOISE = 0.1  # on poses and expressions while training, standard deviations · guess
+CELLS = 6  # sample points along an edge of a triangle · guess
+# Change of each map channel per unit of the U-Net's output · guess
 REACH = torch.tensor([0.3] * 3 + [0.1] * 4 + [0.3] * 3 + [0.3] * 3 + [1.0])
 
 
-# Texels of one kind tell about each other first: skin, hair, neck with clothes, and what lies inside.
+# Unseen texels are coloured from seen ones of the same kind first: skin, hair, neck with clothes, eyes and mouth interior.
 KINDS = (
     ("face", "lips", "eye_left", "eye_right", "ear"),
     ("cranium",),
     ("neck",),
     ("mouth_inside", "teeth_upper", "teeth_lower", "eyeball_left", "eyeball_right"),
 )
-# Hair and neck move by themselves: what they did in other people's clips says nothing.
+# Regions of the appearance basis. Hair and neck move independently, so other people's clips do not predict them.
 FOLLOWERS = KINDS[0] + KINDS[3]
-ANCHORS = 192
-APART = 0.01  # what texels of another kind weigh: they tell where nothing of the same kind was seen
-NEAR = 0.15  # rig units: texels nearer than this count the same
+ANCHORS = 192  # at most · guess
+APART = 0.01  # weight of texels of another kind, for use where none of the same kind was seen · guess
+NEAR = 0.15  # rig units: distance below which weights hardly rise · guess
 
 
 class Spread:
-    """Inverse-distance weights (Shepard 1968) over the mean head, by way of a few anchors so that large maps stay cheap."""
+    """Inverse-distance weights (Shepard 1968) over the mean head, through a few anchors so that large maps stay cheap."""
 
     @staticmethod
     def tables(points: Tensor, regions: Tensor, names: dict[str, int]) -> dict[str, Tensor]:
         """``to_anchors`` ``[A, N]`` and ``from_anchors`` ``[N, A]``.
 
-        The first is to be divided by its sum over what is known; the rows of the second sum to 1.
+        The first is to be normalised by its sum over the known texels; the rows of the second sum to 1.
         """
         kinds = torch.zeros_like(regions)
         for kind, members in enumerate(KINDS):
@@ -72,7 +72,7 @@ class Spread:
 
 
 def farthest(points: Tensor, count: int) -> Tensor:
-    """Indices ``[count]`` of ``points [N, 3]``, each the farthest from those before it."""
+    """Indices ``[count]`` of ``points [N, 3]`` by farthest-point sampling."""
     chosen, distance = [0], (points - points[0]).square().sum(-1)
     while len(chosen) < count:
         chosen.append(int(distance.argmax()))
@@ -83,9 +83,9 @@ def farthest(points: Tensor, count: int) -> Tensor:
 def covering(neutral: Tensor, binding: UVGaussians, rig: Rig) -> Tensor:
     """The neutral map ``[N, 14]`` with each Gaussian beyond the face spread over the surface that is nearest to its texel.
 
-    At low resolution the atlas has triangles of the neck, the cranium and the eyeballs without any texel, and texels
-    whose footprint is held to a triangle smaller than they are: gaps. Here every point of a region of the mean head
-    belongs to the region's nearest texel, and a Gaussian takes the mean and the spread of what belongs to it.
+    At low resolution some triangles of the neck, the cranium and the eyeballs have no texel, and some texels are limited to
+    a triangle smaller than they are, which leaves gaps. Here every point of a region of the mean head is assigned to the
+    region's nearest texel, and a Gaussian gets the mean and spread of the points assigned to it.
     """
     mean, faces = rig.mean.cpu(), rig.faces.cpu().long()
     frames, units = (x[0] for x in triangle_frames(mean[None], faces))
@@ -109,7 +109,7 @@ def covering(neutral: Tensor, binding: UVGaussians, rig: Rig) -> Tensor:
 
 
 def _sampled(corners: Tensor) -> tuple[Tensor, Tensor]:
-    """Points ``[P, 3]`` spread over triangles ``[F, 3, 3]``, and the area ``[P, 1]`` that each stands for, up to a factor."""
+    """Sample points ``[P, 3]`` of triangles ``[F, 3, 3]``, and the area ``[P, 1]`` that each represents, up to a factor."""
     steps = range(CELLS)
     grid = [((i + 1 / 3) / CELLS, (j + 1 / 3) / CELLS) for i in steps for j in steps if i + j < CELLS]
     weights = torch.tensor([[1 - u - v, u, v] for u, v in grid])
@@ -118,11 +118,11 @@ def _sampled(corners: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _cells(texels: Tensor, points: Tensor, mass: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What is nearest to each texel ``[N, 3]`` of weighted points ``[P, 3]``, ``[P, 1]``.
+    """Statistics of the weighted points ``[P, 3]``, ``[P, 1]`` nearest to each texel ``[N, 3]``.
 
     Returns:
         centres ``[N, 3]``, widths ``[N, 3]`` along the axes from broad to flat, axes ``[N, 3, 3]`` as columns of a rotation, and
-        whether there were points enough to say ``[N]``.
+        whether a texel has enough points ``[N]``.
     """
     from scipy.spatial import cKDTree
 
@@ -140,11 +140,11 @@ def _cells(texels: Tensor, points: Tensor, mass: Tensor) -> tuple[Tensor, Tensor
 
 
 class VisualModel(nn.Module):
-    """The prior's network; its head is ``heads.UVGaussians`` on the default rig.
+    """The prior's network; its head is ``heads.UVGaussians`` on the rig that it is given.
 
-    With an untrained U-Net the map is: the frame's texture where it was seen, the mirrored side where only that was,
-    the mean head elsewhere, shifted by how the person's nearest seen texels differ from it (hair by hair, neck by neck).
-    Training learns what to change in that, the mean head itself, and how all maps follow pose and expression.
+    With an untrained U-Net a map has the frame's texture where it is visible, the mirrored side where only that is visible,
+    and elsewhere the mean head, shifted by how the person's nearest visible texels differ from it (hair by hair, neck by
+    neck). Training learns changes to that, the mean head itself, and how all maps change with pose and expression.
     """
 
     mirror: Tensor
@@ -176,7 +176,7 @@ class VisualModel(nn.Module):
         self.register_buffer("constant", self._cells(constant[None]), persistent=False)
         neutral = self.binding.neutral(torch.full((3,), 0.5)).float()
         self.register_buffer("neutral", covering(neutral, self.binding, rig), persistent=False)
-        self.mean_map = nn.Parameter(torch.zeros(count, CHANNELS))  # what the mean head adds to the neutral map
+        self.mean_map = nn.Parameter(torch.zeros(count, CHANNELS))  # the mean head minus the neutral map
         self.register_buffer("mean_colour", torch.full((count, 3), 0.5))
         image = config.model.image_channels
         self.encoder = ImageEncoder(image)
@@ -185,7 +185,7 @@ class VisualModel(nn.Module):
         self.appearance_basis = AppearanceBasis(size, config.model.appearance_basis, *self._followers(), NOISE)
 
     def _followers(self) -> tuple[int, Tensor]:
-        """How many texels follow pose and expression, and which of them each texel ``[N]`` is."""
+        """Number of texels in the appearance basis, and each texel's row in it ``[N]``."""
         labels = torch.tensor([self.rig.regions[name] for name in FOLLOWERS if name in self.rig.regions])
         follows = torch.isin(self.surface.regions.cpu().long(), labels)
         count = int(follows.sum())
@@ -204,7 +204,7 @@ class VisualModel(nn.Module):
     def look(
         self, image: Tensor, matte: Tensor, identity: Tensor, pose: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One frame each of B people: texel colours ``[B, N, 3]``, how well each is seen ``[B, N]``, features ``[B, N, C]``."""
+        """One frame each of B people: texel colours ``[B, N, 3]``, visibility ``[B, N]`` in 0..1, image features ``[B, N, C]``."""
         surface = self.surface.to(self.device)
         pixels, seen = visibility(surface, self.vertices(identity, pose), pose, matte)
         features = self.encoder(image, matte)
@@ -216,14 +216,14 @@ class VisualModel(nn.Module):
 
         Args:
             sources: ``image`` ``[B, R, S, S, 3]``, ``matte`` ``[B, R, S, S]`` and pose fields ``[B, R, ...]``.
-            identity: ``[B, K_id]``; seen: ``[B, R]``, 0 for references to pass over.
+            identity: ``[B, K_id]``; seen: ``[B, R]``, 0 for references to ignore.
         """
         references = seen.shape[1]
         flat = {name: value.flatten(0, 1) for name, value in sources.items()}
         people, given = identity.repeat_interleave(references, 0), seen.flatten()
         owners = list(range(0, len(given) + 1, references))
         if self.device.type == "cpu" and bool((given == 0).any()):
-            # What is passed over is not computed. Elsewhere it is: to know how many remain would mean to wait for them.
+            # Ignored references are not computed; on an accelerator they are, since counting them would make the host wait.
             rows = given.nonzero()[:, 0]
             flat = {name: value[rows] for name, value in flat.items()}
             people, owners = people[rows], [0, *(seen > 0).sum(1).cumsum(0).tolist()]
@@ -245,11 +245,11 @@ class VisualModel(nn.Module):
         there: dict[str, Tensor],
         code: Tensor | None = None,
     ) -> Tensor:
-        """Maps ``[B, G, N, 14]`` at other poses and expressions than those of the references.
+        """Maps ``[B, G, N, 14]`` at poses and expressions other than those of the references.
 
         Args:
             maps: ``[B, N, 14]`` from :meth:`forward`; here: pose fields ``[B, R, ...]`` of its references; seen: ``[B, R]``.
-            there: pose fields ``[B, G, ...]``; code: ``[B, K, C]`` of people of whom one is known.
+            there: pose fields ``[B, G, ...]``; code: ``[B, K, C]`` the people's codes, if known.
         """
         code = None if code is None else code[:, None]
         start, end = (self.appearance_basis.coefficients(_vectors(pose), code) for pose in (here, there))
@@ -264,7 +264,7 @@ class VisualModel(nn.Module):
         return torch.addcmul(common + colour, self.change(shown, features), self.reach)
 
     def shown(self, texture: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """What the pictures show, by cells ``[B, H·W, 11]``, and the colours ``[B, N, 3]`` that the U-Net starts from."""
+        """The U-Net's input from the pictures, by cells ``[B, H * W, 11]``, and the base colours ``[B, N, 3]``."""
         if texture.device.type == "cpu" and texture.dtype == torch.float32:
             return self._shown_by_kernels(texture, weight)
         known = weight[..., None]
@@ -294,10 +294,10 @@ class VisualModel(nn.Module):
         return cells, base
 
     def change(self, shown: Tensor, features: Tensor) -> Tensor:
-        """What the U-Net changes ``[B, N, 14]``, of what is shown, by cells ``[B, H·W, C]``, and features ``[B, N, C']``.
+        """The U-Net's output ``[B, N, 14]`` for ``shown``, by cells ``[B, H * W, C]``, and features ``[B, N, C']``.
 
-        The same as its ``forward`` on a map of shown, place, region and features. Texels of a cell lie side by side
-        here, so that nothing is shuffled, and what is the same for all people goes through the stem once.
+        The same as its ``forward`` on a map of shown, position, region and features. Here the texels of a cell are
+        contiguous, so that nothing is shuffled, and what is constant over people goes through the stem once.
         """
         unet = self.unet
         patch, side = unet.patch, self.config.model.resolution // unet.patch
@@ -312,13 +312,13 @@ class VisualModel(nn.Module):
         return _FromCells.apply(y.reshape(len(y), side * side * patch**2, CHANNELS), self.slot, self._cells)
 
     def _cells(self, values: Tensor) -> Tensor:
-        """Values ``[B, N, C]`` of texels in the order of cells ``[B, H·W, C]``, zero where no texel is."""
+        """Values ``[B, N, C]`` of texels in the order of cells ``[B, H * W, C]``, zero where there is no texel."""
         batch, _, channels = values.shape
         empty = values.new_zeros(batch, self.config.model.resolution**2, channels)
         return empty.index_copy(1, self.slot, values)
 
     def _slots(self, config: VisualModelConfig) -> Tensor:
-        """Where each texel (N,) stands when cells of ``patch`` x ``patch`` texels follow each other."""
+        """Position ``[N]`` of each texel in the order of cells of ``patch`` x ``patch`` texels."""
         row, column = self.binding.texels.cpu().unbind(-1)
         patch, side = config.patch, config.resolution // config.patch
         cell = row.div(patch, rounding_mode="floor") * side + column.div(patch, rounding_mode="floor")
@@ -340,13 +340,13 @@ class VisualModel(nn.Module):
         return spread.unflatten(1, (len(both), 3)).transpose(0, 1)
 
     def _by_anchors(self, both: Tensor, people: int) -> Tensor:
-        """Values and weights (N, people · 4) to values (N, people · 3), in one product: the tables are large, and read once."""
+        """Values and weights ``[N, people * 4]`` to values ``[N, people * 3]`` in one product: the tables are large."""
         held = (self.to_anchors @ both).unflatten(1, (people, 4))
         return self.from_anchors @ (held[..., :3] / held[..., 3:].clamp_min(1e-6)).flatten(1)
 
 
 class _FromCells(torch.autograd.Function):
-    """Rows of texels out of cells; its gradient puts them back, where ``index_select``'s would add row by row."""
+    """Texel rows from cells; the gradient is a copy, faster than ``index_select``'s, which adds row by row."""
 
     @staticmethod
     def forward(ctx: Any, cells: Tensor, slot: Tensor, back: Callable[[Tensor], Tensor]) -> Tensor:

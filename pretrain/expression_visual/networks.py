@@ -1,4 +1,4 @@
-"""The convolutional networks: pictures to pixel-aligned features, and maps of what is known to changes."""
+"""The convolutional networks: pictures to pixel-aligned features, and a U-Net over the UV map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heads.raster.arrays import flat
 from heads.raster.kernels import unwrapping
 from pretrain.expression_visual.config import VisualModelConfig
 
-PATCH = 4  # px along a side of what the image encoder sees as one
+PATCH = 4  # px along a side of the image encoder's patches
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -25,7 +25,7 @@ def pointwise(x: Tensor, convolution: nn.Conv2d) -> Tensor:
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions with a short cut."""
+    """Two 3×3 convolutions with a residual connection."""
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
@@ -43,8 +43,8 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """A U-Net (Ronneberger et al. 2015) over patches of texels, with a summary of the whole face added at its bottom.
 
-    What the texture shows bypasses it, so its first level may be coarser than the map: ``patch`` x ``patch`` texels are
-    one cell of ``channels`` values, which costs a fraction of convolutions at the map's size. Ways across are added.
+    The texture bypasses it, so its first level may be coarser than the map: ``patch`` x ``patch`` texels are one cell of
+    ``channels`` values, which costs a fraction of convolutions at the map's size. Skip connections are added.
     """
 
     def __init__(self, before: int, after: int, config: VisualModelConfig) -> None:
@@ -63,11 +63,11 @@ class UNet(nn.Module):
             nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[B, C, H, W]`` to ``[B, C', H, W]``; zero at birth."""
+        """``[B, C, H, W]`` to ``[B, C', H, W]``; zero at initialisation."""
         return F.pixel_shuffle(self.out(self.between(self.stem(F.pixel_unshuffle(x, self.patch)))), self.patch)
 
     def between(self, x: Tensor) -> Tensor:
-        """From the stem's cells (B, channels, H / patch, W / patch) to those that ``out`` turns into changes."""
+        """From the stem's cells ``[B, channels, H / patch, W / patch]`` to the input of ``out``."""
         kept = []
         for i, block in enumerate(self.down):
             x = block(F.avg_pool2d(x, 2) if i else x)
@@ -79,11 +79,11 @@ class UNet(nn.Module):
         return x
 
     def stem_weight(self) -> Tensor:
-        """The stem's weight (channels, patch², C): texels of a cell side by side, each with its channels."""
+        """The stem's weight ``[channels, patch * patch, C]``: the texels of a cell, each with its channels."""
         return self.stem.weight.unflatten(1, (-1, self.patch**2)).squeeze((3, 4)).transpose(1, 2)
 
     def out_weight(self) -> tuple[Tensor, Tensor]:
-        """Weight (patch² · C', channels) and bias of ``out`` in the same order."""
+        """Weight ``[patch * patch * C', channels]`` and bias of ``out`` in the same order."""
         cells = (-1, self.patch**2)
         weight = self.out.weight.squeeze((2, 3)).unflatten(0, cells).transpose(0, 1).flatten(0, 1)
         assert self.out.bias is not None
@@ -110,7 +110,7 @@ class ImageEncoder(nn.Module):
 
 
 def _patches(image: Tensor, matte: Tensor) -> Tensor:
-    """What the stem convolves ``[B, S/4, S/4, 64]``, of pictures ``[B, S, S, 3]`` and mattes ``[B, S, S]``: one product."""
+    """Patches ``[B, S/4, S/4, 64]`` of pictures ``[B, S, S, 3]`` and mattes ``[B, S, S]``, so that the stem is one product."""
     batch, size = matte.shape[:2]
     out = image.new_empty(batch, size // PATCH, size // PATCH, 4 * PATCH**2)
     pictures, mattes, results = (flat(t).reshape(batch, -1) for t in (image, matte, out))

@@ -1,4 +1,4 @@
-"""Source frame to target frame of the same person, driven by the target's track, compared pixel by pixel."""
+"""The objective: from source to target frames of the same person, driven by the targets' tracks, compared by pixel."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from pretrain.expression_visual.config import ExpressionVisualConfig
 from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.view import POSE
 
-CODED = 0.6  # chance that a training person's code is used: the shared part must do without it, too
-GROWTH = 0.7  # log of how much larger than its texel a Gaussian may become without penalty: twice
+CODED = 0.6  # probability that a training person's code is used; the shared part must also work without it · guess
+GROWTH = 0.7  # log of the growth over its neutral size that a Gaussian is not penalised for, a factor of two · guess
 
 
 class VisualObjective(nn.Module):
-    """``forward(batch)``: predict one map a person, render all targets of the batch in one call, compare.
+    """``forward(batch)``: predict one map per person, render all targets of the batch in one call, compare.
 
-    L1 + D-SSIM (+ perceptual when its weights are given) on the head, agreement of the outline with the matte, and
-    penalties that keep Gaussians near their texel and of its size. The background is a random colour in both images,
-    so that nothing of it can be learned.
+    L1 + D-SSIM (+ LPIPS if its weights are given) on the head, agreement of alpha with the matte, and penalties that keep
+    Gaussians near their texel and of its size. The background is a random colour in both images, so that it cannot be
+    learned.
 
     Every training person has a code on the shared basis (:class:`heads.person.appearance.AppearanceBasis`), so that the basis
-    holds what people have in common *and* that in which they differ. Codes are no part of the prior.
+    spans what people have in common *and* how they differ. Codes are not part of the prior.
 
     Args:
         model: the prior's network.
-        people: number of training people; mirrored they are others, with codes of their own.
+        people: number of training people; mirrored people have codes of their own.
     """
 
     def __init__(self, model: VisualModel, people: int) -> None:
@@ -67,7 +67,7 @@ class VisualObjective(nn.Module):
     def render_targets(
         self, maps: Tensor, batch: dict[str, Tensor], code: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rendered heads (B·G, S, S, 3), premultiplied, alphas (B·G, S, S, 1) and colours (B·G, 3) to lie behind them."""
+        """Rendered heads ``[B * G, S, S, 3]``, premultiplied, alphas ``[B * G, S, S, 1]`` and random backgrounds ``[B * G, 3]``."""
         model, count = self.model, batch["target_image"].shape[1]
         here, there = ({name: batch[f"{side}_{name}"].float() for name in POSE} for side in ("source", "target"))
         maps = model.follow(maps, here, batch["seen"].float(), there, code).flatten(0, 1)
@@ -82,7 +82,7 @@ class VisualObjective(nn.Module):
     def losses(
         self, head: Tensor, alpha: Tensor, behind: Tensor, maps: Tensor, batch: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """The parts, by the names of their weights in the config."""
+        """The parts of the loss, by the names of their weights in the configuration."""
         config = self.model.config.loss
         picture, matte, weight = (batch[f"target_{n}"].float().flatten(0, 1) for n in ("image", "matte", "weight"))
         parts = photometric(head, alpha, behind, picture, matte, weight) | {
@@ -105,8 +105,7 @@ class VisualObjective(nn.Module):
 def lit(batch: dict[str, Tensor], config: ExpressionVisualConfig, *, vary: bool) -> dict[str, Tensor]:
     """8-bit pictures and mattes in [0, 1]; ``vary``: another white balance and gamma for each person, in all pictures.
 
-    A picture has 256 values, so on a CPU a table of each channel is made and looked up: the same values, without a power
-    for every pixel.
+    On the CPU the result is looked up in a table of 256 entries per channel: the same values, without a power per pixel.
     """
     count, device = len(batch["identity"]), batch["identity"].device
     gain, gamma = torch.ones(count, 1, 1, 1, 3, device=device), torch.ones(count, 1, 1, 1, 1, device=device)

@@ -1,4 +1,4 @@
-"""Sheets of one-shot heads, to look at: holes, background leaking in, teeth, hair."""
+"""Sheets of one-shot heads for visual inspection: holes, background leaking in, teeth, hair."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pretrain.expression_visual.clips import PictureClip, heads_of, render
 from pretrain.expression_visual.inference import ExpressionVisualPrior
 
 YAW = 30.0  # degrees of the side views
-JAW = 1.5  # amount of the jaw control of the open mouth
+JAW = 1.5  # amount of the jaw control for the open mouth
 
 
 def side_poses(prior: ExpressionVisualPrior, clip: PictureClip) -> dict[str, Tensor]:
@@ -35,7 +35,7 @@ def turn(yaw: float, pitch: float) -> Tensor:
 
 
 def sheet(prior: ExpressionVisualPrior, clip: PictureClip) -> np.ndarray:
-    """Rows: the frame given and views of the prior's head; the copy's; real frames, and both heads at them. uint8."""
+    """Sheet ``[H, W, 3]`` uint8: the given frame and views of the prior's head; the copy's; real frames and both heads there."""
     poses = side_poses(prior, clip)
     opened, turned = (int(np.flatnonzero(mask)[0]) + 1 for mask in (clip.opened, clip.turned))
     chosen = [opened, turned, len(clip.image) // 2]

@@ -1,4 +1,4 @@
-"""The expression-visual task: one frame of a person in, every other frame of that person to be drawn."""
+"""The expression-visual task: from one frame of a person, render other frames of that person."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pretrain.expression_visual.view import POSE, ReferenceView
 from pretrain.task import Evidence, Task, tensors_of
 from shards.read.dataset import Dataset
 
-MEAN_FRAMES = 100  # samples from which the mean head's colours are taken
+MEAN_FRAMES = 100  # samples from which the mean head's colours are computed · guess
 
 
 class ExpressionVisualTask(Task[VisualObjective]):
@@ -51,7 +51,7 @@ class ExpressionVisualTask(Task[VisualObjective]):
 
     @torch.no_grad()
     def prepare(self, objective: VisualObjective) -> None:
-        """The mean head's colours and usual poses, from as many frames of each training person."""
+        """The mean head's colours and the statistics of poses, from equally many frames of each training person."""
         model, view = objective.model, ReferenceView(replace(self.config, references=1, targets=1), self._signs())
         rng = np.random.default_rng(derive(self.config.seed, "mean head"))
         total, weight, vectors = torch.zeros_like(model.mean_colour), torch.zeros(len(model.mean_colour), 1), []
@@ -69,7 +69,7 @@ class ExpressionVisualTask(Task[VisualObjective]):
         model.mean_colour.copy_(sure * seen + (1 - sure) * model.spread(seen[None], sure[None])[0])
 
     def groups(self, objective: VisualObjective) -> list[dict[str, Any]]:
-        """As for every prior, but mean head, shared basis and codes move faster: each of their numbers learns alone."""
+        """As for every prior, but mean head, shared basis and codes learn faster: each of their values gets few gradients."""
         fast = [objective.model.mean_map, objective.model.appearance_basis.basis, objective.codes]
         slow = [p for p in objective.parameters() if p.requires_grad and not any(p is other for other in fast)]
         decay, rest = [p for p in slow if p.ndim > 1], [p for p in slow if p.ndim <= 1]
@@ -97,7 +97,7 @@ class ExpressionVisualTask(Task[VisualObjective]):
         return {name: value for name, value in figures.items() if name.startswith(("psnr", "ssim", "gain"))}
 
     def pictures(self, objective: VisualObjective) -> dict[str, np.ndarray]:
-        """One sheet of the first held-out person."""
+        """One sheet, of the first held-out person."""
         prior = self.prior(objective)
         return {f"one-shot-{clip.identity}": sheet(prior, clip) for clip in self.held_clips()[:1]}
 
@@ -111,7 +111,7 @@ class ExpressionVisualTask(Task[VisualObjective]):
 
 
 def chosen_keys(dataset: Dataset, most: int, rng: np.random.Generator) -> list[str]:
-    """Up to ``most`` samples, the same number of each person where possible; looks at a bounded number of rows."""
+    """Keys of up to ``most`` samples, equally many of each person where possible; reads a bounded number of rows."""
     people: dict[str, list[str]] = {}
     for i in sorted(rng.choice(len(dataset), min(len(dataset), 20 * most), replace=False).tolist()):
         row = dataset.samples[i]

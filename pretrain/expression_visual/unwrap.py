@@ -1,4 +1,4 @@
-"""Pixels onto texels: where each texel of a tracked head lies in a frame, what colour is there, and whether it is seen."""
+"""Unwrapping: where each texel of a tracked head lies in a frame, whether it is visible, and its colour."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from heads.raster.arrays import flat
 from heads.raster.kernels import unwrapping
 from heads.rig import Rig, facemesh
 
-TOLERANCE = 0.16  # rig units: nearer than this in front counts as the same surface
-INNER_TOLERANCE = 0.1  # the same behind lips and lids, where only what lies inside can hide it
-CELLS = 48  # cells along a side of the depth buffer
-MARGIN = 1.0  # px above and below that must lie in the opening too: nearer, pixels are mixed with lips and lids
-# Eyeballs, teeth and the inside of the mouth are seen through an opening: the loop of landmarks round it.
+TOLERANCE = 0.16  # rig units: a surface at most this far in front does not occlude · guess
+INNER_TOLERANCE = 0.1  # the same behind lips and lids, where only other inner texels can occlude · guess
+CELLS = 48  # cells along a side of the depth buffer · guess
+# Px above and below a texel that must lie in the opening too: nearer to its edge, pixels mix with lips and lids · guess
+MARGIN = 1.0
+# Eyeballs, teeth and the inside of the mouth are seen through an opening: the loop of landmarks around it.
 OPENINGS = {
     "eyeball_left": facemesh.EYE_LEFT,
     "eyeball_right": facemesh.EYE_RIGHT,
@@ -84,8 +85,8 @@ class TexelSurface:
         return centres, F.normalize(normals, dim=-1, eps=1e-8)
 
     def without_specks(self, seen: Tensor) -> Tensor:
-        """Weights ``[B, N]`` of ``seen [B, N]`` without specks among hidden texels: a morphological opening of the map."""
-        # Beyond a chart's edge everything counts as seen, so that charts do not shrink.
+        """Weights ``[B, N]`` of ``seen [B, N]`` without isolated visible texels: a morphological opening of the map."""
+        # Outside the charts everything counts as visible, so that charts do not shrink.
         image = self.binding.scatter(seen[..., None], fill=1.0)
         eroded = -F.max_pool2d(-image, 3, stride=1, padding=1)
         opened = F.max_pool2d(eroded, 3, stride=1, padding=1)
@@ -102,12 +103,12 @@ def mirror_index(points: Tensor) -> Tensor:
 
 def facing(points: Tensor, normals: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
     """Cosine ``[B, N]`` between normals and the direction to the camera: 1 faces it, below 0 faces away."""
-    camera = -(translation[:, None] @ rotation)  # the camera's place in head space
+    camera = -(translation[:, None] @ rotation)  # the camera's position in head space
     return (normals * F.normalize(camera - points, dim=-1)).sum(-1)
 
 
 def unhidden(pixels: Tensor, depth: Tensor, size: int, tolerance: float = TOLERANCE, cells: int = CELLS) -> Tensor:
-    """1 where nothing lies more than ``tolerance`` before a texel, else 0 ``[B, N]``: a depth buffer of ``cells``² cells."""
+    """1 where nothing lies more than ``tolerance`` in front of a texel, else 0 ``[B, N]``; depth buffer of ``cells``² cells."""
     cell = (pixels / size * cells).floor().clamp(0, cells - 1).long()
     index = cell[..., 1] * cells + cell[..., 0]
     nearest = torch.full((len(pixels), cells * cells), float("inf"), device=pixels.device)
@@ -141,10 +142,10 @@ def inside(pixels: Tensor, size: int) -> Tensor:
 def visibility(
     surface: TexelSurface, vertices: Tensor, pose: dict[str, Tensor], matte: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Pixels ``[B, N, 2]`` of the texels and how well each is seen ``[B, N]`` in 0..1.
+    """Pixels ``[B, N, 2]`` of the texels and their visibility ``[B, N]`` in 0..1.
 
-    A texel counts where it faces the camera, nothing lies before it, it is in the frame, and the matte says person;
-    eyeballs, teeth and the inside of the mouth where they lie within the eye's or the mouth's opening.
+    A texel is visible if it faces the camera, is not occluded, is in the frame and inside the matte. Eyeballs, teeth and
+    the inside of the mouth must lie within the eye's or the mouth's opening.
 
     Args:
         pose: ``rotation`` ``[B, 3, 3]``, ``translation`` ``[B, 3]``, ``intrinsics`` ``[B, 3, 3]`` px; matte: ``[B, S, S]``.
@@ -187,7 +188,7 @@ def visibility_reference(
     size = matte.shape[1]
     cosine = facing(points, normals, pose["rotation"], pose["translation"])
     towards = ((cosine - 0.1) / 0.4).clamp(0, 1)
-    # A shrunken matte: at its edge pixels are a mixture with the background.
+    # The matte is eroded, because pixels at its edge are mixed with the background.
     person = -F.max_pool2d(-matte[:, None], 3, stride=1, padding=1)
     there = ((sample_pixels(person.permute(0, 2, 3, 1), pixels)[..., 0] - 0.5) * 2).clamp(0, 1)
     free = torch.empty_like(depth)
@@ -204,11 +205,12 @@ def visibility_reference(
 
 
 def mean_under(pictures: Tensor, pixels: Tensor, seen: Tensor, owners: list[int], scale: float) -> Tensor:
-    """What lies under texels in several pictures of B people: means ``[B, N, C]`` weighted by how well each texel is seen.
+    """Means ``[B, N, C]`` of the values under texels in several pictures of B people, weighted by the texels' visibility.
 
     Args:
-        pictures: ``[M, H, H, C]``, differentiable; pixels: ``[M, N, 2]``, times ``scale`` places in them; seen: ``[M, N]``.
-        owners: B + 1 numbers, person b has the pictures ``owners[b]`` to ``owners[b + 1] - 1``.
+        pictures: ``[M, H, H, C]``, differentiable; pixels: ``[M, N, 2]``, positions when multiplied by ``scale``.
+        seen: ``[M, N]`` weights.
+        owners: B + 1 numbers; person b has the pictures ``owners[b]`` to ``owners[b + 1] - 1``.
     """
     if pictures.device.type == "cpu":
         return _MeanUnder.apply(pictures.float(), pixels, seen, owners, scale)

@@ -1,4 +1,4 @@
-"""References and targets of one person, with the weights under which the targets are compared."""
+"""References and targets of one person, with the pixel weights of the comparison."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from shards.format.schema import Sample
 from shards.read.view import PairView
 
 COVERED = ("face", "eyes", "lips", "mouth_inside", "head")
-FADE = 0.05  # of the face's height: how soft the edge towards the clothes is
-BELOW, BESIDE = 0.12, 0.42  # of the face's height above the chin, of its breadth from the middle: clothes begin there
-CHEST = 0.5  # of the face's height below the chin: from there on nothing counts
+FADE = 0.05  # width of the soft edge towards the clothes, in face heights · guess
+BELOW, BESIDE = 0.12, 0.42  # clothes begin here: face heights above the chin, face breadths from the middle · guess
+CHEST = 0.5  # face heights below the chin, from where on the weight is zero · guess
 POSE = ("rotation", "translation", "intrinsics", "expression", "eyelids", "gaze")
 
 
@@ -27,12 +27,12 @@ class ReferenceView:
     """Callable ``(sample, rng) -> batch entries``.
 
     With R references, G targets and S px: ``source_*`` and ``target_*`` of ``image`` ``[R|G, S, S, 3]``, ``matte``
-    ``[R|G, S, S]``, both uint8, ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` (K_id,),
+    ``[R|G, S, S]``, both uint8, ``rotation, translation, intrinsics, expression, eyelids, gaze``; ``identity`` ``[K_id]``,
     ``person`` (two numbers for each ``identity_index``, the odd one for the mirrored person), ``target_weight``
-    ``[G, S, S]``, see :func:`pixel_weight`; ``seen`` ``[R]`` 0 for references to be passed over.
+    ``[G, S, S]``, see :func:`pixel_weight`; ``seen`` ``[R]``, 0 for references to ignore.
 
     Args:
-        signs: what mirroring multiplies coefficients by, see :func:`heads.measures.face.mirror_signs`; unused with
+        signs: of the coefficients under mirroring, see :func:`heads.measures.face.mirror_signs`; unused with
             ``augment.mirror`` 0.
     """
 
@@ -76,7 +76,7 @@ class ReferenceView:
 
 
 def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.ndarray]:
-    """Frames ``image, matte`` and :data:`POSE` (n, ...) as a mirror shows them: another person under another light.
+    """Mirror images of frames, with entries ``image``, ``matte`` and :data:`POSE`, ``[n, ...]`` each.
 
     Args:
         signs: of the expression ``[K]``, see :func:`heads.measures.face.mirror_signs`.
@@ -97,7 +97,7 @@ def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.n
 
 
 def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: VisualLossConfig) -> np.ndarray:
-    """Weights ``[G, S, S]`` of the head, its hair and neck and the background beside it; the clothes have none.
+    """Weights ``[G, S, S]`` of the head, its hair and neck and the background beside it; zero for the clothes.
 
     Args:
         landmarks: ``[G, 478, 3]`` px; matte: ``[G, S, S]`` uint8.

@@ -1,4 +1,4 @@
-"""Do these lips and this sound belong together: a SyncNet-like expert, its training task and its evidence."""
+"""The sync-expert prior, a SyncNet-like measure of whether lips and audio agree, its training task and its evidence."""
 
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.inference import SyncExpert

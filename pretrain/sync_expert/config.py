@@ -13,15 +13,15 @@ from pretrain.data.spectrum import SpectrumConfig
 class SyncModelConfig:
     """Sizes of the two encoders."""
 
-    channels: int = 24  # of the first convolution; each of three further ones doubles it, up to four times
-    width: int = 192  # of the layers behind the convolutions
+    channels: int = 24  # of the first convolution; doubled by each of three further ones, at most fourfold
+    width: int = 192  # of the layers after the convolutions
     embedding: int = 96
     height: int = 36  # px of the lip crop
     breadth: int = 48
     dropout: float = 0.2
 
     def check(self) -> None:
-        """Refuse crops that four halvings reduce to nothing."""
+        """Raise ``InputError`` for crops too small for four halvings."""
         if min(self.height, self.breadth) < 16:
             raise InputError(f"model.height {self.height} and model.breadth {self.breadth}: expected 16 px or more")
 
@@ -30,23 +30,23 @@ class SyncModelConfig:
 class SyncLossConfig:
     """Weights of the training losses."""
 
-    contrast: float = 1.0  # which of a clip's sounds belongs to these lips, and the reverse
-    shape: float = 0.5  # lip geometry predicted from the picture and from the sound
-    foreign: float = 0.0  # share of negatives from other people; they teach voices rather than lips
-    guard: int = 1  # frames around the right one that are neither right nor wrong
+    contrast: float = 1.0  # InfoNCE between the windows of lips and audio, both ways
+    shape: float = 0.5  # lip geometry predicted from the picture and from the audio
+    foreign: float = 0.0  # share of negatives from other people, which teach voices rather than lips
+    guard: int = 1  # frames around the positive that are neither positive nor negative
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyncAugmentConfig(SpectrumConfig):
-    """What is varied in training."""
+    """Augmentation in training; standard deviations unless noted."""
 
-    shift: float = 0.06  # of the crop, in crop widths
-    scale: float = 0.1
+    shift: float = 0.06  # of the crop, in half widths of the picture with margin
+    scale: float = 0.1  # log of the crop's size
     roll: float = 0.12  # radians
-    light: float = 0.25  # contrast and brightness
-    colour: float = 0.1
-    noise: float = 0.03
-    mirror: float = 0.5
+    light: float = 0.25  # log contrast; brightness in proportion
+    colour: float = 0.1  # relative gain of each channel
+    noise: float = 0.03  # of each value, in [0, 1]
+    mirror: float = 0.5  # probability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,17 +55,17 @@ class SyncExpertConfig(PretrainConfig):
 
     features: str = "logmel"
     window: int = 5  # frames
-    run: int = 24  # consecutive frames of lips taken from a segment; each makes a window
+    run: int = 24  # consecutive frames of lips from a segment; windows start at each of them but the last few
     size: int = 256  # px at which frames are decoded before the lips are cut out
     centre: bool = True  # subtract a segment's mean spectrum
-    cache_mb: int = 512  # memory for lip crops already decoded
+    cache_mb: int = 512  # MB for decoded lip crops
     unreliable: list[str] = field(default_factory=list)  # clips whose sound and lips are not known to agree
     model: SyncModelConfig = field(default_factory=SyncModelConfig)
     loss: SyncLossConfig = field(default_factory=SyncLossConfig)
     augment: SyncAugmentConfig = field(default_factory=SyncAugmentConfig)
 
     def check(self) -> None:
-        """Refuse runs that hold no negative in time."""
+        """Raise ``InputError`` for runs too short to hold a negative."""
         super().check()
         if self.window < 1 or self.run < self.window + 2 * self.loss.guard + 2 or self.run > 50:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Sync-expert against chance, on people it never saw: wrong sounds come from the same clip at other times."""
+"""Evidence of sync-expert: scores on held-out people; wrong audio comes from the same clip at other times."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pretrain.sync_expert.view import sample_lips
 from pretrain.task import people_means
 from shards.read.dataset import Dataset
 
-FAR = 5  # frames: from this offset on, a sound counts as wrong
-SECOND = 25
-LEAST_FRAMES = 60
+FAR = 5  # frames: from this offset on, audio counts as wrong · guess
+SECOND = 25  # frames
+LEAST_FRAMES = 60  # of a clip that is scored · guess
 NOTES = [
     "Wrong sounds are the same clip's, 5 to 15 frames away, so chance is AUC 0.5 and an offset hit rate of 3/31.",
     "AUC 5: one window of 5 frames; AUC 25: distances averaged over a second; hit: share of seconds whose best offset",
@@ -63,7 +63,7 @@ def score(prior: SyncExpert, clip: LipClip) -> dict[str, object]:
 
 
 def auc_at(distances: np.ndarray, offset: int) -> float:
-    """AUC of distances (N, 2·OFFSETS+1) at ``offset`` against those at least ``FAR`` frames from it."""
+    """AUC of distances ``[N, 2 * OFFSETS + 1]`` at ``offset`` against those at least ``FAR`` frames from it."""
     away = np.abs(np.arange(-OFFSETS, OFFSETS + 1) - offset)
     right = distances[:, away == 0].ravel()
     wrong = distances[:, away >= FAR].ravel()
@@ -71,7 +71,7 @@ def auc_at(distances: np.ndarray, offset: int) -> float:
 
 
 def moving_mean(distances: np.ndarray, length: int) -> np.ndarray:
-    """Means over ``length`` consecutive windows, (N − length + 1, ...); NaN where one is missing."""
+    """Means over ``length`` consecutive windows, ``[N - length + 1, ...]``; NaN where one is missing."""
     total = np.cumsum(np.concatenate([np.zeros((1, distances.shape[1])), np.nan_to_num(distances)]), 0)
     missing = np.cumsum(np.concatenate([np.zeros((1, distances.shape[1])), np.isnan(distances)]), 0)
     mean = (total[length:] - total[:-length]) / length

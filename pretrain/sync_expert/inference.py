@@ -1,4 +1,4 @@
-"""The trained sync expert: do these lips and this sound belong together, as a measure and as a loss."""
+"""The trained sync expert: whether lips and audio agree, as a measure and as a loss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OFFSETS = 15  # frames searched to each side, as SyncNet's evaluation does
 
 
 class SyncExpert:
-    """Ready-to-use expert. Frames are RGB in [0, 1], landmarks px of those frames, features rows of 40 ms.
+    """Ready-to-use expert. Frames are RGB in [0, 1], landmarks are in px of those frames, feature rows are 40 ms apart.
 
     Attributes:
         info: the ``prior.json`` dictionary.
@@ -31,11 +31,11 @@ class SyncExpert:
 
     @property
     def device(self) -> torch.device:
-        """Where the expert is."""
+        """The device of the weights."""
         return self.model.feature_mean.device
 
     def check_features(self, features: Tensor, name: str | None = None) -> None:
-        """Refuse features of another name or width with a sentence."""
+        """Raise ``InputError`` for features of another name or width."""
         if name is not None and name != self.features_name:
             raise InputError(f"audio features '{name}': this sync expert uses '{self.features_name}'; extract those")
         if features.shape[-1] != self.features_size:
@@ -52,8 +52,8 @@ class SyncExpert:
         """Windows ``[B, 5, C]`` to unit vectors ``[B, E]``.
 
         Args:
-            mean: ``[C]`` or ``[B, 1, C]``: mean feature row of the utterance, which takes out the microphone; the window's own
-                mean when absent, the training mean for features that are not centred.
+            mean: ``[C]`` or ``[B, 1, C]``: mean feature row of the utterance, which removes the microphone; by default that
+                of the window itself. Ignored by priors without ``centre``, which use the training mean.
         """
         self.check_features(features)
         if not self.config.centre:
@@ -67,7 +67,7 @@ class SyncExpert:
         return self.model.lips.windows(self.model.lips.frames(lips))
 
     def distance(self, audio: Tensor, lips: Tensor) -> Tensor:
-        """Euclidean distance ``[B]`` of unit embeddings ``[B, E]``: 0 agrees, 2 is opposite."""
+        """Euclidean distance ``[B]`` of unit embeddings ``[B, E]``: 0 if they agree, 2 if they are opposite."""
         return (2 - 2 * (audio * lips).sum(-1)).clamp_min(1e-8).sqrt()
 
     def loss(self, frames: Tensor, landmarks: Tensor, features: Tensor, mean: Tensor | None = None) -> Tensor:
@@ -81,7 +81,7 @@ class SyncExpert:
 
     @torch.no_grad()
     def frame_features(self, frames: np.ndarray | Tensor, landmarks: np.ndarray | Tensor, block: int = 32) -> Tensor:
-        """Per-frame lip features ``[T, W]`` of frames ``[T, H, W, 3]``, uint8 or float"""
+        """Per-frame lip features ``[T, W]`` of frames ``[T, H, W, 3]``, uint8 or float in [0, 1]."""
         parts = []
         for start in range(0, len(frames), block):
             picture = torch.as_tensor(np.asarray(frames[start : start + block])).to(self.device)
@@ -92,7 +92,7 @@ class SyncExpert:
 
     @torch.no_grad()
     def distances(self, frame_features: Tensor, features: np.ndarray | Tensor, reach: int = OFFSETS) -> Tensor:
-        """Distances (N, 2·reach+1) of N lip windows to the sounds ``-reach..reach`` frames later; NaN beyond the ends."""
+        """Distances ``[N, 2 * reach + 1]`` of N lip windows to the audio ``-reach..reach`` frames later; NaN beyond the ends."""
         rows = torch.as_tensor(features).float().to(frame_features.device)
         lips = self.model.lips.windows(sliding(frame_features[None], self.window)[0])
         sound = self.audio_embedding(sliding(rows[None], self.window)[0], rows.mean(0))
@@ -108,10 +108,13 @@ class SyncExpert:
     def confidence(
         self, frames: np.ndarray | Tensor, landmarks: np.ndarray | Tensor, features: np.ndarray | Tensor
     ) -> tuple[float, float, int]:
-        """Sync-C, Sync-D and the offset in frames (positive: the sound is late) of a clip.
+        """Sync-C, Sync-D and the offset in frames (positive: the audio is late) of a clip.
 
         Sync-D is the least mean distance over the offsets, Sync-C the median over the offsets minus it
         (Chung & Zisserman 2016). Distances are those of this expert (0..2), not of the original SyncNet.
+
+        Raises:
+            InputError: fewer than 25 frames.
         """
         return self.confidence_of(self.frame_features(frames, landmarks), features)
 
@@ -119,7 +122,7 @@ class SyncExpert:
         """The same from :meth:`frame_features`, for callers that stream their frames.
 
         Raises:
-            InputError: fewer than 1 s of frames, too short to tell an offset.
+            InputError: fewer than 25 frames (1 s), too short to determine an offset.
         """
         if len(frame_features) < 25 or len(features) < 25:
             raise InputError(

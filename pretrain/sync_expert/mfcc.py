@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 
 RATE = 16_000  # Hz
-LENGTH, STEP = 400, 160  # samples: windows of 25 ms every 10 ms, not tapered
+LENGTH, STEP = 400, 160  # samples: rectangular windows of 25 ms every 10 ms
 FFT = 512
 FILTERS, COEFFICIENTS, LIFTER = 26, 13, 22
 PREEMPHASIS = 0.97
@@ -22,7 +22,7 @@ def mfcc(sound: np.ndarray) -> np.ndarray:
     if not len(samples):
         return np.zeros((0, COEFFICIENTS))
     power = np.square(np.abs(np.fft.rfft(_windows(_preemphasis(samples)), FFT))) / FFT
-    tiny = np.finfo(float).eps  # for silence, whose logarithm there is none of
+    tiny = np.finfo(float).eps  # instead of zero energy, whose logarithm does not exist
     energy, bands = power.sum(1), power @ mel_filters().T
     energy, bands = np.where(energy == 0, tiny, energy), np.where(bands == 0, tiny, bands)
     cepstra = np.log(bands) @ _cosines().T * _lifter()
@@ -35,7 +35,7 @@ def _preemphasis(samples: np.ndarray) -> np.ndarray:
 
 
 def _windows(samples: np.ndarray) -> np.ndarray:
-    """``[M, 400]``; the last one is filled up with zeros."""
+    """Windows ``[M, 400]``; the last one is padded with zeros."""
     count = 1 + max(0, -(-(len(samples) - LENGTH) // STEP))
     padded = np.pad(samples, (0, (count - 1) * STEP + LENGTH - len(samples)))
     return padded[np.arange(count)[:, None] * STEP + np.arange(LENGTH)[None]]
@@ -43,7 +43,7 @@ def _windows(samples: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def mel_filters() -> np.ndarray:
-    """Triangles (26, 257) over the bins of the FFT, evenly spaced in mel from 0 to 8 kHz, corners on whole bins."""
+    """Triangular filters ``[26, 257]`` over FFT bins, evenly spaced in mel from 0 to 8 kHz, corners on whole bins."""
     mel = np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), FILTERS + 2)
     corners = np.floor((FFT + 1) * 700 * (10 ** (mel / 2595) - 1) / RATE)
     bins = np.arange(FFT // 2 + 1)[None]

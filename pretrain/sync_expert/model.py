@@ -37,7 +37,7 @@ class LipEncoder(nn.Module):
     def frames(self, lips: Tensor) -> Tensor:
         """``lips [..., h, w, 3]`` RGB in [0, 1] to frame features ``[..., W]``."""
         x = lips.reshape(-1, *lips.shape[-3:]).permute(0, 3, 1, 2)
-        # Brightness and contrast of a crop say nothing of speech.
+        # Brightness and contrast of a crop are independent of speech.
         mean = x.mean((1, 2, 3), keepdim=True)
         x = (x - mean) / (x.std((1, 2, 3), keepdim=True) + 0.05)
         for layer, norm in zip(self.layers, self.norms):
@@ -46,7 +46,7 @@ class LipEncoder(nn.Module):
 
     def windows(self, features: Tensor) -> Tensor:
         """Frame ``features [..., L, W]`` of a window to unit embeddings ``[..., E]``."""
-        # What a face looks like at rest is not speech either.
+        # So is the appearance of the resting face.
         features = features - 0.5 * features.mean(-2, keepdim=True)
         return F.normalize(self.out(self.join(features.flatten(-2))), dim=-1)
 
@@ -93,7 +93,7 @@ class SyncModel(nn.Module):
         self.register_buffer("shape_std", torch.ones(SHAPES))
 
     def normalise(self, features: Tensor, mean: Tensor | None = None) -> Tensor:
-        """``features [..., C]`` as the encoder wants them, ``[..., C]``; ``mean [..., C]`` is that of their segment."""
+        """``features [..., C]`` normalised for the encoder, ``[..., C]``; ``mean [..., C]`` is that of their clip."""
         return (features - (self.feature_mean if mean is None else mean)) / self.feature_std
 
 

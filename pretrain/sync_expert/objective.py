@@ -1,4 +1,4 @@
-"""The contrastive objective: which of a clip's own sounds belongs to these lips."""
+"""The contrastive objective: which of a clip's own audio windows belongs to these lips."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from shards.format.small import MARGIN
 
 
 class SyncObjective(nn.Module):
-    """``forward(batch)``: InfoNCE over the windows of a run, both ways, plus lip geometry from either side.
+    """``forward(batch)``: InfoNCE over the windows of a run, both ways, plus lip geometry predicted from each modality.
 
-    All negatives of a window are the same voice and face at other times (Chung & Zisserman 2016 call them hard): so
-    neither who speaks nor the room can give the answer away.
+    Unless ``loss.foreign`` is set, all negatives of a window are the same voice and face at other times, so that neither
+    the speaker nor the room reveals the answer.
     """
 
     def __init__(self, model: SyncModel) -> None:
@@ -42,7 +42,7 @@ class SyncObjective(nn.Module):
         return loss, {"contrast": contrast.detach(), "shape": geometry.detach(), "accuracy": accuracy.detach()}
 
     def contrast(self, seen: Tensor, sound: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy both ways, and the share of windows matched rightly.
+        """Cross-entropy both ways, and the share of windows that are matched correctly.
 
         Args:
             seen: ``[B, N, E]``, unit vectors.
@@ -65,7 +65,7 @@ class SyncObjective(nn.Module):
 
 
 def _with_foreign(scores: Tensor, seen: Tensor, sound: Tensor, sharpness: Tensor, share: float) -> Tensor:
-    """Add other people's sounds as further negatives, which then make up ``share`` of all negatives."""
+    """Add other people's audio as further negatives, which then make up ``share`` of all negatives."""
     batch, count = scores.shape[:2]
     extra = round(share * count / max(1e-6, 1 - share)) if share and batch > 1 else 0
     if not extra:
@@ -75,7 +75,7 @@ def _with_foreign(scores: Tensor, seen: Tensor, sound: Tensor, sharpness: Tensor
 
 
 def prepare_lips(lips: Tensor, config: SyncExpertConfig, *, augment: bool) -> Tensor:
-    """``lips [B, R, H, W, 3]`` with margin to ``[B, R, h, w, 3]``: the middle, or a jittered, relit, mirrored version of it."""
+    """``lips [B, R, H, W, 3]`` with margin to ``[B, R, h, w, 3]``: the centre, jittered, relit and mirrored with ``augment``."""
     batch, run = lips.shape[:2]
     height, breadth = config.model.height, config.model.breadth
     device = lips.device
@@ -102,7 +102,7 @@ def prepare_lips(lips: Tensor, config: SyncExpertConfig, *, augment: bool) -> Te
 
 
 def relight(lips: Tensor, config: SyncExpertConfig) -> Tensor:
-    """Another contrast, brightness, tint and noise; the same over a run but for the noise."""
+    """Vary contrast, brightness, tint and noise; all but the noise are the same over a run."""
     batch, device, augment = len(lips), lips.device, config.augment
     contrast = (augment.light * torch.randn(batch, 1, 1, 1, 1, device=device)).exp()
     tint = augment.colour * torch.randn(batch, 1, 1, 1, 3, device=device)

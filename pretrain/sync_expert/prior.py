@@ -1,4 +1,4 @@
-"""Sync-expert as a prior: do these lips and this sound belong together."""
+"""Sync-expert as a prior: whether lips and audio agree."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The original SyncNet as a measure, from the weight file that the user brings (Chung & Zisserman 2016).
+"""The original SyncNet as a measure, from a weight file that the user provides (Chung & Zisserman 2016).
 
-Network, face crop, sound features, offset scan and confidence are those of the authors' ``syncnet_python``, so that
-figures can be held against published ones. Two things differ: the box around a face comes from its landmarks instead
+Network, face crop, audio features, offset search and confidence are those of the authors' ``syncnet_python``, so that
+results can be compared with published ones. Two things differ: the box around a face comes from its landmarks instead
 of the S3FD detector, and the crop is not compressed as a video in between.
-It measures only: the loss of adaptation is our own expert's, which uses the feature that avatars use.
+It only measures: adaptation's loss is that of our own expert, which uses the same audio feature as avatars.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ REACH = 15  # frames searched to each side
 MARGIN = 0.4  # of the face box, around it
 SMOOTHING = 13  # frames of the median filter over boxes
 GREY = 110  # of 255, beyond the picture's border
-LEAST_FRAMES = 25
-BLOCK = 8  # windows through the network at once
+LEAST_FRAMES = 25  # a second
+BLOCK = 8  # windows per forward pass · guess
 
 
 def _conv(
@@ -80,7 +80,7 @@ def _head() -> nn.Sequential:
 
 
 class SyncNet(nn.Module):
-    """Windows of faces and of sound to one space of 1024 numbers; names of the layers are those of the weight file."""
+    """Windows of faces and of audio to one 1024-dimensional space; layers are named as in the weight file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class SyncNet(nn.Module):
 
     @classmethod
     def open(cls, path: str | Path) -> SyncNet:
-        """From ``syncnet_v2.model`` or the same tensors as ``.safetensors``.
+        """Load ``syncnet_v2.model``, or the same tensors as ``.safetensors``.
 
         Raises:
             InputError: no such file, a pickle that holds more than tensors, tensors of another network.
@@ -100,7 +100,7 @@ class SyncNet(nn.Module):
         return network
 
     def fill(self, weights: dict[str, Tensor], path: str | Path) -> None:
-        """Take the tensors of a file, each by its name.
+        """Fill the weights from a file's tensors, by name.
 
         Raises:
             InputError: a tensor is missing, unknown or of another shape.
@@ -126,23 +126,23 @@ class SyncNet(nn.Module):
         return self.netfclip(self.netcnnlip(faces.flip(-1).permute(0, 4, 1, 2, 3)).flatten(1))  # trained on BGR
 
     def face_windows(self) -> FaceWindows:
-        """A stream of frames through the face's half."""
+        """A stream of frames through the face encoder."""
         return FaceWindows(self)
 
     @torch.no_grad()
     def sound_windows(self, sound: np.ndarray, count: int) -> Tensor:
-        """Embeddings (count, 1024) of the sound ``[N]`` float in [-1, 1], 16 kHz, at the first ``count`` frames."""
+        """Embeddings ``[count, 1024]`` of audio, ``[N]`` float in [-1, 1] at 16 kHz, at the first ``count`` frames."""
         rows = torch.from_numpy(mfcc(sound).astype(np.float32))
         starts = torch.arange(count)[:, None] * ROWS + torch.arange(WINDOW * ROWS)[None]
         parts = rows[starts].to(next(self.netfcaud.parameters()).device).split(64)
         return torch.cat([self.sound_embedding(part) for part in parts]).cpu()
 
     def confidence_of(self, faces: Tensor, sound: np.ndarray) -> tuple[float, float, int]:
-        """Sync-C, Sync-D and the offset in frames (positive: the sound is late).
+        """Sync-C, Sync-D and the offset in frames (positive: the audio is late).
 
         Args:
-            faces: embeddings (T − 4, 1024) of the clip's face windows, from :class:`FaceWindows`.
-            sound: the clip's sound ``[N]`` float in [-1, 1], 16 kHz.
+            faces: embeddings ``[T - 4, 1024]`` of the clip's face windows, from :class:`FaceWindows`.
+            sound: the clip's audio ``[N]``, float in [-1, 1] at 16 kHz.
 
         Raises:
             InputError: less than a second of both.
@@ -155,26 +155,26 @@ class SyncNet(nn.Module):
 
 
 def offset_distances(faces: Tensor, sounds: Tensor, reach: int = REACH) -> Tensor:
-    """Distances (N, 2·reach + 1) of each face window to the sounds ``-reach..reach`` frames later; zeros beyond the ends."""
+    """Distances ``[N, 2 * reach + 1]`` of face windows to the audio ``-reach..reach`` frames later, zero vectors past the ends."""
     padded = F.pad(sounds, (0, 0, reach, reach))
     return torch.stack([F.pairwise_distance(faces, padded[i : i + len(faces)]) for i in range(2 * reach + 1)], 1)
 
 
 def confidence(distances: Tensor) -> tuple[float, float, int]:
-    """Sync-C (median over offsets minus least), Sync-D (least) of mean distances (N, 2·reach + 1), and the offset."""
+    """Sync-C (median over offsets minus least), Sync-D (least) and the offset, from distances ``[N, 2 * reach + 1]``."""
     mean = distances.mean(0)
     best = int(mean.argmin())
     return float(mean.median() - mean[best]), float(mean[best]), best - len(mean) // 2
 
 
 def face_boxes(landmarks: np.ndarray) -> np.ndarray:
-    """Centre x, centre y and half side, px, ``[T, 3]`` of the box around landmarks (T, 478, 2 or 3)."""
+    """Centre x, centre y and half side, px, ``[T, 3]`` of the box around ``landmarks [T, 478, 2 or 3]``."""
     low, high = landmarks[..., :2].min(1), landmarks[..., :2].max(1)
     return np.concatenate([(low + high) / 2, (high - low).max(-1, keepdims=True) / 2], 1)
 
 
 def crop_face(frame: np.ndarray, box: np.ndarray) -> Tensor:
-    """The authors' crop (224, 224, 3) uint8 of a frame ``[H, W, 3]`` uint8: more room below the face than above."""
+    """The authors' crop ``[224, 224, 3]`` uint8 of a frame ``[H, W, 3]`` uint8, with more room below the face than above."""
     height, width = frame.shape[:2]
     x, y, half = (float(v) for v in box)
     x, y = min(max(x, 0.0), width - 1.0), min(max(y, 0.0), height - 1.0)
@@ -189,7 +189,7 @@ def crop_face(frame: np.ndarray, box: np.ndarray) -> Tensor:
 
 
 class FaceWindows:
-    """Frames in, embeddings of face windows out; holds a dozen frames, however long the clip."""
+    """Frames in, embeddings of face windows out; it buffers about a dozen frames, however long the clip."""
 
     def __init__(self, network: SyncNet) -> None:
         self._network = network
@@ -200,14 +200,14 @@ class FaceWindows:
         self._done = 0
 
     def add(self, frames: np.ndarray, landmarks: np.ndarray) -> None:
-        """More frames ``[T, H, W, 3]`` uint8 and their landmarks ``[T, 478, 3]`` px."""
+        """Add frames ``[T, H, W, 3]`` uint8 and their landmarks ``[T, 478, 3]`` px."""
         self._boxes += list(face_boxes(landmarks))
         self._waiting += list(frames)
         while len(self._boxes) - self._done > SMOOTHING // 2:
             self._next()
 
     def finish(self) -> Tensor:
-        """Embeddings (T − 4, 1024) of all that was added."""
+        """Embeddings ``[T - 4, 1024]`` of all frames added."""
         while self._done < len(self._boxes):
             self._next()
         self._embed()

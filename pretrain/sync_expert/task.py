@@ -1,4 +1,4 @@
-"""The sync-expert task."""
+"""The sync-expert task: runs of lips with their audio."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class SyncExpertTask(Task[SyncObjective]):
 
     @classmethod
     def usable(cls, dataset: Dataset, config: SyncExpertConfig) -> Dataset:
-        """The people with trusted sound."""
+        """The people with reliable audio."""
         check_features(dataset, config.features, cls.name)
         return dataset.subset(speaking_people(dataset, config.unreliable))
 
     def view(self, *, training: bool) -> LipRunView:
-        """Runs of lips with their sound."""
+        """Runs of lips with their audio."""
         return LipRunView(self.config, self.cache)
 
     def objective(self) -> SyncObjective:
@@ -72,13 +72,13 @@ class SyncExpertTask(Task[SyncObjective]):
         return SyncExpert(objective.model, {"prior": self.name})
 
     def held_clips(self) -> list:
-        """Held-out clips with their lips, cut once."""
+        """Held-out clips with their lip crops, computed once."""
         if self._held is None:
             self._held = load_clips(self.held, self.config)
         return self._held
 
     def validate(self, objective: SyncObjective) -> dict[str, float]:
-        """AUC of single windows and of seconds on the held-out people, and the offset's accuracy."""
+        """AUC of single windows and of seconds on the held-out people, and the accuracy of the offset."""
         prior = self.prior(objective)
         return summarise([score(prior, clip) for clip in self.held_clips()])
 

@@ -1,4 +1,4 @@
-"""From a sample to a run of lips and the whole segment's sound."""
+"""From a sample to a run of lips and its audio features."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from pretrain.sync_expert.config import SyncExpertConfig
 from shards.format.schema import Sample, feature_name
 from shards.format.small import BREADTH, LARGE, LIPS, MARGIN
 
-NEIGHBOURS = 1  # segments of the same clip whose features enter the mean: each is a request of its own
+NEIGHBOURS = 1  # further segments of the clip whose features enter the mean: each costs a request
 
 
 class CropCache:
-    """Lip crops already decoded, up to a number of bytes; what does not fit is decoded again each time."""
+    """Decoded lip crops, up to a number of bytes; what does not fit is decoded again each time."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.held = limit, 0
         self.crops: dict[str, np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, object]:
-        # A reading process starts with an empty cache of its own.
+        # Each reader process starts with an empty cache.
         return {"limit": self.limit, "held": 0, "crops": {}}
 
     def get(self, sample: Sample, config: SyncExpertConfig) -> np.ndarray:
-        """``[T, h·margin, w·margin, 3]`` uint8 lips of a sample."""
+        """Lips of a sample, ``[T, h * margin, w * margin, 3]`` uint8."""
         if sample.key in self.crops:
             return self.crops[sample.key]
         lips = stored_lips(sample, config) if stored(sample, config) else sample_lips(sample, config, MARGIN)
@@ -42,13 +42,13 @@ class CropCache:
 
 
 def stored(sample: Sample, config: SyncExpertConfig) -> bool:
-    """Whether a sample has crops that are at least as fine as those that the network sees."""
+    """Whether a sample has crops of at least the network's resolution."""
     fine = BREADTH * (2 if LIPS in sample.members and config.size >= LARGE else 1)
     return LIPS in sample.members and round(config.model.breadth * MARGIN) <= fine
 
 
 def stored_lips(sample: Sample, config: SyncExpertConfig) -> np.ndarray:
-    """The stored crops of a sample, ``[T, h·margin, w·margin, 3]`` uint8."""
+    """The stored crops of a sample, ``[T, h * margin, w * margin, 3]`` uint8."""
     height, breadth = round(config.model.height * MARGIN), round(config.model.breadth * MARGIN)
     crops = torch.from_numpy(sample.lips["crops"]).permute(0, 3, 1, 2)
     if crops.shape[2:] != (height, breadth):
@@ -57,7 +57,7 @@ def stored_lips(sample: Sample, config: SyncExpertConfig) -> np.ndarray:
 
 
 def sample_lips(sample: Sample, config: SyncExpertConfig, margin: float = 1.0) -> np.ndarray:
-    """Lips of every frame of a sample, ``[T, h·margin, w·margin, 3]`` uint8."""
+    """Lips of every frame of a sample, cropped from it, ``[T, h * margin, w * margin, 3]`` uint8."""
     height, breadth = round(config.model.height * margin), round(config.model.breadth * margin)
     width, tall = sample.size
     frames = torch.from_numpy(sample.frames(min_side=config.size))
@@ -75,14 +75,15 @@ def sample_lips(sample: Sample, config: SyncExpertConfig, margin: float = 1.0) -
 class LipRunView:
     """Callable ``(sample, rng) -> {"lips" [R, h, w, 3], "features" [R, C], "mean" [C], "shape" [R, 3], "weight" ()}``.
 
-    R = ``config.run`` consecutive frames; ``mean`` is the clip's mean feature row. Lips carry the margin still:
-    the objective cuts the final crop, with the same jitter over a run.
+    R = ``config.run`` consecutive frames; h and w include the margin, from which the objective cuts the final crop with the
+    same jitter over a run. ``mean`` is the mean feature row of the segment and its neighbours. ``shape`` is the lips'
+    geometry minus its mean over the segment. ``weight`` is zero for unusable samples.
     """
 
     config: SyncExpertConfig
     cache: CropCache = field(compare=False, default_factory=lambda: CropCache(0))
-    window: ClassVar[int] = 1  # a shorter segment gives way to another one
-    needs_sound: ClassVar[bool] = False  # so does a silent one
+    window: ClassVar[int] = 1  # shorter segments are replaced by the view itself
+    needs_sound: ClassVar[bool] = False  # so are silent ones
 
     @property
     def features(self) -> str:
@@ -96,7 +97,7 @@ class LipRunView:
         start = int(rng.integers(max(0, sample.length - run) + 1))
         rows = np.minimum(np.arange(start, start + run), sample.length - 1)
         features = self._rows(sample)
-        # Without ``centre`` nothing uses the mean of the clip, and its neighbours need no request.
+        # Without ``centre`` the clip's mean is not used, so its neighbours are not read.
         mean = clip_rows(sample, features, rng, self._rows, NEIGHBOURS if self.config.centre else 0).mean(0)
         features = self.vary(np.concatenate([features, mean[None]]), rng)
         own = LIPS in sample.members
@@ -111,13 +112,13 @@ class LipRunView:
         }
 
     def vary(self, features: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Another loudness, microphone and voice, where the features are log-mel."""
+        """Spectral augmentation, if the features are log-mel."""
         if self.config.features != "logmel" or features.shape[1] % MEL_BINS:
             return features
         return vary_spectrum(features, self.config.augment, rng).astype(np.float32)
 
     def _read_at_once(self, sample: Sample) -> bool:
-        """Whether it has sound, with everything that a run needs read in one request where it lies together."""
+        """Whether a sample has audio; prefetches everything that a run needs, in one request where it is contiguous."""
         if LIPS not in sample.members:
             return has_sound(sample)
         sample.prefetch([LIPS, feature_name(self.config.features)])
