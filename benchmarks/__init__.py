@@ -1,4 +1,4 @@
-"""Measurements of speed and memory: ratios between variants of one run, each held against a limit or a peer."""
+"""Measurements of quality, speed and memory; where possible, ratios between variants measured in one run."""
 
 from configs import runtime
 

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ... [OPTIONS]]``: run the benchmarks and print one table of all ``results/``.
+"""``python -m benchmarks [NAME ... [OPTIONS]]``: run benchmarks, all by default, and print one table of ``results/``.
 
 A benchmark is a module of this folder with ``main() -> None`` that writes ``benchmarks/results/NAME.json`` through
 :func:`benchmarks.results.write`.

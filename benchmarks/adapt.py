@@ -2,9 +2,9 @@
 
     python -m benchmarks adapt [--video CLIP] [--prior URI] [--budget 60s]
 
-Without a clip a generated talker is used. Frames per second are those of ``talk`` at 256 and 512 px. Memory is the
-high-water mark of a process of its own after 1 and 60 minutes of sound pushed through a stream: both render every frame
-of the first minute; of the rest of the hour they make features, expressions and poses, and hand out no picture.
+Without a clip a generated talker is used. Frames per second are those of ``talk`` at 256 and 512 px. Memory is the peak
+of a separate process after 1 and 60 minutes of audio pushed through a stream. Both render every frame of the first
+minute; for the rest of the hour, features, expressions and poses are computed, but no pictures.
 """
 
 from __future__ import annotations

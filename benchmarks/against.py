@@ -1,10 +1,10 @@
-"""Two commits side by side: what a training step and a sample cost, this checkout against an earlier one, in turn.
+"""Two commits compared: the cost of a training step and of a sample, in this checkout and an earlier one, in turn.
 
     python -m benchmarks against [--commit c32969e] [--data DATASET] [--rounds 4]
 
-The earlier commit's sources are taken out of git into a scratch folder; both run as processes of their own that wait for
-each other, so that what else the machine does falls on both. Figures are seconds of CPU time, which other jobs disturb
-least, and their ratios; the floor is what no step of expression-visual can do without: convolutions and rasterisation.
+The earlier commit's sources are extracted from git into a temporary folder. Both run as separate processes that take
+turns, so that the machine's other load affects both. Figures are CPU seconds, which other jobs disturb least, and their
+ratios. The floor is the part that every step of expression-visual needs: convolutions and rasterisation.
 """
 
 from __future__ import annotations

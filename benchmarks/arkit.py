@@ -1,8 +1,8 @@
-"""What a talking face loses on its way through ARKit's 52 weights: correlations of the mouth, and landmarks.
+"""What a talking face loses by conversion to ARKit's 52 weights: correlations of the mouth, and landmark errors.
 
     python -m benchmarks arkit [--avatar FOLDER ...]
 
-Faces of generated talkers, six seconds each, and of the clips that the avatars were adapted to, as they were tracked.
+The faces are generated talkers of six seconds each, and the tracks of the clips that the given avatars were adapted to.
 """
 
 from __future__ import annotations

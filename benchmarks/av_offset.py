@@ -1,17 +1,17 @@
-"""Sound out of step with the lips: is the offset found, and are clips that are in step left alone?
+"""Audio out of sync with the lips: is the offset found, and are clips in sync left unchanged?
 
     python -m benchmarks av_offset --clips FOLDER [--unreliable CLIP ...] [--learn FILE.npz]
 
 FOLDER holds videos and a ``consent.csv``. Filters from log-mel to lips (:mod:`shards.tracking.av_offset`) are learned on
-other people, so nobody is judged by filters that heard them. Clips out of step teach a blur, so learning goes
-``ROUNDS`` times: each time clips are put in step first, by what the filters before found; what is typical of the clips
-counts as in step. ``--learn`` writes the filters of all people.
+other people, so that no person is scored by filters learned on them. Clips out of sync blur the filters, so learning is
+repeated ``ROUNDS`` times: each time clips are first put in sync by the previous filters; the clips' typical offset
+counts as in sync. ``--learn`` writes the filters learned on all people.
 
-* ``believed``: clips whose offset is told; ``moved``: those whose sound would be moved.
-* ``sound moved by 1 to 4 frames``: the share in which the offset changes by as much within half a frame, of all clips
-  whether believed or not; of those that are believed unmoved, the share in which it does so and is still believed.
-* ``halves``: two halves of a clip, one by one. Where one half is surely in step within a frame, is the other half moved,
-  and does it thereby get further from what the first half says by half a frame or more?
+* ``believed``: clips whose offset is accepted; ``moved``: those whose audio would be shifted.
+* ``sound moved by 1 to 4 frames``: the share of all clips, accepted or not, whose estimated offset changes by as much,
+  within half a frame; and of the clips that are accepted unshifted, the share for which it does so and is still accepted.
+* ``halves``: the two halves of a clip, separately. Where one half is certainly in sync within a frame: is the other half
+  shifted, and does that take it away from the first half's offset by half a frame or more?
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Building: how much faster than real time one video of 512 px becomes samples, start-up included and not."""
+"""Building shards: speed, relative to real time, from one video of 512 px to samples, with and without start-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A headless Chromium with a file as its microphone, over the DevTools protocol."""
+"""A headless Chromium with an audio file as its microphone, controlled through the DevTools protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens to videos on their way: encoded, scaled, cropped, as a GIF or a JPEG. Used by :mod:`benchmarks.marking`."""
+"""Conversions that videos undergo: re-encoding, scaling, cropping, GIF, JPEG. Used by :mod:`benchmarks.marking`."""
 
 from __future__ import annotations
 

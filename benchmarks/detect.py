@@ -1,9 +1,9 @@
-"""What ``detect`` reads of a signed talking video after other tools have converted it.
+"""What ``detect`` reads from a signed talking video after other tools have converted it.
 
     python -m benchmarks detect [--avatar FOLDER] [--speech FILE]
 
 The avatar speaks five seconds, the video is signed with a certificate of ``sign-init``, and ``ffmpeg`` converts it.
-Without ``--avatar`` a generated talker is adapted first, without ``--speech`` another one speaks.
+Without ``--avatar`` a generated talker is adapted first; without ``--speech`` the audio is another generated talker's.
 """
 
 from __future__ import annotations

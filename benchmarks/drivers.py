@@ -1,17 +1,17 @@
-"""Whose lips fit the sound, before anything is rendered: the drivers of strangers, by what their prior hears.
+"""How well lips fit the audio, without rendering: drivers of held-out people, by the audio feature of the prior.
 
     python -m benchmarks drivers --data DATASET --people CLIP CLIP ... [--unreliable CLIP ...]
 
-A prior begins as a regression on everybody but the people of ``--people`` (no training steps: on few people these change
-little, see docs/priors.md). Each person's driver is made from the first two thirds of the clip, as ``adapt`` makes it,
+The prior is its built-in regression on all people but those of ``--people``, without training steps (on few people these
+change little, see docs/priors.md). Each person's driver is made from the first two thirds of the clip, as ``adapt`` does,
 and the rig's lips are compared with tracked ones:
 
 * ``own voice``: the last third;
-* ``another's voice``: the whole clip of the next person of the list, whose lips are the truth.
+* ``another's voice``: the whole clip of the next person in the list, whose lips are the reference.
 
 ``r`` is the correlation of the mouth opening at the same frame; ``r, lag of the other half`` is that of
-:mod:`benchmarks.speech`, for clips whose sound is out of step. Rows are means over the people. Priors: ``tiny`` (log-mel),
-``tiny-whisper``, and ``tiny-whisper`` without what presses lips that nearly meet.
+:mod:`benchmarks.speech`, for clips out of sync. Rows are means over the people. Priors: ``tiny`` (log-mel),
+``tiny-whisper``, and ``tiny-whisper`` without the closing of lips that nearly meet.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A head of 60,000 Gaussians into every export format: seconds, megabytes, and frames per second of an animation.
+"""Export of a head of 60,000 Gaussians to every format: seconds, megabytes, and animation frames per second.
 
     python -m benchmarks export [--gaussians 60000] [--frames 25] [--avatar FOLDER]
 
-The head is generated: positions on an egg, scales and colours as trained heads have them. Times hold the way from the
-renderer's tensors to the finished file, the best of three. USD is measured where ``usd-core`` is installed.
-With ``--avatar``, one of 512 px has nearly as many Gaussians, its head and its web page are exported too: from a loaded
-avatar to the finished folder. Processor time is that of all threads; other programs do not count.
+The head is generated: positions on an ellipsoid-like surface, scales and colours like those of trained heads. Times are from
+the renderer's tensors to the finished file, the best of three. USD is measured if ``usd-core`` is installed. With
+``--avatar`` (one of 512 px has nearly as many Gaussians) its head and its web page are exported too, timed from the
+loaded avatar to the finished folder. CPU time is that of all threads of the process.
 """
 
 from __future__ import annotations

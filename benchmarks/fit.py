@@ -2,10 +2,10 @@
 
     python -m benchmarks fit --cases may:256 cnn2_a:256 cnn2_a:512 --budget 60s
 
-What is measured is :func:`adapt.job.adapt` with the default recipe, on frames that were tracked beforehand, so the
-budget holds steps, saves and the end. A budget of steps (``1200it``) can be compared between machines. The clips lie
-beside the project (``../shared/clips``) and are not ours to publish, so the strips of true, rendered and difference
-frames go to ``build/fit/`` and only the figures are stored.
+It measures :func:`adapt.job.adapt` with the default recipe on frames that were tracked beforehand, so the budget covers
+steps, saves and the final stages. A budget of steps (``1200it``) can be compared between machines. The clips are outside
+the repository (``../shared/clips``) and not ours to publish, so the strips of real, rendered and difference frames go to
+``build/fit/`` and only the figures are stored.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A full avatar frame (rig, motion, colour, render, inpaint) at 256 and 512 px: frames per second, share of each stage.
+"""A full avatar frame (rig, motion, colour, render, inpaint) at 256 and 512 px: frames per second, share of stages.
 
     python -m benchmarks frame [--sizes 256 512] [--frames 48] [--compile]
 
-The head is the default recipe's with every part switched on, newly made: its time does not depend on what it learned.
-It moves as a generated talker does, four frames to a batch as ``talk`` renders them, on the GPU where there is one.
-Stages are the real functions of one and the same pass with clocks around them (CUDA events on a GPU); frames per
-second are measured in a pass without clocks. Decoding, sound and the encoder are not part of it: see ``adapt``.
+The head is the default recipe's with every part switched on, untrained: its speed does not depend on the weights. It moves
+like a generated talker, in batches of four frames as in ``talk``, on the GPU if there is one. Stages are timed within one
+pass (with CUDA events on a GPU); frames per second come from a pass without timers. Decoding, audio and the video encoder
+are not included: see ``adapt``.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python -m benchmarks gpu [--device cuda] [--only PART ...] [--again]
 
-Each part has a process and a time limit of its own and is written as soon as it is done, so a part that fails or hangs
-loses no other; a second call does what is missing (``--again``: everything). Parts that need what the machine lacks are
-named with the reason. ``--device standin`` runs the parts that do not need CUDA itself, small, on the stand-in device
-(:mod:`benchmarks.standin`): its speeds say nothing, that a part runs does.
+Each part has its own process and time limit, and its result is written as soon as it is done, so a part that fails or
+hangs costs no other. A second call runs what is missing (``--again``: everything). Parts that the machine cannot run are
+listed with the reason. ``--device standin`` runs the parts that do not need CUDA, at small sizes, on the stand-in device
+(:mod:`benchmarks.standin`); that shows only that they run, since its speeds are meaningless.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What starting costs, and what a second worker gives on two cores.
+"""The cost of launching workers, and the speedup by a second worker on two cores.
 
-The training is real (a convolutional network of 1 M parameters under the engine, gradients exchanged by gloo), the data
-made up. One worker and two share the same global batch; each worker has one thread, so two cores are two workers.
+The training is real (a convolutional network of 1 M parameters under the engine, gradients exchanged by gloo), the data is
+synthetic. One worker and two have the same global batch; each worker has one thread, so two workers use two cores.
 """
 
 from __future__ import annotations

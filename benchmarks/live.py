@@ -1,10 +1,10 @@
-"""Live talk: delay by stage, pictures a second, memory over time, sound against pictures; with ``--browser`` on a page.
+"""Live talk: delay by stage, frames per second, memory over time, audio-video sync; with ``--browser`` on a page.
 
     python -m benchmarks live [--avatar FOLDER] [--seconds 20] [--browser] [--soak MINUTES]
 
-Without ``--avatar`` a generated talker is adapted first (150 steps at 256 px). The sound is that of a generated talker too:
-live pieces of 20 ms as a microphone gives them. In the browser it is the microphone of a headless Chromium on the same
-machine, so that server and browser share its cores.
+Without ``--avatar`` a generated talker is adapted first (150 steps at 256 px). The audio is a generated talker's too, in
+blocks of 20 ms as from a microphone. In the browser it is the microphone of a headless Chromium on the same machine, so
+that server and browser share its cores.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What a frame costs in processor time, for two builds in turn: a live frame from sound to message, and one of ``talk``.
+"""CPU time per frame of two builds in turn: of a live frame, from audio to message, and of a frame of ``talk``.
 
     git worktree add ../before c32969e
     python -m benchmarks live_frame --against ../before [--avatar FOLDER ...] [--rounds 5]
 
-Each build is measured by this file in a process of its own on one thread, several times in turn, with the same avatars:
-those given, or a generated talker's at 256 and 512 px.
-Processor time does not depend on what else the machine does as much as time on the clock does.
+Each build is measured by this file in a separate process on one thread, several times in turn, with the same avatars:
+those given, or a generated talker's at 256 and 512 px. CPU time depends less on the machine's other load than wall-clock
+time does.
 """
 
 from __future__ import annotations

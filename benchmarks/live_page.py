@@ -1,4 +1,4 @@
-"""A live page of an avatar in a headless Chromium whose microphone plays a sound; shared by the benchmarks of it."""
+"""An avatar's live page in a headless Chromium whose microphone plays a file; shared by the live benchmarks."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""README's moving picture: the live page in a headless Chromium while a generated talker hears a microphone.
+"""README's animated picture: the live page in a headless Chromium, with an audio file as the microphone.
 
     python -m benchmarks.live_picture AVATAR [--prior PRIOR] [--seconds 5]
 
-Writes ``docs/images/live.webp``: the page as it is at the end, with the pictures that its canvas showed. Give the avatar of
-a generated talker, such as the demo's; never that of a person.
+Writes ``docs/images/live.webp``: the page as it is at the end, with the pictures that its canvas showed. Use the avatar of a
+generated talker, such as the demo's, never that of a real person.
 """
 
 from __future__ import annotations

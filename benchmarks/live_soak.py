@@ -1,9 +1,9 @@
-"""Minutes of a live page that speaks without a pause: memory, queues, delay, lips against sound, pictures a second.
+"""A live page that speaks for minutes without a pause: memory, queues, delay, audio-video sync, frames per second.
 
     python -m benchmarks live_soak [--avatar FOLDER] [--minutes 10]
 
-Server and headless Chromium run on one machine, the microphone is a file in a loop, and the page plays the sound in step with
-the lips. Every 10 s is one sample. The curve goes to ``docs/images/live-soak.svg``.
+Server and headless Chromium run on one machine, the microphone is a file in a loop, and the page plays the audio in sync with
+the lips. A sample is taken every 10 s. The curve goes to ``docs/images/live-soak.svg``.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Loaders beside each other on the same samples: ours, WebDataset's own, litdata's; speed, and what a resume loses.
+"""Data loaders compared on the same samples: ours, WebDataset's and litdata's; speed, and samples lost by a resume.
 
     python -m benchmarks loaders
 
-litdata reads a format of its own, into which the samples are copied; without it (``pip install litdata``) its rows say so.
-Each loader shuffles, reads in one process and decodes every frame by the same decoder. A run that is stopped in the middle
-of an epoch and goes on should see each sample of the epoch once.
+litdata reads its own format, to which the samples are converted; without it (``pip install litdata``) its rows say so.
+Each loader shuffles, reads in one process and decodes every frame with the same decoder. A run that is stopped in the
+middle of an epoch and resumed should see each sample of the epoch exactly once.
 """
 
 from __future__ import annotations

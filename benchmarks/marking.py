@@ -1,9 +1,9 @@
-"""The watermark: what it survives, how often it is seen where it is not, what it costs a frame.
+"""The watermark: what it survives, its false positives, and its cost per frame.
 
 ``python -m benchmarks marking --clips DIR [--rendered VIDEO ...] [--avatar DIR] [--minutes M] [--only survival|alarms|speed]``
 
-Measurements are kept as they are made, by the code that they measure: a run that was cut short, or that was given only so
-many minutes, goes on where it stopped when it is started again.
+Measurements are stored as they are made, keyed by the code that they measure: a run that was interrupted, or limited by
+``--minutes``, continues where it stopped when it is started again.
 """
 
 from __future__ import annotations

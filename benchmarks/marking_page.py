@@ -1,7 +1,8 @@
 """Pictures and figures of docs/marking.md: ``python -m benchmarks.marking_page [--rendered VIDEO]``.
 
-``marking.jpg`` shows a rendered talker plain, marked and the difference x 10, and flat ground, at 256 px enlarged.
-``marking-alarms.svg`` and the page's measured parts are drawn from ``results/marking.json`` and ``results/detect.json``.
+``marking.jpg`` shows a rendered talker without and with the mark, ten times the difference, and a flat background, enlarged
+from 256 px. ``marking-alarms.svg`` and the page's measured parts come from ``results/marking.json`` and
+``results/detect.json``.
 """
 
 from __future__ import annotations

@@ -1,14 +1,13 @@
-"""What it is worth to track every picture twice, as it is and mirrored, and to average the landmarks.
+"""The gain of tracking every picture twice, as it is and mirrored, and averaging the landmarks.
 
     python -m benchmarks mirrored --people cnn2_a aoc --budget 300it
 
-FaceMesh prefers a side, and which one depends on the person; the mean over a picture and its mirror image has no side.
-Two adaptations of each person differ in nothing but that. Crop, tested frames, and the regions that are scored are those
-of plain tracking in both. ``unseen``: trained on the first 10/11 of the clip, tested on the rest. ``wide``: trained on
-the five seconds and tested on the frames that ``benchmarks prior_gain`` would choose. LMD finds the lips anew in
-rendered and real frames, always by plain tracking.
-``--bases`` instead: expression bases that either tracker's landmarks give, fitted to the left-out person's landmarks by
-either tracker.
+FaceMesh is biased to one side, which depends on the person; the mean over a picture and its mirror image is not. Two
+adaptations of each person differ only in that. Crop, test frames and scored regions are those of plain tracking in both.
+``unseen``: trained on the first 10/11 of the clip, tested on the rest. ``wide``: trained on the five seconds and tested
+on the frames that ``benchmarks prior_gain`` would choose. For LMD the lips are tracked in rendered and real frames,
+always by plain tracking. ``--bases`` instead compares the expression bases learned from the landmarks of either tracker,
+fitted to a left-out person's landmarks of either tracker.
 """
 
 from __future__ import annotations

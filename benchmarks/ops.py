@@ -1,10 +1,10 @@
-"""Launched operations: of a training step of each prior, of a step of fitting, of an avatar's frame; and waits of the host.
+"""Operator launches and waits of the host: per training step of each prior, per fitting step, per avatar frame.
 
     python -m benchmarks ops
 
 Small work on a fast GPU takes as long as its launches, about 5 us each from Python, so their number decides the speed. They
 are counted on the stand-in device (:mod:`benchmarks.standin`), which runs the code that a GPU would run: gsplat's path,
-tinycudann's path, PyTorch elsewhere. A launch is an operator that reaches the device; views are none.
+tinycudann's path, PyTorch elsewhere. A launch is an operator that reaches the device; views do not count.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Pretraining: samples a second of each prior and size, the loop against the bare step, memory, cost of data.
+"""Pretraining: samples per second of each prior and size, the loop against the bare step, memory, cost of data.
 
     python -m benchmarks pretrain [--data DATASET]
 
-Runs on synthetic talkers, made first where no dataset is given; takes some minutes on two cores. Every prior and size has a
-process of its own, so that its memory is its own. Without a GPU ``base`` is measured by a few steps of ``tiny``'s batch
-in float32, which tells what a sample costs; it is no way to train it.
+Without a dataset, synthetic talkers are generated first. It takes some minutes on two cores. Every prior and size has its
+own process, so that memory is measured separately. Without a GPU, ``base`` is measured by a few steps of ``tiny``'s batch
+in float32, which gives the cost of a sample; ``base`` is not meant to be trained this way.
 """
 
 from __future__ import annotations

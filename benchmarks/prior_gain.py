@@ -1,15 +1,14 @@
-"""What the visual prior is worth where the clip says nothing: few frames, the narrowest trained on, the widest tested.
+"""The visual prior's gain where the clip gives no evidence: trained on a few narrow frames, tested on the widest.
 
     python -m benchmarks prior_gain --people cnn2_a aoc --prior URI --budget 20s
 
-Protocol. The whole clip is tracked once (its crop and shape serve all rows). Each frame's width is the larger of two
-ranks within the clip: distance of (yaw, pitch) from the clip's median, and mouth opening; a blink counts as wide.
-Trained on: the narrowest frame (``1 frame``), the consecutive second and five seconds that are narrowest on average
-(``1 s``, ``5 s``; at most two thirds of the clip). Tested on, outside these and half a second around them: the 20
-frames with the widest head angles and the 20 with the widest open mouths, driven by their own track. With and without
-prior differ in nothing but ``--prior`` (without: the texture of the trained frame that looks most straight ahead,
-copied onto the mesh).
-A row that is stored is not made again.
+Protocol. The whole clip is tracked once; all rows share its crop and identity. A frame's width is the larger of two ranks
+within the clip, that of the distance of (yaw, pitch) from the clip's median and that of the mouth opening; blinks count
+as wide. Training frames: the narrowest frame (``1 frame``), or the consecutive second or five seconds that are narrowest
+on average (``1 s``, ``5 s``; at most two thirds of the clip). Test frames, at least half a second away from these: the 20
+with the widest head angles and the 20 with the widest open mouths, driven by their own track. Runs with and without prior
+differ only in ``--prior``; without, the texture of the most frontal training frame is copied onto the mesh.
+Stored rows are not measured again.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A hundred ranks of the real reader over a corpus of 200 GB on one machine: memory, first batch, resume anywhere.
+"""A hundred ranks of the real reader over a corpus of 200 GB on one machine: memory, first batch, resuming.
 
     python -m benchmarks ranks [--ranks 100] [--gigabytes 200]
 
 The corpus is a few real shards under thousands of names (hard links), so that reading, checksums and decoding are real and
-no disk is filled; the files are in the machine's cache. The ranks are forks of one process that has imported everything,
-and all live at once, as they would on a machine whose processes share their libraries. They read one after the other:
-figures are the CPU seconds and seconds of each alone, which 100 ranks that share two cores could not show.
+no disk is filled; the files are in the page cache. The ranks are forks of one process that has imported everything, and all
+are alive at once, so that libraries are shared in memory. They read one after the other: figures are the CPU and wall-clock
+seconds of each alone, which 100 ranks that share two cores could not show.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The rasteriser and the binding of UV Gaussians: time per picture against our reference and gsplat's PyTorch projection.
 
-Scenes are ellipsoids of head size whose Gaussians are as large on the picture as a fitted head's (3-sigma 3 to 7 px)
-and lie in memory in random order, the worst case for the caches. Times are the least of several repetitions, which
-a busy machine disturbs least; ratios are taken within one run.
+Scenes are head-sized ellipsoids whose Gaussians are as large in the picture as a fitted head's (3-sigma 3 to 7 px) and
+are in random order in memory, the worst case for the caches. Times are the least of several repetitions, which a busy
+machine disturbs least; ratios are taken within one run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reading: the reader against a bare loop over the same tars, and opening a dataset of 100,000 shards."""
+"""Reading: the reader compared with a bare loop over the same tars, and opening a dataset of 100,000 shards."""
 
 from __future__ import annotations
 

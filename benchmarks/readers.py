@@ -3,7 +3,7 @@
     python -m benchmarks readers --packages DIR [--avatar FOLDER] [--picture FILE.jpg]
 
 ``DIR`` holds the npm packages of ``tests/adapt/export/package.json``. Spark and three.js draw in a headless Chromium by
-WebGL in software. splat-transform draws by Vulkan, by Chromium's SwiftShader where ``VK_ICD_FILENAMES`` names no other
+WebGL in software. splat-transform draws by Vulkan, with Chromium's SwiftShader unless ``VK_ICD_FILENAMES`` names another
 driver. Without ``--avatar`` a generated talker is adapted first.
 """
 

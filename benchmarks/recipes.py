@@ -1,11 +1,11 @@
-"""Adaptation: the four recipes on real people within one budget, scored on both drives.
+"""Adaptation: the four recipes on real people within one budget, driven by track and by audio.
 
     python -m benchmarks recipes --clips ../shared/clips --people cnn2_a french_a --prior URI,URI --budget 60s
 
-Every person's clip is adapted to on its first 10/11 and tested on the rest (``headstart evaluate``'s protocol and
-measures; at most 40 evenly spread frames for the measures of single pictures, all frames for lips, landmarks and
-jitter). All pixels that count are the avatar's own, the body too. People whom the priors were trained on have no place
-here. A row that is stored is not made again: delete it, or the file, to measure anew.
+Avatars are adapted on the first 10/11 of each person's clip and tested on the rest, by ``headstart evaluate``'s protocol and
+measures: at most 40 evenly spaced frames for the measures of single pictures, all frames for lips, landmarks and jitter.
+All scored pixels are rendered by the avatar, the body too. Do not use people whom the priors were trained on. Stored rows
+are not measured again: delete them, or the file, to do so.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One form for every result: rows with a value, a unit and what the value is held against; device, commit, command."""
+"""The format of all results: rows with a value, a unit and a reference; device, commit and command."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A run on 512 ranks over 10,000 shards, simulated over the reader's own plan: balance, loss, stalls, restarts, cost.
+"""A simulated run on 512 ranks over 10,000 shards with the reader's own plan: balance, loss, stalls, restarts, cost.
 
 The order of samples is the real one: a catalogue of 10,000 shards in memory, read by the plan of
-:class:`shards.read.reader.Reader`. Speeds and failures are assumptions, named in ``docs/scaling.md``.
+:class:`shards.read.reader.Reader`. Speeds and failures are assumptions, listed in ``docs/scaling.md``.
 """
 
 from __future__ import annotations

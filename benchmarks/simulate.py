@@ -1,9 +1,9 @@
-"""What a long run on many machines would do: a simulation over the reader's real plan.
+"""Simulation of a long run on many machines, with the reader's real plan.
 
-The plan comes from outside as a function, so this room knows no shards: ``positions(start) -> (positions of the step
+The plan is given as a function, so that this module does not depend on shards: ``positions(start) -> (positions of the step
 over all ranks, where the next step begins)``, as :meth:`shards.read.reader.Reader.positions`. The simulation deals them to
-the ranks by ``deal`` (:meth:`shards.read.reader.Reader.owners`), draws how long computing and fetching take, kills machines,
-restarts from checkpoints with as many machines as are left, and counts every sample.
+the ranks by ``deal`` (:meth:`shards.read.reader.Reader.owners`), draws the durations of computing and fetching, kills
+machines, restarts from checkpoints with the machines that are left, and counts every sample.
 
 Everything is drawn from one seed; times are seconds of the simulated run.
 """

@@ -1,21 +1,21 @@
-"""Words, not loudness: what sound tells about lips, by cross-validation over people.
+"""How well audio predicts lips, by cross-validation over people.
 
     python -m benchmarks speech --data DATASET [--earlier CLIP ...] [--unreliable CLIP ...] [--retracked 100]
 
-DATASET holds ``logmel`` and ``whisper`` (``shards build --features logmel,whisper=FOLDER``). Five folds of people; nobody
-is scored by a regression that heard them. Every regression predicts the expression; the mouth opening (inner lips, rig
-units) and the lips are the rig's. A clip's mean face is known to all alike, so figures compare motion. Rows are means over
-the clips of a group: ``earlier`` (named by ``--earlier``) and ``new`` (all others).
+DATASET holds ``logmel`` and ``whisper`` (``shards build --features logmel,whisper=FOLDER``). There are five folds of
+people; no person is scored by a regression fitted on them. Every regression predicts the expression, from which the rig
+gives the mouth opening (inner lips, rig units) and the lips. All of them are given a clip's mean face, so figures compare
+motion. Rows are means over the clips of a group: ``earlier`` (named by ``--earlier``) and ``new`` (all others).
 
-``in step``: training clips whose sound is late or early are moved first, as the prior's regression has it built in with
-``align``; the lags come from training people alone. ``lips pressed``: lips that nearly meet are pressed, as the drivers
-of avatars do it (:mod:`adapt.drivers.closing`); the clip says how the person's lips close, and whether they do.
+``in step``: training clips whose audio is late or early are shifted first, as the prior's regression does with ``align``;
+the lags are estimated from training people only. ``lips pressed``: lips that nearly meet are closed, as by the drivers of
+avatars (:mod:`adapt.drivers.closing`); the clip shows how, and whether, the person's lips close.
 
-``r, lag of the other half``: each half of a clip is scored at the lag that its other half shows, so that choosing flatters
-nothing; ``r, halves`` is the same at lag 0. Their difference is what clips out of step cost.
+``r, lag of the other half``: each half of a clip is scored at the lag estimated from its other half, so that the choice does
+not bias the score; ``r, halves`` is the same at lag 0. Their difference is the cost of clips out of sync.
 
-``tracked again`` rows are the ceiling: the opening and the closures of the same frames, found once more in the mirrored or
-the zoomed picture, against the tracked ones.
+``tracked again`` rows are the upper limit: opening and closures of the same frames, tracked again in the mirrored or
+zoomed picture, compared with the tracked ones.
 """
 
 from __future__ import annotations

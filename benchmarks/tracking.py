@@ -1,4 +1,4 @@
-"""Tracking of real clips: time per frame, and how well the rig under the track lies on landmarks detected anew."""
+"""Tracking of real clips: time per frame, and the distance of the tracked rig from newly detected landmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segments without a mark, to count how often a detector is wrong. Used by :mod:`benchmarks.marking`."""
+"""Segments without a mark, to count false positives of a detector. Used by :mod:`benchmarks.marking`."""
 
 from __future__ import annotations
 

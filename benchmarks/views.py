@@ -1,4 +1,4 @@
-"""A view that reads sound features and track, and no picture."""
+"""A view that reads audio features and tracks, but no pictures."""
 
 from __future__ import annotations
 

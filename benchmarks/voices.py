@@ -1,19 +1,18 @@
-"""Talking: whose lips fit the sound, by recipe, driven by the person's own voice, another person's, other languages.
+"""Talking: how well lips fit the audio, by recipe, for the person's own voice, another person's and other languages.
 
     python -m benchmarks voices --clips ../shared/clips --speech ../shared/speech --people cnn2_a may --prior URI,URI
 
-Every avatar is adapted on the first 10/11 of its clip (or opened, where ``--keep`` holds it already) and speaks, as
-``talk`` lets it:
+Every avatar is adapted on the first 10/11 of its clip (or opened, if ``--keep`` holds it already) and speaks, as with
+``talk``:
 
-* ``own voice``: the sound of the clip's last 1/11, and ``own voice, another take``: that of ``PERSON_b``, where there
-  is such a clip of the same person, because a second or two say little;
-* ``another's voice``: the sound of the next person of the list;
-* ``language XX``: the speech files ``XX_*.wav`` in languages that the person does not speak in the clip.
+* ``own voice``: the audio of the clip's last 1/11, and ``own voice, another take``: that of ``PERSON_b``, if there is
+  such a clip of the same person, because a second or two say little;
+* ``another's voice``: the audio of the next person in the list;
+* ``language XX``: the speech files ``XX_*.wav``, in languages that the person does not speak in the clip.
 
-Faces are found again in the rendered frames. Against real frames of who spoke: correlation of the mouth's opening
-(at the same frame, not at the best lag). Without them: Sync-C and Sync-D of the sync expert, the spread of the mouth's
-opening and how much the lips move. ``real video`` rows give the same of the real speaker. A row that is stored is not
-made again.
+Faces are tracked in the rendered frames. With real frames of the speaker: correlation of the mouth opening (at the same
+frame, not at the best lag). Without them: Sync-C and Sync-D of the sync expert, the spread of the mouth opening and the
+motion of the lips. ``real video`` rows give the same for the real speaker. Stored rows are not measured again.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The exported page in a headless Chromium: size, first frame, ms a frame by stage, frames a second, equality with ``talk``.
+"""The exported page in a headless Chromium: size, first frame, ms per frame by stage, frame rate, PSNR against ``talk``.
 
     python -m benchmarks web [--avatar FOLDER] [--sound FILE] [--onnxruntime DIR] [--picture FILE.png]
 
-Without ``--avatar`` a generated talker is adapted first (300 steps at 256 px), without ``--sound`` another one speaks. The
-browser draws in software, as without a GPU: by WebGL2 (SwiftShader) and by the page's own rasteriser.
+Without ``--avatar`` a generated talker is adapted first (300 steps at 256 px); without ``--sound`` the audio is another
+generated talker's. The browser draws in software, as without a GPU: by WebGL2 (SwiftShader) and by the page's own
+rasteriser.
 """
 
 from __future__ import annotations

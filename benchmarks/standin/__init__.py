@@ -1,4 +1,4 @@
-"""A stand-in accelerator: a device in host memory that is as strict as CUDA and counts what it is asked to do."""
+"""A stand-in accelerator: a device in host memory that is as strict as CUDA and counts its operations."""
 
 from benchmarks.standin.device import NAME, Counts, counting, load, missing
 

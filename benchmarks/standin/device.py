@@ -1,11 +1,11 @@
-"""Builds, loads and names the stand-in device.
+"""Builds, loads and registers the stand-in device.
 
 ``load()`` compiles two C++ files against the installed torch (about a minute, once: the result is cached by the hash of
-the sources, torch's version and the compiler) and makes ``torch.device("standin")`` known to this process. Call it
-before the first backward pass: autograd makes its threads for the devices that exist then.
+the sources, torch's version and the compiler) and registers ``torch.device("standin")`` in this process. Call it before
+the first backward pass: autograd creates its threads for the devices that exist then.
 
-Its tensors lie in host memory and every operator runs its CPU kernel, so values equal the CPU's. What CUDA refuses is
-refused: operands on two devices, ``.numpy()``, a generator of another device; and float64, which Apple's GPUs lack and
+Its tensors are in host memory and every operator runs its CPU kernel, so values equal the CPU's. What CUDA refuses is an
+error: operands on two devices, ``.numpy()``, a generator of another device. So is float64, which Apple's GPUs lack and
 consumer GPUs compute at 1/64 of the speed. New memory holds NaNs.
 """
 

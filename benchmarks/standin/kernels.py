@@ -1,8 +1,8 @@
-"""gsplat and tinycudann on the stand-in device: their signatures and refusals, with the values of our CPU kernels.
+"""gsplat and tinycudann on the stand-in device: their signatures and argument checks, with the values of our CPU kernels.
 
-``played()`` puts them in the place of the real ones, so that the code that a GPU would run (``heads.raster.backends.gsplat``
-and the tinycudann branch of ``heads.motion.encoding``) runs here. ``signatures.json`` holds the names and defaults of the
-real functions and where they were read; a call that the real function would not take is refused.
+``played()`` substitutes them for the real ones, so that the code that a GPU would run (``heads.raster.backends.gsplat`` and
+the tinycudann branch of ``heads.motion.encoding``) runs here. ``signatures.json`` holds the names and defaults of the real
+functions and their source; a call that the real function would not accept is refused.
 """
 
 from __future__ import annotations
