@@ -63,7 +63,7 @@ def track(
     out = claim(blendshapes, overwrite=overwrite)
     loaded = load_rig(rig)
     mapping = arkit_map(loaded)
-    face, frames = _face(video, start, seconds, size)
+    face, frames = _face(video, start, seconds, size, rig)
     found = Blendshapes(mapping.weights(*(face[name] for name in _FACE)), (frames - start * FPS + 0.5) / FPS)
     weights = found.at_rate(FPS)
     write_blendshapes(out, weights, FPS)
@@ -76,12 +76,12 @@ def track(
 
 
 def _face(
-    video: str | Path, start: float, seconds: float | None, size: int | None
+    video: str | Path, start: float, seconds: float | None, size: int | None, rig: str
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Expression, eyelids and gaze ``[T, ...]`` of the frames with a face, and their numbers ``[T]`` in the video."""
     rows: dict[str, list[np.ndarray]] = {name: [] for name in _FACE}
     numbers = []
-    for segment in track_frames(video, seconds=seconds, start=start, size=size, matte_every=0):
+    for segment in track_frames(video, seconds=seconds, start=start, size=size, rig=rig, matte_every=0):
         for name in _FACE:
             rows[name].append(segment.track[name])
         numbers.append(segment.first_frame + np.arange(len(segment.track["expression"])))

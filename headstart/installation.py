@@ -173,7 +173,11 @@ def check_deepspeed() -> Check:
 def check_speech() -> Check:
     """Speech features: Whisper, wav2vec2, HuBERT, WavLM."""
     return _optional(
-        "speech encoders", "transformers", "headstart[speech]", "wav2vec2, hubert", "log-mel features only"
+        "speech encoders",
+        "transformers",
+        "headstart[speech]",
+        "whisper, wav2vec2, hubert, wavlm",
+        "log-mel features only",
     )
 
 

@@ -39,7 +39,7 @@ SHORT_SECONDS = 1.0
 
 
 def run_ablations(
-    avatar: str | Path, video: str | Path, result: dict[str, Any], *, start: float | None, device: str, tools: Tools
+    avatar: str | Path, video: str | Path, result: dict[str, Any], *, device: str, tools: Tools
 ) -> list[dict[str, object]]:
     """Rows of the table: ``setting``, ``trained on``, ``drive`` and :data:`COLUMNS`.
 

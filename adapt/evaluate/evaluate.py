@@ -91,7 +91,7 @@ def evaluate(
             assert video is not None
             result = _evaluate_avatar(avatar, video, partial, start, device, tools, protocol)
             if ablations:
-                result["ablations"] = run_ablations(avatar, video, result, start=start, device=device, tools=tools)
+                result["ablations"] = run_ablations(avatar, video, result, device=device, tools=tools)
         write_results(partial, result)
         if out.exists():
             shutil.rmtree(out)

@@ -28,7 +28,11 @@ def add_control(group: argparse._ArgumentGroup) -> None:
 
 def add_blink(group: argparse._ArgumentGroup) -> None:
     """``--blink``."""
-    group.add_argument("--blink", default="natural", help="natural, none, or a fixed eyelid closure from 0 to 1")
+    group.add_argument(
+        "--blink",
+        default="natural",
+        help="natural, none, clip (as in the training clip), or a fixed eyelid closure from 0 to 1",
+    )
 
 
 def add_speech(group: argparse._ArgumentGroup) -> None:

@@ -206,7 +206,7 @@ def _ablations(scored, world, monkeypatch, complete=True):
     monkeypatch.setattr(ablations, "score_avatar", lambda *_: drives)
     monkeypatch.setattr(ablations, "load_avatar", lambda *_: opened)
     result = {"drives": drives, "test": {"first_frame": 60}}
-    rows = ablations.run_ablations(scored / "ada", world.video, result, start=None, device="cpu", tools=None)
+    rows = ablations.run_ablations(scored / "ada", world.video, result, device="cpu", tools=None)
     return rows, calls
 
 

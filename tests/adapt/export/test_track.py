@@ -48,6 +48,19 @@ def test_a_part_of_a_video_counts_from_its_beginning(world, tracker, tmp_path):
     assert np.allclose(part.at_rate(25)[:15], whole[10:25], atol=1e-5)
 
 
+def test_the_coefficients_are_those_of_the_rig_that_maps_them(world, tmp_path, monkeypatch):
+    rig, fitted = load_rig("mediapipe"), []
+    monkeypatch.setattr("adapt.track.load_rig", {"mine": rig}.__getitem__)
+
+    def segments(video, *, rig, **options):
+        fitted.append(rig)
+        return world.segments(video, **options)
+
+    monkeypatch.setattr("adapt.track.track_frames", segments)
+    track(world.video, tmp_path / "talk.csv", rig="mine")
+    assert fitted == ["mine"]
+
+
 def test_what_cannot_be_is_refused(world, tracker, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"ends in \.csv or \.json"):
         track(world.video, tmp_path / "talk.bvh")
