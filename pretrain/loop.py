@@ -255,10 +255,11 @@ class Trainer:
     def _update_average(self) -> None:
         if self.engine.mode != "zero3":
             update_average(self.average, self.engine.unwrapped, self.config.ema, self.step)
-        elif (self.step + 1) % ZERO3_AVERAGE_EVERY == 0:
+        elif (self.step + 1) % ZERO3_AVERAGE_EVERY == 0 or self.step + 1 == self.config.steps:
             state = self.engine.full_state_dict()
             if state is not None:
-                update_average_from_state(self.average, state, self.config.ema**ZERO3_AVERAGE_EVERY)
+                steps = range(self.step - self.step % ZERO3_AVERAGE_EVERY, self.step + 1)
+                update_average_from_state(self.average, state, self.config.ema, steps)
 
     def run(self) -> bool:
         """Train to ``config.steps`` (returns True) or to a request to stop (False); the state is saved in both cases."""

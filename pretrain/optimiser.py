@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
 
     Parameters are averaged, persistent buffers (statistics) are copied, and other buffers are constant.
     """
-    decay = min(decay, (1 + step) / (10 + step))
+    decay = decay_at(decay, step)
     for kept, new in zip(average.parameters(), model.parameters(), strict=True):
         kept.lerp_(new.detach().to(kept.dtype), 1 - decay)
     kept_names = average.state_dict().keys()
@@ -35,12 +36,21 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
             held.copy_(now)
 
 
+def decay_at(decay: float, step: int) -> float:
+    """The share of the old average that a step keeps."""
+    return min(decay, (1 + step) / (10 + step))
+
+
 @torch.no_grad()
-def update_average_from_state(average: nn.Module, state: dict[str, torch.Tensor], decay: float) -> None:
-    """The same, without the smaller decay, from a gathered state dictionary, for engines that shard the weights."""
+def update_average_from_state(
+    average: nn.Module, state: dict[str, torch.Tensor], decay: float, steps: Iterable[int]
+) -> None:
+    """:func:`update_average` for all of some steps at once, from a gathered state, for engines that shard the weights."""
+    kept_share = math.prod(decay_at(decay, step) for step in steps)
+    learned = dict(average.named_parameters())
     for name, kept in average.state_dict().items():
         new = state[name].to(kept.device, kept.dtype)
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
+        if name in learned:
+            kept.lerp_(new, 1 - kept_share)
         else:
             kept.copy_(new)

@@ -19,7 +19,7 @@ from configs.seeds import derive
 from pretrain.config import OptimiserConfig, check_same_run
 from pretrain.folder import task_class
 from pretrain.loop import NonFiniteLoss, Prefetcher, Trainer
-from pretrain.optimiser import rate, update_average
+from pretrain.optimiser import rate, update_average, update_average_from_state
 from pretrain.prior import find_prior
 from pretrain.train import choose_checkpoint, open_split
 from tests.support.talkers import Alone, make_talkers, talkers
@@ -274,6 +274,21 @@ def test_the_average_follows_weights_and_copies_statistics():
     update_average(average, model, decay=0.5, step=1000)
     assert average.weight.tolist() == [2.0, 2.0]
     assert average.running_mean.tolist() == [7.0, 7.0]
+
+
+def test_the_average_of_sharded_weights_forgets_the_first_ones_as_fast():
+    model, often, rarely = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+        model.running_mean.fill_(7.0)
+    for step in range(23):
+        update_average(often, model, decay=0.99, step=step)
+    for steps in (range(10), range(10, 20), range(20, 23)):
+        update_average_from_state(rarely, model.state_dict(), 0.99, steps)
+    assert often.weight.tolist() == pytest.approx([3.0, 3.0], abs=0.01), (
+        "after 23 steps little is left of the first weights"
+    )
+    torch.testing.assert_close(rarely.state_dict(), often.state_dict())
 
 
 def test_seeds_differ_by_purpose_and_repeat():
