@@ -90,7 +90,7 @@ def of_view(case: str, folder: Path, view: View, ranks: int, every: int) -> list
     step = int(rng.integers(1, max(2, epoch // BATCH)))
     resumed = [asked(door, step) for door in measured]
     again = [asked(door, step) for door in measured[:3]]
-    memory = sum(shared_memory(process.pid or 0) for process in processes) / ranks
+    memory = statistics.mean(shared_memory(process.pid or 0) for process in processes[::every])
     for door, process in zip(doors, processes, strict=True):
         door.send("end")
         process.join()

@@ -60,7 +60,7 @@ def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if is_accelerator(device) else tensor.to(device)
 
 
-def constant(values: tuple[Any, ...], like: torch.Tensor) -> torch.Tensor:
+def constant(values: tuple[object, ...], like: torch.Tensor) -> torch.Tensor:
     """Numbers (nested tuples of them) as a tensor of another's device and type; do not write to it.
 
     It is made once: a tensor made of Python numbers at every step is a copy to the device that the host waits for.
@@ -69,7 +69,7 @@ def constant(values: tuple[Any, ...], like: torch.Tensor) -> torch.Tensor:
 
 
 @functools.lru_cache(maxsize=256)
-def _constant(values: tuple[Any, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+def _constant(values: tuple[object, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     import torch
 
     with torch.inference_mode(False):  # such a tensor could not be used in training later
