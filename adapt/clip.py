@@ -87,17 +87,6 @@ class Batch:
     masks: dict[str, torch.Tensor]
     track: dict[str, torch.Tensor]
 
-    def crop(self, window: Window) -> Batch:
-        """Cropped to (top, left, height, width), landmarks shifted with it; poses stay those of the whole frame."""
-        top, left, height, width = window
-
-        def cut(images: torch.Tensor) -> torch.Tensor:
-            return images[:, top : top + height, left : left + width]
-
-        masks = {name: cut(mask) for name, mask in self.masks.items()}
-        landmarks = self.track["landmarks"] - self.track["landmarks"].new_tensor([left, top, 0])
-        return Batch(self.index, cut(self.image), cut(self.matte), masks, {**self.track, "landmarks": landmarks})
-
     def shrunk(self, factor: int) -> Batch:
         """Averaged over squares of ``factor`` px, landmarks scaled with it; poses stay those of the whole frame."""
         if factor == 1:
@@ -268,7 +257,7 @@ class Clip:
         """Frames with everything about them as tensors.
 
         Args:
-            window: only this part of the frames, as :meth:`Batch.crop` gives it, without the work for the rest.
+            window: only this part of the frames; landmarks shift with it, poses stay those of the whole frame.
         """
         indices, device = np.asarray(indices, np.int64), torch.device(device)
 

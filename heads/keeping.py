@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from heads.losses import NEEDLE, offset_penalty, scale_penalty
-from heads.raster.arrays import flat
+from heads.raster.arrays import flat, plain
 from heads.raster.kernels import keeping
 
 
@@ -29,7 +29,7 @@ def map_penalty(parts: Sequence[Tensor], start: Tensor, shares: Tensor, weight: 
         weight: weight of the other two penalties.
         free: length of offsets, and size of scales, in triangle sizes up to which they cost nothing.
     """
-    if all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (*parts, start)):
+    if plain(*parts, start):
         return _Keep.apply(start, shares, weight, free, *parts)
     return map_penalty_reference(parts, start, shares, weight, free)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from heads.losses import d_ssim, l1
 from heads.raster import threads
-from heads.raster.arrays import flat
+from heads.raster.arrays import flat, plain
 from heads.raster.kernels import comparing
 from heads.ssim_kernel import RADIUS, similarity, similarity_backward
 
@@ -40,8 +40,7 @@ def photometric(
         picture: ``[B, H, W, 3]`` in [0, 1]; matte: ``[B, H, W]`` in [0, 1].
         weight: ``[B, H, W]`` of the pixels, not negative.
     """
-    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (head, alpha, picture, matte, weight))
-    if plain and min(head.shape[1:3]) > 2 * RADIUS:
+    if plain(head, alpha, picture, matte, weight) and min(head.shape[1:3]) > 2 * RADIUS:
         return dict(zip(PARTS, _Photometric.apply(head, alpha, behind, picture, matte, weight)))
     return photometric_reference(head, alpha, behind, picture, matte, weight)
 

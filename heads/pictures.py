@@ -12,18 +12,14 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from heads.losses import d_ssim, weighted_mean
-from heads.raster.arrays import flat
+from heads.raster.arrays import flat, plain
 from heads.raster.kernels import comparing
 from heads.ssim_kernel import RADIUS, similarity, similarity_backward
 
 
-def _plain(*tensors: Tensor) -> bool:
-    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
-
-
 def over(color: Tensor, alpha: Tensor, behind: Tensor) -> Tensor:
     """Premultiplied heads ``color [B, H, W, 3]`` with ``alpha [B, H, W, 1]`` over pictures ``[B, H, W, 3]``."""
-    if _plain(color, alpha, behind) and color.shape == behind.shape:
+    if plain(color, alpha, behind) and color.shape == behind.shape:
         return _Over.apply(color, alpha, behind)
     return color + (1 - alpha) * behind
 
@@ -59,7 +55,7 @@ def picture_loss(image: Tensor, target: Tensor, weight: Tensor, share: float) ->
         image, target: ``[B, H, W, 3]`` in [0, 1]; the loss is differentiable in the image.
         weight: ``[B, H, W, 1]``, not negative.
     """
-    if _plain(image, target, weight) and min(image.shape[1:3]) > 2 * RADIUS and not target.requires_grad:
+    if plain(image, target, weight) and min(image.shape[1:3]) > 2 * RADIUS and not target.requires_grad:
         return _PictureLoss.apply(image, target, weight, share)
     return picture_loss_reference(image, target, weight, share)
 

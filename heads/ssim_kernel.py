@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from heads.raster import threads
+from heads.raster.arrays import plain
 
 C1, C2 = 0.01**2, 0.03**2  # for a data range of one · paper (eq. 13, K1 = 0.01, K2 = 0.03)
 SIGMA, RADIUS = 1.5, 5  # px, of the window · paper (11 x 11, sigma 1.5)
@@ -40,8 +41,7 @@ def ssim_map(image: Tensor, target: Tensor) -> Tensor:
             f"images: expected two equal shapes [B, H, W, C], got {tuple(image.shape)} and {tuple(target.shape)}"
         )
     radius = min(RADIUS, (min(image.shape[1:3]) - 1) // 2)
-    plain = image.device.type == "cpu" and image.dtype == target.dtype == torch.float32
-    if plain and radius == RADIUS and not target.requires_grad:
+    if plain(image, target) and radius == RADIUS and not target.requires_grad:
         return _FastSSIM.apply(image, target)
     return _ssim_torch(image, target, radius)
 

@@ -220,12 +220,12 @@ class Fit:
 
     def _sight(self, frames: np.ndarray, whole: bool) -> tuple[Batch, Window | None]:
         """What a step sees of its frames: all, or the window that holds the head, which is returned too."""
-        size, landmarks = self.model.size // self.shrink, self.clip.track["landmarks"][frames] / self.shrink
-        window = None if whole else head_window(landmarks, size)
-        if self.shrink == 1:
-            return self.clip.batch(frames, self.device, window), window
-        batch = self.clip.batch(frames, self.device).shrunk(self.shrink)
-        return (batch if window is None else batch.crop(window)), window
+        if whole:
+            return self.clip.batch(frames, self.device).shrunk(self.shrink), None
+        landmarks = self.clip.track["landmarks"][frames] / self.shrink
+        window = head_window(landmarks, self.model.size // self.shrink)
+        top, left, height, width = (self.shrink * side for side in window)
+        return self.clip.batch(frames, self.device, (top, left, height, width)).shrunk(self.shrink), window
 
     # --- between steps ------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from heads.person.inputs import POSE, HeadInputs, pose_vectors
 from heads.person.residual import LowRankResidual
 from heads.person.talking_head import TalkingHead
 from heads.raster import threads
+from heads.raster.arrays import plain
 from heads.raster.frozen import LARGEST, FrozenGaussians
 from heads.raster.kernels import layering
 from heads.raster.registry import default_backend
@@ -54,16 +55,12 @@ class Frozen(Generic[Result]):
         """
         if torch.is_grad_enabled() or self.module.training or default_backend("cpu").name != "cpu":
             return None
-        if any(p.requires_grad for p in self._parameters) or not _plain(self._parameters[0]):
+        if any(p.requires_grad for p in self._parameters) or not plain(self._parameters[0]):
             return None
         now = tuple([number for tensor in self._tensors for number in (tensor.data_ptr(), tensor._version)])
         if self._made is None or self._made[0] != now:
             self._made = now, self.make()
         return self._made[1]
-
-
-def _plain(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
 def stacked(frames: list[np.ndarray]) -> Tensor:

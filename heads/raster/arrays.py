@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from heads.raster import threads
 from heads.raster.simd.vector import WIDTH
 
 MIN_CHUNK = 4096  # Gaussians below which a second thread costs more than it saves · guess
+
+
+def plain(*tensors: Tensor) -> bool:
+    """Whether the kernels take these tensors: float32 on the CPU."""
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
 
 
 def flat(tensor: Tensor) -> np.ndarray:

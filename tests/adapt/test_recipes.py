@@ -114,12 +114,24 @@ def test_frames_tracked_beforehand_are_all_that_is_trained_on_and_stay_open(worl
 def test_a_batch_of_a_window_is_the_window_of_the_batch(world):
     with track_clip(world.video, size=SIZE) as clip:
         window = (5, 9, 48, 32)
-        part, whole = clip.batch([3, 40], window=window), clip.batch([3, 40]).crop(window)
+        part, whole = clip.batch([3, 40], window=window), clip.batch([3, 40])
+    cut = (slice(None), slice(5, 5 + 48), slice(9, 9 + 32))
     assert part.image.shape == (2, 48, 32, 3)
-    assert torch.equal(part.image, whole.image)
-    assert torch.equal(part.matte, whole.matte)
-    assert all(torch.allclose(part.masks[name], mask, atol=1e-6) for name, mask in whole.masks.items())
-    assert all(torch.equal(part.track[name], rows) for name, rows in whole.track.items())
+    assert torch.equal(part.image, whole.image[cut])
+    assert torch.equal(part.matte, whole.matte[cut])
+    assert all(torch.allclose(part.masks[name], mask[cut], atol=1e-6) for name, mask in whole.masks.items())
+    moved = whole.track | {"landmarks": whole.track["landmarks"] - torch.tensor([9.0, 5.0, 0.0])}
+    assert all(torch.equal(part.track[name], rows) for name, rows in moved.items())
+
+
+def test_half_of_a_window_is_the_window_of_the_half(world):
+    with track_clip(world.video, size=SIZE) as clip:
+        part, whole = clip.batch([3, 40], window=(6, 10, 48, 32)).shrunk(2), clip.batch([3, 40]).shrunk(2)
+    cut = (slice(None), slice(3, 3 + 24), slice(5, 5 + 16))
+    assert torch.equal(part.image, whole.image[cut])
+    assert torch.equal(part.matte, whole.matte[cut])
+    assert all(torch.allclose(part.masks[name], mask[cut], atol=1e-6) for name, mask in whole.masks.items())
+    assert torch.allclose(part.track["landmarks"], whole.track["landmarks"] - torch.tensor([5.0, 3.0, 0.0]), atol=1e-4)
 
 
 def test_texels_that_nothing_shows_stay_where_the_map_began_and_shown_ones_move(world):
