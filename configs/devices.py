@@ -56,14 +56,14 @@ def is_accelerator(device: torch.device) -> bool:
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The CPU tensor on a device, without the host waiting for the copy: it goes through pinned memory, which torch keeps."""
+    """Copy a CPU tensor to a device without making the host wait: through pinned memory, which torch caches."""
     return tensor.pin_memory().to(device, non_blocking=True) if is_accelerator(device) else tensor.to(device)
 
 
 def constant(values: tuple[object, ...], like: torch.Tensor) -> torch.Tensor:
-    """Numbers (nested tuples of them) as a tensor of another's device and type; do not write to it.
+    """A tensor of these numbers (nested tuples) with the device and dtype of ``like``; cached, so never write to it.
 
-    It is made once: a tensor made of Python numbers at every step is a copy to the device that the host waits for.
+    Making a tensor from Python numbers at every step would be a copy to the device that the host waits for.
     """
     return _constant(values, like.device, like.dtype)
 
@@ -72,7 +72,7 @@ def constant(values: tuple[object, ...], like: torch.Tensor) -> torch.Tensor:
 def _constant(values: tuple[object, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     import torch
 
-    with torch.inference_mode(False):  # such a tensor could not be used in training later
+    with torch.inference_mode(False):  # an inference tensor could not be used in training later
         return torch.tensor(values, dtype=dtype, device=device)
 
 

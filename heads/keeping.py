@@ -36,8 +36,8 @@ def map_penalty(parts: Sequence[Tensor], start: Tensor, shares: Tensor, weight: 
 
 def map_penalty_reference(parts: Sequence[Tensor], start: Tensor, shares: Tensor, weight: float, free: float) -> Tensor:
     """:func:`map_penalty` in plain PyTorch: for other devices, and what the kernel is tested against."""
-    way = ((torch.cat(list(parts), -1) - start).square() * shares).sum()
-    return way + weight * (offset_penalty(parts[0], free) + scale_penalty(parts[2], free))
+    distance = ((torch.cat(list(parts), -1) - start).square() * shares).sum()
+    return distance + weight * (offset_penalty(parts[0], free) + scale_penalty(parts[2], free))
 
 
 class _KeepCtx(FunctionCtx):
