@@ -28,9 +28,9 @@ from benchmarks.results import FOLDER, commit, row
 from configs import InputError, machine
 from configs.devices import is_accelerator, peak_memory, pick_device, synchronize
 
-RESULT = FOLDER / "gpu.json"
 ROOT = Path(__file__).parents[1]
 PRIORS = ("audio-expression", "expression-visual", "sync-expert")
+REHEARSAL = "small sizes on a device that is no GPU: shows that the parts run; its speeds and qualities mean nothing"
 Rows = list[dict[str, Any]]
 
 
@@ -49,14 +49,15 @@ class Part:
 
 
 def main() -> None:
-    """Run the parts that are not done yet, and write ``results/gpu.json`` after each."""
+    """Run the parts that are not done yet, and write the result after each."""
     parser = argparse.ArgumentParser(prog="benchmarks gpu", description=__doc__.split("\n\n")[0])
     parser.add_argument("--device", default="cuda", help="cuda, standin or cpu")
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], default=None)
     parser.add_argument("--again", action="store_true", help="parts that are done, too")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--out", type=Path, help="default: results/gpu.json, or results/gpu_DEVICE.json without CUDA")
     options = parser.parse_args()
-    record = begin(options.device, options.out, options.again)
+    out = options.out or result_file(options.device)
+    record = begin(options.device, out, options.again)
     for part in PARTS:
         if options.only is not None and part.name not in options.only:
             continue
@@ -65,11 +66,16 @@ def main() -> None:
             continue
         record["parts"][part.name] = found = attempt(part, options.device)
         record["rows"] = [line for done in record["parts"].values() for line in done["rows"]]
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(record, indent=1) + "\n")
         print(f"{part.name}: {found['state']} {found['why']} ({found['seconds']:.0f} s)", flush=True)
         for line in found["rows"]:
             print(f"    {line['case']}, {line['variant']}: {line['value']:.5g} {line['unit']}", flush=True)
+
+
+def result_file(device: str) -> Path:
+    """Where results of a device go: a rehearsal without CUDA leaves the file of a GPU as it is."""
+    return FOLDER / ("gpu.json" if device == "cuda" else f"gpu_{device}.json")
 
 
 def begin(device: str, out: Path, again: bool) -> dict[str, Any]:
@@ -80,7 +86,7 @@ def begin(device: str, out: Path, again: bool) -> dict[str, Any]:
         "device": name,
         "commit": commit(),
         "command": "python -m benchmarks gpu",
-        "notes": "each part in a process of its own",
+        "notes": "each part in a process of its own" + ("" if device == "cuda" else f"; {REHEARSAL}"),
         "parts": {},
         "rows": [],
     }
