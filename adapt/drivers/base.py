@@ -36,12 +36,14 @@ class Driver(Protocol):
         name: what results say moved the lips.
         lookahead: later frames whose sound a frame needs.
         by_sound: whether the sound moves the face; lips then rest in its pauses.
+        feature: name of the audio feature that it takes; empty: the avatar's.
     """
 
     kind: ClassVar[str]
     by_sound: ClassVar[bool]
     name: str
     lookahead: int
+    feature: str
 
     def stream(self) -> Stream:
         """A new stream."""

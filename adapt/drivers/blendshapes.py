@@ -241,6 +241,7 @@ class BlendshapeDriver:
 
     kind: ClassVar[str] = "blendshapes"
     by_sound: ClassVar[bool] = False
+    feature = ""
     name = "ARKit blendshapes"
     lookahead = 0
 

@@ -9,10 +9,11 @@ import torch
 
 from adapt.drivers.base import Expressions, Stream, WindowStream
 from heads.rig import Rig
+from shards.features.logmel import HOPS, MELS
 
 
 class LoudnessDriver:
-    """Opens the jaw with the loudness of log-mel features.
+    """Opens the jaw with the loudness of log-mel features; rows of another width say nothing of it, and the face rests.
 
     Args:
         rest: ``[K]`` expression in silence.
@@ -23,6 +24,7 @@ class LoudnessDriver:
     by_sound: ClassVar[bool] = True
     name = "loudness to jaw (the clip has no sound and no audio-expression prior was given)"
     lookahead = 1
+    feature = "logmel"
 
     def __init__(self, rest: np.ndarray, jaw: np.ndarray) -> None:
         self.rest, self.jaw = rest, jaw
@@ -40,6 +42,8 @@ class LoudnessDriver:
     def _apply(self, windows: np.ndarray) -> Expressions:
         # Log-mel rows are absolute: silence is about -1.2, loud speech 1 (shards.features.logmel).
         amount = np.clip((windows.mean((1, 2)) + 0.7) / 1.2, 0.0, 1.0) * 0.5
+        if windows.shape[2] != HOPS * MELS:
+            amount = np.zeros_like(amount)
         return {"expression": (self.rest + amount[:, None] * self.jaw).astype(np.float32)}
 
     def tensors(self) -> dict[str, torch.Tensor]:

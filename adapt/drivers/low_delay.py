@@ -26,7 +26,11 @@ def quickest(driver: Driver, *, any_feature: bool = True) -> Driver:
     return driver.low_delay() if isinstance(driver, RidgeDriver) else driver
 
 
-def heard_by(driver: Driver, record: FeatureRecord) -> FeatureRecord:
-    """The record of the audio feature that a driver uses: its own, else the avatar's ``record``."""
-    name = driver.feature if isinstance(driver, RidgeDriver) else ""
-    return open_feature(name).record if name else record
+def heard_by(driver: Driver, record: FeatureRecord, *, any_feature: bool = True) -> FeatureRecord:
+    """The record of the audio feature that a driver uses: its own, else the avatar's ``record``.
+
+    Args:
+        any_feature: false where the same rows also drive an avatar's model, which takes only those of the avatar's feature.
+    """
+    own = driver.feature and driver.feature != record["name"]
+    return open_feature(driver.feature).record if own and any_feature else record

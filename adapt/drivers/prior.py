@@ -50,6 +50,7 @@ class PriorDriver:
 
     kind: ClassVar[str] = "prior"
     by_sound: ClassVar[bool] = True
+    feature = ""
 
     def __init__(
         self,

@@ -5,14 +5,17 @@ Each function returns the inputs, or ``None`` and the reason why there are none.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from adapt.avatar.avatar import Avatar
 from adapt.clip import Clip
-from adapt.drivers.base import Bounds
+from adapt.drivers.base import Bounds, Driver
 from adapt.drivers.base import drive as drive_by_sound
+from adapt.drivers.low_delay import heard_by
 from adapt.talk.silence import rested
 from heads.person.inputs import TRACKED, HeadInputs, feature_windows, head_inputs
+from shards.features import extract_features
 
 
 def track_drive(avatar: Avatar, clip: Clip) -> tuple[HeadInputs | None, str]:
@@ -25,11 +28,17 @@ def audio_drive(avatar: Avatar, clip: Clip) -> tuple[HeadInputs | None, str]:
     """Expression from the test audio; pose, eyelids and gaze from the test frames, since audio does not determine them."""
     if not clip.has_sound:
         return None, "the test part of the clip has no sound"
-    moved = drive_by_sound(avatar.driver, clip.features())
+    moved = drive_by_sound(avatar.driver, _driving_rows(avatar.driver, clip))
     track = {name: clip.track[name].copy() for name in TRACKED}
     bounded = Bounds(avatar.track["expression"])(moved["expression"][: len(clip)])
     track["expression"] = rested(bounded, clip.audio, avatar.track)
     return _with_sound(avatar, clip, head_inputs(track, avatar.device))
+
+
+def _driving_rows(driver: Driver, clip: Clip) -> np.ndarray:
+    """Rows ``[T, C]`` of the feature that the driver takes."""
+    name = heard_by(driver, clip.feature.record)["name"]
+    return clip.features() if name == clip.feature.name else extract_features(name, clip.audio)
 
 
 def _with_sound(avatar: Avatar, clip: Clip, drive: HeadInputs) -> tuple[HeadInputs | None, str]:

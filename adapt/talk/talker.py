@@ -87,8 +87,8 @@ class Talker:
         styled, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
         self._uses_audio = bool(avatar.model.uses_audio)
         self.driver = quickest(styled, any_feature=not self._uses_audio) if low_delay else styled
-        feature = open_feature(heard_by(self.driver, avatar.document["features"]))
-        self.sound, self.stream = feature.stream(), self.driver.stream()
+        record = heard_by(self.driver, avatar.document["features"], any_feature=not self._uses_audio)
+        self.sound, self.stream = open_feature(record).stream(), self.driver.stream()
         self.activity = SpeechActivity()
         self.resting = Resting(resting_expression(avatar.track)) if self.driver.by_sound else None
         self._speech = np.zeros(0, bool)

@@ -9,7 +9,7 @@ import numpy as np
 
 from adapt.avatar.avatar import Avatar
 from adapt.drivers.closing import FREE, PRESSED, SHUT, LipClosing
-from adapt.drivers.loudness import LoudnessDriver
+from adapt.drivers.low_delay import heard_by
 from adapt.drivers.prior import EMPHASIS, SHARE, PriorDriver
 from adapt.web import onnx_graphs
 from adapt.web.arrays import Document
@@ -45,7 +45,8 @@ def sound_files(avatar: Avatar, onnxruntime: str | Path | None) -> SoundFiles:
     Raises:
         InputError: features or a prior that need onnxruntime-web, which is not given, incomplete, or cannot run them.
     """
-    driver, name = avatar.driver, str(avatar.document["features"]["name"])
+    driver = avatar.driver
+    name = str(heard_by(driver, avatar.document["features"])["name"])
     if name not in ("logmel", Whisper.name):
         raise InputError(f"avatar '{avatar.name}' uses the audio features '{name}', which the page cannot make; "
                          "adapt on a prior of logmel or whisper")  # fmt: skip
@@ -59,7 +60,7 @@ def sound_files(avatar: Avatar, onnxruntime: str | Path | None) -> SoundFiles:
     if runtime is None or not (isinstance(driver, PriorDriver) or name != "logmel"):
         return found
     found.files.update(runtime)
-    if name == Whisper.name and not isinstance(driver, LoudnessDriver):
+    if name == Whisper.name:
         _add_encoder(found, avatar)
     if isinstance(driver, PriorDriver):
         _add_prior(found, driver)

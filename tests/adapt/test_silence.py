@@ -40,6 +40,11 @@ def test_a_voice_in_a_noisy_room_is_speech():
     assert SpeechActivity().push(sounds.voice(4.0) + sounds.pink(4.0, 0.02)).mean() > 0.7
 
 
+def test_a_voice_stays_speech_when_loud_noise_has_lasted():
+    """The noise floor is bounded: a voice hardly louder than the room is still one."""
+    assert SpeechActivity().push(sounds.voice(6.0) + sounds.pink(6.0, 0.1))[75:].mean() > 0.7
+
+
 def test_a_stream_in_pieces_gives_the_same():
     sound = np.concatenate([sounds.white(0.8, 0.003), sounds.voice(2.0)])
     whole, activity = SpeechActivity().push(sound), SpeechActivity()

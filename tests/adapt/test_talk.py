@@ -219,6 +219,7 @@ def test_a_driver_that_errs_far_cannot_move_the_face_beyond_what_the_clip_showed
 def test_an_exploding_voice_keeps_the_face_in_its_place(avatar):
     class Exploding:
         by_sound = True
+        feature = ""
         name, lookahead = "exploding", 0
 
         def stream(self):
@@ -241,8 +242,18 @@ def test_an_exploding_voice_keeps_the_face_in_its_place(avatar):
 
 def test_without_a_voice_the_jaw_follows_the_loudness():
     driver = LoudnessDriver(np.zeros(3, np.float32), np.array([1.0, 0, 0], np.float32))
-    rows = np.full((20, 8), -1.2, np.float32)
+    rows = np.full((20, 160), -1.2, np.float32)
     rows[10:] = 0.5
     jaw = drive(driver, rows)["expression"][:, 0]
     assert jaw[:8].max() == 0
     assert jaw[12:].min() > 0.3
+
+
+def test_loudness_is_heard_in_log_mel_whatever_feature_an_avatar_uses(avatar):
+    opened = load_avatar(avatar, "cpu")
+    opened.document["features"] = {"name": "whisper", "size": 384, "weights": {"source": "nowhere", "sha256": "0" * 64}}
+    opened.driver = LoudnessDriver.of(opened.rig, opened.track["expression"])
+    _stream(opened, np.zeros(640 * 4, np.float32), [], blink="none")  # would need the encoder's weights
+    # A head that hears the sound itself gives the driver its own rows; these say nothing of loudness.
+    jaw = drive(opened.driver, np.zeros((6, 384), np.float32))["expression"]
+    assert np.array_equal(jaw, np.repeat(opened.driver.rest[None], 6, 0))

@@ -116,7 +116,7 @@ export class SpeechActivity {
     const level = 10 * Math.log10(energy / samples.length + 1e-10);
     this.levels.shift();
     this.levels.push(level);
-    return level > Math.max(INAUDIBLE, Math.min(...this.levels) + ABOVE);
+    return level > Math.max(INAUDIBLE, Math.min(HIGHEST_FLOOR, ...this.levels) + ABOVE);
   }
 }
 
