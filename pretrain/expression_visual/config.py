@@ -85,6 +85,9 @@ class ExpressionVisualConfig(PretrainConfig):
     mean_rate: float = 10.0  # learning rate of mean head, appearance basis and codes over that of the networks
     across: float = 0.7  # probability that targets come from another segment than the source
     wide: float = 0.5  # probability that a target has one of the widest open mouths or most turned heads
+    grouped: bool = (
+        False  # targets from one group of pictures: a third of the requests to a store (shards.read.view.PairView)
+    )
     model: VisualModelConfig = field(default_factory=VisualModelConfig)
     loss: VisualLossConfig = field(default_factory=VisualLossConfig)
     augment: VisualAugmentConfig = field(default_factory=VisualAugmentConfig)

@@ -47,9 +47,15 @@ class ReferenceView:
         config = self.config
         extra = config.references - 1
         count = config.targets + extra
-        pair = PairView(size=config.size, across=config.across, targets=count, wide=config.wide, bytes=True)(
-            sample, rng
+        draw = PairView(
+            size=config.size,
+            across=config.across,
+            targets=count,
+            wide=config.wide,
+            bytes=True,
+            grouped=config.grouped,
         )
+        pair = draw(sample, rng)
         names = ("image", "matte", "landmarks", *POSE)
         if count == 1:  # a lone target comes without an axis
             pair |= {f"target_{n}": pair[f"target_{n}"][None] for n in names}

@@ -151,7 +151,7 @@ class _Builder:
         self.built_now = self.extended = 0
 
     def extend(self, workers: int, address: str | None, extras: bool) -> None:
-        """Add to the shards of the dataset the features that they lack, and lips and motion where asked for."""
+        """Add to the shards of the dataset the features that they lack, and the small members where asked for."""
         sweep(self.url, self.catalogue)
         lacking = [r for r in self.settings.features if r["name"] not in self.catalogue.features]
         if (lacking or extras) and self.catalogue.shards:
@@ -161,7 +161,9 @@ class _Builder:
             with closing(Dataset(self.url, self.catalogue)) as dataset:
                 tasks = feature_tasks(dataset, lacking, extras)
             shards = sum(len(task.shards) for task in tasks)
-            names = ", ".join([*(record["name"] for record in lacking), *(["lips and motion"] if extras else [])])
+            names = ", ".join(
+                [*(record["name"] for record in lacking), *(["lips, motion and groups of pictures"] if extras else [])]
+            )
             settings = replace(self.settings, features=tuple(lacking), extras=extras)
             with progress.task(f"adding {names}", shards, "shards") as bar:
                 self._work(list(tasks), settings, workers, address, bar)

@@ -1,4 +1,4 @@
-"""Adds audio features, lips and motion to existing shards from what they hold, without tracking again.
+"""Adds audio features, lips, motion and groups of pictures to existing shards from what they hold, without tracking again.
 
 Rows are those that a build with these features would have stored, from the same stream: the segments of one shot, one
 after the other.
@@ -30,7 +30,7 @@ Segments = list[Sample]
 
 
 def feature_tasks(dataset: Dataset, records: Sequence[FeatureRecord], extras: bool = False) -> list[FeatureTask]:
-    """The shards that lack features (or lips and motion), in groups of which no two share a clip."""
+    """The shards that lack features (or members of :mod:`shards.format.small`), in groups of which no two share a clip."""
     names = [*(feature_name(record["name"]) for record in records), *(EXTRAS if extras else ())]
     groups: list[list[str]] = []
     last: set[tuple[str, str]] = set()

@@ -73,7 +73,7 @@ class BuildSettings:
         samples_per_shard: segments after which a shard ends at the next clip.
         tracker: ``module:function``.
         thumbnails: pictures per clip in the report.
-        extras: whether shards that lack lips and motion get them.
+        extras: whether shards that lack lips, motion or groups of pictures get them.
         in_step: whether sound that is late or early with confidence is moved into step with the lips.
     """
 

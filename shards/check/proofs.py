@@ -7,7 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from shards.features import logmel
-from shards.format.schema import Sample, check_sample
+from shards.format.groups import cover, group_name, is_group
+from shards.format.groups import differs as other_group
+from shards.format.schema import BrokenSample, Sample, check_meta, check_track, feature_name, member_names
+from shards.format.small import EXTRAS, LIPS, MOTION
+from shards.format.small import differs as other_motion
 from shards.read.dataset import Dataset
 
 DRIFT = 0.05  # mean difference of log-mel that rounding to 16-bit sound and float16 can explain
@@ -26,6 +30,57 @@ def check_members(dataset: Dataset, shard: str, key: str, members: Mapping[str, 
         raise sample.broken("track.npz", f"has coefficients {sizes}, the dataset {dataset.track}")
     _check_sound(sample)
     _check_pose(sample)
+
+
+def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Decode and check a whole sample: every frame, matte, track field, audio sample and feature row.
+
+    Args:
+        features: name → size of the features that the dataset promises.
+
+    Returns:
+        The rig's coefficient counts ``{"identity": I, "expression": K}``.
+
+    Raises:
+        BrokenSample: the first member that is wrong.
+    """
+    check_meta(sample.key, sample.meta)
+    if sample.meta["frames"] != sample.length:
+        reason = f"says {sample.meta['frames']} frames, the index says {sample.length}"
+        raise BrokenSample(sample.key, "meta.json", reason)
+    expected = {*member_names(sample.length, features or {}), *EXTRAS}
+    extra = sorted(n for n in set(sample.members) - expected if not n.startswith("audio.") and not is_group(n))
+    if extra:
+        raise BrokenSample(sample.key, extra[0], f"does not belong to a sample of {sample.length} frames")
+    sizes = check_track(sample.key, sample.track, sample.length)
+    _ = sample.audio
+    for name, size in (features or {}).items():
+        if sample.features(name).shape[1] != size:
+            shape = sample.features(name).shape
+            raise sample.broken(feature_name(name), f"has shape {shape}, the dataset promises {size} columns")
+    for index in range(sample.length):
+        sample.frame(index)
+        sample.matte(index)
+    _ = sample.lips if LIPS in sample.members else None
+    if MOTION in sample.members and (reason := other_motion(sample.motion, sample.track)):
+        raise sample.broken(MOTION, reason)
+    _check_groups(sample)
+    return sizes
+
+
+def _check_groups(sample: Sample) -> None:
+    """Every group must be the track's rows of its frames, and the groups together all frames."""
+    names = sorted(filter(is_group, sample.members))
+    found: list[list[int]] = []
+    for number in range(len(names)):
+        if (name := group_name(number)) not in sample.members:
+            raise sample.broken(names[-1], f"is there without {name}; write it again (shards build --extras)")
+        group = sample.group(number)
+        found.append(group["frames"].tolist())
+        if reason := other_group(group, sample.track):
+            raise sample.broken(name, reason)
+    if names and not cover(found, sample.length):
+        raise sample.broken(names[-1], f"groups list {found}, expected each of {sample.length} frames once")
 
 
 def _check_sound(sample: Sample) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from configs import InputError
 from shards.format import codecs as members
-from shards.format import small
+from shards.format import groups, small
 from shards.media.rates import FPS, MOST_OFFSET, SAMPLES_PER_FRAME
 
 SCHEMA = 1
@@ -112,7 +112,7 @@ def feature_name(name: str) -> str:
 
 def is_member(name: str) -> bool:
     """Whether a sample of this schema may have a member of this name."""
-    fixed = name in ("meta.json", "track.npz", "audio.flac", *small.EXTRAS)
+    fixed = name in ("meta.json", "track.npz", "audio.flac", *small.EXTRAS) or groups.is_group(name)
     return fixed or re.fullmatch(r"f\d{3}\.jpg|m\d{3}\.png|audio\.[a-z0-9_-]+\.npy", name) is not None
 
 
@@ -191,41 +191,6 @@ def check_features(key: str, name: str, value: np.ndarray, length: int, size: in
         raise BrokenSample(key, member, "holds values that are not finite; extract the features again")
 
 
-def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Decode and check a whole sample: every frame, matte, track field, audio sample and feature row.
-
-    Args:
-        features: name → size of the features that the dataset promises.
-
-    Returns:
-        The rig's coefficient counts ``{"identity": I, "expression": K}``.
-
-    Raises:
-        BrokenSample: the first member that is wrong.
-    """
-    check_meta(sample.key, sample.meta)
-    if sample.meta["frames"] != sample.length:
-        reason = f"says {sample.meta['frames']} frames, the index says {sample.length}"
-        raise BrokenSample(sample.key, "meta.json", reason)
-    expected = {*member_names(sample.length, features or {}), *small.EXTRAS}
-    extra = sorted(name for name in set(sample.members) - expected if not name.startswith("audio."))
-    if extra:
-        raise BrokenSample(sample.key, extra[0], f"does not belong to a sample of {sample.length} frames")
-    sizes = check_track(sample.key, sample.track, sample.length)
-    _ = sample.audio
-    for name, size in (features or {}).items():
-        if sample.features(name).shape[1] != size:
-            shape = sample.features(name).shape
-            raise sample.broken(feature_name(name), f"has shape {shape}, the dataset promises {size} columns")
-    for index in range(sample.length):
-        sample.frame(index)
-        sample.matte(index)
-    _ = sample.lips if small.LIPS in sample.members else None
-    if small.MOTION in sample.members and (reason := small.differs(sample.motion, sample.track)):
-        raise sample.broken(small.MOTION, reason)
-    return sizes
-
-
 def member_names(length: int, features: Iterable[str]) -> list[str]:
     """All members of a sample of ``length`` frames, in the order in which they lie in the tar."""
     # Small members first and frame beside matte: one ranged read serves audio and track, one serves a picture pair.
@@ -245,7 +210,7 @@ class Sample:
         key: ``IDENTITY/CLIP-00007``.
         length: T, frames.
         fetch: returns the raw bytes of the members asked for, verified against the index.
-        members: names of the members it has.
+        members: names of the members it has, in file order.
         shard: name of its shard, for messages.
         siblings: gives other samples of the same person from the same shard (for source-target pairs).
     """
@@ -262,13 +227,15 @@ class Sample:
         siblings: Callable[[], Sequence[Callable[[], Sample]]] | None = None,
     ) -> None:
         self.key, self.length, self.shard = key, length, shard
-        self.members = frozenset(members)
+        self._in_order = tuple(members)
+        self.members = frozenset(self._in_order)
         self.identity_index = identity_index
         self.identity, self.clip, self.number = split_key(key)
         self._fetch = fetch
         self._raw: dict[str, bytes] = {}
         self._decoded: dict[str, object] = {}
         self._siblings = siblings
+        self._group_size: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"Sample({self.key!r}, {self.length} frames)"
@@ -302,9 +269,19 @@ class Sample:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the frames in px."""
-        width, height = self.meta["size"]
+        """Width and height of the frames in px; as a group of pictures states it where one was read."""
+        width, height = self._group_size or self.meta["size"]
         return width, height
+
+    @cached_property
+    def groups(self) -> list[list[int]]:
+        """Frames of each group of pictures as they lie in the tar, see :mod:`shards.format.groups`; empty if there are none."""
+        found = groups.groups_in(self._in_order)
+        return found if groups.cover(found, self.length) else []
+
+    def group(self, number: int) -> dict[str, np.ndarray]:
+        """A track as :attr:`track` of one group's ``frames [n]``, landmarks within a ``step`` px; ``size [2]``, as :attr:`size`."""
+        return self._once(groups.group_name(number), self._decode_group)
 
     @property
     def track(self) -> dict[str, np.ndarray]:
@@ -381,6 +358,17 @@ class Sample:
         track = members.decode_npz(data)
         check_track(self.key, track, self.length)
         return track
+
+    def _decode_group(self, data: bytes) -> dict[str, np.ndarray]:
+        values = groups.decode_group(data)
+        track = {field: value for field, value in values.items() if field not in ("frames", "size", "step")}
+        try:
+            check_track(self.key, track, len(values["frames"]))
+        except BrokenSample as error:
+            raise members.BadMember(error.reason) from None
+        width, height = values["size"].tolist()
+        self._group_size = (width, height)
+        return values
 
     def _decode_features(self, name: str, data: bytes) -> np.ndarray:
         value = members.decode_npy(data)

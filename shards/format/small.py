@@ -15,10 +15,11 @@ import torch
 from heads.measures.lips import BREADTH as BREADTH_OF_EYES
 from heads.measures.lips import crop_lips, lip_frame, lip_shape
 from shards.format import codecs
+from shards.format.groups import encode_groups, group_name
 from shards.media.rates import SAMPLES_PER_FRAME
 
 LIPS, MOTION = "lips.npz", "motion.npz"
-EXTRAS = (LIPS, MOTION)
+EXTRAS = (LIPS, MOTION, group_name(0))
 HEIGHT, BREADTH = 66, 88  # px of a crop; twice as many if frames have LARGE px or more
 LARGE = 512
 MARGIN = 1.35  # factor by which crops are larger than a network's input, which leaves room for jitter
@@ -27,11 +28,17 @@ LIP_SHAPE = 3  # opening, width and height, see heads.measures.lips.lip_shape
 
 
 def small_members(encoded: Mapping[str, bytes], length: int, size: tuple[int, int]) -> dict[str, bytes]:
-    """``lips.npz`` and ``motion.npz`` of the encoded members of a sample of ``length`` frames of ``size`` (width, height)."""
+    """``lips.npz``, ``motion.npz`` and ``track.0.npz``, ... of the encoded members of a sample.
+
+    Args:
+        length: number of frames.
+        size: width and height of the frames, px.
+    """
     track = codecs.decode_npz(encoded["track.npz"])
     frames = [encoded[f"f{i:03d}.jpg"] for i in range(length)]
     audio = codecs.decode_flac(encoded["audio.flac"], length * SAMPLES_PER_FRAME)
-    return {LIPS: encode_lips(frames, track["landmarks"], size, audio), MOTION: encode_motion(track, audio)}
+    lips = encode_lips(frames, track["landmarks"], size, audio)
+    return {LIPS: lips, MOTION: encode_motion(track, audio), **encode_groups(track, size)}
 
 
 def encode_motion(track: Mapping[str, np.ndarray], audio: np.ndarray) -> bytes:

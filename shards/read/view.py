@@ -7,7 +7,7 @@ Images are float32 RGB in [0, 1], ``[H, W, 3]``; intrinsics and landmarks are in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -15,9 +15,11 @@ import numpy as np
 
 from configs import InputError
 from heads.measures.face import inner_lip_distance, outer_eye_distance
+from shards.format.groups import MIXED, WIDE, group_name
 from shards.format.schema import MAX_FRAMES, Sample, frame_name, matte_name
 from shards.read.dataset import Dataset
 
+NEAR = 2  # pictures at the beginning of a group that a source is drawn from
 PER_FRAME = ("expression", "eyelids", "gaze", "rotation", "translation", "quality")
 
 
@@ -73,6 +75,10 @@ class PairView:
         wide: probability that a target is drawn from the quarter of frames with the widest open mouth or, with equal
             chance, with the head turned farthest from the source's. Both are rare in speech and shown least by the source.
         bytes: images and mattes as uint8, a quarter of the memory to move; else float32 in [0, 1].
+        grouped: take all targets of a sample from one group of pictures (:mod:`shards.format.groups`), which one ranged read
+            fetches, and the source of another segment from the first two pictures of a group. ``wide`` is then the probability
+            that all come from a group of wide frames. Segments without groups, as in datasets of earlier versions, are read
+            as without this.
     """
 
     size: int = 256
@@ -80,20 +86,55 @@ class PairView:
     targets: int = 1
     wide: float = 0.0
     bytes: bool = False
+    grouped: bool = False
     features: ClassVar[str | None] = None
     window: ClassVar[int] = 1
     needs_sound: ClassVar[bool] = False
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
         other = sample.sibling(rng) if rng.random() < self.across else sample
+        if self.grouped and sample.groups and other.groups:
+            return self._paired(sample, *self._grouped(sample, other, rng))
+        for segment in (sample, other):
+            segment.prefetch(["meta.json", "track.npz"])
         source = int(rng.integers(sample.length))
         targets = rng.choice(other.length, self.targets, replace=self.targets > other.length)
         if self.wide:
             targets = self._widened(targets, sample.track["rotation"][source], other.track, rng)
-        batch: dict[str, Any] = {"identity_index": sample.identity_index}
-        for name, value in _pictures(sample, [source], self.size, self.bytes)[0].items():
-            batch[f"source_{name}"] = value
-        pictures = _pictures(other, [int(i) for i in targets], self.size, self.bytes)
+        shown = [
+            _pictures(segment, segment.track, {int(i): int(i) for i in frames}, self.size, self.bytes)
+            for segment, frames in ((sample, [source]), (other, targets))
+        ]
+        return self._paired(sample, shown[0][source], [shown[1][int(i)] for i in targets])
+
+    def _grouped(
+        self, sample: Sample, other: Sample, rng: np.random.Generator
+    ) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+        """A source of ``sample`` and targets of ``other``: one ranged read for each, or for both if they are one segment."""
+        number = self._group(other, rng)
+        places = rng.permutation(len(other.groups[number])).tolist()
+        if other.key == sample.key:
+            source, *rest = places
+            chosen = np.resize(rest or places, self.targets).tolist()
+            shown = _group_pictures(other, number, {source, *chosen}, self.size, self.bytes)
+            return shown[source], [shown[place] for place in chosen]
+        chosen = np.resize(places, self.targets).tolist()  # repeats where the group has fewer
+        shown = _group_pictures(other, number, set(chosen), self.size, self.bytes)
+        own = int(rng.integers(_wide_groups(sample), len(sample.groups)))
+        source = int(rng.integers(min(NEAR, len(sample.groups[own]))))
+        near = _group_pictures(sample, own, {source}, self.size, self.bytes)
+        return near[source], [shown[place] for place in chosen]
+
+    def _group(self, sample: Sample, rng: np.random.Generator) -> int:
+        """Number of the group that targets come from."""
+        wide = _wide_groups(sample)
+        return int(rng.integers(wide) if wide and rng.random() < self.wide else rng.integers(wide, len(sample.groups)))
+
+    def _paired(
+        self, sample: Sample, source: dict[str, np.ndarray], pictures: list[dict[str, np.ndarray]]
+    ) -> dict[str, object]:
+        batch: dict[str, object] = {"identity_index": sample.identity_index}
+        batch |= {f"source_{name}": value for name, value in source.items()}
         for name in pictures[0]:
             stacked = np.stack([picture[name] for picture in pictures])
             batch[f"target_{name}"] = stacked if self.targets > 1 else stacked[0]
@@ -113,22 +154,44 @@ class PairView:
         return np.array(chosen)
 
 
-def _pictures(sample: Sample, indices: Sequence[int], size: int, plain: bool) -> list[dict[str, np.ndarray]]:
-    pictures = [name(i) for i in sorted(set(indices)) for name in (frame_name, matte_name)]
-    sample.prefetch(["meta.json", "track.npz", *pictures])
-    track, scale = sample.track, _scale(sample, size)
+def _wide_groups(sample: Sample) -> int:
+    """How many groups at the beginning of a sample hold wide frames."""
+    return WIDE if len(sample.groups) >= MIXED else 0
+
+
+def _group_pictures(
+    sample: Sample, number: int, places: Collection[int], size: int, plain: bool
+) -> dict[int, dict[str, np.ndarray]]:
+    """Entries of the pictures at some places of a group; they and all before them are one ranged read."""
+    frames = sample.groups[number]
+    before = [name(i) for i in frames[: max(places) + 1] for name in (frame_name, matte_name)]
+    sample.prefetch([group_name(number), *before])
+    group = sample.group(number)
+    if group["frames"].tolist() != frames:
+        raise sample.broken(group_name(number), "lists other frames than those behind it; run headstart shards verify")
+    shown = _pictures(sample, group, {frames[place]: place for place in places}, size, plain)
+    return {place: shown[frames[place]] for place in places}
+
+
+def _pictures(
+    sample: Sample, track: Mapping[str, np.ndarray], rows: Mapping[int, int], size: int, plain: bool
+) -> dict[int, dict[str, np.ndarray]]:
+    """Entries of frames, each with its row in ``track``."""
+    sample.prefetch([name(i) for i in sorted(rows) for name in (frame_name, matte_name)])
+    scale = _scale(sample, size)
     intrinsics = _scaled(track["intrinsics"], scale)
     found: dict[int, dict[str, np.ndarray]] = {}
-    for i in sorted(set(indices)):
+    for i in sorted(rows):
+        row = rows[i]
         found[i] = {
             "image": _resized(sample.frame(i, size), size, plain),
             "matte": _resized(sample.matte(i), size, plain),
-            "landmarks": track["landmarks"][i] * scale,
+            "landmarks": track["landmarks"][row] * scale,
             "intrinsics": intrinsics,
             "identity": track["identity"],
-            **{name: track[name][i] for name in PER_FRAME},
+            **{name: track[name][row] for name in PER_FRAME},
         }
-    return [found[i] for i in indices]
+    return found
 
 
 def _scale(sample: Sample, size: int) -> np.ndarray:

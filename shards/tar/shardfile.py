@@ -13,6 +13,7 @@ from typing import Any
 from cluster.storage import storage
 from cluster.storage.errors import sentence
 from shards.format.catalogue import ShardEntry, index_url, shard_url
+from shards.format.groups import group_name, is_group, stated_groups
 from shards.format.index import build_index, digest
 from shards.format.schema import frame_name, matte_name, split_key
 from shards.format.small import LIPS, MOTION
@@ -54,9 +55,8 @@ class ShardFile:
     def add(self, key: str, encoded: Mapping[str, bytes], new_clip: bool) -> None:
         """Append one sample; ``new_clip``: it is the first of its clip, which is counted in this shard."""
         length = sum(name.endswith(".jpg") for name in encoded)
-        pairs = [{name(i): encoded[name(i)] for name in (frame_name, matte_name)} for i in range(length)]
         with _writing(self.url):
-            for part in (*_in_front(encoded), *pairs):  # a frame beside its matte
+            for part in (*_in_front(encoded), *_pictures(encoded, length)):
                 if part:
                     self._tar.write(key, part)
         meta = json.loads(encoded["meta.json"])
@@ -96,10 +96,22 @@ class ShardFile:
 
 def _in_front(encoded: Mapping[str, bytes]) -> list[dict[str, bytes]]:
     """The members that are no pictures, with what one prior reads side by side: lips and features, features and motion."""
-    rest = {name: data for name, data in encoded.items() if not name.endswith((".jpg", ".png"))}
+    rest = {name: data for name, data in encoded.items() if not name.endswith((".jpg", ".png")) and not is_group(name)}
     lips, motion = ({name: rest.pop(name)} if name in rest else {} for name in (LIPS, MOTION))
     features = {name: rest.pop(name) for name in list(rest) if name.startswith("audio.") and name.endswith(".npy")}
     return [rest, lips, features, motion]
+
+
+def _pictures(encoded: Mapping[str, bytes], length: int) -> list[dict[str, bytes]]:
+    """A frame beside its matte, in groups behind the rows of their track, or in the order of time where there are none."""
+    pairs = [{name(i): encoded[name(i)] for name in (frame_name, matte_name)} for i in range(length)]
+    if not (groups := stated_groups(encoded, length)):
+        return [{name: data for name, data in encoded.items() if is_group(name)}, *pairs]
+    parts = []
+    for number, frames in enumerate(groups):
+        name = group_name(number)
+        parts += [{name: encoded[name]}, *(pairs[i] for i in frames)]
+    return parts
 
 
 class ShardSet:

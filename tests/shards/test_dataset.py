@@ -15,9 +15,10 @@ import pytest
 
 from configs import InputError
 from shards import BrokenSample, DatasetWriter, open_dataset, sample_key
+from shards.check.proofs import check_sample
 from shards.format import codecs as codec
 from shards.format.index import index_of
-from shards.format.schema import check_sample, clean_name, split_key
+from shards.format.schema import clean_name, split_key
 from tests.support.samples import RIG, SIZE, make_dataset, parts
 
 
