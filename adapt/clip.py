@@ -29,6 +29,8 @@ from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.tracking.av_offset import IN_STEP, AvOffset
 
 TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
+# Also in the track of clips whose torso was tracked.
+BODY_FIELDS = ("body", "body_quality")
 # Everything of a track that an audio-expression prior may have learned to predict.
 DRIVEN_BY_SOUND = ("expression", "eyelids", "gaze", "rotation", "translation")
 MASKS = ("face", "eyes", "mouth_inside", "lips", "head")
@@ -78,7 +80,7 @@ class Batch:
         image: ``[B, H, W, 3]`` RGB in [0, 1].
         matte: ``[B, H, W, 1]`` coverage of the person in [0, 1].
         masks: region of :data:`MASKS` -> ``[B, H, W, 1]`` in [0, 1].
-        track: field of :data:`TRACK_FIELDS` -> ``[B, ...]``, see the module's docstring.
+        track: field of the clip's track -> ``[B, ...]``, see the module's docstring.
     """
 
     index: torch.Tensor
@@ -108,7 +110,7 @@ class Clip:
         feature: audio feature that :meth:`features` extracts; log-mel by default.
 
     Attributes:
-        track: field of :data:`TRACK_FIELDS` -> ``[T, ...]`` float32.
+        track: field of :data:`TRACK_FIELDS`, and of :data:`BODY_FIELDS` if the torso was tracked -> ``[T, ...]`` float32.
         audio: ``[N]`` float32 at 16 kHz, in step with the frames.
         intrinsics: ``[3, 3]`` of the frames, px.
         identity: ``[K_id]`` coefficients of the rig.
@@ -175,7 +177,7 @@ class Clip:
                 self.crop_box = tuple(float(v) for v in segment.crop_box)
                 self.av_offset = float(segment.av_offset.seconds)
             self.identity = np.asarray(segment.track["identity"], np.float32)
-            for name in TRACK_FIELDS:
+            for name in (*TRACK_FIELDS, *(name for name in BODY_FIELDS if name in segment.track)):
                 rows = np.asarray(segment.track[name], np.float32)
                 self.track[name] = np.concatenate([self.track[name], rows]) if name in self.track else rows
             self.audio = np.concatenate([self.audio, np.asarray(segment.audio, np.float32)])
@@ -284,7 +286,7 @@ class Clip:
         if first < 0 or count < 1 or first + count > len(self):
             raise InputError(f"frames {first} to {first + count - 1} of a clip that has frames 0 to {len(self) - 1}")
         rows = np.arange(first, first + count)
-        track = {name: self.track[name][rows] for name in TRACK_FIELDS}
+        track = {name: values[rows] for name, values in self.track.items()}
         part = _Part(
             frames=self.frames(rows),
             matte=self._gather("matte", rows),

@@ -63,7 +63,7 @@ def _save(run: Run, driver: Driver | None, files: Mapping[str, Path], complete: 
     clip, fit = run.clip, run.fit
     driver = driver or loudness_driver(run.context.rig, clip.track["expression"])
     count = min(len(clip), BODY_FRAMES)
-    track = {name: rows[:count] for name, rows in clip.track.items() if name != "quality"}
+    track = {name: rows[:count] for name, rows in clip.track.items() if "quality" not in name}
     agreed = {name: run.plan.consent[name] for name in ("consent", "licence")}
     provenance = Provenance.make(avatar=run.plan.out.name, recipe=run.plan.recipe.name, **agreed)
     real, image = _preview(fit)

@@ -45,7 +45,7 @@ def encode_sample(
         frames: ``[T, H, W, 3]`` uint8 RGB.
         frames_jpeg: instead of ``frames``, T JPEG files of quality 95 or better.
         matte: ``[T, H, W]`` uint8 person alpha.
-        track: float32 fields of :data:`shards.format.schema.TRACK_SHAPES`.
+        track: float32 fields of :data:`shards.format.schema.TRACK_SHAPES`, and any of ``OPTIONAL_TRACK_SHAPES``.
         audio: ``[T * 640]`` float32 in [-1, 1], 16 kHz.
         features: name → ``[T, C]``; stored as float16.
 

@@ -38,6 +38,11 @@ TRACK_SHAPES: dict[str, tuple[int | str, ...]] = {
     "gaze": ("T", 2, 2),  # left, right eye: yaw, pitch in radians
     "quality": ("T",),  # 0 unusable .. 1 certain
 }
+# Fields that a track may lack; docs/dataset-format.md defines them.
+OPTIONAL_TRACK_SHAPES = {
+    "body": ("T", 6),  # affine displacement of the torso, in half pictures
+    "body_quality": ("T",),  # 0 unusable .. 1 certain
+}
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _KEY = re.compile(r"(?P<identity>[A-Za-z0-9_-]+)/(?P<clip>[A-Za-z0-9_-]+)-(?P<number>\d{5,})")
@@ -57,9 +62,6 @@ class BrokenSample(InputError):
     def as_dict(self) -> dict[str, str]:
         """What ``shards verify --json`` prints about it."""
         return {"shard": self.shard, "key": self.key, "member": self.member, "reason": self.reason}
-
-
-# ---------------------------------------------------------------------------------------------------- names
 
 
 def clean_name(text: str) -> str:
@@ -116,9 +118,6 @@ def is_member(name: str) -> bool:
     return fixed or re.fullmatch(r"f\d{3}\.jpg|m\d{3}\.png|audio\.[a-z0-9_-]+\.npy", name) is not None
 
 
-# ---------------------------------------------------------------------------------------------------- checks
-
-
 def check_track(key: str, track: Mapping[str, np.ndarray], length: int) -> dict[str, int]:
     """Check fields, shapes, dtype and finiteness of a track of ``length`` frames; returns the coefficient counts I and K.
 
@@ -127,9 +126,10 @@ def check_track(key: str, track: Mapping[str, np.ndarray], length: int) -> dict[
     """
     sizes: dict[str, int] = {"T": length}
     for name in track:
-        if name not in TRACK_SHAPES:
+        if name not in TRACK_SHAPES and name not in OPTIONAL_TRACK_SHAPES:
             raise BrokenSample(key, "track.npz", f"unknown field '{name}'; expected {', '.join(TRACK_SHAPES)}")
-    for name, shape in TRACK_SHAPES.items():
+    shapes = {**TRACK_SHAPES, **{name: shape for name, shape in OPTIONAL_TRACK_SHAPES.items() if name in track}}
+    for name, shape in shapes.items():
         if name not in track:
             raise BrokenSample(key, "track.npz", f"field '{name}' is missing; track the clip again")
         value = np.asarray(track[name])
@@ -198,9 +198,6 @@ def member_names(length: int, features: Iterable[str]) -> list[str]:
     for index in range(length):
         names += [frame_name(index), matte_name(index)]
     return names
-
-
-# ---------------------------------------------------------------------------------------------------- the lazy sample
 
 
 class Sample:

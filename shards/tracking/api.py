@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from configs import InputError, progress
+from heads.person.image_registration import Reference
 from heads.rig.facemesh import N_LANDMARKS
 from heads.rig.registry import DEFAULT
 from shards.media.probe import video_info
@@ -106,6 +107,7 @@ def track_frames(
     rig: str = DEFAULT,
     matte_every: int = 1,
     av_offset: float | None = None,
+    body: Reference | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[Segment]:
     """Yields segments of the one person that a video shows, from its longest shot.
@@ -119,6 +121,7 @@ def track_frames(
         rig: name or path of the rig whose coefficients are given.
         matte_every: frames from one computed matte to the next, see :class:`TrackOptions`; 0: no mattes.
         av_offset: s by which the sound is late and is moved back; ``None``: estimated; 0: left as it is.
+        body: what the torso is registered to; ``None``: the shot's first frames.
         stop: called after each frame of the first pass; once it returns True, the rest of the video is left out.
 
     Raises:
@@ -136,6 +139,7 @@ def track_frames(
         matte_every=max(1, matte_every),
         ahead=(os.cpu_count() or 1) > 1,
         av_offset=av_offset,
+        body=body,
     )
     video = track_video(path, options, stop)
     with video:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from configs import InputError
+from heads.person.image_registration import Reference
 from shards.media.rates import MOST_OFFSET
 
 
@@ -27,6 +28,7 @@ class TrackOptions:
     crop_box: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in the source; None: around head and shoulders
     rig: str = "mediapipe"  # name or path of the rig whose coefficients are given
     identity: tuple[float, ...] | None = None  # known identity coefficients; None: estimated per shot
+    body: Reference | None = None  # what the torso is registered to; None: the shot's first frames
     sound: str = ""  # file whose sound replaces the video's own; it starts at the first picture
     av_offset: float | None = None  # s by which the sound is late and is moved back; None: estimated; 0: left as it is
 

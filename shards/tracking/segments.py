@@ -16,6 +16,7 @@ from shards.media.decode import read_video
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.tracking.ahead import ahead
 from shards.tracking.av_offset import IN_STEP, AvOffset, SoundReader
+from shards.tracking.body import BodyTracker
 from shards.tracking.coefficients import Fitter, fitter_of
 from shards.tracking.first_pass import PICTURES_AHEAD, FirstPass, Run
 from shards.tracking.models import PersonMatte
@@ -187,12 +188,15 @@ class Shot:
 
     def _segments(self) -> Iterator[Segment]:
         tracks, first = _Buffer(self.tracks()), self.start
+        body = BodyTracker(self._options.body) if self._options.matte else None
         with closing(self._pictures()) as pictures:
             for length in _even_lengths(len(self), SEGMENT):
                 frames = np.stack([next(pictures) for _ in range(length)])
                 audio = self._source.audio(first, length)
                 matte = self._source.matte(frames) if self._options.matte else np.full(frames.shape[:3], 255, np.uint8)
                 track = tracks.take(length)
+                if body is not None:
+                    track |= body(frames, matte, track["landmarks"])
                 where, offset = self.crop_box, self._source.av_offset
                 yield Segment(frames, matte, track, audio, first, where, self._source.has_audio, av_offset=offset)
                 first += length

@@ -1,0 +1,124 @@
+"""The torso's own track: recovered where it is known, with a quality that says where it cannot be."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from heads.person.image_registration import Reference
+from shards import DatasetWriter, open_dataset, sample_key
+from shards.format.schema import BrokenSample, check_sample, check_track
+from shards.synthetic import make_talker
+from shards.tracking.body import CHUNK, SIDE, BodyTracker, torso
+from tests.support.samples import RIG, parts
+
+SIZE, FRAMES = 128, 30
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """Frames, mattes and landmarks of a talker whose shoulders sway and rise against the head, and their true places."""
+    person = make_talker(12)
+    talk = person.perform(FRAMES / 25, 3, SIZE)
+    time = np.arange(FRAMES) / 25
+    sway = np.stack([0.25 * np.sin(4 * time), -0.2 * np.sin(5 * time) ** 2, 0 * time], 1)
+    talk = replace(talk, body_translation=(talk.body_translation + sway).astype(np.float32))
+    frames, mattes = (np.stack(pictures) for pictures in zip(*person.render(talk)))
+    points = np.einsum("tij,nj->tni", talk.body_rotation, person.torso_points) + talk.body_translation[:, None]
+    pixels = talk.intrinsics[0, 0] * points[..., :2] / points[..., 2:] + SIZE / 2
+    seen = ((pixels > 4) & (pixels < SIZE - 4)).all(-1).all(0) & (points[..., 2].mean(0) < points[..., 2].mean())
+    return frames, mattes, person.landmarks(talk), pixels[:, seen]
+
+
+def moved(body: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Displacements ``[T, N, 2]`` px of points ``[N, 2]`` px."""
+    x, y = (2 * points / SIZE - 1).T
+    return np.einsum("tck,nk->tnc", body.reshape(-1, 2, 3), np.stack([np.ones_like(x), x, y], 1)) * SIZE / 2
+
+
+def test_the_track_follows_shoulders_that_move_by_themselves_within_a_third_of_a_pixel(clip):
+    frames, mattes, landmarks, pixels = clip
+    track = BodyTracker()(frames, mattes, landmarks)
+    body, quality = track["body"], track["body_quality"]
+    assert body.shape == (FRAMES, 6)
+    assert body.dtype == quality.dtype == np.float32
+    at_rest = pixels[0] - moved(body[:1], pixels[0])[0]
+    error = np.linalg.norm(at_rest + moved(body, at_rest) - pixels, axis=-1)
+    motion = np.linalg.norm(pixels - pixels.mean(0), axis=-1)
+    assert motion.max() > 4
+    assert np.median(error) < 0.33, np.median(error)
+    assert np.median(error) < 0.2 * np.median(motion)
+    assert quality.min() > 0.8
+
+
+def test_frames_in_pieces_give_the_same_track_where_the_pieces_are_whole_chunks(clip):
+    frames, mattes, landmarks, _ = clip
+    whole, tracker = BodyTracker()(frames, mattes, landmarks), BodyTracker()
+    parts = [tracker(frames[part], mattes[part], landmarks[part]) for part in (slice(CHUNK), slice(CHUNK, None))]
+    np.testing.assert_allclose(np.concatenate([part["body"] for part in parts]), whole["body"], atol=1e-5)
+
+
+def test_frames_that_show_something_else_are_bridged_and_have_a_low_quality(clip):
+    frames, mattes, landmarks, _ = clip
+    plain = BodyTracker()(frames, mattes, landmarks)["body"]
+    covered = frames.copy()
+    covered[12:15] = np.random.default_rng(0).integers(0, 255, covered[12:15].shape)
+    track = BodyTracker()(covered, mattes, landmarks)
+    assert track["body_quality"][12:15].max() < 0.3
+    assert np.abs(track["body"] - plain).max() < 0.03  # half pictures, 2 px here
+    assert np.abs(np.diff(track["body"], axis=0)).max() < 0.06
+
+
+def test_a_given_reference_places_another_part_of_a_clip_where_it_is_in_the_first(clip):
+    frames, mattes, landmarks, _ = clip
+    reference = Reference(*(rows[0] for rows in torso(frames[:1], mattes[:1], landmarks[:1])))
+    early = BodyTracker(reference)(frames[:20], mattes[:20], landmarks[:20])["body"]
+    late = BodyTracker(reference)(frames[10:], mattes[10:], landmarks[10:])["body"]
+    assert np.abs(early[0]).max() < 1e-3
+    assert np.abs(early[10:] - late[:10]).max() < 0.01
+
+
+def test_without_a_torso_in_view_there_is_no_motion_and_no_quality(clip):
+    frames, mattes, landmarks, _ = clip
+    track = BodyTracker()(frames[:3], np.zeros_like(mattes[:3]), landmarks[:3])
+    assert not track["body"].any()
+    assert not track["body_quality"].any()
+
+
+def test_the_torso_leaves_the_head_out(clip):
+    frames, mattes, landmarks, _ = clip
+    brightness, region = torso(frames[:2], mattes[:2], landmarks[:2])
+    assert brightness.shape == region.shape == (2, SIDE, SIDE)
+    nose = (landmarks[0, 4, :2] * SIDE / SIZE).astype(int)
+    assert region[0, nose[1], nose[0]] == 0
+    assert region[0, -2, SIDE // 2] > 0.9
+    assert torch.isfinite(brightness).all()
+
+
+def test_a_dataset_keeps_the_torso_track_and_one_without_it_stays_readable(tmp_path):
+    rng = np.random.default_rng(0)
+    body = {"body": rng.normal(size=(6, 6)).astype(np.float32), "body_quality": rng.random(6).astype(np.float32)}
+    with DatasetWriter(tmp_path / "data", rig=RIG) as writer:
+        for number, extra in enumerate((body, {})):
+            given = parts(number)
+            meta = {"first_frame": 6 * number, "licence": "test", "consent": "yes"}
+            writer.add(sample_key("ann", "clip", number), meta, **{**given, "track": {**given["track"], **extra}})
+    with closing(open_dataset(tmp_path / "data")) as dataset:
+        with_body, without = (dataset.sample(0, row) for row in range(2))
+        for name, value in body.items():
+            np.testing.assert_array_equal(with_body.track[name], value)
+        assert "body" not in without.track
+        assert check_sample(with_body, {"logmel": 160}) == check_sample(without, {"logmel": 160})
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(np.zeros((6, 5), np.float32), r"'body' has shape \(6, 5\), expected \(6, 6\)"), (np.zeros((6, 6)), "float64")],
+)
+def test_a_torso_track_of_another_shape_or_type_is_refused(value, says):
+    with pytest.raises(BrokenSample, match=says):
+        check_track("ann/clip-00000", {**parts(0)["track"], "body": value}, 6)
