@@ -11,7 +11,8 @@ import torch
 
 from heads.person.image_registration import Reference
 from shards import DatasetWriter, open_dataset, sample_key
-from shards.format.schema import BrokenSample, check_sample, check_track
+from shards.check.proofs import check_sample
+from shards.format.schema import BrokenSample, check_track
 from shards.synthetic import make_talker
 from shards.tracking.body import CHUNK, SIDE, BodyTracker, torso
 from tests.support.samples import RIG, parts
