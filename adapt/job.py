@@ -20,6 +20,7 @@ from adapt.avatar.writer import BODY, restore_exact
 from adapt.budget import Budget, Clock, graceful_stop
 from adapt.clip import LEAST_FRAMES, Clip, track_clip
 from adapt.drivers.base import Driver
+from adapt.drivers.closing import LipClosing
 from adapt.drivers.personal_voice import person_driver, ready_for_live
 from adapt.drivers.ridge import RidgeDriver
 from adapt.fit.context import Context
@@ -242,7 +243,8 @@ def fit_voice(run: Run) -> Driver:
         return loudness_driver(run.context.rig, clip.track["expression"])
     prior, record = run.context.priors.motion, record_of(run.context.priors.records, MOTION)
     if config is None or prior is None or record is None:
-        return RidgeDriver.fit(clip.features(), clip.track["expression"])
+        lips = LipClosing.fit(run.context.rig, np.asarray(clip.identity, np.float32), clip.track["expression"])
+        return RidgeDriver.fit(clip.features(), clip.track["expression"]).closed(lips)
     with progress.task("fitting the voice", unit="steps") as task:
         steps = _voice_steps(run, task)
         driver = person_driver(prior, clip, record, run.context.rig, steps=steps, seed=run.plan.seed)

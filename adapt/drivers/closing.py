@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from adapt.drivers.base import Expressions, Stream
 from heads.measures.closure import TOGETHER
 from heads.measures.face import eye_distance, lip_motion
 from heads.rig import Rig
@@ -88,6 +89,26 @@ class LipClosing:
         gap, mean = tensors["gap"].tolist()
         rest, slope, direction = (tensors[name].float().numpy() for name in ("rest", "slope", "direction"))
         return cls(rest, gap, mean, slope, direction)
+
+
+class ClosingStream:
+    """A driver's stream whose lips are pressed where they nearly meet."""
+
+    def __init__(self, stream: Stream, closing: LipClosing) -> None:
+        self.live, self.closing = stream, closing
+
+    def push(self, rows: np.ndarray) -> Expressions:
+        """As :class:`adapt.drivers.base.Stream`."""
+        return self._closed(self.live.push(rows))
+
+    def finish(self) -> Expressions:
+        """Expressions of the last frames."""
+        return self._closed(self.live.finish())
+
+    def _closed(self, found: Expressions) -> Expressions:
+        if "expression" in found:
+            found["expression"] = self.closing(found["expression"])
+        return found
 
 
 @torch.no_grad()

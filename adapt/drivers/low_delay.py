@@ -13,16 +13,16 @@ def quickest(driver: Driver, *, any_feature: bool = True) -> Driver:
     """The same person's driver with the shortest look-ahead there is.
 
     A prior looks ahead a second or more, and a speech encoder takes in seconds at a time, so a regression on the person's
-    own clip takes its place: the one on log-mel if the avatar has it. A driver without a shorter version is returned
-    unchanged.
+    own clip takes its place: the one on log-mel if the avatar has it. Its lips are pressed as the prior's are. A driver
+    without a shorter version is returned unchanged.
 
     Args:
         any_feature: whether the driver may use another audio feature than the avatar's, see :func:`heard_by`.
     """
     if isinstance(driver, PriorDriver) and driver.quick is not None and any_feature:
-        return driver.quick.low_delay()
+        return driver.quick.low_delay().closed(driver.closing)
     if isinstance(driver, PriorDriver) and driver.regression is not None:
-        return driver.regression.low_delay()
+        return driver.regression.low_delay().closed(driver.closing)
     return driver.low_delay() if isinstance(driver, RidgeDriver) else driver
 
 

@@ -48,7 +48,8 @@ def person_driver(
     steps: Iterable[object] = (),
     seed: int = 0,
 ) -> PriorDriver:
-    """This person's driver: the prior's voice, averaged from ``CHOICE_FRAMES`` frames on with a regression on the clip.
+    """This person's driver: the prior's voice, averaged from ``CHOICE_FRAMES`` frames on with a regression on the clip,
+    its lips pressed where they nearly meet.
 
     Args:
         prior: its weights are changed in place if fine-tuning helps.
@@ -58,10 +59,9 @@ def person_driver(
     """
     voice = person_voice(prior, clip, record, rig, steps=steps, seed=seed)
     features, expression = clip.features(), clip.track["expression"]
-    if len(features) < CHOICE_FRAMES:
-        return voice
-    lips = LipClosing.fit(rig, np.asarray(clip.identity, np.float32), expression)
-    return voice.averaged(RidgeDriver.fit(features, expression)).closed(lips)
+    if len(features) >= CHOICE_FRAMES:
+        voice = voice.averaged(RidgeDriver.fit(features, expression))
+    return voice.closed(LipClosing.fit(rig, np.asarray(clip.identity, np.float32), expression))
 
 
 def ready_for_live(driver: PriorDriver, clip: Clip) -> PriorDriver:

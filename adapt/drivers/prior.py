@@ -10,7 +10,7 @@ import torch
 
 from adapt.avatar.document import PriorRecord
 from adapt.drivers.base import Expressions, Stream, joined
-from adapt.drivers.closing import LipClosing
+from adapt.drivers.closing import ClosingStream, LipClosing
 from adapt.drivers.ridge import RidgeDriver
 from configs import InputError
 from pretrain.roles import FineTunable, MotionPrior
@@ -79,7 +79,7 @@ class PriorDriver:
         """A new stream."""
         voice = _PriorStream(self.prior, self.style, self.seed, self.options, self.calibration)
         stream = voice if self.regression is None else _MeanStream(voice, self.regression)
-        return stream if self.closing is None else _ClosingStream(stream, self.closing)
+        return stream if self.closing is None else ClosingStream(stream, self.closing)
 
     def with_style(self, style: np.ndarray | None) -> PriorDriver:
         """The same voice in another style ``[S]``; ``None`` is the mean style.
@@ -202,24 +202,6 @@ class _MeanStream:
         found = {name: rows[:ready] for name, rows in sampled.items()}
         mean = (1 - SHARE) * found["expression"] + SHARE * regressed["expression"][:ready]
         found["expression"] = (self.rest + EMPHASIS * (mean - self.rest)).astype(np.float32)
-        return found
-
-
-class _ClosingStream:
-    """A stream whose lips are pressed where they nearly meet."""
-
-    def __init__(self, stream: Stream, closing: LipClosing) -> None:
-        self.live, self.closing = stream, closing
-
-    def push(self, rows: np.ndarray) -> Expressions:
-        return self._closed(self.live.push(rows))
-
-    def finish(self) -> Expressions:
-        return self._closed(self.live.finish())
-
-    def _closed(self, found: Expressions) -> Expressions:
-        if "expression" in found:
-            found["expression"] = self.closing(found["expression"])
         return found
 
 

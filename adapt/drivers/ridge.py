@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from adapt.drivers.base import Expressions, Stream, WindowStream
+from adapt.drivers.closing import ClosingStream, LipClosing
 from shards.media.rates import FPS
 
 NAMES = ("mean", "spread", "weight", "bias")  # of the tensors that an avatar keeps
@@ -33,6 +34,7 @@ class RidgeDriver:
         bias: ``[K]`` the clip's mean expression.
         quick: the same person's regression with a shorter look-ahead, for live use.
         feature: name of the audio feature, if it is not the avatar's.
+        closing: presses lips that nearly meet; ``None``: they are left as they are.
     """
 
     kind: ClassVar[str] = "ridge"
@@ -47,9 +49,10 @@ class RidgeDriver:
         bias: np.ndarray,
         quick: RidgeDriver | None = None,
         feature: str = "",
+        closing: LipClosing | None = None,
     ) -> None:
         self.mean, self.spread, self.weight, self.bias, self.quick = mean, spread, weight, bias, quick
-        self.feature = feature
+        self.feature, self.closing = feature, closing
         self.lookahead = len(weight) // len(mean) - PAST - 1
         if self.lookahead != AHEAD:
             self.name = f"ridge regression on the person's own clip, {1000 * self.lookahead // FPS} ms ahead"
@@ -79,7 +82,12 @@ class RidgeDriver:
     def hearing(self, feature: str) -> RidgeDriver:
         """The same regression, marked as one from this audio feature instead of the avatar's."""
         quick = self.quick.hearing(feature) if self.quick is not None else None
-        return RidgeDriver(self.mean, self.spread, self.weight, self.bias, quick, feature)
+        return RidgeDriver(self.mean, self.spread, self.weight, self.bias, quick, feature, self.closing)
+
+    def closed(self, closing: LipClosing | None) -> RidgeDriver:
+        """The same regression, its lips pressed where they nearly meet."""
+        quick = self.quick.closed(closing) if self.quick is not None else None
+        return RidgeDriver(self.mean, self.spread, self.weight, self.bias, quick, self.feature, closing)
 
     @staticmethod
     def _windows(rows: np.ndarray, ahead: int) -> np.ndarray:
@@ -97,7 +105,8 @@ class RidgeDriver:
         weight = self.weight.reshape(PAST + 1 + self.lookahead, len(self.mean), -1)
         last = PAST + QUICK_AHEAD
         kept = np.concatenate([weight[:last], weight[last:].sum(0, keepdims=True)])
-        return RidgeDriver(self.mean, self.spread, kept.reshape(-1, kept.shape[-1]), self.bias, feature=self.feature)
+        shorter = RidgeDriver(self.mean, self.spread, kept.reshape(-1, kept.shape[-1]), self.bias, feature=self.feature)
+        return shorter.closed(self.closing)
 
     @staticmethod
     def _held_back_errors(windows: np.ndarray, target: np.ndarray, blocks: int = 4) -> np.ndarray:
@@ -113,7 +122,8 @@ class RidgeDriver:
 
     def stream(self) -> Stream:
         """A new stream."""
-        return WindowStream(PAST, self._apply, self.lookahead)
+        stream = WindowStream(PAST, self._apply, self.lookahead)
+        return stream if self.closing is None else ClosingStream(stream, self.closing)
 
     def _apply(self, windows: np.ndarray) -> Expressions:
         rows = ((windows - self.mean) / self.spread).reshape(len(windows), -1)
@@ -123,15 +133,19 @@ class RidgeDriver:
         """What an avatar keeps of it."""
         kept = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in NAMES}
         if self.quick is not None:
-            kept |= {f"quick.{name}": value for name, value in self.quick.tensors().items()}
+            kept |= {f"quick.{name}": value for name, value in self.quick.closed(None).tensors().items()}
+        if self.closing is not None:
+            kept |= {f"closing.{name}": value for name, value in self.closing.tensors().items()}
         return kept
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> RidgeDriver:
         """The inverse of :meth:`tensors`."""
         quick = {key.removeprefix("quick."): value for key, value in tensors.items() if key.startswith("quick.")}
+        lips = {key.removeprefix("closing."): value for key, value in tensors.items() if key.startswith("closing.")}
         mean, spread, weight, bias = (tensors[name].float().numpy() for name in NAMES)
-        return cls(mean, spread, weight, bias, cls.from_tensors(quick) if quick else None)
+        fitted = cls(mean, spread, weight, bias, cls.from_tensors(quick) if quick else None)
+        return fitted.closed(LipClosing.from_tensors(lips) if lips else None)
 
 
 class _Spectrum:

@@ -19,6 +19,7 @@ from adapt.talk.blinks import BLINK, Blinks
 from adapt.talk.poses import FixedPose, GeneratedPoses
 from adapt.talk.silence import resting_expression
 from adapt.web.arrays import Document, Packer
+from adapt.web.sound import closing_document
 from configs import InputError
 from heads.person.appearance import STEP
 from heads.person.residual import CoefficientNet
@@ -149,7 +150,14 @@ def add_driver(packer: Packer, avatar: Avatar) -> Document:
         )
         packer.add("loudness.rest", spoken.rest)
         packer.add("loudness.jaw", spoken.jaw)
-    return {"name": driver.name, "regression": spoken.name, "farthest": bounds.farthest, "past": PAST}
+    closing = driver.closing if isinstance(driver, PriorDriver | RidgeDriver) else None
+    return {
+        "name": driver.name,
+        "regression": spoken.name,
+        "farthest": bounds.farthest,
+        "past": PAST,
+        "closing": closing_document(closing),
+    }
 
 
 def add_poses(packer: Packer, avatar: Avatar, seed: int = 0) -> Document:

@@ -126,10 +126,28 @@ def test_a_voice_that_hears_an_encoder_answers_at_once_by_log_mel(clip):
     assert heard_by(driver, record) == record
 
 
-def test_a_clip_too_short_for_a_regression_is_spoken_for_by_the_prior_alone(clip):
+def test_a_clip_too_short_for_a_regression_is_spoken_for_by_the_prior_alone_and_its_lips_meet(clip):
     track = {name: rows[:60] for name, rows in clip.track.items()}
     short = SimpleNamespace(track=track, features=lambda: clip.features()[:60], identity=clip.identity)
-    assert person_driver(_prior(), short, {}, RIG).regression is None
+    driver = person_driver(_prior(), short, {}, RIG)
+    assert driver.regression is None
+    assert driver.closing is not None
+
+
+def test_lips_are_pressed_in_live_use_and_by_a_regression_alone(clip):
+    driver = person_driver(_prior(), clip, {}, RIG)
+    features, lips = clip.features(), driver.closing
+    alone = RidgeDriver.fit(features, clip.track["expression"]).closed(lips)
+    kept = RidgeDriver.from_tensors(alone.tensors())
+    pairs = [
+        (quickest(driver), driver.regression.low_delay()),
+        (kept, alone.closed(None)),
+        (quickest(kept), alone.quick.closed(None)),
+    ]
+    for pressed, free in pairs:
+        expected = lips(drive(free, features)["expression"])
+        assert np.allclose(drive(pressed, features)["expression"], expected, atol=1e-4)
+        assert not np.allclose(expected, drive(free, features)["expression"], atol=1e-2)
 
 
 def _lip_error(a, b):

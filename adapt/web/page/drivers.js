@@ -60,6 +60,35 @@ export class Ridge {
   }
 }
 
+// Lips that nearly meet are pressed: adapt/drivers/closing.py. Without `closing` the expression stays as it is.
+export function closed(expression, closing) {
+  if (!closing) return expression;
+  const { rest, slope, direction } = closing;
+  const gap = expression.reduce((sum, value, i) => sum + (value - rest[i]) * slope[i], closing.gap);
+  const change = pressed(gap, closing) - gap;
+  return expression.map((value, i) => value + change * direction[i]);
+}
+
+function pressed(gap, { mean, shut, free, pressed: least }) {
+  const low = shut * mean, high = free * mean, floor = Math.min(least, low / 2);
+  if (gap < low) return floor;
+  return gap < high ? floor + (gap - low) / Math.max(high - low, 1e-9) * (high - floor) : gap;
+}
+
+// A stream of a regression whose lips are pressed.
+export class ClosingStream {
+  constructor(stream, closing) {
+    this.stream = stream;
+    this.closing = closing;
+  }
+
+  push(rows) { return this.closed(this.stream.push(rows)); }
+
+  finish() { return this.closed(this.stream.finish()); }
+
+  closed(frames) { return frames.map((frame) => ({ ...frame, expression: closed(frame.expression, this.closing) })); }
+}
+
 // Loudness opens the jaw: the driver of a clip without sound.
 export class Loudness {
   constructor(rest, jaw) {

@@ -1,5 +1,6 @@
 // A pretrained prior in the page, by onnxruntime-web: adapt/drivers/prior.py and pretrain/audio_expression/windows.py.
 
+import { closed } from "./drivers.js";
 import { LogMelStream } from "./logmel.js";
 import { WhisperStream } from "./whisper.js";
 
@@ -48,22 +49,6 @@ export class Prior {
     if (!calibration) return expression;
     return expression.map((value, i) => calibration[2 * k + i] + calibration[i] * (value - calibration[k + i]));
   }
-
-  // Lips that nearly meet are pressed: adapt/drivers/closing.py.
-  closed(expression) {
-    const { closing } = this;
-    if (!closing) return expression;
-    const { rest, slope, direction } = closing;
-    const gap = expression.reduce((sum, value, i) => sum + (value - rest[i]) * slope[i], closing.gap);
-    const change = pressed(gap, closing) - gap;
-    return expression.map((value, i) => value + change * direction[i]);
-  }
-}
-
-function pressed(gap, { mean, shut, free, pressed: least }) {
-  const low = shut * mean, high = free * mean, floor = Math.min(least, low / 2);
-  if (gap < low) return floor;
-  return gap < high ? floor + (gap - low) / Math.max(high - low, 1e-9) * (high - floor) : gap;
 }
 
 class PriorStream {
@@ -129,10 +114,11 @@ class PriorStream {
     const told = regression && regressed.splice(0, count);
     return sampled.splice(0, count).map((row, t) => {
       const expression = prior.calibrated(row);
-      if (!regression) return { expression: prior.closed(expression) };
+      if (!regression) return { expression: closed(expression, prior.closing) };
       const { rest } = regression, { share, emphasis } = prior;
       const mean = (value, i) => (1 - share) * value + share * told[t].expression[i];
-      return { expression: prior.closed(expression.map((value, i) => rest[i] + emphasis * (mean(value, i) - rest[i]))) };
+      const emphasised = expression.map((value, i) => rest[i] + emphasis * (mean(value, i) - rest[i]));
+      return { expression: closed(emphasised, prior.closing) };
     });
   }
 }

@@ -1,6 +1,6 @@
 // What is being said: sound to expressions, ahead of the frames that need them; adapt/talk/talker.py.
 
-import { Bounds, Loudness, Ridge } from "./drivers.js";
+import { Bounds, ClosingStream, Loudness, Ridge } from "./drivers.js";
 import { FRAME } from "./logmel.js";
 import { Resting, SpeechActivity } from "./silence.js";
 
@@ -16,6 +16,7 @@ export class Driver {
       farthest: driver.farthest,
     });
     this.rest = arrays.rest;
+    this.closing = driver.closing;
     this.voice = arrays;
     if (arrays["ridge.weight"]) {
       this.long = new Ridge(arrays, "ridge.", driver.past);
@@ -25,6 +26,9 @@ export class Driver {
       this.long = this.quick = new Loudness(arrays["loudness.rest"], arrays["loudness.jaw"]);
     }
   }
+
+  // Expressions by the regression alone, its lips pressed as the prior's are.
+  regressed(live) { return new ClosingStream((live ? this.quick : this.long).stream(), this.closing); }
 
   // `live`: answer after 80 ms of look-ahead, by the regression alone.
   speech(live) {
@@ -38,7 +42,7 @@ export class Speech {
   constructor(driver, live) {
     this.driver = driver;
     this.features = driver.features();
-    this.stream = !live && driver.prior ? driver.prior.stream(driver.averaged) : (live ? driver.quick : driver.long).stream();
+    this.stream = !live && driver.prior ? driver.prior.stream(driver.averaged) : driver.regressed(live);
     this.activity = new SpeechActivity(driver.voice);
     this.resting = new Resting(driver.rest);
     this.active = [];
