@@ -26,7 +26,7 @@ STEPS, ROUNDS = 4, 5
 SLOW_STEPS, SLOW_ROUNDS = 1, 3
 
 
-class _Quiet:
+class Quiet:
     """The context of a run in this process."""
 
     rank, world_size, is_main = 0, 1, True
@@ -56,7 +56,7 @@ def trainer(prior: str, size: str, data: str, run: str, *changes: str) -> Any:
     kind = task_class(prior)
     overrides = ["steps=100000", "checkpoint_every=100000", "validate_every=100000", "log_every=100000"]
     config = load_config(kind.config_class, f"pretrain/{prior}/{size}", [*overrides, *changes])
-    built = Trainer(kind(config, *open_split(kind, config, data)), run, _Quiet())
+    built = Trainer(kind(config, *open_split(kind, config, data)), run, Quiet())
     built.begin(None)
     return built
 
