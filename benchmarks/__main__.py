@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ... [OPTIONS]]``: run benchmarks, all by default, and print one table of ``results/``.
+"""``python -m benchmarks [NAME ... [OPTIONS]]``: run benchmarks, all by default and then with one table of ``results/``.
 
 A benchmark is a module of this folder with ``main() -> None`` that writes ``benchmarks/results/NAME.json`` through
 :func:`benchmarks.results.write`.
@@ -58,7 +58,8 @@ def main(arguments: list[str]) -> int:
         except Exception:
             traceback.print_exc()
             failed.append(name)
-    print(results.table())
+    if not wanted:
+        print(results.table())
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

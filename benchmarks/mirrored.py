@@ -25,55 +25,29 @@ import numpy as np
 from benchmarks.prior_gain import STRETCHES, narrowest, tested
 from benchmarks.recipes import CLIPS, PEOPLE, means
 from benchmarks.results import row, stored, write
-from heads.rig.facemesh import mirror_pairs
 from shards.media.decode import read_video
 from shards.tracking import first_pass
-from shards.tracking.coefficients import fitter_of
-from shards.tracking.models import FaceLandmarks
+from shards.tracking.models import FaceLandmarks, MirroredLandmarks
 
 MORE = ("may", "hl_video4", "noaudio_mt_b")
-
-
-class BothSides(FaceLandmarks):
-    """The mean of the landmarks of each picture and of its mirror image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._other = FaceLandmarks()
-        self._partner = mirror_pairs(fitter_of("mediapipe").neutral(np.zeros(fitter_of("mediapipe").rig.n_identity)))
-
-    def __call__(self, picture: np.ndarray) -> np.ndarray | None:
-        points, other = super().__call__(picture), self._other(picture[:, ::-1])
-        if points is None or other is None:
-            return points
-        back = other[self._partner] * np.array([-1, 1, 1], np.float32) + np.array([picture.shape[1], 0, 0], np.float32)
-        return (points + back) / 2
-
-    def forget(self) -> None:
-        super().forget()
-        self._other.forget()
-
-    def close(self) -> None:
-        super().close()
-        self._other.close()
-
-
 FRAMES = 250  # of each clip, from its beginning
-TRACKERS = {"plain": FaceLandmarks, "both sides": BothSides}
+TRACKERS = {"plain": FaceLandmarks, "both sides": MirroredLandmarks}
 
 
 def main() -> None:
     """Measure what is not stored yet and write ``results/mirrored.json`` after every person."""
     options = _parse()
+    rows = [r for r in stored("mirrored") if not r["case"].startswith("mean of ")]
     if options.bases:
-        rows = [r for r in stored("mirrored") if not r["case"].startswith("basis ")]
+        rows = [r for r in rows if not r["case"].startswith("basis ")]
         _write(rows + bases([options.clips / f"{name}.mp4" for name in options.people]), echo=True)
         return
-    rows = [r for r in stored("mirrored") if not r["case"].startswith("mean of ")]
     for person in options.people:
         rest = f"{options.size}x{options.size}, {options.budget}"
-        if not any(r["case"].startswith(f"{person}, ") and r["case"].endswith(rest) for r in rows):
-            rows += measure(options.clips / f"{person}.mp4", rest, options)
+        done = {r["case"] for r in rows}
+        missing = [part for part in options.parts if f"{person}, {part}, {rest}" not in done]
+        if missing:
+            rows += measure(options.clips / f"{person}.mp4", rest, missing, options)
             _write(rows, echo=False)
     _write(rows, echo=True)
 
@@ -124,8 +98,8 @@ def _landmarks(video: Path, tracker: str) -> np.ndarray:
     return np.stack(found)
 
 
-def measure(video: Path, rest: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One person: rows of both trainings by both trackers."""
+def measure(video: Path, rest: str, missing: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One person: rows of the trainings ``missing``, each by both trackers."""
     plain = _tracked(video, "plain", options.size, None)
     crop = tuple(round(v) for v in plain.crop_box)
     both = _tracked(video, "both sides", options.size, crop)
@@ -137,7 +111,7 @@ def measure(video: Path, rest: str, options: argparse.Namespace) -> list[dict[st
     }
     rows = []
     with plain, both:
-        for part in options.parts:
+        for part in missing:
             start, frames, chosen = parts[part]
             case = f"{video.stem}, {part}, {rest}"
             for tracker, clip in {"plain": plain, "both sides": both}.items():
@@ -150,7 +124,7 @@ def measure(video: Path, rest: str, options: argparse.Namespace) -> list[dict[st
 def _tracked(video: Path, tracker: str, size: int, crop: tuple[int, ...] | None) -> Any:
     from adapt.clip import track_clip
 
-    with mock.patch.object(first_pass, "FaceLandmarks", TRACKERS[tracker]):
+    with mock.patch.object(first_pass, "MirroredLandmarks", TRACKERS[tracker]):
         return track_clip(video, frames=FRAMES, size=size, crop_box=crop, av_offset=0.0)
 
 
@@ -189,7 +163,8 @@ def adapted(
 
 def _write(rows: list[dict[str, Any]], echo: bool) -> None:
     notes = "recipe headstart, prior none; PSNR in dB, mean over the tested frames, own tracks; LMD by plain tracking"
-    write("mirrored", rows + means(rows), notes, command=shlex.join(["mirrored", *sys.argv[1:]]), echo=echo)
+    people = [r for r in rows if not r["case"].startswith("basis ")]
+    write("mirrored", rows + means(people), notes, command=shlex.join(["mirrored", *sys.argv[1:]]), echo=echo)
 
 
 if __name__ == "__main__":

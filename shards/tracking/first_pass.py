@@ -18,7 +18,7 @@ from heads.rig.facemesh import CHIN, FOREHEAD, IRIS_LEFT, IRIS_RIGHT, N_LANDMARK
 from shards.media.decode import read_video
 from shards.media.rates import FPS
 from shards.tracking.ahead import ahead
-from shards.tracking.models import FaceFinder, FaceLandmarks
+from shards.tracking.models import FaceFinder, MirroredLandmarks
 from shards.tracking.options import Refusal, TrackOptions
 
 THUMBNAIL = 48  # px, side of the picture on which cuts are detected
@@ -100,7 +100,7 @@ class _Watch:
 
     def __init__(self, found: FirstPass, options: TrackOptions) -> None:
         self._found, self._options = found, options
-        self._mesh, self._finder = FaceLandmarks(), FaceFinder()
+        self._mesh, self._finder = MirroredLandmarks(), FaceFinder()
         self._thumbnail: np.ndarray | None = None
         self._usual_change = 2.0
         self._run: Run | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -12,12 +13,16 @@ from typing import Any
 import numpy as np
 
 from configs import InputError
+from heads.measures.face import outer_eye_distance
+from heads.rig import load_rig
+from heads.rig.facemesh import mirror_pairs
 
 MATTE_SIZE = 256  # px, input of the matting network
 SETTLING = 5  # runs on a first picture until the landmarks converge; before, they are 1 to 3 px off
 # Scores of the face detector, measured on 267 frames of 89 people: a face that stands on its head is found too, with at
 # most 0.82, and the same picture turned scores at least 0.07 more.
 CERTAIN, MARGIN = 0.85, 0.03
+SAME_FACE = 0.25  # outer eye distances: landmarks of one face in both pictures are nearer to each other (guess)
 _QUIET = threading.RLock()  # standard error belongs to the whole process: two threads must not take it from each other
 
 
@@ -64,6 +69,47 @@ class FaceLandmarks:
 
     def close(self) -> None:
         self._mesh.close()
+
+
+class MirroredLandmarks(FaceLandmarks):
+    """The mean of the landmarks of each picture and of its mirror image.
+
+    FaceMesh is biased to one side, differently for each person; the mean is not. Avatars gain 0.4 dB on the face in unseen
+    frames (five people, ``benchmarks mirrored``) for 4 to 5 ms a picture. Where only the picture shows a face, or the mirror
+    image another one, the picture's landmarks are returned.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._other = FaceLandmarks()
+
+    def __call__(self, picture: np.ndarray) -> np.ndarray | None:
+        points = super().__call__(picture)
+        if points is None:
+            self._other.forget()
+            return None
+        mirrored = self._other(picture[:, ::-1])
+        if mirrored is None:
+            return points
+        back = mirrored[_mirror_pairs()] * np.array([-1, 1, 1], np.float32)
+        back[:, 0] += picture.shape[1]
+        apart = np.linalg.norm((back - points)[:, :2], axis=1).mean()
+        return (points + back) / 2 if apart < SAME_FACE * outer_eye_distance(points[:, :2]) else points
+
+    def forget(self) -> None:
+        super().forget()
+        self._other.forget()
+
+    def close(self) -> None:
+        super().close()
+        self._other.close()
+
+
+@functools.lru_cache(maxsize=1)
+def _mirror_pairs() -> np.ndarray:
+    """The landmark ``[478]`` that each landmark becomes in a mirror."""
+    rig = load_rig()
+    return mirror_pairs(rig.landmarks(rig.mean).cpu().numpy())
 
 
 class FaceFinder:

@@ -8,10 +8,11 @@ import torch
 
 from configs import InputError
 from heads.rig import load_rig
-from heads.rig.facemesh import FOREHEAD, LIPS_INNER, STABLE
+from heads.rig.facemesh import FOREHEAD, LIPS_INNER, STABLE, mirror_pairs
 from shards.tracking import TrackOptions, detect_landmarks, first_pass, overlay, track_frames, track_video
 from shards.tracking import segments as takes
 from shards.tracking.coefficients import Fitter
+from shards.tracking.models import FaceLandmarks, MirroredLandmarks
 from shards.tracking.pose import head_pose, intrinsics_for, project, similarity, unproject
 from shards.tracking.shape_statistics import lid_gap
 from shards.tracking.smoothing import MARGIN, jitter, noise_level, pose_noise, smooth, smooth_pose
@@ -407,13 +408,47 @@ def test_a_face_on_its_side_that_is_lost_is_still_said_to_lie(tmp_path, monkeypa
 
         close = lambda self: None  # noqa: E731
 
-    monkeypatch.setattr(first_pass, "FaceLandmarks", Losing)
+    monkeypatch.setattr(first_pass, "MirroredLandmarks", Losing)
     monkeypatch.setattr(first_pass, "FaceFinder", Blind)
     write_video(tmp_path / "a.mp4", np.full((40, 64, 64, 3), 90, np.uint8))
     found = first_pass.run_first_pass(tmp_path / "a.mp4", TrackOptions())
     (refusal,) = found.refusals
     assert (refusal.start, refusal.end, refusal.reason[:16]) == (0, 40, "face on its side")
     found.close()
+
+
+class _Sided:
+    """FaceMesh with a bias of 3 px to the left, on a face whose middle is where the brightest column of the picture is."""
+
+    def __init__(self):
+        self.face = mean_face()
+
+    def __call__(self, picture):
+        if picture.max() == 0:
+            return None
+        middle = picture[..., 0].max(0).argmax() + 0.5
+        return (self.face + [middle - 3, 60, 0]).astype(np.float32)
+
+    forget = close = lambda self: None
+
+
+def mean_face():
+    rig = load_rig()
+    return 30 * rig.landmarks(rig.mean).numpy()
+
+
+def test_landmarks_averaged_with_the_mirrored_picture_have_no_bias_to_one_side(monkeypatch):
+    mesh = MirroredLandmarks.__new__(MirroredLandmarks)
+    mesh._other = _Sided()
+    monkeypatch.setattr(FaceLandmarks, "__call__", lambda self, picture: mesh._other(picture))
+    picture = np.zeros((120, 160, 3), np.uint8)
+    assert mesh(picture) is None
+    picture[:, 100] = 255
+    face = mean_face()
+    both_sides = (face + face[mirror_pairs(face)] * [-1, 1, 1]) / 2  # FaceMesh's mean face is not quite symmetric
+    np.testing.assert_allclose(mesh(picture), both_sides + [100.5, 60, 0], atol=1e-3)
+    picture[:, 0] = 255  # then the mirror image shows another face
+    np.testing.assert_allclose(mesh(picture), face + [0.5 - 3, 60, 0], atol=1e-3)
 
 
 def test_real_faces_that_stand_on_their_heads_are_refused_with_the_cure(clips, tmp_path):
