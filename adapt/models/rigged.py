@@ -15,6 +15,7 @@ from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.models.base import HeadModel, Window
 from configs.devices import constant, is_accelerator
 from heads.gaussians.cloud import Gaussians
+from heads.gaussians.uv import MAP_CHANNELS
 from heads.keeping import map_penalty
 from heads.motion.fields import CrossModalMotion, Motion
 from heads.person.backdrop import Backdrop
@@ -119,6 +120,7 @@ class RiggedHead(HeadModel):
             rig=rig,
             identity=tensors["talking.identity"].float(),
             parts=replace(parts, resolution=document["model"]["resolution"]),
+            maps=torch.zeros(len(tensors["talking.colors"]), MAP_CHANNELS),
             residual=residual,
         )
         if "appearance_basis" in document["model"]:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from configs import InputError
 from heads.gaussians.cloud import Gaussians
+from heads.gaussians.covering import covering
 from heads.gaussians.render import render_head
 from heads.gaussians.uv import UVGaussians
 from heads.geometry.camera import view_intrinsics
@@ -135,7 +136,7 @@ class TalkingHead(RigModule):
         self.height, self.width = height, width
         self.uv = UVGaussians(rig, self.config.resolution)
         self.identity = nn.Parameter(torch.as_tensor(identity, dtype=torch.float32).clone())
-        self._set_maps(self.uv.neutral() if maps is None else maps)
+        self._set_maps(covering(self.uv.neutral(), self.uv, rig) if maps is None else maps)
         size = POSE + rig.n_expression + 6
         entries, cfg = (1 + len(SPANS)) * size, self.config
         self.color = self._residual(cfg.color_rank, self.uv.n, 3, entries)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from configs import InputError
 from heads.gaussians.cloud import Gaussians
+from heads.gaussians.covering import covering
 from heads.gaussians.free import Densifier, FreeGaussians
 from heads.gaussians.render import render_head
 from heads.gaussians.uv import UVGaussians
+from heads.geometry.rotation import euler_to_rotation, quaternion_product, quaternions
 from heads.geometry.rotation import quaternion_matrices as rotation_matrices
-from heads.geometry.rotation import quaternion_product, quaternions
+from heads.rig import load_rig
 from tests.support.raster_scenes import small_rotations
 
 
@@ -212,8 +216,7 @@ def test_poses_receive_gradients_that_point_downhill():
     assert gradient[0, 0] > 0 > gradient[0, 1]
 
 
-def test_neutral_gaussians_cover_the_mean_head_without_gaps():
-    load_rig = pytest.importorskip("heads.rig").load_rig
+def test_neutral_gaussians_cover_the_face_of_the_mean_head():
     rig = load_rig("mediapipe")
     uv = UVGaussians(rig, 96)
     gaussians = uv.bind(rig.mean[None], uv.neutral(torch.tensor([1.0, 0, 0]))[None])
@@ -225,6 +228,23 @@ def test_neutral_gaussians_cover_the_mean_head_without_gaps():
     assert alpha[0, inside[:, 1], inside[:, 0], 0].quantile(0.05) > 0.9
     assert image[..., 1:].max() < 1e-6
     assert alpha[0, 0, 0] < 0.01
+
+
+@pytest.mark.parametrize("resolution", [64, 128])
+@pytest.mark.parametrize("yaw", [-40, 0, 40])
+def test_covering_gaussians_leave_no_gap_in_cranium_and_neck(resolution, yaw):
+    rig = load_rig("mediapipe")
+    uv = UVGaussians(rig, resolution)
+    gaussians = uv.bind(rig.mean[None], covering(uv.neutral(), uv, rig)[None])
+    K = torch.tensor([[[3.0 * 128, 0, 64], [0, 3.0 * 128, 56], [0, 0, 1]]])
+    turn = torch.from_numpy(euler_to_rotation(np.radians([yaw]), np.zeros(1), np.zeros(1))).float()
+    _, alpha, _ = render_head(gaussians, turn, torch.tensor([[0, 0, 14.0]]), K, 128, 128)
+    covered = alpha[0, ..., 0].numpy()
+    silhouette = ndimage.binary_fill_holes(ndimage.binary_closing(np.pad(covered > 0.5, 4), iterations=4)[4:-4, 4:-4])
+    inside = ndimage.binary_erosion(silhouette, iterations=2)
+    assert inside.sum() > 2000
+    assert covered[inside].min() > 0.5
+    assert np.quantile(covered[inside], 0.02) > 0.95
 
 
 def test_a_binding_moves_with_its_module_and_stays_out_of_its_weights():

@@ -427,7 +427,7 @@ class _Sided:
         if picture.max() == 0:
             return None
         middle = picture[..., 0].max(0).argmax() + 0.5
-        return (self.face + [middle - 3, 60, 0]).astype(np.float32)
+        return (self.face + np.array([middle - 3, 60, 0])).astype(np.float32)
 
     forget = close = lambda self: None
 
@@ -446,9 +446,9 @@ def test_landmarks_averaged_with_the_mirrored_picture_have_no_bias_to_one_side(m
     picture[:, 100] = 255
     face = mean_face()
     both_sides = (face + face[mirror_pairs(face)] * [-1, 1, 1]) / 2  # FaceMesh's mean face is not quite symmetric
-    np.testing.assert_allclose(mesh(picture), both_sides + [100.5, 60, 0], atol=1e-3)
+    np.testing.assert_allclose(mesh(picture), both_sides + np.array([100.5, 60, 0]), atol=1e-3)
     picture[:, 0] = 255  # then the mirror image shows another face
-    np.testing.assert_allclose(mesh(picture), face + [0.5 - 3, 60, 0], atol=1e-3)
+    np.testing.assert_allclose(mesh(picture), face + np.array([0.5 - 3, 60, 0]), atol=1e-3)
 
 
 def test_real_faces_that_stand_on_their_heads_are_refused_with_the_cure(clips, tmp_path):
