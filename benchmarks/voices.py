@@ -84,6 +84,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--recipes", nargs="+", default=["headstart", "talkinggaussian"], choices=recipe_names())
     parser.add_argument("--budget", default="60s", help="of every adaptation: wall clock (60s) or steps (900it)")
     parser.add_argument("--prior", default="none", help="what the avatars stand on, a sync expert included")
+    parser.add_argument("--expert", metavar="URI", help="sync expert that judges, if not the one among --prior")
     parser.add_argument("--seconds", type=float, default=9.0, help="of each voice at most")
     parser.add_argument("--keep", type=Path, help="keep avatars (PERSON-RECIPE) here, and use those that are there")
     parser.add_argument("--name", default="voices", help="of the result file")
@@ -101,11 +102,11 @@ def _expert(options: argparse.Namespace) -> Any:
     from pretrain.prior import role_of
     from pretrain.roles import SYNC
 
-    for uri in options.prior.split(","):
+    for uri in [options.expert] if options.expert else options.prior.split(","):
         prior = load_prior(uri) if uri != "none" else None
         if prior is not None and role_of(prior.info["prior"]) == SYNC:
             return prior
-    raise InputError("--prior: name a sync-expert too; Sync-C and Sync-D are what this measures")
+    raise InputError("--prior or --expert: name a sync-expert; Sync-C and Sync-D are what this measures")
 
 
 # --- what is spoken -------------------------------------------------------------------------------------------------
@@ -228,7 +229,7 @@ def heard(avatar: Any, sound: np.ndarray, expert: Any) -> tuple[np.ndarray, Any]
 def figures(case: str, voice: Voice, landmarks: np.ndarray, lips: Any, expert: Any) -> list[dict[str, Any]]:
     """Rows about one spoken voice; the last one compares with the real speaker, where there is one."""
     from pretrain.baselines.baselines import correlation
-    from shards.features import extract_features
+    from shards.features import open_feature
 
     count = min(len(landmarks), len(voice.sound) * FPS // SAMPLE_RATE)
     opening = lip_gap(landmarks[:count])
@@ -238,7 +239,9 @@ def figures(case: str, voice: Voice, landmarks: np.ndarray, lips: Any, expert: A
         row(case, "speed of the lips", lip_speed(landmarks[:count]), "% of the eye distance a frame"),
     ]
     if count >= FPS:
-        sync_c, sync_d, offset = expert.confidence_of(lips[:count], extract_features("logmel", voice.sound)[:count])
+        sync_c, sync_d, offset = expert.confidence_of(
+            lips[:count], open_feature(expert.info["features"]).extract(voice.sound)[:count]
+        )
         rows += [
             row(case, "Sync-C (ours)", sync_c, ""),
             row(case, "Sync-D (ours)", sync_d, ""),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.mouth_shapes import mean_openings, scored
 from benchmarks.speech import folds, grouped, halves, zoomed
+from heads.measures.face import LipMotion
 
 
 def test_every_person_is_held_out_once_and_groups_are_spread_over_the_folds():
@@ -38,3 +40,16 @@ def test_clips_without_a_closure_do_not_count_for_closures():
     found = [{"group": "new", "r": 0.2, "closure F1": None}, {"group": "new", "r": 0.4, "closure F1": 0.5}]
     values = {r["case"]: r["value"] for r in grouped("x", found)}
     assert values == {"new clips, r": pytest.approx(0.3), "new clips, closure F1": 0.5}
+
+
+def test_mouth_shapes_open_as_far_as_the_training_people_and_press_on_p_b_m():
+    wave = np.sin(np.arange(60) / 3)
+    shapes = np.where(wave > 0.3, "D", np.where(wave < -0.3, "A", "B"))
+    real = LipMotion(np.zeros((60, 2, 3)), wave, np.maximum(0.1 + 0.11 * wave, 0.0))
+    openings = mean_openings([(shapes, real)])
+    assert openings["D"] > openings["B"] > openings["A"]
+    assert openings["G"] == 0.0, "a shape that nobody made"
+    (_, plain), (_, blended) = scored(shapes, real, openings)
+    assert plain["closure F1"] > 0.7
+    assert plain["r"] > 0.9
+    assert blended["spread of the opening"] < plain["spread of the opening"]
