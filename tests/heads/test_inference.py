@@ -78,7 +78,7 @@ def test_the_fused_pass_gives_the_modules_pictures(rig, parts):
             # A Gaussian that crosses a threshold (alpha 1/255, a finished pixel) by rounding shows at single pixels.
             for got, want in ((color, expected.head.numpy()), (alpha, expected.alpha.numpy())):
                 assert np.abs(got - want).max() < 2e-2
-                assert np.quantile(np.abs(got - want), 0.995) < 1e-5
+                assert np.quantile(np.abs(got - want), 0.995) < 3e-5
             assert alpha.max() > 0.9
 
 
