@@ -21,6 +21,8 @@ from configs import InputError
 from configs.devices import to_device
 from configs.progress import Task
 from heads.masks import region_masks
+from heads.person.image_registration import Reference
+from heads.person.inputs import TRACKED
 from heads.rig.registry import DEFAULT
 from shards import tracking
 from shards.features import Feature, open_feature
@@ -29,15 +31,14 @@ from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.tracking.av_offset import IN_STEP, AvOffset
 
 TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
-# Also in the track of clips whose torso was tracked.
-BODY_FIELDS = ("body", "body_quality")
+BODY_FIELDS = ("body", "body_quality")  # of clips whose torso was tracked
+LEAST_BODY = 0.4  # median quality from which the torso's track is used · guess
 # Everything of a track that an audio-expression prior may have learned to predict.
 DRIVEN_BY_SOUND = ("expression", "eyelids", "gaze", "rotation", "translation")
 MASKS = ("face", "eyes", "mouth_inside", "lips", "head")
 Window = tuple[int, int, int, int]
 """Part of a frame: top, left, height, width in px."""
-# Shorter videos, of less than one second, are refused.
-LEAST_FRAMES = 25
+LEAST_FRAMES = 25  # shorter videos, of less than one second, are refused
 
 
 class Stretch(Protocol):
@@ -165,8 +166,7 @@ class Clip:
     def append(self, segment: Stretch) -> None:
         """Add a tracked segment of the same take."""
         frames = np.asarray(segment.frames)
-        if frames.shape[1] != self.size:
-            self.size = frames.shape[1]
+        self.size = frames.shape[1]
         part = {"frames": frames, "matte": np.asarray(segment.matte)}
         part = {name: self._on_disk(f"{len(self._parts):05d}-{name}", array) for name, array in part.items()}
         with self._lock:
@@ -250,8 +250,7 @@ class Clip:
     def _gather(self, name: str, indices: np.ndarray | list[int], window: Window | None = None) -> np.ndarray:
         top, left, height, width = window or (0, 0, self.size, self.size)
         part = (slice(top, top + height), slice(left, left + width))
-        places = [self._locate(int(i)) for i in indices]
-        return np.stack([arrays[name][at][part] for arrays, at in places])
+        return np.stack([arrays[name][at][part] for arrays, at in (self._locate(int(i)) for i in indices)])
 
     def batch(
         self, indices: np.ndarray | list[int], device: torch.device | str = "cpu", window: Window | None = None
@@ -311,6 +310,16 @@ class Clip:
             self._features = self.feature.extract(self.audio)[: len(self)]
         return self._features
 
+    def motion(self) -> dict[str, np.ndarray]:
+        """What moved the head in the frames read so far, a copy; with :attr:`has_body` also ``body``."""
+        with self._lock:
+            return {name: self.track[name].copy() for name in (*TRACKED, *(("body",) if self.has_body else ()))}
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the torso was tracked well enough for the body to follow its track."""
+        return "body" in self.track and float(np.median(self.track["body_quality"])) >= LEAST_BODY
+
     @property
     def has_sound(self) -> bool:
         """Whether the audio has a peak above 1e-4 of full scale."""
@@ -348,6 +357,7 @@ def track_clip(
     rig: str = DEFAULT,
     matte_every: int = 1,
     av_offset: float | None = None,
+    body: Reference | None = None,
 ) -> Clip:
     """Track a stretch of a video into a :class:`Clip`.
 
@@ -360,6 +370,7 @@ def track_clip(
         rig: name or source of the rig whose coefficients are given.
         matte_every: frames from one computed matte to the next; those between are interpolated.
         av_offset: s by which the sound is late and is moved back; ``None``: estimated; 0: left as it is.
+        body: what torsos are registered to; ``None``: the first frames.
 
     Raises:
         InputError: no face, two faces, or unreadable; from :meth:`Clip.wait` if ``background`` is set.
@@ -376,6 +387,7 @@ def track_clip(
         rig=rig,
         matte_every=matte_every,
         av_offset=av_offset,
+        body=body,
         stop=lambda: clip.stopped,
     )
     clip.read_in_background(iter(segments))

@@ -14,7 +14,7 @@ from adapt.avatar.body import BODY_FRAMES
 from adapt.avatar.document import AvatarContent, AvatarDocument, VisualPrior
 from adapt.avatar.provenance import Provenance, now, tool_version
 from adapt.avatar.writer import PREVIEW, THUMBNAIL, avatar_tensors, exact_tensors, thumbnail
-from adapt.clip import Clip
+from adapt.clip import TRACK_FIELDS, Clip
 from adapt.drivers.base import Driver
 from adapt.drivers.prior import PriorDriver
 from adapt.fit.config import RecipeConfig
@@ -63,7 +63,8 @@ def _save(run: Run, driver: Driver | None, files: Mapping[str, Path], complete: 
     clip, fit = run.clip, run.fit
     driver = driver or loudness_driver(run.context.rig, clip.track["expression"])
     count = min(len(clip), BODY_FRAMES)
-    track = {name: rows[:count] for name, rows in clip.track.items() if "quality" not in name}
+    kept = {*TRACK_FIELDS, *(("body",) if clip.has_body else ())} - {"quality"}
+    track = {name: rows[:count] for name, rows in clip.track.items() if name in kept}
     agreed = {name: run.plan.consent[name] for name in ("consent", "licence")}
     provenance = Provenance.make(avatar=run.plan.out.name, recipe=run.plan.recipe.name, **agreed)
     real, image = _preview(fit)

@@ -28,7 +28,7 @@ from adapt.job import adapt
 from benchmarks.results import row, stored, write
 from heads.losses import ssim
 from heads.measures.image import psnr
-from heads.person.inputs import TRACKED, head_inputs
+from heads.person.inputs import head_inputs
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 PICTURES = Path(__file__).parents[1] / "build" / "fit"
@@ -86,7 +86,7 @@ def run(video: Path, size: int, budget: str, changes: list[str]) -> list[dict[st
 @torch.no_grad()
 def evaluate(avatar: Avatar, clip: Clip, frames: range) -> tuple[dict[str, float], Tensor]:
     """Mean measures over frames, and a strip of some of them: true, rendered, the difference amplified."""
-    inputs = head_inputs({name: clip.track[name] for name in TRACKED}, avatar.device)
+    inputs = head_inputs(clip.motion(), avatar.device)
     sums: dict[str, list[float]] = {}
     strip: list[Tensor] = []
     for i in frames:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +21,13 @@ from adapt.evaluate.scoring import Scorer
 from adapt.evaluate.tools import sync_features
 from adapt.marking.marker import Marker
 from configs import InputError, progress
+from heads.measures.image import psnr
+from heads.person.inputs import HeadInputs
 from shards.features import open_feature
-from shards.media.encode import VideoWriter
+from shards.media.encode import VideoWriter, as_uint8
 from shards.media.probe import video_info
 from shards.media.rates import FPS
+from shards.tracking.body import SIDE
 
 BATCH = 8
 MASKS = ("face", "head", "mouth_inside")
@@ -85,6 +88,7 @@ def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Cli
         rig=avatar.rig.source,
         # For the same recording, the offset estimated from its longer part; earlier versions did not move the sound.
         av_offset=trained.get("av_offset", 0.0) if _same_video(avatar, video) else None,
+        body=avatar.model.backdrop.reference(SIDE) if "body" in avatar.track else None,
     )
 
 
@@ -120,7 +124,7 @@ def _drive_scores(
         return _absent(reason), {"name": name, "fps": 0.0, "curves": {}, "eyes": {}, "picked": [], "video": None}
     every = 1 if pictures is None else -(-len(clip) // pictures)
     scorer = Scorer(tools, len(clip), every)
-    spent = 0.0
+    following, spent = _Following(), 0.0
     path = None if folder is None else folder / f"{name}.mp4"
     with _writer(path, avatar, clip.size, name) as writer:
         for rows in progress.tracked(_batches(len(clip)), f"scoring, {name} drive", -(-len(clip) // BATCH), "batches"):
@@ -132,7 +136,11 @@ def _drive_scores(
             else:
                 rendered = avatar.render(drive.pick(rows))
             spent += time.monotonic() - begin
-            masks["head"] = masks["head"] * np.maximum(clip.mattes(rows), masks["face"])
+            mattes = clip.mattes(rows)
+            if protocol == "own":
+                masks["body"] = mattes * (1 - masks["head"])
+                following.add(avatar, drive.pick(rows), reals, masks["body"], rows % every == 0)
+            masks["head"] = masks["head"] * np.maximum(mattes, masks["face"])
             scorer.add(rendered, reals, clip.track["landmarks"][rows], masks)
             for real, picture in zip(reals, rendered):
                 if writer is not None:
@@ -141,6 +149,8 @@ def _drive_scores(
     features = sync_features(tools.sync, clip.audio, len(clip)) if clip.has_sound else silent
     sound = clip.audio if clip.has_sound else silent
     scores = scorer.result(features, sound)
+    if following.psnr:
+        scores["without_body_track"] = following.result()
     if name == "track" and avatar.model.uses_audio:
         scores["note"] = "this recipe is driven by sound: the track drive gives it the test sound, eyelids and pose"
     page = {
@@ -152,6 +162,55 @@ def _drive_scores(
         "video": path,
     }
     return scores, page
+
+
+class _Following:
+    """PSNR of the same frames with a body that follows the head, beside that of the body that follows its track."""
+
+    def __init__(self) -> None:
+        self.psnr: list[float] = []
+        self.psnr_body: list[float] = []
+
+    def add(
+        self, avatar: Avatar, drive: HeadInputs, reals: np.ndarray, bodies: np.ndarray, measured: np.ndarray
+    ) -> None:
+        """Render and score a batch; nothing without a body track.
+
+        Args:
+            reals: ``[T, H, W, 3]`` uint8; bodies: ``[T, H, W]`` in [0, 1].
+            measured: ``[T]`` bool, the frames to score.
+        """
+        if drive.body is None or not measured.any():
+            return
+        chosen = np.flatnonzero(measured)
+        pictures = as_uint8(avatar.render(drive.pick(chosen).with_(body=None)))
+        for picture, real, body in zip(pictures, reals[chosen], bodies[chosen]):
+            ours, true = picture.astype(np.float32) / 255, real.astype(np.float32) / 255
+            self.psnr.append(psnr(ours, true))
+            if body.any():
+                self.psnr_body.append(psnr(ours, true, body))
+
+    def result(self) -> dict[str, float | None]:
+        """Means in dB: ``psnr`` and ``psnr_body``, which is ``None`` if no body was in view."""
+        return {
+            "psnr": float(np.mean(self.psnr)),
+            "psnr_body": float(np.mean(self.psnr_body)) if self.psnr_body else None,
+        }
+
+
+def whole_frame(protocol: str, plain: Mapping[str, float | None] | None) -> str:
+    """What is behind the rendered head, and what moves it, as ``metrics.json`` and the page say it.
+
+    Args:
+        plain: ``without_body_track`` of the drive ``track``; ``None`` where the body has no track.
+    """
+    if plain is None:
+        return PROTOCOLS[protocol]
+    body = "" if plain["psnr_body"] is None else f" and {plain['psnr_body']:.2f} dB on the body"
+    return (
+        f"{PROTOCOLS[protocol]}; the torso's pose is that of the test frames, as the head's is (drive 'track' with a body that "
+        f"follows the head instead: {plain['psnr']:.2f} dB on the whole frame{body})"
+    )
 
 
 def _writer(path: Path | None, avatar: Avatar, size: int, name: str) -> AbstractContextManager[VideoWriter | None]:

@@ -14,22 +14,21 @@ from adapt.drivers.base import Bounds, Driver
 from adapt.drivers.base import drive as drive_by_sound
 from adapt.drivers.low_delay import heard_by
 from adapt.talk.silence import rested
-from heads.person.inputs import TRACKED, HeadInputs, feature_windows, head_inputs
+from heads.person.inputs import HeadInputs, feature_windows, head_inputs
 from shards.features import extract_features
 
 
 def track_drive(avatar: Avatar, clip: Clip) -> tuple[HeadInputs | None, str]:
-    """Expression and pose as tracked in the test frames."""
-    drive = head_inputs({name: clip.track[name] for name in TRACKED}, avatar.device)
-    return _with_sound(avatar, clip, drive)
+    """Expression and pose as tracked in the test frames, of the torso too if it was tracked in the training frames."""
+    return _with_sound(avatar, clip, head_inputs(_motion(avatar, clip), avatar.device))
 
 
 def audio_drive(avatar: Avatar, clip: Clip) -> tuple[HeadInputs | None, str]:
-    """Expression from the test audio; pose, eyelids and gaze from the test frames, since audio does not determine them."""
+    """Expression from the test audio; poses, eyelids and gaze from the test frames, since audio does not determine them."""
     if not clip.has_sound:
         return None, "the test part of the clip has no sound"
     moved = drive_by_sound(avatar.driver, _driving_rows(avatar.driver, clip))
-    track = {name: clip.track[name].copy() for name in TRACKED}
+    track = _motion(avatar, clip)
     bounded = Bounds(avatar.track["expression"])(moved["expression"][: len(clip)])
     track["expression"] = rested(bounded, clip.audio, avatar.track)
     return _with_sound(avatar, clip, head_inputs(track, avatar.device))
@@ -39,6 +38,11 @@ def _driving_rows(driver: Driver, clip: Clip) -> np.ndarray:
     """Rows ``[T, C]`` of the feature that the driver takes."""
     name = heard_by(driver, clip.feature.record)["name"]
     return clip.features() if name == clip.feature.name else extract_features(name, clip.audio)
+
+
+def _motion(avatar: Avatar, clip: Clip) -> dict[str, np.ndarray]:
+    """What moved head and body in the test frames, as far as the avatar can use it."""
+    return {name: rows for name, rows in clip.motion().items() if name in avatar.track}
 
 
 def _with_sound(avatar: Avatar, clip: Clip, drive: HeadInputs) -> tuple[HeadInputs | None, str]:

@@ -1,10 +1,11 @@
 """``evaluate``: one protocol for every recipe and for any other method's video; ``metrics.json`` and a report page.
 
 Protocol: the avatar was trained on the first part of a clip, and the rest is the test. There are always two drives:
-``track`` (expression and pose tracked from the test frames: rendering alone) and ``audio`` (expression from the test
-sound; pose, eyelids and gaze from the test frames: the whole system). Every scored pixel was rendered by the avatar: the
-body is its own body layer, never the test frame's. With ``protocol="paper"`` the head is scored over the test frame's
-own body and background, as TalkingGaussian, FG-3DGS and InsTaG do.
+``track`` (expression and poses tracked from the test frames: rendering alone) and ``audio`` (expression from the test
+sound; poses, eyelids and gaze from the test frames: the whole system). Poses are the head's and, if it was tracked in the
+training frames, the torso's; beside the scores stand those of a body that follows the head (``without_body_track``). Every
+scored pixel was rendered by the avatar: the body is its own body layer, never the test frame's. With ``protocol="paper"``
+the head is scored over the test frame's own body and background, as TalkingGaussian, FG-3DGS and InsTaG do.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from adapt.avatar.avatar import load_avatar
 from adapt.evaluate.ablations import run_ablations
-from adapt.evaluate.avatars import PROTOCOLS, scored, test_range
+from adapt.evaluate.avatars import PROTOCOLS, scored, test_range, whole_frame
 from adapt.evaluate.external import evaluate_external
 from adapt.evaluate.measures.base import Tools
 from adapt.evaluate.page import write_results
@@ -123,7 +124,7 @@ def _evaluate_avatar(
         "device": device_name(opened.device),
         "commit": commit(),
         "protocol": protocol,
-        "whole_frame": PROTOCOLS[protocol],
+        "whole_frame": whole_frame(protocol, drives["track"].get("without_body_track")),
         "recipe": opened.document["recipe"],
         "prior": opened.document["prior"],
         "driver": opened.driver.name,

@@ -59,7 +59,7 @@ class Scorer:
             pictures: rendered ``[T, H, W, 3]`` float in [0, 1].
             reals: the real frames ``[T, H, W, 3]`` uint8.
             landmarks: as tracked in the real frames ``[T, 478, 3]`` px.
-            masks: ``face``, ``head``, ``mouth_inside``, each ``[T, H, W]`` in [0, 1].
+            masks: ``face``, ``head``, ``mouth_inside`` and perhaps ``body``, each ``[T, H, W]`` in [0, 1].
         """
         self.width = pictures.shape[2]
         pictures = as_uint8(pictures)  # what a viewer gets

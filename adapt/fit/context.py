@@ -14,7 +14,7 @@ from adapt.models.base import HeadModel
 from adapt.priors import Priors
 from heads.geometry.rotation import rotation_to_euler
 from heads.person.backdrop import Backdrop
-from heads.person.inputs import TRACKED, HeadInputs, head_inputs, pose_vectors
+from heads.person.inputs import HeadInputs, head_inputs, pose_vectors
 from heads.rig import Rig
 
 C = TypeVar("C", covariant=True)
@@ -58,8 +58,8 @@ class Context(Generic[C]):
         return torch.from_numpy(np.array(self.clip.identity))
 
     def tracked(self) -> dict[str, np.ndarray]:
-        """Pose, expression, eyelids and gaze ``[T, ...]`` of all frames tracked so far, and the intrinsics."""
-        return {name: self.clip.track[name].copy() for name in TRACKED} | {"intrinsics": self.clip.intrinsics}
+        """What moves head and body in all frames tracked so far, see :meth:`Clip.motion`, and the intrinsics."""
+        return self.clip.motion() | {"intrinsics": self.clip.intrinsics}
 
     def inputs(self) -> HeadInputs:
         """All frames tracked so far, without sound."""
@@ -71,8 +71,9 @@ class Context(Generic[C]):
         some = np.unique(np.linspace(0, self.pictured - 1, PICTURES).astype(int))
         mattes = (clip.mattes(some) * 255).astype(np.uint8)
         heads = torch.from_numpy(clip.masks(some)["head"])
-        poses = pose_vectors(self.inputs().pick(some).vectors).to(backdrop.center.device)
-        backdrop.initialise(list(clip.frames(some)), list(mattes), heads, range(len(some)), poses)
+        inputs = self.inputs().pick(some).to(backdrop.center.device)
+        poses = pose_vectors(inputs.vectors)
+        backdrop.initialise(list(clip.frames(some)), list(mattes), heads, range(len(some)), poses, inputs.body)
 
     def complete_backdrop(self, model: HeadModel) -> None:
         """Initialise body and background again once the whole clip is tracked, if it has grown by ``GROWN``."""

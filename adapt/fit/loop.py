@@ -32,7 +32,7 @@ from adapt.models.inpainting import Inpainting
 from configs.progress import Task
 from heads.gaussians.free import Densifier
 from heads.measures.image import psnr
-from heads.person.inputs import TRACKED, HeadInputs, feature_windows, head_inputs
+from heads.person.inputs import HeadInputs, feature_windows, head_inputs
 
 SAVE_EVERY = 15.0  # seconds of wall clock
 MEASURE_EVERY = 6.0  # seconds of wall clock
@@ -126,7 +126,7 @@ class Fit:
     def inputs(self, batch: Batch) -> HeadInputs:
         """What moved the head in a batch of training frames, as tracked."""
         if self._inputs is None or len(self._inputs) < len(self.clip):
-            self._inputs = head_inputs({name: self.clip.track[name].copy() for name in TRACKED}, self.device)
+            self._inputs = head_inputs(self.clip.motion(), self.device)
         return self._inputs.pick(batch.index).with_(features=self.windows(batch.index), index=batch.index)
 
     def windows(self, index: Tensor) -> Tensor | None:

@@ -14,7 +14,7 @@ from adapt.clip import Window
 from configs.devices import constant, is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.person.backdrop import Backdrop
-from heads.person.inference import BackdropInference, Frozen, HeadInference, pose_of, stacked
+from heads.person.inference import BackdropInference, Frozen, HeadInference, behind_of, stacked
 from heads.person.inputs import HeadInputs, pose_vectors
 from heads.pictures import over
 
@@ -87,13 +87,14 @@ class HeadModel(nn.Module):
 
     def behind(self, inputs: HeadInputs, shrink: int = 1, window: Window | None = None) -> Tensor:
         """Body and background ``[B, H, W, 3]``, of the frame with its side divided by ``shrink``, or of a window of it."""
-        size, poses = self.size // shrink, pose_vectors(inputs.vectors)
+        size = self.size // shrink
         fast = self._fast_backdrop() if window is None and shrink == 1 else None
         if fast is not None:
-            return stacked([fast.alone(pose) for pose in poses])
-        if is_accelerator(poses.device):
-            return self.backdrop(poses, size, size, window)
-        return torch.stack([self.backdrop(pose, size, size, window) for pose in poses])
+            return stacked([fast.alone(*behind_of(inputs, i)) for i in range(len(inputs))])
+        if is_accelerator(inputs.vectors.device):
+            return self.backdrop(pose_vectors(inputs.vectors), size, size, window, inputs.body)
+        moved = (behind_of(inputs, i) for i in range(len(inputs)))
+        return torch.stack([self.backdrop(pose, size, size, window, body) for pose, body in moved])
 
     def _fast_backdrop(self) -> BackdropInference | None:
         """The backdrop as kernels, where nothing of it is trained now."""
@@ -111,7 +112,7 @@ class HeadModel(nn.Module):
         if fast is None:
             return self(inputs).image.clamp(0, 1)
         color, alpha = (x.numpy() for x in self.head(inputs))
-        return stacked([fast.under(color[i], alpha[i], pose_of(inputs, i)) for i in range(len(inputs))])
+        return stacked([fast.under(color[i], alpha[i], *behind_of(inputs, i)) for i in range(len(inputs))])
 
     def forward(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> Rendered:
         """The head over its body.

@@ -1,9 +1,9 @@
-"""What stands behind the head: a body layer that follows the head's pose, over a still background.
+"""What stands behind the head: a body layer with a motion of its own, over a still background.
 
-The body (torso, shoulders, hair that falls on them) is one RGBA picture, warped by a smooth displacement field that is
-linear in the pose, so that the body moves with the head. That costs one bilinear lookup per pixel and is as sharp as the
-clip. The field is found by registering frames of the clip and regressing the body's motion on the pose; optimising it
-afterwards only overfits the training frames.
+The body (torso, shoulders, hair that falls on them) is one RGBA picture, warped by a smooth displacement field. Where the
+torso is tracked (:mod:`shards.tracking.body`), the field is the track's affine map. Elsewhere it is linear in the head's
+pose, by a regression of the torso's motion on the poses of the clip; optimising that afterwards only overfits the
+training frames. Either costs one bilinear lookup per pixel and is as sharp as the clip.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from heads.person.image_registration import predicted_by, register
+from heads.person.image_registration import Reference, composed, inverse, predicted_by, register
 from heads.person.inpaint import fill_hole
 
 REGISTERED = 64  # px, longer side of the frames that are registered · guess
@@ -36,6 +36,7 @@ class Backdrop(nn.Module):
 
     center: Tensor
     scale: Tensor
+    rest: Tensor
 
     def __init__(
         self, height: int, width: int, inputs: int, grid: tuple[int, int] = (9, 9), reach: float = 2.5
@@ -47,10 +48,17 @@ class Backdrop(nn.Module):
         self.body_alpha = nn.Parameter(torch.full((1, 1, height, width), -4.0))
         self.register_buffer("center", torch.zeros(inputs))
         self.register_buffer("scale", torch.ones(inputs))
+        # The torso's displacement ``[6]`` in which the body layer is drawn: its mean over the clip.
+        self.register_buffer("rest", torch.zeros(6))
         self.bend = nn.Linear(inputs, 2 * grid[0] * grid[1], bias=False)
         nn.init.zeros_(self.bend.weight)
         # Found by registration: steps would overfit it, and its gradient is half the cost of the lookup's backward pass.
         self.bend.requires_grad_(False)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: object) -> None:
+        # Avatars of versions whose bodies had no track were drawn at the mean already.
+        state_dict.setdefault(f"{prefix}rest", torch.zeros_like(self.rest))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -70,9 +78,37 @@ class Backdrop(nn.Module):
         self.center.copy_(poses.mean(dim=0))
         self.scale.copy_(poses.std(dim=0, unbiased=False).clamp_min(1e-3))
 
-    def displacement(self, pose: Tensor) -> Tensor:
-        """Control displacements ``[B or 1, 2, gh, gw]`` in fractions of the picture (x, y) for pose vectors ``[(B,) C]``."""
-        return self.bend(self._normalised(pose)).view(-1, 2, *self.grid)
+    def displacement(self, pose: Tensor, body: Tensor | None = None) -> Tensor:
+        """Control displacements ``[B or 1, 2, gh, gw]`` in fractions of the picture (x, y).
+
+        Args:
+            pose: pose vectors ``[(B,) C]``.
+            body: ``[(B,) 6]`` where the torso was tracked, see :class:`heads.person.inputs.HeadInputs`; by default the body
+                follows the pose.
+        """
+        if body is None:
+            return self.bend(self._normalised(pose)).view(-1, 2, *self.grid)
+        # A pixel of the frame shows the body where it was before it moved.
+        return self._field(inverse(self._from_rest(body)))
+
+    def _from_rest(self, body: Tensor) -> Tensor:
+        """Displacements ``[B, 2, 3]`` of the body layer for the torso's ``[(B,) 6]``, which are from the clip's reference."""
+        return composed(inverse(self.rest.view(2, 3)), body.view(-1, 2, 3))
+
+    def _field(self, motion: Tensor) -> Tensor:
+        """Control displacements ``[B, 2, gh, gw]`` in fractions of the picture of affine ones ``[B, 2, 3]`` in half pictures."""
+        return 0.5 * torch.einsum("rck,bdk->bdrc", _control_basis(self.grid, motion.device, motion.dtype), motion)
+
+    def reference(self, side: int) -> Reference:
+        """The body layer where the clip's reference shows it: what torsos of other frames are registered to.
+
+        Args:
+            side: of the picture, px.
+        """
+        layer = torch.cat([self.body.mean(1, keepdim=True), torch.sigmoid(self.body_alpha)], 1).detach()
+        small = resized(layer, side, side)
+        picture, weight = _warped(small, self.displacement(self.center, torch.zeros_like(self.rest)))[0].cpu()
+        return Reference(picture, weight)
 
     def _normalised(self, pose: Tensor) -> Tensor:
         return torch.nan_to_num((pose - self.center) / self.scale).clamp(-self.reach, self.reach)
@@ -83,22 +119,23 @@ class Backdrop(nn.Module):
         height: int | None = None,
         width: int | None = None,
         window: tuple[int, int, int, int] | None = None,
+        body: Tensor | None = None,
     ) -> Tensor:
         """The picture behind the head ``[H, W, 3]`` for one pose vector ``[C]``, ``[B, H, W, 3]`` for several ``[B, C]``.
 
-        ``height`` and ``width`` are at most the stored size. With a ``window`` (top, left, rows, columns) only that part is
-        computed: ``[rows, columns, 3]``.
+        ``body`` is the torso's track, if there is one, as :meth:`displacement` takes it. ``height`` and ``width`` are at most
+        the stored size. With a ``window`` (top, left, rows, columns) only that part is computed: ``[rows, columns, 3]``.
         """
         height, width = height or self.size[0], width or self.size[1]
         top, left, rows, columns = window or (0, 0, height, width)
         part = (..., slice(top, top + rows), slice(left, left + columns))
-        body = resized(torch.cat([self.body, torch.sigmoid(self.body_alpha)], dim=1), height, width)
+        layer = resized(torch.cat([self.body, torch.sigmoid(self.body_alpha)], dim=1), height, width)
         background = resized(self.background, height, width)[part]
-        flow = _spread(self.displacement(pose), height, width, (top, left, rows, columns))
+        flow = _spread(self.displacement(pose, body), height, width, (top, left, rows, columns))
         grid = (_identity_grid(height, width, flow.device, flow.dtype)[part] + 2 * flow).permute(0, 2, 3, 1)
-        body = F.grid_sample(body.expand(len(grid), -1, -1, -1), grid, padding_mode="border", align_corners=False)
-        alpha = body[:, 3:]
-        shown = (body[:, :3] * alpha + background * (1 - alpha)).permute(0, 2, 3, 1)
+        layer = F.grid_sample(layer.expand(len(grid), -1, -1, -1), grid, padding_mode="border", align_corners=False)
+        alpha = layer[:, 3:]
+        shown = (layer[:, :3] * alpha + background * (1 - alpha)).permute(0, 2, 3, 1)
         return shown if pose.dim() == 2 else shown[0]
 
     @torch.no_grad()
@@ -109,6 +146,7 @@ class Backdrop(nn.Module):
         head_masks: Tensor,
         indices: Sequence[int],
         poses: Tensor | None = None,
+        body: Tensor | None = None,
     ) -> None:
         """Initialise from the clip: background and body get the mean colours where nothing occludes them.
 
@@ -118,6 +156,7 @@ class Backdrop(nn.Module):
             indices: the frames to use.
             poses: ``[len(indices), C]`` their pose vectors, after :meth:`calibrate`: the displacement field is then
                 fitted to these frames.
+            body: ``[len(indices), 6]`` their torso's track, with ``poses``; by default torsos are registered here.
         """
         height, width = self.size
         device = self.background.device
@@ -125,11 +164,15 @@ class Backdrop(nn.Module):
         alphas = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices]).to(device)
         heads = resized(head_masks[:, None].float(), height, width).to(device)
         poses = None if poses is None else poses.to(device)
-        body = alphas * (1 - heads)
+        region = alphas * (1 - heads)
+        motion = None
+        if body is not None:
+            self.rest.copy_(body.mean(0))
+            motion = self._from_rest(body.to(device))
         if poses is not None and len(indices) > 1:
-            self._follow(pictures, body, poses)
+            self._follow(pictures, region, poses, motion)
         layers: list[tuple[Tensor, Tensor, Tensor]] = [(self.background, pictures, (1 - alphas) ** 4)]
-        layers.append((self.body, *self._unbent(pictures, body, poses)))
+        layers.append((self.body, *self._unbent(pictures, region, poses, motion)))
         fill = torch.stack([(picture * weight).sum(dim=(0, 2, 3)) for _, picture, weight in layers]).sum(0)
         fill = fill / torch.stack([weight.sum() for _, _, weight in layers]).sum().clamp_min(1e-6)
         for target, picture, weight in layers:
@@ -137,31 +180,26 @@ class Backdrop(nn.Module):
             target[0] = _completed((picture * weight).mean(0) / seen.clamp_min(1e-6), seen, fill)
         self.body_alpha[0] = torch.logit(layers[1][2].mean(0).clamp(0.02, 0.98))
 
-    def _follow(self, pictures: Tensor, body: Tensor, poses: Tensor) -> None:
-        """Fit the displacement field to the body's motion in these frames."""
-        height, width = (max(8, round(side * min(1.0, REGISTERED / max(self.size)))) for side in self.size)
-        brightness, region = (resized(x, height, width)[:, 0] for x in (pictures.mean(1, keepdim=True), body))
+    def _follow(self, pictures: Tensor, region: Tensor, poses: Tensor, motion: Tensor | None) -> None:
+        """Fit the field that follows the pose to the torso's motion ``[T, 2, 3]`` in these frames, which may be known."""
         x = self._normalised(poses)
-        motion = register(brightness, region, first=int(x.square().sum(1).argmin()))
+        if motion is None:
+            height, width = (max(8, round(side * min(1.0, REGISTERED / max(self.size)))) for side in self.size)
+            brightness, region = (resized(x, height, width)[:, 0] for x in (pictures.mean(1, keepdim=True), region))
+            motion = register(brightness, region, first=int(x.square().sum(1).argmin()))
         weights = predicted_by(x, motion, RIDGE + 1 / len(x))
-        rows, columns = self.grid
-        y, x = torch.linspace(-1, 1, rows), torch.linspace(-1, 1, columns)
-        y, x = torch.meshgrid(y, x, indexing="ij")
-        basis = torch.stack([torch.ones_like(x), x, y], -1).to(weights)
-        # A pixel of the frame shows the body where it was before it moved, in fractions of the picture.
-        self.bend.weight.copy_(-0.5 * torch.einsum("rck,dkn->drcn", basis, weights).flatten(0, 2))
+        # A pixel of the frame shows the body where it was before it moved; for small motions that is the negative.
+        self.bend.weight.copy_(-self._field(weights.permute(2, 0, 1)).permute(1, 2, 3, 0).flatten(0, 2))
 
-    def _unbent(self, pictures: Tensor, body: Tensor, poses: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _unbent(
+        self, pictures: Tensor, region: Tensor, poses: Tensor | None, motion: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """The frames and their body masks, warped back to the body layer's coordinates."""
         if poses is None:
-            return pictures, body
-        both = torch.cat([pictures, body], 1)
-        moved = []
-        for one, pose in zip(both, poses):
-            flow = F.interpolate(self.displacement(pose), self.size, mode="bilinear", align_corners=True)
-            grid = (_identity_grid(*self.size, flow.device, flow.dtype) - 2 * flow).permute(0, 2, 3, 1)
-            moved.append(F.grid_sample(one[None], grid, padding_mode="border", align_corners=False)[0])
-        both = torch.stack(moved)
+            return pictures, region
+        both = torch.cat([pictures, region], 1)
+        fields = -self.displacement(poses) if motion is None else self._field(motion)
+        both = torch.cat([_warped(one[None], field[None]) for one, field in zip(both, fields)])
         return both[:, :3], both[:, 3:]
 
 
@@ -183,6 +221,14 @@ def resized(image: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
+def _warped(pictures: Tensor, points: Tensor) -> Tensor:
+    """Pictures ``[B, C, H, W]``, sampled where control displacements ``[B, 2, gh, gw]`` point."""
+    height, width = pictures.shape[-2:]
+    flow = _spread(points, height, width, (0, 0, height, width))
+    grid = (_identity_grid(height, width, flow.device, flow.dtype) + 2 * flow).permute(0, 2, 3, 1)
+    return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+
+
 def _spread(points: Tensor, height: int, width: int, window: tuple[int, int, int, int]) -> Tensor:
     """A window of control values ``[B, C, h, w]`` laid over ``height`` x ``width`` px, bilinear, corner on corner."""
     top, left, rows, columns = window
@@ -196,6 +242,14 @@ def _shares(points: int, pixels: int, device: torch.device, dtype: torch.dtype) 
     """Linear interpolation weights ``[pixels, points]`` of control points at the pixels of a line."""
     place = torch.linspace(0, points - 1, pixels, dtype=torch.float64)  # on the CPU: not every device has float64
     return (1 - (place[:, None] - torch.arange(points)).abs()).clamp_min(0).to(device, dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _control_basis(grid: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Affine basis ``[rows, columns, 3]`` (1, x, y) at the control points."""
+    y, x = (torch.linspace(-1, 1, points, device=device, dtype=dtype) for points in grid)
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([torch.ones_like(x), x, y], -1)
 
 
 @functools.lru_cache(maxsize=16)

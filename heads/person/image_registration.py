@@ -95,6 +95,19 @@ def mean_reference(frames: Tensor, weights: Tensor, motion: Tensor) -> Reference
     return Reference(picture, aligned[:, 1].mean(0))
 
 
+def inverse(motion: Tensor) -> Tensor:
+    """Displacements ``[..., 2, 3]`` of the inverse affine maps."""
+    shift, linear = motion[..., :1], motion[..., 1:]
+    a, b, c, d = (linear + torch.eye(2, dtype=motion.dtype, device=motion.device)).flatten(-2).unbind(-1)
+    back = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2) / (a * d - b * c)[..., None, None]
+    return torch.cat([-back @ shift, back - torch.eye(2, dtype=motion.dtype, device=motion.device)], -1)
+
+
+def composed(first: Tensor, second: Tensor) -> Tensor:
+    """Displacements ``[..., 2, 3]`` of the affine maps that apply ``first`` and then ``second``."""
+    return first + second + second[..., 1:] @ first
+
+
 def register(frames: Tensor, weights: Tensor, first: int, rounds: int = 2) -> Tensor:
     """Affine displacements ``[T, 2, 3]`` that map a common reference picture to each frame, as :func:`align` gives them.
 
@@ -148,7 +161,7 @@ class _Level:
         right = right + prior * F.pad(motion.flatten(1) @ self.inverse.T, (0, 2))
         change = torch.linalg.solve(normal + torch.diag(prior), right[..., None])[:, :6, 0]
         change = (change @ self.parts.T).view(-1, 2, 3).clamp(-LONGEST, LONGEST)
-        return _undone_first(motion, change)
+        return composed(inverse(change), motion)
 
     def agreement(self, both: Tensor, motion: Tensor) -> Tensor:
         """See :func:`align`."""
@@ -176,16 +189,6 @@ def _pyramid(both: Tensor) -> list[Tensor]:
     height, width = both.shape[-2:]
     brightness, weight = F.interpolate(both, ((height + 1) // 2, (width + 1) // 2), mode="area").split(1, dim=1)
     return [torch.cat([brightness, F.max_pool2d(weight, 3, 1, 1)], 1), both]
-
-
-def _undone_first(motion: Tensor, change: Tensor) -> Tensor:
-    """Displacements ``[T, 2, 3]`` of the map that first undoes ``change`` and then moves by ``motion``."""
-    both = torch.cat([motion, change])
-    unit = torch.eye(3, dtype=motion.dtype, device=motion.device)
-    maps = unit.repeat(len(both), 1, 1)
-    maps[:, :2] += both.roll(-1, dims=2)
-    moved, changed = maps.split(len(motion))
-    return (moved @ torch.linalg.inv(changed) - unit)[:, :2].roll(1, dims=2)
 
 
 def predicted_by(inputs: Tensor, motion: Tensor, ridge: float) -> Tensor:

@@ -188,23 +188,23 @@ class BackdropInference:
         self.weights = np.array(half + [b - a for a, b in zip(half, half[::-1])], np.float32)
         self.nothing = np.zeros(width * height * 4, np.float32)
 
-    def alone(self, pose: Tensor) -> np.ndarray:
-        """Body and background ``[H, W, 3]`` for one pose vector ``[C]``."""
+    def alone(self, pose: Tensor, body: Tensor | None = None) -> np.ndarray:
+        """Body and background ``[H, W, 3]`` for one pose vector ``[C]`` and the torso's track ``[6]``, if there is one."""
         pixels = self.size[0] * self.size[1]
-        return self.under(self.nothing[: 3 * pixels], self.nothing[3 * pixels :], pose)
+        return self.under(self.nothing[: 3 * pixels], self.nothing[3 * pixels :], pose, body)
 
-    def under(self, color: np.ndarray, alpha: np.ndarray, pose: Tensor) -> np.ndarray:
+    def under(self, color: np.ndarray, alpha: np.ndarray, pose: Tensor, body: Tensor | None = None) -> np.ndarray:
         """A head of premultiplied ``color [H, W, 3]`` and ``alpha [H, W, 1]`` over body and background, clamped to [0, 1]."""
         width, height = self.size
-        field = self.backdrop.displacement(pose).contiguous().numpy().reshape(-1)
+        field = self.backdrop.displacement(pose, body).contiguous().numpy().reshape(-1)
         head, cover = color.reshape(-1), alpha.reshape(-1)
         out = np.empty((height, width, 3), np.float32)
 
         def job(first: int, last: int) -> None:
-            body = np.empty(4 * (width + 2), np.float32)
+            scratch = np.empty(4 * (width + 2), np.float32)
             layering.layer(
                 head, cover, self.texture, self.behind, field, self.backdrop.grid, self.weights, self.size, first, last,
-                body, out.reshape(-1),
+                scratch, out.reshape(-1),
             )  # fmt: skip
 
         limit = max(1, min(threads.get_num_threads(), height // _ROWS))
@@ -213,6 +213,6 @@ class BackdropInference:
         return out
 
 
-def pose_of(inputs: HeadInputs, index: int) -> Tensor:
-    """Pose vector ``[C]`` of one frame, for the body layer."""
-    return pose_vectors(inputs.vectors[index])
+def behind_of(inputs: HeadInputs, index: int) -> tuple[Tensor, Tensor | None]:
+    """What moves the body layer in one frame: pose vector ``[C]`` and the torso's track ``[6]``, if there is one."""
+    return pose_vectors(inputs.vectors[index]), None if inputs.body is None else inputs.body[index]

@@ -42,6 +42,7 @@ class HeadInputs:
         vectors: ``[B, C]`` each frame and its neighbours as one vector, see :func:`neighbourhood`.
         intrinsics: ``[3, 3]`` px of the tracked frame size; ``None`` where nothing is projected.
         features: ``[B, 2 * AUDIO_CONTEXT + 1, F]`` audio rows around each frame; ``None`` without sound.
+        body: ``[B, 6]`` displacement of the torso, see ``docs/dataset-format.md``; ``None``: the body follows the head.
         index: ``[B]`` numbers of the training frames, for parameters of single frames; else ``None``.
     """
 
@@ -53,6 +54,7 @@ class HeadInputs:
     vectors: Tensor
     intrinsics: Tensor | None = None
     features: Tensor | None = None
+    body: Tensor | None = None
     index: Tensor | None = None
 
     def __len__(self) -> int:
@@ -86,14 +88,15 @@ def head_inputs(track: Mapping[str, object], device: torch.device | str = "cpu",
     """The inputs of consecutive frames of a track, without sound.
 
     Args:
-        track: ``rotation, translation, expression, eyelids, gaze`` ``[T, ...]``, and ``intrinsics [3, 3]`` if known.
+        track: ``rotation, translation, expression, eyelids, gaze`` ``[T, ...]``, and if known ``body [T, 6]`` and
+            ``intrinsics [3, 3]``.
         device: of the result.
         cut: frames to leave out at either end; they serve only as neighbours of the others.
 
     Raises:
         ValueError: a missing entry, or entries with different numbers of frames.
     """
-    parts = {name: as_tensor(track, name, device) for name in TRACKED}
+    parts = {name: as_tensor(track, name, device) for name in (*TRACKED, *({"body"} & set(track)))}
     lengths = {name: len(value) for name, value in parts.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"track: entries differ in frames: {lengths}")
@@ -113,7 +116,7 @@ def window_inputs(window: Mapping[str, np.ndarray], cut: int) -> HeadInputs:
     """:func:`head_inputs` of a few frames of float32 arrays, on the CPU, from vectors that are computed already.
 
     Args:
-        window: the entries of a track and ``vectors [T, D]``, their :func:`row_vectors`.
+        window: the entries of a track, ``vectors [T, D]``, their :func:`row_vectors`, and if known ``body [T, 6]``.
         cut: frames at either end that serve only as neighbours, at least :data:`TRACK_CONTEXT`.
     """
     vectors, count = window["vectors"], len(window["vectors"]) - 2 * cut
@@ -121,7 +124,8 @@ def window_inputs(window: Mapping[str, np.ndarray], cut: int) -> HeadInputs:
     for near, far in SPANS:
         rows = [vectors[cut + sign * k : cut + sign * k + count] for k in range(near, far + 1) for sign in (-1, 1)]
         parts.append(np.mean(rows, 0, dtype=np.float32))
-    fields = {name: torch.from_numpy(window[name][cut : cut + count]) for name in TRACKED}
+    given = (*TRACKED, *({"body"} & set(window)))
+    fields = {name: torch.from_numpy(window[name][cut : cut + count]) for name in given}
     return HeadInputs(**fields, vectors=torch.from_numpy(np.concatenate(parts, -1)))
 
 

@@ -8,7 +8,7 @@ residual that starts at zero:
 * with a prior that has one, a shared appearance basis (:class:`heads.person.appearance.PersonalAppearance`);
 * a correction of the track (pose, expression, eyelids, gaze), which is a function of the tracked values alone, so that
   unseen frames are corrected as the training frames are;
-* a body layer that follows the head over a still background (:class:`heads.person.backdrop.Backdrop`).
+* a body layer that follows its own track, or the head, over a still background (:class:`heads.person.backdrop.Backdrop`).
 
 Usage::
 
@@ -330,12 +330,17 @@ class TalkingHead(RigModule):
             gaussians, parts["rotation"], parts["translation"], intrinsics[None], columns, rows
         )
         head, alpha = head[0], alpha[0]
-        behind = self._behind(background, inputs.vectors[index], (height, width), window)
+        behind = self._behind(background, inputs, index, (height, width), window)
         image = head if behind is None else head + (1 - alpha) * behind
         return RenderedHead(image, alpha, head, gaussians, meta)
 
     def _behind(
-        self, background: str | Tensor | None, vector: Tensor, size: tuple[int, int], window: Window | None
+        self,
+        background: str | Tensor | None,
+        inputs: HeadInputs,
+        index: int,
+        size: tuple[int, int],
+        window: Window | None,
     ) -> Tensor | None:
         if isinstance(background, str):
             if background != "learned":
@@ -343,7 +348,8 @@ class TalkingHead(RigModule):
             if self.backdrop is None:
                 return None
             with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
-                return self.backdrop(pose_vectors(vector), *size, window)
+                body = None if inputs.body is None else inputs.body[index]
+                return self.backdrop(pose_vectors(inputs.vectors[index]), *size, window, body)
         if background is None or background.dim() == 1 or window is None:
             return background
         top, left, rows, columns = window

@@ -23,7 +23,7 @@ from shards.media.probe import video_info
 from tests.support.avatars import SIZE
 
 NAMES = {"psnr", "psnr_face", "ssim", "ssim_face", "lpips", "flip", "lmd", "aue_u", "aue_l", "sync_c", "sync_d"}
-NAMES |= {"jitter_head", "jitter_lips", "seam", "null_reasons", "syncnet_c", "syncnet_d"}
+NAMES |= {"psnr_body", "jitter_head", "jitter_lips", "seam", "null_reasons", "syncnet_c", "syncnet_d"}
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +62,31 @@ def test_the_face_is_measured_on_frames_that_training_never_saw(scored, world):
     assert record["test"]["first_frame"] == 60
     assert record["drives"]["track"]["psnr_face"] > 20
     assert "own body layer" in record["whole_frame"]
+
+
+def test_a_torso_track_is_part_of_the_track_drive_and_the_record_says_what_it_is_worth(world, tmp_path, monkeypatch):
+    def segments(*arguments, **options):
+        asked.append(options.get("body"))
+        for segment in world.segments(*arguments, **options):
+            count = len(segment.frames)
+            sway = np.zeros((count, 6), np.float32)
+            sway[:, 0] = 0.1 * np.sin(np.arange(count))
+            segment.track |= {"body": sway, "body_quality": np.ones(count, np.float32)}
+            yield segment
+
+    asked = []
+    monkeypatch.setattr("shards.tracking.track_frames", segments)
+    make_avatar(world.video, tmp_path / "ada", budget="2it", prior="none", size=SIZE)
+    avatar = load_avatar(tmp_path / "ada", "cpu")
+    assert avatar.track["body"].shape == (60, 6)
+    record = evaluate(tmp_path / "ada", world.video, tmp_path / "scores")
+    track, plain = record["drives"]["track"], record["drives"]["track"]["without_body_track"]
+    assert plain["psnr"] != track["psnr"]
+    assert plain["psnr_body"] != track["psnr_body"]
+    assert record["drives"]["audio"]["without_body_track"].keys() == plain.keys()
+    assert f"{plain['psnr']:.2f} dB on the whole frame" in record["whole_frame"]
+    assert asked[0] is None
+    assert asked[-1].picture.shape == (64, 64)  # the avatar's own body layer
 
 
 def test_the_offset_that_training_told_is_the_tests_as_well(scored, world, monkeypatch):

@@ -18,7 +18,7 @@ from heads.geometry.rotation import (
     turn_matrix,
     turn_vectors,
 )
-from heads.person.inference import BackdropInference, Frozen, HeadInference
+from heads.person.inference import BackdropInference, Frozen, HeadInference, behind_of
 from heads.person.inputs import TRACK_CONTEXT, head_inputs, pose_vectors, row_vectors, window_inputs
 from heads.person.talking_head import HeadConfig, TalkingHead
 from heads.raster import threads
@@ -93,6 +93,12 @@ def test_the_fused_layers_are_the_backdrop_under_the_head(rig):
             assert np.abs(fast.alone(pose) - behind.clamp(0, 1).numpy()).max() < 1e-4
             under = fast.under(frame.head.numpy(), frame.alpha.numpy(), pose)
             assert np.abs(under - frame.image.clamp(0, 1).numpy()).max() < 1e-4
+    moved = inputs.with_(body=0.05 * torch.randn(len(inputs), 6))
+    with torch.no_grad():
+        frame = head.render(moved, 1)
+        under = fast.under(frame.head.numpy(), frame.alpha.numpy(), *behind_of(moved, 1))
+        assert np.abs(under - frame.image.clamp(0, 1).numpy()).max() < 1e-4
+        assert np.abs(under - head.render(inputs, 1).image.clamp(0, 1).numpy()).max() > 1e-3
 
 
 def test_pictures_are_the_same_bits_for_any_number_of_threads(rig):

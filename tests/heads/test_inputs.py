@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from heads.geometry.rotation import rotation_matrix, rotation_vector
 from heads.person.backdrop import Backdrop, _spread
-from heads.person.image_registration import planes, register
+from heads.person.image_registration import align, composed, inverse, planes, register
 from heads.person.inputs import (
     AUDIO_CONTEXT,
     POSE,
@@ -161,6 +161,61 @@ def test_the_body_starts_to_follow_the_pose_as_it_does_in_the_clip():
         shown = backdrop(unseen).detach().numpy() * 255
         errors.append(np.abs(shown - frame(2.6))[:, 8:-8].mean())
     assert errors[1] < 0.3 * errors[0], errors
+
+
+def shirt(x: float, y: float, size: int = 64) -> np.ndarray:
+    """A plaid picture ``[size, size, 3]`` uint8, moved by (x, y) px."""
+    down, across = np.mgrid[:size, :size]
+    value = 120 + 50 * np.sin((across - x) / 5) * np.cos((down - y) / 7) + 30 * np.cos((across - x + down - y) / 9)
+    return np.repeat(value[..., None], 3, -1).astype(np.uint8)
+
+
+def test_a_body_with_a_track_of_its_own_is_where_the_track_says_whatever_the_head_does():
+    # The torso moves by up to 5 px; the pose is noise.
+    generator = torch.Generator().manual_seed(0)
+    places = torch.rand(12, 2, generator=generator) * 10 - 5
+    poses = torch.randn(12, 2, generator=generator)
+    body = torch.zeros(12, 6)
+    body[:, [0, 3]] = places / 32  # half pictures
+    frames = np.stack([shirt(*place) for place in places.tolist()])
+    mattes, head = np.full((12, 64, 64), 255, np.uint8), torch.zeros(12, 64, 64)
+    backdrop = Backdrop(64, 64, inputs=2)
+    backdrop.calibrate(poses)
+    backdrop.initialise(frames, mattes, head, range(12), poses, body)
+    place = torch.zeros(6)
+    place[0], place[3] = 3 / 32, -2 / 32
+    true, inner = shirt(3, -2), slice(8, -8)
+
+    def error(**moved: torch.Tensor) -> float:
+        shown = backdrop(torch.zeros(2), **moved).detach().numpy() * 255
+        return float(np.abs(shown - true)[inner, inner].mean())
+
+    assert error(body=place) < 2 < 10 < error()
+    several = backdrop(torch.zeros(2, 2), body=torch.stack([place, place]))
+    torch.testing.assert_close(several[0], backdrop(torch.zeros(2), body=place))
+    # A torso that is registered to the layer is where the clip's track says.
+    brightness = torch.from_numpy(true[None, ..., 0].astype(np.float32) / 255)
+    found, agreement = align(brightness, torch.ones(1, 64, 64), backdrop.reference(64))
+    assert (found.flatten() - place).abs()[[0, 3]].max() < 0.3 / 32
+    assert agreement > 0.9
+
+
+def test_a_backdrop_that_was_saved_before_bodies_had_a_track_opens_and_follows_the_head():
+    old = Backdrop(16, 16, inputs=2)
+    torch.nn.init.normal_(old.bend.weight)
+    state = {name: value for name, value in old.state_dict().items() if name != "rest"}
+    new = Backdrop(16, 16, inputs=2)
+    new.load_state_dict(state)
+    torch.testing.assert_close(new.displacement(torch.ones(2)), old.displacement(torch.ones(2)))
+
+
+def test_affine_maps_are_undone_and_follow_each_other():
+    motion = 0.2 * torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(composed(motion, inverse(motion)), torch.zeros(5, 2, 3), atol=1e-6, rtol=0)
+    shift, grow = torch.zeros(2, 3), torch.zeros(2, 3)
+    shift[0, 0], grow[0, 1] = 0.1, 1.0  # by 0.1 to the right; twice as wide
+    assert composed(shift, grow)[0].tolist() == pytest.approx([0.2, 1.0, 0.0])
+    assert composed(grow, shift)[0].tolist() == pytest.approx([0.1, 1.0, 0.0])
 
 
 def test_registration_finds_where_a_region_went_and_leaves_blank_frames_alone():

@@ -61,6 +61,7 @@ class World:
         rig=None,
         matte_every=1,
         av_offset=None,
+        body=None,
         stop=None,
     ):
         """What ``shards.tracking.track_frames`` would say, for this video only."""

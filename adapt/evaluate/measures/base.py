@@ -73,7 +73,8 @@ class Frame:
     Attributes:
         number: its position among the measured frames.
         picture8, real8: rendered and real ``[H, W, 3]`` uint8, as a viewer gets them.
-        masks: ``face``, ``head``, ``mouth_inside``, ``[H, W]`` in [0, 1].
+        masks: ``face``, ``head``, ``mouth_inside``, ``[H, W]`` in [0, 1]; with a body that was rendered also ``body``, the
+            person outside the head region.
     """
 
     number: int
