@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from adapt.talk.poses import ClipPoses, FixedPose, GeneratedPoses, Poses, PoseSource, neck_pivot
+from adapt.talk.torso import BREATHS, LIFT
 from configs import InputError
 from heads.geometry.rotation import euler_matrix, rotation_to_euler
 from shards.media.rates import FPS
@@ -21,8 +22,7 @@ MODES = ("still", "generated", "clip")
 MOST_YAW, MOST_PITCH = 60.0, 40.0  # degrees that a head can be turned beyond its own pose · guess
 FADE = 20  # frames from one pose mode to another, 0.8 s
 FOLLOW = 0.35  # share of the way to a new target in a frame
-# Breathing at rest: 14 breaths a minute lift the head by about a millimetre and a half and tilt it a little · guess.
-BREATHS, LIFT, TILT = 14 / 60, 0.024, math.radians(0.25)  # Hz, rig units (eye distances), radians
+TILT = math.radians(0.25)  # by which breathing tilts the head, which it also lifts with the shoulders · guess
 # Eyes at rest: fixations of about 1.6 s, small targets around where the clip's eyes looked · guess.
 FIXATION, EARLIER = 40, 14  # frames, and by how many frames a fixation may begin earlier
 GLANCE = np.radians([3.0, 1.4])  # spread of yaw and pitch

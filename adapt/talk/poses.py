@@ -53,11 +53,15 @@ def neck_pivot(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Poses:
-    """``rotation [T, 3, 3]``, ``translation [T, 3]``, and the clip frame ``source [T]`` whose body is shown behind each."""
+    """``rotation [T, 3, 3]``, ``translation [T, 3]``, and the clip frame ``source [T]`` whose body is shown behind each.
+
+    ``body [T, 6]`` is where the torso is, if the poses say so.
+    """
 
     rotation: np.ndarray
     translation: np.ndarray
     source: np.ndarray
+    body: np.ndarray | None = None
 
 
 class PoseSource(Protocol):
@@ -83,15 +87,16 @@ class _Turning:
 
 
 class ClipPoses:
-    """The poses of a tracked clip, forward and back."""
+    """The poses of a tracked clip, and its torso's if ``body [T, 6]`` is given, forward and back."""
 
-    def __init__(self, rotation: np.ndarray, translation: np.ndarray) -> None:
-        self.rotation, self.translation = rotation, translation
+    def __init__(self, rotation: np.ndarray, translation: np.ndarray, body: np.ndarray | None = None) -> None:
+        self.rotation, self.translation, self.body = rotation, translation, body
 
     def at(self, frames: np.ndarray) -> Poses:
         """Poses of the output frames with these numbers ``[T]``."""
         index = ping_pong(np.asarray(frames), len(self.rotation))
-        return Poses(self.rotation[index], self.translation[index], index)
+        body = None if self.body is None else self.body[index]
+        return Poses(self.rotation[index], self.translation[index], index, body)
 
 
 class FixedPose(_Turning):

@@ -20,6 +20,7 @@ from adapt.talk.activity import SpeechActivity
 from adapt.talk.blinks import lids
 from adapt.talk.poses import ClipPoses, Poses, PoseSource
 from adapt.talk.silence import Resting, resting_expression
+from adapt.talk.torso import Torso
 from configs import InputError
 from heads.person.inputs import AUDIO_CONTEXT, TRACK_CONTEXT, TRACKED, HeadInputs, row_vectors, window_inputs
 from shards.features import open_feature
@@ -81,7 +82,9 @@ class Talker:
         self._neighbours = 0 if low_delay else TRACK_CONTEXT
         self.gaze = gaze
         self.avatar, self.background = avatar, background
-        self.poses = poses or ClipPoses(avatar.track["rotation"], avatar.track["translation"])
+        track = avatar.track
+        self.poses = poses or ClipPoses(track["rotation"], track["translation"], track.get("body"))
+        self.torso = Torso(track, _half_pictures(avatar)) if "body" in track else None
         self.blink = None if blink == "driver" else lids(blink, avatar.track["eyelids"], seed)
         self.offsets, self.emphasis = control_offsets(avatar, controls or {}), 1.0
         styled, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
@@ -193,6 +196,8 @@ class Talker:
         first = not self._track
         rows = {name: rows[name].astype(np.float32) for name in TRACKED}
         rows["vectors"] = row_vectors(rows)
+        if self.torso is not None:
+            rows["body"] = self.torso(numbers, poses)
         for name, new in rows.items():
             self._track[name] = new if first else np.concatenate([self._track[name], new])
         self._source = np.concatenate([self._source, poses.source])
@@ -273,6 +278,12 @@ def _lasting(rows: np.ndarray, count: int) -> np.ndarray:
     """The first ``count`` rows; the last one is repeated where there are fewer."""
     missing = max(0, count - len(rows))
     return np.concatenate([rows, np.repeat(rows[-1:], missing, 0)])[:count] if missing else rows[:count]
+
+
+def _half_pictures(avatar: Avatar) -> float:
+    """Half pictures per rig unit at the head's median distance."""
+    focal = float(avatar.model.intrinsics[1, 1])
+    return 2 * focal / (avatar.size * float(np.median(avatar.track["translation"][:, 2])))
 
 
 def control_offsets(avatar: Avatar, controls: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from adapt.talk.blinks import Blinks
-from adapt.talk.poses import AnglePoses, ClipPoses, FixedPose, GeneratedPoses, neck_pivot, ping_pong
+from adapt.talk.poses import AnglePoses, ClipPoses, FixedPose, GeneratedPoses, Poses, neck_pivot, ping_pong
+from adapt.talk.torso import LIFT, Torso, low_passed
 from heads.geometry.rotation import euler_to_rotation, rotation_to_euler
 
 
@@ -90,3 +91,49 @@ def test_a_head_turns_about_the_neck_that_its_clip_shows(clip):
     assert np.allclose(neck_pivot(rotation, translation), neck, atol=0.5)
     poses = FixedPose(rotation, translation, yaw=30.0, pitch=10.0).at(np.arange(1))
     assert np.allclose(poses.rotation[0] @ neck + poses.translation[0], [0.3, 0.2, 20.0], atol=0.2)
+
+
+def sway(count: int, lag: float = 6.0, seed: int = 0) -> dict[str, np.ndarray]:
+    """A track whose torso goes with the head's position, later by a low-pass, with noise."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(count)
+    rotation = euler_to_rotation(0.1 * np.sin(time / 9), 0.05 * np.cos(time / 13), 0.02 * np.sin(time / 7))
+    translation = np.stack([0.3 * np.sin(time / 8), 0.1 * np.cos(time / 6), np.full(count, 20.0)], 1)
+    body = np.zeros((count, 6))
+    body[:, [0, 3]] = 0.2 + 0.1 * low_passed(translation[:, :2], lag)
+    body += rng.normal(0, 1e-3, body.shape)
+    return {"rotation": rotation, "translation": translation.astype(np.float32), "body": body.astype(np.float32)}
+
+
+def test_the_torso_follows_generated_poses_as_it_did_in_the_clip_with_its_lag():
+    track, other = sway(300), sway(100, seed=1)
+    torso = Torso(track, scale=0.0)
+    assert torso.lag in (5.0, 10.0)
+    found = torso(np.arange(100), Poses(other["rotation"], other["translation"], np.zeros(100, int)))
+    error = np.abs(found - other["body"])[30:, [0, 3]]
+    assert error.mean() < 0.35 * np.abs(other["body"] - other["body"].mean(0))[:, [0, 3]].mean()
+
+
+def test_a_torso_behind_a_swaying_head_is_smooth_breathes_and_does_not_depend_on_blocks():
+    track = sway(300)
+    source = GeneratedPoses(track["rotation"], track["translation"], seed=2)
+    numbers = np.arange(400)
+    whole = Torso(track, scale=0.1)(numbers, source.at(numbers))
+    torso = Torso(track, scale=0.1)
+    parts = [torso(part, source.at(part)) for part in np.array_split(numbers, 57)]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
+    assert np.abs(np.diff(whole, axis=0)).max() < 5e-3  # half pictures: 0.6 px at 256 px
+    assert np.abs(np.diff(whole, 2, axis=0)).max() < 2e-3
+    assert np.abs(whole - track["body"].mean(0)).max() < 0.1
+    still = FixedPose(track["rotation"], track["translation"]).at(numbers)
+    breath = Torso(track, scale=0.1)(numbers, still)
+    assert np.ptp(breath[:, 3]) == pytest.approx(2 * 0.1 * LIFT, rel=0.01)
+    assert np.ptp(breath[:, :3]) == pytest.approx(np.ptp(breath[0, :3]))
+
+
+def test_where_the_head_plays_the_clip_the_torso_does_too():
+    track = sway(50)
+    poses = ClipPoses(track["rotation"], track["translation"], track["body"]).at(np.arange(120))
+    shown = Torso(track, scale=0.1)(np.arange(120), poses)
+    np.testing.assert_array_equal(shown, track["body"][poses.source])
+    assert np.abs(np.diff(shown, axis=0)).max() <= np.abs(np.diff(track["body"], axis=0)).max()
