@@ -6,12 +6,16 @@ synthetic. One worker and two have the same global batch; each worker has one th
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from itertools import pairwise
+from pathlib import Path
 
 from benchmarks.results import row, write
 
@@ -19,8 +23,31 @@ STEPS, WARMUP, BATCH, SIZE = 24, 4, 16, 64
 
 
 def noop(config: dict, context: object) -> dict:
-    """A training function that does nothing."""
-    return {"world": context.world_size}
+    """A training function that does nothing; tells the CPU seconds that the driver and all below it took until here."""
+    return {"world": context.world_size, "cpu": _tree_seconds(config["driver"]) if "driver" in config else 0.0}
+
+
+def _tree_seconds(driver: int) -> float:
+    import psutil
+
+    root, total = psutil.Process(driver), 0.0
+    for process in [root, *root.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            spent = process.cpu_times()
+            total += spent.user + spent.system
+    return total
+
+
+def dies_once(config: dict, context: object) -> dict | None:
+    """Rank 1 is killed in the first attempt; returns the seconds from there to the second one on rank 0."""
+    struck = Path(config["struck"])
+    if struck.exists():
+        return {"lost": time.time() - float(struck.read_text()), "world": context.world_size}
+    if context.rank == 1:
+        struck.write_text(str(time.time()))
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+    return None
 
 
 def train(config: dict, context: object) -> dict | None:
@@ -52,7 +79,13 @@ def train(config: dict, context: object) -> dict | None:
 
 def main() -> None:
     """Write ``results/launch.json``."""
-    rows = [_help(), *_starts(), *_throughput()]
+    parser = argparse.ArgumentParser(prog="benchmarks launch", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--starts", action="store_true", help="print starts and restarts only, and store nothing")
+    if parser.parse_args().starts:
+        for line in (*_starts(), _event()):
+            print(f"{line['case']}, {line['variant']}: {line['value']:.2f} {line['unit']}")
+        raise SystemExit
+    rows = [_help(), *_starts(), _event(), *_throughput()]
     load = os.getloadavg()[0]
     write(
         "launch",
@@ -73,10 +106,11 @@ def _help() -> dict:
 def _launch(target: str, config: dict, **options: object) -> tuple[dict, float]:
     """(result, seconds) of a launch in a fresh process, as a user starts one."""
     script = (
-        "import json, sys, tempfile, time; from cluster.launch.launch import launch\n"
+        "import json, os, sys, tempfile, time; from cluster.launch.launch import launch\n"
         "if __name__ == '__main__':\n"
         "    a = json.loads(sys.argv[1]); t = time.perf_counter()\n"
-        "    r = launch(a['target'], a['config'], run=tempfile.mkdtemp(), **a['options'])\n"
+        "    c = a['config'] | ({} if a['options'].get('ray') is False else {'driver': os.getpid()})\n"
+        "    r = launch(a['target'], c, run=tempfile.mkdtemp(), **a['options'])\n"
         "    print(json.dumps([r, time.perf_counter() - t]))\n"
     )
     import json
@@ -96,13 +130,22 @@ def _launch(target: str, config: dict, **options: object) -> tuple[dict, float]:
 def _starts() -> list[dict]:
     case = "a launch that does nothing"
     _, here = _launch("benchmarks.launch:noop", {}, ray=False)
-    _, one = _launch("benchmarks.launch:noop", {}, workers=1)
-    _, two = _launch("benchmarks.launch:noop", {}, workers=2)
+    first, one = _launch("benchmarks.launch:noop", {}, workers=1)
+    second, two = _launch("benchmarks.launch:noop", {}, workers=2)
     return [
         row(case, "in this process (--no-ray)", here, "s", "without Ray: what starting Python and torch costs"),
         row(case, "private Ray, 1 worker", one, "s", "in this process", one / here),
         row(case, "private Ray, 2 workers", two, "s", "1 worker; 10 to 15 s in a study of Ray alone", two / one),
+        row(case, "private Ray, 1 worker: CPU time of all processes", first["cpu"], "s", "24.3 at commit 8f60b3b"),
+        row(case, "private Ray, 2 workers: CPU time of all processes", second["cpu"], "s"),
     ]
+
+
+def _event() -> dict:
+    """Seconds that a killed worker costs, without the steps since the last checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        result, _ = _launch("benchmarks.launch:dies_once", {"struck": f"{folder}/struck"}, workers=2)
+    return row("one of two workers killed", "until both train again", result["lost"], "s")
 
 
 def _throughput() -> list[dict]:

@@ -1,8 +1,8 @@
 """The private names of Ray that are used here, all in one place, each with a public fallback.
 
 Checked with Ray 2.50 to 2.60 (``pyproject.toml`` has the upper bound). When a newer Ray lacks one of them,
-``tests/cluster/test_ray_private.py`` says which; until then training starts some seconds later and preempted workers count
-as failures.
+``tests/cluster/test_ray_private.py`` says which; until then a private Ray starts some seconds later, and on a cluster preempted
+workers count as failures.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ import inspect
 import logging
 import math
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from cluster.launch.failures import Preempted, causes
 
 log = logging.getLogger("headstart.launch")
 TRAINER = "ray.train.v2.api.data_parallel_trainer:DataParallelTrainer"
-POLICY = "ray.train.v2._internal.execution.scaling_policy:FixedScalingPolicy"
 FAILURES = "ray.train.v2._internal.execution.failure_handling:DefaultFailurePolicy"
 DECISION = "ray.train.v2._internal.execution.failure_handling:FailureDecision"
-# What our trainers override: class, method.
+NODE = "ray._private.node:Node"
+UTILITIES = "ray._private.utils"
+# What our trainers override or a private Ray leaves out: class, method.
 OVERRIDDEN = (
     (FAILURES, "make_decision"),
-    (POLICY, "_send_resource_request"),
-    (POLICY, "_maybe_send_resource_request"),
-    (POLICY, "_cancel_resource_request"),
     (TRAINER, "_initialize_and_run_controller"),
-    (TRAINER, "_create_default_callbacks"),
+    (NODE, "start_monitor"),
+    (NODE, "start_api_server"),
+    (NODE, "start_log_monitor"),
 )
-UNWANTED = ("PlacementGroupCleanerCallback", "DatasetsCallback")
 
 
 def missing() -> list[str]:
@@ -45,6 +46,41 @@ def missing() -> list[str]:
         if not inspect.isfunction(getattr(owner, method, None)):
             trouble.append(f"{where}.{method} is gone")
     return list(dict.fromkeys(trouble))
+
+
+@contextmanager
+def few_processes(dashboard: bool, logs: bool) -> Iterator[None]:
+    """While a private Ray starts: without the processes that serve a shared cluster only, a fifth of the start's CPU time.
+
+    These are the autoscaler's monitor, the dashboard's server with most of its agent, and the one that copies logs to the
+    driver. With a Ray that lacks the private names all of them start.
+
+    Args:
+        dashboard: whether the dashboard is wanted.
+        logs: whether the workers' logs are shown by the driver.
+    """
+    try:
+        node, utilities = _load(NODE), importlib.import_module(UTILITIES)
+    except (ImportError, AttributeError):
+        yield
+        return
+    unwanted = [(node, "start_monitor")]
+    unwanted += [] if logs else [(node, "start_log_monitor")]
+    # A dependency that is absent makes the agent the small one of Ray's minimal installation.
+    unwanted += [] if dashboard else [(node, "start_api_server"), (utilities, "get_dashboard_dependency_error")]
+    before = {(owner, name): getattr(owner, name) for owner, name in unwanted if hasattr(owner, name)}
+    for owner, name in before:
+        setattr(owner, name, _left_out)
+    try:
+        yield
+    finally:
+        for (owner, name), function in before.items():
+            setattr(owner, name, function)
+
+
+def _left_out(*arguments: object, **named: object) -> str:
+    """Stands for what is not started; as an answer it means that a dependency is absent."""
+    return "left out of a private Ray"
 
 
 def _load(where: str) -> Any:
@@ -62,56 +98,30 @@ def data_parallel_trainer() -> Any:
         return next(kind for kind in TorchTrainer.__mro__ if kind.__name__ == "DataParallelTrainer")
 
 
-def trainer(alone: bool, max_preemptions: int) -> Any:
-    """A class of Ray Train trainer with two restart budgets and, on a private Ray, a faster start.
+def trainer(max_preemptions: int) -> Any:
+    """A class of Ray Train trainer with two restart budgets.
 
     A worker that saved its state after SIGTERM has not failed: it counts against ``max_preemptions``, as Ray itself counts
     machines whose preemption was announced. With a Ray that lacks the private names this is Ray's own class, which
     counts such a worker as a failure.
 
     Args:
-        alone: on a private Ray, without the helpers that only serve a shared cluster: each is an actor that costs
-            seconds to start.
         max_preemptions: restarts after preemptions; -1 for no limit.
     """
     base, trouble = data_parallel_trainer(), missing()
     if trouble:
         log.warning(
-            "this Ray is newer than the one that Headstart knows (%s); "
-            "starting takes longer, and preempted workers count as failures",
-            trouble[0],
+            "this Ray is newer than the one that Headstart knows (%s); preempted workers count as failures", trouble[0]
         )
         return base
-    here, budgets = _everything_here(), _two_budgets()
+    budgets = _two_budgets()
 
     class Trainer(base):  # type: ignore[misc, valid-type]
         def _initialize_and_run_controller(self, **arguments: object) -> object:
             arguments["failure_policy"] = budgets(self.run_config.failure_config, max_preemptions)
-            if alone:
-                arguments["scaling_policy"] = here(scaling_config=self.scaling_config)
             return super()._initialize_and_run_controller(**arguments)
 
-        def _create_default_callbacks(self) -> list[object]:
-            # The cleaner looks for a dead driver in a dashboard, which a private Ray has not; we use no Ray Data.
-            each = super()._create_default_callbacks()
-            return [callback for callback in each if not alone or type(callback).__name__ not in UNWANTED]
-
     return Trainer
-
-
-def _everything_here() -> type:
-    policy = _load(POLICY)
-
-    class AllHere(policy):  # type: ignore[misc, valid-type]
-        def _send_resource_request(self) -> None:
-            """Nothing: no other job competes for this Ray's cores, and no autoscaler listens."""
-
-        _maybe_send_resource_request = _send_resource_request
-
-        def _cancel_resource_request(self) -> None:
-            """Nothing was requested."""
-
-    return AllHere
 
 
 def _two_budgets() -> type:

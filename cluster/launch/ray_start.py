@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cluster.engine import process_group
+from cluster.launch import ray_private
 from cluster.launch.settings import ClusterConfig
 from cluster.storage.retry import brief
 from configs import InputError
@@ -136,6 +137,11 @@ def _children() -> set[psutil.Process]:
 
 
 def _start_once(ray: ModuleType, settings: ClusterConfig) -> None:
+    with ray_private.few_processes(settings.dashboard, logs=not settings.quiet):
+        _init(ray, settings)
+
+
+def _init(ray: ModuleType, settings: ClusterConfig) -> None:
     ray.init(
         address="local",
         num_cpus=max(os.cpu_count() or 1, settings.workers * settings.cpus),

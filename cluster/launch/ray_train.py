@@ -1,4 +1,4 @@
-"""Ray Train: places the workers and restarts them after a failure.
+"""Ray: places the workers and restarts them after a failure, on a cluster by Ray Train.
 
 Ray is used for placement and restarts only. Checkpoints are ours (:mod:`cluster.checkpoint`), so a restart by Ray, a
 manual rerun and a rerun on another cluster follow the same path: rank 0 looks for the newest good checkpoint.
@@ -14,10 +14,11 @@ import sys
 import tempfile
 import threading
 import uuid
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from cluster.launch import ray_private, ray_worker
+from cluster.launch import ray_group, ray_private, ray_worker
 from cluster.launch.board import Board, Replay
 from cluster.launch.failures import Preempted, causes
 from cluster.launch.ray_start import connect
@@ -40,7 +41,7 @@ _FORWARDED = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
 )
-POLL = 0.5  # seconds between two readings of the board
+POLL = 0.2  # seconds between two readings of the board
 log = logging.getLogger("headstart.launch")
 __all__ = ["connect", "fit"]
 
@@ -59,7 +60,16 @@ def fit(target: str, config: dict[str, object], run: str, settings: ClusterConfi
                 machine=platform.node(),
                 path=sys.path,
             )
-            outcome = _wait(ray, _trainer(job, board, settings, scratch), asked, board)
+            payload = ray_worker.Payload(job=job, board=board)
+            if ray_group.fits(ray, settings):
+                group = ray_group.Group(ray, payload, settings)
+                try:
+                    outcome = _wait(ray, group.run, asked, board)
+                finally:
+                    group.end()
+            else:
+                trainer = _trainer(payload, settings, scratch)
+                outcome = _wait(ray, lambda: trainer.fit().return_value, asked, board)
     finally:
         if owned:
             ray.shutdown()
@@ -74,7 +84,7 @@ def _here(ray: ModuleType) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def _trainer(job: ray_worker.Job, board: ActorHandle, settings: ClusterConfig, scratch: str) -> Any:
+def _trainer(payload: ray_worker.Payload, settings: ClusterConfig, scratch: str) -> Any:
     import ray.train
 
     api: Any = ray.train  # its annotations are those of the first generation, whose classes it no longer gives
@@ -84,10 +94,10 @@ def _trainer(job: ray_worker.Job, board: ActorHandle, settings: ClusterConfig, s
     if settings.gpus_per_worker:
         resources["GPU"] = settings.gpus_per_worker
 
-    trainer = ray_private.trainer(alone=not settings.address, max_preemptions=settings.max_preemptions)
+    trainer = ray_private.trainer(max_preemptions=settings.max_preemptions)
     return trainer(
         ray_worker.work,
-        train_loop_config={"job": job, "board": board},
+        train_loop_config=dict(payload),
         backend_config=ray_worker.backend_config(),
         scaling_config=api.ScalingConfig(
             num_workers=(settings.least_workers, settings.workers) if elastic else settings.workers,
@@ -117,14 +127,14 @@ def _forwarded() -> dict[str, str]:
     return {name: without_password(value) for name, value in settings.items() if not is_secret(name)}
 
 
-def _wait(ray: ModuleType, trainer: Any, asked: threading.Event, board: ActorHandle) -> object:
-    """``trainer.fit()`` in a thread, so that SIGTERM and Ctrl-C reach us and not Ray, which would drop steps."""
+def _wait(ray: ModuleType, run: Callable[[], object], asked: threading.Event, board: ActorHandle) -> object:
+    """``run()`` in a thread, so that SIGTERM and Ctrl-C reach us and not Ray, which would drop steps."""
     returned: list[object] = []
     failed: list[BaseException] = []
 
     def fit() -> None:
         try:
-            returned.append(trainer.fit().return_value)
+            returned.append(run())
         except BaseException as error:
             failed.append(error)
 
@@ -148,6 +158,8 @@ def _wait(ray: ModuleType, trainer: Any, asked: threading.Event, board: ActorHan
 
 def _explain(error: BaseException) -> Exception:
     """The workers' own error where there is one, rather than the broken connections of their peers."""
+    if isinstance(error, InputError):
+        return error
     found = causes(error)
     for cause in found:
         if isinstance(cause, InputError):

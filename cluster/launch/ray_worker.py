@@ -8,6 +8,7 @@ import platform
 import signal
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
 from cluster.engine import process_group
@@ -18,8 +19,9 @@ from cluster.storage.errors import StorageError
 from configs import InputError, progress
 
 if TYPE_CHECKING:
+    import socket
+
     from ray.actor import ActorHandle
-    from ray.train import TrainContext
     from ray.train._internal.base_worker_group import BaseWorkerGroup
     from ray.train.backend import BackendConfig
 
@@ -71,13 +73,28 @@ def backend_config() -> BackendConfig:
 
 
 def listen_for_sigterm() -> None:
-    """Make SIGTERM set a flag. Runs in the worker's main thread; the training function runs in another."""
+    """Make SIGTERM set a flag. Runs in the worker's main thread, as Python demands."""
     _asked_to_stop.clear()
     signal.signal(signal.SIGTERM, lambda number, frame: _asked_to_stop.set())
 
 
 def work(payload: Payload) -> object:
     """One worker from joining the others to the result; Ray Train calls it on each."""
+    import ray.train
+
+    seat = ray.train.get_context()
+    place = process_group.Place(
+        rank=seat.get_world_rank(),
+        world=seat.get_world_size(),
+        local_rank=seat.get_local_rank(),
+        local_world=seat.get_local_world_size(),
+    )
+    place, listener = _meet(place) if place.world > 1 else (place, None)
+    return work_at(payload, place, listener)
+
+
+def work_at(payload: Payload, place: process_group.Place, listener: socket.socket | None) -> object:
+    """One worker whose place is known; rank 0 brings the ``listener`` at which the others meet it."""
     import ray
 
     job, board = payload["job"], payload["board"]
@@ -86,7 +103,7 @@ def work(payload: Payload) -> object:
     given_up: str | None = ray.get(board.read.remote())[1]
     if given_up is not None:
         return {"input_error": given_up}
-    context = _join(job, board)
+    context = _join(job, board, place, listener)
     try:
         check_shared(job["run"], context)
         with _shown_by(board) if context.is_main else contextlib.nullcontext():
@@ -117,44 +134,33 @@ def _worth_a_restart(error: Exception) -> bool:
     return getattr(error, "retry", True)
 
 
-def _join(job: Job, board: ActorHandle) -> Context:
-    import ray
+def _join(job: Job, board: ActorHandle, place: process_group.Place, listener: socket.socket | None) -> Context:
     import torch
 
-    seat = ray.train.get_context()
     torch.set_num_threads(max(1, job["threads"]))
-    rank, world = seat.get_world_rank(), seat.get_world_size()
-    if world > 1:
-        _join_group(seat)
+    if place.world > 1:
+        process_group.connect(place, "nccl" if torch.cuda.is_available() else "gloo", listener)
     return Context(
         job["run"],
-        rank=rank,
-        world_size=world,
-        local_rank=seat.get_local_rank(),
+        rank=place.rank,
+        world_size=place.world,
+        local_rank=place.local_rank,
         stop=_Watch(board).asked,
     )
 
 
-def _join_group(seat: TrainContext) -> None:
+def _meet(place: process_group.Place) -> tuple[process_group.Place, socket.socket | None]:
+    """The place with the address of rank 0, which every rank learns from it through Ray Train."""
     import ray
-    import torch
     from ray.train.collective import broadcast_from_rank_zero
 
-    rank, listener, meeting = seat.get_world_rank(), None, None
-    if rank == 0:
+    listener, meeting = None, None
+    if place.rank == 0:
         host = ray.util.get_node_ip_address()  # 127.0.0.1 in a private Ray
         listener = process_group.listen(host)
         meeting = (host, listener.getsockname()[1])
     host, port = broadcast_from_rank_zero(meeting)
-    place = process_group.Place(
-        rank=rank,
-        world=seat.get_world_size(),
-        local_rank=seat.get_local_rank(),
-        local_world=seat.get_local_world_size(),
-        host=host,
-        port=port,
-    )
-    process_group.connect(place, "nccl" if torch.cuda.is_available() else "gloo", listener)
+    return replace(place, host=host, port=port), listener
 
 
 class _Watch:

@@ -7,9 +7,10 @@ import os
 
 import pytest
 
-from cluster.launch import ray_private
+from cluster.launch import ray_group, ray_private
 from cluster.launch.failures import Preempted
 from cluster.launch.launch import ClusterConfig, launch
+from configs import InputError
 
 pytestmark = pytest.mark.slow
 
@@ -30,9 +31,9 @@ def test_the_installed_ray_has_every_private_name_that_the_quick_start_overrides
 
 
 def test_a_ray_without_those_names_trains_by_its_public_interface(ray_here, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(ray_private, "POLICY", "ray.train.nowhere:Policy")
+    monkeypatch.setattr(ray_group, "fits", lambda *_: False)  # as on a cluster
     monkeypatch.setattr(ray_private, "TRAINER", "ray.train.nowhere:Trainer")
-    gone = [("ray.train.nowhere:Policy", "_send_resource_request")]
+    gone = [("ray.train.nowhere:Policy", "make_decision")]
     monkeypatch.setattr(ray_private, "OVERRIDDEN", gone)
     caplog.set_level(logging.WARNING, "headstart.launch")
     found = launch(
@@ -46,6 +47,25 @@ def test_a_ray_without_those_names_trains_by_its_public_interface(ray_here, tmp_
     assert "preempted workers count as failures" in caplog.text
 
 
+def test_what_a_private_ray_leaves_out_is_back_afterwards_and_unknown_names_change_nothing(ray_here, monkeypatch):
+    from ray._private import utils
+    from ray._private.node import Node
+
+    def names():
+        return Node.start_monitor, Node.start_api_server, Node.start_log_monitor, utils.get_dashboard_dependency_error
+
+    before = names()
+    with ray_private.few_processes(dashboard=True, logs=True):
+        assert names()[0] is not before[0]
+        assert names()[1:] == before[1:]
+    with ray_private.few_processes(dashboard=False, logs=False):
+        assert not set(names()) & set(before)
+    assert names() == before
+    monkeypatch.setattr(ray_private, "NODE", "ray.nowhere:Node")
+    with ray_private.few_processes(dashboard=False, logs=False):
+        assert names() == before
+
+
 def test_a_worker_that_saved_and_went_is_charged_to_its_own_budget():
     from ray.train import FailureConfig
     from ray.train.v2._internal.execution.failure_handling import FailureDecision
@@ -57,6 +77,45 @@ def test_a_worker_that_saved_and_went_is_charged_to_its_own_budget():
     decided = [policy.make_decision(training_failed_error=error) for error in (gone, broken, gone, gone, broken)]
     again, end = FailureDecision.RETRY, FailureDecision.RAISE
     assert decided == [again, again, again, end, end]
+
+
+class Elsewhere:
+    """A Ray whose workers do what a list says; nothing starts."""
+
+    def __init__(self) -> None:
+        self.read = self
+        self.remote = self.get = lambda *_: (False, None)
+
+    def cluster_resources(self):
+        return {"CPU": 2.0}
+
+
+def test_one_machines_workers_have_the_same_two_budgets(monkeypatch):
+    gone, broken = Preempted("asked to go"), ConnectionError("peer")
+    settings = ClusterConfig(workers=2, max_failures=1, max_preemptions=2)
+
+    def attempts(*errors):
+        left = list(errors)
+
+        def attempt(group):
+            if left:
+                raise ray_group.WorkersFailed({1: left.pop(0)})
+            return "done"
+
+        monkeypatch.setattr(ray_group.Group, "_attempt", attempt)
+        ray = Elsewhere()
+        return ray_group.Group(ray, {"job": {}, "board": ray}, settings).run()
+
+    assert attempts(gone, broken, gone) == "done"
+    for errors in ((broken, broken), (gone, gone, gone)):
+        with pytest.raises(ray_group.WorkersFailed, match="rank 1"):
+            attempts(*errors)
+
+
+def test_more_gpus_than_the_machine_has_are_refused():
+    group = ray_group.Group(Elsewhere(), {}, ClusterConfig(workers=2, gpus_per_worker=1))
+    with pytest.raises(InputError, match="need 2 GPUs, this machine has 0"):
+        group.run()
 
 
 def test_workers_run_at_the_niceness_of_the_command_and_their_words_reach_it(ray_here, tmp_path, capfd):
@@ -93,4 +152,4 @@ def test_workers_run_at_the_niceness_of_the_command_and_their_words_reach_it(ray
     assert said[-2:] == [3.0, "stop"]
     printed = capfd.readouterr()
     assert "chatter" not in printed.out + printed.err
-    assert "TrainController" not in printed.err
+    assert "Member" not in printed.err

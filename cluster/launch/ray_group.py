@@ -1,0 +1,149 @@
+"""The workers of one machine: Ray actors that the driver starts, watches and restarts by itself.
+
+Ray Train does this on a cluster. On one machine it would add two processes, and each process would import its libraries for
+data sets: half of the processor time of a start. What a worker does is the same (:mod:`cluster.launch.ray_worker`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from cluster.engine import process_group
+from cluster.launch import ray_worker
+from cluster.launch.failures import Preempted, causes
+from cluster.launch.settings import ClusterConfig
+from cluster.storage.retry import brief
+from configs import InputError
+
+if TYPE_CHECKING:
+    import socket
+
+    from ray import ObjectRef
+    from ray.actor import ActorHandle
+
+AFTER = 0.5  # seconds in which the errors of other workers are collected after the first
+log = logging.getLogger("headstart.launch")
+
+
+class WorkersFailed(RuntimeError):
+    """A group of workers ended with errors.
+
+    Attributes:
+        worker_failures: rank → error, of the workers that failed before the group was ended.
+    """
+
+    def __init__(self, failures: dict[int, BaseException]) -> None:
+        super().__init__("; ".join(f"rank {rank}: {brief(error)}" for rank, error in failures.items()))
+        self.worker_failures = failures
+
+
+class Member:
+    """The actor of one worker; SIGTERM asks it to save and end."""
+
+    def __init__(self) -> None:
+        ray_worker.listen_for_sigterm()
+        self._listener: socket.socket | None = None
+
+    def listen(self) -> tuple[str, int]:
+        """Open the socket where the others will meet this one, rank 0; returns host and port."""
+        self._listener = process_group.listen()
+        return process_group.LOOPBACK, self._listener.getsockname()[1]
+
+    def work(self, payload: ray_worker.Payload, place: process_group.Place) -> object:
+        """Train; see :func:`cluster.launch.ray_worker.work`."""
+        return ray_worker.work_at(payload, place, self._listener)
+
+
+def fits(ray: ModuleType, settings: ClusterConfig) -> bool:
+    """Whether all workers belong on this machine: no address is given and Ray has no other machine."""
+    return not settings.address and sum(bool(node["Alive"]) for node in ray.nodes()) == 1
+
+
+class Group:
+    """The workers, started again after failures and preemptions until a budget is used up."""
+
+    def __init__(self, ray: ModuleType, payload: ray_worker.Payload, settings: ClusterConfig) -> None:
+        self._ray, self._payload, self._settings = ray, payload, settings
+        self._members: list[ActorHandle] = []
+        self._ended = False
+
+    def run(self) -> object:
+        """What rank 0 returned.
+
+        Raises:
+            InputError: fewer GPUs than the workers need.
+            WorkersFailed: more failures, or more preemptions, than allowed.
+        """
+        settings = self._settings
+        self._check_gpus()
+        failures, preemptions = (n if n >= 0 else math.inf for n in (settings.max_failures, settings.max_preemptions))
+        while True:
+            try:
+                return self._attempt()
+            except WorkersFailed as error:
+                given_up: str | None = self._ray.get(self._payload["board"].read.remote())[1]
+                if given_up is not None:
+                    return {"input_error": given_up}
+                preempted = any(isinstance(cause, Preempted) for cause in causes(error))
+                failures, preemptions = failures - (not preempted), preemptions - preempted
+                if self._ended or min(failures, preemptions) < 0:
+                    raise
+                log.warning("starting the workers again: %s", error)
+
+    def end(self) -> None:
+        """Kill the workers that are left."""
+        self._ended = True
+        self._kill()
+
+    def _attempt(self) -> object:
+        world = self._settings.workers
+        kind = self._ray.remote(Member).options(num_cpus=self._settings.cpus)
+        self._members = [kind.remote() for _ in range(world)]
+        try:
+            host, port = self._ray.get(self._members[0].listen.remote()) if world > 1 else ("", 0)
+            here = process_group.Place(world=world, local_world=world, host=host, port=port)
+            places = [replace(here, rank=rank, local_rank=rank) for rank in range(world)]
+            refs: list[ObjectRef] = [
+                member.work.remote(self._payload, place) for member, place in zip(self._members, places, strict=True)
+            ]
+            return self._results(refs)[0]
+        except self._ray.exceptions.RayError as error:  # it died before it was told what to do
+            raise WorkersFailed({0: error}) from error
+        finally:
+            self._kill()
+
+    def _results(self, refs: list[ObjectRef]) -> list[object]:
+        ray, waiting = self._ray, list(refs)
+        failed: dict[int, BaseException] = {}
+        results: dict[int, object] = {}
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=1, timeout=AFTER if failed else None)
+            if not ready:
+                break
+            rank = refs.index(ready[0])
+            try:
+                results[rank] = ray.get(ready[0])
+            except ray.exceptions.RayError as error:
+                failed[rank] = getattr(error, "cause", None) or error
+        if failed:
+            raise WorkersFailed(dict(sorted(failed.items())))
+        return [results[rank] for rank in range(len(refs))]
+
+    def _kill(self) -> None:
+        members, self._members = self._members, []
+        for member in members:
+            self._ray.kill(member)
+
+    def _check_gpus(self) -> None:
+        """Workers see every GPU and take the one of their rank, so they are counted here and not reserved."""
+        needed = self._settings.gpus_per_worker * self._settings.workers
+        here = int(self._ray.cluster_resources().get("GPU", 0))
+        if needed > here:
+            raise InputError(
+                f"{self._settings.workers} workers with {self._settings.gpus_per_worker} GPUs each need {needed} GPUs, this "
+                f"machine has {here}; use fewer workers, or gpus_per_worker=0 to train on the CPU"
+            )
