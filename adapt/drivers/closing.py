@@ -61,6 +61,7 @@ class LipClosing:
         Returns:
             ``None`` for a person whose lips never meet in the clip.
         """
+        rig = rig.to("cpu")  # a clip's arrays are there
         real = lip_motion(rig, identity, expression).gap
         if not (real < TOGETHER).any():
             return None
