@@ -17,9 +17,14 @@ from heads.geometry.rotation import rotation_to_euler
 from heads.measures.face import lip_gap
 from heads.person.inputs import TRACKED, frame_vectors
 from heads.person.talking_head import HeadConfig
+from heads.rig import facemesh
 from pretrain.roles import AppearancePrior
 
 COLOR = slice(10, 13)  # columns of a map
+
+# Of the way from the chin to the base of the neck: where it begins to fade, and where it is transparent · guess
+FADE = (0.2, 0.6)
+OPAQUE, TRANSPARENT = 2.2, -5.0  # logits of opacity
 
 # Lip gap in eye distances from which on a frame shows the inside of the mouth.
 OPEN_GAP = 0.2
@@ -63,8 +68,26 @@ def build_rigged(
                 shared = prior.appearance_basis
                 vectors = frame_vectors({name: context.clip.track[name][frames] for name in TRACKED})
                 model.talking.add_appearance_basis(shared.rank, shared.rows).take(shared, vectors, nearest)
-        set_maps(model, maps)
+        set_maps(model, with_faded_neck(model, maps))
     return model.to(context.device)
+
+
+def with_faded_neck(model: RiggedHead, maps: Tensor) -> Tensor:
+    """The map ``[N, 14]`` with a neck that fades out below the chin, where the body layer shows it, moved with the torso.
+
+    Otherwise the neck's Gaussians take the colours of collars and smear them when the head turns.
+    """
+    rig, uv = model.rig, model.talking.uv
+    texels = (rig.mean[rig.faces.long()[uv.triangles]] * uv.barycentric[..., None]).sum(1)
+    neck = uv.regions == rig.regions.get("neck", -1)
+    if not neck.any():
+        return maps
+    chin, base = rig.landmarks(rig.mean)[facemesh.CHIN, 1], texels[neck, 1].max()
+    below = ((texels[:, 1] - chin) / (base - chin) - FADE[0]) / (FADE[1] - FADE[0])
+    most = OPAQUE + (TRANSPARENT - OPAQUE) * below.clamp(0, 1)
+    faded = maps.clone()
+    faded[neck, 13] = torch.minimum(maps[neck, 13], most[neck].to(maps))
+    return faded
 
 
 def calibrate(model: RiggedHead, context: Context[RiggedConfig]) -> None:

@@ -1,0 +1,31 @@
+"""The maps that heads start from."""
+
+from __future__ import annotations
+
+import torch
+
+from adapt.fit.initial_maps import with_faded_neck
+from adapt.models.rigged import RiggedHead
+from heads.person.talking_head import HeadConfig
+from heads.rig import facemesh, load_rig
+
+
+def test_the_neck_fades_from_below_the_chin_and_nothing_else_does():
+    rig = load_rig("mediapipe")
+    model = RiggedHead(
+        32, torch.eye(3), rig=rig, identity=torch.zeros(rig.n_identity), parts=HeadConfig(resolution=64), residual=False
+    )
+    maps = model.talking.maps().detach()
+    faded = with_faded_neck(model, maps)
+    uv = model.talking.uv
+    below = (rig.mean[rig.faces.long()[uv.triangles]] * uv.barycentric[..., None]).sum(1)[:, 1]
+    below = below - rig.landmarks(rig.mean)[facemesh.CHIN, 1]  # rig units; the neck ends 1.1 below the chin
+    neck = uv.regions == rig.regions["neck"]
+    opacity = faded[:, 13].sigmoid()
+    assert (faded[~neck] == maps[~neck]).all()
+    assert (faded[:, :13] == maps[:, :13]).all()
+    assert (opacity[neck & (below < 0.2)] > 0.89).all()
+    assert (opacity[neck & (below > 0.7)] < 0.01).all()
+    between = opacity[neck & (below > 0.3) & (below < 0.6)]
+    assert 0.01 < between.min() < between.max() < 0.9
+    assert (with_faded_neck(model, faded) == faded).all()
