@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.signal import lfilter
 
 from adapt.talk.poses import Poses
 from heads.geometry.rotation import turn_vectors
@@ -55,11 +56,9 @@ class Torso:
 def low_passed(series: np.ndarray, lag: float, before: np.ndarray | None = None) -> np.ndarray:
     """A series ``[T, D]`` through a one-pole filter with a time constant of ``lag`` frames, from the state ``before [D]``."""
     keep = math.exp(-1 / lag) if lag else 0.0
-    out, state = np.empty_like(series, np.float64), series[0] if before is None else before
-    for i, row in enumerate(series):
-        state = row + keep * (state - row)
-        out[i] = state
-    return out
+    start = series[0] if before is None else before
+    filtered, _ = lfilter([1 - keep], [1, -keep], np.asarray(series, np.float64), axis=0, zi=keep * start[None])
+    return np.asarray(filtered)
 
 
 def _vectors(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
