@@ -69,7 +69,7 @@ def seed_cloud(
     inputs = context.inputs().to("cpu").pick([frame])
     vertices = rig.vertices(context.identity[None], inputs.expression, inputs.eyelids, inputs.gaze)
     points = binding.bind(vertices, binding.neutral()[None]).means[0][rows].detach()
-    return points, frame_colors(context, points, frame)
+    return points, frame_colors(context, points, frame)[0]
 
 
 def train_static(

@@ -30,6 +30,7 @@ OPAQUE, TRANSPARENT = 2.2, -5.0  # logits of opacity
 OPEN_GAP = 0.2
 # Rig units along z of head space: what lies deeper than the ears (about one eye distance) is hidden in a frontal view.
 VISIBLE_DEPTH = 1.2
+LEAST_SEEN = 8  # texels of a region from which on their middle colour stands for the others · guess
 
 
 def build_rigged(
@@ -58,9 +59,9 @@ def build_rigged(
     context.start_backdrop(model.backdrop)
     frame = context.frontal_frame()
     with torch.no_grad():
-        maps = texture_maps(model, context, frame)
+        maps, seen = texture_maps(model, context, frame)
         if prior is not None:
-            known = texture_known(maps) & ~hidden_mouth(model, context)
+            known = seen & ~hidden_mouth(model, context)
             frames = reference_frames(context, frame)
             nearest = nearest_texels(prior.resolution, model)
             maps = from_prior(prior_maps(prior, context, frames), nearest, prior.resolution, model, maps, known)
@@ -178,28 +179,35 @@ def _colour_columns() -> Tensor:
     return columns
 
 
-def texture_known(texture: Tensor) -> Tensor:
-    """Texels ``[N]`` bool whose colour was seen: all the others share exactly one fallback colour."""
-    values, counts = texture[:, COLOR].unique(dim=0, return_counts=True)
-    return (texture[:, COLOR] != values[counts.argmax()]).any(1)
+def texture_maps(model: RiggedHead, context: Context[RecipeConfig], frame: int) -> tuple[Tensor, Tensor]:
+    """Neutral Gaussians ``[N, 14]`` with the colours of the pixels that they project to in one frame, and which were seen ``[N]``.
 
-
-def texture_maps(model: RiggedHead, context: Context[RecipeConfig], frame: int) -> Tensor:
-    """Neutral Gaussians with the colours of the pixels that they project to in one frame.
-
-    Colours of the inside of the mouth come from the frame that opens it widest.
+    Colours of the inside of the mouth come from the frame that opens it widest. A texel that was not seen has the middle
+    colour of its region's seen ones: hair of hair, neck of neck.
     """
     maps = model.talking.maps().detach().clone()
-    everywhere = torch.ones(len(maps), dtype=torch.bool)
+    known = torch.ones(len(maps), dtype=torch.bool)
     widest = int(lip_gap(context.clip.track["landmarks"]).argmax())
-    for texels, seen_in in ((everywhere, frame), (mouth_texels(model), widest)):
+    for texels, seen_in in ((known.clone(), frame), (mouth_texels(model), widest)):
         one = context.inputs().to("cpu").pick([seen_in])
-        maps[texels, COLOR] = frame_colors(context, model.gaussians(one).means[0], seen_in)[texels]
-    return maps
+        colors, seen = frame_colors(context, model.gaussians(one).means[0], seen_in)
+        maps[texels, COLOR], known[texels] = colors[texels], seen[texels]
+    maps[:, COLOR] = filled_by_region(maps[:, COLOR], known, model.talking.uv.regions.cpu())
+    return maps, known
 
 
-def frame_colors(context: Context[RecipeConfig], points: Tensor, frame: int) -> Tensor:
-    """Colours ``[N, 3]`` that points of head space ``[N, 3]`` have in one frame of the clip.
+def filled_by_region(colors: Tensor, known: Tensor, regions: Tensor) -> Tensor:
+    """Colours ``[N, 3]`` that are ``known [N]``; the others get the median of their region's known ones, if there are enough."""
+    filled = colors.clone()
+    for region in regions[~known].unique():
+        here = regions == region
+        if int((here & known).sum()) >= LEAST_SEEN:
+            filled[here & ~known] = colors[here & known].median(0).values
+    return filled
+
+
+def frame_colors(context: Context[RecipeConfig], points: Tensor, frame: int) -> tuple[Tensor, Tensor]:
+    """Colours ``[N, 3]`` that points of head space ``[N, 3]`` have in one frame of the clip, and which were seen ``[N]``.
 
     Points deeper than ``VISIBLE_DEPTH``, or projected off the head, take the mean colour of what is head but not face (hair).
     """
@@ -213,4 +221,4 @@ def frame_colors(context: Context[RecipeConfig], points: Tensor, frame: int) -> 
     hair = head & (batch.masks["face"][0, ..., 0] < 0.5)
     region = hair if bool(hair.any()) else head if bool(head.any()) else torch.ones_like(head)
     seen = (found[:, 3:] > 0.5) & (points[:, 2:] < VISIBLE_DEPTH)
-    return torch.where(seen, found[:, :3], batch.image[0][region].mean(0))
+    return torch.where(seen, found[:, :3], batch.image[0][region].mean(0)), seen[:, 0]

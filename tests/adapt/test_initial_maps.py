@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from adapt.fit.initial_maps import with_faded_neck
+from adapt.fit.initial_maps import LEAST_SEEN, filled_by_region, with_faded_neck
 from adapt.models.rigged import RiggedHead
 from heads.person.talking_head import HeadConfig
 from heads.rig import facemesh, load_rig
@@ -29,3 +29,17 @@ def test_the_neck_fades_from_below_the_chin_and_nothing_else_does():
     between = opacity[neck & (below > 0.3) & (below < 0.6)]
     assert 0.01 < between.min() < between.max() < 0.9
     assert (with_faded_neck(model, faded) == faded).all()
+
+
+def test_what_was_not_seen_gets_the_middle_colour_of_its_region():
+    regions = torch.tensor([0] * 10 + [1] * 10 + [2] * 3)
+    known = torch.ones(23, dtype=torch.bool)
+    known[[0, 10, 20]] = False
+    colors = torch.rand(23, 3, generator=torch.Generator().manual_seed(0))
+    colors[1:9], colors[9] = 0.2, 0.9  # hair, and a highlight in it
+    filled = filled_by_region(colors, known, regions)
+    assert torch.equal(filled[known], colors[known])
+    assert torch.equal(filled[0], torch.full((3,), 0.2))
+    assert torch.equal(filled[10], colors[11:20].median(0).values)
+    assert LEAST_SEEN > 2
+    assert torch.equal(filled[20], colors[20])  # two texels of its region do not tell
