@@ -33,9 +33,9 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.pretrain import Quiet
 from benchmarks.results import row, write
-from benchmarks.speech import LEAST_FRAMES, folds, group_of
+from benchmarks.speech import LEAST_FRAMES, compared, folds, group_of
 from configs import load_config
-from heads.measures.closure import TOGETHER, closure_f1
+from heads.measures.closure import TOGETHER
 from heads.measures.face import LipMotion, default_rig, lip_error, lip_motion, outer_eye_distance
 from heads.rig.facemesh import UPPER_UNITS
 from pretrain.audio_expression import AudioExpressionConfig, AudioExpressionPrior, AudioExpressionTask
@@ -150,15 +150,15 @@ def scored(prior: AudioExpressionPrior, run: Sequence) -> Iterator[tuple[str, di
     """Variants and their figures for one held-out clip."""
     truth = run.track["expression"]
     real, mean = motion(run, truth), prior.utterance_statistics(run.features)
-    yield "mean face", compared(motion(run, np.broadcast_to(truth.mean(0), truth.shape)), real)
+    yield "mean face", all_figures(motion(run, np.broadcast_to(truth.mean(0), truth.shape)), real)
     for weight in WEIGHTS:
         variant = f"network x {weight:g}" if weight else "regression alone"
         expected = prior.sample(
             run.features, steps=1, temperature=0.0, guidance=1.0, mean=mean, correction_weight=weight
         )
-        yield variant, compared(motion(run, centred(expected["expression"], truth)), real)
+        yield variant, all_figures(motion(run, centred(expected["expression"], truth)), real)
     sampled = prior.sample(run.features, mean=mean)
-    yield "sampled", compared(motion(run, centred(sampled["expression"], truth)), real)
+    yield "sampled", all_figures(motion(run, centred(sampled["expression"], truth)), real)
     expected = prior.expect(run.features)
     for variant, face in (("one-step mean", expected), ("sampled", sampled)):
         yield variant, upper_face(run, face)
@@ -176,17 +176,13 @@ def centred(expression: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return expression - expression.mean(0) + truth.mean(0)
 
 
-def compared(guess: LipMotion, real: LipMotion) -> dict[str, float | None]:
+def all_figures(guess: LipMotion, real: LipMotion) -> dict[str, float | None]:
     """One clip's figures."""
     shut = real.gap < TOGETHER
-    speed = [float(np.abs(np.diff(lips.opening)).mean()) for lips in (guess, real)]
     return {
         "r": correlation(guess.opening, real.opening),
-        "lip error": lip_error(guess.lips, real.lips),
+        **compared(guess, real),
         "lip error while the lips are shut": lip_error(guess.lips[shut], real.lips[shut]) if shut.any() else None,
-        "closure F1": closure_f1(guess.gap, real.gap),
-        "spread of the opening": float(guess.opening.std() / real.opening.std()),
-        "speed of the opening": speed[0] / speed[1],
     }
 
 

@@ -151,13 +151,16 @@ def _alone(clip: Any, length: int, turned: np.ndarray) -> dict[str, tuple[float,
     frames, mattes, heads = clip.frames(some), clip.mattes(some), clip.masks(some)["head"]
     own = (mattes > 0.95) & (heads > 0.5)
     foreign = _frequency(frames[mattes < 0.05]) > RATIO * _frequency(frames[mattes > 0.95])
-    share = lambda colours: float(foreign[tuple((colours.astype(int) * BINS // 256).T)].mean())  # noqa: E731
+
+    def share(colours: np.ndarray) -> float:
+        return 100 * float(foreign[tuple((colours.astype(int) * BINS // 256).T)].mean())
+
     covered = turned[..., 3] > 0.5
     filled = np.stack([_hull(one) for one in covered])
     largest = np.stack([_largest(one) for one in covered])
     return {
-        "background colours": (100 * share((turned[covered][:, :3] * 255).clip(0, 255)), "%"),
-        "background colours in real heads": (100 * share(frames[own]), "%"),
+        "background colours": (share((turned[covered][:, :3] * 255).clip(0, 255)), "%"),
+        "background colours in real heads": (share(frames[own]), "%"),
         "holes": (100 * float((filled & ~covered).sum() / filled.sum()), "%"),
         "detached": (100 * float((covered & ~largest).sum() / covered.sum()), "%"),
     }

@@ -178,11 +178,18 @@ def group_of(clip: str, earlier: frozenset[str]) -> str:
 
 def _both(guess: LipMotion, real: LipMotion) -> dict[str, float | None]:
     shut = real.gap < TOGETHER
+    return {
+        **compared(guess, real),
+        "gap while the lips are shut": float(guess.gap[shut].mean()) if shut.any() else None,
+    }
+
+
+def compared(guess: LipMotion, real: LipMotion) -> dict[str, float | None]:
+    """Figures of one clip's lips beside the real ones."""
     speed = [float(np.abs(np.diff(motion.opening)).mean()) for motion in (guess, real)]
     return {
         "lip error": lip_error(guess.lips, real.lips),
         "closure F1": closure_f1(guess.gap, real.gap),
-        "gap while the lips are shut": float(guess.gap[shut].mean()) if shut.any() else None,
         "spread of the opening": float(guess.opening.std() / real.opening.std()),
         "speed of the opening": speed[0] / speed[1],
     }

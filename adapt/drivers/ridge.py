@@ -105,8 +105,8 @@ class RidgeDriver:
         weight = self.weight.reshape(PAST + 1 + self.lookahead, len(self.mean), -1)
         last = PAST + QUICK_AHEAD
         kept = np.concatenate([weight[:last], weight[last:].sum(0, keepdims=True)])
-        shorter = RidgeDriver(self.mean, self.spread, kept.reshape(-1, kept.shape[-1]), self.bias, feature=self.feature)
-        return shorter.closed(self.closing)
+        weight = kept.reshape(-1, kept.shape[-1])
+        return RidgeDriver(self.mean, self.spread, weight, self.bias, feature=self.feature, closing=self.closing)
 
     @staticmethod
     def _held_back_errors(windows: np.ndarray, target: np.ndarray, blocks: int = 4) -> np.ndarray:

@@ -68,7 +68,7 @@ def seed_cloud(
     frame = context.frontal_frame()
     inputs = context.inputs().to("cpu").pick([frame])
     vertices = rig.vertices(context.identity[None], inputs.expression, inputs.eyelids, inputs.gaze)
-    points = binding.bind(vertices, binding.neutral()[None]).means[0][rows].detach()
+    points = binding.points(vertices)[0][rows].detach()
     return points, frame_colors(context, points, frame)[0]
 
 

@@ -79,7 +79,7 @@ def with_faded_neck(model: RiggedHead, maps: Tensor) -> Tensor:
     Otherwise the neck's Gaussians take the colours of collars and smear them when the head turns.
     """
     rig, uv = model.rig, model.talking.uv
-    texels = (rig.mean[rig.faces.long()[uv.triangles]] * uv.barycentric[..., None]).sum(1)
+    texels = uv.points(rig.mean[None])[0]
     neck = uv.regions == rig.regions.get("neck", -1)
     if not neck.any():
         return maps

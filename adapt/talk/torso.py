@@ -14,12 +14,12 @@ from scipy.signal import lfilter
 
 from adapt.talk.poses import Poses
 from heads.geometry.rotation import turn_vectors
+from heads.person.backdrop import RIDGE
 from heads.person.image_registration import SPREADS
 from heads.ridge import ridge_weights
 from shards.media.rates import FPS
 
 LAGS = (0.0, 2.0, 5.0, 10.0, 20.0)  # frames, time constants that are tried
-RIDGE = 0.2  # penalty in variances of a pose entry, as that of the body layer · guess: a body also moves by itself
 REACH = 2.5  # standard deviations of the clip's poses beyond which the torso follows no further
 BREATHS, LIFT = 14 / 60, 0.024  # Hz, and rig units (eye distances) by which shoulders rise: 1.5 mm · guess
 

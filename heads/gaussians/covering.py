@@ -17,8 +17,10 @@ DEPTH = 0.3  # least thickness of such a Gaussian over its width · guess
 SAMPLES = 6  # points along an edge of a triangle · guess
 
 
-def covering(neutral: Tensor, binding: UVGaussians, rig: Rig) -> Tensor:
+def covering(binding: UVGaussians, rig: Rig, color: Tensor | None = None) -> Tensor:
     """The neutral map ``[N, 14]`` with each Gaussian beyond the face spread over the surface that is nearest to its texel.
+
+    ``color [3]`` is as :meth:`UVGaussians.neutral` takes it.
 
     At low resolution some triangles of the neck, the cranium and the eyeballs have no texel, and some texels are limited to
     a triangle smaller than they are, which leaves gaps. Here every point of a region of the mean head is assigned to the
@@ -26,7 +28,7 @@ def covering(neutral: Tensor, binding: UVGaussians, rig: Rig) -> Tensor:
     """
     mean, faces = rig.mean.cpu(), rig.faces.cpu().long()
     frames, units = (x[0] for x in triangle_frames(mean[None], faces))
-    texels = (mean[faces[binding.triangles]] * binding.barycentric.cpu()[..., None]).sum(1)
+    texels, neutral = binding.points(mean[None])[0], binding.neutral(color)
     grown = neutral.clone()
     for name in SPREAD_OVER:
         of = torch.where(binding.regions == rig.regions.get(name, -1))[0]

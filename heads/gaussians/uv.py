@@ -108,6 +108,11 @@ class UVGaussians(nn.Module):
         """Number of Gaussians."""
         return len(self.triangles)
 
+    def points(self, vertices: Tensor) -> Tensor:
+        """The texels' points ``[B, N, 3]`` on the triangles of vertices ``[B, V, 3]``."""
+        corners = vertices[:, self._faces[self.triangles]]
+        return (corners * self.barycentric.to(vertices.dtype)[..., None]).sum(2)
+
     def gather(self, map_image: Tensor) -> Tensor:
         """Values ``[B, N, C]`` of a map image ``[B, C, H_uv, W_uv]`` at the texels."""
         size = self.resolution
@@ -141,18 +146,19 @@ class UVGaussians(nn.Module):
     def bind_reference(self, vertices: Tensor, maps: Tensor) -> Gaussians:
         """``bind`` in plain PyTorch: for other devices, and the reference that the kernels are tested against."""
         R, k = triangle_frames(vertices, self._faces)
-        corners = vertices[:, self._faces[self.triangles]]
-        origins = (corners * self.barycentric.to(maps.dtype)[..., None]).sum(2)
         R, k, q = R[:, self.triangles], k[:, self.triangles, None], quaternions(R)[:, self.triangles]
         offsets, quats, log_scales, colors, opacities = maps.split(MAP_SPLIT, -1)
-        means = k * (R @ offsets[..., None])[..., 0] + origins
+        means = k * (R @ offsets[..., None])[..., 0] + self.points(vertices)
         quats = quaternion_product(q, quats)
         colors = colors.expand(means.shape[0], -1, -1)
         opacities = opacities[..., 0].sigmoid().expand(means.shape[0], -1)
         return Gaussians(means, quats, k * log_scales.exp(), opacities, colors)
 
     def neutral(self, mean_color: Tensor | None = None) -> Tensor:
-        """A map ``[N, 14]`` of flat Gaussians that cover the mean head without gaps, in one colour ``[3]`` (skin, if None)."""
+        """A map ``[N, 14]`` of flat Gaussians on the mean head, each as wide as its texel, in one colour ``[3]`` (skin, if None).
+
+        They cover the face; beyond it triangles smaller than a texel leave gaps (:mod:`heads.gaussians.covering`).
+        """
         device = self._mean.device
         angle, spread = self._texel_footprints()
         thickness = spread.mean(-1, keepdim=True) * _NEUTRAL_DEPTH

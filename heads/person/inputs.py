@@ -96,7 +96,7 @@ def head_inputs(track: Mapping[str, object], device: torch.device | str = "cpu",
     Raises:
         ValueError: a missing entry, or entries with different numbers of frames.
     """
-    parts = {name: as_tensor(track, name, device) for name in (*TRACKED, *({"body"} & set(track)))}
+    parts = {name: as_tensor(track, name, device) for name in _given(track)}
     lengths = {name: len(value) for name, value in parts.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"track: entries differ in frames: {lengths}")
@@ -112,6 +112,11 @@ def row_vectors(track: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.concatenate(parts, -1)
 
 
+def _given(track: Mapping[str, object]) -> tuple[str, ...]:
+    """What a track has of the entries that move head and body."""
+    return (*TRACKED, "body") if "body" in track else TRACKED
+
+
 def window_inputs(window: Mapping[str, np.ndarray], cut: int) -> HeadInputs:
     """:func:`head_inputs` of a few frames of float32 arrays, on the CPU, from vectors that are computed already.
 
@@ -124,8 +129,7 @@ def window_inputs(window: Mapping[str, np.ndarray], cut: int) -> HeadInputs:
     for near, far in SPANS:
         rows = [vectors[cut + sign * k : cut + sign * k + count] for k in range(near, far + 1) for sign in (-1, 1)]
         parts.append(np.mean(rows, 0, dtype=np.float32))
-    given = (*TRACKED, *({"body"} & set(window)))
-    fields = {name: torch.from_numpy(window[name][cut : cut + count]) for name in given}
+    fields = {name: torch.from_numpy(window[name][cut : cut + count]) for name in _given(window)}
     return HeadInputs(**fields, vectors=torch.from_numpy(np.concatenate(parts, -1)))
 
 

@@ -136,7 +136,7 @@ class TalkingHead(RigModule):
         self.height, self.width = height, width
         self.uv = UVGaussians(rig, self.config.resolution)
         self.identity = nn.Parameter(torch.as_tensor(identity, dtype=torch.float32).clone())
-        self._set_maps(covering(self.uv.neutral(), self.uv, rig) if maps is None else maps)
+        self._set_maps(covering(self.uv, rig) if maps is None else maps)
         size = POSE + rig.n_expression + 6
         entries, cfg = (1 + len(SPANS)) * size, self.config
         self.color = self._residual(cfg.color_rank, self.uv.n, 3, entries)

@@ -110,8 +110,7 @@ class VisualModel(nn.Module):
         place, kind = points[0] / points[0].abs().amax(0), F.one_hot(self.surface.regions.long(), regions).float()
         constant = torch.cat([place, kind], -1)  # of a texel, in all people
         self.register_buffer("constant", self._cells(constant[None]), persistent=False)
-        neutral = self.binding.neutral(torch.full((3,), 0.5)).float()
-        self.register_buffer("neutral", covering(neutral, self.binding, rig), persistent=False)
+        self.register_buffer("neutral", covering(self.binding, rig, torch.full((3,), 0.5)), persistent=False)
         self.mean_map = nn.Parameter(torch.zeros(count, CHANNELS))  # the mean head minus the neutral map
         self.register_buffer("mean_colour", torch.full((count, 3), 0.5))
         image = config.model.image_channels

@@ -40,24 +40,29 @@ def arranged(track: Mapping[str, np.ndarray]) -> list[list[int]]:
     left = list(range(length))
     wide: list[list[int]] = []
     if number >= MIXED:
-        for measure in (_opening(track["landmarks"]), _turn(track["rotation"])):
+        for measure in (openness(track["landmarks"]), turned(track["rotation"], track["rotation"].mean(0))):
             chosen = sorted(left, key=lambda i: (-measure[i], i))[: length // number]
             wide.append(sorted(chosen))
-            left = [i for i in left if i not in set(chosen)]
+            left = sorted(set(left) - set(chosen))
     spread = number - len(wide)
     groups = [*wide, *(left[k::spread] for k in range(spread))]
     return [group[k % len(group) :] + group[: k % len(group)] for k, group in enumerate(groups)]
 
 
-def _opening(landmarks: np.ndarray) -> np.ndarray:
-    """How far the mouth is open in each frame ``[T]``, in distances of the eyes."""
+def openness(landmarks: np.ndarray) -> np.ndarray:
+    """How far the mouth is open in each frame ``[T]`` of landmarks ``[T, 478, 2 or 3]``, in distances of the outer eye corners."""
     points = landmarks[..., :2]
     return inner_lip_distance(points) / np.maximum(outer_eye_distance(points), 1e-6)
 
 
-def _turn(rotation: np.ndarray) -> np.ndarray:
-    """How far the head is turned from its mean pose in each frame ``[T]``; rises with the angle."""
-    return -np.einsum("tij,ij->t", rotation, rotation.mean(0))
+def turned(rotation: np.ndarray, away_from: np.ndarray) -> np.ndarray:
+    """How far the head ``rotation [T, 3, 3]`` is turned from a pose ``[3, 3]`` in each frame ``[T]``; rises with the angle."""
+    return -np.einsum("tij,ij->t", rotation, away_from)
+
+
+def _rows(track: Mapping[str, np.ndarray], frames: list[int] | np.ndarray) -> dict[str, np.ndarray]:
+    """The track's fields for some frames."""
+    return {name: value if name in ("identity", "intrinsics") else value[frames] for name, value in track.items()}
 
 
 def encode_groups(track: Mapping[str, np.ndarray], size: tuple[int, int]) -> dict[str, bytes]:
@@ -69,7 +74,7 @@ def encode_groups(track: Mapping[str, np.ndarray], size: tuple[int, int]) -> dic
     members = {}
     step = np.asarray(max(float(np.abs(track["landmarks"]).max()), 1e-6) / MOST_STEPS, np.float32)
     for number, frames in enumerate(arranged(track)):
-        rows = {name: value if name in ("identity", "intrinsics") else value[frames] for name, value in track.items()}
+        rows = _rows(track, frames)
         values = {**rows, "frames": np.array(frames, np.int64), "size": np.array(size, np.int64), "step": step}
         values["landmarks"] = np.round(rows["landmarks"] / step).clip(-MOST_STEPS, MOST_STEPS).astype(np.int16)
         members[group_name(number)] = codecs.encode_npz(values)
@@ -121,9 +126,8 @@ def groups_in(members: Iterable[str]) -> list[list[int]]:
 
 def differs(group: Mapping[str, np.ndarray], track: Mapping[str, np.ndarray]) -> str:
     """A sentence about the first field in which a decoded group is not that of the whole track; empty if there is none."""
-    frames, step = group["frames"], float(group["step"])
-    for name, value in track.items():
-        wanted = value if name in ("identity", "intrinsics") else value[frames]
+    step = float(group["step"])
+    for name, wanted in _rows(track, group["frames"]).items():
         if not np.allclose(group[name], wanted, rtol=0, atol=step if name == "landmarks" else 0):
             return f"'{name}' is not that of track.npz; write it again (shards build --extras)"
     return ""

@@ -14,8 +14,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from configs import InputError
-from heads.measures.face import inner_lip_distance, outer_eye_distance
-from shards.format.groups import MIXED, WIDE, group_name
+from shards.format.groups import MIXED, WIDE, group_name, openness, turned
 from shards.format.schema import MAX_FRAMES, Sample, frame_name, matte_name
 from shards.read.dataset import Dataset
 
@@ -144,10 +143,8 @@ class PairView:
         self, targets: np.ndarray, rotation: np.ndarray, track: Mapping[str, np.ndarray], rng: np.random.Generator
     ) -> np.ndarray:
         """Frame numbers in which each is replaced by one of the widest with the probability ``wide``."""
-        turned = -np.einsum("tij,ij->t", track["rotation"], rotation)  # falls with the cosine of the angle between
-        points = track["landmarks"][..., :2]
-        opening = inner_lip_distance(points) / np.maximum(outer_eye_distance(points), 1e-6)
-        widest = [np.argsort(measure)[-max(1, len(measure) // 4) :] for measure in (opening, turned)]
+        measures = openness(track["landmarks"]), turned(track["rotation"], rotation)
+        widest = [np.argsort(measure)[-max(1, len(measure) // 4) :] for measure in measures]
         chosen = [
             rng.choice(widest[int(rng.random() < 0.5)]) if rng.random() < self.wide else target for target in targets
         ]

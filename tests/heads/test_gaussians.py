@@ -235,7 +235,7 @@ def test_neutral_gaussians_cover_the_face_of_the_mean_head():
 def test_covering_gaussians_leave_no_gap_in_cranium_and_neck(resolution, yaw):
     rig = load_rig("mediapipe")
     uv = UVGaussians(rig, resolution)
-    gaussians = uv.bind(rig.mean[None], covering(uv.neutral(), uv, rig)[None])
+    gaussians = uv.bind(rig.mean[None], covering(uv, rig)[None])
     K = torch.tensor([[[3.0 * 128, 0, 64], [0, 3.0 * 128, 56], [0, 0, 1]]])
     turn = torch.from_numpy(euler_to_rotation(np.radians([yaw]), np.zeros(1), np.zeros(1))).float()
     _, alpha, _ = render_head(gaussians, turn, torch.tensor([[0, 0, 14.0]]), K, 128, 128)
