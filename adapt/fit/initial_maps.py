@@ -24,7 +24,9 @@ COLOR = slice(10, 13)  # columns of a map
 
 # Of the way from the chin to the base of the neck: where it begins to fade, and where it is transparent · guess
 FADE = (0.2, 0.6)
-OPAQUE, TRANSPARENT = 2.2, -5.0  # logits of opacity
+OPAQUE, TRANSPARENT = 2.2, -5.0  # logits of opacity, at either end
+# Logit beyond that: an opacity below 1/255, which renderers leave out. Seen edge-on, fainter layers add up to a line.
+UNDRAWN = -9.0
 
 # Lip gap in eye distances from which on a frame shows the inside of the mouth.
 OPEN_GAP = 0.2
@@ -85,7 +87,7 @@ def with_faded_neck(model: RiggedHead, maps: Tensor) -> Tensor:
         return maps
     chin, base = rig.landmarks(rig.mean)[facemesh.CHIN, 1], texels[neck, 1].max()
     below = ((texels[:, 1] - chin) / (base - chin) - FADE[0]) / (FADE[1] - FADE[0])
-    most = OPAQUE + (TRANSPARENT - OPAQUE) * below.clamp(0, 1)
+    most = torch.where(below < 1, OPAQUE + (TRANSPARENT - OPAQUE) * below.clamp(0, 1), UNDRAWN)
     faded = maps.clone()
     faded[neck, 13] = torch.minimum(maps[neck, 13], most[neck].to(maps))
     return faded
