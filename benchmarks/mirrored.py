@@ -31,7 +31,7 @@ from shards.tracking.models import FaceLandmarks, MirroredLandmarks
 
 MORE = ("may", "hl_video4", "noaudio_mt_b")
 FRAMES = 250  # of each clip, from its beginning
-TRACKERS = {"plain": FaceLandmarks, "both sides": MirroredLandmarks}
+TRACKERS = {"plain": lambda parallel=False: FaceLandmarks(), "both sides": MirroredLandmarks}
 
 
 def main() -> None:

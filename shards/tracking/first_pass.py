@@ -6,6 +6,7 @@ A run is a stretch of frames of one shot that shows exactly one face, large enou
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ class _Watch:
 
     def __init__(self, found: FirstPass, options: TrackOptions) -> None:
         self._found, self._options = found, options
-        self._mesh, self._finder = MirroredLandmarks(), FaceFinder()
+        self._mesh, self._finder = MirroredLandmarks(parallel=options.ahead), FaceFinder()
         self._thumbnail: np.ndarray | None = None
         self._usual_change = 2.0
         self._run: Run | None = None
@@ -181,8 +182,7 @@ class _Watch:
         return bool(x0 <= box[0] - margin and y0 <= box[1] - margin and x1 >= box[2] + margin and y1 >= box[3] + margin)
 
     def _is_cut(self, picture: np.ndarray) -> bool:
-        rows = np.linspace(0, picture.shape[0] - 1, THUMBNAIL).astype(int)
-        columns = np.linspace(0, picture.shape[1] - 1, THUMBNAIL).astype(int)
+        rows, columns = (_thumbnail_lines(side) for side in picture.shape[:2])
         thumbnail = picture[rows[:, None], columns].mean(-1)
         previous, self._thumbnail = self._thumbnail, thumbnail
         if previous is None:
@@ -252,6 +252,12 @@ class _Watch:
         if self._trouble is not None and now > self._trouble[0]:
             self._found.refusals.append(Refusal(self._found.clip, self._trouble[0], now, self._trouble[1]))
         self._trouble = None
+
+
+@functools.lru_cache(maxsize=16)
+def _thumbnail_lines(side: int) -> np.ndarray:
+    """Rows or columns ``[THUMBNAIL]`` of a picture that its thumbnail shows."""
+    return np.linspace(0, side - 1, THUMBNAIL).astype(int)
 
 
 def _lying(points: np.ndarray) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import os
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,8 @@ SETTLING = 5  # runs on a first picture until the landmarks converge; before, th
 # most 0.82, and the same picture turned scores at least 0.07 more.
 CERTAIN, MARGIN = 0.85, 0.03
 SAME_FACE = 0.25  # outer eye distances: landmarks of one face in both pictures are nearer to each other (guess)
+# A landmark as protobuf writes it: a tag and a length, then x, y and z, each after its tag.
+_LANDMARK = np.dtype([("head", "u1", 2), *((f, t) for c in "xyz" for f, t in ((f"{c}_tag", "u1"), (c, "<f4")))])
 _QUIET = threading.RLock()  # standard error belongs to the whole process: two threads must not take it from each other
 
 
@@ -51,7 +56,7 @@ class FaceLandmarks:
             for _ in range(SETTLING - 1):
                 found = self._process(picture) or found
             self._settled = True
-        points = np.array([(p.x, p.y, p.z) for p in found[0].landmark], np.float32)
+        points = _coordinates(found[0])
         height, width = picture.shape[:2]
         # MediaPipe counts from the middle of the first pixel.
         return points * np.array([width, height, width], np.float32) + np.array([0.5, 0.5, 0], np.float32)
@@ -79,16 +84,25 @@ class MirroredLandmarks(FaceLandmarks):
     image another one, the picture's landmarks are returned.
     """
 
-    def __init__(self) -> None:
+    _pool: ThreadPoolExecutor | None = None
+
+    def __init__(self, *, parallel: bool = False) -> None:
+        """``parallel``: search a picture and its mirror image at the same time, on two cores; the landmarks are the same."""
         super().__init__()
         self._other = FaceLandmarks()
+        if parallel:
+            self._pool = ThreadPoolExecutor(1, "mirror")
 
     def __call__(self, picture: np.ndarray) -> np.ndarray | None:
+        flipped = picture[:, ::-1]
+        started = None if self._pool is None else self._pool.submit(self._other, flipped)
         points = super().__call__(picture)
+        mirrored = None if started is None else started.result()
         if points is None:
             self._other.forget()
             return None
-        mirrored = self._other(picture[:, ::-1])
+        if started is None:
+            mirrored = self._other(flipped)
         if mirrored is None:
             return points
         back = mirrored[_mirror_pairs()] * np.array([-1, 1, 1], np.float32)
@@ -101,6 +115,8 @@ class MirroredLandmarks(FaceLandmarks):
         self._other.forget()
 
     def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
         super().close()
         self._other.close()
 
@@ -190,9 +206,44 @@ def version() -> str:
     return f"mediapipe {installed('mediapipe')}"
 
 
+def _coordinates(found: Any) -> np.ndarray:
+    """``[N, 3]`` float32 of a list of landmarks: read from its bytes, which takes a tenth of the time of its attributes."""
+    raw = found.SerializeToString()
+    if len(raw) != len(found.landmark) * _LANDMARK.itemsize:  # some have further fields
+        return np.array([(p.x, p.y, p.z) for p in found.landmark], np.float32)
+    rows = np.frombuffer(raw, _LANDMARK)
+    return np.stack([rows["x"], rows["y"], rows["z"]], 1)
+
+
+class _Postponed(ModuleType):
+    """Stands in for a module until something of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextlib.contextmanager
+def _without_matplotlib() -> Iterator[None]:
+    """MediaPipe's drawing tools import matplotlib, which takes longer than all the rest; here nothing is drawn."""
+    names = [name for name in ("matplotlib", "matplotlib.pyplot") if name not in sys.modules]
+    waiting = {name: _Postponed(name) for name in names}
+    if len(waiting) == 2:
+        waiting["matplotlib"].__dict__["pyplot"] = waiting["matplotlib.pyplot"]
+    sys.modules.update(waiting)
+    try:
+        yield
+    finally:
+        for name, module in waiting.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
 def _solutions() -> Any:
     try:
-        import mediapipe
+        with _without_matplotlib():
+            import mediapipe
     except ImportError:
         raise InputError("tracking needs mediapipe 0.10.21: pip install 'headstart[track]'") from None
     return mediapipe.solutions

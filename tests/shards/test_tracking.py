@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from configs import InputError
 from heads.rig import load_rig
 from heads.rig.facemesh import FOREHEAD, LIPS_INNER, STABLE, mirror_pairs
-from shards.tracking import TrackOptions, detect_landmarks, first_pass, overlay, track_frames, track_video
+from shards.tracking import TrackOptions, detect_landmarks, first_pass, models, overlay, track_frames, track_video
 from shards.tracking import segments as takes
 from shards.tracking.coefficients import Fitter
 from shards.tracking.models import FaceLandmarks, MirroredLandmarks
@@ -391,7 +393,7 @@ def test_a_face_on_its_side_that_is_lost_is_still_said_to_lie(tmp_path, monkeypa
     class Losing:
         """Landmarks of a face on its side in the first ten pictures, then none."""
 
-        def __init__(self) -> None:
+        def __init__(self, parallel):
             self.left = 10
 
         def __call__(self, picture):
@@ -449,6 +451,46 @@ def test_landmarks_averaged_with_the_mirrored_picture_have_no_bias_to_one_side(m
     np.testing.assert_allclose(mesh(picture), both_sides + np.array([100.5, 60, 0]), atol=1e-3)
     picture[:, 0] = 255  # then the mirror image shows another face
     np.testing.assert_allclose(mesh(picture), face + np.array([0.5 - 3, 60, 0]), atol=1e-3)
+
+
+def test_landmarks_are_the_same_when_picture_and_mirror_image_are_searched_at_the_same_time(clips):
+    from shards.media.decode import read_video
+
+    pictures = list(read_video(clips / "cnn2_a.mp4", seconds=0.2, size=256))
+    pictures.insert(3, np.zeros_like(pictures[0]))  # where the face is lost, both are searched from scratch
+    found = []
+    for parallel in (False, True):
+        mesh = MirroredLandmarks(parallel=parallel)
+        found.append([mesh(picture) for picture in pictures])
+        mesh.close()
+    assert [points is None for points in found[1]] == [False, False, False, True, False, False]
+    np.testing.assert_equal(found[0], found[1])
+
+
+def test_landmarks_read_from_their_bytes_equal_their_attributes():
+    from mediapipe.framework.formats.landmark_pb2 import NormalizedLandmark, NormalizedLandmarkList
+
+    marks = [NormalizedLandmark(x=0.25, y=0.0, z=-1.5), NormalizedLandmark(x=1e-9, y=2.0, z=0.0)]
+    expected = np.array([(p.x, p.y, p.z) for p in marks], np.float32)
+    np.testing.assert_array_equal(models._coordinates(NormalizedLandmarkList(landmark=marks)), expected)
+    marks[1].visibility = 0.5  # a field that face landmarks do not have
+    np.testing.assert_array_equal(models._coordinates(NormalizedLandmarkList(landmark=marks)), expected)
+
+
+def test_matplotlib_waits_until_something_of_it_is_used(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "matplotlib").mkdir()
+    (tmp_path / "matplotlib" / "__init__.py").write_text("")
+    (tmp_path / "matplotlib" / "pyplot.py").write_text("figure = 'a figure'")
+    monkeypatch.syspath_prepend(tmp_path)
+    with models._without_matplotlib():
+        import matplotlib.pyplot as plt
+    assert "matplotlib" not in sys.modules
+    assert plt.figure == "a figure"  # drawing still works
+    import matplotlib.pyplot
+
+    assert matplotlib.pyplot.__file__ == str(tmp_path / "matplotlib" / "pyplot.py")
 
 
 def test_real_faces_that_stand_on_their_heads_are_refused_with_the_cure(clips, tmp_path):
