@@ -116,19 +116,12 @@ def tested(clip: Any, first: int, count: int) -> dict[str, np.ndarray]:
 
 def _pair(case: str, video: Path, clip: Any, first: int, count: int, options: Any) -> list[dict[str, Any]]:
     """Adapt with and without the prior and score both: a row a figure."""
-    from adapt.avatar.avatar import load_avatar
-    from adapt.job import adapt
-
-    frames, found, pictures = tested(clip, first, count), {}, []
+    frames, found, shown = tested(clip, first, count), {}, []
     for variant, prior in (("with prior", options.prior), ("without prior", "none")):
-        with tempfile.TemporaryDirectory(prefix="headstart-gain-") as folder, clip.stretch(first, count) as part:
-            out = Path(folder) / "avatar"
-            result = adapt(video, out, prior=prior, budget=options.budget, set=options.set, clip=part)
-            found[variant], shown = score(load_avatar(out), clip, frames)
-            found[variant]["steps"] = float(result["iterations"])
-            pictures.append(shown)
+        found[variant], pictures = fitted(video, clip, (first, count), frames, prior, options)
+        shown.append(pictures)
     if options.keep:
-        _save(pictures, clip, frames, options.keep / f"{case.split(', ')[0]}-{count}.png")
+        _save(shown, clip, frames, options.keep / f"{case.split(', ')[0]}-{count}.png")
     rows = [
         row(case, f"{variant}: {name}", value, "steps" if name == "steps" else "dB")
         for variant, values in found.items()
@@ -137,6 +130,24 @@ def _pair(case: str, video: Path, clip: Any, first: int, count: int, options: An
     gains = {name: found["with prior"][name] - found["without prior"][name] for name in FIGURES}
     print(case, {name: round(gain, 2) for name, gain in gains.items()}, file=sys.stderr)
     return rows + [row(case, f"gain: {name}", gain, "dB") for name, gain in gains.items()]
+
+
+def fitted(
+    video: Path, clip: Any, stretch: tuple[int, int], frames: dict[str, np.ndarray], prior: str, options: Any
+) -> tuple[dict[str, float], dict[int, np.ndarray]]:
+    """What :func:`score` gives for an avatar of a stretch (first frame, number), and the number of its ``steps``.
+
+    Args:
+        options: with ``budget`` and ``set`` of the adaptation.
+    """
+    from adapt.avatar.avatar import load_avatar
+    from adapt.job import adapt
+
+    with tempfile.TemporaryDirectory(prefix="headstart-gain-") as folder, clip.stretch(*stretch) as part:
+        out = Path(folder) / "avatar"
+        result = adapt(video, out, prior=prior, budget=options.budget, set=options.set, clip=part)
+        found, shown = score(load_avatar(out), clip, frames)
+    return found | {"steps": float(result["iterations"])}, shown
 
 
 def score(avatar: Any, clip: Any, frames: dict[str, np.ndarray]) -> tuple[dict[str, float], dict[int, np.ndarray]]:

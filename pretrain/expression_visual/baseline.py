@@ -6,19 +6,26 @@ import torch
 from torch import Tensor
 
 from pretrain.expression_visual.model import COLOUR, VisualModel
-from pretrain.expression_visual.unwrap import sample_pixels, visibility
+from pretrain.expression_visual.unwrap import mean_under, visibility
 
 
 @torch.no_grad()
 def texture_copy(model: VisualModel, image: Tensor, matte: Tensor, identity: Tensor, pose: dict[str, Tensor]) -> Tensor:
-    """Maps ``[B, N, 14]``: neutral Gaussians, coloured by the frame where a texel is visible in it.
+    """Map ``[N, 14]`` of one person: neutral Gaussians, coloured by the frames in which a texel is visible.
 
-    Texels that are not visible get the mean colour of those that are. Uses the model's tables and none of its weights.
+    Several frames are averaged, weighted by how well they show a texel, as the prior's own input is. Texels that no frame
+    shows get the mean colour of the others. Uses the model's tables and none of its weights.
+
+    Args:
+        image: ``[R, S, S, 3]``; matte: ``[R, S, S]``, both in [0, 1].
+        identity: ``[1, K_id]``.
+        pose: pose fields ``[R, ...]``.
     """
-    surface = model.surface.to(image.device)
-    pixels, seen = visibility(surface, model.vertices(identity, pose), pose, matte)
-    colour, known = sample_pixels(image, pixels), (seen > 0.2).float()[..., None]
-    mean = (colour * known).sum(1, keepdim=True) / known.sum(1, keepdim=True).clamp_min(1)
-    maps = model.neutral.expand(len(image), -1, -1).clone()
+    surface, frames = model.surface.to(image.device), len(image)
+    pixels, seen = visibility(surface, model.vertices(identity.expand(frames, -1), pose), pose, matte)
+    colour = mean_under(image, pixels, seen, [0, frames], 1.0)[0]
+    known = (seen.amax(0) > 0.2).float()[:, None]
+    mean = (colour * known).sum(0) / known.sum(0).clamp_min(1)
+    maps = model.neutral.clone()
     maps[..., COLOUR] = colour * known + mean * (1 - known)
     return maps

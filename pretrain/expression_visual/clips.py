@@ -24,7 +24,13 @@ FAR = 0.25  # share of the targets that counts as far from the source, in head a
 
 @dataclass(frozen=True)
 class PictureClip:
-    """A held-out clip: the source frame, then G targets, at the prior's size; arrays are ``[1 + G, ...]``."""
+    """A held-out clip: R source frames, then G targets, at the prior's size; arrays are ``[R + G, ...]``.
+
+    Attributes:
+        person: ``[1, K_id]``.
+        turned, opened: ``[G]`` whether a target is far from the first source in head angle or in mouth opening.
+        sources: R.
+    """
 
     identity: str
     name: str
@@ -35,6 +41,12 @@ class PictureClip:
     person: Tensor
     turned: np.ndarray
     opened: np.ndarray
+    sources: int = 1
+
+    @property
+    def poses(self) -> dict[str, Tensor]:
+        """Pose fields ``[G, ...]`` of the targets."""
+        return {name: value[self.sources :] for name, value in self.pose.items()}
 
 
 def load_clips(dataset: Dataset, size: int, targets: int = TARGETS, per_person: int = 2) -> list[PictureClip]:
@@ -50,20 +62,31 @@ def load_clips(dataset: Dataset, size: int, targets: int = TARGETS, per_person: 
 
 def load_clip(dataset: Dataset, run: Sequence, size: int, targets: int) -> PictureClip:
     """Choose the source and evenly spaced targets of a run and read their frames."""
-    track = run.track
-    rig = recorded_rig(dataset.rig, f"dataset {dataset.url}")
-    opening = lip_motion(rig, track["identity"], track["expression"]).opening
-    angle = angles_to_frontal(track["rotation"])
+    opening = opening_of(dataset, run)
+    angle = angles_to_frontal(run.track["rotation"])
     mouth = 1.5 * (opening - opening.min()) / max(opening.std(), 1e-6)
-    lids = 10 * np.clip(track["eyelids"].max(1) - 0.2, 0, None)
+    lids = 10 * np.clip(run.track["eyelids"].max(1) - 0.2, 0, None)
     source = int(np.argmin(angle / max(angle.std(), 1e-3) + mouth + lids))
     others = np.unique(np.linspace(0, len(run) - 1, targets).round().astype(int))
-    rows = np.concatenate([[source], others[others != source]])
+    return picture_clip(dataset, run, size, np.array([source]), others[others != source], opening)
+
+
+def opening_of(dataset: Dataset, run: Sequence) -> np.ndarray:
+    """Mouth opening ``[T]`` of a run, see :func:`heads.measures.face.lip_motion`."""
+    rig = recorded_rig(dataset.rig, f"dataset {dataset.url}")
+    return lip_motion(rig, run.track["identity"], run.track["expression"]).opening
+
+
+def picture_clip(
+    dataset: Dataset, run: Sequence, size: int, sources: np.ndarray, targets: np.ndarray, opening: np.ndarray
+) -> PictureClip:
+    """The frames ``sources`` and ``targets`` of a run; what is far is measured from the first source."""
+    track, rows = run.track, np.concatenate([sources, targets])
     image, matte, scale = read_pictures(dataset, run, rows, size)
     intrinsics = track["intrinsics"] * np.array([[scale[0]], [scale[1]], [1]], np.float32)
     pose = {n: torch.tensor(track[n][rows]) for n in POSE if n != "intrinsics"}
     pose["intrinsics"] = torch.tensor(intrinsics)[None].expand(len(rows), -1, -1)
-    away = relative_angles(track["rotation"][rows[1:]], track["rotation"][source])
+    away = relative_angles(track["rotation"][targets], track["rotation"][sources[0]])
     return PictureClip(
         identity=run.identity,
         name=run.clip,
@@ -73,7 +96,8 @@ def load_clip(dataset: Dataset, run: Sequence, size: int, targets: int) -> Pictu
         pose=pose,
         person=torch.tensor(track["identity"])[None],
         turned=away >= np.quantile(away, 1 - FAR),
-        opened=opening[rows[1:]] >= np.quantile(opening[rows[1:]], 1 - FAR),
+        opened=opening[targets] >= np.quantile(opening[targets], 1 - FAR),
+        sources=len(sources),
     )
 
 
@@ -114,16 +138,28 @@ def render(
 
 
 @torch.no_grad()
-def heads_of(prior: ExpressionVisualPrior, clip: PictureClip, poses: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Maps from the clip's source frame: the prior's ``[T, N, 14]`` for T poses, and the baseline's ``[N, 14]``."""
-    source = {name: value[:1] for name, value in clip.pose.items()}
-    device = prior.model.device
-    first = (clip.image[:1].to(device), clip.matte[:1].to(device), clip.person.to(device))
-    pose = {name: value.to(device) for name, value in source.items()}
-    tracks = {name: value[0].numpy() for name, value in source.items()} | {"identity": clip.person[0].numpy()}
-    there = {name: value[None].to(device) for name, value in poses.items()}
-    here, seen = {name: value[None] for name, value in pose.items()}, torch.ones(1, 1, device=device)
-    return {
-        "prior": prior.model.follow(prior.predict(clip.image[0], clip.matte[0], tracks)[None], here, seen, there)[0],
-        "copy": texture_copy(prior.model, *first, pose)[0],
+def predicted(prior: ExpressionVisualPrior, clip: PictureClip, poses: dict[str, Tensor]) -> Tensor:
+    """The prior's maps ``[T, N, 14]`` from the clip's source frames, for T poses."""
+    count, device = clip.sources, prior.model.device
+    pose = {name: value[:count] for name, value in clip.pose.items()}
+    tracks = {name: value.numpy() for name, value in pose.items()} | {
+        "intrinsics": pose["intrinsics"][0].numpy(),
+        "identity": clip.person[0].numpy(),
     }
+    here, there = ({name: value[None].to(device) for name, value in part.items()} for part in (pose, poses))
+    maps = prior.predict(clip.image[:count], clip.matte[:count], tracks)
+    return prior.model.follow(maps[None], here, torch.ones(1, count, device=device), there)[0]
+
+
+@torch.no_grad()
+def copied(prior: ExpressionVisualPrior, clip: PictureClip) -> Tensor:
+    """The baseline's map ``[N, 14]`` from the clip's source frames."""
+    count, device = clip.sources, prior.model.device
+    pose = {name: value[:count].to(device) for name, value in clip.pose.items()}
+    given = (clip.image[:count].to(device), clip.matte[:count].to(device), clip.person.to(device))
+    return texture_copy(prior.model, *given, pose)
+
+
+def heads_of(prior: ExpressionVisualPrior, clip: PictureClip, poses: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Maps from the clip's source frames: the prior's ``[T, N, 14]`` for T poses, and the baseline's ``[N, 14]``."""
+    return {"prior": predicted(prior, clip, poses), "copy": copied(prior, clip)}

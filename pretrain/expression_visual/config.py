@@ -17,6 +17,9 @@ class VisualModelConfig:
     channels: int = 32  # of the U-Net's first level; doubled at each further level
     levels: int = 3
     image_channels: int = 16  # of the image features at each texel
+    # Visibility from which on a texel counts as seen; below it is mixed with the mirrored side and the mean head. The shipped
+    # sizes set 0.125; 1 is what priors of earlier versions were trained with.
+    seen_from: float = 1.0
     appearance_basis: int = 24  # basis vectors by which maps change with pose and expression; 0 leaves the basis out
 
     def check(self) -> None:
@@ -27,6 +30,8 @@ class VisualModelConfig:
                 f"model.resolution {self.resolution} does not divide into cells of {self.patch} texels (model.patch) that "
                 f"halve {self.levels - 1} times (model.levels {self.levels}); make it a multiple of {max(cell, 1)}"
             )
+        if not 0 < self.seen_from <= 1:
+            raise InputError(f"model.seen_from is {self.seen_from:g}, expected a visibility above 0 and at most 1")
         if self.appearance_basis < 0:
             raise InputError(
                 f"model.appearance_basis is {self.appearance_basis}, expected 0 or a number of basis vectors"

@@ -170,7 +170,7 @@ class VisualModel(nn.Module):
         texture = mean_under(image, pixels, weight, owners, 1.0)
         watched = mean_under(features, pixels, weight, owners, features.shape[1] / image.shape[1])
         best = torch.stack([weight[first:last].amax(0) for first, last in pairwise(owners)])
-        return self.assemble(texture, best, watched)
+        return self.assemble(texture, (best / self.config.model.seen_from).clamp_max(1), watched)
 
     def follow(
         self,

@@ -37,7 +37,7 @@ def turn(yaw: float, pitch: float) -> Tensor:
 def sheet(prior: ExpressionVisualPrior, clip: PictureClip) -> np.ndarray:
     """Sheet ``[H, W, 3]`` uint8: the given frame and views of the prior's head; the copy's; real frames and both heads there."""
     poses = side_poses(prior, clip)
-    opened, turned = (int(np.flatnonzero(mask)[0]) + 1 for mask in (clip.opened, clip.turned))
+    opened, turned = (int(np.flatnonzero(mask)[0]) + clip.sources for mask in (clip.opened, clip.turned))
     chosen = [opened, turned, len(clip.image) // 2]
     real = {name: value[chosen] for name, value in clip.pose.items()}
     poses = {name: torch.cat([value, real[name]]) for name, value in poses.items()}

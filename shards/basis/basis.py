@@ -119,6 +119,22 @@ def leave_one_out(
     return {"components": components, **result, "worst": worst, "people": figures}
 
 
+def shape_error(person: Person, basis: np.ndarray, mean: np.ndarray) -> float:
+    """Root mean square distance over landmarks between a person's neutral face and its projection on an identity basis.
+
+    Args:
+        basis: shapes ``[K, 478, 3]``.
+        mean: landmarks ``[478, 3]`` of the head that it belongs to.
+
+    Returns:
+        In the person's eye distances, in the image plane.
+    """
+    change = (person.neutral - mean)[:SURFACE].ravel()
+    flat = basis[:, :SURFACE].reshape(len(basis), -1)
+    rest = (change - np.linalg.lstsq(flat.T, change, rcond=None)[0] @ flat).reshape(SURFACE, 3)
+    return float(np.sqrt((rest[:, :2] ** 2).sum(-1).mean()) / _eye_distance(person))
+
+
 def reconstruction_error(person: Person, basis: np.ndarray, eyelids: np.ndarray, mean: np.ndarray) -> dict[str, float]:
     """Root mean square distances over frames and landmarks between a person's motion and its projection.
 
@@ -137,14 +153,17 @@ def reconstruction_error(person: Person, basis: np.ndarray, eyelids: np.ndarray,
     weighted = (basis[:, :SURFACE] * weights).reshape(len(basis), -1)
     coefficients = np.linalg.lstsq(weighted.T, (change * weights).reshape(len(change), -1).T, rcond=None)[0]
     rest = change - np.tensordot(coefficients.T, basis[:, :SURFACE], 1)
-    eye_distance = np.linalg.norm(person.neutral[facemesh.IRIS_LEFT[0]] - person.neutral[facemesh.IRIS_RIGHT[0]])
-    error = (rest[..., :2] ** 2).sum(-1) / eye_distance**2
+    error = (rest[..., :2] ** 2).sum(-1) / _eye_distance(person) ** 2
     parts = {
         "all": list(range(SURFACE)),
         "lips": list(facemesh.LIPS_OUTER + facemesh.LIPS_INNER),
         "eyes": list(facemesh.EYE_LEFT + facemesh.EYE_RIGHT),
     }
     return {part: float(np.sqrt(error[:, index].mean())) for part, index in parts.items()}
+
+
+def _eye_distance(person: Person) -> float:
+    return float(np.linalg.norm(person.neutral[facemesh.IRIS_LEFT[0]] - person.neutral[facemesh.IRIS_RIGHT[0]]))
 
 
 # ---------------------------------------------------------------------------------------------------- sources

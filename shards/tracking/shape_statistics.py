@@ -89,17 +89,20 @@ def align(clips: list[LandmarkClip], rounds: int = 4) -> tuple[np.ndarray, np.nd
     partner = facemesh.mirror_pairs(mean)
     mean = _normalised(mean, partner)
     for _ in range(rounds):
-        people = [_person([c for c in clips if c.identity == who], mean) for who in _names(clips)]
+        people = [posed([c for c in clips if c.identity == who], mean) for who in _names(clips)]
         mean = _normalised(_level(np.mean([p.neutral for p in people], axis=0)), partner)
-    return mean, partner, [_person([c for c in clips if c.identity == who], mean) for who in _names(clips)]
+    return mean, partner, [posed([c for c in clips if c.identity == who], mean) for who in _names(clips)]
 
 
 def _names(clips: list[LandmarkClip]) -> list[str]:
     return sorted({clip.identity for clip in clips})
 
 
-def _person(clips: list[LandmarkClip], mean: np.ndarray) -> Person:
-    """Poses by the mean first, then by the person's own neutral face, which leaves less of identity in the poses."""
+def posed(clips: list[LandmarkClip], mean: np.ndarray) -> Person:
+    """One person's clips in the head space of ``mean`` ``[478, 3]``.
+
+    Poses are found by the mean first, then by the person's own neutral face, which leaves less of identity in them.
+    """
     frames = [head_pose(c.landmarks, intrinsics_for(c.size), mean, STABLE)[2] for c in clips]
     neutral = neutral_face(np.concatenate(frames))
     frames = [head_pose(c.landmarks, intrinsics_for(c.size), neutral, STABLE)[2] for c in clips]

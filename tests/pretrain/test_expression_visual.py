@@ -150,6 +150,33 @@ def test_no_hole_shows_in_the_neck_and_the_cranium_of_an_untrained_head():
     assert rows[inner].min() > 0.7
 
 
+def test_a_texel_that_is_seen_well_enough_takes_nothing_from_the_mirrored_side_and_the_mean_head():
+    pose, given = frontal(yaw=0.3), (person(), torch.ones(1, 1))
+    maps = {}
+    for seen_from in (1.0, 0.125):
+        torch.manual_seed(0)
+        built = VisualModel(replace(CONFIG, model=replace(CONFIG.model, seen_from=seen_from)), load_rig()).eval()
+        with torch.no_grad():
+            maps[seen_from] = built(sources(stripes(), torch.ones(1, S, S), pose), *given)[0, :, COLOUR]
+    colour, seen, _ = model().look(stripes(), torch.ones(1, S, S), person(), pose)
+    part = (seen[0] > 0.2) & (seen[0] < 0.8)
+    assert part.sum() > 20
+    assert torch.allclose(maps[0.125][part], colour[0, part], atol=1e-5)
+    assert not torch.allclose(maps[1.0][part], colour[0, part], atol=1e-2)
+    with pytest.raises(InputError, match="seen_from"):
+        load_config(ExpressionVisualConfig, {"model": {"seen_from": 0}})
+
+
+def test_the_copy_of_several_frames_is_their_mean_where_a_texel_is_seen():
+    pose = frontal(2)
+    pair = torch.cat([stripes(), stripes() * 0.5])
+    both = texture_copy(model(), pair, torch.ones(2, S, S), person(), pose)
+    one = texture_copy(model(), stripes(), torch.ones(1, S, S), person(), frontal())
+    seen = model().look(stripes(), torch.ones(1, S, S), person(), frontal())[1][0] > 0.2
+    assert both.shape == one.shape
+    assert torch.allclose(both[seen, COLOUR], 0.75 * one[seen, COLOUR], atol=1e-5)
+
+
 def test_hair_that_was_not_seen_differs_from_the_mean_as_seen_hair_does():
     count = len(model().mirror)
     cranium = region("cranium")
