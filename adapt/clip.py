@@ -23,10 +23,10 @@ from configs.progress import Task
 from heads.masks import region_masks
 from heads.person.image_registration import Reference
 from heads.person.inputs import TRACKED
+from heads.raster.kernels.layering import to_floats
 from heads.rig.registry import DEFAULT
 from shards import tracking
 from shards.features import Feature, open_feature
-from shards.media.probe import video_info
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.tracking.av_offset import IN_STEP, AvOffset
 
@@ -89,18 +89,6 @@ class Batch:
     matte: torch.Tensor
     masks: dict[str, torch.Tensor]
     track: dict[str, torch.Tensor]
-
-    def shrunk(self, factor: int) -> Batch:
-        """Averaged over squares of ``factor`` px, landmarks scaled with it; poses stay those of the whole frame."""
-        if factor == 1:
-            return self
-
-        def small(images: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.avg_pool2d(images.permute(0, 3, 1, 2), factor).permute(0, 2, 3, 1)
-
-        masks = {name: small(mask) for name, mask in self.masks.items()}
-        landmarks = self.track["landmarks"] / factor
-        return Batch(self.index, small(self.image), small(self.matte), masks, {**self.track, "landmarks": landmarks})
 
 
 class Clip:
@@ -233,46 +221,62 @@ class Clip:
         part = int(np.searchsorted(self._starts, index, side="right")) - 1
         return self._parts[part], index - self._starts[part]
 
-    def frames(self, indices: np.ndarray | list[int], window: Window | None = None) -> np.ndarray:
-        """RGB uint8 ``[n, H, W, 3]``, of the whole frames or of a window (top, left, height, width) of them."""
-        return self._gather("frames", indices, window)
+    def frames(self, indices: np.ndarray | list[int]) -> np.ndarray:
+        """RGB uint8 ``[n, H, W, 3]``."""
+        return self._gather("frames", indices)
 
-    def mattes(self, indices: np.ndarray | list[int], window: Window | None = None) -> np.ndarray:
+    def mattes(self, indices: np.ndarray | list[int]) -> np.ndarray:
         """Person alpha, float32 in [0, 1], ``[n, H, W]``."""
-        return self._gather("matte", indices, window).astype(np.float32) / 255.0
+        return self._gather("matte", indices).astype(np.float32) / 255.0
 
-    def masks(self, indices: np.ndarray | list[int], window: Window | None = None) -> dict[str, np.ndarray]:
-        """Region masks, float32 in [0, 1], each ``[n, H, W]``; not cached."""
-        top, left, height, width = window or (0, 0, self.size, self.size)
-        landmarks = self.track["landmarks"][np.asarray(indices)]
-        return region_masks(landmarks, height, width, MASKS, levels=255, corner=(top, left))
+    def masks(self, indices: np.ndarray | list[int], names: Sequence[str] = MASKS) -> dict[str, np.ndarray]:
+        """Region masks by name, float32 in [0, 1], each ``[n, H, W]``; not cached."""
+        return region_masks(self.track["landmarks"][np.asarray(indices)], self.size, self.size, names, levels=255)
 
-    def _gather(self, name: str, indices: np.ndarray | list[int], window: Window | None = None) -> np.ndarray:
-        top, left, height, width = window or (0, 0, self.size, self.size)
-        part = (slice(top, top + height), slice(left, left + width))
-        return np.stack([arrays[name][at][part] for arrays, at in (self._locate(int(i)) for i in indices)])
+    def _numbers(self, name: str, indices: np.ndarray, window: Window, shrink: int) -> np.ndarray:
+        """A window of some frames or mattes as float32 in [0, 1], ``[n, H, W, C]``, averaged over squares of ``shrink`` px."""
+        (top, left, height, width), channels = window, 3 if name == "frames" else 1
+        out = np.empty((len(indices), height // shrink, width // shrink, channels), np.float32)
+        for k, i in enumerate(indices):
+            arrays, at = self._locate(int(i))
+            to_floats(
+                np.asarray(arrays[name][at]).reshape(-1), self.size, channels, top, left, *out.shape[1:3], shrink,
+                out[k].reshape(-1),
+            )  # fmt: skip
+        return out
+
+    def _gather(self, name: str, indices: np.ndarray | list[int]) -> np.ndarray:
+        return np.stack([arrays[name][at] for arrays, at in (self._locate(int(i)) for i in indices)])
 
     def batch(
-        self, indices: np.ndarray | list[int], device: torch.device | str = "cpu", window: Window | None = None
+        self,
+        indices: np.ndarray | list[int],
+        device: torch.device | str = "cpu",
+        window: Window | None = None,
+        shrink: int = 1,
     ) -> Batch:
         """Frames with everything about them as tensors.
 
         Args:
             window: only this part of the frames; landmarks shift with it, poses stay those of the whole frame.
+            shrink: divisor of the frames' side, and of the window's sides: pixels are means over squares, landmarks shrink too.
         """
         indices, device = np.asarray(indices, np.int64), torch.device(device)
+        part = window or (0, 0, self.size, self.size)
+        top, left, height, width = (side // shrink for side in part)
 
         def put(array: np.ndarray) -> torch.Tensor:
             return to_device(torch.from_numpy(np.ascontiguousarray(array)), device)
 
         track = {name: rows[indices] for name, rows in self.track.items()}
-        if window is not None:
-            track["landmarks"] = track["landmarks"] - np.array([window[1], window[0], 0], np.float32)
+        track["landmarks"] = track["landmarks"] / np.float32(shrink)
+        masks = region_masks(track["landmarks"], height, width, MASKS, levels=255, corner=(top, left))
+        track["landmarks"] = track["landmarks"] - np.array([left, top, 0], np.float32)
         return Batch(
             index=put(indices),
-            image=put(self.frames(indices, window)).float() / 255.0,
-            matte=put(self.mattes(indices, window))[..., None],
-            masks={name: put(mask)[..., None] for name, mask in self.masks(indices, window).items()},
+            image=put(self._numbers("frames", indices, part, shrink)),
+            matte=put(self._numbers("matte", indices, part, shrink)),
+            masks={name: put(mask)[..., None] for name, mask in masks.items()},
             track={name: put(rows) for name, rows in track.items()},
         )
 
@@ -324,24 +328,6 @@ class Clip:
     def has_sound(self) -> bool:
         """Whether the audio has a peak above 1e-4 of full scale."""
         return bool(len(self.audio)) and float(np.abs(self.audio).max()) > 1e-4
-
-
-def split_frames(video: str | Path, seconds: float | None = None) -> tuple[int, int]:
-    """(training frames, all frames) of a video at 25 fps: its first 10/11, or its first ``seconds``.
-
-    Raises:
-        InputError: unreadable, shorter than a second, or ``seconds`` not positive.
-    """
-    total = video_info(video).frames
-    if total < LEAST_FRAMES:
-        raise InputError(
-            f"{video}: {total} frames are too few; give a clip of at least {LEAST_FRAMES} frames (one second)"
-        )
-    if seconds is None:
-        return max(1, total * 10 // 11), total
-    if seconds <= 0:
-        raise InputError(f"--seconds {seconds:g}: expected a positive number of seconds to train on")
-    return min(total, max(1, round(seconds * FPS))), total
 
 
 def track_clip(

@@ -27,6 +27,7 @@ from adapt.fit.context import Context
 from adapt.fit.loop import Fit, Stopped
 from adapt.fit.state import seed_step
 from adapt.models.base import HeadModel
+from adapt.models.kernels import load_kernels
 from adapt.plan import Plan, make_plan
 from adapt.priors import open_priors, record_of
 from adapt.saving import Run, save
@@ -183,6 +184,8 @@ def build(plan: Plan, clip: Clip, clock: Clock) -> Run:
     # A budget of steps waits for the whole clip, so that the run can be repeated bit for bit.
     wanted = None if plan.budget.iterations is not None else min(plan.frames, FIRST_FRAMES)
     with clock.timed("waiting for tracks"), progress.task("tracking", total=plan.frames, unit="frames") as task:
+        if not clip.done:
+            load_kernels(plan.rig.to("cpu"), plan.device)
         clip.wait(wanted, task)
     rig = plan.rig.to(plan.device)
     context = Context(clip, rig, plan.frames, plan.config, priors, plan.device, plan.seed)

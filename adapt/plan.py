@@ -11,7 +11,7 @@ import torch
 from adapt.avatar import folder
 from adapt.avatar.document import AvatarDocument
 from adapt.budget import Budget, parse_budget
-from adapt.clip import Clip, split_frames
+from adapt.clip import LEAST_FRAMES, Clip
 from adapt.consent import WARNING, Consent, consent_of, refuse_withdrawn
 from adapt.fit.config import RecipeConfig, RiggedConfig
 from adapt.outputs import claim
@@ -24,6 +24,7 @@ from heads.rig import Rig
 from pretrain.roles import MOTION
 from shards.features import Feature
 from shards.media.probe import video_info
+from shards.media.rates import FPS
 from shards.people.consent import UNKNOWN
 
 # Side of the frames, px, where nothing is asked for and the source has as many.
@@ -152,6 +153,24 @@ def make_plan(
         av_offset=_known_offset(before, in_step),
         exact=before is not None and _same(before, parsed, priors),
     )
+
+
+def split_frames(video: str | Path, seconds: float | None = None) -> tuple[int, int]:
+    """(training frames, all frames) of a video at 25 fps: its first 10/11, or its first ``seconds``.
+
+    Raises:
+        InputError: unreadable, shorter than a second, or ``seconds`` not positive.
+    """
+    total = video_info(video).frames
+    if total < LEAST_FRAMES:
+        raise InputError(
+            f"{video}: {total} frames are too few; give a clip of at least {LEAST_FRAMES} frames (one second)"
+        )
+    if seconds is None:
+        return max(1, total * 10 // 11), total
+    if seconds <= 0:
+        raise InputError(f"--seconds {seconds:g}: expected a positive number of seconds to train on")
+    return min(total, max(1, round(seconds * FPS))), total
 
 
 def _known_offset(before: AvatarDocument | None, in_step: bool) -> float | None:

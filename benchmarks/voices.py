@@ -114,7 +114,7 @@ def _expert(options: argparse.Namespace) -> Any:
 
 def voices(person: str, options: argparse.Namespace, expert: Any) -> Iterator[Voice]:
     """Everything that this person's avatars speak."""
-    from adapt.clip import split_frames
+    from adapt.plan import split_frames
 
     frames = round(options.seconds * FPS)
     video = options.clips / f"{person}.mp4"

@@ -76,3 +76,5 @@ class Adam:
             eps=group["eps"],
             maximize=False,
         )
+        # The fused kernel does not count its changes, but what is computed from frozen weights is kept by that count.
+        torch.autograd.graph.increment_version(parameters)

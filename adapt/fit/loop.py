@@ -221,11 +221,11 @@ class Fit:
     def _sight(self, frames: np.ndarray, whole: bool) -> tuple[Batch, Window | None]:
         """What a step sees of its frames: all, or the window that holds the head, which is returned too."""
         if whole:
-            return self.clip.batch(frames, self.device).shrunk(self.shrink), None
+            return self.clip.batch(frames, self.device, shrink=self.shrink), None
         landmarks = self.clip.track["landmarks"][frames] / self.shrink
         window = head_window(landmarks, self.model.size // self.shrink)
         top, left, height, width = (self.shrink * side for side in window)
-        return self.clip.batch(frames, self.device, (top, left, height, width)).shrunk(self.shrink), window
+        return self.clip.batch(frames, self.device, (top, left, height, width), self.shrink), window
 
     # --- between steps ------------------------------------------------------------------------------------------
 

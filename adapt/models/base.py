@@ -70,6 +70,7 @@ class HeadModel(nn.Module):
         super().__init__()
         self.size = size
         self.inpainting: nn.Module | None = None
+        self._window_backdrops: dict[int, Frozen[BackdropInference]] = {}
         self.register_buffer("intrinsics", intrinsics.float().clone())
 
     def head(self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1) -> tuple[Tensor, Tensor]:
@@ -94,6 +95,11 @@ class HeadModel(nn.Module):
         if is_accelerator(inputs.vectors.device):
             return self.backdrop(pose_vectors(inputs.vectors), size, size, window, inputs.body)
         moved = (behind_of(inputs, i) for i in range(len(inputs)))
+        untrained = self._window_backdrop(size) if window is not None else None
+        if untrained is not None and window is not None:
+            top, left, rows, columns = window
+            frames = [untrained.alone(pose, body, (top, top + rows))[:, left : left + columns] for pose, body in moved]
+            return torch.from_numpy(np.stack(frames))
         return torch.stack([self.backdrop(pose, size, size, window, body) for pose, body in moved])
 
     def _fast_backdrop(self) -> BackdropInference | None:
@@ -105,6 +111,16 @@ class HeadModel(nn.Module):
                 self.backdrop, lambda: BackdropInference(self.backdrop, self.size, self.size)
             )
         return self._frozen_backdrop.made()
+
+    def _window_backdrop(self, size: int) -> BackdropInference | None:
+        """The backdrop as kernels for windows of frames of a size: they do not train it, so it changes with whole frames only."""
+        if not HeadInference.fits(size, size):
+            return None
+        kept = self._window_backdrops.get(size)
+        if kept is None or kept.module is not self.backdrop:
+            kept = Frozen(self.backdrop, lambda: BackdropInference(self.backdrop, size, size), trained=True)
+            self._window_backdrops[size] = kept
+        return kept.made()
 
     def pictures(self, inputs: HeadInputs) -> Tensor:
         """The head over its body ``[B, H, W, 3]`` in [0, 1], as :meth:`forward` has it in ``image``."""

@@ -158,49 +158,75 @@ class Backdrop(nn.Module):
                 fitted to these frames.
             body: ``[len(indices), 6]`` their torso's track, with ``poses``; by default torsos are registered here.
         """
-        height, width = self.size
-        device = self.background.device
-        pictures = torch.stack([_picture(frames[i], height, width) for i in indices]).to(device)
-        alphas = torch.stack([_picture(np.asarray(mattes[i])[..., None], height, width) for i in indices]).to(device)
-        heads = resized(head_masks[:, None].float(), height, width).to(device)
-        poses = None if poses is None else poses.to(device)
-        region = alphas * (1 - heads)
+        poses = None if poses is None else poses.to(self.center.device)
         motion = None
         if body is not None:
             self.rest.copy_(body.mean(0))
-            motion = self._from_rest(body.to(device))
+            motion = self._from_rest(body.to(self.center.device))
         if poses is not None and len(indices) > 1:
-            self._follow(pictures, region, poses, motion)
-        layers: list[tuple[Tensor, Tensor, Tensor]] = [(self.background, pictures, (1 - alphas) ** 4)]
-        layers.append((self.body, *self._unbent(pictures, region, poses, motion)))
-        fill = torch.stack([(picture * weight).sum(dim=(0, 2, 3)) for _, picture, weight in layers]).sum(0)
-        fill = fill / torch.stack([weight.sum() for _, _, weight in layers]).sum().clamp_min(1e-6)
-        for target, picture, weight in layers:
-            seen = weight.mean(0)
-            target[0] = _completed((picture * weight).mean(0) / seen.clamp_min(1e-6), seen, fill)
-        self.body_alpha[0] = torch.logit(layers[1][2].mean(0).clamp(0.02, 0.98))
+            self._follow(frames, mattes, head_masks, indices, poses, motion)
+        background, torso = (_Mean(self.background[:, :1]) for _ in range(2))
+        for k, i in enumerate(indices):
+            picture, alpha, region = self._shown(frames[i], mattes[i], head_masks[k])
+            background.add(picture, (1 - alpha).square().square())
+            both, top = torch.cat([picture, region], 1), 0
+            if poses is not None:
+                field = -self.displacement(poses[k]) if motion is None else self._field(motion[k : k + 1])
+                top = _first_row(region, field)
+                both = _warped(both, field, top)  # back to the body layer's coordinates
+            torso.add(both[:, :3], both[:, 3:], top)
+        fill = (background.sum + torso.sum).sum((0, 2, 3)) / (background.seen + torso.seen).sum().clamp_min(1e-6)
+        for target, mean in ((self.background, background), (self.body, torso)):
+            seen = mean.seen[0] / len(indices)
+            target[0] = _completed(mean.sum[0] / mean.seen[0].clamp_min(1e-6), seen, fill)
+        self.body_alpha.copy_(torch.logit((torso.seen / len(indices)).clamp(0.02, 0.98)))
 
-    def _follow(self, pictures: Tensor, region: Tensor, poses: Tensor, motion: Tensor | None) -> None:
+    def _shown(self, frame: np.ndarray, matte: np.ndarray, head: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A frame's colours ``[1, 3, H, W]``, matte and torso ``[1, 1, H, W]`` in [0, 1] at the pictures' size."""
+        device = self.background.device
+        picture = _picture(frame, *self.size)[None].to(device)
+        alpha = _picture(np.asarray(matte)[..., None], *self.size)[None].to(device)
+        return picture, alpha, alpha * (1 - resized(head[None, None].float(), *self.size).to(device))
+
+    def _follow(
+        self,
+        frames: Sequence[np.ndarray],
+        mattes: Sequence[np.ndarray],
+        head_masks: Tensor,
+        indices: Sequence[int],
+        poses: Tensor,
+        motion: Tensor | None,
+    ) -> None:
         """Fit the field that follows the pose to the torso's motion ``[T, 2, 3]`` in these frames, which may be known."""
         x = self._normalised(poses)
         if motion is None:
             height, width = (max(8, round(side * min(1.0, REGISTERED / max(self.size)))) for side in self.size)
-            brightness, region = (resized(x, height, width)[:, 0] for x in (pictures.mean(1, keepdim=True), region))
-            motion = register(brightness, region, first=int(x.square().sum(1).argmin()))
+            small = []
+            for k, i in enumerate(indices):
+                picture, _, region = self._shown(frames[i], mattes[i], head_masks[k])
+                small.append(resized(torch.cat([picture.mean(1, keepdim=True), region], 1), height, width))
+            brightness, torso = torch.cat(small).unbind(1)
+            motion = register(brightness, torso, first=int(x.square().sum(1).argmin()))
         weights = predicted_by(x, motion, RIDGE + 1 / len(x))
         # A pixel of the frame shows the body where it was before it moved; for small motions that is the negative.
         self.bend.weight.copy_(-self._field(weights.permute(2, 0, 1)).permute(1, 2, 3, 0).flatten(0, 2))
 
-    def _unbent(
-        self, pictures: Tensor, region: Tensor, poses: Tensor | None, motion: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """The frames and their body masks, warped back to the body layer's coordinates."""
-        if poses is None:
-            return pictures, region
-        both = torch.cat([pictures, region], 1)
-        fields = -self.displacement(poses) if motion is None else self._field(motion)
-        both = torch.cat([_warped(one[None], field[None]) for one, field in zip(both, fields)])
-        return both[:, :3], both[:, 3:]
+
+class _Mean:
+    """A weighted mean of pictures that are added one by one: all at once they would not fit a cache.
+
+    Attributes:
+        sum: of weights times colours ``[1, 3, H, W]``.
+        seen: sum of the weights ``[1, 1, H, W]``.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.sum, self.seen = torch.zeros_like(like.expand(-1, 3, -1, -1)).contiguous(), torch.zeros_like(like)
+
+    def add(self, picture: Tensor, weight: Tensor, top: int = 0) -> None:
+        """Colours ``[1, 3, h, W]`` of the rows from ``top`` on, each pixel by its weight ``[1, 1, h, W]``."""
+        self.sum[..., top:, :].addcmul_(picture, weight)
+        self.seen[..., top:, :].add_(weight)
 
 
 def _completed(mean: Tensor, known: Tensor, fill: Tensor) -> Tensor:
@@ -221,11 +247,19 @@ def resized(image: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(image, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
-def _warped(pictures: Tensor, points: Tensor) -> Tensor:
-    """Pictures ``[B, C, H, W]``, sampled where control displacements ``[B, 2, gh, gw]`` point."""
+def _first_row(weight: Tensor, points: Tensor) -> int:
+    """A row above which pixels that control displacements ``[1, 2, gh, gw]`` move have no weight ``[1, 1, H, W]``."""
+    rows = weight[0, 0].amax(1).nonzero()
+    reach = float(points[:, 1].abs().max()) * weight.shape[-2]
+    return max(0, int(rows[0]) - int(reach) - 2) if len(rows) else weight.shape[-2] - 1
+
+
+def _warped(pictures: Tensor, points: Tensor, top: int = 0) -> Tensor:
+    """Pictures ``[B, C, H, W]``, sampled where control displacements ``[B, 2, gh, gw]`` point; their rows from ``top`` on."""
     height, width = pictures.shape[-2:]
-    flow = _spread(points, height, width, (0, 0, height, width))
-    grid = (_identity_grid(height, width, flow.device, flow.dtype) + 2 * flow).permute(0, 2, 3, 1)
+    flow = _spread(points, height, width, (top, 0, height - top, width))
+    grid = _identity_grid(height, width, flow.device, flow.dtype)[..., top:, :]
+    grid = (grid + 2 * flow).permute(0, 2, 3, 1)
     return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
 
 

@@ -39,10 +39,11 @@ class Frozen(Generic[Result]):
     Args:
         module: the module.
         make: builds the object.
+        trained: whether the object is also given between the steps of a training, whenever no gradients are recorded.
     """
 
-    def __init__(self, module: nn.Module, make: Callable[[], Result]) -> None:
-        self.module, self.make = module, make
+    def __init__(self, module: nn.Module, make: Callable[[], Result], *, trained: bool = False) -> None:
+        self.module, self.make, self._trained = module, make, trained
         self._tensors = [*module.parameters(), *module.buffers()]
         self._parameters = list(module.parameters())
         self._made: tuple[tuple[int, ...], Result] | None = None
@@ -50,12 +51,12 @@ class Frozen(Generic[Result]):
     def made(self) -> Result | None:
         """The object for the module's present weights.
 
-        ``None`` where the fast path does not apply: gradients are enabled, the module is in training mode, has trainable
-        parameters or is not in float32 on the CPU, or our rasteriser is not the default one.
+        ``None`` where the fast path does not apply: gradients are enabled, the module is not in float32 on the CPU, our
+        rasteriser is not the default one, or (unless ``trained``) the module is in training mode or has trainable parameters.
         """
-        if torch.is_grad_enabled() or self.module.training or default_backend("cpu").name != "cpu":
+        if torch.is_grad_enabled() or default_backend("cpu").name != "cpu" or not plain(self._parameters[0]):
             return None
-        if any(p.requires_grad for p in self._parameters) or not plain(self._parameters[0]):
+        if not self._trained and (self.module.training or any(p.requires_grad for p in self._parameters)):
             return None
         now = tuple([number for tensor in self._tensors for number in (tensor.data_ptr(), tensor._version)])
         if self._made is None or self._made[0] != now:
@@ -188,14 +189,24 @@ class BackdropInference:
         self.weights = np.array(half + [b - a for a, b in zip(half, half[::-1])], np.float32)
         self.nothing = np.zeros(width * height * 4, np.float32)
 
-    def alone(self, pose: Tensor, body: Tensor | None = None) -> np.ndarray:
-        """Body and background ``[H, W, 3]`` for one pose vector ``[C]`` and the torso's track ``[6]``, if there is one."""
-        pixels = self.size[0] * self.size[1]
-        return self.under(self.nothing[: 3 * pixels], self.nothing[3 * pixels :], pose, body)
+    def alone(self, pose: Tensor, body: Tensor | None = None, rows: tuple[int, int] | None = None) -> np.ndarray:
+        """Body and background ``[H, W, 3]`` for one pose vector ``[C]`` and the torso's track ``[6]``, if there is one.
 
-    def under(self, color: np.ndarray, alpha: np.ndarray, pose: Tensor, body: Tensor | None = None) -> np.ndarray:
+        With ``rows`` (first, end) only these rows are computed: ``[rows, W, 3]``.
+        """
+        pixels = self.size[0] * self.size[1]
+        return self.under(self.nothing[: 3 * pixels], self.nothing[3 * pixels :], pose, body, rows)
+
+    def under(
+        self,
+        color: np.ndarray,
+        alpha: np.ndarray,
+        pose: Tensor,
+        body: Tensor | None = None,
+        rows: tuple[int, int] | None = None,
+    ) -> np.ndarray:
         """A head of premultiplied ``color [H, W, 3]`` and ``alpha [H, W, 1]`` over body and background, clamped to [0, 1]."""
-        width, height = self.size
+        (width, height), (top, end) = self.size, rows or (0, self.size[1])
         field = self.backdrop.displacement(pose, body).contiguous().numpy().reshape(-1)
         head, cover = color.reshape(-1), alpha.reshape(-1)
         out = np.empty((height, width, 3), np.float32)
@@ -207,10 +218,10 @@ class BackdropInference:
                 scratch, out.reshape(-1),
             )  # fmt: skip
 
-        limit = max(1, min(threads.get_num_threads(), height // _ROWS))
-        step = math.ceil(height / limit)
-        threads.run(job, [(first, min(first + step, height)) for first in range(0, height, step)], limit)
-        return out
+        limit = max(1, min(threads.get_num_threads(), (end - top) // _ROWS))
+        step = math.ceil((end - top) / limit)
+        threads.run(job, [(first, min(first + step, end)) for first in range(top, end, step)], limit)
+        return out[top:end]
 
 
 def behind_of(inputs: HeadInputs, index: int) -> tuple[Tensor, Tensor | None]:

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from adapt.models.base import HeadModel, feather
+from heads.adam import Adam
 from heads.person.backdrop import Backdrop
 from heads.person.inputs import POSE, HeadInputs
 
@@ -43,8 +44,10 @@ class Headless(HeadModel):
     def __init__(self) -> None:
         super().__init__(32, torch.eye(3))
         self.backdrop = Backdrop(32, 32, 3 * POSE)
-        for parameter in self.backdrop.parameters():
-            torch.nn.init.normal_(parameter, std=0.02 if parameter is self.backdrop.bend.weight else 1.0)
+        torch.nn.init.normal_(self.backdrop.bend.weight, std=0.02)
+        torch.nn.init.normal_(self.backdrop.body_alpha)
+        for colors in (self.backdrop.body, self.backdrop.background):
+            torch.nn.init.uniform_(colors)
 
     def head(self, drive, window=None, shrink=1):
         height, width = window[2:] if window else (self.size // shrink,) * 2
@@ -60,6 +63,11 @@ def test_a_window_shows_that_part_of_the_frame_and_teaches_the_body_nothing(shri
     torch.testing.assert_close(part.image, whole.image[:, 3:11, 5:11])
     assert whole.image.requires_grad
     assert not part.image.requires_grad
+    optimizer = Adam([{"params": [model.backdrop.body], "lr": 0.1}])
+    whole.image.sum().backward()
+    optimizer.step()
+    whole, part = model(drive, None, shrink), model(drive, (3, 5, 8, 6), shrink)
+    torch.testing.assert_close(part.image, whole.image[:, 3:11, 5:11].clamp(0, 1))
 
 
 def test_the_body_starts_anew_when_a_clip_has_grown_since_and_only_then(monkeypatch):

@@ -126,7 +126,20 @@ def test_a_batch_of_a_window_is_the_window_of_the_batch(world):
 
 def test_half_of_a_window_is_the_window_of_the_half(world):
     with track_clip(world.video, size=SIZE) as clip:
-        part, whole = clip.batch([3, 40], window=(6, 10, 48, 32)).shrunk(2), clip.batch([3, 40]).shrunk(2)
+        part, whole = clip.batch([3, 40], window=(6, 10, 48, 32), shrink=2), clip.batch([3, 40], shrink=2)
+        full = clip.batch([3, 40])
+    for name, small, large in (
+        ("image", whole.image, full.image),
+        ("matte", whole.matte, full.matte),
+        *((name, mask, full.masks[name]) for name, mask in whole.masks.items()),
+    ):
+        averaged = torch.nn.functional.avg_pool2d(large.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+        apart = (small - averaged).abs()
+        if name in ("image", "matte"):
+            assert apart.max() < 1e-6, name
+        else:  # masks are drawn at half the size, from four scanlines a row instead of eight
+            assert apart.max() < 0.35, name
+            assert apart.mean() < 0.003, name
     cut = (slice(None), slice(3, 3 + 24), slice(5, 5 + 16))
     assert torch.equal(part.image, whole.image[cut])
     assert torch.equal(part.matte, whole.matte[cut])

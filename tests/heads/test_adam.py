@@ -57,6 +57,14 @@ def test_a_step_that_is_refused_changes_nothing():
     assert all(int(adam.moments(p)["step"]) == 0 for p in ours)
 
 
+def test_a_step_shows_in_the_versions_of_what_it_moved():
+    moved, still = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = Adam([{"params": [moved, still], "lr": 0.1}])
+    moved.grad, before = torch.ones(2), (moved._version, still._version)
+    optimizer.step()
+    assert (moved._version > before[0], still._version) == (True, before[1])
+
+
 def test_stepping_imports_no_compiler():
     code = """
 import sys, torch

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from heads.geometry.rotation import rotation_matrix, rotation_vector
-from heads.person.backdrop import Backdrop, _spread
+from heads.person.backdrop import Backdrop, _first_row, _spread, _warped
 from heads.person.image_registration import align, composed, inverse, planes, register
 from heads.person.inputs import (
     AUDIO_CONTEXT,
@@ -138,6 +138,18 @@ def test_what_the_head_hides_learns_next_to_nothing_from_what_shines_through():
         optimizer.step()
     moved = (backdrop.background.detach() - 0.5).abs()[0].mean(0)
     assert moved[:, :8].max() < 0.005 < 0.02 < moved[:, 8:].mean()
+
+
+def test_rows_that_a_moved_torso_cannot_reach_are_left_out_and_no_others():
+    torch.manual_seed(0)
+    both, field = torch.rand(1, 4, 48, 48), (torch.rand(1, 2, 9, 9) - 0.5) / 4
+    both[:, 3, :30] = 0
+    whole = _warped(both, field)
+    top = _first_row(both[:, 3:], field)
+    assert 0 < top < 30
+    torch.testing.assert_close(_warped(both, field, top), whole[:, :, top:])
+    assert whole[:, 3, :top].max() == 0
+    assert _first_row(torch.zeros(1, 1, 48, 48), field) == 47
 
 
 def test_the_body_starts_to_follow_the_pose_as_it_does_in_the_clip():

@@ -1,4 +1,4 @@
-"""Kernels that compose a rendered head over its body layer and background, and convert pictures to bytes.
+"""Kernels that compose a rendered head over its body layer and background, and convert pictures to bytes and back.
 
 One pass over the rows of a frame replaces a dozen passes over whole pictures: it interpolates the displacement field,
 samples the body, composes it over the background and under the head, and clamps the result to [0, 1].
@@ -100,6 +100,32 @@ def layer(head, alphas, texture, behind, field, grid, weights, size, first, last
                 value = fma(value, through, gather(head, at, 3, row * 3 + k))
                 value = select(value > zero, value, zero)
                 scatter(out, at, 3, row * 3 + k, select(value < one, value, one))
+
+
+@exact
+def to_floats(picture, width, channels, top, left, rows, columns, factor, out):
+    """A window of a picture's bytes as numbers ``out [rows, columns, channels]`` in [0, 1]; all flat.
+
+    Args:
+        picture: ``[H, width, channels]`` bytes; the window begins at row ``top`` and column ``left``.
+        factor: each number is the mean over a square of ``factor`` px.
+    """
+    most = np.float32(255 * factor * factor)
+    for y in range(rows):
+        to, start = y * columns * channels, ((top + y * factor) * width + left) * channels
+        if factor == 1:
+            for i in range(columns * channels):
+                out[to + i] = np.float32(picture[start + i]) / most
+            continue
+        for x in range(columns):
+            for channel in range(channels):
+                total = np.int32(0)
+                for down in range(factor):
+                    at = start + (down * width + x * factor) * channels + channel
+                    for _ in range(factor):
+                        total += np.int32(picture[at])
+                        at += channels
+                out[to + x * channels + channel] = np.float32(total) / most
 
 
 @exact
