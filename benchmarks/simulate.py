@@ -19,6 +19,8 @@ import numpy as np
 
 Positions = Callable[[Any], tuple[list[Any], Any]]
 Deal = Callable[[list[Any], int], np.ndarray]
+INDEXES_HELD = 600  # by a rank, as shards.read.store.Store
+ON_DISK = 30_000  # by a machine: 2 GB of about 60 kB, as cluster.storage.cache.shared_bytes
 
 
 def in_turn(step: list[Any], ranks: int) -> np.ndarray:
@@ -86,14 +88,15 @@ class Report:
     rank_samples: tuple[int, int] = (0, 0)
     rank_shards: tuple[int, int] = (0, 0)
     shards_at_once: int = 0
-    indexes_read: float = 0.0  # indexes opened for each sample read
+    indexes_read: float = 0.0  # indexes that ranks open for each sample read
+    indexes_fetched: float = 0.0  # those that a machine asks the store for: its ranks share them
     notes: list[str] = field(default_factory=list)
 
 
 class Indexes:
-    """The indexes that a rank holds, those used longest ago going first, as :class:`shards.read.store.Store` does."""
+    """The indexes that a rank or a machine holds, those used longest ago going first."""
 
-    def __init__(self, most: int = 600) -> None:
+    def __init__(self, most: int) -> None:
         self.most, self.loads = most, 0
         self.touched: set[int] = set()
         self._held: OrderedDict[int, None] = OrderedDict()
@@ -236,7 +239,8 @@ class Simulation:
         if not full:
             return
         counts = np.zeros(self.fleet.ranks, int)
-        caches = [Indexes() for _ in range(self.fleet.ranks)]
+        caches = [Indexes(INDEXES_HELD) for _ in range(self.fleet.ranks)]
+        machines = [Indexes(ON_DISK) for _ in range(-(-self.fleet.ranks // self.fleet.ranks_per_node))]
         at_once = 0
         for step in full:
             owners = self.deal(step, self.fleet.ranks)
@@ -246,12 +250,15 @@ class Simulation:
                 at_once = max(at_once, len(set(numbers)))
                 for rank, number in zip(owners, numbers):
                     caches[rank].open(number)
+                    machines[rank // self.fleet.ranks_per_node].open(number)
         report.rank_samples = (int(counts.min()), int(counts.max()))
         report.shards_at_once = at_once
         if self.shard_of is not None:
             touched = [len(cache.touched) for cache in caches]
             report.rank_shards = (min(touched), max(touched))
-            report.indexes_read = sum(cache.loads for cache in caches) / max(1, int(counts.sum()))
+            read = max(1, int(counts.sum()))
+            report.indexes_read = sum(cache.loads for cache in caches) / read
+            report.indexes_fetched = sum(machine.loads for machine in machines) / read
 
     def _shares(self) -> Report:
         report = self.report

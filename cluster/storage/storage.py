@@ -11,7 +11,7 @@ it and verifies every checksum); 5xx errors, resets and slow responses are retri
 
 from __future__ import annotations
 
-from cluster.storage.cache import cached
+from cluster.storage.cache import cached, shared_bytes
 from cluster.storage.errors import StorageError, Url, is_remote
 from cluster.storage.files import (
     COMMIT_MARK,
@@ -56,6 +56,7 @@ __all__ = [
     "scratch",
     "seal",
     "sha256",
+    "shared_bytes",
     "size",
     "upload_tree",
     "write_bytes",

@@ -13,7 +13,8 @@ from pretrain.data.spectrum import SpectrumConfig
 class SyncModelConfig:
     """Sizes of the two encoders."""
 
-    channels: int = 24  # of the first convolution; doubled by each of three further ones, at most fourfold
+    channels: int = 24  # of the first convolution; doubled by each further one, at most fourfold
+    patches: bool = False  # convolutions of 4, 2 and 2 px that do not overlap, instead of four of 3 px with stride 2
     width: int = 192  # of the layers after the convolutions
     embedding: int = 96
     height: int = 36  # px of the lip crop

@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pretrain.sync_expert.config import SyncExpertConfig
+from pretrain.sync_expert.config import SyncExpertConfig, SyncModelConfig
 
 SHAPES = 3  # columns of lips.lip_shape
+
+
+def strided_layers(model: SyncModelConfig) -> tuple[list[nn.Conv2d], int]:
+    """Four convolutions of 3 px with stride 2, and how many cells they leave of a crop."""
+    sizes = [3, *(factor * model.channels for factor in (1, 2, 4, 4))]
+    layers = [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(sizes)]
+    return layers, -(-model.height // 16) * -(-model.breadth // 16)
+
+
+def patch_layers(model: SyncModelConfig) -> tuple[list[nn.Conv2d], int]:
+    """Convolutions of 4, 2 and 2 px that do not overlap, and how many cells they leave of a crop."""
+    layers, (tall, wide) = [nn.Conv2d(3, model.channels, 4, stride=4)], (model.height // 4, model.breadth // 4)
+    for size in (model.channels, 2 * model.channels):
+        # A row or column of zeros at both ends where the number is odd.
+        layers.append(nn.Conv2d(size, 2 * size, 2, stride=2, padding=(tall % 2, wide % 2)))
+        tall, wide = -(-tall // 2), -(-wide // 2)
+    return layers, tall * wide
 
 
 class LipEncoder(nn.Module):
@@ -22,11 +40,10 @@ class LipEncoder(nn.Module):
     def __init__(self, config: SyncExpertConfig) -> None:
         super().__init__()
         model = config.model
-        sizes = [3, model.channels, 2 * model.channels, 4 * model.channels, 4 * model.channels]
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(sizes))
-        self.norms = nn.ModuleList(nn.GroupNorm(4, size) for size in sizes[1:])
-        cells = -(-model.height // 16) * -(-model.breadth // 16)
-        self.frame = nn.Linear(sizes[-1] * cells, model.width)
+        layers, cells = patch_layers(model) if model.patches else strided_layers(model)
+        self.layers = nn.ModuleList(layers)
+        self.norms = nn.ModuleList(nn.GroupNorm(4, layer.out_channels) for layer in layers)
+        self.frame = nn.Linear(layers[-1].out_channels * cells, model.width)
         self.drop = nn.Dropout(model.dropout)
         self.join = nn.Sequential(
             nn.Linear(config.window * model.width, 2 * model.width), nn.GELU(), nn.Dropout(model.dropout)
@@ -38,8 +55,9 @@ class LipEncoder(nn.Module):
         """``lips [..., h, w, 3]`` RGB in [0, 1] to frame features ``[..., W]``."""
         x = lips.reshape(-1, *lips.shape[-3:]).permute(0, 3, 1, 2)
         # Brightness and contrast of a crop are independent of speech.
-        mean = x.mean((1, 2, 3), keepdim=True)
-        x = (x - mean) / (x.std((1, 2, 3), keepdim=True) + 0.05)
+        x = x - x.mean((1, 2, 3), keepdim=True)
+        spread = torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True) / math.sqrt(x[0].numel() - 1)
+        x = x / (spread + 0.05)
         for layer, norm in zip(self.layers, self.norms):
             x = F.gelu(norm(layer(x)))
         return self.drop(F.gelu(self.frame(x.flatten(1)))).reshape(*lips.shape[:-3], -1)
@@ -72,8 +90,31 @@ class SpeechEncoder(nn.Module):
         lead = rows.shape[:-2]
         x = self.drop(F.gelu(self.first(rows.reshape(-1, *rows.shape[-2:]))))
         x = self.norm(x + F.gelu(self.over_time(x.transpose(1, 2)).transpose(1, 2)))
-        x = self.join(x.flatten(1))
-        return F.normalize(self.out(x), dim=-1).reshape(*lead, -1), self.shape(x).reshape(*lead, SHAPES)
+        embedded, shape = self._windows(x)
+        return embedded.reshape(*lead, -1), shape.reshape(*lead, SHAPES)
+
+    def run(self, rows: Tensor, window: int) -> tuple[Tensor, Tensor]:
+        """:meth:`forward` of all windows of ``rows [B, T, C]``: ``[B, M, E]`` and ``[B, M, 3]``, M = T - window + 1.
+
+        A row passes the layers once for all windows that hold it, apart from the first and the last row of a window: there
+        the convolution over time sees nothing beyond.
+        """
+        x = self.drop(F.gelu(self.first(rows)))
+        # The convolution's three taps, for all rows at once.
+        weight, bias = self.over_time.weight, self.over_time.bias
+        before, own, after = F.linear(x, weight.permute(2, 0, 1).flatten(0, 1)).chunk(3, -1)
+        before, own = F.pad(before[:, :-1], (0, 0, 1, 0)), own if bias is None else own + bias
+        after = F.pad(after[:, 1:], (0, 0, 0, 1))
+        alone, first, inner, last = own, own + after, own + before + after, own + before
+        count = rows.shape[1] - window + 1
+        ends = {0: alone} if window == 1 else {0: first, window - 1: last}
+        used = {name: self.norm(x + F.gelu(taps)) for name, taps in {**ends, -1: inner}.items()}
+        return self._windows(torch.stack([used.get(i, used[-1])[:, i : i + count] for i in range(window)], 2))
+
+    def _windows(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Windows ``[..., L, W]`` after the convolution over time to embeddings ``[..., E]`` and lip geometry ``[..., 3]``."""
+        x = self.join(x.flatten(-2))
+        return F.normalize(self.out(x), dim=-1), self.shape(x)
 
 
 class SyncModel(nn.Module):
@@ -99,4 +140,6 @@ class SyncModel(nn.Module):
 
 def sliding(x: Tensor, window: int) -> Tensor:
     """``x [B, T, C]`` to its runs of ``window`` rows ``[B, M, L, C]``, M = T - window + 1."""
-    return x.unfold(1, window, 1).transpose(2, 3)
+    # Slices rather than a view by unfold, whose backward pass takes several times as long.
+    count = x.shape[1] - window + 1
+    return torch.stack([x[:, first : first + count] for first in range(window)], 2)

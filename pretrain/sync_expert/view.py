@@ -30,39 +30,52 @@ class CropCache:
         # Each reader process starts with an empty cache.
         return {"limit": self.limit, "held": 0, "crops": {}}
 
-    def get(self, sample: Sample, config: SyncExpertConfig) -> np.ndarray:
-        """Lips of a sample, ``[T, h * margin, w * margin, 3]`` uint8."""
+    def get(self, sample: Sample, rows: np.ndarray, config: SyncExpertConfig) -> np.ndarray:
+        """Lips of the frames ``rows [R]`` of a sample, ``[R, h * margin, w * margin, 3]`` uint8."""
         if sample.key in self.crops:
-            return self.crops[sample.key]
-        lips = stored_lips(sample, config) if stored(sample, config) else sample_lips(sample, config, MARGIN)
-        if self.held + lips.nbytes <= self.limit:
-            self.crops[sample.key] = lips
-            self.held += lips.nbytes
-        return lips
+            return self.crops[sample.key][rows]
+        is_stored, (height, breadth) = stored(sample, config), margined(config)
+        size = sample.length * height * breadth * 3
+        if self.held + size > self.limit:
+            # What is not kept is resized for these frames only.
+            return stored_lips(sample, config, rows) if is_stored else sample_lips(sample, config, MARGIN, rows)
+        lips = stored_lips(sample, config) if is_stored else sample_lips(sample, config, MARGIN)
+        self.crops[sample.key] = lips
+        self.held += size
+        return lips[rows]
+
+
+def margined(config: SyncExpertConfig, margin: float = MARGIN) -> tuple[int, int]:
+    """Height and breadth of a crop with its margin, px."""
+    return round(config.model.height * margin), round(config.model.breadth * margin)
 
 
 def stored(sample: Sample, config: SyncExpertConfig) -> bool:
     """Whether a sample has crops of at least the network's resolution."""
     fine = BREADTH * (2 if LIPS in sample.members and config.size >= LARGE else 1)
-    return LIPS in sample.members and round(config.model.breadth * MARGIN) <= fine
+    return LIPS in sample.members and margined(config)[1] <= fine
 
 
-def stored_lips(sample: Sample, config: SyncExpertConfig) -> np.ndarray:
-    """The stored crops of a sample, ``[T, h * margin, w * margin, 3]`` uint8."""
-    height, breadth = round(config.model.height * MARGIN), round(config.model.breadth * MARGIN)
-    crops = torch.from_numpy(sample.lips["crops"]).permute(0, 3, 1, 2)
+def stored_lips(sample: Sample, config: SyncExpertConfig, rows: np.ndarray | None = None) -> np.ndarray:
+    """The stored crops of a sample's frames ``rows [R]``, all by default, ``[R, h * margin, w * margin, 3]`` uint8."""
+    height, breadth = margined(config)
+    found = sample.lip_crops()
+    crops = torch.from_numpy(found if rows is None else found[rows]).permute(0, 3, 1, 2)
     if crops.shape[2:] != (height, breadth):
         crops = F.interpolate(crops, (height, breadth), mode="bilinear", antialias=True)
     return crops.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def sample_lips(sample: Sample, config: SyncExpertConfig, margin: float = 1.0) -> np.ndarray:
-    """Lips of every frame of a sample, cropped from it, ``[T, h * margin, w * margin, 3]`` uint8."""
-    height, breadth = round(config.model.height * margin), round(config.model.breadth * margin)
+def sample_lips(
+    sample: Sample, config: SyncExpertConfig, margin: float = 1.0, rows: np.ndarray | None = None
+) -> np.ndarray:
+    """Lips of a sample's frames ``rows [R]``, all by default, cropped from them, ``[R, h * margin, w * margin, 3]`` uint8."""
+    height, breadth = margined(config, margin)
     width, tall = sample.size
-    frames = torch.from_numpy(sample.frames(min_side=config.size))
+    rows = np.arange(sample.length) if rows is None else rows
+    frames = torch.from_numpy(sample.frames(rows.tolist(), config.size))
     scale = torch.tensor([frames.shape[2] / width, frames.shape[1] / tall, frames.shape[2] / width])
-    landmarks = torch.tensor(sample.track["landmarks"]) * scale
+    landmarks = torch.tensor(sample.track["landmarks"][rows]) * scale
     grow = torch.tensor([0.0, 0.0, float(np.log(margin)), 0.0]).expand(len(frames), 4)
     parts = [
         crop_lips(f.float() / 255, p, height, breadth, g)
@@ -104,7 +117,7 @@ class LipRunView:
         shape = sample.lips["shape"] if own else lip_shape(torch.tensor(sample.track["landmarks"])).numpy()
         shape = shape - shape.mean(0)
         return {
-            "lips": self.cache.get(sample, self.config)[rows],
+            "lips": self.cache.get(sample, rows, self.config),
             "features": features[rows],
             "mean": features[-1],
             "shape": shape[rows],

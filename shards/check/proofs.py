@@ -61,7 +61,7 @@ def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> d
     for index in range(sample.length):
         sample.frame(index)
         sample.matte(index)
-    _ = sample.lips if LIPS in sample.members else None
+    _ = sample.lip_crops() if LIPS in sample.members else None
     if MOTION in sample.members and (reason := other_motion(sample.motion, sample.track)):
         raise sample.broken(MOTION, reason)
     _check_groups(sample)

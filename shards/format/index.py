@@ -13,6 +13,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -56,7 +57,13 @@ class ShardIndex:
     def rows(self, sample: int) -> dict[str, int]:
         """Member name → row, for one sample."""
         start, stop = int(self.first[sample]), int(self.first[sample + 1])
-        return {self.suffixes[self.suffix[row]]: row for row in range(start, stop)}
+        return {self.suffixes[name]: row for row, name in enumerate(self.suffix[start:stop].tolist(), start)}
+
+    @cached_property
+    def people(self) -> dict[str, np.ndarray]:
+        """Identity → positions ``[k]`` of its samples."""
+        names = np.array([key.partition("/")[0] for key in self.keys])
+        return {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
 
     def to_bytes(self) -> bytes:
         """The file's content; the same bytes for the same tar."""

@@ -287,8 +287,13 @@ class Sample:
 
     @property
     def lips(self) -> dict[str, np.ndarray]:
-        """``crops [T, h, w, 3]`` uint8, ``shape [T, 3]``, ``loudness []``, see :mod:`shards.format.small`."""
+        """``jpeg [n]`` uint8 of the crops, ``shape [T, 3]``, ``loudness []``, see :mod:`shards.format.small`."""
         return self._once(small.LIPS, lambda data: small.decode_lips(data, self.length))
+
+    def lip_crops(self) -> np.ndarray:
+        """``[T, h, w, 3]`` uint8 RGB lips of every frame, if the sample has ``lips.npz``; decoded by each call."""
+        jpeg = self.lips["jpeg"].tobytes()
+        return self._try(small.LIPS, lambda data: small.decode_crops(data, self.length), jpeg)
 
     @property
     def motion(self) -> dict[str, np.ndarray]:

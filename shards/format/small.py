@@ -90,7 +90,7 @@ def _mouths(pictures: list[np.ndarray], landmarks: torch.Tensor, aspect: float) 
 
 
 def decode_lips(data: bytes, length: int) -> dict[str, np.ndarray]:
-    """``crops [T, h, w, 3]`` uint8, ``shape [T, 3]`` float32 and ``loudness []`` of the bytes of ``lips.npz``.
+    """``jpeg [n]`` uint8, ``shape [T, 3]`` float32 and ``loudness []`` of the bytes of ``lips.npz``; decodes no crop.
 
     Raises:
         codecs.BadMember: other fields, or crops of another number or size.
@@ -103,14 +103,22 @@ def decode_lips(data: bytes, length: int) -> dict[str, np.ndarray]:
         raise codecs.BadMember(
             f"'shape' is {shape.dtype} {shape.shape}, expected finite float32 ({length}, {LIP_SHAPE})"
         )
-    jpeg = values["jpeg"].tobytes()
-    width, tall = codecs.jpeg_size(jpeg)
+    width, tall = codecs.jpeg_size(values["jpeg"].tobytes())
     if (width, tall) not in [(k * BREADTH, k * HEIGHT * length) for k in (1, 2)]:
         raise codecs.BadMember(
             f"'jpeg' is {width}x{tall} px, expected {length} crops of {BREADTH}x{HEIGHT} or twice that"
         )
-    picture = codecs.decode_jpeg(jpeg, (width, tall))
-    return {"crops": picture.reshape(length, tall // length, width, 3), "shape": shape, "loudness": values["loudness"]}
+    return values
+
+
+def decode_crops(jpeg: bytes, length: int) -> np.ndarray:
+    """The crops ``[T, h, w, 3]`` uint8 of the ``jpeg`` of :func:`decode_lips`.
+
+    Raises:
+        codecs.BadMember: damaged behind its header.
+    """
+    width, tall = codecs.jpeg_size(jpeg)
+    return codecs.decode_jpeg(jpeg, (width, tall), fast=True).reshape(length, tall // length, width, 3)
 
 
 def decode_motion(data: bytes, length: int) -> dict[str, np.ndarray]:

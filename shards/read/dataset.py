@@ -23,6 +23,8 @@ from shards.format.schema import SCHEMA, Sample, split_key
 from shards.media.rates import FPS
 from shards.read.store import CLIPS, FRAMES, IDENTITY, SAMPLES, SOUND, ShardTable, Store
 
+NONE = np.zeros(0, np.int64)  # positions of a person who is not in a shard
+
 
 @dataclass(frozen=True)
 class SampleRow:
@@ -164,7 +166,9 @@ class Dataset:
     @property
     def chosen(self) -> np.ndarray:
         """Mask ``[rows]`` bool of the rows of the table of people that belong to this view."""
-        people = self.table.people
+        return self._chosen(self.table.people)
+
+    def _chosen(self, people: np.ndarray) -> np.ndarray:
         return self._allowed[people[:, IDENTITY]] & (people[:, SOUND] >= int(self._sound_only))
 
     def rows_of(self, shard: int) -> list[tuple[int, np.ndarray]]:
@@ -174,15 +178,16 @@ class Dataset:
             InputError: the index disagrees with ``dataset.json`` about who is in the shard.
         """
         index = self._store.index(shard)
-        numbers = np.array([self._identity_number(key) for key in index.keys])
+        positions = {self._identity_number(name): lines for name, lines in index.people.items()}
         first, last = self.table.first[shard], self.table.first[shard + 1]
-        chosen, found = self.chosen[first:last], []
-        for row, (number, sound, samples, *_) in enumerate(self.table.people[first:last]):
-            lines = np.flatnonzero((numbers == number) & (index.sound == sound))
+        people, found = self.table.people[first:last], []
+        for row, ((number, sound, samples, *_), chosen) in enumerate(zip(people.tolist(), self._chosen(people))):
+            lines = positions.get(number, NONE)
+            lines = lines[index.sound[lines] == sound]
             if len(lines) != samples:
                 where = index_url(self.url, self.table.names[shard])
                 raise bad_index(where, f"{len(lines)} samples of person {number}, dataset.json says {samples}")
-            if chosen[row]:
+            if chosen:
                 found.append((int(first) + row, lines))
         return found
 

@@ -87,8 +87,9 @@ class Store:
 
     def _load_index(self, shard: int) -> ShardIndex:
         where = index_url(self.url, self.table.names[shard])
-        data = storage.read_bytes(where)
-        if digest(data) != self.table.index_sha256[shard]:
+        checksum = self.table.index_sha256[shard]
+        data = storage.shared_bytes(where, checksum) if self.remote else storage.read_bytes(where)
+        if digest(data) != checksum:
             raise bad_index(where, "its sha256 differs from dataset.json")
         index = ShardIndex.from_bytes(data, where)
         if len(index.offset) and int((index.offset + index.length).max()) > self.table.bytes[shard]:

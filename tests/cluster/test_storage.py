@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -246,6 +248,46 @@ def test_the_cache_keeps_recent_files_within_its_limit_and_sees_changes(s3, pref
     assert not any(method == "GET" and path.endswith("/c") for method, path in s3.requests[before:])
     storage.write_bytes(f"{prefix}/c", data(1000, 77))
     assert storage.cached(f"{prefix}/c", tmp_path, 2500).read_bytes() == data(1000, 77)
+
+
+def test_a_small_file_of_known_checksum_is_fetched_once_for_all_that_want_it(s3, prefix, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path))
+    url, checksum = f"{prefix}/index", hashlib.sha256(data(1000)).hexdigest()
+    storage.write_bytes(url, data(1000))
+    s3.requests.clear()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: storage.shared_bytes(url, checksum), range(8)))
+    assert found == [data(1000)] * 8
+    assert sum(method == "GET" for method, _ in s3.requests) == 1
+    (kept,) = (path for path in tmp_path.rglob(checksum) if path.is_file())
+    kept.write_bytes(b"damaged")
+    assert storage.shared_bytes(url, checksum) == data(1000)
+    assert kept.read_bytes() == data(1000)
+
+
+def test_a_shared_file_of_another_checksum_is_not_kept(s3, prefix, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path))
+    storage.write_bytes(f"{prefix}/index", data(1000))
+    assert storage.shared_bytes(f"{prefix}/index", "ab" * 32) == data(1000)
+    assert not list(tmp_path.rglob("ab" * 32))
+
+
+def test_shared_files_stay_within_their_limit(s3, prefix, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path))
+    contents = [content for content in (data(1000, i) for i in range(900)) if hashlib.sha256(content).digest()[0] < 2]
+    for i, content in enumerate(contents):
+        storage.write_bytes(f"{prefix}/{i}", content)
+        storage.shared_bytes(f"{prefix}/{i}", hashlib.sha256(content).hexdigest(), 256 * 2500)
+    kept = [len(list(folder.iterdir())) for folder in (tmp_path / "shared").iterdir() if folder.is_dir()]
+    assert len(contents) > 4
+    assert max(kept) == 2
+
+
+def test_without_a_folder_to_share_every_reader_fetches(s3, prefix, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path / "file"))
+    storage.write_bytes(f"{prefix}/index", data(1000))
+    assert storage.shared_bytes(f"{prefix}/index", hashlib.sha256(data(1000)).hexdigest()) == data(1000)
 
 
 # ------------------------------------------------------------------------------------------------ checkpoints

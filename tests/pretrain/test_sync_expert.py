@@ -13,8 +13,8 @@ from heads.measures.lips import crop_lips, lip_shape
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.evidence import auc_at, moving_mean
 from pretrain.sync_expert.inference import OFFSETS, SyncExpert
-from pretrain.sync_expert.model import SyncModel, sliding
-from pretrain.sync_expert.objective import SyncObjective, prepare_lips
+from pretrain.sync_expert.model import SpeechEncoder, SyncModel, sliding
+from pretrain.sync_expert.objective import SyncObjective, prepare_lips, relight
 from pretrain.sync_expert.view import MARGIN
 from tests.support.talkers import talkers
 
@@ -194,11 +194,40 @@ def test_unusable_samples_weigh_nothing():
 
 def test_the_unaugmented_crop_is_the_middle_of_the_margin():
     lips = torch.zeros(1, 1, 22, 32, 3)
-    lips[:, :, 11:, :] = 1
+    lips[:, :, 11:, :] = 255
     cut = prepare_lips(lips, CONFIG, augment=False)
     assert cut.shape == (1, 1, 16, 24, 3)
     assert cut[0, 0, :7].max() < 0.01
     assert cut[0, 0, 9:].min() > 0.99
+
+
+def test_the_windows_of_a_run_are_encoded_as_each_by_itself():
+    for window in (1, 2, 5):
+        config = load_config(SyncExpertConfig, {"window": window, "model": {"width": 32, "embedding": 16}})
+        encoder = SpeechEncoder(config, SIZE).eval()
+        rows = torch.randn(2, 12, SIZE, generator=torch.Generator().manual_seed(0))
+        for together, alone in zip(encoder.run(rows, window), encoder(sliding(rows, window))):
+            torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
+
+
+def test_relit_lips_keep_their_form_and_get_noise_of_the_stated_size():
+    torch.manual_seed(0)
+    lips = (torch.rand(1, 3, 3, 16, 24) * 255).round()
+    change = load_config(SyncExpertConfig, {"augment": {"light": 0, "colour": 0, "noise": 0.05}})
+    noise = relight(lips, change) - lips / 255
+    assert abs(float(noise.mean())) < 0.005
+    assert abs(float(noise.std()) - 0.05) < 0.002
+    lit = relight(lips, load_config(SyncExpertConfig, {"augment": {"noise": 0}}))[0]
+    for channel in range(3):
+        # Contrast, brightness and tint: a straight line from the values before to those after, in each channel.
+        assert torch.corrcoef(torch.stack([lips[0, :, channel].flatten(), lit[:, channel].flatten()]))[0, 1] > 0.99999
+
+
+@pytest.mark.parametrize(("height", "breadth"), [(36, 48), (18, 28), (48, 66)])
+def test_patches_give_frame_features_of_the_same_shape(height, breadth):
+    model = {"channels": 8, "width": 32, "embedding": 16, "height": height, "breadth": breadth, "patches": True}
+    lips = SyncModel(load_config(SyncExpertConfig, {"model": model}), SIZE).lips
+    assert lips.frames(torch.rand(2, 5, height, breadth, 3)).shape == (2, 5, 32)
 
 
 def test_scores_ignore_what_is_missing():
@@ -220,12 +249,17 @@ def test_a_run_of_lips_repeats_and_follows_the_track():
     sample = dataset.read(0)
     a, b = (view(dataset.read(0), np.random.default_rng(3)) for _ in range(2))
     assert all(np.array_equal(a[name], b[name]) for name in a)
+    uncached = LipRunView(config, CropCache(0))(dataset.read(0), np.random.default_rng(3))
+    assert np.array_equal(a["lips"], uncached["lips"])
     assert a["lips"].shape == (24, round(36 * MARGIN), round(48 * MARGIN), 3)
     shape = lip_shape(torch.tensor(sample.track["landmarks"])).numpy()
     assert np.isclose((shape - shape.mean(0))[:, 0][:, None], a["shape"][:, 0][None]).any(0).all()
 
 
-@pytest.mark.parametrize(("change", "message"), [({"run": 6}, "run is 6 frames"), ({"model": {"height": 8}}, "16 px")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"run": 6}, "run is 6 frames"), ({"model": {"height": 8}}, "16 px")],
+)
 def test_wrong_configurations_are_one_sentence(change, message):
     with pytest.raises(InputError, match=message):
         load_config(SyncExpertConfig, change)

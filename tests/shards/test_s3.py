@@ -84,13 +84,16 @@ def test_worker_processes_read_from_s3_exactly_once(s3):
     )
 
 
-def test_a_sample_costs_one_ranged_request_and_its_index_one_per_shard(s3):
-    dataset = open_dataset(URL)
+def test_a_sample_costs_one_ranged_request_and_an_index_one_for_all_ranks_of_a_machine(s3, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path))
+    ranks = [open_dataset(URL) for _ in range(2)]
     s3.requests.clear()
-    list(Reader(dataset, VIEW, batch_size=4, epochs=1))
-    paths = [path for method, path in s3.requests if method == "GET"]
-    assert sum(".tar" in path for path in paths) == len(dataset)
-    assert sum(".npz" in path for path in paths) <= 2 * len(dataset.table.names)
+    for rank, dataset in enumerate(ranks):
+        list(Reader(dataset, VIEW, batch_size=4, epochs=1, rank=rank, world_size=2))
+    paths = Counter(path for method, path in s3.requests if method == "GET")
+    assert sum(count for path, count in paths.items() if ".tar" in path) == len(ranks[0])
+    indexes = [count for path, count in paths.items() if ".npz" in path]
+    assert indexes == [1] * len(ranks[0].table.names)
 
 
 def test_a_cache_holds_whole_shards_within_its_limit(s3, tmp_path, local):

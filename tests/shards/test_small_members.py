@@ -14,13 +14,13 @@ from heads.measures import lips
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.view import WindowView
 from pretrain.sync_expert.config import SyncExpertConfig
-from pretrain.sync_expert.view import LipRunView, sample_lips, stored_lips
+from pretrain.sync_expert.view import CropCache, LipRunView, sample_lips, stored_lips
 from shards.build.build import build
 from shards.check.verify import verify
 from shards.format import codecs
 from shards.format.catalogue import read_catalogue, write_catalogue
 from shards.format.groups import is_group
-from shards.format.small import EXTRAS, LIPS, MARGIN, MOTION, decode_lips, encode_lips, small_members
+from shards.format.small import EXTRAS, LIPS, MARGIN, MOTION, decode_crops, decode_lips, encode_lips, small_members
 from shards.read.dataset import Dataset, open_dataset
 from shards.read.store import Store
 from shards.tar.rewrite import first_keys, remove_unlisted, rewrite_shard
@@ -112,7 +112,7 @@ def test_sync_expert_reads_an_eighth_of_the_bytes_in_at_most_two_requests(monkey
     counts, batches = [], []
     for data in (dataset, old):
         counted = Counted(monkeypatch)
-        view = LipRunView(SYNC)
+        view = LipRunView(SYNC, CropCache(1 << 28))
         keys = [row.key for row in data.samples]
         batches.append([view(data.read(key), np.random.default_rng(i)) for i, key in enumerate(keys)])
         counts.append((counted.requests / len(keys), counted.bytes / len(keys)))
@@ -144,7 +144,8 @@ def test_crops_are_those_of_whole_pictures_at_their_edges_too(shift):
     data = codecs.encode_jpeg((picture * 127 + 128).clip(0, 255).astype(np.uint8), 90)
     landmarks = np.random.default_rng(0).normal(128 + shift, 20, (3, 478, 3)).astype(np.float32)
     landmarks[:, lips.EYES] = [[[100 + shift, 110, 0], [160 + shift, 114, 4]]]
-    stored = decode_lips(encode_lips([data] * 3, landmarks, (size, size), np.zeros(1920, np.float32)), 3)["crops"]
+    lips_of = decode_lips(encode_lips([data] * 3, landmarks, (size, size), np.zeros(1920, np.float32)), 3)
+    stored = decode_crops(lips_of["jpeg"].tobytes(), 3)
     frames = torch.from_numpy(codecs.decode_jpeg(data, (size, size))).float().expand(3, -1, -1, -1)
     grow = torch.tensor([[0.0, 0.0, float(np.log(MARGIN)), 0.0]] * 3)
     whole = lips.crop_lips(frames, torch.from_numpy(landmarks), height, breadth, grow).numpy()
