@@ -219,7 +219,8 @@ def main() -> None:
     notes = (
         f"earlier commit {given.commit}; one thread each, in turn, medians of {given.rounds} rounds; batches of tiny"
     )
-    write("against", rows, notes, command="against" + (" --data DATASET" if given.data else ""))
+    command = f"against --commit {given.commit} --rounds {given.rounds} --priors {' '.join(given.priors)}"
+    write("against", rows, notes, command=command + (" --data DATASET" if given.data else ""))
 
 
 if __name__ == "__main__":
