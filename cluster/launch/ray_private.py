@@ -12,7 +12,7 @@ import inspect
 import logging
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,20 +24,16 @@ FAILURES = "ray.train.v2._internal.execution.failure_handling:DefaultFailurePoli
 DECISION = "ray.train.v2._internal.execution.failure_handling:FailureDecision"
 NODE = "ray._private.node:Node"
 UTILITIES = "ray._private.utils"
-# What our trainers override or a private Ray leaves out: class, method.
-OVERRIDDEN = (
-    (FAILURES, "make_decision"),
-    (TRAINER, "_initialize_and_run_controller"),
-    (NODE, "start_monitor"),
-    (NODE, "start_api_server"),
-    (NODE, "start_log_monitor"),
-)
+# What our trainers override: class, method.
+OVERRIDDEN = ((FAILURES, "make_decision"), (TRAINER, "_initialize_and_run_controller"))
+# What a private Ray leaves out.
+LEFT_OUT = ((NODE, "start_monitor"), (NODE, "start_api_server"), (NODE, "start_log_monitor"))
 
 
-def missing() -> list[str]:
-    """Sentences about the private names used here that the installed Ray lacks; empty when it has all of them."""
+def missing(names: Iterable[tuple[str, str]]) -> list[str]:
+    """Sentences about those of the private ``names``, class and method, that the installed Ray lacks."""
     trouble = []
-    for where, method in OVERRIDDEN:
+    for where, method in names:
         try:
             owner = _load(where)
         except (ImportError, AttributeError) as error:
@@ -108,7 +104,7 @@ def trainer(max_preemptions: int) -> Any:
     Args:
         max_preemptions: restarts after preemptions; -1 for no limit.
     """
-    base, trouble = data_parallel_trainer(), missing()
+    base, trouble = data_parallel_trainer(), missing(OVERRIDDEN)
     if trouble:
         log.warning(
             "this Ray is newer than the one that Headstart knows (%s); preempted workers count as failures", trouble[0]

@@ -51,6 +51,9 @@ def fit(target: str, config: dict[str, object], run: str, settings: ClusterConfi
     ray, owned = connect(settings)
     try:
         with stop_signals() as asked, tempfile.TemporaryDirectory(prefix="headstart-ray-") as scratch:
+            here = ray_group.fits(ray, settings)
+            if here:
+                settings = settings.on_one_machine(int(ray.cluster_resources().get("GPU", 0)))
             board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=_here(ray)).remote()
             job = ray_worker.Job(
                 target=target,
@@ -61,7 +64,7 @@ def fit(target: str, config: dict[str, object], run: str, settings: ClusterConfi
                 path=sys.path,
             )
             payload = ray_worker.Payload(job=job, board=board)
-            if ray_group.fits(ray, settings):
+            if here:
                 group = ray_group.Group(ray, payload, settings)
                 try:
                     outcome = _wait(ray, group.run, asked, board)

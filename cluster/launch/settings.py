@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from configs import InputError
 
@@ -13,7 +13,7 @@ class ClusterConfig:
     """Where a run's workers live (``configs/cluster/*.yaml``)."""
 
     workers: int = 1
-    min_workers: int | None = None  # fewest to continue with after losing machines; None: all here, half on a cluster
+    min_workers: int | None = None  # fewest to start or to continue with; None: all on one machine, half on a cluster
     gpus_per_worker: int = 0
     cpus_per_worker: int | None = None  # None: an equal share of this machine's cores; 1 on a cluster
     address: str | None = None  # a Ray cluster, "auto" or host:port; None starts a private one on the loopback
@@ -53,7 +53,17 @@ class ClusterConfig:
         """Cores that each worker reserves and its torch threads use."""
         if self.cpus_per_worker is not None:
             return self.cpus_per_worker
-        return 1 if self.address else max(1, (os.cpu_count() or 1) // self.workers)
+        return 1 if self.address else max(1, cores() // self.workers)
+
+    def on_one_machine(self, gpus: int) -> ClusterConfig:
+        """The same with as many workers of the range as this machine has GPUs for, or cores where they use none."""
+        fit = gpus // self.gpus_per_worker if self.gpus_per_worker else cores() // (self.cpus_per_worker or 1)
+        return replace(self, workers=min(self.workers, max(self.least_workers, fit)))
+
+
+def cores() -> int:
+    """Cores of this machine."""
+    return os.cpu_count() or 1
 
 
 def worker_range(text: str) -> tuple[int | None, int]:

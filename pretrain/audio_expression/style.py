@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from configs.seeds import derive
+from heads.adam import Adam
 from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.model import ExpressionModel
 
@@ -22,10 +23,10 @@ def fit_style(model: ExpressionModel, features: Tensor, clean: Tensor, iteration
     generator = torch.Generator().manual_seed(derive(seed, "style"))
     with torch.no_grad():
         first = model.denoiser.resting_style((clean - _motion(model, features)).mean((0, 1)), CERTAINTY)
-    if not iterations:  # an optimiser would import the compiler, which takes seconds
+    if not iterations:
         return first.cpu().numpy()
     style = first[None].clone().requires_grad_()
-    optimizer = torch.optim.Adam([style], lr=0.02)
+    optimizer = Adam([{"params": [style], "lr": 0.02}])
     steps, batch = len(model.alpha), min(8, len(clean))
     frozen = [p for p in model.parameters() if p.requires_grad]
     for parameter in frozen:

@@ -15,8 +15,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster import checkpoint
@@ -84,13 +86,46 @@ def strike(tmp_path: Path, how: str, step: int, rank: int) -> dict:
 # ------------------------------------------------------------------------------------------------ workers
 
 
-def test_a_worker_killed_at_a_random_step_costs_nothing_but_time(ray_here, two, tmp_path):
+def workers_below() -> set[psutil.Process]:
+    """The workers among this process's descendants."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "".join(process.cmdline()[:1]).startswith(("ray::Member", "ray::RayTrainWorker")):
+                found.add(process)
+    return found
+
+
+@contextlib.contextmanager
+def workers_seen() -> Iterator[set[psutil.Process]]:
+    """Collects the workers that exist while the block runs."""
+    seen: set[psutil.Process] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.1):
+            seen.update(workers_below())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_worker_killed_at_a_random_step_costs_nothing_but_time_and_no_worker_stays(ray_here, two, tmp_path):
     step, rank = random.randrange(1, STEPS), random.randrange(2)
     kill = strike(tmp_path, "SIGKILL", step, rank)
-    result = launch(TARGET, settings(kill=kill), run=str(tmp_path / "run"), cluster=ClusterConfig(workers=2))
+    with workers_seen() as seen:
+        result = launch(TARGET, settings(kill=kill), run=str(tmp_path / "run"), cluster=ClusterConfig(workers=2))
     assert Path(kill["once"]).exists(), f"rank {rank} was not killed at step {step}"
     assert result["started_at"] == step // EVERY * EVERY
     check(result, two)
+    assert len(seen) >= 2, "the workers were not found, so that none is left would say nothing"
+    wait_until(lambda: not any(process.is_running() for process in seen))  # their Ray still runs
+    assert not workers_below()
 
 
 def test_a_preempted_worker_saves_first_so_no_step_is_done_twice(ray_here, two, tmp_path):
@@ -329,17 +364,3 @@ def test_a_lost_node_costs_nothing_whether_another_comes_at_once_or_later(two_no
     else:
         assert result["started_at"] == 10, "one worker took it from step 5 to 13, two from the checkpoint of step 10"
         assert result["losses"] == pytest.approx(two["losses"], rel=1e-4, abs=1e-5)
-
-
-def workers_below() -> list[str]:
-    import psutil
-
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found += process.cmdline()[:1]
-    return [name for name in found if name.startswith(("ray::Member", "ray::RayTrainWorker"))]
-
-
-def test_killed_processes_leave_no_worker_behind():
-    wait_until(lambda: not workers_below())

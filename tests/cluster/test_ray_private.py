@@ -26,8 +26,16 @@ def ray_here():
         ray.shutdown()
 
 
-def test_the_installed_ray_has_every_private_name_that_the_quick_start_overrides(ray_here):
-    assert ray_private.missing() == [], "raise the bound of ray in pyproject.toml only when this list is empty"
+@pytest.mark.parametrize("names", [ray_private.OVERRIDDEN, ray_private.LEFT_OUT], ids=["trainer", "quick start"])
+def test_the_installed_ray_has_every_private_name_that_is_used(ray_here, names):
+    assert ray_private.missing(names) == [], "raise the bound of ray in pyproject.toml only when this list is empty"
+
+
+def test_a_ray_that_only_starts_otherwise_keeps_the_two_budgets(ray_here, monkeypatch):
+    monkeypatch.setattr(ray_private, "NODE", "ray.nowhere:Node")
+    monkeypatch.setattr(ray_private, "LEFT_OUT", [("ray.nowhere:Node", "start_monitor")])
+    assert ray_private.missing(ray_private.LEFT_OUT)
+    assert "_initialize_and_run_controller" in vars(ray_private.trainer(max_preemptions=1))
 
 
 def test_a_ray_without_those_names_trains_by_its_public_interface(ray_here, tmp_path, monkeypatch, caplog):

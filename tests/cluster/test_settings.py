@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.launch import settings
 from cluster.launch.launch import _settings
-from cluster.launch.settings import worker_range
+from cluster.launch.settings import ClusterConfig, worker_range
 from configs import InputError
 from headstart.cli.app import parser
+
+
+def test_one_machine_starts_as_many_workers_of_a_range_as_it_has_room_for(monkeypatch):
+    monkeypatch.setattr(settings, "cores", lambda: 3)
+    ranged = ClusterConfig(workers=4, min_workers=2)
+    assert ranged.on_one_machine(gpus=0).workers == 3
+    assert ranged.on_one_machine(gpus=0).cpus == 1
+    assert ClusterConfig(workers=4, min_workers=2, cpus_per_worker=3).on_one_machine(gpus=0).workers == 2
+    assert ClusterConfig(workers=4, min_workers=1, gpus_per_worker=1).on_one_machine(gpus=2).workers == 2
+    assert ClusterConfig(workers=4, min_workers=1, gpus_per_worker=1).on_one_machine(gpus=8).workers == 4
+    assert ClusterConfig(workers=4).on_one_machine(gpus=0).workers == 4, "a number is no range"
 
 
 def test_a_range_of_workers_is_the_fewest_and_the_most():
