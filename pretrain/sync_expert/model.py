@@ -57,7 +57,7 @@ class LipEncoder(nn.Module):
         # Brightness and contrast of a crop are independent of speech.
         x = x - x.mean((1, 2, 3), keepdim=True)
         spread = torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True) / math.sqrt(x[0].numel() - 1)
-        x = x / (spread + 0.05)
+        x = x * (spread + 0.05).reciprocal()
         for layer, norm in zip(self.layers, self.norms):
             x = F.gelu(norm(layer(x)))
         return self.drop(F.gelu(self.frame(x.flatten(1)))).reshape(*lips.shape[:-3], -1)

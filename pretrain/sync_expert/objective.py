@@ -121,13 +121,13 @@ def relight(lips: Tensor, config: SyncExpertConfig) -> Tensor:
     gain = contrast * (1 + augment.colour * torch.randn(batch, 1, 3, 1, 1, device=device))
     bright = 0.3 * 0.5 * augment.light * torch.randn(batch, 1, 1, 1, 1, device=device)
     mean = lips.mean((1, 2, 3, 4), keepdim=True) / 255
-    # (lips - mean) * gain + mean + bright
-    lips = torch.addcmul(mean * (1 - gain) + bright, lips, gain / 255)
-    return lips.add_(uniform_noise(lips), alpha=augment.noise)
+    noise = augment.noise / LEVELS_STD  # of one level
+    # (lips - mean) * gain + mean + bright, and the mean of the noise
+    lips = torch.addcmul(mean * (1 - gain) + bright - 127.5 * noise, lips, gain / 255)
+    return lips.add_(random_levels(lips).to(lips.dtype), alpha=noise)
 
 
-def uniform_noise(like: Tensor) -> Tensor:
-    """Noise of mean 0 and standard deviation 1 in 256 steps, shaped as ``like``; a fifth of the time of normal noise on a CPU."""
+def random_levels(like: Tensor) -> Tensor:
+    """uint8 values shaped as ``like``, all equally likely: noise in a fifth of the time of normal noise on a CPU."""
     whole = torch.empty(-(-like.numel() // 8), dtype=torch.int64, device=like.device).random_(-(2**63), None)
-    levels = whole.view(torch.uint8)[: like.numel()].view(like.shape)
-    return (levels.to(like.dtype) - 127.5) / LEVELS_STD
+    return whole.view(torch.uint8)[: like.numel()].view(like.shape)
