@@ -1,7 +1,7 @@
 """Do more people make a better visual prior? Trained on nested sets of people, scored on strangers.
 
     python -m benchmarks people --data DATASET [--config tiny] [--set KEY=VALUE ...] [--steps 300] [--kept FOLDER]
-                                [--parts curve bases fitted] [--fitted CLIP ...]
+                                [--parts curve longer bases fitted] [--longer 600] [--fitted CLIP ...]
 
 A fifth of the identities, chosen as ``holdout=0.2`` chooses it, is never trained on: the strangers. The others are drawn into
 nested sets of ``--people`` (the last one is all of them). The product's own training runs on each set
@@ -16,6 +16,8 @@ seconds. Compared are up to 12 evenly spread frames at least half a second away 
 ``face``; ``turned``, the quarter farthest from the frame's head angle, of clips where these are 10 degrees away or more;
 ``open``, the quarter of the widest mouths, and ``mouth``, lips and inside of these; ``hair``, the person without the face
 down to the neck; ``head``, all of it. dB, means over people.
+
+``longer``: the same for the smallest and the largest set after ``--longer`` steps.
 
 ``bases``: the rig's bases learned on each set; root mean square error of the strangers' resting faces (64 shapes, least squares)
 and of their motion (32 expressions), in eye distances, in the image plane.
@@ -69,7 +71,7 @@ WARMUP = 30  # steps, at most a quarter of a run
 LEAST_TURN = np.deg2rad(10.0)
 STEPS, PASSES = "equal steps", "equal passes"
 FIGURES = {"face": "PSNR", "turned": "turned", "open": "open", "mouth": "mouth", "hair": "hair", "head": "head"}
-PARTS = ("curve", "bases", "fitted")
+PARTS = ("curve", "longer", "bases", "fitted")
 
 
 def main() -> None:
@@ -80,11 +82,15 @@ def main() -> None:
     sets = nested(sorted(set(whole.identities) - set(strangers.identities)), options.people, options.seed)
     rows = [r for r in stored("people") if part_of(r) not in options.parts]
     with tempfile.TemporaryDirectory() as scratch:
-        priors = {}
+        folder, counts, priors = Path(options.kept or scratch), [len(people) for people in sets], {}
         if {"curve", "fitted"} & set(options.parts):
-            priors = trained(whole, strangers, sets, options, Path(options.kept or scratch))
+            priors = trained(whole, strangers, sets, schedules(counts, options.steps), options, folder)
         if "curve" in options.parts:
             rows += curve(strangers, priors)
+        if "longer" in options.parts:
+            more = {(f"{options.longer} steps", count): options.longer for count in (counts[0], counts[-1])}
+            found = curve(strangers, trained(whole, strangers, sets, more, options, folder))
+            rows += [{**line, "case": f"longer, {line['case']}"} for line in found]
         if "bases" in options.parts:
             rows += bases(options.data, sets, set(strangers.identities))
         if "fitted" in options.parts:
@@ -107,6 +113,7 @@ def _parse() -> argparse.Namespace:
         "--people", nargs="+", type=int, default=[8, 27, 60], help="sizes of the sets before all people"
     )
     parser.add_argument("--steps", type=int, default=300, help="of the largest set")
+    parser.add_argument("--longer", type=int, default=600, metavar="STEPS", help="of the part 'longer'")
     parser.add_argument("--seed", type=int, default=0, help="of drawing the sets")
     parser.add_argument("--kept", metavar="FOLDER", help="where trained priors are kept")
     parser.add_argument("--parts", nargs="+", default=["curve", "bases"], choices=PARTS)
@@ -144,11 +151,16 @@ def schedules(counts: Sequence[int], steps: int) -> dict[tuple[str, int], int]:
 
 
 def trained(
-    whole: Dataset, strangers: Dataset, sets: list[list[str]], options: argparse.Namespace, folder: Path
+    whole: Dataset,
+    strangers: Dataset,
+    sets: list[list[str]],
+    plan: dict[tuple[str, int], int],
+    options: argparse.Namespace,
+    folder: Path,
 ) -> dict[tuple[str, int], Path]:
     """Prior folders by schedule and number of people; those in ``folder`` are not trained again."""
     found = {}
-    for (schedule, count), steps in schedules([len(people) for people in sets], options.steps).items():
+    for (schedule, count), steps in plan.items():
         kept = folder / f"{count}-people-{steps}-steps"
         if not (kept / "prior.json").exists():
             people = next(people for people in sets if len(people) == count)
