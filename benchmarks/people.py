@@ -80,7 +80,7 @@ def main() -> None:
     whole = open_dataset(options.data)
     _, strangers = whole.split(HOLDOUT)
     sets = nested(sorted(set(whole.identities) - set(strangers.identities)), options.people, options.seed)
-    rows = [r for r in stored("people") if part_of(r) not in options.parts]
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder, counts, priors = Path(options.kept or scratch), [len(people) for people in sets], {}
         if {"curve", "fitted"} & set(options.parts):
@@ -95,6 +95,7 @@ def main() -> None:
             rows += bases(options.data, sets, set(strangers.identities))
         if "fitted" in options.parts:
             rows += avatars(options, priors)
+    rows += [r for r in stored("people") if part_of(r) not in options.parts]
     rows.sort(key=lambda r: PARTS.index(part_of(r)))
     notes = f"{len(strangers.identities)} strangers of {len(whole.identities)} people; means over people (benchmarks/people.py)"
     words = [word for i, word in enumerate(sys.argv[1:]) if not {"--kept", "--data", "--clips"} & {word, sys.argv[i]}]
