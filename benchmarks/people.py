@@ -1,7 +1,7 @@
 """Do more people make a better visual prior? Trained on nested sets of people, scored on strangers.
 
-    python -m benchmarks people --data DATASET [--config tiny] [--set KEY=VALUE ...] [--steps 600] [--kept FOLDER]
-                                [--parts curve bases fitted] [--fitted CLIP ...]
+    python -m benchmarks people --data DATASET [--config tiny] [--set KEY=VALUE ...] [--steps 300] [--kept FOLDER]
+                                [--parts curve longer bases fitted] [--longer 600] [--fitted CLIP ...]
 
 A fifth of the identities, chosen as ``holdout=0.2`` chooses it, is never trained on: the strangers. The others are drawn into
 nested sets of ``--people`` (the last one is all of them). The product's own training runs on each set
@@ -12,10 +12,12 @@ nested sets of ``--people`` (the last one is all of them). The product's own tra
 ``curve``: the prior's own prediction, without fitting, against the copy of the same frames' texture. Of a stranger's clip the
 narrowest five seconds (half of it where it is shorter than ten) are found as in :mod:`benchmarks.prior_gain`, in these the
 narrowest second, in that the narrowest frame. The prior gets the frame, or eight frames spread over the second or the five
-seconds. Compared are up to 24 evenly spread frames at least half a second away from all of these, the same for the three:
+seconds. Compared are up to 12 evenly spread frames at least half a second away from all of these, the same for the three:
 ``face``; ``turned``, the quarter farthest from the frame's head angle, of clips where these are 10 degrees away or more;
 ``open``, the quarter of the widest mouths, and ``mouth``, lips and inside of these; ``hair``, the person without the face
 down to the neck; ``head``, all of it. dB, means over people.
+
+``longer``: the same for the smallest and the largest set after ``--longer`` steps.
 
 ``bases``: the rig's bases learned on each set; root mean square error of the strangers' resting faces (64 shapes, least squares)
 and of their motion (32 expressions), in eye distances, in the image plane.
@@ -30,9 +32,11 @@ run keep their stored rows. The curve is drawn as ``docs/images/people.svg``.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shlex
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,7 +53,7 @@ from configs import load_config
 from heads.geometry.rotation import relative_angles
 from pretrain.data.sequences import Sequence as Run
 from pretrain.data.sequences import sequences
-from pretrain.expression_visual.clips import TARGETS, PictureClip, copied, opening_of, picture_clip, predicted, render
+from pretrain.expression_visual.clips import PictureClip, copied, opening_of, picture_clip, predicted, render
 from pretrain.expression_visual.config import ExpressionVisualConfig
 from pretrain.expression_visual.evidence import Comparison
 from pretrain.expression_visual.inference import ExpressionVisualPrior
@@ -61,11 +65,13 @@ from shards.read.dataset import Dataset, open_dataset
 
 HOLDOUT = 0.2
 SHOWN = 8  # frames of a second or of five that the prior gets
-LEAST_FRAMES, LEAST_TARGETS = 60, 8  # of a clip, and of those compared
+COMPARED = 12  # frames of a stranger, at most
+LEAST_FRAMES, LEAST_COMPARED = 60, 8
+WARMUP = 30  # steps, at most a quarter of a run
 LEAST_TURN = np.deg2rad(10.0)
 STEPS, PASSES = "equal steps", "equal passes"
 FIGURES = {"face": "PSNR", "turned": "turned", "open": "open", "mouth": "mouth", "hair": "hair", "head": "head"}
-PARTS = ("curve", "bases", "fitted")
+PARTS = ("curve", "longer", "bases", "fitted")
 
 
 def main() -> None:
@@ -74,17 +80,22 @@ def main() -> None:
     whole = open_dataset(options.data)
     _, strangers = whole.split(HOLDOUT)
     sets = nested(sorted(set(whole.identities) - set(strangers.identities)), options.people, options.seed)
-    rows = [r for r in stored("people") if part_of(r) not in options.parts]
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        priors = {}
+        folder, counts, priors = Path(options.kept or scratch), [len(people) for people in sets], {}
         if {"curve", "fitted"} & set(options.parts):
-            priors = trained(whole, strangers, sets, options, Path(options.kept or scratch))
+            priors = trained(whole, strangers, sets, schedules(counts, options.steps), options, folder)
         if "curve" in options.parts:
             rows += curve(strangers, priors)
+        if "longer" in options.parts:
+            more = {(f"{options.longer} steps", count): options.longer for count in (counts[0], counts[-1])}
+            found = curve(strangers, trained(whole, strangers, sets, more, options, folder))
+            rows += [{**line, "case": f"longer, {line['case']}"} for line in found]
         if "bases" in options.parts:
             rows += bases(options.data, sets, set(strangers.identities))
         if "fitted" in options.parts:
             rows += avatars(options, priors)
+    rows += [r for r in stored("people") if part_of(r) not in options.parts]
     rows.sort(key=lambda r: PARTS.index(part_of(r)))
     notes = f"{len(strangers.identities)} strangers of {len(whole.identities)} people; means over people (benchmarks/people.py)"
     words = [word for i, word in enumerate(sys.argv[1:]) if not {"--kept", "--data", "--clips"} & {word, sys.argv[i]}]
@@ -102,7 +113,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--people", nargs="+", type=int, default=[8, 27, 60], help="sizes of the sets before all people"
     )
-    parser.add_argument("--steps", type=int, default=600, help="of the largest set")
+    parser.add_argument("--steps", type=int, default=300, help="of the largest set")
+    parser.add_argument("--longer", type=int, default=600, metavar="STEPS", help="of the part 'longer'")
     parser.add_argument("--seed", type=int, default=0, help="of drawing the sets")
     parser.add_argument("--kept", metavar="FOLDER", help="where trained priors are kept")
     parser.add_argument("--parts", nargs="+", default=["curve", "bases"], choices=PARTS)
@@ -123,8 +135,11 @@ def part_of(line: dict[str, Any]) -> str:
 
 
 def nested(people: Sequence[str], sizes: Sequence[int], seed: int) -> list[list[str]]:
-    """Sets of ``people``, each contained in the next: those of ``sizes`` that are smaller than all, then all."""
-    order = [people[i] for i in np.random.default_rng(seed).permutation(len(people))]
+    """Sets of ``people``, each contained in the next: those of ``sizes`` that are smaller than all, then all.
+
+    Their order is a hash of seed and name, so that few people change sets as a dataset grows.
+    """
+    order = sorted(people, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
     counts = sorted({size for size in sizes if size < len(people)} | {len(people)})
     return [sorted(order[:count]) for count in counts]
 
@@ -137,16 +152,24 @@ def schedules(counts: Sequence[int], steps: int) -> dict[tuple[str, int], int]:
 
 
 def trained(
-    whole: Dataset, strangers: Dataset, sets: list[list[str]], options: argparse.Namespace, folder: Path
+    whole: Dataset,
+    strangers: Dataset,
+    sets: list[list[str]],
+    plan: dict[tuple[str, int], int],
+    options: argparse.Namespace,
+    folder: Path,
 ) -> dict[tuple[str, int], Path]:
     """Prior folders by schedule and number of people; those in ``folder`` are not trained again."""
     found = {}
-    for (schedule, count), steps in schedules([len(people) for people in sets], options.steps).items():
+    for (schedule, count), steps in plan.items():
         kept = folder / f"{count}-people-{steps}-steps"
         if not (kept / "prior.json").exists():
             people = next(people for people in sets if len(people) == count)
             print(f"training on {count} people, {steps} steps", file=sys.stderr, flush=True)
-            train(whole.subset(people), strangers, [*options.changes, f"steps={steps}"], options.config, kept)
+            started = time.process_time()
+            brief = [f"steps={steps}", f"optimiser.warmup={min(WARMUP, max(1, steps // 4))}"]
+            train(whole.subset(people), strangers, [*options.changes, *brief], options.config, kept)
+            print(f"{time.process_time() - started:.0f} s of processor time", file=sys.stderr, flush=True)
         found[schedule, count] = kept
     return found
 
@@ -207,7 +230,7 @@ def chosen(run: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
         inner = narrowest(SimpleNamespace(track=part), STRETCHES[stretch])
         start += inner[0]
         given[stretch] = spread(frames[start : start + inner[1]], SHOWN)
-    return {stretch: given[stretch] for stretch in STRETCHES}, spread(away, TARGETS)
+    return {stretch: given[stretch] for stretch in STRETCHES}, spread(away, COMPARED)
 
 
 def spread(frames: np.ndarray, most: int) -> np.ndarray:
@@ -218,7 +241,7 @@ def spread(frames: np.ndarray, most: int) -> np.ndarray:
 def shown(strangers: Dataset, run: Run, size: int) -> dict[str, PictureClip]:
     """A run's clips by stretch, with the same targets; none where too few frames are left to compare."""
     given, targets = chosen(run)
-    if len(targets) < LEAST_TARGETS:
+    if len(targets) < LEAST_COMPARED:
         return {}
     opening, frame = opening_of(strangers, run), given["1 frame"][0]
     clips = {}

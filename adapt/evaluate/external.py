@@ -13,6 +13,7 @@ from adapt.evaluate.avatars import BATCH, MASKS
 from adapt.evaluate.measures.base import Tools
 from adapt.evaluate.scoring import Scorer
 from adapt.evaluate.tools import sync_features
+from adapt.marking.marker import Marker
 from configs import InputError
 from configs.machine import commit, device_name
 from heads.masks import region_masks
@@ -24,7 +25,9 @@ from shards.media.sound import read_audio
 
 
 def evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) -> dict[str, object]:
-    """Scores of ``frames`` against ``against``; ``folder`` receives the side-by-side video, which has no watermark.
+    """Scores of ``frames`` against ``against``; ``folder`` receives the side-by-side video, marked as synthetic.
+
+    Its watermark names no avatar, and scores are those of the frames before they are marked.
 
     Raises:
         InputError: a file that is missing, different sizes, no frames, or a true frame without a face.
@@ -41,8 +44,9 @@ def evaluate_external(frames: Path, against: Path, folder: Path, tools: Tools) -
     expected = max(1, min(ours.frames, size.frames))
     scorer = Scorer(tools, expected)
     count, path = 0, folder / "external.mp4"
-    provenance = Provenance.make(avatar=f"frames of {frames.name}", recipe="external")
-    with VideoWriter(path, 2 * size.width, size.height, tags=provenance.tags(), crf=20) as writer:
+    marker = Marker("")
+    provenance = Provenance.make(avatar=f"frames of {frames.name}", recipe="external", **marker.fields())
+    with VideoWriter(path, 2 * size.width, size.height, tags=provenance.tags(), crf=20, mark=marker) as writer:
         for pictures, reals in _pairs(frames, against):
             landmarks, valid = tools.detect(reals)
             if not valid.all():

@@ -52,7 +52,8 @@ def _add_build(shards: Subparsers) -> None:
     build.add_argument(
         "--features", default="logmel", help="comma-separated: logmel,whisper,wav2vec2,hubert,wavlm or NAME=FOLDER"
     )
-    text = "give shards of earlier versions the small members that priors read, and the order of pictures: no tracking"
+    text = "give shards of earlier versions the small members that priors read, and the order of pictures; without tracking: "
+    text += "the torso's track is not added"
     build.add_argument("--extras", action="store_true", help=text)
     text = "leave sound that is out of step with the lips as it is (default: it is put in step where that is sure)"
     build.add_argument("--keep-offset", action="store_true", help=text)

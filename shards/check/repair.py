@@ -91,18 +91,22 @@ def _promised(dataset: Dataset, found: Findings) -> list[str]:
 
 
 def carry_out(url: str, catalogue: Catalogue, repairs: Sequence[Repair]) -> None:
-    """Rebuild indexes and rewrite shards; ``dataset.json`` is replaced atomically at the end.
+    """Rewrite shards and rebuild indexes; ``dataset.json`` is replaced atomically at the end.
+
+    Rewritten shards have new names. A rebuilt index replaces the faulty one, which ``dataset.json`` may still name: that
+    comes last, right before ``dataset.json``. Wherever it stops, all samples are there, and another repair finishes it.
 
     Raises:
         InputError: storage failed. ``dataset.json`` is then unchanged; run the repair again.
     """
     rewritten = [one for one in repairs if one.action == REWRITE]
-    for one in repairs:
-        if one.action == INDEX:
-            _renew_index(url, catalogue, one.shard)
+    indexes = {one.shard: _rebuilt_index(url, one.shard) for one in repairs if one.action == INDEX}
     old = [one.shard for one in rewritten]
     starts = first_keys([key for one in rewritten for key in one.kept])
     entries = [entry for one in rewritten if (entry := _rewrite(url, one, starts)) is not None]
+    for name, data in indexes.items():
+        storage.write_bytes(index_url(url, name), data)
+        next(shard for shard in catalogue.shards if shard["name"] == name)["index_sha256"] = digest(data)
     catalogue.add(entries)
     catalogue.remove(old)
     write_catalogue(url, catalogue)
@@ -122,8 +126,7 @@ def _rewrite(url: str, one: Repair, starts: set[str]) -> Any:
     )
 
 
-def _renew_index(url: str, catalogue: Catalogue, name: str) -> None:
+def _rebuilt_index(url: str, name: str) -> bytes:
+    """The index of a shard, made from its tar."""
     with storage.open_read(shard_url(url, name)) as stream:
-        data = index_of(stream, name).to_bytes()
-    storage.write_bytes(index_url(url, name), data)
-    next(shard for shard in catalogue.shards if shard["name"] == name)["index_sha256"] = digest(data)
+        return index_of(stream, name).to_bytes()

@@ -17,7 +17,9 @@ from adapt.evaluate.measures.registry import columns
 from adapt.evaluate.report import contact_sheet, error_colors
 from adapt.evaluate.scoring import Scorer
 from adapt.job import adapt as make_avatar
+from adapt.marking.marker import Marker
 from configs import InputError
+from shards.media.decode import read_video
 from shards.media.encode import VideoWriter
 from shards.media.probe import video_info
 from tests.support.avatars import SIZE
@@ -149,6 +151,11 @@ def test_a_video_against_itself_is_perfect(world, tmp_path):
     assert scores["ssim"] == pytest.approx(1.0)
     assert scores["lmd"] == scores["aue_l"] == scores["seam"] == 0.0
     assert scores["jitter_head"] == pytest.approx(1.0)
+    record = parse_tags(video_info(tmp_path / "scores" / "external.mp4").tags)
+    assert record["synthetic"]
+    assert record["watermark"] == Marker("").fields()["watermark"] != ""
+    sides = next(iter(read_video(tmp_path / "scores" / "external.mp4")))[:, :SIZE].astype(int)
+    assert np.abs(sides - world.frames[0]).mean() < 6  # beside the mark
 
 
 def test_a_darker_video_scores_what_its_error_says(world, tmp_path):

@@ -117,3 +117,13 @@ def test_sources_without_people_are_refused(tmp_path, clips, monkeypatch, capsys
     monkeypatch.setattr(basis, "read_clips", lambda source, count: iter(clips))
     with pytest.raises(InputError, match="request fewer"):
         basis.learn_basis("x", tmp_path / "a.npz", n_expression=400)
+
+
+def test_a_resting_face_within_the_identity_basis_has_no_error_and_a_coarser_basis_leaves_more():
+    rng = np.random.default_rng(1)
+    mean = load_rig().mean[:478].double().numpy()
+    shapes = rng.normal(size=(6, 478, 3)) * 0.02
+    face = Person(mean + np.tensordot(rng.normal(size=6), shapes, 1), mean[None])
+    assert basis.shape_error(face, shapes, mean) < 1e-9
+    coarse = [basis.shape_error(face, shapes[:count], mean) for count in (4, 2)]
+    assert 1e-3 < coarse[0] < coarse[1]

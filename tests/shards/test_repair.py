@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from configs import InputError
+from shards.check import repair
 from shards.check.verify import verify
 from shards.read.dataset import open_dataset
 from shards.tar.tars import TarFile, stream_samples
@@ -90,6 +91,28 @@ def test_what_a_repair_would_lose_is_named_before_anything_is_written(copy):
     assert (copy / "dataset.json").read_bytes() == state
     assert verify(str(copy), repair=True)["repaired"] == [plan]
     assert lost not in [row.key for row in open_dataset(copy).samples]
+
+
+@pytest.mark.parametrize("stop", ["rewrite_shard", "write_catalogue", "remove_unlisted"])
+def test_a_repair_that_is_killed_loses_nothing_and_is_finished_by_the_next_one(copy, monkeypatch, stop):
+    index = copy / "index" / f"{shard(copy).stem}.npz"
+    index.write_bytes(index.read_bytes()[:-5])
+    write(shard(copy, 1), in_other_order(files_of(shard(copy, 1))))
+    faulty, state = index.read_bytes(), (copy / "dataset.json").read_bytes()
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repair, stop, killed)
+        with pytest.raises(KeyboardInterrupt):
+            verify(str(copy), repair=True)
+    if stop != "remove_unlisted":
+        assert (copy / "dataset.json").read_bytes() == state
+    assert (index.read_bytes() == faulty) == (stop == "rewrite_shard")  # it changes just before dataset.json
+    again = verify(str(copy), repair=True)
+    assert sum(one["samples_lost"] for one in again.get("repaired", [])) == 0
+    assert verify(str(copy)) == {"ok": True, "samples": KEYS, "broken": []}
 
 
 @pytest.mark.parametrize("where", ["between two members", "inside a header", "between two samples"])
