@@ -22,6 +22,7 @@ from heads.person.inpaint import fill_hole
 REGISTERED = 64  # px, longer side of the frames that are registered · guess
 # Penalty of the regression of the body's motion on poses, in variances of a pose entry · guess: a body also moves by itself.
 RIDGE = 0.2
+EDGE = 1 / 128  # of the picture's side, by which the background keeps away from the person's matte · guess
 
 
 class Backdrop(nn.Module):
@@ -168,7 +169,7 @@ class Backdrop(nn.Module):
         background, torso = (_Mean(self.background[:, :1]) for _ in range(2))
         for k, i in enumerate(indices):
             picture, alpha, region = self._shown(frames[i], mattes[i], head_masks[k])
-            background.add(picture, (1 - alpha).square().square())
+            background.add(picture, (1 - _grown(alpha)).square().square())
             both, top = torch.cat([picture, region], 1), 0
             if poses is not None:
                 field = -self.displacement(poses[k]) if motion is None else self._field(motion[k : k + 1])
@@ -227,6 +228,12 @@ class _Mean:
         """Colours ``[1, 3, h, W]`` of the rows from ``top`` on, each pixel by its weight ``[1, 1, h, W]``."""
         self.sum[..., top:, :].addcmul_(picture, weight)
         self.seen[..., top:, :].add_(weight)
+
+
+def _grown(alpha: Tensor) -> Tensor:
+    """A matte ``[1, 1, H, W]`` grown by ``EDGE`` of the picture's side: hair reaches beyond it."""
+    reach = max(1, round(EDGE * max(alpha.shape[-2:])))
+    return F.max_pool2d(F.max_pool2d(alpha, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
 
 
 def _completed(mean: Tensor, known: Tensor, fill: Tensor) -> Tensor:

@@ -126,6 +126,14 @@ def test_the_backdrop_starts_from_what_the_clip_shows():
     assert (backdrop.body[0, :, 18:22, 14:18] * 255 - 200).abs().max() < 8
 
 
+def test_hair_just_outside_the_matte_does_not_colour_the_background():
+    frames, mattes = np.full((1, 64, 64, 3), 200, np.uint8), np.zeros((1, 64, 64), np.uint8)
+    frames[:, :, 20:40], mattes[:, :, 21:39] = 0, 255  # the matte misses a pixel on either side
+    backdrop = Backdrop(64, 64, inputs=2)
+    backdrop.initialise(frames, mattes, torch.ones(1, 64, 64), [0])
+    assert (backdrop.background * 255 - 200).abs().max() < 2
+
+
 def test_what_the_head_hides_learns_next_to_nothing_from_what_shines_through():
     torch.manual_seed(0)
     backdrop = Backdrop(16, 16, 6)
