@@ -29,6 +29,7 @@ from shards import tracking
 from shards.features import Feature, open_feature
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.tracking.av_offset import IN_STEP, AvOffset
+from shards.tracking.photometric import FaceTexture
 
 TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
 BODY_FIELDS = ("body", "body_quality")  # of clips whose torso was tracked
@@ -60,6 +61,8 @@ class Stretch(Protocol):
     def crop_box(self) -> Sequence[float]: ...
     @property
     def av_offset(self) -> AvOffset: ...
+    @property
+    def texture(self) -> FaceTexture | None: ...
 
 
 @dataclass
@@ -70,6 +73,7 @@ class _Part:
     audio: np.ndarray
     crop_box: Sequence[float]
     av_offset: AvOffset = IN_STEP
+    texture: FaceTexture | None = None
 
 
 @dataclass
@@ -104,6 +108,7 @@ class Clip:
         intrinsics: ``[3, 3]`` of the frames, px.
         identity: ``[K_id]`` coefficients of the rig.
         crop_box: left, top, right, bottom in the video, px.
+        texture: what the faces were aligned to; ``None``: tracks were not refined on the pixels.
         expected: frames that were asked for; 0: as many as there are.
         done: whether reading has ended.
 
@@ -117,6 +122,7 @@ class Clip:
         self.intrinsics = np.zeros((3, 3), np.float32)
         self.identity: np.ndarray = np.zeros(0, np.float32)
         self.crop_box: tuple[float, ...] = ()
+        self.texture: FaceTexture | None = None
         self.av_offset = 0.0  # s by which the sound was late in the video; it is in step here
         self.track: dict[str, np.ndarray] = {}
         self.audio: np.ndarray = np.zeros(0, np.float32)
@@ -164,6 +170,7 @@ class Clip:
                 self.intrinsics = np.asarray(segment.track["intrinsics"], np.float32)
                 self.crop_box = tuple(float(v) for v in segment.crop_box)
                 self.av_offset = float(segment.av_offset.seconds)
+                self.texture = segment.texture
             self.identity = np.asarray(segment.track["identity"], np.float32)
             for name in (*TRACK_FIELDS, *(name for name in BODY_FIELDS if name in segment.track)):
                 rows = np.asarray(segment.track[name], np.float32)
@@ -297,6 +304,7 @@ class Clip:
             audio=self.audio[first * SAMPLES_PER_FRAME : (first + count) * SAMPLES_PER_FRAME],
             crop_box=self.crop_box,
             av_offset=AvOffset(self.av_offset),
+            texture=self.texture,
         )
         clip = Clip(self.size, self.feature)
         clip.append(part)
@@ -344,6 +352,8 @@ def track_clip(
     matte_every: int = 1,
     av_offset: float | None = None,
     body: Reference | None = None,
+    refine: bool = True,
+    texture: FaceTexture | None = None,
 ) -> Clip:
     """Track a stretch of a video into a :class:`Clip`.
 
@@ -357,6 +367,8 @@ def track_clip(
         matte_every: frames from one computed matte to the next; those between are interpolated.
         av_offset: s by which the sound is late and is moved back; ``None``: estimated; 0: left as it is.
         body: what torsos are registered to; ``None``: the first frames.
+        refine: whether tracks are refined on the pixels.
+        texture: what faces are aligned to; ``None``: the first frames.
 
     Raises:
         InputError: no face, two faces, or unreadable; from :meth:`Clip.wait` if ``background`` is set.
@@ -374,6 +386,8 @@ def track_clip(
         matte_every=matte_every,
         av_offset=av_offset,
         body=body,
+        refine=refine,
+        texture=texture,
         stop=lambda: clip.stopped,
     )
     clip.read_in_background(iter(segments))

@@ -150,6 +150,7 @@ def tracked_clip(plan: Plan, given: Clip | None) -> Iterator[Clip]:
         rig=rig,
         matte_every=MATTE_EVERY,
         av_offset=plan.av_offset,
+        refine=plan.refine,
         background=True,
     )
     try:

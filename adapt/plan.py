@@ -46,6 +46,7 @@ class Plan:
         consent: who agreed, see :mod:`adapt.consent`.
         before: the document of the avatar that is resumed; ``None`` for a new one.
         av_offset: seconds by which the sound is known to be late; 0 leaves it as it is, ``None``: tracking estimates it.
+        refine: whether tracks are refined on the pixels; a resumed avatar of an earlier version goes on without.
         exact: whether a resumed run has the same budget and priors, so that it ends as if it had never stopped.
     """
 
@@ -66,6 +67,7 @@ class Plan:
     consent: Mapping[str, str]
     before: AvatarDocument | None = None
     av_offset: float | None = None
+    refine: bool = True
     exact: bool = False
 
     @property
@@ -151,6 +153,7 @@ def make_plan(
         consent=_recorded(agreed, before if consent is None else None),
         before=before,
         av_offset=_known_offset(before, in_step),
+        refine=before is None or before["clip"].get("refined", False),
         exact=before is not None and _same(before, parsed, priors),
     )
 

@@ -75,7 +75,7 @@ def _save(run: Run, driver: Driver | None, files: Mapping[str, Path], complete: 
     return folder.write_folder(
         run.plan.out,
         _document(run, driver, count, complete),
-        avatar_tensors(fit.model, track, driver),
+        avatar_tensors(fit.model, track, driver, clip.texture),
         files={**files, **pictures},
         state=None if complete else {**fit.state(), **exact_tensors(fit.model)},
     )
@@ -112,6 +112,7 @@ def _document(run: Run, driver: Driver, count: int, complete: bool) -> AvatarCon
             "kept": count,
             "crop_box": list(clip.crop_box),
             "av_offset": clip.av_offset,
+            "refined": clip.texture is not None,
             "identity": [float(v) for v in clip.identity],
         },
         "progress": {

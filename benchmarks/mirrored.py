@@ -134,10 +134,7 @@ def adapted(
     """Figures of an avatar of ``part``, driven by the tracks that ``clip`` has of the chosen frames."""
     from adapt.avatar.avatar import load_avatar
     from adapt.evaluate.drives import track_drive
-    from adapt.evaluate.measures.lmd import lmd
     from adapt.job import adapt
-    from heads.measures.image import psnr
-    from shards.tracking import detect_landmarks
 
     with tempfile.TemporaryDirectory(prefix="headstart-mirrored-") as folder, part:
         adapt(video, Path(folder) / "avatar", prior="none", budget=budget, clip=part)
@@ -145,17 +142,27 @@ def adapted(
         drive, _ = track_drive(avatar, clip)
         assert drive is not None
         shown = np.stack([avatar.render(drive.pick([int(i)]))[0] for i in chosen])
+    return figures_of(shown, plain, chosen)
+
+
+def figures_of(
+    shown: np.ndarray, plain: Any, chosen: np.ndarray, regions: tuple[str, ...] = ("face", "head")
+) -> dict[str, tuple[float, str]]:
+    """PSNR by region and LMD of rendered frames ``[n, H, W, 3]`` in [0, 1], the chosen ones of a clip tracked plainly."""
+    from adapt.evaluate.measures.lmd import lmd
+    from heads.measures.image import psnr
+    from shards.tracking import detect_landmarks
+
     real = np.stack([plain.frames([int(i)])[0] for i in chosen])
-    masks = [plain.masks([int(i)]) for i in chosen]
+    masks = [{**plain.masks([int(i)]), "whole frame": np.ones((1, *real.shape[1:3]), np.float32)} for i in chosen]
     decibels = {
         region: float(np.mean([psnr(a, b / np.float32(255), m[region][0]) for a, b, m in zip(shown, real, masks)]))
-        for region in ("face", "head")
+        for region in regions
     }
     (there, seen), (true, also) = detect_landmarks((shown * 255 + 0.5).astype(np.uint8)), detect_landmarks(real)
     good = seen & also
     return {
-        "face": (decibels["face"], "dB"),
-        "head": (decibels["head"], "dB"),
+        **{region: (value, "dB") for region, value in decibels.items()},
         "LMD": (lmd(there[good], true[good], real.shape[2]), "px at 512"),
         "LMD, absolute": (lmd(there[good], true[good], real.shape[2], centred=False), "px at 512"),
     }

@@ -32,6 +32,7 @@ from heads.person.inputs import HeadInputs, head_inputs
 from heads.rig import Rig
 from pretrain.roles import MOTION, MotionPrior
 from shards.people.consent import UNKNOWN
+from shards.tracking.photometric import FaceTexture
 
 BACKGROUNDS = ("original", "plain", "rgba", "model")
 PLAIN = (0.55, 0.6, 0.65)  # RGB in [0, 1] behind the head for ``plain``
@@ -46,6 +47,7 @@ class Avatar:
         model: the head; rig: on the model's device.
         track: the training clip's ``rotation, translation, expression, eyelids, gaze, landmarks`` ``[T, ...]``.
         driver: what turns sound into expressions.
+        texture: what the training clip's faces were aligned to; ``None`` if its track was not refined on the pixels.
         path: the folder, ``None`` before it was saved.
     """
 
@@ -57,6 +59,7 @@ class Avatar:
     driver: Driver
     device: torch.device
     path: Path | None = None
+    texture: FaceTexture | None = None
 
     @property
     def size(self) -> int:
@@ -170,7 +173,10 @@ def _load_folder(path: Path, place: torch.device, prior: str | Path | None, spea
     track = {name: value.float().numpy() for name, value in _with_prefix(tensors, "track.").items()}
     restored = _restore_driver(document, tensors, rig, path, prior) if speaks else None
     driver = restored or loudness_driver(rig, track["expression"])
-    return Avatar(path.name, document, model, rig, track, driver, place, path)
+    texture = {name: value.numpy() for name, value in _with_prefix(tensors, "texture.").items()}
+    return Avatar(
+        path.name, document, model, rig, track, driver, place, path, FaceTexture(**texture) if texture else None
+    )
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -59,13 +59,19 @@ class ModelShape(TypedDict, total=False):
     gaussians: dict[str, int]
 
 
-class MovedSound(TypedDict, total=False):
-    """``av_offset``: seconds by which the clip's sound was late and was moved back; absent in avatars of earlier versions."""
+class LaterClipRecord(TypedDict, total=False):
+    """What avatars of earlier versions do not say of their clip.
+
+    Attributes:
+        av_offset: seconds by which the sound was late and was moved back.
+        refined: whether the tracks were refined on the pixels (:mod:`shards.tracking.photometric`).
+    """
 
     av_offset: float
+    refined: bool
 
 
-class ClipRecord(MovedSound):
+class ClipRecord(LaterClipRecord):
     """The training clip.
 
     Attributes:

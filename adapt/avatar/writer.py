@@ -17,6 +17,7 @@ from adapt.drivers.ridge import RidgeDriver
 from adapt.marking.marker import Marker
 from adapt.models.base import HeadModel
 from shards.media.encode import as_uint8
+from shards.tracking.photometric import FaceTexture
 
 BODY = "body.mp4"
 THUMBNAIL = "thumbnail.jpg"
@@ -25,10 +26,15 @@ PREVIEW = "preview.jpg"
 EXACT_UP_TO = 65536
 
 
-def avatar_tensors(model: HeadModel, track: Mapping[str, np.ndarray], driver: Driver) -> dict[str, Tensor]:
-    """All tensors of an avatar, as ``model.KEY``, ``track.NAME`` and the driver's; large weights in half precision."""
+def avatar_tensors(
+    model: HeadModel, track: Mapping[str, np.ndarray], driver: Driver, texture: FaceTexture | None = None
+) -> dict[str, Tensor]:
+    """All tensors of an avatar, as ``model.KEY``, ``track.NAME``, ``texture.NAME`` and the driver's; large weights in half
+    precision."""
     tensors = {f"model.{key}": _stored(value) for key, value in model.state_dict().items()}
     tensors.update({f"track.{name}": torch.from_numpy(np.ascontiguousarray(rows)) for name, rows in track.items()})
+    if texture is not None:
+        tensors.update({f"texture.{name}": torch.from_numpy(values) for name, values in vars(texture).items()})
     if isinstance(driver, RidgeDriver):
         tensors.update({f"ridge.{name}": value for name, value in driver.tensors().items()})
     if isinstance(driver, PriorDriver):

@@ -89,6 +89,8 @@ def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Cli
         # For the same recording, the offset estimated from its longer part; earlier versions did not move the sound.
         av_offset=trained.get("av_offset", 0.0) if _same_video(avatar, video) else None,
         body=avatar.model.backdrop.reference(SIDE) if "body" in avatar.track else None,
+        refine=avatar.texture is not None,
+        texture=avatar.texture,
     )
 
 

@@ -19,6 +19,7 @@ from shards.tracking.av_offset import IN_STEP, AvOffset, estimate_offset
 from shards.tracking.first_pass import FirstPass, run_first_pass
 from shards.tracking.models import FaceLandmarks
 from shards.tracking.options import Refusal, TrackOptions
+from shards.tracking.photometric import FaceTexture
 from shards.tracking.segments import Segment, Shot, Source
 
 USED = 0.95  # share of a video below which a message says what is used
@@ -108,6 +109,8 @@ def track_frames(
     matte_every: int = 1,
     av_offset: float | None = None,
     body: Reference | None = None,
+    refine: bool = True,
+    texture: FaceTexture | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Iterator[Segment]:
     """Yields segments of the one person that a video shows, from its longest shot.
@@ -122,6 +125,8 @@ def track_frames(
         matte_every: frames from one computed matte to the next, see :class:`TrackOptions`; 0: no mattes.
         av_offset: s by which the sound is late and is moved back; ``None``: estimated; 0: left as it is.
         body: what the torso is registered to; ``None``: the shot's first frames.
+        refine: whether tracks are refined on the pixels (:mod:`shards.tracking.photometric`).
+        texture: what faces are aligned to; ``None``: the shot's first frames.
         stop: called after each frame of the first pass; once it returns True, the rest of the video is left out.
 
     Raises:
@@ -140,6 +145,8 @@ def track_frames(
         ahead=(os.cpu_count() or 1) > 1,
         av_offset=av_offset,
         body=body,
+        refine=refine,
+        texture=texture,
     )
     video = track_video(path, options, stop)
     with video:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from configs import InputError
 from heads.person.image_registration import Reference
 from shards.media.rates import MOST_OFFSET
+from shards.tracking.photometric import FaceTexture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,7 @@ class TrackOptions:
     min_eye_distance: float = 24.0  # px between the eyes in the source below which a face is too small
     max_side: int = 1920  # px, longer side to which larger pictures are scaled for the first pass
     smooth: bool = True  # temporal smoothing (shards.tracking.smoothing)
+    refine: bool = True  # tracks are refined on the pixels (shards.tracking.photometric)
     require_audio: bool = False  # refuse videos without sound or with silence
     matte: bool = True  # False: alpha is 255 everywhere
     matte_every: int = 1  # frames from one computed matte to the next; those between are interpolated
@@ -29,6 +31,7 @@ class TrackOptions:
     rig: str = "mediapipe"  # name or path of the rig whose coefficients are given
     identity: tuple[float, ...] | None = None  # known identity coefficients; None: estimated per shot
     body: Reference | None = None  # what the torso is registered to; None: the shot's first frames
+    texture: FaceTexture | None = None  # what faces are aligned to; None: the shot's first frames
     sound: str = ""  # file whose sound replaces the video's own; it starts at the first picture
     av_offset: float | None = None  # s by which the sound is late and is moved back; None: estimated; 0: left as it is
 

@@ -36,6 +36,14 @@ def project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     return np.concatenate([pixel, ((points[..., 2] / distance - 1) * focal)[..., None]], axis=-1)
 
 
+def reprojected(local: np.ndarray, rotation: np.ndarray, translation: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
+    """Landmarks ``[T, N, 3]`` px of points in head space; z relative to the head's own depth, in px."""
+    camera = np.einsum("tij,tnj->tni", rotation, local) + translation[:, None]
+    pixels = project(camera, intrinsics)
+    pixels[..., 2] = (camera[..., 2] / translation[:, None, 2] - 1) * intrinsics[0, 0]
+    return pixels
+
+
 def similarity(
     source: np.ndarray, target: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -21,7 +21,8 @@ from shards.tracking.coefficients import Fitter, fitter_of
 from shards.tracking.first_pass import PICTURES_AHEAD, FirstPass, Run
 from shards.tracking.models import PersonMatte
 from shards.tracking.options import TrackOptions
-from shards.tracking.pose import head_pose, intrinsics_for, project
+from shards.tracking.photometric import FaceTexture, PhotometricRefiner
+from shards.tracking.pose import head_pose, intrinsics_for, reprojected
 from shards.tracking.smoothing import MARGIN, noise_level, pose_noise, smooth, smooth_pose
 
 SEGMENT = 50  # most frames of a segment
@@ -44,6 +45,7 @@ class Segment:
     has_audio: bool = True
     fps: int = FPS
     av_offset: AvOffset = IN_STEP  # by which the sound was late in the video; it is in step here
+    texture: FaceTexture | None = None  # that its track was refined to
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -164,7 +166,7 @@ class Shot:
             local = smooth(local, point_sigma)
             rotation, translation = smooth_pose(rotation, translation, pose_sigma)
         identity, fitter = self.identity_coefficients, self._fitter
-        landmarks = _reprojected(local, rotation, translation, self.intrinsics)
+        landmarks = reprojected(local, rotation, translation, self.intrinsics)
         expression, eyelids = fitter.expression_of(local, identity)
         gaze = fitter.gaze_of(landmarks, rotation, translation, self.intrinsics, identity, eyelids)
         if self._options.smooth:
@@ -189,17 +191,29 @@ class Shot:
     def _segments(self) -> Iterator[Segment]:
         tracks, first = _Buffer(self.tracks()), self.start
         body = BodyTracker(self._options.body) if self._options.matte else None
+        refiner = self._refiner()
         with closing(self._pictures()) as pictures:
             for length in _even_lengths(len(self), SEGMENT):
                 frames = np.stack([next(pictures) for _ in range(length)])
                 audio = self._source.audio(first, length)
                 matte = self._source.matte(frames) if self._options.matte else np.full(frames.shape[:3], 255, np.uint8)
                 track = tracks.take(length)
+                if refiner is not None:
+                    track |= refiner(frames, track)
                 if body is not None:
                     track |= body(frames, matte, track["landmarks"])
                 where, offset = self.crop_box, self._source.av_offset
-                yield Segment(frames, matte, track, audio, first, where, self._source.has_audio, av_offset=offset)
+                texture = None if refiner is None else refiner.texture
+                yield Segment(
+                    frames, matte, track, audio, first, where, self._source.has_audio, av_offset=offset, texture=texture
+                )
                 first += length
+
+    def _refiner(self) -> PhotometricRefiner | None:
+        if not self._options.refine:
+            return None
+        identity, texture = self.identity_coefficients, self._options.texture
+        return PhotometricRefiner(self._fitter, identity, self.intrinsics, self.size, texture)
 
     def _pictures(self) -> Generator[np.ndarray, None, None]:
         """The shot's crops ``[size, size, 3]``."""
@@ -313,16 +327,6 @@ def _even_lengths(total: int, longest: int) -> list[int]:
     """Lengths as even as possible, none above ``longest``, so that no stub of a few frames remains."""
     parts = -(-total // longest)
     return [total * (k + 1) // parts - total * k // parts for k in range(parts)]
-
-
-def _reprojected(
-    local: np.ndarray, rotation: np.ndarray, translation: np.ndarray, intrinsics: np.ndarray
-) -> np.ndarray:
-    """Landmarks ``[T, N, 3]`` px of points in head space; z relative to the head's own depth, in px."""
-    camera = np.einsum("tij,tnj->tni", rotation, local) + translation[:, None]
-    pixels = project(camera, intrinsics)
-    pixels[..., 2] = (camera[..., 2] / translation[:, None, 2] - 1) * intrinsics[0, 0]
-    return pixels
 
 
 def _acceleration(landmarks: np.ndarray) -> tuple[float, int]:

@@ -62,6 +62,8 @@ class World:
         matte_every=1,
         av_offset=None,
         body=None,
+        refine=True,
+        texture=None,
         stop=None,
     ):
         """What ``shards.tracking.track_frames`` would say, for this video only."""
@@ -80,6 +82,7 @@ class World:
                 crop_box=(0, 0, SIZE, SIZE),
                 fps=25,
                 av_offset=AvOffset(av_offset or 0.0),
+                texture=None,
             )
 
     def detect(self, frames):

@@ -1,0 +1,99 @@
+"""Tracks refined on the pixels: a textured head drawn at known poses and expressions, and tracked with errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from heads.geometry.rotation import rotation_matrix
+from heads.rig import load_rig
+from shards.tracking.coefficients import fitter_of
+from shards.tracking.photometric import PhotometricRefiner
+from tests.support.avatars import SIZE, World, make_world
+
+ERRORS = {"rotation": 0.01, "translation": 0.01, "expression": 0.3}  # standard deviations
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("world"), 60)
+
+
+@pytest.fixture(scope="module")
+def rough(world: World) -> dict[str, np.ndarray]:
+    """The world's track with independent errors in every frame."""
+    rng = np.random.default_rng(0)
+    noise = {name: rng.normal(0, size, (*world.track[name].shape[:1], 3)) for name, size in ERRORS.items()}
+    turn = rotation_matrix(torch.from_numpy(noise["rotation"].astype(np.float32))).numpy()
+    expression = world.track["expression"].copy()
+    expression[:, :3] += noise["expression"]
+    return {
+        **world.track,
+        "rotation": turn @ world.track["rotation"].astype(np.float32),
+        "translation": (world.track["translation"] + noise["translation"]).astype(np.float32),
+        "expression": expression.astype(np.float32),
+    }
+
+
+def refiner(world: World, texture=None) -> PhotometricRefiner:
+    return PhotometricRefiner(fitter_of(), world.track["identity"], world.track["intrinsics"], SIZE, texture)
+
+
+def points(world: World, track: dict[str, np.ndarray]) -> np.ndarray:
+    """Landmarks ``[T, N, 2]`` px of the rig as tracked."""
+    rig, put = load_rig(), {name: torch.from_numpy(np.float32(track[name])) for name in (*ERRORS, "eyelids")}
+    local = rig.landmarks(
+        rig.vertices(torch.from_numpy(world.track["identity"])[None], put["expression"], put["eyelids"])
+    )
+    camera = local @ put["rotation"].transpose(1, 2) + put["translation"][:, None]
+    return (camera[..., :2] / camera[..., 2:] * world.track["intrinsics"][0, 0] + SIZE / 2).numpy()
+
+
+def test_errors_of_a_track_are_removed(world: World, rough: dict[str, np.ndarray]) -> None:
+    texture = _texture_of(world)
+    refined = refiner(world, texture)(world.frames, rough)
+    truth = points(world, world.track)
+    before = np.sqrt(((points(world, rough) - truth) ** 2).sum(-1).mean())
+    after = np.sqrt(((points(world, {**rough, **refined}) - truth) ** 2).sum(-1).mean())
+    assert before > 0.3
+    assert after < 0.6 * before
+
+
+def test_the_first_frames_are_a_reference_that_removes_their_own_jitter(
+    world: World, rough: dict[str, np.ndarray]
+) -> None:
+    refined = refiner(world)(world.frames, rough)
+    truth = points(world, world.track)
+
+    def jitter(track: dict[str, np.ndarray]) -> float:
+        off = points(world, track) - truth  # a constant offset is the reference's own
+        return float(np.sqrt(((off - off.mean(0)) ** 2).sum(-1).mean()))
+
+    assert jitter({**rough, **refined}) < 0.5 * jitter(rough)
+    for name, values in refined.items():
+        assert values.dtype == np.float32
+        assert values.shape == rough[name].shape
+
+
+def test_a_frames_values_do_not_depend_on_the_frames_beside_it(world: World, rough: dict[str, np.ndarray]) -> None:
+    refine = refiner(world, _texture_of(world))
+    whole = refine(world.frames, rough)
+    part = refine(world.frames[7:12], {name: rows[7:12] if len(rows) == 60 else rows for name, rows in rough.items()})
+    for name, values in part.items():
+        np.testing.assert_allclose(values, whole[name][7:12], atol=2e-4)
+
+
+def test_a_covered_face_is_left_as_tracked(world: World, rough: dict[str, np.ndarray]) -> None:
+    refine = refiner(world, _texture_of(world))
+    covered = world.frames[:5].copy()
+    covered[:] = np.random.default_rng(1).integers(0, 255, covered.shape, np.uint8)
+    some = {name: rows[:5] if len(rows) == 60 else rows for name, rows in rough.items()}
+    refined = refine(covered, some)
+    assert np.abs(points(world, {**some, **refined}) - points(world, some)).mean() < 1.5
+
+
+def _texture_of(world: World):
+    first = refiner(world)
+    first(world.frames[:30], {name: rows[:30] if len(rows) == 60 else rows for name, rows in world.track.items()})
+    return first.texture
