@@ -6,6 +6,9 @@ sound; poses, eyelids and gaze from the test frames: the whole system). Poses ar
 training frames, the torso's; beside the scores stand those of a body that follows the head (``without_body_track``). Every
 scored pixel was rendered by the avatar: the body is its own body layer, never the test frame's. With ``protocol="paper"``
 the head is scored over the test frame's own body and background, as TalkingGaussian, FG-3DGS and InsTaG do.
+
+Test frames are tracked as the training frames were: if those were refined on the pixels, against the training frames' texture.
+``test.refined`` says so.
 """
 
 from __future__ import annotations
@@ -128,6 +131,11 @@ def _evaluate_avatar(
         "recipe": opened.document["recipe"],
         "prior": opened.document["prior"],
         "driver": opened.driver.name,
-        "test": {"video": Path(str(video)).name, "first_frame": first, "frames": count},
+        "test": {
+            "video": Path(str(video)).name,
+            "first_frame": first,
+            "frames": count,
+            "refined": opened.texture is not None,
+        },
         "_page": {"title": f"{opened.name}: {opened.document['recipe']}", "parts": page},
     }

@@ -22,6 +22,7 @@ from configs import InputError
 from shards.media.decode import read_video
 from shards.media.encode import VideoWriter
 from shards.media.probe import video_info
+from shards.tracking.photometric import FaceTexture
 from tests.support.avatars import SIZE
 
 NAMES = {"psnr", "psnr_face", "ssim", "ssim_face", "lpips", "flip", "lmd", "aue_u", "aue_l", "sync_c", "sync_d"}
@@ -102,6 +103,17 @@ def test_the_offset_that_training_told_is_the_tests_as_well(scored, world, monke
     avatar.document["provenance"]["video_sha256"] = "another video's"
     track_test(avatar, world.video, 0, 6)
     assert asked == [0.08, 0.0, None]
+
+
+def test_the_texture_of_the_training_frames_is_that_of_the_test(scored, world, monkeypatch):
+    avatar, asked = load_avatar(scored / "ada", "cpu"), []
+    monkeypatch.setattr(
+        "adapt.evaluate.avatars.track_clip", lambda *_, refine, texture, **__: asked.append((refine, texture))
+    )
+    track_test(avatar, world.video, 60, 6)  # tracked by the stand-in, which refines nothing
+    avatar.texture = FaceTexture(np.zeros((2, 5), np.float32), np.ones(5, np.float32))
+    track_test(avatar, world.video, 60, 6)
+    assert asked == [(False, None), (True, avatar.texture)]
 
 
 def test_the_papers_protocol_scores_the_head_over_the_frames_own_body(scored, world, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from heads.masks import fill_polygons
 from heads.rig import CONTROLS, load_rig
 from heads.rig.atlas import signed_areas
 from heads.rig.facemesh import EYE_LEFT, EYE_RIGHT, IRIS_LEFT, IRIS_RIGHT, LID_PAIRS, LIPS_INNER
+from heads.rig.mediapipe import RECESSION
 from heads.rig.packing import packed_atlas
 from tests.support.rigs import REGIONS, part, posed
 
@@ -122,6 +123,13 @@ def test_closed_lids_lie_in_front_of_the_eyeball(rig):
     for eye, iris in ((EYE_LEFT, IRIS_LEFT), (EYE_RIGHT, IRIS_RIGHT)):
         middle = [eye[k] for k in (3, 4, 5)]
         assert closed[middle, 2].max() < closed[iris[0], 2]
+
+
+def test_a_closing_lid_pushes_its_own_eyeball_back(rig):
+    rest, closed = posed(rig), posed(rig, blink_left=1.0)
+    left, right = (closed[rig.eyeball_vertices == eye] - rest[rig.eyeball_vertices == eye] for eye in (1, 2))
+    torch.testing.assert_close(left, torch.tensor([0.0, 0.0, RECESSION]).expand_as(left), atol=1e-5, rtol=0)
+    assert right.abs().max() == 0
 
 
 def test_lids_of_a_wide_eyed_person_close_too(rig):
