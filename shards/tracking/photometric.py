@@ -143,7 +143,8 @@ class PhotometricRefiner:
         seen = self._seen(start, points, corrections)
         values = _sampled(pictures[:, :CHANNELS], seen.pixels)
         total = seen.facing.sum(0)
-        level = (values * seen.facing[:, None]).sum(-1, keepdim=True) / seen.facing.sum(-1)[:, None, None]
+        shown = seen.facing.sum(-1)[:, None, None].clamp_min(1e-3)
+        level = (values * seen.facing[:, None]).sum(-1, keepdim=True) / shown
         even = ((values - level + level.mean(0)) * seen.facing[:, None]).sum(0) / total.clamp_min(1e-3)
         return FaceTexture(even.numpy(), (total / len(values)).numpy())
 
@@ -158,7 +159,7 @@ class PhotometricRefiner:
             corrections = system.step(corrections, self._prior)
         seen = self._seen(start, points, corrections)
         after = _Normal(seen, _sampled(pictures, seen.pixels), values, weights, None, self._focal).cost
-        return corrections * (after < before)[:, None]
+        return torch.where((after < before)[:, None], corrections, 0)
 
     def _seen(self, start: _Track, points: Tensor, corrections: Tensor) -> _Seen:
         """Where corrected tracks put the surface's points."""

@@ -93,6 +93,18 @@ def test_a_covered_face_is_left_as_tracked(world: World, rough: dict[str, np.nda
     assert np.abs(points(world, {**some, **refined}) - points(world, some)).mean() < 1.5
 
 
+def test_a_profile_in_the_first_frames_does_not_spoil_the_texture(world: World, rough: dict[str, np.ndarray]) -> None:
+    turned = {name: rows.copy() for name, rows in rough.items()}
+    turned["rotation"][0] = rotation_matrix(torch.tensor([[0.0, np.pi, 0.0]])).numpy()[0]  # shows the back of the head
+    refine = refiner(world)
+    refined = refine(world.frames, turned)
+    assert refine.texture is not None
+    assert np.isfinite(refine.texture.values).all()
+    for name, values in refined.items():
+        assert np.isfinite(values).all(), name
+    np.testing.assert_allclose(refined["rotation"][0], turned["rotation"][0], atol=1e-5)
+
+
 def _texture_of(world: World):
     first = refiner(world)
     first(world.frames[:30], {name: rows[:30] if len(rows) == 60 else rows for name, rows in world.track.items()})
