@@ -57,7 +57,8 @@ def row(
 def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "", *, command: str = "", echo: bool = True) -> Path:
     """Write ``results/NAME.json`` with device, commit and command, print it, and return its path.
 
-    Rows of :func:`stored` keep the device and commit of their own measurement under ``measured``.
+    Rows of :func:`stored` keep the device and commit of their own measurement under ``measured``. Rows whose value is NaN,
+    where there was nothing to measure, are left out: JSON has no NaN.
 
     Args:
         command: what follows ``python -m benchmarks``, where that is more than the name.
@@ -70,10 +71,10 @@ def write(name: str, rows: Sequence[dict[str, Any]], notes: str = "", *, command
         "commit": commit(),
         "command": f"python -m benchmarks {command or name}",
         "notes": notes,
-        "rows": list(rows),
+        "rows": [r for r in rows if r["value"] == r["value"]],
     }
     path = FOLDER / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
+    path.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
     if echo:
         print(_lines(record))
     return path
