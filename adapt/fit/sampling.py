@@ -13,9 +13,16 @@ Sampler = Callable[[float, int, np.random.Generator], np.ndarray]
 
 
 def next_frame(place: Place, available: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The next frame ``[1]`` of a random order of the available ones; all are used before any is repeated."""
-    if not place.order:
-        place.order = rng.permutation(available).tolist()
+    """The next frame ``[1]`` of a random order of the available ones, ascending; all are used before any is repeated.
+
+    Frames that have become available meanwhile are mixed into the order: a short budget on a clip that is still being
+    tracked would otherwise see its beginning alone. A run that is resumed before the tracker has come as far begins a new order.
+    """
+    if not place.order or place.newest > available[-1]:
+        place.order, place.newest = [], -1
+    fresh = available[available > place.newest]
+    if len(fresh):
+        place.order, place.newest = rng.permutation([*place.order, *fresh]).tolist(), int(fresh[-1])
     return np.array([place.order.pop()])
 
 

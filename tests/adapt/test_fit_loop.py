@@ -93,6 +93,19 @@ def test_all_frames_come_before_any_comes_again():
     assert sorted(drawn[:5]) == sorted(drawn[5:]) == [0, 1, 2, 3, 4]
 
 
+def test_frames_that_are_tracked_meanwhile_are_mixed_into_the_order():
+    place, rng = Place(), np.random.default_rng(0)
+    drawn = [int(next_frame(place, np.arange(10), rng)[0]) for _ in range(2)]
+    drawn += [int(next_frame(place, np.arange(100), rng)[0]) for _ in range(98)]
+    assert sorted(drawn) == list(range(100))
+    assert sum(frame >= 10 for frame in drawn[2:12]) >= 7  # 90 of the 98 that were left are new
+
+
+def test_a_run_resumed_before_the_tracker_has_come_as_far_draws_what_there_is():
+    place = Place(order=[40, 3, 70], newest=99)
+    assert {int(next_frame(place, np.arange(5), np.random.default_rng(0))[0]) for _ in range(5)} == {0, 1, 2, 3, 4}
+
+
 def test_windows_are_stretches_of_consecutive_frames():
     sample = windows_of(9, 5)
     drawn = [sample(0.0, step, np.random.default_rng(step)) for step in range(50)]
@@ -113,7 +126,7 @@ def test_incremental_sampling_goes_from_small_motion_to_all_of_it_and_holds_no_s
 
 
 def test_a_place_comes_back_from_its_tensors():
-    place = Place(stage=2, steps=7, order=[3, 1], once={"calibrate"}, pictured=25)
+    place = Place(stage=2, steps=7, order=[3, 1], once={"calibrate"}, pictured=25, newest=3)
     assert Place.from_tensors(place.tensors()) == place
     assert Place.from_tensors({}) == Place()
 
