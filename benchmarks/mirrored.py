@@ -23,7 +23,7 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.prior_gain import STRETCHES, narrowest, tested
-from benchmarks.recipes import CLIPS, PEOPLE, means
+from benchmarks.recipes import PEOPLE, means, people_parser
 from benchmarks.results import row, stored, write
 from shards.media.decode import read_video
 from shards.tracking import first_pass
@@ -53,11 +53,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=Path, default=CLIPS, help="folder of NAME.mp4")
-    parser.add_argument("--people", nargs="+", default=[*PEOPLE, *MORE])
-    parser.add_argument("--budget", default="300it", help="of every adaptation")
-    parser.add_argument("--size", type=int, default=256)
+    parser = people_parser(__doc__, [*PEOPLE, *MORE])
     parser.add_argument("--parts", nargs="+", default=["wide", "unseen"], choices=["wide", "unseen"])
     parser.add_argument("--bases", action="store_true", help="compare expression bases instead of avatars")
     return parser.parse_args()

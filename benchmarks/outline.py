@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from benchmarks.recipes import CLIPS, PEOPLE, means
+from benchmarks.recipes import PEOPLE, means, people_parser
 from benchmarks.results import row, stored, write
 
 TURNS = (-40, -20, 20, 40)  # degrees
@@ -54,11 +54,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=Path, default=CLIPS, help="folder of NAME.mp4")
-    parser.add_argument("--people", nargs="+", default=list(PEOPLE))
-    parser.add_argument("--budget", default="300it", help="of every adaptation")
-    parser.add_argument("--size", type=int, default=256)
+    parser = people_parser(__doc__, PEOPLE)
     parser.add_argument("--prior", default="none")
     parser.add_argument("--set", nargs="*", default=[], help="key=value of the recipe")
     parser.add_argument("--variant", default="default", help="name of these settings")

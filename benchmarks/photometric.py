@@ -14,13 +14,14 @@ import argparse
 import shlex
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.mirrored import figures_of
-from benchmarks.recipes import CLIPS, PEOPLE, means
+from benchmarks.recipes import PEOPLE, means, people_parser
 from benchmarks.results import row, stored, write
 
 REGIONS = ("face", "eyes", "lips", "mouth_inside", "head", "whole frame")
@@ -29,7 +30,7 @@ TRACKS = {"landmarks": False, "refined": True}
 
 def main() -> None:
     """Measure what is not stored yet and write ``results/photometric.json`` after every person."""
-    options = _parse()
+    options = people_parser(__doc__, PEOPLE).parse_args()
     rows = [r for r in stored("photometric") if not r["case"].startswith("mean of ")]
     for person in options.people:
         case = f"{person}, {options.size}x{options.size}, {options.budget}"
@@ -40,15 +41,6 @@ def main() -> None:
                 rows += [row(case, f"{tracks}: {name}", value, unit) for name, (value, unit) in figures.items()]
             _write(rows, echo=False)
     _write(rows, echo=True)
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=Path, default=CLIPS, help="folder of NAME.mp4")
-    parser.add_argument("--people", nargs="+", default=list(PEOPLE))
-    parser.add_argument("--budget", default="300it", help="of every adaptation")
-    parser.add_argument("--size", type=int, default=256)
-    return parser.parse_args()
 
 
 def measure(video: Path, refine: bool, options: argparse.Namespace) -> dict[str, tuple[float, str]]:
@@ -66,8 +58,9 @@ def measure(video: Path, refine: bool, options: argparse.Namespace) -> dict[str,
         with clip.stretch(0, length) as part:
             adapt(video, Path(folder) / "avatar", prior="none", budget=options.budget, clip=part)
         avatar = load_avatar(Path(folder) / "avatar")
-        with clip.stretch(length, len(clip) - length) as test, _landmarks_of(video, clip, options.size) as plain:
-            truth, chosen = plain.stretch(length, len(clip) - length), np.arange(len(test))
+        with clip.stretch(length, len(clip) - length) as test, ExitStack() as stack:
+            plain = stack.enter_context(_landmarks_of(video, clip, options.size)) if refine else clip
+            truth, chosen = stack.enter_context(plain.stretch(length, len(test))), np.arange(len(test))
             figures = {}
             for name, drive in {"track": track_drive(avatar, test)[0], "audio": audio_drive(avatar, test)[0]}.items():
                 if drive is not None:

@@ -14,6 +14,7 @@ import argparse
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,16 @@ def save_strip(picked: list[Any], path: Path) -> None:
         lines.append(np.concatenate([frame.real, frame.picture, error], 1))
     if lines:
         Image.fromarray(np.concatenate(lines)).save(path)
+
+
+def people_parser(description: str | None, people: Sequence[str]) -> argparse.ArgumentParser:
+    """The options of benchmarks that adapt each person with a budget: ``--clips --people --budget --size``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=Path, default=CLIPS, help="folder of NAME.mp4")
+    parser.add_argument("--people", nargs="+", default=list(people))
+    parser.add_argument("--budget", default="300it", help="of every adaptation")
+    parser.add_argument("--size", type=int, default=256)
+    return parser
 
 
 def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

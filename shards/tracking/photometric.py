@@ -79,7 +79,7 @@ class PhotometricRefiner:
         texture: FaceTexture | None = None,
     ) -> None:
         rig = fitter.rig
-        self._fitter, self._rig, self._surface = fitter, rig, _surface(rig)
+        self._fitter, self._surface = fitter, _surface(rig)
         self._intrinsics = intrinsics
         self._identity = torch.from_numpy(np.float32(identity))[None]
         self._focal = float(intrinsics[0, 0]) * SIDE / size
@@ -103,7 +103,7 @@ class PhotometricRefiner:
         start = _Track(
             *(torch.from_numpy(track[name]) for name in ("rotation", "translation", "expression", "eyelids"))
         )
-        points = self._surface.points(self._rig, self._identity, start)
+        points = self._surface.points(self._fitter.rig, self._identity, start)
         if self.texture is None:
             every = slice(None, None, -(-len(frames) // FIRST))
             self.texture = self._mean_texture(pictures[every], start.pick(every), points[every])
