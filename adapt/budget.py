@@ -64,14 +64,15 @@ class Clock:
         budget: the whole.
         spent_seconds: used by the run that is resumed.
         spent_iterations: steps of the run that is resumed.
-        reserve: seconds kept free at the end for saving and the last measurements.
         most: steps after which a wall-clock budget counts as spent, because more would overfit; by default no limit.
         start: ``time.monotonic()`` at which it began to run; now by default.
 
     Attributes:
         iterations: optimisation steps done, earlier runs included.
         stopped: whether someone asked to stop.
+        reserve: wall-clock seconds kept free at the end, for the last save and what belongs to it; may change on the way.
         stages: wall-clock seconds by what they were spent on, of this run alone; see :meth:`timed`.
+        latest: how long each of them took the last time, without what compiled meanwhile.
         compiled: the kernels that compiled meanwhile: seconds that do not count, see :meth:`waits_for_compiling`.
     """
 
@@ -81,14 +82,14 @@ class Clock:
         *,
         spent_seconds: float = 0.0,
         spent_iterations: int = 0,
-        reserve: float = 0.0,
         most: int | None = None,
         start: float | None = None,
     ) -> None:
-        self.budget, self.reserve, self.most = budget, reserve, most
+        self.budget, self.reserve, self.most = budget, 0.0, most
         self.iterations = spent_iterations
         self._before, self._start = spent_seconds, time.monotonic() if start is None else start
         self.stages: dict[str, float] = {}
+        self.latest: dict[str, float] = {}
         self.compiled = Compilations()
         self.resumed = bool(spent_iterations)
         self.stopped = False
@@ -131,7 +132,8 @@ class Clock:
         try:
             yield
         finally:
-            self.stages[stage] = self.stages.get(stage, 0.0) + self.seconds - begin
+            self.latest[stage] = self.seconds - begin
+            self.stages[stage] = self.stages.get(stage, 0.0) + self.latest[stage]
 
     def seconds_by_stage(self) -> dict[str, float]:
         """What :meth:`timed` has counted, rounded to 0.01 s; and ``compiling``, if kernels were, which no budget counts."""

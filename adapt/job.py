@@ -1,4 +1,4 @@
-"""``adapt``: make an avatar from one person's clip within a budget: plan, track, build, stages, voice, finish."""
+"""``adapt``: make an avatar from one person's clip within a budget: plan, track, build, stages, finish."""
 
 from __future__ import annotations
 
@@ -12,17 +12,13 @@ import numpy as np
 from torch import Tensor
 
 from adapt.avatar import folder
-from adapt.avatar.avatar import loudness_driver, restore_model
-from adapt.avatar.body import BODY_FRAMES, write_body
+from adapt.avatar.avatar import restore_model
 from adapt.avatar.document import Adapted
-from adapt.avatar.provenance import Provenance
 from adapt.avatar.writer import BODY, restore_exact
 from adapt.budget import Budget, Clock, graceful_stop
-from adapt.clip import LEAST_FRAMES, Clip, track_clip
+from adapt.clip import Clip, track_clip
 from adapt.drivers.base import Driver
-from adapt.drivers.closing import LipClosing
-from adapt.drivers.personal_voice import person_driver, ready_for_live
-from adapt.drivers.ridge import RidgeDriver
+from adapt.ending import Ending, fit_voice
 from adapt.fit.context import Context
 from adapt.fit.loop import Fit, Stopped
 from adapt.fit.state import seed_step
@@ -39,8 +35,6 @@ HELD_FRAMES = 8  # at most, see :func:`_held_frames`
 # Training frames from one computed matte to the next. An interpolated one differs from its own by less than the mattes of
 # two successive frames differ, and its intersection over union with it is 0.991 to 0.999 (means of four people).
 MATTE_EVERY = 2
-# Seconds reserved at the end for measuring, writing and hashing; and for encoding each frame of the body (256 px).
-ENDING, ENCODING = 2.0, 0.006
 # Tracked frames needed before a recipe builds its model: one second shows the face, its lighting and the body.
 FIRST_FRAMES = 25
 # More steps than these overfit a handful of frames, and unseen views get worse. The first number is for one second of
@@ -122,12 +116,18 @@ def adapt(
         in_step=in_step,
     )
     clock = make_clock(plan, start)
-    with clock.waits_for_compiling(), tracked_clip(plan, clip) as frames, graceful_stop(clock):
+    with (
+        clock.waits_for_compiling(),
+        tracked_clip(plan, clip) as frames,
+        tempfile.TemporaryDirectory(prefix="headstart-body-") as temporary,
+        graceful_stop(clock),
+    ):
         run = build(plan, frames, clock)
+        ending = Ending(plan, Path(temporary), fit_voice)
+        if plan.budget.seconds is not None:
+            keep_time(run, ending)
         run_stages(run)
-        with clock.timed("voice"):
-            driver = fit_voice(run)
-        return finish(run, driver)
+        return finish(run, *ending.prepare(run))
 
 
 # --- track ----------------------------------------------------------------------------------------------------------
@@ -160,14 +160,11 @@ def tracked_clip(plan: Plan, given: Clip | None) -> Iterator[Clip]:
 
 
 def make_clock(plan: Plan, start: float) -> Clock:
-    """The budget's clock, running since ``start`` (``time.monotonic()``), with a reserve for the voice and the end."""
-    voice = plan.voice_budget
-    ending = ENDING + ENCODING * min(plan.frames, BODY_FRAMES) * (plan.config.size / 256) ** 2
+    """The budget's clock, running since ``start`` (``time.monotonic()``)."""
     clock = Clock(
         plan.budget,
         spent_seconds=plan.before["progress"]["seconds"] if plan.before else 0.0,
         spent_iterations=plan.before["progress"]["iterations"] if plan.before else 0,
-        reserve=ending + ((voice.seconds or 0.0) if voice is not None else 0.0),
         most=FEWEST_STEPS + STEPS_PER_FRAME * max(0, plan.frames - FIRST_FRAMES),
         start=start,
     )
@@ -222,7 +219,23 @@ def _held_frames(frames: int) -> np.ndarray:
     return np.arange(frames - count, frames)
 
 
-# --- stages, voice --------------------------------------------------------------------------------------------------
+# --- stages ---------------------------------------------------------------------------------------------------------
+
+
+def keep_time(run: Run, ending: Ending) -> None:
+    """Reserve what the end of a wall-clock budget takes, which each save tells anew; begin it once the clip is tracked."""
+    fit, write = run.fit, run.fit.save
+    assert write is not None
+
+    def timed_save() -> None:
+        write()
+        fit.clock.reserve = ending.seconds(fit.clock)
+
+    fit.save = timed_save
+    fit.when_tracked = lambda: ending.prepare(run)
+    if not run.clip.done:
+        ending.try_encoding(run.clip)
+    fit.clock.reserve = ending.seconds(fit.clock)
 
 
 def run_stages(run: Run) -> None:
@@ -236,57 +249,17 @@ def run_stages(run: Run) -> None:
         run.clip.wait()
 
 
-def fit_voice(run: Run) -> Driver:
-    """The driver that turns sound into this person's expressions.
-
-    The prior of motion is fine-tuned within the voice's share of the budget; after a stop it is used as it is. Without
-    a prior the driver is a regression on the clip, and without sound it is the loudness.
-    """
-    clip, config = run.clip, run.plan.voice
-    if not clip.has_sound or len(clip) < LEAST_FRAMES:
-        return loudness_driver(run.context.rig, clip.track["expression"])
-    prior, record = run.context.priors.motion, record_of(run.context.priors.records, MOTION)
-    if config is None or prior is None or record is None:
-        lips = LipClosing.fit(run.context.rig, np.asarray(clip.identity, np.float32), clip.track["expression"])
-        return RidgeDriver.fit(clip.features(), clip.track["expression"]).closed(lips)
-    with progress.task("fitting the voice", unit="steps") as task:
-        steps = _voice_steps(run, task)
-        driver = person_driver(prior, clip, record, run.context.rig, steps=steps, seed=run.plan.seed)
-        return ready_for_live(driver, clip)
-
-
-def _voice_steps(run: Run, task: progress.Task) -> Iterator[int]:
-    """Steps of the fine-tuning, as long as its share of the budget lasts; each with random numbers of its own."""
-    budget, main = run.plan.voice_budget, run.fit.clock
-    if budget is None:
-        return
-    clock = Clock(budget)
-    for _ in clock.steps(0.0, 1.0):
-        if main.stopped:
-            return
-        seed_step(run.plan.seed, run.plan.device, "voice", clock.iterations)
-        yield clock.iterations
-        clock.tick()
-        task.advance()
-
-
 # --- finish ---------------------------------------------------------------------------------------------------------
 
 
-def finish(run: Run, driver: Driver) -> Adapted:
-    """Measure, encode the body video and write the finished avatar; returns what :func:`adapt` returns."""
+def finish(run: Run, driver: Driver, body: Path) -> Adapted:
+    """Measure and write the finished avatar with its voice and body video; returns what :func:`adapt` returns."""
     plan, clip, fit = run.plan, run.clip, run.fit
     value = fit.measure("done")
     run.metrics["psnr_face_held"] = round(value, 3) if value == value else None
     run.null_reasons = {} if value == value else {"psnr_face_held": fit.why_unmeasured()}
-    agreed = {name: plan.consent[name] for name in ("consent", "licence")}
-    provenance = Provenance.make(avatar=plan.out.name, recipe=plan.recipe.name, **agreed)
-    with tempfile.TemporaryDirectory(prefix="headstart-body-") as temporary:
-        body = Path(temporary) / BODY
-        with fit.clock.timed("body video"):
-            write_body(body, clip, min(len(clip), BODY_FRAMES), provenance)
-        files = {BODY: body, **(_prior_files(run) if plan.self_contained else {})}
-        document = save(run, driver, files, complete=not fit.clock.stopped)
+    files = {BODY: body, **(_prior_files(run) if plan.self_contained else {})}
+    document = save(run, driver, files, complete=not fit.clock.stopped)
     return {
         "avatar": str(plan.out),
         "recipe": plan.recipe.name,

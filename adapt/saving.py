@@ -65,8 +65,7 @@ def _save(run: Run, driver: Driver | None, files: Mapping[str, Path], complete: 
     count = min(len(clip), BODY_FRAMES)
     kept = {*TRACK_FIELDS, *(("body",) if clip.has_body else ())} - {"quality"}
     track = {name: rows[:count] for name, rows in clip.track.items() if name in kept}
-    agreed = {name: run.plan.consent[name] for name in ("consent", "licence")}
-    provenance = Provenance.make(avatar=run.plan.out.name, recipe=run.plan.recipe.name, **agreed)
+    provenance = provenance_of(run.plan)
     real, image = _preview(fit)
     pictures = {
         THUMBNAIL: thumbnail(image, provenance),
@@ -79,6 +78,12 @@ def _save(run: Run, driver: Driver | None, files: Mapping[str, Path], complete: 
         files={**files, **pictures},
         state=None if complete else {**fit.state(), **exact_tensors(fit.model)},
     )
+
+
+def provenance_of(plan: Plan) -> Provenance:
+    """The record that the pictures of a plan's avatar carry."""
+    agreed = {name: plan.consent[name] for name in ("consent", "licence")}
+    return Provenance.make(avatar=plan.out.name, recipe=plan.recipe.name, **agreed)
 
 
 def _document(run: Run, driver: Driver, count: int, complete: bool) -> AvatarContent:

@@ -50,6 +50,7 @@ class Fit:
     Attributes:
         held: numbers of the training frames that no step sees.
         save: called between steps, every ``SAVE_EVERY`` seconds, to write the current avatar to disk.
+        when_tracked: called once, between steps, when the whole clip is tracked.
         task: is told what share of the budget is spent.
         restored: what :meth:`state` returned in the run that is resumed.
         exact: whether the budget is that of the resumed run, so that stages continue where they stood. With another
@@ -64,6 +65,7 @@ class Fit:
     clock: Clock
     held: np.ndarray
     save: Callable[[], object] | None = None
+    when_tracked: Callable[[], object] | None = None
     task: Task | None = None
     restored: Mapping[str, Tensor] = field(default_factory=dict)
     exact: bool = False
@@ -232,6 +234,9 @@ class Fit:
     def _between(self, stage: str) -> None:
         if self.clip.done:
             self.once("complete backdrop", lambda: self.context.complete_backdrop(self.model))
+            if self.when_tracked is not None and not self.clock.stopped:
+                due, self.when_tracked = self.when_tracked, None
+                due()
         if self.task is not None:
             self.task.update(self.clock.fraction)
         now = time.monotonic()

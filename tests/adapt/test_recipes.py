@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+import adapt.ending
 import adapt.job
 from adapt.avatar import folder
 from adapt.avatar.avatar import load_avatar
 from adapt.budget import Clock
 from adapt.clip import track_clip
+from adapt.drivers.ridge import RidgeDriver
 from adapt.fit.schedule import anchor_share
 from adapt.job import adapt as make_avatar
 from adapt.recipes import recipe as find_recipe
@@ -326,8 +328,8 @@ def test_a_save_only_writes_and_what_is_needed_once_is_done_once(world, tmp_path
     monkeypatch.setattr("adapt.fit.loop.SAVE_EVERY", 0.0)
     monkeypatch.setattr("adapt.avatar.folder.file_sha256", counted("hash", folder.file_sha256))
     monkeypatch.setattr(folder, "write_folder", counted("save", folder.write_folder))
-    monkeypatch.setattr(adapt.job, "write_body", counted("body", adapt.job.write_body))
-    monkeypatch.setattr(adapt.job.RidgeDriver, "fit", counted("voice", adapt.job.RidgeDriver.fit))
+    monkeypatch.setattr(adapt.ending, "write_body", counted("body", adapt.ending.write_body))
+    monkeypatch.setattr(RidgeDriver, "fit", counted("voice", RidgeDriver.fit))
     make_avatar(world.video, tmp_path / "ada", budget="4it", **QUICK)
     assert done.count(("hash", str(world.video))) == 1
     names = [name for name, _ in done if name != "hash"]
@@ -352,6 +354,32 @@ def test_a_wall_clock_budget_is_kept(world, tmp_path, monkeypatch):
     result = make_avatar(world.video, tmp_path / "ada", budget="6s", **QUICK)
     assert result["complete"]
     assert 1 <= result["iterations"] <= 12
+
+
+def test_a_wall_clock_budget_is_used_up_whatever_its_end_costs(world, tmp_path, monkeypatch):
+    """By a clock of the test's own: a step takes a quarter of a second, a save one, the voice three and the body five."""
+    now, done = [0.0], []
+
+    def lasting(seconds, name, function):
+        def slow(*arguments, **options):
+            now[0] += seconds
+            done.append(name)
+            return function(*arguments, **options)
+
+        return slow
+
+    for module in ("budget", "job", "fit.loop"):
+        monkeypatch.setattr(f"adapt.{module}.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(Clock, "tick", lasting(0.25, "step", Clock.tick))
+    monkeypatch.setattr(folder, "write_folder", lasting(1.0, "save", folder.write_folder))
+    monkeypatch.setattr(adapt.ending, "write_body", lasting(5.0, "body", adapt.ending.write_body))
+    monkeypatch.setattr(RidgeDriver, "fit", lasting(3.0, "voice", RidgeDriver.fit))
+    with track_clip(world.video, size=SIZE) as clip:
+        result = make_avatar(world.video, tmp_path / "ada", budget="40s", clip=clip, prior="none")
+    assert 37 < result["seconds"] <= 40
+    assert done.index("voice") < done.index("step", 2), "they depend on the clip alone, which is tracked"
+    assert done[-2:] == ["step", "save"]
+    assert done.count("voice") == done.count("body") == 1
 
 
 @pytest.mark.parametrize(
