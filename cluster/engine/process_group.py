@@ -94,6 +94,13 @@ def disconnect() -> None:
         gc.collect()
 
 
+def is_broken(error: RuntimeError) -> bool:
+    """Whether an error may be that of a collective whose peer is gone; gloo raises plain ``RuntimeError``."""
+    import torch.distributed as dist
+
+    return type(error) is RuntimeError or (dist.is_available() and isinstance(error, dist.DistError))
+
+
 def current() -> tuple[int, int]:
     """(rank, world size) of this process, (0, 1) without a process group."""
     import torch.distributed as dist

@@ -2,12 +2,18 @@
 
 Ray Train does this on a cluster. On one machine it would add two processes, and each process would import its libraries for
 data sets: half of the processor time of a start. What a worker does is the same (:mod:`cluster.launch.ray_worker`).
+When a worker dies, the others lose their connection to it; their processes stay, join the new one and load the newest
+checkpoint, as it does.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import math
+import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
 AFTER = 0.5  # seconds in which the errors of other workers are collected after the first
+WHILE_STARTING = 3.0  # the same after a death: a new process takes longer to start, and nothing is lost meanwhile
+ANSWERS = 5.0  # seconds for a worker without work to answer; it is replaced if it does not
 log = logging.getLogger("headstart.launch")
 
 
@@ -42,11 +50,12 @@ class WorkersFailed(RuntimeError):
 
 
 class Member:
-    """The actor of one worker; SIGTERM asks it to save and end."""
+    """The actor of one worker; SIGTERM asks it to save and end. When another worker dies, it trains again."""
 
     def __init__(self) -> None:
         ray_worker.listen_for_sigterm()
         self._listener: socket.socket | None = None
+        self._sound = True
 
     def listen(self) -> tuple[str, int]:
         """Open the socket where the others will meet this one, rank 0; returns host and port."""
@@ -55,7 +64,22 @@ class Member:
 
     def work(self, payload: ray_worker.Payload, place: process_group.Place) -> object:
         """Train; see :func:`cluster.launch.ray_worker.work`."""
-        return ray_worker.work_at(payload, place, self._listener)
+        listener, self._listener, self._sound = self._listener, None, False
+        gc.collect()  # the model of the attempt before, if any, was still in use while its error was on the way
+        try:
+            result = ray_worker.work_at(payload, place, listener)
+        except RuntimeError as error:
+            self._sound = process_group.is_broken(error)
+            raise
+        self._sound = True
+        return result
+
+    def is_sound(self) -> bool:
+        """Whether this process can train again: the last attempt returned, or lost its connection to another worker.
+
+        DeepSpeed keeps the process group of its first run, so a process that has used it is replaced.
+        """
+        return self._sound and "deepspeed" not in sys.modules
 
 
 def fits(ray: ModuleType, settings: ClusterConfig) -> bool:
@@ -68,7 +92,7 @@ class Group:
 
     def __init__(self, ray: ModuleType, payload: ray_worker.Payload, settings: ClusterConfig) -> None:
         self._ray, self._payload, self._settings = ray, payload, settings
-        self._members: list[ActorHandle] = []
+        self._members: list[ActorHandle | None] = [None] * settings.workers
         self._ended = False
 
     def run(self) -> object:
@@ -97,31 +121,38 @@ class Group:
     def end(self) -> None:
         """Kill the workers that are left."""
         self._ended = True
-        self._kill()
+        self._kill(range(len(self._members)))
 
     def _attempt(self) -> object:
-        world = self._settings.workers
-        kind = self._ray.remote(Member).options(num_cpus=self._settings.cpus)
-        self._members = [kind.remote() for _ in range(world)]
+        members = self._complete()
+        world = len(members)
         try:
-            host, port = self._ray.get(self._members[0].listen.remote()) if world > 1 else ("", 0)
+            host, port = self._ray.get(members[0].listen.remote()) if world > 1 else ("", 0)
             here = process_group.Place(world=world, local_world=world, host=host, port=port)
             places = [replace(here, rank=rank, local_rank=rank) for rank in range(world)]
             refs: list[ObjectRef] = [
-                member.work.remote(self._payload, place) for member, place in zip(self._members, places, strict=True)
+                member.work.remote(self._payload, place) for member, place in zip(members, places, strict=True)
             ]
             return self._results(refs)[0]
         except self._ray.exceptions.RayError as error:  # it died before it was told what to do
+            self._kill(range(world))
             raise WorkersFailed({0: error}) from error
-        finally:
-            self._kill()
+
+    def _complete(self) -> list[ActorHandle]:
+        """One actor for each rank: those that are left of the last attempt, and new ones."""
+        members = [member or self._start() for member in self._members]
+        self._members = list(members)
+        return members
+
+    def _start(self) -> ActorHandle:
+        return self._ray.remote(Member).options(num_cpus=self._settings.cpus).remote()
 
     def _results(self, refs: list[ObjectRef]) -> list[object]:
         ray, waiting = self._ray, list(refs)
         failed: dict[int, BaseException] = {}
         results: dict[int, object] = {}
         while waiting:
-            ready, waiting = ray.wait(waiting, num_returns=1, timeout=AFTER if failed else None)
+            ready, waiting = ray.wait(waiting, num_returns=1, timeout=self._patience(failed))
             if not ready:
                 break
             rank = refs.index(ready[0])
@@ -129,14 +160,46 @@ class Group:
                 results[rank] = ray.get(ready[0])
             except ray.exceptions.RayError as error:
                 failed[rank] = getattr(error, "cause", None) or error
+                if self._died(failed[rank]) and not self._ended:
+                    self._members[rank] = self._start()  # while the others end
         if failed:
+            left = self._left(failed, busy={refs.index(ref) for ref in waiting})
+            self._kill(rank for rank in range(len(refs)) if rank not in left)
             raise WorkersFailed(dict(sorted(failed.items())))
         return [results[rank] for rank in range(len(refs))]
 
-    def _kill(self) -> None:
-        members, self._members = self._members, []
-        for member in members:
-            self._ray.kill(member)
+    def _died(self, error: BaseException) -> bool:
+        return isinstance(error, self._ray.exceptions.RayActorError)
+
+    def _patience(self, failed: dict[int, BaseException]) -> float | None:
+        if not failed:
+            return None
+        return WHILE_STARTING if any(map(self._died, failed.values())) else AFTER
+
+    def _left(self, failed: dict[int, BaseException], busy: set[int]) -> set[int]:
+        """Ranks whose actors stay for the next attempt when others died or were told to go; none after any other failure."""
+        errors = self._ray.exceptions
+        died = {rank for rank, error in failed.items() if self._died(error)}
+        gone = died | {rank for rank, error in failed.items() if isinstance(error, Preempted)}
+        if not gone:
+            return set()
+        asked: dict[int, ObjectRef] = {
+            rank: member.is_sound.remote()
+            for rank, member in enumerate(self._members)
+            if member is not None and rank not in gone | busy
+        }
+        left = died  # their successors are starting
+        for rank, answer in asked.items():
+            with contextlib.suppress(errors.RayError):
+                if self._ray.get(answer, timeout=ANSWERS):
+                    left.add(rank)
+        return left
+
+    def _kill(self, ranks: Iterable[int]) -> None:
+        for rank in ranks:
+            member, self._members[rank] = self._members[rank], None
+            if member is not None:
+                self._ray.kill(member)
 
     def _check_gpus(self) -> None:
         """Workers see every GPU and take the one of their rank, so they are counted here and not reserved."""

@@ -103,7 +103,8 @@ def work_at(payload: Payload, place: process_group.Place, listener: socket.socke
     given_up: str | None = ray.get(board.read.remote())[1]
     if given_up is not None:
         return {"input_error": given_up}
-    context = _join(job, board, place, listener)
+    watch = _Watch(board)
+    context = _join(job, watch, place, listener)
     try:
         check_shared(job["run"], context)
         with _shown_by(board) if context.is_main else contextlib.nullcontext():
@@ -118,6 +119,7 @@ def work_at(payload: Payload, place: process_group.Place, listener: socket.socke
             ray.get(board.give_up.remote(sentence))
         raise
     finally:
+        watch.close()
         context.close()
         process_group.disconnect()
 
@@ -134,7 +136,7 @@ def _worth_a_restart(error: Exception) -> bool:
     return getattr(error, "retry", True)
 
 
-def _join(job: Job, board: ActorHandle, place: process_group.Place, listener: socket.socket | None) -> Context:
+def _join(job: Job, watch: _Watch, place: process_group.Place, listener: socket.socket | None) -> Context:
     import torch
 
     torch.set_num_threads(max(1, job["threads"]))
@@ -145,7 +147,7 @@ def _join(job: Job, board: ActorHandle, place: process_group.Place, listener: so
         rank=place.rank,
         world_size=place.world,
         local_rank=place.local_rank,
-        stop=_Watch(board).asked,
+        stop=watch.asked,
     )
 
 
@@ -172,6 +174,10 @@ class _Watch:
 
     def asked(self) -> bool:
         return self._stop.is_set() or _asked_to_stop.is_set()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._stop.set()
 
     def _look(self) -> None:
         import ray
