@@ -6,8 +6,6 @@ head -> camera in rig units, eyelids 0 open .. 1 closed, gaze in radians.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import torch
 from configs import InputError
 from configs.devices import to_device
 from configs.progress import Task
+from configs.scratch import Spool
 from heads.masks import region_masks
 from heads.person.image_registration import Reference
 from heads.person.inputs import TRACKED
@@ -113,7 +112,7 @@ class Clip:
         done: whether reading has ended.
 
     Frames and mattes lie in temporary memory-mapped files, so a long clip does not fill the memory; use as a context
-    manager, or call :meth:`close` to remove them.
+    manager, or call :meth:`close` to free the disk.
     """
 
     def __init__(self, size: int, feature: Feature | None = None) -> None:
@@ -129,9 +128,7 @@ class Clip:
         self.expected = 0
         self.done = False
         self.stopped = False
-        self._parts: list[dict[str, np.ndarray]] = []
-        self._starts: list[int] = []
-        self._folder = Path(tempfile.mkdtemp(prefix="headstart-clip-"))
+        self._frames, self._mattes = Spool(), Spool()
         self._lock = threading.Condition()
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -152,20 +149,18 @@ class Clip:
             self._thread.join()
 
     def close(self) -> None:
-        """Stop reading and remove the temporary files."""
+        """Stop reading and free the temporary files."""
         self.stop()
-        self._parts.clear()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._frames.close()
+        self._mattes.close()
 
     def append(self, segment: Stretch) -> None:
         """Add a tracked segment of the same take."""
         frames = np.asarray(segment.frames)
         self.size = frames.shape[1]
-        part = {"frames": frames, "matte": np.asarray(segment.matte)}
-        part = {name: self._on_disk(f"{len(self._parts):05d}-{name}", array) for name, array in part.items()}
+        self._frames.append(frames)
+        self._mattes.append(np.asarray(segment.matte))
         with self._lock:
-            self._starts.append(len(self))
-            self._parts.append(part)
             if not self.track:
                 self.intrinsics = np.asarray(segment.track["intrinsics"], np.float32)
                 self.crop_box = tuple(float(v) for v in segment.crop_box)
@@ -177,11 +172,6 @@ class Clip:
                 self.track[name] = np.concatenate([self.track[name], rows]) if name in self.track else rows
             self.audio = np.concatenate([self.audio, np.asarray(segment.audio, np.float32)])
             self._lock.notify_all()
-
-    def _on_disk(self, name: str, array: np.ndarray) -> np.ndarray:
-        path = self._folder / f"{name}.npy"
-        np.save(path, array)
-        return np.load(path, mmap_mode="r")
 
     def read_in_background(self, segments: Iterator[Stretch]) -> None:
         """Let a thread append segments; errors surface in :meth:`wait`."""
@@ -224,36 +214,31 @@ class Clip:
         if self._error is not None:
             raise self._error
 
-    def _locate(self, index: int) -> tuple[dict[str, np.ndarray], int]:
-        part = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self._parts[part], index - self._starts[part]
-
     def frames(self, indices: np.ndarray | list[int]) -> np.ndarray:
         """RGB uint8 ``[n, H, W, 3]``."""
-        return self._gather("frames", indices)
+        return np.asarray(self._frames.rows[np.asarray(indices, np.int64)])
 
     def mattes(self, indices: np.ndarray | list[int]) -> np.ndarray:
         """Person alpha, float32 in [0, 1], ``[n, H, W]``."""
-        return self._gather("matte", indices).astype(np.float32) / 255.0
+        return np.asarray(self._mattes.rows[np.asarray(indices, np.int64)]).astype(np.float32) / 255.0
 
     def masks(self, indices: np.ndarray | list[int], names: Sequence[str] = MASKS) -> dict[str, np.ndarray]:
         """Region masks by name, float32 in [0, 1], each ``[n, H, W]``; not cached."""
         return region_masks(self.track["landmarks"][np.asarray(indices)], self.size, self.size, names, levels=255)
 
-    def _numbers(self, name: str, indices: np.ndarray, window: Window, shrink: int) -> np.ndarray:
-        """A window of some frames or mattes as float32 in [0, 1], ``[n, H, W, C]``, averaged over squares of ``shrink`` px."""
-        (top, left, height, width), channels = window, 3 if name == "frames" else 1
+    def _numbers(self, rows: np.ndarray, indices: np.ndarray, window: Window, shrink: int) -> np.ndarray:
+        """A window of some frames ``[T, H, W, 3]`` or mattes ``[T, H, W]`` as float32 in [0, 1], ``[n, h, w, C]``.
+
+        Pixels are means over squares of ``shrink`` px.
+        """
+        (top, left, height, width), channels = window, 1 if rows.ndim == 3 else 3
         out = np.empty((len(indices), height // shrink, width // shrink, channels), np.float32)
         for k, i in enumerate(indices):
-            arrays, at = self._locate(int(i))
             to_floats(
-                np.asarray(arrays[name][at]).reshape(-1), self.size, channels, top, left, *out.shape[1:3], shrink,
+                np.asarray(rows[i]).reshape(-1), self.size, channels, top, left, *out.shape[1:3], shrink,
                 out[k].reshape(-1),
             )  # fmt: skip
         return out
-
-    def _gather(self, name: str, indices: np.ndarray | list[int]) -> np.ndarray:
-        return np.stack([arrays[name][at] for arrays, at in (self._locate(int(i)) for i in indices)])
 
     def batch(
         self,
@@ -281,8 +266,8 @@ class Clip:
         track["landmarks"] = track["landmarks"] - np.array([left, top, 0], np.float32)
         return Batch(
             index=put(indices),
-            image=put(self._numbers("frames", indices, part, shrink)),
-            matte=put(self._numbers("matte", indices, part, shrink)),
+            image=put(self._numbers(self._frames.rows, indices, part, shrink)),
+            matte=put(self._numbers(self._mattes.rows, indices, part, shrink)),
             masks={name: put(mask)[..., None] for name, mask in masks.items()},
             track={name: put(rows) for name, rows in track.items()},
         )
@@ -299,7 +284,7 @@ class Clip:
         track = {name: values[rows] for name, values in self.track.items()}
         part = _Part(
             frames=self.frames(rows),
-            matte=self._gather("matte", rows),
+            matte=np.asarray(self._mattes.rows[rows]),
             track={**track, "intrinsics": self.intrinsics, "identity": self.identity},
             audio=self.audio[first * SAMPLES_PER_FRAME : (first + count) * SAMPLES_PER_FRAME],
             crop_box=self.crop_box,

@@ -6,7 +6,6 @@ so that nothing remains for the end but to measure and to save, which this very 
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from adapt.plan import Plan
 from adapt.priors import record_of
 from adapt.saving import Run, provenance_of
 from configs import progress
+from configs.scratch import ScratchFolder
 from pretrain.roles import MOTION
 
 # Share by which the end may take longer than it did when it was timed; other programs may start meanwhile · guess
@@ -70,8 +70,8 @@ class Ending:
     def try_encoding(self, clip: Clip) -> None:
         """Time a few frames of the body video."""
         frames, start = min(len(clip), TRIED), time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="headstart-body-") as folder:
-            write_body(Path(folder) / BODY, clip, frames, provenance_of(self.plan))
+        with ScratchFolder("body") as folder:
+            write_body(folder / BODY, clip, frames, provenance_of(self.plan))
         self.frame_seconds = (time.monotonic() - start) / frames
 
     def seconds(self, clock: Clock) -> float:

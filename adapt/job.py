@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from adapt.priors import open_priors, record_of
 from adapt.saving import Run, save
 from cluster.storage.staging import staged
 from configs import progress
+from configs.scratch import ScratchFolder
 from pretrain.roles import MOTION
 
 HELD_FRAMES = 8  # at most, see :func:`_held_frames`
@@ -119,11 +119,11 @@ def adapt(
     with (
         clock.waits_for_compiling(),
         tracked_clip(plan, clip) as frames,
-        tempfile.TemporaryDirectory(prefix="headstart-body-") as temporary,
+        ScratchFolder("body") as temporary,
         graceful_stop(clock),
     ):
         run = build(plan, frames, clock)
-        ending = Ending(plan, Path(temporary), fit_voice)
+        ending = Ending(plan, temporary, fit_voice)
         if plan.budget.seconds is not None:
             keep_time(run, ending)
         run_stages(run)

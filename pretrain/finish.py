@@ -7,7 +7,6 @@ result. A longer training replaces the folder and registers a new version.
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cluster.registry import registry
 from cluster.registry.prior_folder import ARTIFACT, WEIGHTS, PriorInfo
 from cluster.storage import storage
 from configs import InputError
+from configs.scratch import ScratchFolder
 from pretrain.folder import read_info, write_prior
 from pretrain.loop import Trainer
 from pretrain.report import Registration, RunResult, end_of_run, write_report
@@ -64,8 +64,8 @@ def publish(trainer: Trainer, prior: str, result: RunResult) -> None:
     """Score the averaged weights on the held-out people, write the prior folder and register it."""
     with torch.no_grad():
         trainer.task.conclude(trainer.average)
-    with tempfile.TemporaryDirectory(prefix="headstart-prior-") as scratch:
-        folder = _published(trainer, Path(scratch)) or _publish(trainer, result, Path(scratch) / ARTIFACT)
+    with ScratchFolder("prior") as scratch:
+        folder = _published(trainer, scratch) or _publish(trainer, result, scratch / ARTIFACT)
         info = read_info(folder)
         result["weights_sha256"], result["validation"] = info["weights_sha256"], info["metrics"]
         if trainer.tracker is not None:

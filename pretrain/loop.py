@@ -6,7 +6,6 @@ import copy
 import json
 import math
 import resource
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from cluster.engine.rank_times import Meter, describe
 from cluster.engine.rank_times import metrics as rank_metrics
 from configs import InputError, progress, runtime, to_dict
 from configs.devices import peak_memory
+from configs.scratch import ScratchFolder
 from configs.seeds import derive
 from pretrain.beginnings import prepare
 from pretrain.config import check_same_run
@@ -153,8 +153,8 @@ class Trainer:
         }
 
     def _load(self, checkpoint: str) -> None:
-        with tempfile.TemporaryDirectory(prefix="headstart-resume-") as scratch:
-            folder = fetch_checkpoint(checkpoint, Path(scratch))
+        with ScratchFolder("resume") as scratch:
+            folder = fetch_checkpoint(checkpoint, scratch)
             state = _read_state(folder / "state.json", checkpoint, self.task.name)
             check_same_run(state["config"], json.loads(json.dumps(to_dict(self.config))), checkpoint)
             if state["dataset"] != self.task.train.fingerprint:

@@ -7,7 +7,6 @@ clip and tested on the same frames.
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from adapt.evaluate.avatars import score_avatar
 from adapt.evaluate.measures.base import Tools
 from adapt.job import adapt
 from adapt.priors import record_of
+from configs.scratch import ScratchFolder
 from pretrain.roles import APPEARANCE, MOTION, SYNC
 
 # Row name -> (changes of the configuration, roles of the priors left out).
@@ -79,10 +79,10 @@ def _row(
     left_out = [record_of(document["priors"], role) for role in without]
     uris = [record["uri"] for record in document["priors"].values() if record not in left_out]
     kept = [f"{key}={_text(value)}" for key, value in document["config"].items() if value != ""]
-    with tempfile.TemporaryDirectory(prefix="headstart-ablation-") as folder:
+    with ScratchFolder("ablation") as folder:
         made = adapt(
             video,
-            Path(folder) / "avatar",
+            folder / "avatar",
             recipe=document["recipe"],
             prior=",".join(dict.fromkeys(uris)) or "none",
             seconds=seconds or document["clip"]["frames"] / 25,
@@ -95,8 +95,8 @@ def _row(
         if not made["complete"]:
             # Ctrl-C or SIGTERM ended this stage early: a row of fewer steps would be no comparison.
             raise KeyboardInterrupt
-        opened = load_avatar(Path(folder) / "avatar", device)
-        drives = score_avatar(opened, video, first, Path(folder), tools)
+        opened = load_avatar(folder / "avatar", device)
+        drives = score_avatar(opened, video, first, folder, tools)
     return _rows(name, "all frames" if seconds is None else f"first {seconds:g} s", drives)
 
 

@@ -10,11 +10,8 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import secrets
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -29,6 +26,7 @@ from adapt.live.follow import check_followed, first_state, keep_newest
 from adapt.live.speech import speech_command
 from adapt.marking.certificates import Credentials, load_credentials
 from configs import InputError, progress
+from configs.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from aiohttp import web as web_types
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("headstart")
 HOST = "127.0.0.1"
-TEMPORARY = "headstart-live-"
 LEAVING = 3.0  # s that a new page waits for one that is leaving: a page that is reloaded finds its old connection
 PAGE = {
     "": ("index.html", "text/html"),
@@ -114,9 +111,8 @@ def serve(
         opened = {name: load_avatar(path, device, prior=prior) for name, path in paths.items()}
     for avatar in opened.values():
         rehearse(avatar)
-    _remove_leftovers()
-    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-") as folder:
-        server = Server(opened, Path(folder), sessions, command, paths if follow else None, device, credentials)
+    with ScratchFolder("live") as folder:
+        server = Server(opened, folder, sessions, command, paths if follow else None, device, credentials)
         return asyncio.run(server.run(port, ready or _announce, stop))
 
 
@@ -137,24 +133,6 @@ def _named(avatars: Sequence[str | Path]) -> dict[str, str | Path]:
 def _announce(url: str) -> None:
     progress.say(f"open {url}")
     progress.say("stop with Ctrl-C")
-
-
-def _remove_leftovers() -> None:
-    """Remove the temporary folders of servers that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}*-*"):
-        process = folder.name.removeprefix(TEMPORARY).split("-")[0]
-        if process.isdigit() and not _runs(int(process)) and folder.is_dir() and not folder.is_symlink():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 class Server:

@@ -7,11 +7,11 @@ import contextlib
 import shlex
 import shutil
 import tempfile
-from pathlib import Path
 
 import numpy as np
 
 from configs import InputError
+from configs.scratch import ScratchFolder
 from shards.media.sound import stream_audio
 
 ESPEAK = "espeak-ng --stdin --stdout"
@@ -64,7 +64,7 @@ async def spoken(command: list[str], text: str) -> np.ndarray:
 
 
 def _decoded(sound: bytes) -> np.ndarray:
-    with tempfile.TemporaryDirectory(prefix="headstart-speech-") as folder:
-        path = Path(folder) / "speech.wav"
+    with ScratchFolder("speech") as folder:
+        path = folder / "speech.wav"
         path.write_bytes(sound)
         return np.concatenate([np.zeros(0, np.float32), *stream_audio(path)])

@@ -11,7 +11,6 @@ import logging
 import os
 import platform
 import sys
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from cluster.launch.worker import stop_signals
 from cluster.registry.mlflow_client import is_secret, without_password
 from cluster.storage.retry import brief
 from configs import InputError
+from configs.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -50,7 +50,7 @@ def fit(target: str, config: dict[str, object], run: str, settings: ClusterConfi
     """Run ``target`` on the workers; see :func:`cluster.launch.launch.launch`."""
     ray, owned = connect(settings)
     try:
-        with stop_signals() as asked, tempfile.TemporaryDirectory(prefix="headstart-ray-") as scratch:
+        with stop_signals() as asked, ScratchFolder("ray") as scratch:
             here = ray_group.fits(ray, settings)
             if here:
                 settings = settings.on_one_machine(int(ray.cluster_resources().get("GPU", 0)))
@@ -71,7 +71,7 @@ def fit(target: str, config: dict[str, object], run: str, settings: ClusterConfi
                 finally:
                     group.end()
             else:
-                trainer = _trainer(payload, settings, scratch)
+                trainer = _trainer(payload, settings, str(scratch))
                 outcome = _wait(ray, lambda: trainer.fit().return_value, asked, board)
     finally:
         if owned:

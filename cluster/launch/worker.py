@@ -5,13 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -20,6 +17,7 @@ from cluster.engine import process_group
 from cluster.storage import storage
 from configs import InputError
 from configs.progress import say
+from configs.scratch import ScratchFolder
 
 log = logging.getLogger("headstart.launch")
 run_log = logging.getLogger("headstart.run")
@@ -46,7 +44,8 @@ class Context:
         stop: Callable[[], bool] | None = None,
     ) -> None:
         self.run, self.rank, self.world_size, self.local_rank = str(run), rank, world_size, local_rank
-        self.scratch = Path(tempfile.mkdtemp(prefix="headstart-worker-"))
+        self._folder = ScratchFolder("worker")
+        self.scratch = self._folder.path
         self._stop = stop or (lambda: False)
         self._stopped = False
 
@@ -86,7 +85,7 @@ class Context:
 
     def close(self) -> None:
         """Remove the scratch folder."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        self._folder.close()
 
 
 @contextmanager

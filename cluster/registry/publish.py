@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from cluster.registry.prior_folder import ARTIFACT, PriorInfo
 from cluster.registry.versions import CHAMPION, INFO_TAG, LATEST, MANIFEST_TAG, champion, champions, missing, short_info
 from cluster.storage import storage
 from configs.progress import say
+from configs.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -152,8 +152,8 @@ def _artifact_path(client: MlflowClient, run_id: str, info: PriorInfo) -> str:
 
 def _upload(client: MlflowClient, run_id: str, source: Path, info: PriorInfo, path: str) -> str:
     """Put the folder with its manifest and MLmodel into the run; returns the manifest's sha256."""
-    with tempfile.TemporaryDirectory(prefix="headstart-register-") as scratch:
-        folder = Path(scratch) / path
+    with ScratchFolder("register") as scratch:
+        folder = scratch / path
         shutil.copytree(source, folder, ignore=shutil.ignore_patterns(storage.COMMIT_MARK))
         write_mlmodel(folder, info, run_id, path)
         storage.seal(folder)

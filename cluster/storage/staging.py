@@ -26,6 +26,7 @@ from cluster.storage.errors import StorageError, Url, is_remote
 from cluster.storage.remote import request
 from configs import InputError
 from configs.progress import say
+from configs.scratch import ScratchFolder
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -74,7 +75,8 @@ class Stage:
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="headstart-"))
+        self._scratch = ScratchFolder("stage")
+        self.folder = self._scratch.path
         self._urls: dict[str, str] = {}
         self._held = False
 
@@ -83,14 +85,14 @@ class Stage:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         if error is not None or not self._held:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._scratch.close()
         if isinstance(error, InputError) and (text := self.with_urls(str(error))) != str(error):
             raise InputError(text) from error
 
     def hold_for(self, owner: object) -> None:
         """Keep the stand-ins until ``owner`` is garbage-collected instead."""
         self._held = True
-        weakref.finalize(owner, shutil.rmtree, self.folder, True)
+        weakref.finalize(owner, self._scratch.close)
 
     def stand_in(self, url: Url) -> Path:
         """A free local path of the URL's own name, in a fresh folder."""

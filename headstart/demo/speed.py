@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from typing import Any
 
 from cluster.launch.launch import launch
 from configs import load_config
+from configs.scratch import ScratchFolder
 from pretrain.data.split import open_split
 from pretrain.loop import Trainer
 from pretrain.names import prior_names
@@ -32,9 +32,9 @@ def steps_that_fit(seconds: float, step_seconds: float, most: int) -> int:
 
 
 def _measured(prior: str, dataset: str, overrides: list[str]) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(prefix="headstart-demo-") as scratch:
-        job: dict[str, object] = {"prior": prior, "dataset": dataset, "overrides": overrides, "run": scratch}
-        return launch("headstart.demo.speed:measure", job, ray=False, run=scratch)
+    with ScratchFolder("demo") as scratch:
+        job: dict[str, object] = {"prior": prior, "dataset": dataset, "overrides": overrides, "run": str(scratch)}
+        return launch("headstart.demo.speed:measure", job, ray=False, run=str(scratch))
 
 
 def measure(job: dict[str, Any], context: Any) -> dict[str, Any]:

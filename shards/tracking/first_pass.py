@@ -54,7 +54,7 @@ class FirstPass:
 
     def landmarks(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks ``[T, 478, 3]`` of frames ``start`` to ``end``, and in which a face was seen ``[T]``; gaps are interpolated."""
-        values = np.memmap(self.spool.name, np.float32, "r", shape=(self.frames, N_LANDMARKS, 3))[start:end]
+        values = np.memmap(self.spool, np.float32, "r", shape=(self.frames, N_LANDMARKS, 3))[start:end]
         values = np.array(values)
         seen = np.isfinite(values[:, 0, 0])
         return (values if seen.all() else _bridged(values, seen)), seen
@@ -73,7 +73,7 @@ def run_first_pass(path: Path, options: TrackOptions, stop: Callable[[], bool] |
     Raises:
         InputError: the file is no readable video.
     """
-    spool = tempfile.NamedTemporaryFile(prefix="headstart-landmarks-")  # noqa: SIM115 - lives as long as the pass
+    spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the pass
     found = FirstPass(path.stem, spool=spool)
     try:
         watch = _Watch(found, options)

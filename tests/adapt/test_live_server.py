@@ -24,11 +24,12 @@ from adapt.avatar.provenance import parse_tags
 from adapt.job import adapt as make_avatar
 from adapt.live import protocol
 from adapt.live.connection import Connection, rehearse
-from adapt.live.server import TEMPORARY, Server, _remove_leftovers, serve
+from adapt.live.server import Server, serve
 from adapt.live.speech import LONGEST_TEXT, speech_command, spoken
 from adapt.marking.certificates import load_credentials, sign_init
 from adapt.marking.sign import available, read_manifest
 from configs import InputError
+from configs.scratch import PREFIX, ScratchFolder
 from shards.media.decode import read_frames
 from shards.media.probe import video_info
 from shards.media.sound import read_audio
@@ -482,7 +483,7 @@ def test_a_server_that_is_ended_leaves_nothing_behind(folder, tmp_path, number):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True, env=environment)
         try:
             wait_until(lambda: "stop with Ctrl-C" in (tmp_path / "err").read_text() or process.poll() is not None)
-            assert list(tmp_path.glob(f"{TEMPORARY}*"))
+            assert list(tmp_path.glob(f"{PREFIX}live-*"))
             process.send_signal(number)
             out, _ = process.communicate(timeout=LONGEST)
         finally:
@@ -493,8 +494,8 @@ def test_a_server_that_is_ended_leaves_nothing_behind(folder, tmp_path, number):
     else:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(tempfile, "tempdir", str(tmp_path))
-            _remove_leftovers()
-    assert not list(tmp_path.glob(f"{TEMPORARY}*"))
+            ScratchFolder("next").close()
+    assert not list(tmp_path.glob(f"{PREFIX}*"))
 
 
 def test_a_frames_message_is_small_and_holds_what_it_says(avatar):

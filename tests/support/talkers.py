@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from configs.scratch import ScratchFolder
 from heads.rig import load_rig
 from shards.features import logmel
 from shards.format.schema import sample_key
@@ -105,7 +105,7 @@ def make_talkers(url: Path | str, people: int = 5, segments: int = 3, frames: in
 @functools.cache
 def talkers() -> str:
     """A dataset of five people, written once a test session."""
-    return make_talkers(Path(tempfile.mkdtemp(prefix="headstart-talkers-")) / "data", people=5, segments=2)
+    return make_talkers(ScratchFolder("talkers").path / "data", people=5, segments=2)
 
 
 class Alone:

@@ -1,0 +1,105 @@
+"""Temporary files and folders that do not outlive their process, however it ends.
+
+A process that is killed (SIGKILL, out of memory, Ray ending an actor) cannot remove its folder. So each folder is locked
+as long as it is in use, which the kernel ends together with the process, and whoever makes the next one removes those
+that are no longer locked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+PREFIX = "headstart-scratch-"
+__all__ = ["PREFIX", "ScratchFolder", "Spool"]
+
+
+class Spool:
+    """A growing array in a temporary file without a name, of which nothing stays even if the process is killed.
+
+    Attributes:
+        rows: what was appended so far, ``[T, ...]``, mapped into memory; one map, however many appends.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the spool
+        self.rows: np.ndarray = np.zeros(0, np.uint8)
+
+    def append(self, array: np.ndarray) -> None:
+        """Add rows ``[n, ...]`` of the same shape and type as those before."""
+        self._file.write(np.ascontiguousarray(array).data)
+        self._file.flush()
+        self.rows = np.memmap(self._file, array.dtype, "r", shape=(len(self.rows) + len(array), *array.shape[1:]))
+
+    def close(self) -> None:
+        """Free the disk."""
+        self.rows = self.rows[:0]
+        self._file.close()
+
+
+class ScratchFolder:
+    """A fresh temporary folder of this process, for use as a context manager or until :meth:`close`.
+
+    Args:
+        purpose: a word for the folder's name.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, purpose: str) -> None:
+        _remove_abandoned()
+        self.path, self._lock = _locked(purpose)
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the folder; the second time nothing happens."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _locked(purpose: str) -> tuple[Path, int]:
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{purpose}-"))
+        lock = os.open(path, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():  # nobody took it for abandoned before it was locked
+            return path, lock
+        os.close(lock)
+
+
+def _remove_abandoned() -> None:
+    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), _taken(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _taken(path: Path) -> Iterator[None]:
+    """Holds the lock of a folder of this user that nobody holds.
+
+    Raises:
+        OSError: somebody does, it is gone, another user's, or no folder.
+    """
+    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if os.fstat(lock).st_uid != os.getuid():
+            raise PermissionError(path)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
