@@ -47,7 +47,7 @@ def adapt(
     video: str | Path,
     out: str | Path,
     *,
-    recipe: str = "headstart",
+    recipe: str | None = None,
     prior: str | Path | None = None,
     seconds: float | None = None,
     budget: str | float | Budget = "60s",
@@ -68,7 +68,8 @@ def adapt(
     Args:
         video: one person in one continuous shot, with the face in view; with sound if the avatar is to learn how they speak.
         out: the avatar's folder, or an ``s3://`` URL, to which it is uploaded at the end or when the run is interrupted.
-        recipe: ``headstart``, ``ggtalker``, ``talkinggaussian``, ``fg3dgs``, or one that another package provides.
+        recipe: ``headstart`` (the default), ``ggtalker``, ``talkinggaussian``, ``fg3dgs``, or one that another package
+            provides (with ``resume``: the one that the avatar was started with).
         prior: prior folders or registry URIs (see :func:`adapt.priors.find_priors`), ``"none"``, or ``None`` for the
             registry's champions (with ``resume``: the priors that the avatar was started with).
         seconds: train on the first ``seconds`` of the clip; by default on the first 10/11, which leaves the rest for ``evaluate``.

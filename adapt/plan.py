@@ -29,6 +29,7 @@ from shards.people.consent import UNKNOWN
 
 # Side of the frames, px, where nothing is asked for and the source has as many.
 SIZE_GPU, SIZE_CPU, LEAST_SIZE = 512, 256, 64
+DEFAULT_RECIPE = "headstart"
 # A complete avatar can be resumed only with a budget of which less than this share is spent.
 SPENT = 0.9
 
@@ -89,7 +90,7 @@ def make_plan(
     video: str | Path,
     out: str | Path,
     *,
-    recipe_name: str,
+    recipe_name: str | None,
     prior: str | Path | None,
     seconds: float | None,
     budget: str | float | Budget,
@@ -110,7 +111,9 @@ def make_plan(
     Raises:
         InputError: the first thing that is wrong; nothing is written.
     """
-    chosen, parsed, place = recipe(recipe_name), parse_budget(budget), pick_device(device)
+    before = folder.verify_folder(out) if resume and Path(str(out)).exists() else None
+    begun = DEFAULT_RECIPE if before is None else before["recipe"]
+    chosen, parsed, place = recipe(recipe_name or begun), parse_budget(budget), pick_device(device)
     size = clip.size if clip is not None else size
     config = chosen.config(changes=[*changes, *([f"size={size}"] if size else [])])
     _check_video(video)
@@ -118,8 +121,8 @@ def make_plan(
     if dataset is not None:
         refuse_withdrawn(video, sha256, agreed.identity, dataset)
     frames, total = split_frames(video, seconds) if clip is None else (len(clip), len(clip))
-    before = folder.verify_folder(out) if resume and Path(str(out)).exists() else None
     if before is None:
+        _check_unfinished(out, overwrite)
         out = claim(out, overwrite=overwrite)
     else:
         prior = prior if prior is not None else _uris(before)
@@ -194,6 +197,12 @@ def _check_video(video: str | Path) -> None:
     if not Path(str(video)).is_file():
         why = "is a folder, expected a video file" if Path(str(video)).is_dir() else "no such file"
         raise InputError(f"{video}: {why}; give the path of a video")
+
+
+def _check_unfinished(out: str | Path, overwrite: bool) -> None:
+    """Refuse an output at which an interrupted run left its avatar, with what continues it."""
+    if not overwrite and (Path(str(out)) / folder.STATE).is_file():
+        raise InputError(f"avatar '{out}' is unfinished; add --resume to continue it, or --overwrite to replace it")
 
 
 def _recorded(agreed: Consent, before: AvatarDocument | None) -> dict[str, str]:

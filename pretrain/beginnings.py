@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import heads
 from cluster.engine.engine import Engine
 from cluster.storage import storage
+from cluster.storage.tensors import save_tensors
 from configs import to_dict
 from configs.progress import task as step
 from pretrain.config import FREE_ON_RESUME
@@ -78,7 +79,7 @@ def _remember(tensors: dict[str, Tensor], path: Path) -> None:
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary)
+        save_tensors(tensors, temporary)
         os.replace(temporary, path)
         for old in sorted(path.parent.glob("*.safetensors"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
             old.unlink(missing_ok=True)

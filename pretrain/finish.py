@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from cluster.checkpoint import latest_checkpoint
 from cluster.registry import registry
 from cluster.registry.prior_folder import ARTIFACT, WEIGHTS, PriorInfo
 from cluster.storage import storage
+from cluster.storage.tensors import save_tensors
 from configs import InputError
 from configs.scratch import ScratchFolder
 from pretrain.folder import read_info, write_prior
@@ -78,7 +78,7 @@ def _published(trainer: Trainer, scratch: Path) -> Path | None:
     url = storage.join(trainer.run_url, ARTIFACT)
     if not storage.is_committed(url):
         return None
-    save_file(trainer.task.weights(trainer.average), scratch / WEIGHTS)
+    save_tensors(trainer.task.weights(trainer.average), scratch / WEIGHTS)
     if storage.checksum_of(storage.read_mark(url), WEIGHTS) != storage.sha256(scratch / WEIGHTS):
         return None
     try:

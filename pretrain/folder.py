@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from cluster.registry import prior_folder
 from cluster.registry.prior_folder import DatasetRecord, PriorInfo, Serving, check_weights
 from cluster.registry.registry import resolve
 from cluster.storage.files import sha256
+from cluster.storage.tensors import save_tensors
 from configs import InputError, to_dict
 from configs.machine import code_version
 from pretrain.prior import SERVING, find_prior
@@ -43,7 +44,7 @@ def write_prior(folder: str | Path, task: Task, objective: torch.nn.Module, metr
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(task.weights(objective), folder / "weights.safetensors")
+    save_tensors(task.weights(objective), folder / "weights.safetensors")
     info = PriorInfo(
         schema=SCHEMA,
         prior=task.name,

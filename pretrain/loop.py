@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from cluster.checkpoint import BackgroundWriter, checkpoint_url, fetch_checkpoint
 from cluster.engine.engine import Engine
 from cluster.engine.rank_times import Meter, describe
 from cluster.engine.rank_times import metrics as rank_metrics
+from cluster.storage import storage
+from cluster.storage.tensors import save_tensors
 from configs import InputError, progress, runtime, to_dict
 from configs.devices import peak_memory
 from configs.scratch import ScratchFolder
@@ -133,7 +135,7 @@ class Trainer:
 
         def write(folder: Path) -> None:
             engine.write(folder / "engine")
-            save_file({k: v.cpu().contiguous() for k, v in average.items()}, folder / "average.safetensors")
+            save_tensors(average, folder / "average.safetensors")
             for name, text in texts.items():
                 (folder / name).write_text(text)
 
@@ -155,7 +157,7 @@ class Trainer:
     def _load(self, checkpoint: str) -> None:
         with ScratchFolder("resume") as scratch:
             folder = fetch_checkpoint(checkpoint, scratch)
-            state = _read_state(folder / "state.json", checkpoint, self.task.name)
+            state = read_state(folder, checkpoint, self.task.name)
             check_same_run(state["config"], json.loads(json.dumps(to_dict(self.config))), checkpoint)
             if state["dataset"] != self.task.train.fingerprint:
                 raise InputError(
@@ -351,12 +353,23 @@ class Trainer:
             self.tracker.log(metrics, self.step)
 
 
-def _read_state(path: Path, where: str, prior: str) -> dict[str, Any]:
-    if not path.is_file():
+def read_state(folder: storage.Url, where: str, prior: str) -> dict[str, Any]:
+    """The small part of a checkpoint's state, configuration included.
+
+    Args:
+        folder: the checkpoint, or a copy of it.
+        where: what messages call it.
+        prior: the prior that it has to be of.
+
+    Raises:
+        InputError: not a checkpoint, or one of another version or prior.
+    """
+    path = storage.join(folder, "state.json")
+    if not storage.exists(path):
         raise InputError(
             f"{where}: no state.json, so this is not a checkpoint of a pretraining run; give a checkpoint folder"
         )
-    state = json.loads(path.read_text())
+    state = storage.read_json(path)
     if state.get("schema") != STATE_SCHEMA:
         raise InputError(f"{where}: checkpoint schema {state.get('schema')}, this version reads {STATE_SCHEMA}")
     if state.get("prior") != prior:

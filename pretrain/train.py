@@ -17,10 +17,10 @@ from cluster.registry.run_log import RunLog
 from cluster.storage import storage
 from configs import InputError, load_config, to_dict
 from configs.progress import say
-from pretrain.config import PretrainConfig
+from pretrain.config import PretrainConfig, renamed
 from pretrain.data.split import open_split
 from pretrain.finish import RESULT, finish
-from pretrain.loop import Trainer
+from pretrain.loop import Trainer, read_state
 from pretrain.prior import find_prior
 from pretrain.report import RunResult
 from pretrain.task import Task
@@ -43,7 +43,8 @@ def pretrain(
     Args:
         prior: its name, see :func:`pretrain.names.prior_names`.
         data: dataset folder or ``s3://`` URL.
-        config: a YAML file, a shipped size (``tiny``, ``base``, ``large``), a mapping, or None for ``tiny``.
+        config: a YAML file, a shipped size (``tiny``, ``base``, ``large``), a mapping, or None for ``tiny``, or
+            for what the checkpoint was written with that ``resume`` chooses.
         out: the run's folder or URL; ``runs/PRIOR-TIME`` by default.
         workers: number of training processes, or a range such as ``"2-4"``; by default what ``cluster`` says, else one.
         address: a Ray cluster's address.
@@ -57,12 +58,14 @@ def pretrain(
         InputError: bad configuration, dataset or checkpoint.
     """
     kind = find_prior(prior)
+    run = str(out) if out else f"runs/{prior}-{time.strftime('%Y%m%d-%H%M%S')}"
+    checkpoint = choose_checkpoint(run, resume)
+    if config is None and checkpoint is not None:
+        config = renamed(read_state(checkpoint, checkpoint, prior)["config"])
     typed = load_config(kind.config_class, kind.source(config), overrides)
     if not ray and workers not in (None, 1, "1"):
         raise InputError(f"workers={workers} without Ray: one process has one worker; leave out --no-ray or --workers")
     check_data(kind.task, typed, data)
-    run = str(out) if out else f"runs/{prior}-{time.strftime('%Y%m%d-%H%M%S')}"
-    checkpoint = choose_checkpoint(run, resume)
     job: dict[str, object] = {
         "prior": prior,
         "data": str(data),

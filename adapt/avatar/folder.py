@@ -18,6 +18,7 @@ import torch
 
 from adapt.avatar.document import AvatarDocument
 from cluster.storage.storage import sha256 as file_sha256
+from cluster.storage.tensors import save_tensors
 from cluster.storage.trees import Entry
 from configs import InputError
 
@@ -48,14 +49,12 @@ def write_folder(
     Returns:
         The document as written.
     """
-    from safetensors.torch import save_file
-
     out = Path(out)
     fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
-        save_file({name: _plain(t) for name, t in tensors.items()}, str(fresh / WEIGHTS))
+        save_tensors({name: _plain(t) for name, t in tensors.items()}, fresh / WEIGHTS)
         for name, content in (files or {}).items():
             target = fresh / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +63,7 @@ def write_folder(
             else:
                 shutil.copyfile(content, target)
         if state:
-            save_file({name: _plain(t) for name, t in state.items()}, str(fresh / STATE))
+            save_tensors({name: _plain(t) for name, t in state.items()}, fresh / STATE)
         written = {"schema": SCHEMA, **document, "files": _listing(fresh)}
         (fresh / DOCUMENT).write_text(json.dumps(written, indent=2, sort_keys=False) + "\n")
         _put_in_place(fresh, out)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from cluster.engine import zero
+from cluster.storage.tensors import save_tensors
 from configs import InputError, nearest
 from configs.devices import random_state, set_random_state
 
@@ -106,11 +107,9 @@ def load(engine: Engine, folder: Path) -> None:
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor] | None) -> None:
     """One safetensors file; None (off the main rank) writes nothing."""
-    from safetensors.torch import save_file
-
     if tensors is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.cpu().contiguous() for name, value in tensors.items()}, path)
+        save_tensors(tensors, path)
 
 
 # ---------------------------------------------------------------------------------------------- optimiser

@@ -28,7 +28,10 @@ def add(commands: Subparsers) -> None:
     adapt = command(commands, "adapt", text, run, show, example)
     adapt.add_argument("video", metavar="VIDEO")
     adapt.add_argument("--out", required=True, metavar="AVATAR", help="folder or s3:// URL")
-    adapt.add_argument("--recipe", default="headstart", help="headstart | ggtalker | talkinggaussian | fg3dgs")
+    adapt.add_argument(
+        "--recipe",
+        help="headstart | ggtalker | talkinggaussian | fg3dgs (default: headstart; with --resume, as it was begun)",
+    )
     adapt.add_argument(
         "--prior", metavar="URI|none", help="folder, models:/NAME@alias, or 'none' (default: champions when registered)"
     )
@@ -141,7 +144,9 @@ def show(out: Console, result: Adapted, a: argparse.Namespace) -> None:
     avatar = result["avatar"]
     compiling = result["stages"].get("compiling")
     beside = f", and {output.seconds(compiling)} of compiling kernels (once on this machine)" if compiling else ""
-    out.print(f"avatar {avatar}, after {result['iterations']} steps in {output.seconds(result['seconds'])}{beside}")
+    output.line(
+        out, f"avatar {avatar}, after {result['iterations']} steps in {output.seconds(result['seconds'])}{beside}"
+    )
     prior = result["prior"]
     output.facts(
         out,
@@ -157,12 +162,12 @@ def show(out: Console, result: Adapted, a: argparse.Namespace) -> None:
         },
     )
     for reason in result.get("null_reasons", {}).values():
-        out.print(f"[dim]face not measured:[/dim] {reason}", soft_wrap=True)
+        output.line(out, reason, "face not measured:")
     if not result.get("complete", True):
-        output.next_step(out, f"headstart adapt {a.video} --out {avatar} --resume --budget {a.budget}")
+        output.next_step(out, output.command("adapt", a.video, "--out", avatar, "--resume", "--budget", a.budget))
         return
     output.next_step(
         out,
-        f"headstart talk {avatar} speech.wav --out talking.mp4",
-        f"headstart evaluate {avatar} {a.video} --out scores",
+        output.command("talk", avatar, "speech.wav", "--out", "talking.mp4"),
+        output.command("evaluate", avatar, a.video, "--out", "scores"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 from rich.console import Console
@@ -57,12 +58,13 @@ def show(out: Console, result: dict[str, Any], arguments: argparse.Namespace) ->
     output.table(out, ("prior", "steps", "time", "version"), map(_prior, result["priors"].items()))
     output.table(out, ("person", "adapted", "face, by track", "face, by audio", "time"), _people(result["held_out"]))
     for line in result["toy"]:
-        out.print(f"[dim]toy-sized:[/dim] {line}", soft_wrap=True)
+        output.line(out, line, "toy-sized:")
     if result["refused"]:
         out.print(f"{len(result['refused'])} clips or parts were refused; the report says why")
     for item in result["failed"]:
-        out.print(f"[red]failed:[/red] {item['stage']}: {item['reason']}", soft_wrap=True)
-    output.next_step(out, f"watch {result['video']}", f"open {result['report']}")
+        output.line(out, f"{item['stage']}: {item['reason']}", "failed:", "red")
+    watch = [shlex.join(["watch", result["video"]])] if result["video"] else []
+    output.next_step(out, *watch, shlex.join(["open", str(result["report"])]))
 
 
 def _prior(item: tuple[str, dict[str, Any]]) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command
@@ -30,10 +31,10 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 def show(out: Console, result: Report, a: argparse.Namespace) -> None:
     """One verdict per file, then its marks."""
     for row in result["files"]:
-        verdict = "[yellow]synthetic[/yellow]" if row["synthetic"] else "unknown"
         avatar = f", avatar {row['avatar']}" if row["avatar"] else ""
         sure = f" ({_sure(row['confidence'])})" if row["synthetic"] else ""
-        out.print(f"{row['file']}: {verdict}{avatar}{sure}", soft_wrap=True)
+        verdict = ("synthetic", "yellow") if row["synthetic"] else ("unknown", "")
+        out.print(Text.assemble(f"{row['file']}: ", verdict, avatar, sure), soft_wrap=True)
         marks = [(mark["kind"], mark["state"], mark["detail"]) for mark in row["marks"]]
         output.table(out, ("mark", "state", "detail"), marks)
 

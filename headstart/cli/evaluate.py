@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 from rich.console import Console
@@ -56,7 +57,7 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """One table with a row per measure and a column per drive; then what could not be measured."""
     drives = result["drives"]
-    out.print(f"{result.get('frames')} frames of {result.get('size')} px, held out; {result.get('device')}")
+    output.line(out, f"{result.get('frames')} frames of {result.get('size')} px, held out; {result.get('device')}")
     rows = []
     for key, column in call("adapt.evaluate.measures.registry:columns").items():
         values = [scores.get(key) for scores in drives.values()]
@@ -66,8 +67,8 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     output.table(out, ("measure", *drives, "unit", "better"), rows)
     _show_ablations(out, result)
     for reason in sorted({text for scores in drives.values() for text in (scores.get("null_reasons") or {}).values()}):
-        out.print(f"[dim]not measured:[/dim] {reason}", soft_wrap=True)
-    output.next_step(out, f"open {result.get('report')}")
+        output.line(out, reason, "not measured:")
+    output.next_step(out, shlex.join(["open", str(result.get("report"))]))
 
 
 def _show_ablations(out: Console, result: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import Any
 
 from rich.console import Console
@@ -78,10 +79,10 @@ def _web(a: argparse.Namespace) -> dict[str, object]:
 def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """The file."""
     if a.web:
-        out.print(f"{result['out']}: a page of {result['gaussians']} Gaussians, {output.size(result['bytes'])}")
+        output.line(out, f"{result['out']}: a page of {result['gaussians']} Gaussians, {output.size(result['bytes'])}")
         output.facts(out, {"moved by": result["driver"]})
-        output.next_step(out, f"open {result['out']}/index.html")
+        output.next_step(out, shlex.join(["open", f"{result['out']}/index.html"]))
         return
     frames = f"{result['frames']} frames of " if result["frames"] > 1 else ""
-    out.print(f"{result['out']}: {frames}{result['gaussians']} Gaussians, {output.size(result['bytes'])}")
+    output.line(out, f"{result['out']}: {frames}{result['gaussians']} Gaussians, {output.size(result['bytes'])}")
     output.facts(out, {"format": result["format"], "axes": result["axes"]})

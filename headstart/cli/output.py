@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 WIDTH = 120  # characters per line in a pipe, where there is no terminal width
 
@@ -15,7 +17,18 @@ WIDTH = 120  # characters per line in a pipe, where there is no terminal width
 def console(stream: TextIO) -> Console:
     """A console on a stream; long words are never cut, and only a terminal gets colours."""
     terminal = stream.isatty()
-    return Console(file=stream, highlight=False, width=None if terminal else WIDTH, soft_wrap=not terminal)
+    width = None if terminal else WIDTH
+    return Console(file=stream, highlight=False, emoji=False, width=width, soft_wrap=not terminal)
+
+
+def line(out: Console, words: object, label: str = "", style: str = "dim") -> None:
+    """One line, in which square brackets are nothing but brackets, behind a coloured label."""
+    out.print(Text.assemble((label, style), " " if label and words else "", str(words)), soft_wrap=True)
+
+
+def command(*words: object) -> str:
+    """``headstart WORDS``, quoted where a shell needs it: what stands there can be pasted."""
+    return shlex.join(["headstart", *map(str, words)])
 
 
 def facts(out: Console, rows: Mapping[str, object]) -> None:
@@ -56,8 +69,8 @@ def _print(out: Console, shown: Table) -> None:
 def next_step(out: Console, *lines: str) -> None:
     """Commands to type next, one per line."""
     out.print()
-    for line in lines:
-        out.print(f"[dim]next:[/dim] {escape(line)}", soft_wrap=True)
+    for words in lines:
+        line(out, words, "next:")
 
 
 def text(value: object) -> str:

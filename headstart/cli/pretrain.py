@@ -24,7 +24,9 @@ def add(commands: Subparsers) -> None:
     pretrain.add_argument("prior", metavar="PRIOR", help=" | ".join(names))
     pretrain.add_argument("--data", required=True, metavar="DATASET", help="folder or s3:// URL")
     pretrain.add_argument(
-        "--config", metavar="FILE", help="YAML file or shipped size: tiny, base, large (default: tiny)"
+        "--config",
+        metavar="FILE",
+        help="YAML file or shipped size: tiny, base, large (default: tiny; with --resume, as the run was begun)",
     )
     pretrain.add_argument("--out", metavar="RUN", help="run folder or s3:// URL (default: runs/PRIOR-TIME)")
     pretrain.add_argument(
@@ -60,11 +62,13 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 def show(out: Console, result: RunResult, a: argparse.Namespace) -> None:
     """The summary of a run."""
     if not result["finished"]:
-        out.print(f"{result['prior']}: stopped on request at step {result['steps']}; its state is saved")
+        output.line(out, f"{result['prior']}: stopped on request at step {result['steps']}; its state is saved")
         output.facts(out, {"checkpoint": result["checkpoint"]})
-        output.next_step(out, f"headstart pretrain {a.prior} --data {a.data} --out {result['run']} --resume")
+        output.next_step(out, output.command("pretrain", a.prior, "--data", a.data, "--out", result["run"], "--resume"))
         return
-    out.print(f"{result['prior']}: finished after {result['steps']} steps in {output.seconds(result['seconds'])}")
+    output.line(
+        out, f"{result['prior']}: finished after {result['steps']} steps in {output.seconds(result['seconds'])}"
+    )
     registered = result["registered"]
     output.facts(
         out,
@@ -80,9 +84,12 @@ def show(out: Console, result: RunResult, a: argparse.Namespace) -> None:
     rows = [(name, value) for name, value in result["validation"].items() if isinstance(value, float)]
     output.table(out, ("on held-out people", "value"), rows)
     if registered is None or registered["version"] is None:
-        output.next_step(out, f"headstart priors register {result['run']}   (when the registry is available again)")
+        output.next_step(
+            out, f"{output.command('priors', 'register', result['run'])}   (when the registry is available again)"
+        )
     elif not registered.get("champion"):
-        output.next_step(out, f"headstart priors promote {registered['name']}/{registered['version']} --alias champion")
+        name = f"{registered['name']}/{registered['version']}"
+        output.next_step(out, output.command("priors", "promote", name, "--alias", "champion"))
 
 
 def _registered(registered: Registration | None) -> str:

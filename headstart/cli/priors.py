@@ -89,8 +89,8 @@ def show_list(out: Console, result: dict[str, Any], a: argparse.Namespace) -> No
     output.table(out, ("prior", "version", "aliases", "created"), rows)
     for version in (version for model in result["priors"] for version in model["versions"]):
         if version.get("missing"):
-            out.print(f"[red]{version['missing']}[/red]", soft_wrap=True)
-    output.next_step(out, f"headstart priors show {rows[-1][0]}/{rows[-1][1]}")
+            output.line(out, "", version["missing"], "red")
+    output.next_step(out, output.command("priors", "show", f"{rows[-1][0]}/{rows[-1][1]}"))
 
 
 def show_record(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:

@@ -122,43 +122,41 @@ def totals(result: dict[str, Any]) -> dict[str, Any]:
 def show_totals(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
     """Counts."""
     place = getattr(a, "dataset", None) or a.out
-    out.print(f"dataset {place}")
+    output.line(out, f"dataset {place}")
     known = {"identities", "hours", "bytes", "seconds", *totals(result)}
     rest = {name: value for name, value in result.items() if name not in known}
     output.facts(out, {**totals(result), **rest})
-    output.next_step(out, f"headstart pretrain audio-expression --data {place}")
+    output.next_step(out, output.command("pretrain", "audio-expression", "--data", place))
 
 
 def show_build(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """Counts, and what was refused and why."""
-    out.print(
-        f"dataset {a.out}: {result['built_clips']} clips built in this run, in {output.seconds(result['seconds'])}"
-    )
+    counted = f"{result['built_clips']} clips built in this run, in {output.seconds(result['seconds'])}"
+    output.line(out, f"dataset {a.out}: {counted}")
     output.facts(out, {**totals(result), "tracked": f"{100 * result['tracked_fraction']:.1f} % of the frames"})
     rows = [(item["clip"], item["reason"]) for item in result["refused"]]
     output.table(out, ("refused", "reason"), rows, title="\nrefused clips")
-    out.print(f"report: {result['report']}")
-    output.next_step(out, f"headstart shards verify {a.out}")
+    output.line(out, f"report: {result['report']}")
+    output.next_step(out, output.command("shards", "verify", a.out))
 
 
 def show_verify(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """Intact or broken."""
     if result["ok"]:
-        out.print(f"[green]dataset {a.dataset} is intact:[/green] {result['samples']} samples checked")
+        output.line(out, f"{result['samples']} samples checked", f"dataset {a.dataset} is intact:", "green")
         return
-    out.print(
-        f"[red]dataset {a.dataset} is broken:[/red] {len(result['broken'])} faults in {result['samples']} samples"
-    )
+    counted = f"{len(result['broken'])} faults in {result['samples']} samples"
+    output.line(out, counted, f"dataset {a.dataset} is broken:", "red")
     rows = [[item.get(name) for name in ("shard", "key", "member", "reason")] for item in result["broken"]]
     output.table(out, ("shard", "sample", "member", "reason"), rows)
     if not a.repair:
-        output.next_step(out, f"headstart shards verify {a.dataset} --repair   (drops broken samples)")
+        output.next_step(out, f"{output.command('shards', 'verify', a.dataset, '--repair')}   (drops broken samples)")
 
 
 def show_forget(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """What was removed and what is left."""
     gone = f"{result['samples']} samples of {result['clips']} clips"
-    out.print(f"{a.identity} is removed from {a.dataset}: {gone} deleted; later builds refuse this identity")
+    output.line(out, f"{a.identity} is removed from {a.dataset}: {gone} deleted; later builds refuse this identity")
     output.facts(out, totals(result["dataset"]))
 
 

@@ -61,7 +61,7 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 
 def show(out: Console, result: Talked, a: argparse.Namespace) -> None:
     """Length, speed and driver."""
-    out.print(f"video {result['video']}, {output.seconds(result['frames'] / 25)} long")
+    output.line(out, f"video {result['video']}, {output.seconds(result['frames'] / 25)} long")
     output.facts(
         out,
         {
@@ -70,6 +70,6 @@ def show(out: Console, result: Talked, a: argparse.Namespace) -> None:
             "background": result.get("background"),
         },
     )
-    out.print(
-        "[dim]The video is marked as synthetic in its metadata and by a watermark; headstart detect reads both.[/dim]"
-    )
+    marks = "in its metadata" if a.no_watermark else "in its metadata and by a watermark"
+    subject = "Every frame" if result.get("background") == "rgba" else "The video"
+    output.line(out, "", f"{subject} is marked as synthetic {marks}; headstart detect reads that.")

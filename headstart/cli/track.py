@@ -34,6 +34,8 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 
 def show(out: Console, result: Tracked, a: argparse.Namespace) -> None:
     """The file, and the number of frames with a face."""
-    out.print(f"{result['blendshapes']}: {result['frames']} frames, {output.seconds(result['seconds'])}")
+    output.line(out, f"{result['blendshapes']}: {result['frames']} frames, {output.seconds(result['seconds'])}")
     output.facts(out, {"with a face": f"{result['tracked']} frames"})
-    output.next_step(out, f"headstart talk AVATAR {a.video} --blendshapes {a.blendshapes} --out talking.mp4")
+    output.next_step(
+        out, output.command("talk", "AVATAR", a.video, "--blendshapes", a.blendshapes, "--out", "talking.mp4")
+    )

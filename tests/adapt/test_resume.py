@@ -16,6 +16,7 @@ from adapt.avatar import folder
 from adapt.fit.loop import Fit
 from adapt.job import adapt as make_avatar
 from adapt.recipes import recipe_names
+from configs import InputError
 from tests.support.avatars import SIZE, stopped_after
 from tests.support.waiting import wait_until
 
@@ -125,7 +126,9 @@ def test_a_signal_keeps_the_state_of_its_step(world, tmp_path, whole, recipe):
     with stopped_after(9):
         assert not run(world, tmp_path / "stopped", recipe)["complete"]
     assert (tmp_path / "stopped" / "body.mp4").is_file()
-    assert run(world, tmp_path / "stopped", recipe, resume=True)["iterations"] == STEPS
+    with pytest.raises(InputError, match="is unfinished; add --resume to continue it"):
+        run(world, tmp_path / "stopped", recipe)
+    assert run(world, tmp_path / "stopped", None, resume=True)["iterations"] == STEPS, "the recipe is the avatar's own"
     assert_equal(weights(tmp_path / "stopped"), weights(whole(recipe)), recipe)
 
 

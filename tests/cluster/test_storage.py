@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from cluster import checkpoint
 from cluster.storage import local, remote, retry, storage
 from cluster.storage.errors import StorageError
+from cluster.storage.tensors import save_tensors
 from tests.support.s3_faults import BUCKET, s3_server
 
 
@@ -32,6 +34,16 @@ def base(request, tmp_path) -> str:
     server = request.getfixturevalue("s3")
     server.heal()
     return f"s3://{BUCKET}/{tmp_path.name}"
+
+
+def test_tensors_get_the_permissions_of_any_other_new_file(tmp_path):
+    (tmp_path / "text").write_text("x")
+    target = tmp_path / "weights.safetensors"
+    save_tensors({"a": torch.arange(6.0).reshape(2, 3).T}, target)
+    assert target.stat().st_mode == (tmp_path / "text").stat().st_mode
+    target.chmod(0o640)
+    save_tensors({"a": torch.zeros(1)}, target)
+    assert target.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 from datetime import datetime
@@ -11,7 +12,7 @@ from datetime import datetime
 import pytest
 
 import headstart
-from headstart.cli import app, doctor, evaluate, output, priors, shards
+from headstart.cli import adapt, app, doctor, evaluate, output, priors, shards, talk
 from headstart.cli.app import GROUPS, parser
 
 LINES = {
@@ -151,6 +152,27 @@ def test_a_broken_dataset_lists_its_faults_and_the_repair():
     text = printed(shards.show_verify, {"ok": False, "samples": 3, "broken": [fault]}, ["shards", "verify", "D"])
     assert "a.tar" in text
     assert "headstart shards verify D --repair" in text
+
+
+def test_names_with_brackets_and_spaces_are_shown_whole_and_can_be_pasted():
+    place, video = "Ann's [final] take/a :100:.avatar", "to [/b] me.mp4"
+    result = {"avatar": place, "iterations": 3, "seconds": 1.0, "stages": {}, "prior": None, "recipe": "headstart",
+              "metrics": {}, "frames": 9, "size": 96, "driver": "x", "consent": "[bold]", "complete": True}  # fmt: skip
+    lines = printed(adapt.show, result, ["adapt", video, "--out", place]).splitlines()
+    assert lines[0] == f"avatar {place}, after 3 steps in 1.0 s"
+    commands = [shlex.split(line.removeprefix("next: ")) for line in lines if line.startswith("next: ")]
+    assert commands == [
+        ["headstart", "talk", place, "speech.wav", "--out", "talking.mp4"],
+        ["headstart", "evaluate", place, video, "--out", "scores"],
+    ]
+
+
+@pytest.mark.parametrize(("words", "says"), [([], "metadata and by a watermark;"), (["--no-watermark"], "metadata; ")])
+def test_talk_says_which_marks_the_video_carries(words, says):
+    result = {"video": "[x].mp4", "frames": 50, "fps": 20.0}
+    text = printed(talk.show, result, [*LINES["talk"], *words])
+    assert text.startswith("video [x].mp4, 2.0 s long\n")
+    assert says in text
 
 
 def test_nothing_is_coloured_in_a_pipe():

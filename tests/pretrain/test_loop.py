@@ -16,6 +16,7 @@ from cluster.launch.settings import ClusterConfig
 from configs import InputError, load_config, to_dict
 from configs.loading import HERE
 from configs.seeds import derive
+from pretrain import train
 from pretrain.config import OptimiserConfig, check_same_run
 from pretrain.folder import task_class
 from pretrain.loop import NonFiniteLoss, Prefetcher, Trainer
@@ -243,6 +244,18 @@ def test_resume_modes_say_what_they_found(tmp_path):
     assert choose_checkpoint(run, found) == found == choose_checkpoint(run, True)
     with pytest.raises(InputError, match="already contains a run"):
         choose_checkpoint(run, False)
+
+
+def test_a_run_resumed_without_a_configuration_keeps_its_own(tmp_path, monkeypatch):
+    trained(tmp_path, steps=3)
+    jobs = []
+    monkeypatch.setattr(train, "launch", lambda name, job, **options: jobs.append(job) or {"finished": True})
+    train.pretrain("audio-expression", talkers(), out=str(tmp_path), ray=False, resume=True, overrides=["steps=5"])
+    assert jobs[0]["config"]["batch_size"] == SMALL["batch_size"]
+    assert jobs[0]["config"]["model"]["width"] == SMALL["model"]["width"]
+    assert jobs[0]["config"]["steps"] == 5
+    with pytest.raises(InputError, match="'audio-expression', expected 'sync-expert'"):
+        train.pretrain("sync-expert", talkers(), out=str(tmp_path), ray=False, resume=True)
 
 
 def test_the_checkpoint_says_everything_that_a_resumed_run_needs(tmp_path):
