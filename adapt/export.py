@@ -154,7 +154,7 @@ def _record(made: Provenance) -> dict[str, object]:
 def _turn(yaw: float | None, pitch: float | None, roll: float | None) -> np.ndarray | None:
     """The rotation ``[3, 3]`` of the angles that are given, ``None`` without any."""
     angles = [angle or 0.0 for angle in (yaw, pitch, roll)]
-    if any(abs(angle) > 180 for angle in angles):
+    if any(not abs(angle) <= 180 for angle in angles):
         raise InputError(f"angle {max(angles, key=abs):g}: expected degrees from -180 to 180")
     return euler_to_rotation(*(np.radians([angle]) for angle in angles))[0] if any(angles) else None
 

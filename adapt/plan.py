@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,7 @@ def split_frames(video: str | Path, seconds: float | None = None) -> tuple[int, 
         )
     if seconds is None:
         return max(1, total * 10 // 11), total
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise InputError(f"--seconds {seconds:g}: expected a positive number of seconds to train on")
     return min(total, max(1, round(seconds * FPS))), total
 

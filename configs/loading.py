@@ -177,7 +177,9 @@ def _convert_sequence(value: object, origin: type, arguments: tuple[object, ...]
 def _convert_scalar(value: Any, hint: Any, where: str, key: str) -> object:
     if hint is Any:
         return value
-    if hint is float and isinstance(value, str):
+    if hint is float and value != value:  # NaN: every comparison with it is false, so no later check would find it
+        raise _wrong(where, key, value, "a number")
+    if hint is float and isinstance(value, str) and value.lower().lstrip("+-") != "nan":
         # YAML 1.1 reads 1e-4 as a string; every user means the number.
         try:
             return float(value)

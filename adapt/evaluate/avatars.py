@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -46,8 +47,10 @@ def test_range(avatar: Avatar, video: str | Path, start: float | None) -> tuple[
     """
     total = video_info(video).frames
     trained = avatar.document["clip"]["frames"] if _same_video(avatar, video) else 0
+    if start is not None and not 0 <= start < math.inf:
+        raise InputError(f"--from {start:g}: expected the number of seconds, from 0 on, at which the test begins")
     first = trained if start is None else round(start * FPS)
-    if first < 0 or total - first < 3:
+    if total - first < 3:
         raise InputError(
             f"{video}: {max(0, total - first)} frames are left from frame {first} on, too few to test; "
             "give another --from, or adapt with a smaller --seconds"

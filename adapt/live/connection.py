@@ -15,7 +15,7 @@ import numpy as np
 
 from adapt.avatar.avatar import Avatar
 from adapt.live import protocol
-from adapt.live.engine import BACKGROUNDS, MOST_CONTROL, STYLES, Chunk, Engine, LiveFrame, Look
+from adapt.live.engine import BACKGROUNDS, STYLES, Chunk, Engine, LiveFrame, Look
 from adapt.live.follow import state_of
 from adapt.live.motion import MODES, MOST_PITCH, MOST_YAW
 from adapt.live.recording import LONGEST, Recording
@@ -24,6 +24,7 @@ from adapt.live.speech import spoken
 from adapt.marking.certificates import Credentials
 from adapt.marking.finished import sign_talk
 from adapt.marking.marker import Marker
+from adapt.talk.options import MOST_CONTROL
 from configs import InputError
 from heads.raster.simd.compiling import compilations
 from shards.media.rates import FPS, SAMPLE_RATE

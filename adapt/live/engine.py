@@ -13,6 +13,7 @@ import numpy as np
 from adapt.avatar.avatar import Avatar
 from adapt.live.motion import FOLLOW, MODES, MOST_PITCH, MOST_YAW, LiveGaze, LivePoses
 from adapt.talk.blinks import lids
+from adapt.talk.options import check_controls
 from adapt.talk.talker import Motion, Talker, control_offsets
 from configs import InputError
 from shards.media.encode import as_uint8
@@ -21,7 +22,6 @@ from shards.media.rates import FPS, SAMPLES_PER_FRAME
 BACKGROUNDS = ("model", "plain")  # those that follow any pose
 # Speaking styles: factor on the driven expression's distance from the clip's mean · guess
 STYLES = {"own": 1.0, "calm": 0.6, "lively": 1.4}
-MOST_CONTROL = 3.0  # largest amount of a control, in either direction
 # Seconds between two pictures at most, however slow the machine is.
 LONGEST_GAP = 0.25
 
@@ -101,10 +101,7 @@ class Look:
         Raises:
             InputError: a number out of range, or an unknown name.
         """
-        for name, amount in self.controls.items():
-            if not abs(amount) <= MOST_CONTROL:
-                raise InputError(f"control {name}={amount:g}: expected -{MOST_CONTROL:g} to {MOST_CONTROL:g}")
-        control_offsets(avatar, self.controls)
+        control_offsets(avatar, check_controls(self.controls))
         for name, angle, most in (("yaw", self.turn[0], MOST_YAW), ("pitch", self.turn[1], MOST_PITCH)):
             if not abs(angle) <= most:
                 raise InputError(f"{name} {angle:g}: expected degrees from -{most:g} to {most:g}")

@@ -14,6 +14,7 @@ from configs import InputError
 from heads.geometry.rotation import rotation_to_euler
 from shards.media.sound import stream_audio
 
+MOST_CONTROL = 3.0  # largest amount of a control, in either direction
 SILENT = 1e-4  # largest peak amplitude (full scale: 1) of a recording that counts as silent
 
 
@@ -37,11 +38,11 @@ def parse_controls(controls: Iterable[str] | Mapping[str, float] | None) -> dict
     """``["smile=0.4"]`` -> ``{"smile": 0.4}``.
 
     Raises:
-        InputError: not ``name=number``.
+        InputError: not ``name=number``, or a number out of range.
     """
     if controls is None or isinstance(controls, Mapping):
-        return dict(controls or {})
-    parsed = {}
+        return check_controls(controls or {})
+    parsed: dict[str, float] = {}
     for text in controls:
         name, found, amount = text.partition("=")
         try:
@@ -50,7 +51,19 @@ def parse_controls(controls: Iterable[str] | Mapping[str, float] | None) -> dict
             found = ""
         if not found:
             raise InputError(f"control '{text}': expected NAME=AMOUNT, for example smile=0.4")
-    return parsed
+    return check_controls(parsed)
+
+
+def check_controls(controls: Mapping[str, float]) -> dict[str, float]:
+    """The amounts, if each is within ``±MOST_CONTROL``.
+
+    Raises:
+        InputError: names the first that is not.
+    """
+    for name, amount in controls.items():
+        if not abs(amount) <= MOST_CONTROL:
+            raise InputError(f"control {name}={amount:g}: expected -{MOST_CONTROL:g} to {MOST_CONTROL:g}")
+    return dict(controls)
 
 
 def make_poses(
@@ -71,7 +84,7 @@ def make_poses(
     angles = [value for value in (yaw, pitch, roll) if value is not None]
     if pose_from is not None and angles:
         raise InputError("--pose-from and --yaw/--pitch/--roll contradict each other; give one of them")
-    if any(abs(value) > 90 for value in angles):
+    if any(not abs(value) <= 90 for value in angles):
         raise InputError(f"angle {max(angles, key=abs):g}: expected degrees from -90 to 90")
     if angles:
         return FixedPose(rotation, translation, yaw=yaw, pitch=pitch, roll=roll)

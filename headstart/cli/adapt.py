@@ -16,7 +16,7 @@ from rich.console import Console
 
 from configs import progress
 from headstart.cli import output
-from headstart.cli.parser import Subparsers, call, command
+from headstart.cli.parser import Subparsers, call, command, number
 
 if TYPE_CHECKING:
     from adapt.avatar.document import Adapted
@@ -36,7 +36,7 @@ def add(commands: Subparsers) -> None:
         "--prior", metavar="URI|none", help="folder, models:/NAME@alias, or 'none' (default: champions when registered)"
     )
     adapt.add_argument(
-        "--seconds", type=float, metavar="S", help="train on the first S seconds (default: the first 10/11)"
+        "--seconds", type=number, metavar="S", help="train on the first S seconds (default: the first 10/11)"
     )
     adapt.add_argument(
         "--budget", default="60s", help="total time or optimisation steps: 60s, 10m or 1000it (default: 60s)"

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from headstart.cli import output
-from headstart.cli.parser import Subparsers, call, command
+from headstart.cli.parser import Subparsers, call, command, number
 
 
 def add(commands: Subparsers) -> None:
@@ -21,7 +21,7 @@ def add(commands: Subparsers) -> None:
     demo.add_argument("--hold-out", metavar="ID,ID", help="people held out of the corpus for adaptation and evaluation")
     demo.add_argument("--out", default="demo", metavar="DIR", help="output folder (default: demo)")
     demo.add_argument("--identities", type=int, help="number of synthetic people")
-    demo.add_argument("--minutes", type=float, help="total training minutes of the three priors")
+    demo.add_argument("--minutes", type=number, help="total training minutes of the three priors")
     demo.add_argument("--budget", help="budget of each adaptation, such as 60s")
     demo.add_argument("--people", type=int, help="number of held-out people to adapt")
     demo.add_argument(

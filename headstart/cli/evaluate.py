@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from headstart.cli import output
-from headstart.cli.parser import Subparsers, call, command
+from headstart.cli.parser import Subparsers, call, command, number
 
 
 def add(commands: Subparsers) -> None:
@@ -20,7 +20,7 @@ def add(commands: Subparsers) -> None:
     evaluate.add_argument("video", nargs="?", metavar="VIDEO")
     evaluate.add_argument(
         "--from",
-        type=float,
+        type=number,
         dest="start",
         metavar="S",
         help="test on the clip from second S on (default: the last 1/11)",

@@ -64,8 +64,9 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 
 
 def _web(a: argparse.Namespace) -> dict[str, object]:
-    fixed = ("frame", "audio", "yaw", "pitch", "roll", "style", "axes", "frames", "control")
-    given = next((name for name in fixed if getattr(a, name) not in (None, [])), None)
+    unset: dict[str, object] = dict.fromkeys(("frame", "audio", "yaw", "pitch", "roll", "style", "axes", "frames"))
+    unset |= {"control": [], "pose": "still", "blink": "natural", "seed": 0}
+    given = next((name for name, value in unset.items() if getattr(a, name) != value), None)
     if given is not None:
         raise InputError(f"--{given} and --web contradict each other: sound, pose and controls are chosen in the page")
     if a.sign is not None:

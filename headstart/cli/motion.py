@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from headstart.cli.parser import number
+
 # What :func:`add_angles` and :func:`add_speech` add, and ``--pose`` and ``--blink``.
 NAMES = ("yaw", "pitch", "roll", "pose", "blink", "style", "prior", "seed")
 
@@ -11,7 +13,7 @@ NAMES = ("yaw", "pitch", "roll", "pose", "blink", "style", "prior", "seed")
 def add_angles(group: argparse._ArgumentGroup, does: str) -> None:
     """``--yaw``, ``--pitch`` and ``--roll``; ``does``: what one of them does to the head."""
     for angle in ("yaw", "pitch", "roll"):
-        group.add_argument(f"--{angle}", type=float, help=f"degrees; {does}")
+        group.add_argument(f"--{angle}", type=number, help=f"degrees; {does}")
 
 
 def add_control(group: argparse._ArgumentGroup) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -75,6 +76,14 @@ def actions(commands: Subparsers, name: str, description: str) -> Subparsers:
     """A command that has actions of its own, such as ``shards build``."""
     parser = commands.add_parser(name, help=description, description=description)
     return parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+
+
+def number(text: str) -> float:
+    """A finite number, for ``type=``; argparse turns the error into its own sentence."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
 
 
 def call(target: str, *arguments: object, **options: object) -> Any:

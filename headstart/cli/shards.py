@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from headstart.cli import output
-from headstart.cli.parser import Subparsers, actions, call, command
+from headstart.cli.parser import Subparsers, actions, call, command, number
 
 
 def add(commands: Subparsers) -> None:
@@ -65,7 +65,7 @@ def _add_synthesize(shards: Subparsers) -> None:
     example = "headstart shards synthesize --identities 8 --seconds 6 --out talkers"
     synthesize = command(shards, "synthesize", text, run_synthesize, show_totals, example)
     synthesize.add_argument("--identities", type=int, required=True)
-    synthesize.add_argument("--seconds", type=float, required=True)
+    synthesize.add_argument("--seconds", type=number, required=True)
     synthesize.add_argument("--seed", type=int, default=0)
     synthesize.add_argument("--size", type=int, default=256)
     synthesize.add_argument("--workers", type=int, default=1)

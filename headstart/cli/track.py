@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from headstart.cli import output
-from headstart.cli.parser import Subparsers, call, command
+from headstart.cli.parser import Subparsers, call, command, number
 
 if TYPE_CHECKING:
     from adapt.track import Tracked
@@ -20,8 +20,8 @@ def add(commands: Subparsers) -> None:
     track = command(commands, "track", text, run, show, "headstart track me.mp4 --blendshapes me.csv")
     track.add_argument("video", metavar="VIDEO")
     track.add_argument("--blendshapes", required=True, metavar="OUT.csv|.json", help="path or s3:// URL")
-    track.add_argument("--start", type=float, default=0.0, metavar="S", help="start at second S (default: 0)")
-    track.add_argument("--seconds", type=float, metavar="S", help="length to track (default: to the end)")
+    track.add_argument("--start", type=number, default=0.0, metavar="S", help="start at second S (default: 0)")
+    track.add_argument("--seconds", type=number, metavar="S", help="length to track (default: to the end)")
     track.add_argument("--size", type=int, help="side of the tracked frames in px (default: 512)")
     track.add_argument("--overwrite", action="store_true")
 

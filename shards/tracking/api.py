@@ -87,7 +87,9 @@ def track_video(
     found = run_first_pass(path, options, stop)
     if found.frames < 2:
         found.close()
-        raise InputError(f"{path}: holds {found.frames} frame, expected a video of at least {options.min_seconds:g} s")
+        held = "one frame" if found.frames else "no frame"
+        where = f" from {options.start:g} s on" if options.start else ""
+        raise InputError(f"{path}: holds {held}{where}, expected at least {options.min_seconds:g} s of video")
     has_audio = info.has_audio or bool(options.sound)
     reason = _sound_trouble(path, has_audio, options, found.frames)
     if reason:

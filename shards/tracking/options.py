@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from configs import InputError
@@ -38,12 +39,14 @@ class TrackOptions:
     def check(self) -> None:
         if self.size < 64 or self.size % 2:
             raise InputError(f"size is {self.size}, expected an even number of at least 64 px")
-        if self.seconds is not None and self.seconds <= 0:
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise InputError(f"seconds is {self.seconds}, expected more than 0")
         if self.matte_every < 1:
             raise InputError(f"matte_every is {self.matte_every}, expected at least 1 frame")
-        if self.min_seconds <= 0 or self.start < 0:
-            raise InputError("min_seconds must be above 0 and start not below 0")
+        if not 0 <= self.start < math.inf:
+            raise InputError(f"start is {self.start:g}, expected a number of seconds from 0 on")
+        if not self.min_seconds > 0:
+            raise InputError(f"min_seconds is {self.min_seconds:g}, expected more than 0")
         if self.av_offset is not None and not abs(self.av_offset) <= MOST_OFFSET:
             raise InputError(f"av_offset is {self.av_offset:g} s, expected at most {MOST_OFFSET:g} s either way")
 

@@ -214,6 +214,8 @@ def test_contradicting_inputs_are_refused_and_leave_nothing(tmp_path, arguments,
 def test_nothing_left_to_test_on_is_refused(scored, world, tmp_path):
     with pytest.raises(InputError, match="too few to test"):
         evaluate(scored / "ada", world.video, tmp_path / "scores", start=99.0)
+    with pytest.raises(InputError, match="--from -1: expected the number of seconds, from 0 on"):
+        evaluate(scored / "ada", world.video, tmp_path / "scores", start=-1.0)
 
 
 def test_videos_of_different_sizes_are_refused(world, tmp_path):

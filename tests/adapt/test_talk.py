@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import soundfile
@@ -162,11 +164,14 @@ def test_what_cannot_be_spoken_is_refused_and_leaves_nothing(avatar, tmp_path, s
     ("options", "says"),
     [
         ({"yaw": 200.0}, "from -90 to 90"),
+        ({"yaw": math.nan}, "from -90 to 90"),
         ({"yaw": 5.0, "pose_from": "x.mp4"}, "contradict"),
         ({"pose": "dancing"}, "clip, generated or still"),
         ({"blink": "often"}, "natural, none"),
         ({"blink": 3}, r"0 \(open\)"),
         ({"controls": ["wings=1"]}, "no control 'wings'"),
+        ({"controls": ["jaw=nan"]}, "jaw=nan: expected -3 to 3"),
+        ({"controls": {"jaw": 40}}, "jaw=40: expected -3 to 3"),
         ({"controls": ["jaw"]}, "NAME=AMOUNT"),
         ({"style": "mean"}, "no styles"),
         ({"background": "beach"}, "original"),

@@ -51,6 +51,8 @@ def test_what_was_loaded_round_trips_through_a_dictionary():
         (["steps=true"], "expected a whole number"),
         (["model=3"], "expected a group of keys"),
         (["model.kind=huge"], "expected one of 'small', 'large'"),
+        (["model.width=.nan"], "expected a number"),
+        (["model.width=nan"], "expected a number"),
         (["steps"], "expected key=value"),
         (["steps=0"], "expected at least 1"),
         (["steps.more=0"], "is a value, not a group"),

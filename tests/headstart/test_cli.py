@@ -91,6 +91,19 @@ def test_a_misspelt_option_of_a_training_is_no_key(capsys):
     assert "'headstart pretrain --help' lists the options" in error
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["talk A s.wav --out x.mp4 --yaw nan", "adapt me.mp4 --out A --seconds inf", "evaluate A me.mp4 --out E --from nan",
+     "export A --out x.ply --roll NaN", "track me.mp4 --blendshapes x.csv --start inf", "demo --minutes nan",
+     "shards synthesize --identities 1 --seconds inf --out D"],
+)  # fmt: skip
+def test_a_number_that_is_none_is_refused_in_every_command(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        headstart.main(words.split())
+    assert caught.value.code == 2
+    assert "invalid number value" in capsys.readouterr().err
+
+
 def test_json_is_one_object_on_the_last_line(capsys):
     headstart.main(["doctor", "--json"])
     result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])

@@ -580,8 +580,12 @@ def test_sound_can_be_required(face, tmp_path):
 def test_videos_that_cannot_serve_are_refused_in_one_sentence(face, tmp_path):
     one = write_video(tmp_path / "one.mp4", shot(face, 1))
     blank = write_video(tmp_path / "blank.mp4", [np.full((96, 128, 3), 80, np.uint8)] * 30)
-    with pytest.raises(InputError, match="holds 1 frame"):
+    with pytest.raises(InputError, match="holds one frame, expected"):
         track_video(one)
+    with pytest.raises(InputError, match="holds no frame from 99 s on"):
+        track_video(one, TrackOptions(start=99))
+    with pytest.raises(InputError, match="start is -1, expected a number of seconds from 0 on"):
+        track_video(one, TrackOptions(start=-1))
     with pytest.raises(InputError, match=r"no face \(from 0.0 to 1.2 s\)"):
         list(track_frames(blank))
     with pytest.raises(InputError, match="size is 63"):

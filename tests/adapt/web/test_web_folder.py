@@ -118,6 +118,7 @@ def test_the_command_writes_the_page(avatar, tmp_path, capsys):
     [
         (["--web", "--audio", "x.wav"], "--audio and --web contradict each other"),
         (["--web", "--control", "jaw=1"], "--control and --web contradict each other"),
+        (["--web", "--pose", "clip"], "--pose and --web contradict each other"),
         (["--web", "--yaw", "3"], "--yaw and --web contradict each other"),
         (["--onnxruntime", "x"], "--onnxruntime belongs to --web"),
     ],
