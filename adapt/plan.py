@@ -124,7 +124,7 @@ def make_plan(
     frames, total = split_frames(video, seconds) if clip is None else (len(clip), len(clip))
     if before is None:
         _check_unfinished(out, overwrite)
-        out = claim(out, overwrite=overwrite)
+        out = claim(out, overwrite=overwrite, mark=folder.DOCUMENT)
     else:
         prior = prior if prior is not None else _uris(before)
     priors = tuple(find_priors(prior))

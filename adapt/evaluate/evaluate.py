@@ -83,7 +83,7 @@ def evaluate(
         raise InputError(
             f"--protocol {protocol} is for an avatar alone; leave --{'frames' if external else 'ablations'} out"
         )
-    out = claim(out, overwrite=overwrite)
+    out = claim(out, overwrite=overwrite, mark="metrics.json")
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:

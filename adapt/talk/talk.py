@@ -27,6 +27,7 @@ from cluster.storage.staging import staged
 from configs import InputError, progress
 from heads.raster.simd.compiling import compilations
 from shards.media.encode import FrameFolderWriter, VideoWriter
+from shards.media.inspect import FRAME_FOLDER
 from shards.media.rates import SAMPLE_RATE
 from shards.media.sound import stream_audio
 
@@ -118,7 +119,10 @@ def talk(
     background = background or ("original" if own_poses else "model")
     if background not in BACKGROUNDS:
         raise InputError(f"background '{background}': expected one of {', '.join(BACKGROUNDS)}")
-    out = claim(out, suffix=None if background == "rgba" else ".mp4", overwrite=overwrite)
+    if background == "rgba":
+        out = claim(out, overwrite=overwrite, mark=FRAME_FOLDER)
+    else:
+        out = claim(out, suffix=".mp4", overwrite=overwrite)
     check_sound(audio)
     credentials = load_credentials(*(sign or ()))
     weights = None if blendshapes is None else read_blendshapes(blendshapes)

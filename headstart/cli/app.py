@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import json
 import os
@@ -27,6 +28,16 @@ GROUPS = {
     "many people": ("shards", "pretrain", "priors"),
 }
 KEPT_LOGS = 20  # files
+# Faults that no code of ours can prevent, and what to do about them.
+OF_THE_MACHINE = {
+    errno.ENOSPC: "free space where the output goes, or choose another folder",
+    errno.EDQUOT: "free space where the output goes, or choose another folder",
+    errno.EROFS: "choose a folder that may be written to",
+    errno.EACCES: "ask for the right to it, or choose another folder",
+    errno.EPERM: "ask for the right to it, or choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
 
 
 class _Overview(HelpFormatter):
@@ -87,16 +98,33 @@ def _run(arguments: argparse.Namespace, out: TextIO, err: TextIO, log: Path | No
         print(f"headstart: {error}", file=err)
         return 2
     except KeyboardInterrupt:
-        print("headstart: interrupted; finished work is kept, run the same command again to continue", file=err)
+        print(f"headstart: {interrupted(arguments.command)}", file=err)
         return 130
     except BrokenPipeError:
         return 0
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+            print(f"headstart: {of_the_machine(error)}", file=err)
+            return 2
         traceback.print_exc(file=err)
         where = f"; the output of other libraries is in {log}" if log else ""
         print(f"headstart: this is a bug in headstart, please report it with the lines above{where}", file=err)
         return 1
     return status(result)
+
+
+def interrupted(command: str) -> str:
+    """What is left of a command that Ctrl-C ended."""
+    kept = {"shards": "; finished clips are kept, run the same command again to continue a build",
+            "pretrain": "; add --resume to continue from the newest checkpoint",
+            "adapt": "; add --resume if an avatar was saved already"}  # fmt: skip
+    return "interrupted" + kept.get(command, "; nothing half-written is left")
+
+
+def of_the_machine(error: OSError) -> str:
+    """One sentence on a full disk, a missing right or the like."""
+    where = f"{os.fspath(error.filename)!s}: " if isinstance(error.filename, (str, os.PathLike)) else ""
+    return f"{where}{str(error.strerror).lower()}; {OF_THE_MACHINE[error.errno or 0]}"
 
 
 def status(result: object) -> int:
@@ -127,7 +155,8 @@ def _log_file(arguments: argparse.Namespace) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SystemExit(f"headstart: {folder} cannot be created ({error.strerror}); set HEADSTART_HOME") from None
+        print(f"headstart: {folder} cannot be created ({error.strerror}); set HEADSTART_HOME", file=sys.stderr)
+        raise SystemExit(2) from None
     for old in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)[: -KEPT_LOGS or None]:
         old.unlink(missing_ok=True)
     return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{arguments.command}-{os.getpid()}.log"

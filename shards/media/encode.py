@@ -21,6 +21,7 @@ from configs import InputError
 from heads.raster.kernels.layering import to_bytes
 from shards.media.colour import ToYuv
 from shards.media.container import file_url
+from shards.media.inspect import FRAME_FOLDER
 from shards.media.rates import FPS, SAMPLE_RATE
 from shards.media.sound import stream_sound
 from shards.media.tracks import sound_track
@@ -287,9 +288,11 @@ class FrameFolderWriter(_Output):
 
     def close(self) -> None:
         """Write the sound and ``provenance.json`` and move the folder into place."""
-        (self.partial / "provenance.json").write_text(json.dumps(self.record, indent=2))
+        (self.partial / FRAME_FOLDER).write_text(json.dumps(self.record, indent=2))
         if self.sound is not None:
             _write_wav(self.partial / "audio.wav", self.sound, self.frames / FPS)
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
         os.replace(self.partial, self.path)
 
     def abort(self) -> None:

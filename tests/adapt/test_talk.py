@@ -135,6 +135,9 @@ def test_rgba_frames_are_transparent_where_nobody_is(avatar, speech, tmp_path):
     alpha = np.asarray(Image.open(pictures[5]))[..., 3]
     assert alpha[:3, :3].max() < 30
     assert alpha[SIZE // 2, SIZE // 2] > 200
+    (tmp_path / "frames" / "999999.png").write_bytes(b"of the earlier run")
+    again = talk(avatar, speech, tmp_path / "frames", background="rgba", overwrite=True)
+    assert len(list((tmp_path / "frames").glob("*.png"))) == again["frames"]
 
 
 @pytest.mark.parametrize(("rate", "channels", "suffix"), [(96_000, 6, "wav"), (44_100, 2, "flac"), (22_050, 1, "mp3")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import shlex
@@ -45,7 +46,7 @@ def answering(monkeypatch, module, result):
 
     def call(target, *arguments, **options):
         seen.append((target, arguments, options))
-        if isinstance(result, Exception):
+        if isinstance(result, BaseException):
             raise result
         return result
 
@@ -117,6 +118,29 @@ def test_a_mistake_of_ours_is_not_hidden(monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert "RuntimeError: broken" in shown
     assert "a bug in headstart" in shown
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "headstart: no space left on device; free space"),
+        (OSError(errno.EROFS, "Read-only file system", "/mnt/x.ply"), "headstart: /mnt/x.ply: read-only file system;"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "headstart: x: permission denied; ask for"),
+    ],
+)
+def test_a_fault_of_the_machine_is_one_sentence_and_no_bug(monkeypatch, capsys, fault, says):
+    answering(monkeypatch, doctor, fault)
+    assert headstart.main(["doctor"]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(says)
+    assert len(shown.splitlines()) == 1
+
+
+def test_an_interrupted_command_says_what_is_left(monkeypatch, capsys):
+    answering(monkeypatch, doctor, KeyboardInterrupt())
+    assert headstart.main(["doctor"]) == 130
+    assert "nothing half-written is left" in capsys.readouterr().err
+    assert "add --resume" in app.interrupted("pretrain")
 
 
 def test_a_broken_check_is_status_2(monkeypatch, capsys):
