@@ -22,6 +22,7 @@ from adapt.drivers.closing import LipClosing
 from adapt.drivers.personal_voice import person_driver, ready_for_live
 from adapt.drivers.ridge import CHOOSING_FRAMES, RidgeDriver
 from adapt.fit.state import seed_step
+from adapt.in_step import put_in_step
 from adapt.plan import Plan
 from adapt.priors import record_of
 from adapt.saving import Run, provenance_of
@@ -97,6 +98,8 @@ def fit_voice(run: Run) -> Driver:
     clip, config = run.clip, run.plan.voice
     if not clip.has_sound or len(clip) < LEAST_FRAMES:
         return loudness_driver(run.context.rig, clip.track["expression"])
+    if run.plan.av_offset is None and (offset := put_in_step(clip)).seconds:
+        progress.say(f"{run.plan.video}: {offset}")
     prior, record = run.context.priors.motion, record_of(run.context.priors.records, MOTION)
     if config is None or prior is None or record is None:
         lips = LipClosing.fit(run.context.rig, np.asarray(clip.identity, np.float32), clip.track["expression"])

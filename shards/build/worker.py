@@ -27,11 +27,12 @@ from shards.build.extend import extend_shards
 from shards.build.report import overlay_strip
 from shards.build.tar_clips import TarClips
 from shards.build.task import BuildSettings, ClipRecord, FeatureTask, Message, SourceClip, TarTask, Task
+from shards.features.registry import open_feature
 from shards.format.catalogue import FILE
 from shards.media.rates import FPS
 from shards.people.withdrawn import withdrawn_people
 from shards.tar.shardfile import ShardSet
-from shards.tracking.av_offset import IN_STEP
+from shards.tracking.av_offset import IN_STEP, has_filters
 from shards.tracking.options import TrackOptions
 
 log = logging.getLogger("headstart.build")
@@ -147,9 +148,11 @@ def _tracker(target: str) -> Any:
 def _options(settings: BuildSettings, clip: SourceClip) -> TrackOptions | BuildSettings:
     if settings.tracker != BuildSettings.tracker:
         return settings
+    speech = next((open_feature(record) for record in settings.features if has_filters(record)), None)
     return TrackOptions(
         size=settings.size,
         rig=settings.rig.get("source", TrackOptions.rig),
         sound=clip.sound,
+        feature=speech,
         av_offset=None if settings.in_step else 0.0,
     )

@@ -220,7 +220,9 @@ def _av_offset(path: Path, found: FirstPass, options: TrackOptions, has_audio: b
     if options.av_offset is not None:
         return AvOffset(options.av_offset)
     sound = Path(options.sound or path)
-    return estimate_offset(sound, found, options.start) if has_audio and found.runs else IN_STEP
+    if not (has_audio and found.runs):
+        return IN_STEP
+    return estimate_offset(sound, found, options.start, options.feature)
 
 
 def _sound_trouble(path: Path, has_audio: bool, options: TrackOptions, frames: int) -> str:

@@ -1,14 +1,18 @@
 """Estimates by how much a video's sound is late against the lips, so that it can be put in step before training.
 
-A linear filter predicts the lips (:func:`lip_shape`: opening, width, height) from log-mel. It was learned on other people
+A linear filter predicts the lips (:func:`lip_shape`: opening, width, height) from the sound. It was learned on other people
 (``python -m benchmarks av_offset --clips CLIPS --learn FILE``); the lag at which it agrees best with the lips is the
 offset. The likelihood over all lags and a prior over the offsets of videos give its probability. Short clips, mouths that
-hardly move and voices that are not the face's stay as they are, and so does everything that is in step within ``LEAST``.
+hardly move and voices that are not the face's stay as they are.
+
+From log-mel, which needs no speech encoder, an offset is believed if it is a frame or more and nearly certain
+(:data:`PLAIN`). Where the clip's audio feature is Whisper tiny.en, the filters take its rows and tell fractions of a
+frame (:data:`SPEECH`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,23 +20,35 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from configs.records import FeatureRecord
 from heads.measures.lips import lip_shape
 from heads.ridge import apply_ridge
+from shards.features.base import Feature
 from shards.features.logmel import HOPS, MELS, logmel
 from shards.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from shards.media.sound import stream_audio
 from shards.tracking.first_pass import FirstPass
 
-WEIGHTS = Path(__file__).parent / "data" / "av_offset.npz"
+WEIGHTS, PLAIN_FILE, SPEECH_FILE = Path(__file__).parent / "data", "av_offset.npz", "av_offset_whisper.npz"
 MOST = 10.0  # frames: lags are searched up to 400 ms
-LEAST = 1.0  # frames: what is in step within 40 ms stays as it is
-SURE = 0.9  # probability from which an offset is applied
 NEAR = 1.0  # frames around the likeliest lag that count as the same
 USUAL = 3.0  # frames, standard deviation of the prior; 70 clips, with film and television, have 1.3
 INDEPENDENT = 5.0  # successive frames that count as one independent observation
 LEAST_FRAMES = 60  # shorter runs are not used
 HEARD = 1500  # most frames used: a minute
 SPREAD = 0.2  # added to a column's standard deviation, in units of log-mel
+
+
+@dataclass(frozen=True)
+class Trust:
+    """When an offset is applied: at a probability of ``sure`` or more, if it is ``least`` frames or more."""
+
+    sure: float
+    least: float
+
+
+PLAIN = Trust(sure=0.9, least=1.0)  # of filters on log-mel
+SPEECH = Trust(sure=0.5, least=0.25)  # of filters on Whisper rows · by benchmarks av_offset
 
 
 @dataclass(frozen=True)
@@ -72,19 +88,55 @@ class SoundReader:
         return np.pad(part, (before, count - before - len(part)))
 
 
-def estimate_offset(sound: Path, found: FirstPass, start: float = 0.0) -> AvOffset:
+class LipFilters:
+    """Linear filters from sound to lips.
+
+    Args:
+        weight: ``[3, C, 2 * context + 1]``.
+        feature: whose rows the filters take; ``None``: standardised log-mel.
+    """
+
+    def __init__(self, weight: np.ndarray, feature: Feature | None = None) -> None:
+        self.weight, self.feature = weight, feature
+        self.trust = PLAIN if feature is None else SPEECH
+
+    def rows(self, sound: np.ndarray) -> np.ndarray:
+        """The filters' input ``[T, C]`` of ``sound [T * 640]``."""
+        return lip_rows(sound) if self.feature is None else self.feature.extract(sound)
+
+    def lips(self, rows: np.ndarray) -> np.ndarray:
+        """Lips ``[L, T, 3]`` at every lag of :func:`lag_grid`; the ends are repeated."""
+        if self.feature is None:
+            # One filtering per step of log-mel within a frame.
+            phases = [apply_ridge(self.weight, shifted(rows, phase), centre=False) for phase in range(HOPS)]
+        else:
+            phases = _between_frames(apply_ridge(self.weight, rows))
+        steps = np.round(lag_grid() * HOPS).astype(int)
+        at = np.clip(np.arange(len(rows)) + (steps // HOPS)[:, None], 0, len(rows) - 1)
+        return np.stack([phases[step % HOPS][frames] for step, frames in zip(steps, at)])
+
+
+def _between_frames(lips: np.ndarray) -> list[np.ndarray]:
+    """Lips ``[T, 3]`` at each step of log-mel after their frames, linearly interpolated."""
+    after = np.concatenate([lips[1:], lips[-1:]])
+    return [lips + (after - lips) * (phase / HOPS) for phase in range(HOPS)]
+
+
+def estimate_offset(sound: Path, found: FirstPass, start: float = 0.0, feature: Feature | None = None) -> AvOffset:
     """The offset of a video after its first pass.
 
     Args:
         sound: the video, or the file that holds its sound.
         found: the first pass.
         start: s of the video at which frame 0 of the first pass lies.
+        feature: the clip's audio feature; with filters of its own the offset is finer.
     """
-    reader = SoundReader(sound, start)
+    reader, filters = SoundReader(sound, start), filters_for(feature)
     parts = [
-        (lips, reader.take(first * SAMPLES_PER_FRAME, len(lips) * SAMPLES_PER_FRAME)) for first, lips in _runs(found)
+        (lips, filters.rows(reader.take(first * SAMPLES_PER_FRAME, len(lips) * SAMPLES_PER_FRAME)))
+        for first, lips in _runs(found)
     ]
-    return offset_of(parts)
+    return offset_of(parts, filters)
 
 
 def _runs(found: FirstPass) -> Iterator[tuple[int, np.ndarray]]:
@@ -98,27 +150,31 @@ def _runs(found: FirstPass) -> Iterator[tuple[int, np.ndarray]]:
             left -= end - run.start
 
 
-def offset_of(parts: list[tuple[np.ndarray, np.ndarray]], weight: np.ndarray | None = None) -> AvOffset:
-    """The offset of lips ``[T, 3]`` and their sound ``[T * 640]``, in parts of one video.
-
-    Args:
-        parts: lips and sound of each run.
-        weight: filters ``[3, 160, 2 * context + 1]``; the shipped ones by default.
+def offset_of(parts: list[tuple[np.ndarray, np.ndarray]], filters: LipFilters) -> AvOffset:
+    """The offset of lips ``[T, 3]`` and the filters' rows ``[T, C]`` of their sound, in parts of one video.
 
     Returns:
         By how much to move the sound back: 0 s if it is in step, or if too little is known.
     """
-    lag, confidence = likeliest_lag(parts, weight)
-    moved = confidence >= SURE and LEAST <= abs(lag) < MOST - NEAR
-    return AvOffset(round(lag / FPS, 4) if moved else 0.0, round(confidence, 3))
+    lag, confidence = likeliest_lag([(lips, filters.lips(rows)) for lips, rows in parts])
+    return AvOffset(round(believed(lag, confidence, filters.trust) / FPS, 4), round(confidence, 3))
 
 
-def likeliest_lag(parts: list[tuple[np.ndarray, np.ndarray]], weight: np.ndarray | None = None) -> tuple[float, float]:
-    """Frames by which the sound seems late, and the probability that it is so within ``NEAR``; see :func:`offset_of`."""
+def believed(lag: float, confidence: float, trust: Trust) -> float:
+    """The frames by which a sound is moved that seems ``lag`` frames late: all of them, or none."""
+    return lag if confidence >= trust.sure and trust.least <= abs(lag) < MOST - NEAR else 0.0
+
+
+def likeliest_lag(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """Frames by which the sound seems late, and the probability that it is so within ``NEAR``.
+
+    Args:
+        parts: lips ``[T, 3]`` of one video, and those predicted from its sound at every lag ``[L, T, 3]``.
+    """
     lags = lag_grid()
     score = -0.5 * (lags / USUAL) ** 2
-    for lips, sound in parts:
-        score += likelihood(predicted_lips(sound, filters() if weight is None else weight), lips)
+    for lips, predicted in parts:
+        score += likelihood(predicted, lips)
     chance = np.exp(score - score.max())
     near = np.abs(lags - lags[score.argmax()]) <= NEAR
     return float((chance * lags)[near].sum() / chance[near].sum()), float(chance[near].sum() / chance.sum())
@@ -127,16 +183,6 @@ def likeliest_lag(parts: list[tuple[np.ndarray, np.ndarray]], weight: np.ndarray
 def lag_grid() -> np.ndarray:
     """The lags that are tried, ``[L]`` frames: one step of log-mel (10 ms) apart."""
     return np.arange(-round(MOST * HOPS), round(MOST * HOPS) + 1) / HOPS
-
-
-def predicted_lips(sound: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Lips ``[L, T, 3]`` predicted from ``sound [T * 640]`` at every lag of :func:`lag_grid`; the ends are repeated."""
-    rows = lip_rows(sound)
-    # One filtering per step of log-mel within a frame; whole frames are shifts of these.
-    phases = [apply_ridge(weight, shifted(rows, phase), centre=False) for phase in range(HOPS)]
-    steps = np.round(lag_grid() * HOPS).astype(int)
-    at = np.clip(np.arange(len(rows)) + (steps // HOPS)[:, None], 0, len(rows) - 1)
-    return np.stack([phases[step % HOPS][frames] for step, frames in zip(steps, at)])
 
 
 def lip_rows(sound: np.ndarray) -> np.ndarray:
@@ -163,8 +209,21 @@ def likelihood(guess: np.ndarray, lips: np.ndarray) -> np.ndarray:
     return -0.5 * (len(b) / INDEPENDENT) * np.log(1 - np.clip(r, 0.0, 0.99) ** 2).sum(-1)
 
 
-@lru_cache(maxsize=1)
-def filters() -> np.ndarray:
-    """The shipped filters ``[3, 160, 2 * context + 1]``."""
-    with np.load(WEIGHTS, allow_pickle=False) as stored:
-        return stored["weight"].astype(np.float32)
+@lru_cache(maxsize=2)
+def _stored(name: str) -> tuple[np.ndarray, str]:
+    """Shipped filters ``[3, C, 2 * context + 1]``, and the sha256 of the encoder's weights that they belong to."""
+    with np.load(WEIGHTS / name, allow_pickle=False) as stored:
+        return stored["weight"].astype(np.float32), str(stored["sha256"]) if "sha256" in stored else ""
+
+
+def has_filters(record: FeatureRecord) -> bool:
+    """Whether there are filters on this audio feature: it is Whisper with the weights that they were learned on."""
+    weights = record["weights"]
+    return record["name"] == "whisper" and weights is not None and weights["sha256"] == _stored(SPEECH_FILE)[1]
+
+
+def filters_for(feature: Feature | None = None) -> LipFilters:
+    """The shipped filters: on ``feature`` if it has some, else on log-mel."""
+    if feature is not None and has_filters(feature.record):
+        return LipFilters(_stored(SPEECH_FILE)[0], feature)
+    return LipFilters(_stored(PLAIN_FILE)[0])

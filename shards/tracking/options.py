@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from configs import InputError
 from heads.person.image_registration import Reference
+from shards.features.base import Feature
 from shards.media.rates import MOST_OFFSET
 from shards.tracking.photometric import FaceTexture
 
@@ -34,6 +35,9 @@ class TrackOptions:
     body: Reference | None = None  # what the torso is registered to; None: the shot's first frames
     texture: FaceTexture | None = None  # what faces are aligned to; None: the shot's first frames
     sound: str = ""  # file whose sound replaces the video's own; it starts at the first picture
+    feature: Feature | None = (
+        None  # of the clip's sound: with Whisper tiny.en, offsets of the sound are told more finely
+    )
     av_offset: float | None = None  # s by which the sound is late and is moved back; None: estimated; 0: left as it is
 
     def check(self) -> None:

@@ -7,10 +7,11 @@ import pytest
 
 from configs import InputError
 from heads.ridge import apply_ridge
+from shards.features import Feature, open_feature
 from shards.format.schema import BrokenSample, check_meta
 from shards.media.rates import SAMPLES_PER_FRAME
 from shards.tracking import TrackOptions, av_offset
-from shards.tracking.av_offset import AvOffset, SoundReader, likeliest_lag, lip_rows, offset_of
+from shards.tracking.av_offset import AvOffset, LipFilters, SoundReader, likeliest_lag, lip_rows, offset_of
 from shards.tracking.first_pass import FirstPass, run_first_pass
 from shards.tracking.segments import Source
 from tests.support.videos import write_video
@@ -48,41 +49,85 @@ def lips(speech, weight, noise=0.5):
     return (moved + noise * moved.std() * np.random.default_rng(1).standard_normal(moved.shape)).astype(np.float32)
 
 
+def offset(lips, sound, filters):
+    """What the filters find."""
+    return offset_of([(lips, filters.rows(sound))], filters)
+
+
 @pytest.mark.parametrize("late", [-4.0, -2.5, 1.25, 3.0])
 def test_the_offset_is_found_to_a_fraction_of_a_frame(speech, weight, late):
-    found = offset_of([(lips(speech, weight), heard(speech, late))], weight)
+    found = offset(lips(speech, weight), heard(speech, late), LipFilters(weight))
     assert found.seconds == pytest.approx(late / 25, abs=0.01)
     assert found.confidence > 0.95
 
 
 @pytest.mark.parametrize("late", [0.0, 0.75, -0.75])
 def test_what_is_in_step_within_a_frame_stays_as_it_is(speech, weight, late):
-    assert offset_of([(lips(speech, weight), heard(speech, late))], weight).seconds == 0
+    assert offset(lips(speech, weight), heard(speech, late), LipFilters(weight)).seconds == 0
 
 
 def test_lips_that_follow_another_voice_move_no_sound(speech, weight):
     strangers = np.random.default_rng(2).standard_normal((FRAMES, 3)).astype(np.float32)
-    assert offset_of([(strangers, heard(speech, 3))], weight).seconds == 0
-    assert offset_of([(np.ones((FRAMES, 3), np.float32), heard(speech, 3))], weight) == AvOffset(
+    assert offset(strangers, heard(speech, 3), LipFilters(weight)).seconds == 0
+    assert offset(np.ones((FRAMES, 3), np.float32), heard(speech, 3), LipFilters(weight)) == AvOffset(
         0.0, pytest.approx(0.3, abs=0.1)
     )
 
 
 def test_an_offset_at_the_end_of_the_search_is_not_believed(speech, weight):
-    assert offset_of([(lips(speech, weight), heard(speech, 10))], weight).seconds == 0
+    assert offset(lips(speech, weight), heard(speech, 10), LipFilters(weight)).seconds == 0
 
 
 def test_parts_of_one_video_say_more_than_one_of_them(speech, weight):
     face, sound = lips(speech, weight, noise=4.0), heard(speech, 2)
     parts = [(face[i : i + 66], sound[i * 640 : (i + 66) * 640]) for i in (0, 66, 132)]
-    together = likeliest_lag(parts, weight)
+    filters = LipFilters(weight)
+    predicted = [(face, filters.lips(filters.rows(sound))) for face, sound in parts]
+    together = likeliest_lag(predicted)
     assert abs(together[0] - 2) < 0.5
-    assert together[1] > max(likeliest_lag([part], weight)[1] for part in parts)
+    assert together[1] > max(likeliest_lag([part])[1] for part in predicted)
 
 
-def test_the_shipped_filters_have_the_shape_that_is_used():
-    assert av_offset.filters().shape == (3, 160, 11)
-    assert np.isfinite(av_offset.filters()).all()
+class Loudness(Feature):
+    """Stands for a speech encoder: one row per frame."""
+
+    name = "whisper"
+    size = 160
+
+    def __init__(self, sha256):
+        super().__init__("weights")
+        self.sha256 = sha256
+
+    @property
+    def record(self):
+        return {"name": self.name, "size": self.size, "weights": {"source": "weights", "sha256": self.sha256}}
+
+    def stream(self):
+        raise NotImplementedError
+
+    def extract(self, sound):
+        return lip_rows(sound)
+
+
+@pytest.mark.parametrize("late", [-0.75, 0.5, 2.25])
+def test_a_speech_encoder_tells_fractions_of_a_frame(speech, weight, late):
+    filters = LipFilters(weight, Loudness("any"))
+    found = offset(lips(speech, weight), heard(speech, late), filters)
+    assert found.seconds == pytest.approx(late / 25, abs=0.01)
+    assert offset(lips(speech, weight), heard(speech, 0), filters).seconds == 0
+
+
+def test_filters_are_those_of_the_encoder_that_they_were_learned_on():
+    plain = av_offset.filters_for()
+    assert plain.weight.shape == (3, 160, 11)
+    assert plain.feature is None
+    known = Loudness(str(np.load(av_offset.WEIGHTS / av_offset.SPEECH_FILE)["sha256"]))
+    fine = av_offset.filters_for(known)
+    assert fine.weight.shape == (3, 384, 5)
+    assert fine.feature is known
+    assert av_offset.filters_for(Loudness("another")).feature is None
+    assert av_offset.filters_for(open_feature("logmel")).feature is None
+    assert all(np.isfinite(filters.weight).all() for filters in (plain, fine))
 
 
 def test_an_offset_says_which_way_it_goes():
