@@ -137,7 +137,6 @@ if __name__ == "__main__":
     folder, nodes, outcome, more = Path(sys.argv[1]), sys.argv[2] == "nodes", [], {}
     SMALL = {"object_store_memory": 80 * 2**20}
     if nodes:
-        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "10"
         ray_start.prepare_environment(ClusterConfig(), imported=False)
         import ray
         from ray.cluster_utils import Cluster

@@ -12,6 +12,7 @@ import inspect
 import logging
 import math
 import operator
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,12 +23,26 @@ log = logging.getLogger("headstart.launch")
 TRAINER = "ray.train.v2.api.data_parallel_trainer:DataParallelTrainer"
 FAILURES = "ray.train.v2._internal.execution.failure_handling:DefaultFailurePolicy"
 DECISION = "ray.train.v2._internal.execution.failure_handling:FailureDecision"
+ELASTIC = "ray.train.v2._internal.execution.scaling_policy:ElasticScalingPolicy"
+RESIZE = "ray.train.v2._internal.execution.scaling_policy:ResizeDecision"
 NODE = "ray._private.node:Node"
 UTILITIES = "ray._private.utils"
 # What our trainers override: class, method.
 OVERRIDDEN = ((FAILURES, "make_decision"), (TRAINER, "_initialize_and_run_controller"))
+RESIZED = tuple(
+    (ELASTIC, name)
+    for name in (
+        "_count_possible_workers",
+        "make_decision_for_non_running_worker_group",
+        "make_decision_for_running_worker_group",
+    )
+)
 # What a private Ray leaves out.
 LEFT_OUT = ((NODE, "start_monitor"), (NODE, "start_api_server"), (NODE, "start_log_monitor"))
+
+
+START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"
+AGAIN = 2.0  # seconds to wait for all workers of a group that ran before; doubled at every attempt that fails
 
 
 def missing(names: Iterable[tuple[str, str]]) -> list[str]:
@@ -115,6 +130,8 @@ def trainer(max_preemptions: int) -> Any:
     class Trainer(base):  # type: ignore[misc, valid-type]
         def _initialize_and_run_controller(self, **arguments: object) -> object:
             arguments["failure_policy"] = budgets(self.run_config.failure_config, max_preemptions)
+            if getattr(self.scaling_config, "elasticity_enabled", False) and not missing(RESIZED):
+                arguments["scaling_policy"] = present_machines()(self.scaling_config)
             return super()._initialize_and_run_controller(**arguments)
 
     return Trainer
@@ -135,3 +152,40 @@ def _two_budgets() -> type:
             return retry if self._left >= 0 else end
 
     return TwoBudgets
+
+
+def present_machines() -> type:
+    """A class of Ray's elastic policy that counts present machines alone, and goes on soon with those that are left.
+
+    Ray lists the machines every 20 s. After the loss of one it therefore asks for as many workers as before, and waits for
+    them until the start's timeout, which is minutes on a large cluster, before it starts fewer.
+    """
+    policy, resize = _load(ELASTIC), _load(RESIZE)
+
+    class PresentMachines(policy):  # type: ignore[misc, valid-type]
+        def __init__(self, scaling_config: object) -> None:
+            super().__init__(scaling_config)
+            self._longest = float(os.environ.get(START_TIMEOUT, 60))
+            self._attempts = -1  # since a group ran; none has
+
+        def _count_possible_workers(self, reserved: Any) -> int:
+            if isinstance(reserved, dict):
+                import ray
+
+                alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+                reserved = {node: resources for node, resources in reserved.items() if node in alive}
+            return int(super()._count_possible_workers(reserved))
+
+        def make_decision_for_running_worker_group(self, *arguments: object, **named: object) -> object:
+            self._attempts = 0
+            return super().make_decision_for_running_worker_group(*arguments, **named)
+
+        def make_decision_for_non_running_worker_group(self, *arguments: object, **named: object) -> object:
+            decision = super().make_decision_for_non_running_worker_group(*arguments, **named)
+            if isinstance(decision, resize) and self._attempts >= 0:
+                # Read by the group that is started next, in this process.
+                os.environ[START_TIMEOUT] = str(min(self._longest, AGAIN * 2**self._attempts))
+                self._attempts += 1
+            return decision
+
+    return PresentMachines

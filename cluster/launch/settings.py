@@ -21,7 +21,7 @@ class ClusterConfig:
     max_preemptions: int = -1  # restarts after preempted workers that saved first; counted separately
     object_store_mb: int = 80  # MiB of shared memory of a private Ray; batches do not go through it
     dashboard: bool = False  # dashboard of a private Ray, on 127.0.0.1:8265
-    start_timeout: float = 30.0  # seconds to wait for all workers before starting with fewer
+    start_timeout: float = 30.0  # seconds to wait for all workers before a run starts with fewer
     resize_every: float = 60.0  # seconds between checks for machines that came back
     quiet: bool = True  # what Ray and the workers' libraries print stays in Ray's log folder; our lines are shown
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,9 +27,33 @@ def ray_here():
         ray.shutdown()
 
 
-@pytest.mark.parametrize("names", [ray_private.OVERRIDDEN, ray_private.LEFT_OUT], ids=["trainer", "quick start"])
+@pytest.mark.parametrize(
+    "names",
+    [ray_private.OVERRIDDEN, ray_private.RESIZED, ray_private.LEFT_OUT],
+    ids=["trainer", "elastic", "quick start"],
+)
 def test_the_installed_ray_has_every_private_name_that_is_used(ray_here, names):
     assert ray_private.missing(names) == [], "raise the bound of ray in pyproject.toml only when this list is empty"
+
+
+def test_lost_machines_are_not_counted_and_a_group_that_ran_waits_less_for_them(ray_here, monkeypatch):
+    from ray.train import ScalingConfig
+
+    monkeypatch.setenv(ray_private.START_TIMEOUT, "7")
+    policy = ray_private.present_machines()(ScalingConfig(num_workers=(1, 2), resources_per_worker={"CPU": 1}))
+    monkeypatch.setattr(policy, "_maybe_send_resource_request", lambda: None)
+    monkeypatch.setattr(policy, "_get_reserved_resources", lambda: {"here": {"CPU": 1}, "lost": {"CPU": 1}})
+    monkeypatch.setattr(
+        ray_here, "nodes", lambda: [{"NodeID": "here", "Alive": True}, {"NodeID": "lost", "Alive": False}]
+    )
+    waits = []
+    for attempt in range(4):
+        assert policy.make_decision_for_non_running_worker_group().num_workers == 1
+        waits.append(float(os.environ[ray_private.START_TIMEOUT]))
+        if attempt == 0:
+            policy._latest_monitor_time = float("inf")  # it is not time to look for machines that came back
+            policy.make_decision_for_running_worker_group(SimpleNamespace(start_time=0.0, num_workers=2), None)
+    assert waits == [7, 2, 4, 7], "the start's timeout first, then little and ever more up to it"
 
 
 def test_a_ray_that_only_starts_otherwise_keeps_the_two_budgets(ray_here, monkeypatch):
