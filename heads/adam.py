@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adam import adam
 
 
 class Adam:
@@ -46,35 +45,51 @@ class Adam:
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter that has a gradient."""
-        for group in self.param_groups:
-            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if moved:
-                self._step(moved, group)
+        moved = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        every = [parameter for parameters in moved for parameter in parameters]
+        self._begin(every)
+        counts = [self.state[parameter]["step"] for parameter in every]
+        if not counts:
+            return
+        torch._foreach_add_(counts, 1)  # of all groups at once: on an accelerator each call is a launch
+        for (rate, eps), parameters in self._by_rate(moved).items():
+            self._step(parameters, rate, eps)
+        if self.found_inf is not None:
+            torch._foreach_sub_(counts, [self.found_inf] * len(counts))
+        # The fused kernel does not count its changes, but what is computed from frozen weights is kept by that count.
+        torch.autograd.graph.increment_version(every)
 
-    def _step(self, parameters: list[nn.Parameter], group: Mapping[str, Any]) -> None:
+    def _by_rate(self, moved: list[list[nn.Parameter]]) -> dict[tuple[float, float], list[nn.Parameter]]:
+        """Parameters that can be stepped by one call."""
+        together: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for parameters, group in zip(moved, self.param_groups, strict=True):
+            if parameters:
+                together.setdefault((group["lr"], group["eps"]), []).extend(parameters)
+        return together
+
+    def _begin(self, parameters: list[nn.Parameter]) -> None:
         for parameter in parameters:
             moments = self.moments(parameter)
             if not moments:
                 moments["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
                 moments["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
                 moments["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        states = [self.state[parameter] for parameter in parameters]
-        adam(
-            list(parameters),
+
+    def _step(self, parameters: list[nn.Parameter], rate: float, eps: float) -> None:
+        states = [self.moments(parameter) for parameter in parameters]
+        torch._fused_adam_(
+            [*parameters],
             [parameter.grad for parameter in parameters if parameter.grad is not None],
             [moments["exp_avg"] for moments in states],
             [moments["exp_avg_sq"] for moments in states],
             [],
             [moments["step"] for moments in states],
-            fused=True,
-            found_inf=self.found_inf,
-            amsgrad=False,
+            lr=rate,
             beta1=self.betas[0],
             beta2=self.betas[1],
-            lr=group["lr"],
             weight_decay=0.0,
-            eps=group["eps"],
+            eps=eps,
+            amsgrad=False,
             maximize=False,
+            found_inf=self.found_inf,
         )
-        # The fused kernel does not count its changes, but what is computed from frozen weights is kept by that count.
-        torch.autograd.graph.increment_version(parameters)

@@ -1,7 +1,8 @@
 """Penalties that keep a UV map near its initial values, its offsets near their triangles and its scales in bounds.
 
 In plain PyTorch they take some thirty passes over the map forward and as many backward. For float32 tensors on the CPU,
-one kernel computes value and gradient (:mod:`heads.raster.kernels.keeping`).
+one kernel computes value and gradient (:mod:`heads.raster.kernels.keeping`). On accelerators, where every operator is a launch,
+both take some thirty operators together.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from configs.devices import constant, is_accelerator
 from heads.losses import NEEDLE, offset_penalty, scale_penalty
 from heads.raster.arrays import flat, plain
 from heads.raster.kernels import keeping
@@ -31,6 +33,8 @@ def map_penalty(parts: Sequence[Tensor], start: Tensor, shares: Tensor, weight: 
     """
     if plain(*parts, start):
         return _Keep.apply(start, shares, weight, free, *parts)
+    if is_accelerator(start.device):
+        return _KeepOnDevice.apply(start, shares, weight, free, *parts)
     return map_penalty_reference(parts, start, shares, weight, free)
 
 
@@ -63,3 +67,34 @@ class _Keep(torch.autograd.Function):
         if float(upstream) != 1.0:  # the term of a sum of losses: nothing to multiply
             gradients = [upstream * gradient for gradient in gradients]
         return None, None, None, None, *gradients
+
+
+class _KeepOnDevice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: _KeepCtx, start: Tensor, shares: Tensor, weight: float, free: float, *parts: Tensor) -> Tensor:
+        maps, share = torch.cat(parts, -1), weight / len(start)
+        away = maps - start
+        pull = away * shares
+        offsets, log_scales = maps[:, :3], maps[:, 7:10]
+        length = (offsets.square().sum(-1, keepdim=True) + 1e-12).sqrt()
+        loose = (length - free).clamp_min(0)
+        scales = log_scales.clamp(-20, 20).exp()
+        excess = (scales - free).clamp_min(0)
+        ordered, order = log_scales.sort(dim=-1)
+        needle = (ordered[:, 2:] - ordered[:, 1:2] - math.log(NEEDLE)).clamp_min(0)
+        gradient = 2 * pull
+        gradient[:, :3].addcmul_(loose / length, offsets, value=2 * share)
+        gradient[:, 7:10].addcmul_(excess * (log_scales <= 20), scales, value=2 / 3 * share)
+        gradient[:, 7:10].scatter_add_(1, order, needle * constant((0.0, -2 * share, 2 * share), start))
+        ctx.gradients = list(gradient.split([part.shape[-1] for part in parts], -1))
+        value = _dot(away, pull).add(_dot(loose, loose) + _dot(needle, needle), alpha=share)
+        return value.add(_dot(excess, excess), alpha=share / 3)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: _KeepCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, None, None, *torch._foreach_mul(ctx.gradients, upstream)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return torch.dot(a.flatten(), b.flatten())

@@ -38,7 +38,8 @@ def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
     if weight is None:
         return values.mean()
     weight = weight if weight.dim() == values.dim() else weight[..., None]
-    total = weight.expand(*values.shape[:-1], 1).sum() * values.shape[-1]
+    total = weight.expand(*values.shape[:-1], 1).sum()
+    total = total * values.shape[-1] if values.shape[-1] > 1 else total
     return (values * weight).sum() / total.clamp_min(1e-8)
 
 

@@ -63,7 +63,7 @@ def picture_loss(image: Tensor, target: Tensor, weight: Tensor, share: float) ->
 def picture_loss_reference(image: Tensor, target: Tensor, weight: Tensor, share: float) -> Tensor:
     """:func:`picture_loss` in plain PyTorch: for other devices, and what the kernels are tested against."""
     value = weighted_mean((image - target).abs(), weight)
-    return (1 - share) * value + share * d_ssim(image, target, weight) if share else value
+    return torch.lerp(value, d_ssim(image, target, weight), share) if share else value
 
 
 class _PictureCtx(FunctionCtx):

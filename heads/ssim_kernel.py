@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 
+from configs.devices import constant, is_accelerator
 from heads.raster import threads
 from heads.raster.arrays import plain
 
@@ -43,6 +45,8 @@ def ssim_map(image: Tensor, target: Tensor) -> Tensor:
     radius = min(RADIUS, (min(image.shape[1:3]) - 1) // 2)
     if plain(image, target) and radius == RADIUS and not target.requires_grad:
         return _FastSSIM.apply(image, target)
+    if is_accelerator(image.device) and not target.requires_grad:
+        return _DeviceSSIM.apply(image, target, radius)
     return _ssim_torch(image, target, radius)
 
 
@@ -62,10 +66,19 @@ def gaussian_window(radius: int) -> tuple[float, ...]:
 def _blur(x: Tensor, radius: int) -> Tensor:
     """Valid separable Gaussian blur of ``[B, C, H, W]``."""
     batch, channels, height, width = x.shape
-    window = torch.tensor(gaussian_window(radius), dtype=x.dtype, device=x.device)
+    window = constant(gaussian_window(radius), x)
     x = x.reshape(batch * channels, 1, height, width)
     x = torch.nn.functional.conv2d(x, window.view(1, 1, -1, 1))
     return torch.nn.functional.conv2d(x, window.view(1, 1, 1, -1)).unflatten(0, (batch, channels)).squeeze(2)
+
+
+def _blur_back(x: Tensor, radius: int) -> Tensor:
+    """The transpose of :func:`_blur`."""
+    batch, channels, height, width = x.shape
+    window = constant(gaussian_window(radius), x)
+    x = x.reshape(batch * channels, 1, height, width)
+    x = torch.nn.functional.conv_transpose2d(x, window.view(1, 1, 1, -1))
+    return torch.nn.functional.conv_transpose2d(x, window.view(1, 1, -1, 1)).unflatten(0, (batch, channels)).squeeze(2)
 
 
 def _ssim_torch(image: Tensor, target: Tensor, radius: int) -> Tensor:
@@ -75,6 +88,43 @@ def _ssim_torch(image: Tensor, target: Tensor, radius: int) -> Tensor:
     above = (2 * mean_x * mean_y + C1) * (2 * cov + C2)
     below = (mean_x**2 + mean_y**2 + C1) * (var_x + var_y + C2)
     return (above / below).permute(0, 2, 3, 1)
+
+
+class _DeviceCtx(FunctionCtx):
+    radius: int
+    saved_tensors: tuple[Tensor, ...]
+
+
+class _DeviceSSIM(torch.autograd.Function):
+    """:func:`_ssim_torch` with its gradient in closed form: on accelerators, each of autograd's operators is a launch."""
+
+    @staticmethod
+    def forward(ctx: _DeviceCtx, image: Tensor, target: Tensor, radius: int) -> Tensor:
+        x, y = image.permute(0, 3, 1, 2), target.permute(0, 3, 1, 2)
+        blurred = _blur(torch.cat([x, y, torch.addcmul(x * x, y, y), x * y]), radius)
+        mean_x, mean_y, both, product = blurred.chunk(4)
+        squares, means = blurred[: 2 * len(x)].square(), mean_x * mean_y
+        squares = squares[: len(x)] + squares[len(x) :]
+        above = constant((C1,), x).add(means, alpha=2), constant((C2,), x).add(product - means, alpha=2)
+        below = squares + C1, (both - squares).add_(C2)
+        whole = below[0] * below[1]
+        values = above[0] * above[1] / whole
+        ctx.radius = radius
+        ctx.save_for_backward(x, y, mean_x, mean_y, *above, *below, whole, values)
+        return values.permute(0, 2, 3, 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: _DeviceCtx, upstream: Tensor) -> tuple[Tensor, None, None]:
+        x, y, mean_x, mean_y, above1, above2, below1, below2, whole, values = ctx.saved_tensors
+        upstream = upstream.permute(0, 3, 1, 2)
+        share, part = upstream / whole, upstream * values
+        of_mean, of_covariance = share * above2, share * above1
+        of_means, of_variance = part / below1, part / below2
+        slope = torch.addcmul(mean_y * (of_mean - of_covariance), mean_x, of_means - of_variance, value=-1)
+        spread = _blur_back(torch.cat([slope, of_variance, of_covariance]), ctx.radius).chunk(3)
+        gradient = torch.addcmul(torch.addcmul(spread[0], x, spread[1], value=-1), y, spread[2])
+        return (2 * gradient).permute(0, 2, 3, 1), None, None
 
 
 class _FastSSIM(torch.autograd.Function):

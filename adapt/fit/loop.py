@@ -125,11 +125,12 @@ class Fit:
         frames = np.arange(len(self.clip))
         return frames if len(frames) <= len(self.held) + 1 else np.setdiff1d(frames, self.held, assume_unique=True)
 
-    def inputs(self, batch: Batch) -> HeadInputs:
-        """What moved the head in a batch of training frames, as tracked."""
+    def inputs(self, batch: Batch, frames: np.ndarray | None = None) -> HeadInputs:
+        """What moved the head in a batch of training frames, as tracked; ``frames`` are their numbers, if the host knows them."""
         if self._inputs is None or len(self._inputs) < len(self.clip):
             self._inputs = head_inputs(self.clip.motion(), self.device)
-        return self._inputs.pick(batch.index).with_(features=self.windows(batch.index), index=batch.index)
+        rows = batch.index if frames is None else frames
+        return self._inputs.pick(rows).with_(features=self.windows(batch.index), index=batch.index)
 
     def windows(self, index: Tensor) -> Tensor | None:
         """Audio rows ``[B, R, C]`` around frames; ``None`` for a silent clip, or a model that uses expressions alone."""
@@ -211,10 +212,10 @@ class Fit:
     def _step(self, optimizers: Optimizers, frames: np.ndarray, loss: Loss, whole: bool) -> None:
         batch, window = self._sight(frames, whole)
         optimizers.zero_grad()
-        value = loss(self.model(self.inputs(batch), window, self.shrink), batch)
+        value = loss(self.model(self.inputs(batch, frames), window, self.shrink), batch)
         # A broken frame (black, all motion blur) must not end the run, nor reach the weights.
         if optimizers.refuses_behind:
-            optimizers.refuse_unless(torch.isfinite(value))
+            optimizers.refuse_broken(value.detach())
         elif not torch.isfinite(value):
             return
         value.backward()

@@ -14,6 +14,7 @@ from adapt.fit.track_refinement import TrackRefinement
 from adapt.models.base import Rendered
 from adapt.models.rigged import RiggedHead
 from configs import InputError
+from configs.devices import constant
 from heads import pictures
 from heads.losses import LPIPS, weighted_mean
 
@@ -23,9 +24,11 @@ Loss = Callable[[Rendered, Batch], Tensor]
 
 def pixel_weights(batch: Batch, boosts: Mapping[str, float]) -> Tensor:
     """``[B, H, W, 1]``: 1 everywhere, plus each boost in its region (a mouth is small, and people look at it)."""
-    weight = torch.ones_like(batch.matte)
+    if not boosts:
+        return torch.ones_like(batch.matte)
+    weight = constant((1.0,), batch.matte)
     for name, boost in boosts.items():
-        weight.add_(batch.masks[name], alpha=boost)
+        weight = weight.add(batch.masks[name], alpha=boost)
     return weight
 
 
@@ -41,7 +44,8 @@ def head_target(batch: Batch) -> tuple[Tensor, Tensor]:
     person is torso and neck, which head and body layer may share in any way: the confidence is 0 there.
     """
     head = batch.masks["head"]
-    return batch.matte * head, 1 - batch.matte * (1 - head)
+    target = batch.matte * head
+    return target, 1 - batch.matte + target
 
 
 def coverage_loss(rendered: Rendered, batch: Batch) -> Tensor:
@@ -57,7 +61,7 @@ def rigged_loss(config: RiggedConfig, model: RiggedHead, frames: int) -> Loss:
     def loss(rendered: Rendered, batch: Batch) -> Tensor:
         value = picture_loss(rendered.image, batch, boosts, config.ssim) + model.penalty(anchor)
         if config.coverage:
-            value = value + config.coverage * coverage_loss(rendered, batch)
+            value = value.add(coverage_loss(rendered, batch), alpha=config.coverage)
         if isinstance(model.refiner, TrackRefinement):
             value = value + model.refiner.penalty(batch.index)
         return value

@@ -104,13 +104,13 @@ class Optimizers:
 
     @property
     def refuses_behind(self) -> bool:
-        """Whether :meth:`refuse_unless` is to be used: on an accelerator, if there is no densifier."""
+        """Whether :meth:`refuse_broken` is to be used: on an accelerator, if there is no densifier."""
         return self._behind and self.densifier is None
 
-    def refuse_unless(self, finite: Tensor) -> None:
-        """Skip the next step on the device if ``finite``, a scalar there, is false; the host does not wait for it."""
+    def refuse_broken(self, loss: Tensor) -> None:
+        """Skip the next step on the device if ``loss``, a scalar there, is not finite; the host does not wait for it."""
         if self.main is not None:
-            self.main.found_inf = (~finite).float()
+            self.main.found_inf = (loss - loss != 0).float()  # infinity less itself is NaN, which equals nothing
 
     def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """Adam's moments of a parameter, a live dictionary."""

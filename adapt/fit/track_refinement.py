@@ -33,7 +33,7 @@ class TrackRefinement(nn.Module):
 
     def forward(self, frame: Tensor) -> Tensor:
         """The correction ``[6 + K + 6]`` of one training frame."""
-        return (self.rows.index_select(0, frame.reshape(1))[0] - self.rows.mean(0)) * self.scale
+        return (self.rows.index_select(0, frame.reshape(1)).squeeze(0) - self.rows.mean(0)) * self.scale
 
     def penalty(self, index: Tensor) -> Tensor:
         """A scalar that keeps corrections small, so that they explain tracking errors and not what the model lacks."""

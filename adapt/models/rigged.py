@@ -157,7 +157,7 @@ class RiggedHead(HeadModel):
             motion = None if delta is None else Motion(delta.means[i : i + 1])
             refinement = self.refinement(inputs, i)
             parts.append(self.talking.render(projected, i, size, None, window, refinement, motion))
-        return torch.stack([part.head for part in parts]), torch.stack([part.alpha for part in parts])
+        return _batch([part.head for part in parts]), _batch([part.alpha for part in parts])
 
     def _inference(self, inputs: HeadInputs) -> HeadInference | None:
         """The head as fused kernels, if nothing of it is being trained and the rig alone moves it."""
@@ -196,6 +196,11 @@ class RiggedHead(HeadModel):
         head = self.talking
         parts = (head.offsets, head.quats, head.log_scales, head.colors, head.opacities)
         start = head.maps().detach() if self.start is None else self.start
-        shares = anchor / (len(start) * constant(USUAL_DRIFT, start).square())
+        shares = constant(tuple(anchor / (len(start) * drift**2) for drift in USUAL_DRIFT), start)
         value = map_penalty(parts, start, shares, PENALTY, FREE)
         return value if head.appearance_basis is None else value + CODE * head.appearance_basis.code.square().sum()
+
+
+def _batch(pictures: list[Tensor]) -> Tensor:
+    """Pictures ``[H, W, C]`` as a batch; one alone is not copied."""
+    return pictures[0][None] if len(pictures) == 1 else torch.stack(pictures)

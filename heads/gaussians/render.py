@@ -52,8 +52,8 @@ def render_head(
     g = gaussians
     shared = g.means.shape[0] == 1 and batch > 1
     # One scene under many cameras is cheaper than many equal scenes.
-    lead = slice(None) if not shared else 0
-    means, quats, scales, opacities, colors = (t[lead] for t in (g.means, g.quats, g.scales, g.opacities, g.colors))
+    scenes = (g.means, g.quats, g.scales, g.opacities, g.colors)
+    means, quats, scales, opacities, colors = (t.squeeze(0) for t in scenes) if shared else scenes
     views, cameras = (viewmats, intrinsics) if shared else (viewmats[:, None], intrinsics[:, None])
     image, alpha, meta = rasterization(
         means, quats, scales, opacities, colors, views, cameras, width, height, **options

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from configs import InputError
+from configs.devices import is_accelerator
+from heads.gaussians.carrying import DEGENERATE, carry
 from heads.gaussians.cloud import Gaussians
 from heads.gaussians.layout import lay_out
 from heads.geometry.rotation import quaternion_product, quaternions
@@ -26,7 +28,6 @@ from heads.rig import Rig
 # colour 3 (RGB as in the pictures, without activation), opacity 1 (logit).
 MAP_CHANNELS = 14
 MAP_SPLIT = (3, 4, 3, 3, 1)
-_DEGENERATE = 1e-12  # squared sine between the edges below which a triangle has no frame of its own · guess
 _DEGENERATE_UV = 1e-12  # texels² · guess: a triangle of less area in the atlas counts as flat
 _NEUTRAL_OPACITY = 2.2  # logit of 0.9 · guess
 _NEUTRAL_SPREAD = 0.6  # standard deviation in texel spacings · guess: leaves no gaps (tests/heads/test_gaussians.py)
@@ -43,7 +44,7 @@ def triangle_frames(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     e, g = b - a, c - a
     normal = torch.linalg.cross(e, g)
     ee, gg, eg = (e * e).sum(-1, True), (g * g).sum(-1, True), (e * g).sum(-1, True)
-    proper = (normal * normal).sum(-1, True) > _DEGENERATE * ee * torch.maximum(ee, gg)
+    proper = (normal * normal).sum(-1, True) > DEGENERATE * ee * torch.maximum(ee, gg)
     size2 = ((ee + gg - eg) * (2 / 3))[..., 0]
     positive = size2 > 0
     k = torch.where(positive, torch.where(positive, size2, 1.0).sqrt(), 0.0)
@@ -138,13 +139,15 @@ class UVGaussians(nn.Module):
         """
         self._check(vertices, maps)
         binding = default_backend(vertices.device.type).binding
-        if binding is None or vertices.dtype != maps.dtype:
+        if vertices.dtype != maps.dtype or (binding is None and not is_accelerator(vertices.device)):
             return self.bind_reference(vertices, maps)
+        if binding is None:
+            return Gaussians(*carry(vertices, maps, self._faces, self.triangles, self._weights.to(maps.dtype)))
         weights = self._weights.to(maps.dtype)
         return Gaussians(*_Bind.apply(binding, vertices, maps, self._faces, self._runs, weights))
 
     def bind_reference(self, vertices: Tensor, maps: Tensor) -> Gaussians:
-        """``bind`` in plain PyTorch: for other devices, and the reference that the kernels are tested against."""
+        """``bind`` in plain PyTorch: for mixed dtypes, and the reference that the others are tested against."""
         R, k = triangle_frames(vertices, self._faces)
         R, k, q = R[:, self.triangles], k[:, self.triangles, None], quaternions(R)[:, self.triangles]
         offsets, quats, log_scales, colors, opacities = maps.split(MAP_SPLIT, -1)

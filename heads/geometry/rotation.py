@@ -6,12 +6,41 @@ z forward; a frontal head's nose points along -z.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from configs.devices import constant, is_accelerator
+
+_IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+# The matrix of a cross product by x, y, z: entries by rows.
+_CROSS = (
+    (0, 0, 0, 0, 0, -1, 0, 1, 0),
+    (0, 0, 1, 0, 0, 0, -1, 0, 0),
+    (0, -1, 0, 1, 0, 0, 0, 0, 0),
+)
+# The vector of a matrix's skew part, twice: entries by rows.
+_SKEW = (
+    (0, 0, 0), (0, 0, -1), (0, 1, 0),
+    (0, 0, 1), (0, 0, 0), (-1, 0, 0),
+    (0, -1, 0), (1, 0, 0), (0, 0, 0),
+)  # fmt: skip
+# Entries of a gaze's rotation, by rows: sign and two of (cos yaw, cos pitch, sin yaw, sin pitch, 1), or nothing.
+_CY, _CP, _SY, _SP, _ONE = range(5)
+_ENTRIES = (
+    (1, _CY, _ONE), (-1, _SY, _SP), (-1, _SY, _CP),
+    (0, 0, 0), (1, _CP, _ONE), (-1, _SP, _ONE),
+    (1, _SY, _ONE), (1, _CY, _SP), (1, _CY, _CP),
+)  # fmt: skip
+_GAZE = tuple(
+    tuple(float(sign) if pair == (first, second) else 0.0 for sign, first, second in _ENTRIES)
+    for pair in itertools.product(range(5), repeat=2)
+)
 
 
 def rotation_vector(rotation: Tensor) -> Tensor:
@@ -32,15 +61,42 @@ def rotation_vector(rotation: Tensor) -> Tensor:
 
 def rotation_matrix(vector: Tensor) -> Tensor:
     """Rotation matrices ``[..., 3, 3]`` of rotation vectors ``[..., 3]`` (Rodrigues' formula), smooth at zero."""
-    x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    return _Turn.apply(vector) if is_accelerator(vector.device) else _rodrigues(vector)[0]
+
+
+def _rodrigues(vector: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The matrix, and its two factors ``[..., 1, 1]``: sin / angle, (1 - cos) / angle²."""
+    cross = (vector @ constant(_CROSS, vector)).unflatten(-1, (3, 3))
     square = vector.square().sum(-1)[..., None, None]
     angle = (square + 1e-12).sqrt()
     a, b = torch.sin(angle) / angle, (1 - torch.cos(angle)) / (square + 1e-12)
     # The second factor suffers cancellation near zero; its limit is one half.
     b = torch.where(square < 1e-6, 0.5 - square / 24, b)
-    return torch.eye(3, dtype=vector.dtype, device=vector.device) + a * cross + b * (cross @ cross)
+    return constant(_IDENTITY, vector) + a * cross + b * (cross @ cross), a, b
+
+
+class _Saved(FunctionCtx):
+    saved_tensors: tuple[Tensor, ...]
+
+
+class _Turn(torch.autograd.Function):
+    """:func:`_rodrigues` with its gradient in closed form: on accelerators, each of autograd's forty operators is a launch."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, vector: Tensor) -> Tensor:
+        rotation, a, b = _rodrigues(vector)
+        ctx.save_for_backward(vector, rotation, a, b)
+        return rotation
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: _Saved, upstream: Tensor) -> Tensor:
+        vector, rotation, a, b = ctx.saved_tensors
+        # The torque of the upstream gradient, then the transposed left Jacobian 1 - b v x + c v x v x.
+        torque = (upstream @ rotation.transpose(-1, -2)).flatten(-2) @ constant(_SKEW, vector)
+        once = torch.linalg.cross(vector, torque)
+        c = ((1 - a) / (vector.square().sum(-1)[..., None, None] + 1e-12))[..., 0]
+        return torch.addcmul(torch.addcmul(torque, b[..., 0], once, value=-1), c, torch.linalg.cross(vector, once))
 
 
 def quaternions(rotation: Tensor) -> Tensor:
@@ -83,10 +139,10 @@ def quaternion_matrices(quats: Tensor) -> Tensor:
 
 def gaze_rotation(gaze: Tensor) -> Tensor:
     """Rotations ``[..., 3, 3]`` from straight ahead, (0, 0, -1), to ``gaze [..., 2]``: yaw towards +x, pitch towards +y."""
-    (sy, sp), (cy, cp) = gaze.sin().unbind(-1), gaze.cos().unbind(-1)
-    zero = torch.zeros_like(sy)
-    rows = (cy, -sy * sp, -sy * cp), (zero, cp, -sp), (sy, cy * sp, cy * cp)
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+    one = constant((1.0,), gaze).expand(*gaze.shape[:-1], 1)
+    terms = torch.cat([gaze.cos(), gaze.sin(), one], -1)  # cos yaw, cos pitch, sin yaw, sin pitch, 1
+    products = (terms[..., None] * terms[..., None, :]).flatten(-2)
+    return (products @ constant(_GAZE, gaze)).unflatten(-1, (3, 3))
 
 
 def turn_vectors(rotation: np.ndarray) -> np.ndarray:

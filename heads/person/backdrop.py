@@ -90,7 +90,7 @@ class Backdrop(nn.Module):
         if body is None:
             return self.bend(self._normalised(pose)).view(-1, 2, *self.grid)
         # A pixel of the frame shows the body where it was before it moved.
-        return self._field(inverse(self._from_rest(body)))
+        return self._field(composed(inverse(body.view(-1, 2, 3)), self.rest.view(2, 3)))
 
     def _from_rest(self, body: Tensor) -> Tensor:
         """Displacements ``[B, 2, 3]`` of the body layer for the torso's ``[(B,) 6]``, which are from the clip's reference."""
@@ -135,8 +135,8 @@ class Backdrop(nn.Module):
         flow = _spread(self.displacement(pose, body), height, width, (top, left, rows, columns))
         grid = (_identity_grid(height, width, flow.device, flow.dtype)[part] + 2 * flow).permute(0, 2, 3, 1)
         layer = F.grid_sample(layer.expand(len(grid), -1, -1, -1), grid, padding_mode="border", align_corners=False)
-        alpha = layer[:, 3:]
-        shown = (layer[:, :3] * alpha + background * (1 - alpha)).permute(0, 2, 3, 1)
+        color, alpha = layer.split((3, 1), 1)
+        shown = (color * alpha + background * (1 - alpha)).permute(0, 2, 3, 1)
         return shown if pose.dim() == 2 else shown[0]
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from configs.devices import constant
 from heads.ridge import ridge_weights
 
 # Brightness difference, of 1, at which a pixel's weight falls to a quarter, on the coarse and on the fine level: 0.1 on
@@ -27,6 +28,7 @@ SPREADS = (0.5, 0.5, 0.05, 0.05, 0.02, 0.02)
 NOISE = 0.05  # brightness difference of a pixel that is aligned · guess
 CORRELATED = 20  # pixels whose differences count as one · guess
 LEAST_WEIGHT = 0.3  # of a pixel of the reference that takes part
+_ADJUGATE = ((0, 0, 0, 1), (0, -1, 0, 0), (0, 0, -1, 0), (1, 0, 0, 0))  # of the entries of a 2 x 2 matrix, by rows
 # Columns: shift x, shift y, scale, rotation, stretch, shear; rows: coefficients of (1, x, y) per direction.
 _PARTS = (
     (1, 0, 0, 0, 0, 0),
@@ -98,9 +100,11 @@ def mean_reference(frames: Tensor, weights: Tensor, motion: Tensor) -> Reference
 def inverse(motion: Tensor) -> Tensor:
     """Displacements ``[..., 2, 3]`` of the inverse affine maps."""
     shift, linear = motion[..., :1], motion[..., 1:]
-    a, b, c, d = (linear + torch.eye(2, dtype=motion.dtype, device=motion.device)).flatten(-2).unbind(-1)
-    back = torch.stack([torch.stack([d, -b], -1), torch.stack([-c, a], -1)], -2) / (a * d - b * c)[..., None, None]
-    return torch.cat([-back @ shift, back - torch.eye(2, dtype=motion.dtype, device=motion.device)], -1)
+    one = constant(((1.0, 0.0), (0.0, 1.0)), motion)
+    entries = (linear + one).flatten(-2)
+    a, b, c, d = entries.split(1, -1)
+    back = ((entries @ constant(_ADJUGATE, motion)) / (a * d - b * c)).unflatten(-1, (2, 2))
+    return torch.cat([-back @ shift, back - one], -1)
 
 
 def composed(first: Tensor, second: Tensor) -> Tensor:

@@ -72,7 +72,9 @@ class HeadInputs:
     def pick(self, frames: Sequence[int] | np.ndarray | Tensor | slice) -> HeadInputs:
         """Some of the frames, by number; the intrinsics are shared."""
         rows = frames
-        if not isinstance(frames, slice):
+        if isinstance(frames, np.ndarray) and len(frames) == 1 and frames[0] >= 0:
+            rows = slice(int(frames[0]), int(frames[0]) + 1)  # a view: nothing to launch
+        elif not isinstance(frames, slice):
             rows = torch.as_tensor(frames if isinstance(frames, Tensor) else np.asarray(frames))
             rows = rows.to(self.rotation.device)
         picked: dict[str, Any] = {

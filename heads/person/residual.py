@@ -48,7 +48,7 @@ class CoefficientNet(nn.Module):
         """Coefficients ``[..., rank]`` of vectors ``[..., C]``; NaN inputs count as the mean."""
         x = self.normalised(vectors)
         if self.noise and self.training and torch.is_grad_enabled():
-            x = x + self.noise * torch.randn_like(x)
+            x = x.add(torch.randn_like(x), alpha=self.noise)
         return self.linear(x) if self.mlp is None else self.linear(x) + self.mlp(x)
 
     def normalised(self, vectors: Tensor) -> Tensor:

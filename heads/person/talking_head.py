@@ -219,18 +219,19 @@ class TalkingHead(RigModule):
         """
         change = refinement
         if self.correction is not None:
-            learned = self.correction(inputs.vectors[index])[0] * self.correction_scale()
+            learned = self.correction(inputs.vectors[index]).squeeze(0) * self.correction_scale()
             change = learned if change is None else change + learned
         parts = {name: getattr(inputs, name)[index : index + 1] for name in ("rotation", "translation", "expression")}
         parts |= {"eyelids": inputs.eyelids[index : index + 1], "gaze": inputs.gaze[index : index + 1]}
         if change is None:
             return parts
-        k = POSE + self.rig.n_expression
-        parts["rotation"] = parts["rotation"] @ rotation_matrix(change[:3])
-        parts["translation"] = parts["translation"] + change[3:6]
-        parts["expression"] = parts["expression"] + change[6:k]
-        parts["eyelids"] = parts["eyelids"] + change[k : k + 2]
-        parts["gaze"] = parts["gaze"] + change[k + 2 :].view(1, 2, 2)
+        # Split in one go: the gradient of a slice would fill a vector of zeros first.
+        turn, shift, expression, eyelids, gaze = change.split((3, 3, self.rig.n_expression, 2, 4))
+        parts["rotation"] = parts["rotation"] @ rotation_matrix(turn)
+        parts["translation"] = parts["translation"] + shift
+        parts["expression"] = parts["expression"] + expression
+        parts["eyelids"] = parts["eyelids"] + eyelids
+        parts["gaze"] = parts["gaze"] + gaze.view(1, 2, 2)
         return parts
 
     def correction_scale(self) -> Tensor:
@@ -329,7 +330,7 @@ class TalkingHead(RigModule):
         head, alpha, meta = render_head(
             gaussians, parts["rotation"], parts["translation"], intrinsics[None], columns, rows
         )
-        head, alpha = head[0], alpha[0]
+        head, alpha = head.squeeze(0), alpha.squeeze(0)  # views back: an index would fill pictures of zeros first
         behind = self._behind(background, inputs, index, (height, width), window)
         image = head if behind is None else head + (1 - alpha) * behind
         return RenderedHead(image, alpha, head, gaussians, meta)

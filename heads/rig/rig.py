@@ -196,9 +196,14 @@ class Rig:
         """Eye opening ``[B, 2]`` of identities ``[B, K_id]`` relative to the mean head's, clamped to 0.25 … 4."""
         if not self._lids_open:
             return identity.new_ones(len(identity), 2)
-        gap = torch.einsum("ev,vc->e", self._gap, self.mean[:, 1:2])
+        gap = self._mean_gap
         person = gap + torch.einsum("bk,kv,ev->be", identity, self.identity[:, :, 1], self._gap)
         return (person / gap).clamp(0.25, 4)
+
+    @functools.cached_property
+    def _mean_gap(self) -> Tensor:
+        """Eye opening ``[2]`` of the mean head."""
+        return torch.einsum("ev,vc->e", self._gap, self.mean[:, 1:2])
 
     @functools.cached_property
     def _lids_open(self) -> bool:
@@ -209,18 +214,23 @@ class Rig:
         """Vertex indices of both eyeballs; cached, since finding them makes the host wait for the device."""
         return [(self.eyeball_vertices == eye + 1).nonzero()[:, 0] for eye in (0, 1)]
 
+    @functools.cached_property
+    def _both_eyeballs(self) -> Tensor:
+        """``[2, n]``, where the eyeballs have the same number of vertices."""
+        return torch.stack(self._eyeballs)
+
     def _lids(self, identity: Tensor, eyelids: Tensor) -> Tensor:
         return _combine(eyelids * self.lid_scale(identity), self.eyelids)
 
     def _turn_eyes(self, vertices: Tensor, identity: Tensor, gaze: Tensor) -> Tensor:
         rotation = gaze_rotation(gaze).expand(len(vertices), 2, 3, 3)
         centres = self.eyeball_positions(identity).expand(len(vertices), 2, 3)
-        vertices = vertices.clone()
-        for eye in (0, 1):
-            index = self._eyeballs[eye]
-            local = vertices[:, index] - centres[:, None, eye]
-            vertices[:, index] = local @ rotation[:, eye].transpose(1, 2) + centres[:, None, eye]
-        return vertices
+        balls = self._eyeballs
+        if balls[0].shape != balls[1].shape:
+            for eye in (0, 1):
+                vertices = _turned(vertices, balls[eye][None], rotation[:, eye, None], centres[:, eye, None])
+            return vertices
+        return _turned(vertices, self._both_eyeballs, rotation, centres)
 
     def _checked(self, what: str, value: Tensor) -> Tensor:
         expected = self.n_identity if what == "identity" else self.n_expression
@@ -243,6 +253,13 @@ class Rig:
                 gaze[:, int(name.endswith("y"))] = 0.35  # radians · guess
             controls[name] = Control(expression, eyelids, gaze)
         return controls
+
+
+def _turned(vertices: Tensor, index: Tensor, rotation: Tensor, centres: Tensor) -> Tensor:
+    """Vertices ``[B, V, 3]``, those of E groups ``index [E, n]`` turned by ``[B, E, 3, 3]`` about ``[B, E, 3]``."""
+    local = vertices[:, index] - centres[:, :, None]
+    turned = local @ rotation.transpose(2, 3) + centres[:, :, None]
+    return vertices.index_copy(1, index.flatten(), turned.flatten(1, 2))
 
 
 def _combine(coefficients: Tensor, basis: Tensor) -> Tensor:

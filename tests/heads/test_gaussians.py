@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from configs import InputError
+from heads.gaussians.carrying import carry
 from heads.gaussians.cloud import Gaussians
 from heads.gaussians.covering import covering
 from heads.gaussians.free import Densifier, FreeGaussians
@@ -95,7 +96,13 @@ def test_gaussians_follow_any_rigid_motion_and_scale_exactly(seed, scale, how):
     torch.testing.assert_close(after.opacities, before.opacities)
 
 
-def test_the_kernel_and_its_twin_agree_with_gradients():
+def carried(uv, vertices, maps):
+    """What accelerators run, here on the CPU."""
+    return Gaussians(*carry(vertices, maps, uv._faces, uv.triangles, uv.barycentric[:, 1:].to(maps.dtype)))
+
+
+@pytest.mark.parametrize("bind", [UVGaussians.bind, carried])
+def test_kernel_and_accelerator_agree_with_the_reference_with_gradients(bind):
     rig = small_rig()
     uv = UVGaussians(rig, 24)
     g = torch.Generator().manual_seed(0)
@@ -104,7 +111,7 @@ def test_the_kernel_and_its_twin_agree_with_gradients():
         vertices[:, 4] = vertices[:, 2] + 1e-3
         vertices.requires_grad_(True)
         maps = random_maps(uv, batches[1]).requires_grad_(True)
-        kernel, reference = uv.bind(vertices, maps), uv.bind_reference(vertices, maps)
+        kernel, reference = bind(uv, vertices, maps), uv.bind_reference(vertices, maps)
         # A quaternion and its negative are the same rotation; the two ways may choose differently.
         sign = (kernel.quats.detach() * reference.quats.detach()).sum(-1, True).sign()
         parts = [

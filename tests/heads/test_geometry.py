@@ -88,3 +88,15 @@ def test_the_view_of_a_part_shows_the_same_pixels_shifted():
     points = torch.tensor([[0.1, 0.2, 2.0]])
     whole, cut = camera.to_pixels(points, intrinsics), camera.to_pixels(points, part)
     torch.testing.assert_close(cut, whole * 2 - torch.tensor([20.0, 30.0]))
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-5, 0.01, 1.0, 3.0])
+def test_turns_on_accelerators_have_the_gradient_of_autograd(size):
+    vector = size * torch.randn(2, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(2, 5, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for turn in (rotation._Turn.apply, rotation.rotation_matrix):
+        leaf = vector.clone().requires_grad_()
+        (turn(leaf) * weight).sum().backward()
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from heads.keeping import map_penalty, map_penalty_reference
+from heads.keeping import _KeepOnDevice, map_penalty, map_penalty_reference
 
 FREE, WEIGHT = 2.0, 0.01
 
@@ -26,10 +26,16 @@ def gradients(of, maps, start, shares):
     return value.detach(), torch.cat([part.grad for part in parts], 1)
 
 
+def on_device(parts, start, shares, weight, free):
+    """What accelerators run, here on the CPU."""
+    return _KeepOnDevice.apply(start, shares, weight, free, *parts)
+
+
 @pytest.mark.parametrize("anchor", [0.0, 0.3])
-def test_the_kernel_gives_value_and_gradient_of_the_reference(maps, anchor):
+@pytest.mark.parametrize("penalty", [map_penalty, on_device])
+def test_both_ways_give_value_and_gradient_of_the_reference(maps, anchor, penalty):
     shares = anchor * torch.rand(14)
-    ours, v_ours = gradients(map_penalty, *maps, shares)
+    ours, v_ours = gradients(penalty, *maps, shares)
     theirs, v_theirs = gradients(map_penalty_reference, *maps, shares)
     assert theirs > 0
     assert torch.isclose(ours, theirs, rtol=1e-5)

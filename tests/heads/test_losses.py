@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from configs import InputError
 from heads import losses
 from heads.lpips import _ALEX, _VGG, CHANNELS, LPIPS
-from heads.ssim_kernel import _ssim_torch, ssim_map
+from heads.ssim_kernel import _DeviceSSIM, _ssim_torch, ssim_map
 
 
 def pair(*shape, seed=0):
@@ -49,6 +49,18 @@ def test_the_compiled_ssim_and_the_torch_one_agree_in_value_and_gradient(shape):
         results.append((values.detach().double(), image.grad.double()))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(results[0][1], results[1][1], rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("radius", [0, 2, 5])
+def test_the_ssim_of_accelerators_is_that_of_torch_in_value_and_gradient(radius):
+    x, y = (v.double() for v in pair(2, 14, 19, 3))
+    results = []
+    for run in (_DeviceSSIM.apply, _ssim_torch):
+        image = x.clone().requires_grad_()
+        values = run(image, y, radius)
+        (values * torch.linspace(0, 1, values.numel()).double().view(values.shape)).sum().backward()
+        results.append((values.detach(), image.grad))
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
 
 
 def test_the_torch_ssim_has_exact_gradients():
