@@ -2,8 +2,9 @@
 
     python -m benchmarks waits [--latency 0.02]
 
-The rank reads its share of the plan of eight ranks with two worker processes and "computes" a batch for a fixed time. The
-store is a server on the loopback that answers ranged requests as S3 does, each after a fixed latency. Reading is real: plan,
+The rank reads its share of the plan of eight ranks with two worker processes, takes batches from the thread that
+training takes them from (:class:`pretrain.data.prefetch.Prefetcher`), and "computes" each for a fixed time. The store is a
+server on the loopback that answers ranged requests as S3 does, each after a fixed latency. Reading is real: plan,
 requests, checksums, decoding. The first batches, which a run waits for once, are left out.
 """
 
@@ -24,10 +25,12 @@ from pathlib import Path
 from benchmarks import reader as small
 from benchmarks.results import row, write
 from benchmarks.views import SequenceView
+from pretrain.data.prefetch import Prefetcher
 from shards import Reader, open_dataset
 from shards.read.view import PairView, View
 
 RANKS, SHARE, WORKERS, WARMUP, STEPS = 8, 8, 2, 4, 30
+PREFETCH = 2  # batches, the default of training
 BUCKET = "waits"
 RATE = 8.0  # samples a second of this one rank: 4,096 on 512 ranks in steps of a second, as in docs/scaling.md
 VIEWS: dict[str, View] = {
@@ -54,19 +57,19 @@ def main() -> None:
 def measured(name: str, url: str, view: View, source: str = "local tars") -> list[dict]:
     """Share of the time that the rank waits for its next batch, after the first batches."""
     reader = Reader(open_dataset(url), view, batch_size=RANKS * SHARE, rank=3, world_size=RANKS, workers=WORKERS)
-    batches = iter(reader)
     waited, started = 0.0, time.perf_counter()
-    next(batches)
+    batches = Prefetcher(reader, PREFETCH)
+    batches.next()
     first = time.perf_counter() - started
     for step in range(WARMUP + STEPS):
         if step == WARMUP:
             waited, started = 0.0, time.perf_counter()
         time.sleep(SHARE / RATE)
         asked = time.perf_counter()
-        next(batches)
+        batches.next()
         waited += time.perf_counter() - asked
     share = waited / (time.perf_counter() - started)
-    batches.close()  # type: ignore[attr-defined]
+    batches.close()
     case = f"{name}, {RATE:g} samples/s a rank"
     return [
         row(case, f"{source}: waiting for data", 100 * share, "%", "at most 3 %"),
