@@ -50,11 +50,13 @@ class ModelShape(TypedDict, total=False):
 
     Attributes:
         resolution: side of the UV map, texels.
+        short_neck: whether texels of the neck that are never drawn have no Gaussian; absent in earlier versions: they have.
         appearance_basis: ``rank`` and ``rows`` of the basis.
         gaussians: number in each branch.
     """
 
     resolution: int
+    short_neck: bool
     appearance_basis: dict[str, int]
     gaussians: dict[str, int]
 

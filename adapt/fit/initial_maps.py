@@ -12,22 +12,17 @@ from torch.nn import functional
 from adapt.fit.config import RecipeConfig, RiggedConfig
 from adapt.fit.context import Context, auto_resolution
 from adapt.models.rigged import RiggedHead
+from heads.gaussians.neck import neck_fade
 from heads.gaussians.uv import UVGaussians
 from heads.geometry.rotation import rotation_to_euler
 from heads.measures.face import lip_gap
 from heads.person.inputs import TRACKED, frame_vectors
 from heads.person.talking_head import HeadConfig
-from heads.rig import facemesh
 from pretrain.roles import AppearancePrior
 
 COLOR = slice(10, 13)  # columns of a map
 
-# Of the way from the chin to the base of the neck: where it begins to fade, and where it is transparent · guess
-FADE = (0.2, 0.6)
 OPAQUE, TRANSPARENT = 2.2, -5.0  # logits of opacity, at either end
-# Logit beyond that: an opacity below 1/255, which renderers leave out. Seen edge-on, fainter layers add up to a line.
-UNDRAWN = -9.0
-
 # Lip gap in eye distances from which on a frame shows the inside of the mouth.
 OPEN_GAP = 0.2
 # Rig units along z of head space: what lies deeper than the ears (about one eye distance) is hidden in a frontal view.
@@ -36,7 +31,12 @@ LEAST_SEEN = 8  # texels of a region from which on their middle colour stands fo
 
 
 def build_rigged(
-    context: Context[RiggedConfig], parts: HeadConfig, *, residual: bool, appearance_basis: bool = False
+    context: Context[RiggedConfig],
+    parts: HeadConfig,
+    *,
+    residual: bool,
+    appearance_basis: bool = False,
+    resolution: int | None = None,
 ) -> RiggedHead:
     """A rigged head for the clip, its map from the prior if one is given and switched on.
 
@@ -45,16 +45,17 @@ def build_rigged(
         parts: of the head, without its resolution.
         residual: whether eyes and mouth move beyond the rig.
         appearance_basis: whether the map depends on pose and expression through the prior's basis.
+        resolution: side of the UV map, texels; by default :func:`full_resolution`.
     """
     config = context.config
     prior = context.priors.appearance if config.visual_prior else None
-    resolution = config.resolution or auto_resolution(context.clip.size)
+    resolution = resolution or full_resolution(context)
     model = RiggedHead(
         context.clip.size,
         context.intrinsics,
         rig=context.rig.to("cpu"),  # initialised on the CPU, then moved as a whole
         identity=context.identity,
-        parts=replace(parts, resolution=resolution),
+        parts=replace(parts, resolution=resolution, short_neck=True),
         residual=residual,
     )
     model.talking.calibrate(context.tracked())
@@ -65,7 +66,7 @@ def build_rigged(
         if prior is not None:
             known = seen & ~hidden_mouth(model, context)
             frames = reference_frames(context, frame)
-            nearest = nearest_texels(prior.resolution, model)
+            nearest = nearest_texels(UVGaussians(model.rig, prior.resolution), model)
             maps = from_prior(prior_maps(prior, context, frames), nearest, prior.resolution, model, maps, known)
             if appearance_basis and prior.appearance_basis.rank:
                 shared = prior.appearance_basis
@@ -75,21 +76,20 @@ def build_rigged(
     return model.to(context.device)
 
 
+def full_resolution(context: Context[RiggedConfig]) -> int:
+    """Side of the UV map, texels: the configuration's, or what fits the clip's frames."""
+    return context.config.resolution or auto_resolution(context.clip.size)
+
+
 def with_faded_neck(model: RiggedHead, maps: Tensor) -> Tensor:
     """The map ``[N, 14]`` with a neck that fades out below the chin, where the body layer shows it, moved with the torso.
 
     Otherwise the neck's Gaussians take the colours of collars and smear them when the head turns.
     """
-    rig, uv = model.rig, model.talking.uv
-    texels = uv.points(rig.mean[None])[0]
-    neck = uv.regions == rig.regions.get("neck", -1)
-    if not neck.any():
-        return maps
-    chin, base = rig.landmarks(rig.mean)[facemesh.CHIN, 1], texels[neck, 1].max()
-    below = ((texels[:, 1] - chin) / (base - chin) - FADE[0]) / (FADE[1] - FADE[0])
-    most = torch.where(below < 1, OPAQUE + (TRANSPARENT - OPAQUE) * below.clamp(0, 1), UNDRAWN)
+    fade = neck_fade(model.talking.uv, model.rig)
     faded = maps.clone()
-    faded[neck, 13] = torch.minimum(maps[neck, 13], most[neck].to(maps))
+    most = OPAQUE + (TRANSPARENT - OPAQUE) * fade.to(maps)
+    faded[:, 13] = torch.where(fade > 0, torch.minimum(maps[:, 13], most), maps[:, 13])
     return faded
 
 
@@ -132,20 +132,20 @@ def from_prior(
     At another resolution each texel takes its ``nearest [N]`` source texel, its scales shrunk by the ratio; the frame's
     own texture, which is finer, then keeps its colours where it is ``known [N]``.
     """
+    maps = predicted[nearest]
     if resolution == model.resolution:
-        return predicted
-    maps = predicted[nearest].clone()
+        return maps
     maps[:, 7:10] -= float(np.log(model.resolution / resolution))
     return torch.where(known[:, None] & _colour_columns(), texture, maps)
 
 
-def nearest_texels(resolution: int, model: RiggedHead) -> Tensor:
-    """For each of the model's texels, the nearest one ``[N]`` of the same region in a map of another resolution."""
-    if resolution == model.resolution:
-        return torch.arange(model.talking.n)
+def nearest_texels(source: UVGaussians, model: RiggedHead) -> Tensor:
+    """For each of the model's texels, the nearest one ``[N]`` of the same region in another map."""
+    target = model.talking.uv
+    if source.resolution == target.resolution and source.n == target.n:
+        return torch.arange(target.n)
     from scipy.spatial import cKDTree
 
-    source, target = UVGaussians(model.rig, resolution), model.talking.uv
     places, wanted = _texel_centres(source), _texel_centres(target)
     nearest = torch.empty(target.n, dtype=torch.long)
     # Texels of another part (teeth beside lips in the atlas) must not lend their Gaussians.

@@ -105,26 +105,28 @@ class RiggedHead(HeadModel):
     def shape(self) -> ModelShape:
         """Sizes that an avatar's document records, from which :meth:`empty` rebuilds the shapes."""
         basis = self.talking.appearance_basis
-        if basis is None:
-            return ModelShape(resolution=self.resolution)
-        return ModelShape(resolution=self.resolution, appearance_basis={"rank": basis.rank, "rows": basis.rows})
+        shape = ModelShape(resolution=self.resolution, short_neck=self.talking.config.short_neck)
+        if basis is not None:
+            shape["appearance_basis"] = {"rank": basis.rank, "rows": basis.rows}
+        return shape
 
     @classmethod
     def empty(
         cls, parts: HeadConfig, residual: bool, document: AvatarContent, tensors: Mapping[str, Tensor], rig: Rig
     ) -> RiggedHead:
         """A model of the right shapes for an avatar's weights."""
+        shape = document["model"]
         model = cls(
             document["size"],
             tensors["intrinsics"],
             rig=rig,
             identity=tensors["talking.identity"].float(),
-            parts=replace(parts, resolution=document["model"]["resolution"]),
+            parts=replace(parts, resolution=shape["resolution"], short_neck=shape.get("short_neck", False)),
             maps=torch.zeros(len(tensors["talking.colors"]), MAP_CHANNELS),
             residual=residual,
         )
-        if "appearance_basis" in document["model"]:
-            model.talking.add_appearance_basis(**document["model"]["appearance_basis"])
+        if "appearance_basis" in shape:
+            model.talking.add_appearance_basis(**shape["appearance_basis"])
         return model
 
     def delta(self, inputs: HeadInputs) -> Motion | None:

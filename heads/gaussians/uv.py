@@ -109,6 +109,13 @@ class UVGaussians(nn.Module):
         """Number of Gaussians."""
         return len(self.triangles)
 
+    def keep(self, shown: Tensor) -> None:
+        """Go on with the texels ``shown [N]`` bool alone, in the same order."""
+        for name in ("texels", "triangles", "barycentric", "regions", "_weights"):
+            setattr(self, name, getattr(self, name)[shown].contiguous())
+        counts = torch.bincount(self.triangles, minlength=len(self._faces))
+        self._runs = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(self._runs)
+
     def points(self, vertices: Tensor) -> Tensor:
         """The texels' points ``[B, N, 3]`` on the triangles of vertices ``[B, V, 3]``."""
         corners = vertices[:, self._faces[self.triangles]]

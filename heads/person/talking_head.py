@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from configs import InputError
 from heads.gaussians.cloud import Gaussians
 from heads.gaussians.covering import covering
+from heads.gaussians.neck import neck_fade
 from heads.gaussians.render import render_head
 from heads.gaussians.uv import UVGaussians
 from heads.geometry.camera import view_intrinsics
@@ -61,6 +62,7 @@ class HeadConfig:
             frames.
         body: whether a body layer and a background are learned.
         body_grid: control points per side of the body's displacement field.
+        short_neck: whether the head has no Gaussians where its neck has faded out (:mod:`heads.gaussians.neck`).
     """
 
     resolution: int = 128
@@ -71,6 +73,7 @@ class HeadConfig:
     noise: float = 0.1
     body: bool = True
     body_grid: int = 9
+    short_neck: bool = False
 
     def check(self) -> None:
         """Raise ``InputError`` for sizes that make no head."""
@@ -135,8 +138,13 @@ class TalkingHead(RigModule):
         self.config.check()
         self.height, self.width = height, width
         self.uv = UVGaussians(rig, self.config.resolution)
+        start = covering(self.uv, rig) if maps is None else maps
+        if self.config.short_neck:
+            shown = neck_fade(self.uv, rig) < 1
+            self.uv.keep(shown)
+            start = start[shown] if maps is None else maps
         self.identity = nn.Parameter(torch.as_tensor(identity, dtype=torch.float32).clone())
-        self._set_maps(covering(self.uv, rig) if maps is None else maps)
+        self._set_maps(start)
         size = POSE + rig.n_expression + 6
         entries, cfg = (1 + len(SPANS)) * size, self.config
         self.color = self._residual(cfg.color_rank, self.uv.n, 3, entries)

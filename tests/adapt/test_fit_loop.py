@@ -134,7 +134,7 @@ def test_a_place_comes_back_from_its_tensors():
 def test_a_texel_takes_the_nearest_one_of_its_own_region_in_a_coarser_map(clip):
     model = make_fit(clip).model
     source, target = UVGaussians(load_rig(), 40), model.talking.uv
-    nearest = nearest_texels(40, model)
+    nearest = nearest_texels(UVGaussians(model.rig, 40), model)
     assert torch.equal(source.regions[nearest], target.regions)
     places, wanted = ((uv.texels.double() + 0.5) / uv.resolution for uv in (source, target))
     distance = torch.cdist(wanted, places, compute_mode="donot_use_mm_for_euclid_dist")

@@ -1,10 +1,13 @@
 """The talking head as a module: what a new one shows, its views, its residual motion."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from configs import InputError
+from heads.gaussians.neck import neck_fade
 from heads.motion.fields import Motion
 from heads.person.talking_head import HeadConfig, TalkingHead
 from heads.rig import load_rig
@@ -48,6 +51,24 @@ def new_head(rig, track):
     head = TalkingHead(rig, track["identity"], SIZE, SIZE, SMALL)
     head.calibrate(track)
     return head
+
+
+def test_a_short_neck_leaves_out_what_would_not_be_drawn(rig):
+    track = make_track(rig)
+    parts = replace(SMALL, resolution=64)
+    long = TalkingHead(rig, track["identity"], SIZE, SIZE, parts)
+    short = TalkingHead(rig, track["identity"], SIZE, SIZE, replace(parts, short_neck=True))
+    gone = neck_fade(long.uv, rig) == 1
+    assert short.n == int((~gone).sum()) < 0.8 * long.n
+    assert set(long.uv.regions[gone].tolist()) == {rig.regions["neck"]}
+    assert torch.equal(short.maps(), long.maps()[~gone])
+    long.opacities.data[gone] = -9.0
+    for head in (long, short):
+        head.backdrop.background.data.fill_(0.3)
+        head.calibrate(track)
+    images = [head.render(head.inputs(track), 7).image for head in (long, short)]
+    assert images[0].std() > 0.05
+    assert torch.equal(*images)
 
 
 def test_a_new_head_is_its_rigged_gaussians_whatever_the_expression_and_pose(rig):
