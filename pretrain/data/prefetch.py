@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ class Prefetcher:
         if self._thread:
             self._thread.start()
 
-    def _endless(self) -> Iterator[tuple[dict, dict]]:
+    def _endless(self) -> Generator[tuple[dict, dict], None, None]:
         while True:
             count = 0
             for batch in self.reader:
@@ -67,6 +67,8 @@ class Prefetcher:
         self._stop.set()
         if self._thread:
             self._thread.join(timeout=5)
+        if self._thread is None or not self._thread.is_alive():
+            self._source.close()  # the reader's processes end now, not when the garbage is collected
 
 
 def _pinned(batch: dict) -> dict:
