@@ -157,6 +157,8 @@ def show_forget(out: Console, result: dict[str, Any], a: argparse.Namespace) -> 
     """What was removed and what is left."""
     gone = f"{result['samples']} samples of {result['clips']} clips"
     output.line(out, f"{a.identity} is removed from {a.dataset}: {gone} deleted; later builds refuse this identity")
+    if result["also_as"]:
+        output.line(out, f"its videos stood there under other names, too: {', '.join(result['also_as'])}")
     output.facts(out, totals(result["dataset"]))
 
 

@@ -7,6 +7,7 @@ after a crash, it finishes. It does not affect copies elsewhere (reader caches, 
 
 from __future__ import annotations
 
+import json
 import time
 
 from cluster.storage import storage
@@ -15,21 +16,22 @@ from shards.build.journal import Journal
 from shards.build.lock import locked
 from shards.build.report import PAGE, write_report
 from shards.format.catalogue import Catalogue, known_people, read_catalogue, write_catalogue
-from shards.format.schema import split_key
+from shards.format.schema import clean_name, split_key
 from shards.people.withdrawn import Withdrawal, name_hash, withdrawn_people, write_withdrawn
 from shards.read.dataset import Dataset
 from shards.tar.rewrite import first_keys, remove_unlisted, rewrite_shard
 
 
 def forget(dataset: str, identity: str) -> dict[str, object]:
-    """Remove every sample of a person.
+    """Remove every sample of a person, and every sample of the same video files under other names.
 
     Args:
         dataset: folder or ``s3://`` URL.
-        identity: the person's name as ``shards info`` lists it.
+        identity: the person's name, as the consent file or ``shards info`` writes it.
 
     Returns:
-        ``identity, samples, clips, shards_rewritten, shards_removed`` and the dataset's new totals.
+        ``identity, also_as`` (other names of the same videos), ``samples, clips, shards_rewritten, shards_removed`` and
+        the dataset's new totals.
 
     Raises:
         InputError: no such person (and none withdrawn under this name), another writer is at work, or storage fails.
@@ -40,22 +42,30 @@ def forget(dataset: str, identity: str) -> dict[str, object]:
         names = [person["name"] for person in catalogue.identities]
         withdrawn = withdrawn_people(url)
         if identity not in names and not withdrawn.covers(identity):
-            raise InputError(f"{url}: no identity '{identity}'{known_people(identity, names)}")
-        counts = _counts(catalogue, identity)
-        if not withdrawn.covers(identity):
+            if (clean := clean_name(identity)) not in names and not withdrawn.covers(clean):
+                raise InputError(f"{url}: no identity '{identity}'{known_people(identity, names)}")
+            identity = clean
+        before = withdrawn.entry(identity)
+        videos = _videos(url, identity) if before is None else before.get("videos", [])
+        copies = _copies(url, identity, videos)
+        counts = _counts(catalogue, identity, copies)
+        if before is None:
             date = time.strftime("%Y-%m-%d", time.gmtime())
-            videos = _videos(url, identity)
             samples, clips = counts["samples"], counts["clips"]
             withdrawn.people.append(
                 Withdrawal(person=name_hash(identity), date=date, samples=samples, clips=clips, videos=videos)
             )
         write_withdrawn(url, withdrawn)
         catalogue.withdrawn = len(withdrawn.people)
-        rewritten, removed = _rewrite(url, catalogue, identity)
+        rewritten, removed = _rewrite(url, catalogue, identity, videos, copies)
         write_catalogue(url, catalogue)
         _sweep(url, catalogue)
-        _forget_report(url, catalogue, identity)
-    done = {"shards_rewritten": rewritten, "shards_removed": removed}
+        _forget_report(url, catalogue, identity, videos)
+    done = {
+        "also_as": sorted({name for name, _ in copies}),
+        "shards_rewritten": rewritten,
+        "shards_removed": removed,
+    }
     return {"identity": identity, **counts, **done, "dataset": {**catalogue.totals(), "schema": 1}}
 
 
@@ -65,21 +75,36 @@ def _videos(url: str, identity: str) -> list[str]:
     return sorted({record["sha256"] for record in records if record.get("sha256")})
 
 
-def _counts(catalogue: Catalogue, identity: str) -> dict[str, int]:
+def _copies(url: str, identity: str, videos: list[str]) -> list[tuple[str, int]]:
+    """Names and segments of clips whose file is one of the person's videos, byte for byte, under another name."""
+    return [
+        (record["identity"], int(record.get("segments", 0)))
+        for record in Journal.read(url).clips.values()
+        if record["identity"] != identity and record.get("sha256") in videos
+    ]
+
+
+def _counts(catalogue: Catalogue, identity: str, copies: list[tuple[str, int]]) -> dict[str, int]:
     number = next((i for i, p in enumerate(catalogue.identities) if p["name"] == identity), None)
     rows = [row for shard in catalogue.shards for row in shard["people"] if row[0] == number]
-    return {"samples": sum(row[2] for row in rows), "clips": sum(row[4] for row in rows)}
+    samples = sum(row[2] for row in rows) + sum(segments for _, segments in copies)
+    return {"samples": samples, "clips": sum(row[4] for row in rows) + len(copies)}
 
 
-def _rewrite(url: str, catalogue: Catalogue, identity: str) -> tuple[int, int]:
+def _rewrite(
+    url: str, catalogue: Catalogue, identity: str, videos: list[str], copies: list[tuple[str, int]]
+) -> tuple[int, int]:
     """New revisions of the shards that hold the person; the catalogue lists them instead."""
-    number = next((i for i, p in enumerate(catalogue.identities) if p["name"] == identity), None)
-    old = [s["name"] for s in catalogue.shards if any(row[0] == number for row in s["people"])]
+    names = {name for name, _ in copies}
+    numbers = {i for i, person in enumerate(catalogue.identities) if person["name"] in {identity, *names}}
+    old = [s["name"] for s in catalogue.shards if any(row[0] in numbers for row in s["people"])]
     opened = Dataset(url, catalogue)
     starts = first_keys([row.key for row in opened.samples]) if old else set()
 
     def others(key: str, members: dict[str, bytes]) -> dict[str, bytes] | None:
-        return members if split_key(key)[0] != identity else None
+        name = split_key(key)[0]
+        copy = name in names and json.loads(members["meta.json"]).get("source_sha256") in videos
+        return None if name == identity or copy else members
 
     entries = [entry for name in old if (entry := rewrite_shard(url, name, others, starts)) is not None]
     opened.close()
@@ -95,9 +120,10 @@ def _sweep(url: str, catalogue: Catalogue) -> None:
     remove_unlisted(url, catalogue, sorted(set(found)))
 
 
-def _forget_report(url: str, catalogue: Catalogue, identity: str) -> None:
+def _forget_report(url: str, catalogue: Catalogue, identity: str, videos: list[str]) -> None:
     journal = Journal.read(url)
-    gone = [name for name, record in journal.clips.items() if record["identity"] == identity]
+    clips = journal.clips.items()
+    gone = [name for name, record in clips if record["identity"] == identity or record.get("sha256") in videos]
     for name in gone:
         if journal.clips[name].get("thumbnail"):
             storage.remove(storage.join(url, journal.clips[name]["thumbnail"]))

@@ -18,6 +18,7 @@ from configs import InputError
 from shards import Reader, open_dataset
 from shards.build.build import build
 from shards.build.find import find_clips
+from shards.build.journal import Journal
 from shards.check.verify import verify
 from shards.format.catalogue import read_catalogue, write_catalogue
 from shards.people.consent import read_consent
@@ -256,6 +257,23 @@ def test_a_withdrawn_video_is_not_built_in_under_another_name(videos, tmp_path):
     with pytest.raises(InputError, match=r"robert\..*withdrawn from the dataset"):
         run(other, tmp_path / "d")
     assert "robert" not in open_dataset(tmp_path / "d").identities
+
+
+def test_forgetting_takes_copies_of_the_persons_videos_with_it(videos, tmp_path):
+    bob = next(path for path in videos.iterdir() if path.stem == "bob")
+    (videos / f"röbert{bob.suffix}").write_bytes(bob.read_bytes())
+    run(videos, tmp_path / "d")
+    before = open_dataset(tmp_path / "d").identities
+    assert {"bob", "r_bert"} < set(before)
+    result = forget(str(tmp_path / "d"), "röbert")
+    assert result["identity"] == "r_bert"
+    assert result["also_as"] == ["bob"]
+    assert result["clips"] == 2
+    left = open_dataset(tmp_path / "d")
+    assert set(left.identities) == set(before) - {"bob", "r_bert"}
+    assert verify(str(tmp_path / "d"))["ok"]
+    assert {"bob", "r_bert"}.isdisjoint(Journal.read(str(tmp_path / "d")).clips)
+    assert forget(str(tmp_path / "d"), "röbert")["samples"] == 0
 
 
 def test_a_changed_file_under_an_old_name_is_reported(videos, tmp_path):

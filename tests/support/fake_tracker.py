@@ -86,5 +86,6 @@ def write_video(folder: Path, name: str, *shots: dict[str, Any]) -> Path:
     """A "video" with these shots (one shot of two segments by default)."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.mp4"
-    path.write_text(json.dumps({"shots": list(shots) or [{"seed": sum(map(ord, name))}]}))
+    document = {"name": name, "shots": list(shots) or [{"seed": sum(map(ord, name))}]}  # no two files are equal
+    path.write_text(json.dumps(document))
     return path
