@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.against import HERE, checkout
-from benchmarks.results import row, write
+from benchmarks.results import row, stored, write
 
 # What each worker runs, and what drives it: of neither checkout, so that both train the same.
 JOB = """
@@ -210,6 +210,8 @@ def main() -> None:
         earlier = checkout(given.commit, Path(scratch) / given.commit)
         rows = compared(earlier, [kind == "nodes" for kind in given.events], given.rounds)
     notes = f"earlier commit {given.commit}, in turn, medians of {given.rounds} rounds; load {os.getloadavg()[0]:.1f}"
+    measured = {line["case"] for line in rows}
+    rows += [line for line in stored("events") if line["case"] not in measured]
     write("events", rows, notes, command=f"events --commit {given.commit} --rounds {given.rounds}")
 
 
