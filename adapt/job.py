@@ -273,7 +273,7 @@ def finish(run: Run, driver: Driver, body: Path) -> Adapted:
         "driver": driver.name,
         "consent": plan.consent["consent"],
         "size": clip.size,
-        "frames": plan.frames,
+        "frames": len(clip),
         "complete": document["progress"]["complete"],
         "bytes": sum(record["bytes"] for record in document["files"].values()),
     }

@@ -77,7 +77,7 @@ class ClipRecord(LaterClipRecord):
     """The training clip.
 
     Attributes:
-        frames: how many were trained on.
+        frames: length of the part of the video that was there to be trained on; tests begin behind it.
         total: how many the video has.
         kept: how many the avatar keeps the track of.
         crop_box: left, top, right, bottom in the video, px.
@@ -163,7 +163,7 @@ class Adapted(TypedDict):
         null_reasons: why a metric is null.
         consent: what was recorded.
         size: side of its frames, px.
-        frames: how many were trained on.
+        frames: how many were trained on; fewer than were asked for where the face leaves, or the budget ended before.
         bytes: of the folder's listed files.
         complete: whether the budget was used up; an incomplete one can be resumed.
     """

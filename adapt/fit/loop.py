@@ -272,7 +272,7 @@ class Fit:
         if not len(self.held):
             return "the training frames are too few to hold any out; 20 or more are needed"
         if self.held.min() >= len(self.clip):
-            return "the adaptation ended before the held-out frames were tracked"
+            return "the face leaves before the held-out frames, or the adaptation ended before they were tracked"
         return "no face is in view in the held-out frames"
 
     @torch.no_grad()
