@@ -15,11 +15,12 @@ from adapt.avatar.export.axes import checked_axes, moved
 from adapt.avatar.export.cloud import MEAN_EYE_DISTANCE, Cloud
 from adapt.avatar.export.ply import AXES as PLY_AXES
 from adapt.avatar.export.registry import animated_suffixes, animates, format_of
+from adapt.avatar.export.sequence import DOCUMENT as SEQUENCE
 from adapt.avatar.export.sequence import write_frames
 from adapt.avatar.provenance import Provenance
 from adapt.marking.certificates import load_credentials
 from adapt.marking.finished import sign_export
-from adapt.marking.sign import sidecar_of
+from adapt.marking.sign import SIDECAR_SUFFIX, sidecar_of
 from adapt.outputs import claim
 from adapt.talk.options import check_sound, parse_controls
 from adapt.talk.poses import ClipPoses, FixedPose, GeneratedPoses, PoseSource, still_pose
@@ -45,7 +46,12 @@ class Exported(TypedDict):
     bytes: int
 
 
-@staged(reads=("avatar", "audio", "style"), writes="out")
+@staged(
+    reads=("avatar", "audio", "style"),
+    writes="out",
+    mark=lambda given: SEQUENCE if given["as_frames"] else None,
+    sidecar=SIDECAR_SUFFIX,
+)
 def export(
     avatar: str | Path,
     out: str | Path,
@@ -82,7 +88,7 @@ def export(
         axes: ``opencv`` or ``opengl``; by default what the format's standard says.
         sign: certificate chain and private key (PEM files) for a signed manifest beside the file, ``FILE.c2pa``; by
             default those that ``HEADSTART_SIGN_CERT`` and ``HEADSTART_SIGN_KEY`` name, if they are set.
-        overwrite: replace an existing file.
+        overwrite: replace an existing file, or a folder of frames.
 
     Returns:
         See :class:`Exported`.
@@ -93,7 +99,7 @@ def export(
     chosen = None if as_frames else format_of(out)
     axes = checked_axes(axes, PLY_AXES if chosen is None else chosen.AXES)
     _check_motion(out, chosen, audio, frame, pose)
-    out = claim(out, overwrite=overwrite and not as_frames)
+    out = claim(out, overwrite=overwrite, mark=SEQUENCE if as_frames else None)
     if audio is not None:
         check_sound(audio)
     credentials = load_credentials(*(sign or ()))
@@ -162,7 +168,7 @@ def _turn(yaw: float | None, pitch: float | None, roll: float | None) -> np.ndar
 def _write(chosen: Any, out: Path, first: Cloud, rest: Iterator[Cloud], record: Mapping[str, object], axes: str) -> int:
     """Write a still or a sequence; the number of frames."""
     if chosen is None:
-        return write_frames(out, itertools.chain([first], rest), record, axes, fps=FPS)
+        return write_frames(out, itertools.chain([first], rest), record, axes, fps=FPS, replace=True)
     if animates(chosen):
         return chosen.write_sequence(out, itertools.chain([first], rest), record, axes, fps=FPS)
     chosen.write(out, first, record, axes)

@@ -42,7 +42,7 @@ FIRST_FRAMES = 25
 FEWEST_STEPS, STEPS_PER_FRAME = 300, 40
 
 
-@staged(reads=("video",), writes="out")
+@staged(reads=("video",), writes="out", mark=folder.DOCUMENT)
 def adapt(
     video: str | Path,
     out: str | Path,

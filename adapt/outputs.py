@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from cluster.storage.staging import not_replaceable
 from configs import InputError
 
 
@@ -26,9 +27,7 @@ def claim(path: str | Path, *, suffix: str | None = None, overwrite: bool = Fals
     if path.exists() and not overwrite:
         raise InputError(f"output '{path}' exists; choose another name, remove it or pass --overwrite")
     if path.exists() and not _replaceable(path, mark):
-        what = "a folder" if path.is_dir() else "a file"
-        expected = "a file" if mark is None else f"a folder with {mark}"
-        raise InputError(f"output '{path}' is {what}; --overwrite replaces only {expected}; choose another name")
+        raise not_replaceable(path, path.is_dir(), mark)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

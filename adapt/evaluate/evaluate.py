@@ -23,7 +23,7 @@ from adapt.evaluate.ablations import run_ablations
 from adapt.evaluate.avatars import PROTOCOLS, scored, test_range, whole_frame
 from adapt.evaluate.external import evaluate_external
 from adapt.evaluate.measures.base import Tools
-from adapt.evaluate.page import write_results
+from adapt.evaluate.page import RECORD, write_results
 from adapt.evaluate.tools import open_tools
 from adapt.outputs import claim
 from cluster.storage.staging import staged
@@ -31,7 +31,7 @@ from configs import InputError
 from configs.machine import commit, device_name
 
 
-@staged(reads=("avatar", "video", "frames", "against"), writes="out")
+@staged(reads=("avatar", "video", "frames", "against"), writes="out", mark=RECORD)
 def evaluate(
     avatar: str | Path | None = None,
     video: str | Path | None = None,
@@ -83,7 +83,7 @@ def evaluate(
         raise InputError(
             f"--protocol {protocol} is for an avatar alone; leave --{'frames' if external else 'ablations'} out"
         )
-    out = claim(out, overwrite=overwrite, mark="metrics.json")
+    out = claim(out, overwrite=overwrite, mark=RECORD)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
     try:

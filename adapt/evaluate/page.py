@@ -14,12 +14,14 @@ from adapt.evaluate.charts import over_frames
 from adapt.evaluate.measures.registry import columns
 from heads.rig.facemesh import LIPS
 
+RECORD = "metrics.json"
+
 
 def write_results(folder: Path, result: dict[str, Any]) -> None:
     """Write both into ``folder``; ``result["_page"]`` is what only the page shows."""
     page = result["_page"]
     record = {key: value for key, value in result.items() if key != "_page"}
-    (folder / "metrics.json").write_text(json.dumps(_finite(record), indent=2) + "\n")
+    (folder / RECORD).write_text(json.dumps(_finite(record), indent=2) + "\n")
     sheets, curves, videos = [], [], []
     for part in page["parts"]:
         sheets += _sheets(part)

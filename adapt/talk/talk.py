@@ -59,7 +59,11 @@ class Talked(TypedDict):
     stages: dict[str, float]
 
 
-@staged(reads=("avatar", "audio", "pose_from", "style", "blendshapes"), writes="out")
+@staged(
+    reads=("avatar", "audio", "pose_from", "style", "blendshapes"),
+    writes="out",
+    mark=lambda given: FRAME_FOLDER if given["background"] == "rgba" else None,
+)
 def talk(
     avatar: str | Path,
     audio: str | Path,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from adapt.avatar.avatar import load_avatar
 from adapt.outputs import claim
-from adapt.web.folder import write_web
+from adapt.web.folder import DOCUMENT, write_web
 from cluster.storage.staging import staged
 
 
-@staged(reads=("avatar", "onnxruntime"), writes="out")
+@staged(reads=("avatar", "onnxruntime"), writes="out", mark=DOCUMENT)
 def export_web(
     avatar: str | Path,
     out: str | Path,

@@ -26,6 +26,7 @@ from shards.media.rates import FPS
 
 FORMAT = "headstart-web/1"
 IMPORT = re.compile(r'^import .*? from "\./([\w.-]+)";', re.MULTILINE | re.DOTALL)
+DOCUMENT = "avatar.js"
 ENTRY, BOOT = "main.js", "boot.js"
 GZIP = 4  # zlib level; of 57,700 Gaussians 9 takes 0.54 CPU s and 4 takes 0.35, for 0.3 % more bytes
 
@@ -59,7 +60,7 @@ def write_web(
         InputError: the folder exists, or the avatar's recipe cannot run in a page.
     """
     folder = Path(folder)
-    if folder.exists() and not (overwrite and (folder / "avatar.js").is_file() and (folder / "index.html").is_file()):
+    if folder.exists() and not (overwrite and (folder / DOCUMENT).is_file() and (folder / "index.html").is_file()):
         raise InputError(f"output '{folder}' exists; choose another name, remove it or pass --overwrite")
     spoken = sound_files(avatar, onnxruntime)
     document, packed = describe(avatar, record, spoken)
@@ -112,7 +113,7 @@ def page_files(document: Document, packed: bytes, record: Document) -> dict[str,
     files["offline.js"] = script(
         "HEADSTART_MODULES", {k: _packed(v.encode()) for k, v in in_import_order(modules).items()}
     )
-    files["avatar.js"] = script("HEADSTART_AVATAR", {"document": document, "arrays": _packed(packed)})
+    files[DOCUMENT] = script("HEADSTART_AVATAR", {"document": document, "arrays": _packed(packed)})
     files["index.html"] = _filled((page / "index.html").read_text(), document, record).encode()
     return files
 

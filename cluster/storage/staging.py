@@ -3,8 +3,9 @@
 Video codecs and safetensors need paths. A function under :func:`staged` sees only paths, with the URLs' own names; its
 caller sees only URLs, also in results and in error messages.
 
-Promises: an output that exists, or a bucket that cannot be written to, is refused before any work; a folder is
-published whole, its commit mark last; a result whose upload fails stays on this machine, and the error says where.
+Promises: an output that exists, or a bucket that cannot be written to, is refused before any work; only what the same
+function wrote earlier is ever replaced; a folder is published whole, its commit mark last; a result whose upload fails
+stays on this machine, and the error says where.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 import tempfile
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -30,9 +31,13 @@ from configs.scratch import ScratchFolder
 
 P = ParamSpec("P")
 R = TypeVar("R")
+# A file that every folder of an output holds; ``None`` for an output that is a file. Or a function of the arguments.
+Mark = str | None | Callable[[Mapping[str, Any]], str | None]
 
 
-def staged(reads: Sequence[str] = (), writes: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def staged(
+    reads: Sequence[str] = (), writes: str | None = None, *, mark: Mark = None, sidecar: str = ""
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A decorator: the named parameters may be URLs of an object store as well as local paths.
 
     The function must write its output whole or not at all, so what stands there when it fails (the last good state) is
@@ -42,9 +47,11 @@ def staged(reads: Sequence[str] = (), writes: str | None = None) -> Callable[[Ca
     Args:
         reads: parameters that name files or published folders to read.
         writes: the parameter that names the file or folder to make.
+        mark: of a folder, a file that every earlier output holds; ``overwrite`` replaces no other folder.
+        sidecar: ending of a file beside the output that describes it, and goes when the output is replaced.
 
     Raises (from the decorated function):
-        InputError: an input is absent, the output exists, the store does not answer or refuses.
+        InputError: an input is absent, the output exists or may not be replaced, the store does not answer or refuses.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -58,7 +65,8 @@ def staged(reads: Sequence[str] = (), writes: str | None = None) -> Callable[[Ca
             given = bound.arguments
             if not any(is_remote(given[name]) for name in names):
                 return function(*args, **kwargs)
-            with Stage() as stage, _output(stage, given, writes):
+            expected = mark(given) if callable(mark) else mark
+            with Stage() as stage, _output(stage, given, writes, expected, sidecar):
                 for name in reads:
                     given[name] = stage.fetch(given[name])
                 return stage.with_urls(function(*bound.args, **bound.kwargs))
@@ -130,22 +138,24 @@ class Stage:
 
 
 @contextmanager
-def _output(stage: Stage, given: dict[str, Any], name: str | None) -> Iterator[None]:
+def _output(stage: Stage, given: dict[str, Any], name: str | None, mark: str | None, sidecar: str) -> Iterator[None]:
     """A stand-in for the output parameter; what stands there afterwards is published."""
     if name is None or not is_remote(url := given[name]):
         yield
         return
     resume, replace = bool(given.get("resume")), bool(given.get("overwrite"))
     there = check_output(url, may_exist=resume or replace)
+    if there and not resume:
+        check_replaceable(url, mark)
     path = given[name] = stage.fetch(url) if there and resume else stage.stand_in(url)
     try:
         yield
     except BaseException:
         # A folder that still has the mark of its download was not touched.
         if path.exists() and not (path / storage.COMMIT_MARK).exists():
-            _publish(path, url, replace=there)
+            _publish(path, url, there, sidecar)
         raise
-    _publish(path, url, replace=there)
+    _publish(path, url, there, sidecar)
 
 
 def check_output(url: Url, *, may_exist: bool) -> bool:
@@ -168,13 +178,36 @@ def check_output(url: Url, *, may_exist: bool) -> bool:
     return there
 
 
-def _publish(path: Path, url: Url, *, replace: bool) -> None:
+def check_replaceable(url: Url, mark: str | None) -> None:
+    """Refuse to replace what is at ``url`` unless it is a file, or with a ``mark`` a folder that holds this file.
+
+    Raises:
+        InputError: it is something else.
+        StorageError: the store does not answer.
+    """
+    folder = request(url, "look for", lambda fs, path: fs.info(path)["type"]) != "file"
+    if folder != (mark is not None) or (mark and not storage.exists(storage.join(url, mark)) and storage.listdir(url)):
+        raise not_replaceable(url, folder, mark)
+
+
+def not_replaceable(output: Url, folder: bool, mark: str | None) -> InputError:
+    """The error for an output that ``--overwrite`` does not replace."""
+    expected = "a file" if mark is None else f"a folder with {mark}"
+    return InputError(
+        f"output '{output}' is {'a folder' if folder else 'a file'}; --overwrite replaces only {expected}; "
+        "choose another name"
+    )
+
+
+def _publish(path: Path, url: Url, replace: bool, sidecar: str) -> None:
     """Upload a finished file or folder; keep it on this machine if that fails."""
     try:
         if path.is_dir():
             _publish_folder(path, url, replace)
         else:
             # What lies beside the file under its name (FILE.c2pa) belongs to it, and comes before it.
+            if replace and sidecar:
+                storage.remove(f"{url}{sidecar}")
             for beside in sorted(path.parent.glob(f"{glob.escape(path.name)}.*")):
                 storage.publish(beside, f"{url}{beside.name.removeprefix(path.name)}")
             storage.publish(path, url)

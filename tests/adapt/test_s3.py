@@ -19,6 +19,7 @@ from adapt.job import adapt as make_avatar
 from adapt.marking.certificates import sign_init
 from adapt.marking.sign import available, read_manifest
 from adapt.talk.talk import talk
+from adapt.web.export import export_web
 from cluster.storage import storage
 from configs import InputError
 from shards.media.decode import read_frames
@@ -143,6 +144,44 @@ def test_what_exists_is_refused_and_only_replaced_on_demand(made, s3, world, tmp
     result = make_avatar(world.video, out, overwrite=True, **{**OPTIONS, "budget": "9it"})
     assert load_avatar(out, "cpu").document["metrics"] == result["metrics"] != made[0]["metrics"]
     assert load_avatar(neighbour, "cpu").document["metrics"] == made[0]["metrics"]
+
+
+def outputs_of(world, made):
+    """Name, command and what it replaces, of every kind of output."""
+    avatar = made[1]
+    return {
+        "adapt": (lambda out: make_avatar(world.video, out, overwrite=True, **OPTIONS), "a folder with avatar.json"),
+        "evaluate": (lambda out: evaluate(avatar, world.video, out, overwrite=True), "a folder with metrics.json"),
+        "rgba": (lambda out: talk(avatar, "x.wav", out, background="rgba", overwrite=True), "a folder with provenance"),
+        "page": (lambda out: export_web(avatar, out, overwrite=True), "a folder with avatar.js"),
+        "frames": (lambda out: export(avatar, out, as_frames=True, overwrite=True), "a folder with sequence.json"),
+        "file": (lambda out: export(avatar, f"{out}/me.ply", overwrite=True), "a file"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["adapt", "evaluate", "rgba", "page", "frames", "file"])
+def test_overwrite_replaces_no_prefix_or_file_of_anything_else(made, s3, world, tmp_path, kind):
+    command, replaced = outputs_of(world, made)[kind]
+    beach = f"s3://{BUCKET}/{tmp_path.name}/photos/me.ply/beach.jpg"
+    storage.write_bytes(beach, b"sea")
+    with pytest.raises(InputError, match=rf"is a folder; --overwrite replaces only {replaced}"):
+        command(f"s3://{BUCKET}/{tmp_path.name}/photos")
+    if kind != "file":
+        with pytest.raises(InputError, match=rf"is a file; --overwrite replaces only {replaced}"):
+            command(beach)
+    assert storage.read_bytes(beach) == b"sea"
+
+
+def test_frames_and_a_signed_file_are_replaced_with_what_belongs_to_them(made, s3, tmp_path):
+    frames, file = (f"s3://{BUCKET}/{tmp_path.name}/{name}" for name in ("frames", "ada.ply"))
+    for name in ("sequence.json", "000099.ply"):
+        storage.write_bytes(f"{frames}/{name}", b"{}")
+    assert export(made[1], frames, as_frames=True, overwrite=True)["frames"] < 99
+    assert "000099.ply" not in storage.listdir(frames)
+    storage.write_bytes(file, b"old")
+    storage.write_bytes(f"{file}.c2pa", b"describes the old one")
+    export(made[1], file, overwrite=True)
+    assert not storage.exists(f"{file}.c2pa")
 
 
 def test_an_interrupted_avatar_is_uploaded_and_goes_on_from_the_bucket(s3, world, tmp_path, monkeypatch):

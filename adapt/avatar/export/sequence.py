@@ -18,14 +18,21 @@ DOCUMENT = "sequence.json"
 
 
 def write_frames(
-    folder: str | Path, clouds: Iterable[Cloud], record: Record, axes: str | None = None, *, fps: float = 25.0
+    folder: str | Path,
+    clouds: Iterable[Cloud],
+    record: Record,
+    axes: str | None = None,
+    *,
+    fps: float = 25.0,
+    replace: bool = False,
 ) -> int:
     """Write every cloud as a ``.ply`` of its own, and ``sequence.json`` beside them; the folder appears when all is done.
 
     Args:
-        folder: must not exist.
+        folder: must not exist, or be one that ``replace`` allows to be replaced.
         clouds: in OpenCV axes; an iterator is taken frame by frame, and memory does not grow with it.
         fps: frames per second, for ``sequence.json``.
+        replace: put the frames in the place of what the folder holds.
 
     Returns:
         The number of frames.
@@ -34,7 +41,7 @@ def write_frames(
         InputError: the folder exists, or there is no frame.
     """
     folder, axes = Path(folder), checked_axes(axes, ply.AXES)
-    if folder.exists():
+    if folder.exists() and not replace:
         raise InputError(f"output '{folder}' exists; choose another name or remove it")
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     partial.mkdir(parents=True)
@@ -44,6 +51,7 @@ def write_frames(
             raise InputError(f"output '{folder}': no frame to write")
         document = {**json.loads(as_json(record, axes)), "fps": fps, "frames": count}
         (partial / DOCUMENT).write_text(json.dumps(document, indent=2) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -44,6 +44,7 @@ def test_a_folder_of_frames_appears_whole_or_not_at_all(record, tmp_path):
     (tmp_path / "frames").mkdir()
     with pytest.raises(InputError, match="exists"):
         write_frames(tmp_path / "frames", clouds(2), record)
+    assert write_frames(tmp_path / "frames", clouds(2), record, replace=True) == 2
 
 
 def test_usd_time_samples_give_every_frame_back(record, tmp_path):
