@@ -40,6 +40,7 @@ from shards.build.task import (
 from shards.build.wanted import DEFAULT_SIZE, load_weights, wanted_features, wanted_rig
 from shards.format.catalogue import FILE, Catalogue, ShardEntry, read_catalogue, write_catalogue
 from shards.people.consent import read_consent
+from shards.people.copies import Copies, leave_out_copies, people_of_one_video
 from shards.people.stated import Statements, stated_keys
 from shards.people.withdrawn import withdrawn_people
 from shards.read.dataset import Dataset
@@ -147,6 +148,7 @@ class _Builder:
         self._current: dict[Task, SourceClip | None] = {}
         self._deaths: dict[str, int] = {}
         self._changed: list[dict[str, Any]] = []
+        self._copies: list[dict[str, object]] = []
         self._sizes = {record["name"]: int(record["size"]) for record in records}
         self.built_now = self.extended = 0
 
@@ -209,7 +211,7 @@ class _Builder:
         try:
             while queue or self._current:
                 while queue and pool.idle():
-                    task = queue.popleft()
+                    task = self._informed(queue.popleft())
                     self._current[task] = None
                     pool.submit(task)
                 self._handle(*pool.next(), queue, bar)
@@ -234,7 +236,10 @@ class _Builder:
         refused += faults
         if (clips or tars) and not any(record["frames"] for record in records):
             reasons = [f"{r['file']}: {part['reason']}" for r in records for part in r["refused"][:1]]
-            raise InputError(_nothing(len(records), reasons + [f"{p['clip']}: {p['reason']}" for p in faults]))
+            reasons += [f"{part['clip']}: {part['reason']}" for part in self._copies + faults]
+            raise InputError(_nothing(len(records) + len(self._copies), reasons))
+        for sentence in people_of_one_video(self.journal.done(self.catalogue)):
+            progress.say(sentence)
         report = write_report(self.url, self.journal, self.catalogue, seconds)
         length = sum(r["seconds"] for r in records)
         tracked = sum(r["tracked_fraction"] * r["seconds"] for r in records)
@@ -245,7 +250,7 @@ class _Builder:
             "seconds": round(seconds, 2),
             "built_clips": self.built_now,
             "extended_shards": self.extended,
-            "refused": refused + self._changed,
+            "refused": refused + self._copies + self._changed,
             "report": report,
         }
 
@@ -262,9 +267,14 @@ class _Builder:
                 reason = "the file differs from the one that was built under this name; give it another name"
                 self._changed.append({"clip": clip.name, "start": None, "end": None, "reason": reason})
             elif clip.known and (was := stated(record)) != (now := stated(clip.as_dict())):
-                reason = f"was built as {was}, the consent file now says {now}; forget the person and build again"
+                reason = f"was built as {was}, the consent file now says {now}; build it into another folder"
                 self._changed.append({"clip": clip.name, "start": None, "end": None, "reason": reason})
+        todo, self._copies = leave_out_copies(todo, done)
         return todo
+
+    def _informed(self, task: Task) -> Task:
+        """A task for a tar, with the videos that are built by now."""
+        return replace(task, held=Copies.of(self.journal.clips).held) if isinstance(task, TarTask) else task
 
     def _handle(self, task: Task, message: Message, queue: deque[Task], bar: Any) -> None:
         kind = message[0]

@@ -10,6 +10,7 @@ from cluster.storage.errors import sentence
 from configs import InputError
 from shards.build.task import SourceClip, TarTask
 from shards.people.consent import ConsentRecord
+from shards.people.copies import Copies
 from shards.tar.foreign import Fault, ForeignSample, read_samples
 
 
@@ -22,6 +23,7 @@ class TarClips:
         self._faults: list[dict[str, object]] = []
         self._changed: list[dict[str, object]] = []
         self._complete = True
+        self._copies = Copies(task.held)
         self.fraction = 0.0  # of the tar that was read
 
     def __iter__(self) -> Iterator[SourceClip]:
@@ -52,11 +54,17 @@ class TarClips:
         except InputError as error:
             self._note(Fault(sample.key, str(error)))
             return
-        self._names.append(name)
         before = self.task.done.get(name)
         if before is not None:
+            self._names.append(name)
             self._compare(name, before, sample.bytes, record if known else None)
             return
+        sha256 = storage.sha256(str(sample.video))
+        if reason := self._copies.reason(sha256, record.identity):
+            self._note(Fault(sample.key, reason))
+            return
+        self._copies.add(sha256, name, record.identity)
+        self._names.append(name)
         yield SourceClip(
             name=name,
             path=str(sample.video),
@@ -77,7 +85,7 @@ class TarClips:
         elif now is not None and (was := stated(before)) != (
             says := stated({**now.for_meta(), "identity": now.identity})
         ):
-            reason = f"was built as {was}, the statements now say {says}; forget the person and build again"
+            reason = f"was built as {was}, the statements now say {says}; build it into another folder"
         if reason:
             self._changed.append({"clip": before.get("file", name), "start": None, "end": None, "reason": reason})
 

@@ -129,12 +129,18 @@ def tar_file(url: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TarTask:
-    """A tar for one worker, the prefix of the shards that it writes, and the records of clips built before (``done``)."""
+    """A tar for one worker, and the prefix of the shards that it writes.
+
+    Attributes:
+        done: records of its clips that were built before.
+        held: SHA-256 of every video that is built → (clip, identity).
+    """
 
     prefix: str
     tar: SourceTar
     statements: Statements
     done: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    held: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 Task = TrackTask | FeatureTask | TarTask

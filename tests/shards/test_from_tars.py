@@ -79,6 +79,23 @@ def test_running_again_reads_no_finished_tar_and_more_tars_do_only_the_rest(tars
     assert [Path(url).name for url in opened] == ["data-002.tar"]
 
 
+def test_copies_of_a_video_in_tars_have_one_identity(tars, tmp_path):
+    run([tars / "data-000.tar"], tmp_path / "d")
+    members = [
+        *sample("0001", "eve", 1),
+        *sample("0002", "fay", 7),
+        *sample("0003", "gil", 7),
+        *sample("0004", "fay", 7),
+    ]
+    result = run([write_tar(tars / "more.tar", members), tars / "data-001.tar"], tmp_path / "d")
+    found = reasons(result)
+    assert set(found) == {"more/0001", "more/0003"}
+    assert "identity 'ann', which is used" in found["more/0001"]
+    assert "identity 'fay', which is used" in found["more/0003"]
+    assert open_dataset(tmp_path / "d").identities == ["ann", "bob", "cyd", "fay"]
+    assert run([tars / "more.tar"], tmp_path / "d")["built_clips"] == 0
+
+
 def test_an_interrupted_tar_goes_on_with_its_first_unfinished_sample(tmp_path, monkeypatch):
     members = [member for i in range(8) for member in sample(f"{i:04d}", f"p{i}", i)]
     tar = write_tar(tmp_path / "data.tar", members)
@@ -452,11 +469,12 @@ def test_a_sound_beside_its_video_is_heard_as_if_it_were_inside(clips, tmp_path)
                 packet.stream = stream
                 sink.mux(packet)
     video = (tmp_path / "x.mp4").read_bytes()
+    free = b"\0\0\0\x08free"  # an empty box: other bytes, the same video
     members = [("a.wav", (tmp_path / "x.wav").read_bytes()), ("a.mp4", video)]
     members += [
-        ("c.mp4", video),
+        ("c.mp4", video + free),
         ("c.wav", (tmp_path / "late.wav").read_bytes()),
-        ("d.mp4", video),
+        ("d.mp4", video + 2 * free),
         ("d.wav", b"no sound"),
     ]
     tar = write_tar(tmp_path / "data.tar", members)
