@@ -116,7 +116,7 @@ def make_plan(
     begun = DEFAULT_RECIPE if before is None else before["recipe"]
     chosen, parsed, place = recipe(recipe_name or begun), parse_budget(budget), pick_device(device)
     size = clip.size if clip is not None else size
-    config = chosen.config(changes=[*changes, *([f"size={size}"] if size else [])])
+    config = chosen.config(changes=[*changes, *_sized(size)])
     _check_video(video)
     agreed, sha256 = consent_of(video, consent), folder.file_sha256(video)
     if dataset is not None:
@@ -133,12 +133,14 @@ def make_plan(
         _check_resumed(before, chosen, sha256, video, out)
         _check_budget(before, parsed, out)
         config, frames, seed = (
-            _resumed_config(before, chosen, changes, size, out),
+            _resumed_config(before, chosen, [*changes, *_sized(size)], video, out),
             before["clip"]["frames"],
             before["seed"],
         )
     if not config.size:
         config = chosen.config(to_dict(config), [f"size={auto_size(video, place)}"])
+    if before is None and clip is None:
+        config = _within_source(chosen, config, video)
     return Plan(
         video=Path(str(video)),
         video_sha256=sha256,
@@ -194,6 +196,17 @@ def auto_size(video: str | Path, device: torch.device) -> int:
     return max(LEAST_SIZE, min(wanted, min(info.width, info.height) // 16 * 16))
 
 
+def _sized(size: int | None) -> list[str]:
+    return [f"size={size}"] if size else []
+
+
+def _within_source(recipe: Recipe, config: RecipeConfig, video: str | Path) -> RecipeConfig:
+    """The configuration with the size that frames of this video can have: nothing is enlarged."""
+    info = video_info(video)
+    largest = max(LEAST_SIZE, min(info.width, info.height) // 16 * 16)
+    return config if config.size <= largest else recipe.config(to_dict(config), [f"size={largest}"])
+
+
 def _check_video(video: str | Path) -> None:
     if not Path(str(video)).is_file():
         why = "is a folder, expected a video file" if Path(str(video)).is_dir() else "no such file"
@@ -238,14 +251,16 @@ def _check_budget(before: AvatarDocument, budget: Budget, out: str | Path) -> No
 
 
 def _resumed_config(
-    before: AvatarDocument, chosen: Recipe, changes: Sequence[str], size: int | None, out: str | Path
+    before: AvatarDocument, chosen: Recipe, changes: Sequence[str], video: str | Path, out: str | Path
 ) -> RecipeConfig:
     begun = chosen.config(before["config"])
-    wanted = chosen.config(before["config"], [*changes, *([f"size={size}"] if size else [])])
+    wanted = _within_source(chosen, chosen.config(before["config"], changes), video)
+    # Earlier versions recorded a size above the source's as it was asked for.
+    recorded = vars(_within_source(chosen, begun, video))
     for key, value in vars(wanted).items():
-        if value != vars(begun)[key]:
+        if value != recorded[key]:
             raise InputError(
-                f"avatar '{out}' was started with {key}={vars(begun)[key]}, not {value}; resume without that change"
+                f"avatar '{out}' was started with {key}={recorded[key]}, not {value}; resume without that change"
             )
     return begun
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -183,3 +184,18 @@ def test_a_process_that_is_really_killed_goes_on_to_the_same_weights(tmp_path):
     assert not folder.read_document(out)["progress"]["complete"]
     end(start("killed"))
     assert_equal(weights(out), weights(tmp_path / "whole"), f"killed from step {wanted} on")
+
+
+def test_a_size_above_that_of_the_video_is_recorded_as_the_one_used(world, tmp_path):
+    options = {"prior": "none", "seed": 5}
+    make_avatar(world.video, tmp_path / "ada", budget="1it", size=16_000, **options)
+    document = folder.read_document(tmp_path / "ada")
+    assert document["config"]["size"] == document["size"] == SIZE
+    with pytest.raises(InputError, match=f"was started with size={SIZE}, not 64"):
+        make_avatar(world.video, tmp_path / "ada", budget="9it", size=64, resume=True, **options)
+    # As an earlier version recorded it.
+    document["config"]["size"] = 16_000
+    (tmp_path / "ada" / folder.DOCUMENT).write_text(json.dumps(document))
+    assert (
+        make_avatar(world.video, tmp_path / "ada", budget="9it", size=16_000, resume=True, **options)["iterations"] == 9
+    )
