@@ -123,6 +123,7 @@ class Clip:
         self.crop_box: tuple[float, ...] = ()
         self.texture: FaceTexture | None = None
         self.av_offset = 0.0  # s by which the sound was late in the video; it is in step here
+        self.tracked_offset = 0.0  # the part of av_offset that tracking removed
         self.track: dict[str, np.ndarray] = {}
         self.audio: np.ndarray = np.zeros(0, np.float32)
         self.expected = 0
@@ -164,7 +165,7 @@ class Clip:
             if not self.track:
                 self.intrinsics = np.asarray(segment.track["intrinsics"], np.float32)
                 self.crop_box = tuple(float(v) for v in segment.crop_box)
-                self.av_offset = float(segment.av_offset.seconds)
+                self.av_offset = self.tracked_offset = float(segment.av_offset.seconds)
                 self.texture = segment.texture
             self.identity = np.asarray(segment.track["identity"], np.float32)
             for name in (*TRACK_FIELDS, *(name for name in BODY_FIELDS if name in segment.track)):

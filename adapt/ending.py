@@ -98,7 +98,7 @@ def fit_voice(run: Run) -> Driver:
     clip, config = run.clip, run.plan.voice
     if not clip.has_sound or len(clip) < LEAST_FRAMES:
         return loudness_driver(run.context.rig, clip.track["expression"])
-    if run.plan.av_offset is None and (offset := put_in_step(clip)).seconds:
+    if run.plan.in_step and (offset := put_in_step(clip)).seconds:
         progress.say(f"{run.plan.video}: {offset}")
     prior, record = run.context.priors.motion, record_of(run.context.priors.records, MOTION)
     if config is None or prior is None or record is None:

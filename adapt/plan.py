@@ -48,6 +48,7 @@ class Plan:
         consent: who agreed, see :mod:`adapt.consent`.
         before: the document of the avatar that is resumed; ``None`` for a new one.
         av_offset: seconds by which the sound is known to be late; 0 leaves it as it is, ``None``: tracking estimates it.
+        in_step: whether the voice's stage may move the sound further, by its speech encoder.
         refine: whether tracks are refined on the pixels; a resumed avatar of an earlier version goes on without.
         exact: whether a resumed run has the same budget and priors, so that it ends as if it had never stopped.
     """
@@ -69,6 +70,7 @@ class Plan:
     consent: Mapping[str, str]
     before: AvatarDocument | None = None
     av_offset: float | None = None
+    in_step: bool = True
     refine: bool = True
     exact: bool = False
 
@@ -159,6 +161,7 @@ def make_plan(
         consent=_recorded(agreed, before if consent is None else None),
         before=before,
         av_offset=_known_offset(before, in_step),
+        in_step=in_step if before is None else "tracked_offset" in before["clip"],
         refine=before is None or before["clip"].get("refined", False),
         exact=before is not None and _same(before, parsed, priors),
     )
@@ -183,9 +186,13 @@ def split_frames(video: str | Path, seconds: float | None = None) -> tuple[int, 
 
 
 def _known_offset(before: AvatarDocument | None, in_step: bool) -> float | None:
-    """The resumed avatar's offset (earlier versions moved no sound); else ``None``, or 0 if the sound is to stay."""
+    """The offset that tracking removes: ``None`` if it is to be estimated, 0 if the sound is to stay.
+
+    A resumed avatar's is known. What the speech encoder found beyond it is found again, perhaps from more of the clip.
+    """
     if before is not None:
-        return float(before["clip"].get("av_offset", 0.0))
+        clip = before["clip"]
+        return float(clip.get("tracked_offset", clip.get("av_offset", 0.0)))  # earlier versions: all of it, or none
     return None if in_step else 0.0
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from adapt.avatar import folder
 from adapt.avatar.avatar import config_dict, loudness_driver
 from adapt.avatar.body import BODY_FRAMES
-from adapt.avatar.document import AvatarContent, AvatarDocument, VisualPrior
+from adapt.avatar.document import AvatarContent, AvatarDocument, ClipRecord, VisualPrior
 from adapt.avatar.provenance import Provenance, now, tool_version
 from adapt.avatar.writer import PREVIEW, THUMBNAIL, avatar_tensors, exact_tensors, thumbnail
 from adapt.clip import TRACK_FIELDS, Clip
@@ -111,15 +111,7 @@ def _document(run: Run, driver: Driver, count: int, complete: bool) -> AvatarCon
         "null_reasons": run.null_reasons,
         "config": config_dict(plan.config),
         "model": plan.recipe.shape_of(run.fit.model),
-        "clip": {
-            "frames": plan.frames,
-            "total": plan.total,
-            "kept": count,
-            "crop_box": list(clip.crop_box),
-            "av_offset": clip.av_offset,
-            "refined": clip.texture is not None,
-            "identity": [float(v) for v in clip.identity],
-        },
+        "clip": _clip_record(run, count),
         "progress": {
             "seconds": round(clock.seconds, 3),
             "iterations": clock.iterations,
@@ -132,6 +124,22 @@ def _document(run: Run, driver: Driver, count: int, complete: bool) -> AvatarCon
         "device": str(plan.device),
         "seed": plan.seed,
     }
+
+
+def _clip_record(run: Run, count: int) -> ClipRecord:
+    plan, clip = run.plan, run.clip
+    record: ClipRecord = {
+        "frames": plan.frames,
+        "total": plan.total,
+        "kept": count,
+        "crop_box": list(clip.crop_box),
+        "av_offset": clip.av_offset,
+        "refined": clip.texture is not None,
+        "identity": [float(v) for v in clip.identity],
+    }
+    if plan.in_step:
+        record["tracked_offset"] = clip.tracked_offset
+    return record
 
 
 def _preview(fit: Fit) -> tuple[np.ndarray, np.ndarray]:

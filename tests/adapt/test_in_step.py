@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from adapt import in_step
+from adapt.avatar import folder
 from adapt.clip import TRACK_FIELDS, Clip, _Part
 from adapt.in_step import put_in_step
+from adapt.job import adapt as make_avatar
 from heads.rig.facemesh import INNER_MIDDLE
 from shards.features import Feature, open_feature
 from shards.media.rates import SAMPLES_PER_FRAME
-from shards.tracking.av_offset import IN_STEP, LipFilters
+from shards.tracking.av_offset import IN_STEP, AvOffset, LipFilters
+from tests.support.avatars import SIZE, stopped_after
 
 FRAMES, EDGE = 150, 10
 
@@ -74,3 +77,47 @@ def test_log_mel_leaves_the_sound_as_tracking_put_it(talking):
         assert put_in_step(clip) == IN_STEP
         assert (clip.audio == before).all()
         assert clip.av_offset == 0.0
+
+
+@pytest.fixture
+def late_sound(world, monkeypatch):
+    """Tracking is told an offset or finds 80 ms; the encoder then finds 20 ms more. Offsets that tracking was told."""
+    told = []
+
+    def tracked(*arguments, av_offset=None, **options):
+        told.append(av_offset)
+        return world.segments(*arguments, av_offset=0.08 if av_offset is None else av_offset, **options)
+
+    def finds_more(clip):
+        clip.av_offset = round(clip.av_offset + 0.02, 4)
+        return AvOffset(0.02, 1.0)
+
+    monkeypatch.setattr("shards.tracking.track_frames", tracked)
+    monkeypatch.setattr("adapt.ending.put_in_step", finds_more)
+    return told
+
+
+def adapted(world, out, **options):
+    make_avatar(world.video, out, prior="none", size=SIZE, budget="2it", **options)
+    return folder.read_document(out)["clip"]
+
+
+@pytest.mark.parametrize("when", ["before the voice", "after a signal"])
+def test_a_resumed_run_puts_the_sound_in_step_as_one_that_never_stopped(world, late_sound, tmp_path, monkeypatch, when):
+    with monkeypatch.context() as patch:
+        if when == "before the voice":
+            patch.setattr("adapt.ending.put_in_step", lambda clip: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                adapted(world, tmp_path / "ada")
+        else:
+            with stopped_after(1):
+                assert adapted(world, tmp_path / "ada")["av_offset"] == 0.1
+    assert adapted(world, tmp_path / "ada", resume=True)["av_offset"] == 0.1
+    assert late_sound == [None, 0.08]
+
+
+def test_sound_that_is_to_stay_stays_in_a_resumed_run_too(world, late_sound, tmp_path):
+    with stopped_after(1):
+        adapted(world, tmp_path / "ada", in_step=False)
+    assert adapted(world, tmp_path / "ada", resume=True)["av_offset"] == 0.0
+    assert late_sound == [0.0, 0.0]
