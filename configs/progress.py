@@ -31,6 +31,22 @@ class Task(Protocol):
         """Report that ``by`` more units are finished."""
 
 
+class ByName:
+    """A bar in bytes of clips or tars, which are known beforehand, unlike seconds."""
+
+    def __init__(self, bar: Task, sizes: dict[str, int]) -> None:
+        self._bar, self._bytes = bar, sizes
+        self._shown: dict[str, float] = {}
+
+    def show(self, clip: str, fraction: float) -> None:
+        """Report the fraction (0 to 1) of a clip or tar that is done."""
+        before = self._shown.get(clip, 0.0)
+        if fraction > before:
+            self._bar.advance(round(self._bytes.get(clip, 0) * (fraction - before)))
+            self._bar.update(note=clip)
+            self._shown[clip] = fraction
+
+
 class Listener(Protocol):
     """Shows sentences and tasks."""
 

@@ -38,7 +38,7 @@ def _add_build(shards: Subparsers) -> None:
     example = "headstart shards build videos/ --out corpus --consent consent.csv --workers 8"
     build = command(shards, "build", text, run_build, show_build, example)
     build.add_argument(
-        "videos", nargs="*", metavar="VIDEO_OR_DIR", help="files or folders; without any, only add features to DATASET"
+        "videos", nargs="*", metavar="VIDEO_OR_DIR", help="files or folders; without any, only change DATASET"
     )
     build.add_argument("--out", required=True, metavar="DATASET", help="folder or s3:// URL")
     text = "WebDataset tars of other tools (video, sound, JSON a sample): data-{000..010}.tar, s3://..., https://..."
@@ -57,6 +57,8 @@ def _add_build(shards: Subparsers) -> None:
     build.add_argument("--extras", action="store_true", help=text)
     text = "leave sound that is out of step with the lips as it is (default: it is put in step where that is sure)"
     build.add_argument("--keep-offset", action="store_true", help=text)
+    text = "move the stored sound of DATASET's clips into step, by features of Whisper tiny.en, without tracking"
+    build.add_argument("--put-in-step", action="store_true", help=text)
     build.add_argument("--size", type=int, help="side of the crop in px (default: the dataset's, or 512)")
 
 
@@ -77,6 +79,7 @@ def run_build(a: argparse.Namespace) -> dict[str, object]:
     features = a.features.split(",")
     options = {"consent": a.consent, "workers": a.workers, "address": a.address, "size": a.size, "rig": a.rig}
     options |= {"extras": a.extras, "tars": a.from_tars, "json_keys": a.json_keys, "in_step": not a.keep_offset}
+    options["put_in_step"] = a.put_in_step
     return call("shards.build.build:build", a.videos, a.out, features=features, **options)
 
 

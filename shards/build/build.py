@@ -17,7 +17,7 @@ from typing import Any
 
 from cluster.storage import storage
 from configs import InputError, progress
-from shards.build.extend import feature_tasks
+from shards.build.extend import feature_tasks, step_tasks
 from shards.build.find import find_clips
 from shards.build.from_tars import find_tars, plan_tars, tar_task
 from shards.build.journal import Journal
@@ -35,7 +35,9 @@ from shards.build.task import (
     TarTask,
     Task,
     TrackTask,
+    same_video,
     task_prefix,
+    track_tasks,
 )
 from shards.build.wanted import DEFAULT_SIZE, load_weights, wanted_features, wanted_rig
 from shards.format.catalogue import FILE, Catalogue, ShardEntry, read_catalogue, write_catalogue
@@ -66,6 +68,7 @@ def build(
     tars: Sequence[str] = (),
     json_keys: Mapping[str, str] | Sequence[str] = (),
     in_step: bool = True,
+    put_in_step: bool = False,
 ) -> dict[str, Any]:
     """Track videos into a dataset; existing samples are kept, and missing features are added to them.
 
@@ -85,6 +88,7 @@ def build(
             folders, brace patterns. They are read as streams, not unpacked.
         json_keys: ``identity, licence, consent, source`` → key in the JSON of a tar's sample; a dot leads into an inner object.
         in_step: move sound that is late or early with confidence into step with the lips (:mod:`shards.tracking.av_offset`).
+        put_in_step: do so to a fraction of a frame in the dataset's shards too, by their rows of Whisper tiny.en; without tracking.
 
     Returns:
         ``identities, clips, segments, frames, hours, bytes, schema, tracked_fraction, seconds, built_clips,
@@ -100,6 +104,8 @@ def build(
     if not given and not tars and not storage.exists(storage.join(url, FILE)):
         raise InputError("no videos were given; name files or folders")
     keys = json_keys if isinstance(json_keys, Mapping) else stated_keys(json_keys)
+    if put_in_step and not in_step:
+        raise InputError("the sound of the dataset cannot both be put in step and be kept; give one of the two options")
     if keys and not tars:
         raise InputError("JSON keys were given without tars; name the tars, or remove the keys")
     clips = find_clips(given, consent) if given else []
@@ -108,6 +114,8 @@ def build(
     with locked(url), tidy_when_nothing_came_of_it(url):
         builder = _Builder(url, features, size, rig, samples_per_shard, tracker, in_step)
         builder.extend(workers, address, extras)
+        if put_in_step:
+            builder.put_in_step(workers, address)
         builder.run(clips, workers, address)
         builder.run_tars(sources, statements, workers, address)
         return builder.result(clips, sources, time.monotonic() - started)
@@ -175,6 +183,15 @@ class _Builder:
             self.journal.settings.pop("adding")
             self.journal.write()
 
+    def put_in_step(self, workers: int, address: str | None) -> None:
+        """Move the sound of the dataset's clips that is out of step by what its speech encoder tells."""
+        load_weights(self.settings.features)
+        with closing(Dataset(self.url, self.catalogue)) as dataset:
+            tasks = step_tasks(dataset, self.settings.features)
+        settings = replace(self.settings, put_in_step=True)
+        with progress.task("putting sound in step", len(self.catalogue.shards), "shards") as bar:
+            self._work(list(tasks), settings, workers, address, bar)
+
     def run(self, clips: list[SourceClip], workers: int, address: str | None) -> None:
         """Do what is not done yet."""
         todo = self._todo(clips)
@@ -182,10 +199,14 @@ class _Builder:
             # Another rig than the dataset's and weights that are not here are refused before any work.
             self.catalogue.adopt_rig(dict(self.settings.rig))
             load_weights(self.settings.features)
-        tasks = _tasks(todo, workers)
+        tasks = track_tasks(todo, workers)
         with progress.task("tracking", sum(clip.bytes for clip in todo), "bytes of video") as bar:
             self._work(
-                list(tasks), self.settings, workers, address, _ByName(bar, {clip.name: clip.bytes for clip in todo})
+                list(tasks),
+                self.settings,
+                workers,
+                address,
+                progress.ByName(bar, {clip.name: clip.bytes for clip in todo}),
             )
         if clips:
             self.journal.write()
@@ -199,7 +220,7 @@ class _Builder:
             load_weights(self.settings.features)
             sizes = {task.tar.name: task.tar.bytes for task in plan.tasks}
             with progress.task("tracking", sum(sizes.values()), "bytes of tars") as bar:
-                self._work(list(plan.tasks), self.settings, workers, address, _ByName(bar, sizes))
+                self._work(list(plan.tasks), self.settings, workers, address, progress.ByName(bar, sizes))
             self.journal.write()
 
     def _work(self, tasks: list[Task], settings: BuildSettings, workers: int, address: str | None, bar: object) -> None:
@@ -263,7 +284,7 @@ class _Builder:
                 self._refuse(clip, "this person was withdrawn from the dataset (headstart shards forget)")
             elif record is None:
                 todo.append(clip)
-            elif record["bytes"] != clip.bytes or not (record["modified"] == clip.modified or _same(record, clip)):
+            elif record["bytes"] != clip.bytes or not (record["modified"] == clip.modified or same_video(record, clip)):
                 reason = "the file differs from the one that was built under this name; give it another name"
                 self._changed.append({"clip": clip.name, "start": None, "end": None, "reason": reason})
             elif clip.known and (was := stated(record)) != (now := stated(clip.as_dict())):
@@ -286,7 +307,7 @@ class _Builder:
             self._take(*message[1:])
         elif kind == "replace":
             self._replace(*message[1:])
-            bar.advance(len(message[1]))
+            bar.advance(len(task.shards) if isinstance(task, FeatureTask) else 0)
         elif kind == "tar":
             self.journal.tars[message[1]] = message[2]
             self._changed += message[3]
@@ -297,12 +318,17 @@ class _Builder:
             if kind == "died":
                 queue.extend(self._after_death(task, clip, message[1]))
 
-    def _replace(self, names: list[str], entries: list[ShardEntry]) -> None:
-        """Commit extended shards in place of the old ones at once; readers must open the dataset again."""
+    def _replace(self, names: list[str], entries: list[ShardEntry], offsets: Mapping[str, float]) -> None:
+        """Commit changed shards in place of the old ones at once; readers must open the dataset again."""
+        for clip in offsets.keys() & self.journal.clips.keys():
+            record = self.journal.clips[clip]
+            record["av_offset"] = round(record.get("av_offset", 0.0) + offsets[clip], 4)
         self.catalogue.add(entries)
         self.catalogue.remove(names)
         write_catalogue(self.url, self.catalogue)
         remove_unlisted(self.url, self.catalogue, names)
+        if offsets:
+            self.journal.write()
         self.extended += len(entries)
 
     def _take(self, entries: list[ShardEntry], records: list[dict[str, object]]) -> None:
@@ -337,7 +363,7 @@ class _Builder:
         name = clip.name if clip is not None else ""
         self._deaths[name] = self._deaths.get(name, 0) + 1
         if isinstance(task, FeatureTask):
-            raise InputError(f"a worker that added features died ({why}); run the same command again to continue")
+            raise InputError(f"a worker that changed shards died ({why}); run the same command again to continue")
         if clip is None and self._deaths[name] > ATTEMPTS:
             raise InputError(f"workers die before they start ({why}); run headstart doctor")
         culprit = clip is not None and self._deaths[name] >= ATTEMPTS and name not in self.journal.clips
@@ -369,31 +395,3 @@ def _track_sizes(url: str, entry: ShardEntry) -> dict[str, int]:
     sole.add([entry])
     track = Dataset(url, sole).read(0).track
     return {"identity": len(track["identity"]), "expression": int(track["expression"].shape[1])}
-
-
-def _same(record: dict[str, object], clip: SourceClip) -> bool:
-    """A touched or copied file is the same one when its content is."""
-    return bool(record["sha256"]) and storage.sha256(storage.cached(clip.path)) == record["sha256"]
-
-
-def _tasks(clips: list[SourceClip], workers: int) -> list[TrackTask]:
-    """Several clips per task, so that shards are full, but enough tasks to keep all workers busy to the end."""
-    each = max(1, min(16, len(clips) // (3 * max(1, workers)))) if workers > 1 else 16
-    groups = [tuple(clips[at : at + each]) for at in range(0, len(clips), each)]
-    return [TrackTask(prefix=task_prefix(group), clips=group) for group in groups]
-
-
-class _ByName:
-    """A bar in bytes of clips or tars, which are known beforehand, unlike seconds."""
-
-    def __init__(self, bar: progress.Task, sizes: dict[str, int]) -> None:
-        self._bar, self._bytes = bar, sizes
-        self._shown: dict[str, float] = {}
-
-    def show(self, clip: str, fraction: float) -> None:
-        """Report the fraction (0 to 1) of a clip or tar that is done."""
-        before = self._shown.get(clip, 0.0)
-        if fraction > before:
-            self._bar.advance(round(self._bytes.get(clip, 0) * (fraction - before)))
-            self._bar.update(note=clip)
-            self._shown[clip] = fraction

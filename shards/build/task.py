@@ -75,6 +75,7 @@ class BuildSettings:
         thumbnails: pictures per clip in the report.
         extras: whether shards that lack lips, motion or groups of pictures get them.
         in_step: whether sound that is late or early with confidence is moved into step with the lips.
+        put_in_step: whether a :class:`FeatureTask` moves the sound of its shards instead of adding what they lack.
     """
 
     out: str
@@ -86,6 +87,7 @@ class BuildSettings:
     thumbnails: int = 3
     extras: bool = False
     in_step: bool = True
+    put_in_step: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +98,16 @@ class TrackTask:
     clips: tuple[SourceClip, ...]
 
 
+def track_tasks(clips: list[SourceClip], workers: int) -> list[TrackTask]:
+    """Several clips per task, so that shards are full, but enough tasks to keep all workers busy to the end."""
+    each = max(1, min(16, len(clips) // (3 * max(1, workers)))) if workers > 1 else 16
+    groups = [tuple(clips[at : at + each]) for at in range(0, len(clips), each)]
+    return [TrackTask(prefix=task_prefix(group), clips=group) for group in groups]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeatureTask:
-    """Shards that share no clip with other shards; they get the features that they lack."""
+    """Shards that share no clip with other shards; they get the features that they lack, or their sound is put in step."""
 
     shards: tuple[str, ...]
 
@@ -169,6 +178,11 @@ class ClipRecord:
     def refuse(self, reason: str, start: float | None = None, end: float | None = None) -> None:
         """Record a part (``start`` to ``end`` s) or, without times, the whole clip as refused."""
         self.refused.append({"start": start, "end": end, "reason": reason})
+
+
+def same_video(record: Mapping[str, object], clip: SourceClip) -> bool:
+    """A touched or copied file is the same one when its content is."""
+    return bool(record["sha256"]) and storage.sha256(storage.cached(clip.path)) == record["sha256"]
 
 
 def short_hash(text: str) -> str:

@@ -5,7 +5,8 @@ It reports by yielding messages, so the same generator runs anywhere:
     ("start", clip)                 work on a clip (a :class:`SourceClip`) begins
     ("progress", clip, fraction)    this fraction (0 to 1) of the clip or tar of this name is done
     ("commit", entries, records)    these shards are published and hold these clips completely
-    ("replace", names, entries)     these shards are published in place of those, with more features
+    ("replace", names, entries, offsets)  these shards are published in place of those, with more features, or with
+                                    the sound of clips moved by these offsets (clip -> s)
     ("tar", name, record, changed)  this tar was read, to its end if ``record["complete"]``
     ("fatal", sentence)             nothing further will work, such as an output that cannot be written
 """

@@ -41,6 +41,17 @@ def small_members(encoded: Mapping[str, bytes], length: int, size: tuple[int, in
     return {LIPS: lips, MOTION: encode_motion(track, audio), **encode_groups(track, size)}
 
 
+def with_loudness(members: Mapping[str, bytes], audio: np.ndarray) -> dict[str, bytes]:
+    """A sample's members, where those of this module, if there are some, name the loudness of ``audio [N]``."""
+    level = {"loudness": loudness(audio)}
+    kept = {
+        name: codecs.encode_npz({**codecs.decode_npz(members[name]), **level})
+        for name in (LIPS, MOTION)
+        if name in members
+    }
+    return {**members, **kept}
+
+
 def encode_motion(track: Mapping[str, np.ndarray], audio: np.ndarray) -> bytes:
     """``motion.npz``: the track without landmarks, and ``loudness []``."""
     small = {name: value for name, value in track.items() if name != "landmarks"}

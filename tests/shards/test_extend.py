@@ -7,13 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from configs import InputError
+from heads.measures.lips import lip_shape
+from shards.build import extend
 from shards.build.build import build
 from shards.check.info import info
 from shards.check.verify import verify
 from shards.features import open_feature
 from shards.read.dataset import open_dataset
+from shards.tracking.av_offset import AvOffset, LipFilters
 from tests.shards.features.models import whisper
 from tests.support.fake_tracker import TRACKER, write_video
 from tests.support.samples import make_dataset
@@ -135,3 +139,83 @@ def test_a_dataset_without_the_feature_says_which_command_adds_it(tmp_path):
     make_dataset(tmp_path / "d")
     with pytest.raises(InputError, match=r"headstart shards build --out .*/d --features whisper"):
         open_dataset(tmp_path / "d").stored_features("whisper")
+
+
+LATE = 0.06  # s
+
+
+def samples_of(folder: Path, clip: str):
+    dataset = open_dataset(folder)
+    return [dataset.read(row.key) for row in dataset.samples if row.clip == clip]
+
+
+@pytest.fixture
+def believed(monkeypatch):
+    """Any Whisper has filters, which find the first clip that they see late and the others in step; what they were given."""
+    given = []
+
+    def offset(parts, filters):
+        given.append(parts)
+        return AvOffset(LATE, 0.9) if len(given) == 1 else AvOffset(0.0, 0.8)
+
+    monkeypatch.setattr(extend, "has_filters", lambda record: record["name"] == "whisper")
+    monkeypatch.setattr(extend, "filters_for", lambda feature: LipFilters(np.ones((3, 1, 1), np.float32), feature))
+    monkeypatch.setattr(extend, "offset_of", offset)
+    monkeypatch.setattr(extend, "LEAST_FRAMES", 10)
+    return given
+
+
+def test_stored_sound_is_put_in_step_with_all_that_depends_on_it(tmp_path, encoder, believed):
+    for name in ("ann", "bob"):
+        write_video(tmp_path / "videos", name, {"seed": 1, "segments": 5})
+    folder = tmp_path / "d"
+    run(tmp_path / "videos", folder, features=[f"whisper={encoder}"])
+    before, other = (samples_of(folder, name) for name in ("ann", "bob"))
+    sound = np.concatenate([sample.audio for sample in before])
+    assert run([], folder, put_in_step=True)["extended_shards"] == len({sample.shard for sample in before})
+
+    (lips, rows), *more = believed[0]
+    assert not more
+    landmarks = np.concatenate([sample.track["landmarks"] for sample in before])
+    np.testing.assert_array_equal(lips, lip_shape(torch.from_numpy(landmarks)).numpy())
+    np.testing.assert_array_equal(rows, np.concatenate([sample.features("whisper") for sample in before]))
+
+    after, by = samples_of(folder, "ann"), round(LATE * 16_000)
+    moved = np.concatenate([sample.audio for sample in after])
+    np.testing.assert_array_equal(moved, np.concatenate([sound[by:], np.zeros(by, np.float32)]))
+    for name, spec in (("logmel", "logmel"), ("whisper", f"whisper={encoder}")):
+        wanted = open_feature(spec).extract(moved).astype(np.float16)
+        np.testing.assert_array_equal(np.concatenate([sample.features(name) for sample in after]), wanted)
+    for old, new in zip(before, after, strict=True):
+        assert (new.meta["av_offset"], new.meta["av_offset_confidence"]) == (LATE, 0.9)
+        level = np.sqrt(np.mean(new.audio**2))
+        assert new.motion["loudness"] == pytest.approx(level)
+        assert new.lips["loudness"] == pytest.approx(level)
+        assert new.raw("f001.jpg") == old.raw("f001.jpg")
+        np.testing.assert_array_equal(new.track["landmarks"], old.track["landmarks"])
+    assert json.loads((folder / "build.json").read_text())["clips"]["ann"]["av_offset"] == LATE
+    assert all(
+        sample.raw("audio.flac") == kept.raw("audio.flac") for sample, kept in zip(samples_of(folder, "bob"), other)
+    )
+    assert verify(str(folder))["ok"]
+
+
+def test_sound_is_taken_from_the_samples_before_and_after_and_is_silence_in_gaps(tmp_path):
+    make_dataset(tmp_path / "d", {"ann": 3}, length=2)
+    first, _, last = samples_of(tmp_path / "d", "ann_clip0")
+    sounds = first.audio, last.audio
+    moved = extend._moved([first, last], -960)  # frames 0, 1 and 4, 5
+    np.testing.assert_array_equal(moved[first.key], np.concatenate([np.zeros(960), sounds[0][:320]]))
+    np.testing.assert_array_equal(moved[last.key], np.concatenate([np.zeros(960), sounds[1][:320]]))
+    moved = extend._moved([first, last], 3 * 640)
+    np.testing.assert_array_equal(moved[first.key], np.concatenate([np.zeros(640), sounds[1][:640]]))
+
+
+def test_a_dataset_without_an_encoder_that_tells_offsets_is_refused(tmp_path):
+    make_dataset(tmp_path / "d")
+    with pytest.raises(
+        InputError, match=r"Whisper tiny.en, which this dataset does not have; add them \(headstart shards"
+    ):
+        run([], tmp_path / "d", put_in_step=True)
+    with pytest.raises(InputError, match="cannot both be put in step and be kept"):
+        run([], tmp_path / "d", put_in_step=True, in_step=False)
