@@ -238,7 +238,7 @@ class Connection:
     async def _choose(self, request: dict[str, object]) -> None:
         name = str(request.get("name", ""))[:200]
         if name not in self.avatars:
-            raise InputError(f"no avatar '{name}'; there are {', '.join(self.avatars)}")
+            raise InputError(f"no avatar '{name}' (this page has {', '.join(self.avatars)})")
         if name != self.name:
             await self._end_recording()
             self.name = name

@@ -50,7 +50,7 @@ def _not_found(client: MlflowClient, name: str, version: str, error: Exception) 
             return empty(name)
         return f"prior '{name}': not in the registry{nearest(name, names)}"
     have = [f"{v['version']} {' '.join('@' + a for a in v['aliases'])}".strip() for v in records(client, name)]
-    return f"prior '{name}': no version or alias '{version}'; there are {', '.join(have) or 'none'}"
+    return f"prior '{name}': no version or alias '{version}' (it has {', '.join(have) or 'none'})"
 
 
 def empty(name: str) -> str:
