@@ -109,13 +109,16 @@ async function switchMicrophone() {
 }
 
 async function speakFile(file) {
-  player.unlock();
+  const unlocked = player.unlock();
+  let sound;
   try {
-    feeder.start(await decodeFile(file));
-    say("");
+    sound = await decodeFile(file);
   } catch {
     say(`'${file.name}' is no sound that this browser can read`);
+    return;
   }
+  say(await unlocked ? "" : "the browser has not started its sound: click on the page to hear it");
+  feeder.start(sound);
 }
 
 element("microphone").onclick = () => { player.unlock(); switchMicrophone(); };

@@ -8,6 +8,7 @@ const LEAST_LEAD = 40, MOST_LEAD = 240;  // ms of sound that is scheduled ahead
 const BEHIND = 60, FASTER = 1.05;        // ms beyond the lead; share of the usual speed
 const KEPT = 40;              // frames that may wait; a hidden tab shows none
 const REMEMBERED = 5000;      // measurements
+const PATIENCE = 10_000;      // ms for the browser to start its sound
 
 export class Player {
   // shown(frame, now) is called when a frame is on the canvas.
@@ -30,10 +31,12 @@ export class Player {
     this.late = 0;            // pieces of sound that came too late and were played at once
   }
 
-  // Browsers let a page be heard only after a click or key.
+  // Browsers let a page be heard only after a click or key. Resolves to whether it is: a busy machine may take seconds to
+  // start the sound, and what would be played before is not heard.
   unlock() {
     this.audio ??= new AudioContext({ latencyHint: "interactive" });
-    this.audio.resume();
+    const started = this.audio.resume().then(() => true, () => false);
+    return Promise.race([started, new Promise((resolve) => setTimeout(resolve, PATIENCE, false))]);
   }
 
   add(frame) {
