@@ -106,7 +106,7 @@ SLOW_SOUND = """window.AudioContext = class extends AudioContext {
   async resume() { await this.held; await new Promise((next) => setTimeout(next, %d)); return super.resume(); } }"""
 
 
-COUNTED = """window.heard = 0; const schedule = headstart.player.schedule;
+COUNTED = """window.heard = 0; headstart.player.patience = 1e6; const schedule = headstart.player.schedule;
   headstart.player.schedule = function (sound) { window.heard += sound.length; return schedule.call(this, sound); }"""
 
 

@@ -8,7 +8,6 @@ const LEAST_LEAD = 40, MOST_LEAD = 240;  // ms of sound that is scheduled ahead
 const BEHIND = 60, FASTER = 1.05;        // ms beyond the lead; share of the usual speed
 const KEPT = 40;              // frames that may wait; a hidden tab shows none
 const REMEMBERED = 5000;      // measurements
-const PATIENCE = 10_000;      // ms for the browser to start its sound
 
 export class Player {
   // shown(frame, now) is called when a frame is on the canvas.
@@ -17,6 +16,7 @@ export class Player {
     this.pen = canvas.getContext("2d", { alpha: false });
     this.shown = shown;
     this.monitor = false;
+    this.patience = 10_000;   // ms for the browser to start its sound
     this.reset();
     this.offsets = [];        // ms that pictures are behind (+) or before (-) their sound
     const draw = () => { this.draw(); requestAnimationFrame(draw); };
@@ -36,7 +36,7 @@ export class Player {
   unlock() {
     this.audio ??= new AudioContext({ latencyHint: "interactive" });
     const started = this.audio.resume().then(() => true, () => false);
-    return Promise.race([started, new Promise((resolve) => setTimeout(resolve, PATIENCE, false))]);
+    return Promise.race([started, new Promise((resolve) => setTimeout(resolve, this.patience, false))]);
   }
 
   add(frame) {
