@@ -7,7 +7,7 @@ so that nothing remains for the end but to measure and to save, which this very 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,24 +45,22 @@ class Ending:
     Args:
         plan: of the run.
         folder: where the body video lies until the avatar is written.
-        voice: makes the driver of a run; see :func:`fit_voice`.
 
     Attributes:
         driver: turns sound into expressions; ``None`` until :meth:`prepare`.
         frame_seconds: wall clock that a frame of the body video takes to encode, as far as it is known.
     """
 
-    def __init__(self, plan: Plan, folder: Path, voice: Callable[[Run], Driver]) -> None:
+    def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.body = plan, folder / BODY
         self.driver: Driver | None = None
-        self._voice = voice
         self.frame_seconds = ENCODED * plan.config.size**2
 
     def prepare(self, run: Run) -> tuple[Driver, Path]:
         """The voice, and the file of the body video; made on the first call."""
         if self.driver is None:
             with run.fit.clock.timed("voice"):
-                self.driver = self._voice(run)
+                self.driver = fit_voice(run)
             with run.fit.clock.timed("body video"):
                 write_body(self.body, run.clip, min(len(run.clip), BODY_FRAMES), provenance_of(self.plan))
             run.fit.clock.reserve = self.seconds(run.fit.clock)

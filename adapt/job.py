@@ -17,7 +17,7 @@ from adapt.avatar.writer import BODY, restore_exact
 from adapt.budget import Budget, Clock, graceful_stop
 from adapt.clip import Clip, track_clip
 from adapt.drivers.base import Driver
-from adapt.ending import Ending, fit_voice
+from adapt.ending import Ending
 from adapt.fit.context import Context
 from adapt.fit.loop import Fit, Stopped
 from adapt.fit.state import seed_step
@@ -124,7 +124,7 @@ def adapt(
         graceful_stop(clock),
     ):
         run = build(plan, frames, clock)
-        ending = Ending(plan, temporary, fit_voice)
+        ending = Ending(plan, temporary)
         if plan.budget.seconds is not None:
             keep_time(run, ending)
         run_stages(run)

@@ -198,9 +198,14 @@ def _known_offset(before: AvatarDocument | None, in_step: bool) -> float | None:
 
 def auto_size(video: str | Path, device: torch.device) -> int:
     """Side of the frames, px, a multiple of 16: 512 on a GPU, 256 on a CPU, or the source's where that is smaller."""
-    info = video_info(video)
     wanted = SIZE_GPU if is_accelerator(device) else SIZE_CPU
-    return max(LEAST_SIZE, min(wanted, min(info.width, info.height) // 16 * 16))
+    return min(wanted, _largest_size(video))
+
+
+def _largest_size(video: str | Path) -> int:
+    """Side of the largest frames of a video that are not enlarged, a multiple of 16 px."""
+    info = video_info(video)
+    return max(LEAST_SIZE, min(info.width, info.height) // 16 * 16)
 
 
 def _sized(size: int | None) -> list[str]:
@@ -209,8 +214,7 @@ def _sized(size: int | None) -> list[str]:
 
 def _within_source(recipe: Recipe, config: RecipeConfig, video: str | Path) -> RecipeConfig:
     """The configuration with the size that frames of this video can have: nothing is enlarged."""
-    info = video_info(video)
-    largest = max(LEAST_SIZE, min(info.width, info.height) // 16 * 16)
+    largest = _largest_size(video)
     return config if config.size <= largest else recipe.config(to_dict(config), [f"size={largest}"])
 
 

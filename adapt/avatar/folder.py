@@ -54,7 +54,8 @@ def write_folder(
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
-        save_tensors({name: _plain(t) for name, t in tensors.items()}, fresh / WEIGHTS)
+        # Copies, because a file holds no memory that two tensors share.
+        save_tensors({name: t.detach().clone() for name, t in tensors.items()}, fresh / WEIGHTS)
         for name, content in (files or {}).items():
             target = fresh / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,17 +64,13 @@ def write_folder(
             else:
                 shutil.copyfile(content, target)
         if state:
-            save_tensors({name: _plain(t) for name, t in state.items()}, fresh / STATE)
+            save_tensors({name: t.detach().clone() for name, t in state.items()}, fresh / STATE)
         written = {"schema": SCHEMA, **document, "files": _listing(fresh)}
         (fresh / DOCUMENT).write_text(json.dumps(written, indent=2, sort_keys=False) + "\n")
         _put_in_place(fresh, out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return cast(AvatarDocument, written)
-
-
-def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to("cpu").contiguous().clone()
 
 
 def _listing(folder: Path) -> dict[str, Entry]:

@@ -7,14 +7,13 @@ A run is a stretch of frames of one shot that shows exactly one face, large enou
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from configs.scratch import Spool
 from heads.rig.facemesh import CHIN, FOREHEAD, IRIS_LEFT, IRIS_RIGHT, N_LANDMARKS
 from shards.media.decode import read_video
 from shards.media.rates import FPS
@@ -50,18 +49,17 @@ class FirstPass:
     frames: int = 0
     runs: list[Run] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
-    spool: Any = None
+    spool: Spool = field(default_factory=Spool)  # landmarks of every frame, NaN where there is no face
 
     def landmarks(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks ``[T, 478, 3]`` of frames ``start`` to ``end``, and in which a face was seen ``[T]``; gaps are interpolated."""
-        values = np.memmap(self.spool, np.float32, "r", shape=(self.frames, N_LANDMARKS, 3))[start:end]
-        values = np.array(values)
+        values = np.array(self.spool.rows[start:end])
         seen = np.isfinite(values[:, 0, 0])
         return (values if seen.all() else _bridged(values, seen)), seen
 
     def close(self) -> None:
-        if self.spool is not None:
-            self.spool.close()
+        """Free the disk."""
+        self.spool.close()
 
 
 def run_first_pass(path: Path, options: TrackOptions, stop: Callable[[], bool] | None = None) -> FirstPass:
@@ -73,8 +71,7 @@ def run_first_pass(path: Path, options: TrackOptions, stop: Callable[[], bool] |
     Raises:
         InputError: the file is no readable video.
     """
-    spool = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the pass
-    found = FirstPass(path.stem, spool=spool)
+    found = FirstPass(path.stem)
     try:
         watch = _Watch(found, options)
         for picture in _pictures(path, options):
@@ -82,9 +79,8 @@ def run_first_pass(path: Path, options: TrackOptions, stop: Callable[[], bool] |
             if stop is not None and stop():
                 break
         watch.finish()
-        spool.flush()
     except BaseException:
-        spool.close()
+        found.close()
         raise
     return found
 
@@ -195,7 +191,7 @@ class _Watch:
 
     def _record(self, points: np.ndarray | None) -> None:
         values = np.full((N_LANDMARKS, 3), np.nan, np.float32) if points is None else points
-        self._found.spool.write(values.astype(np.float32).tobytes())
+        self._found.spool.append(values[None].astype(np.float32))
 
     def _judge(self, points: np.ndarray | None) -> None:
         """Opens, continues or closes the run by what this frame shows."""

@@ -35,9 +35,8 @@ class TrackOptions:
     body: Reference | None = None  # what the torso is registered to; None: the shot's first frames
     texture: FaceTexture | None = None  # what faces are aligned to; None: the shot's first frames
     sound: str = ""  # file whose sound replaces the video's own; it starts at the first picture
-    feature: Feature | None = (
-        None  # of the clip's sound: with Whisper tiny.en, offsets of the sound are told more finely
-    )
+    # Of the clip's sound: by Whisper tiny.en, offsets of the sound are told more finely.
+    feature: Feature | None = None
     av_offset: float | None = None  # s by which the sound is late and is moved back; None: estimated; 0: left as it is
 
     def check(self) -> None:

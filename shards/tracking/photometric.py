@@ -36,9 +36,8 @@ NOISE = 0.03  # difference of a point that is aligned · guess
 CORRELATED = 2  # points whose differences count as one · guess
 # Prior spread of the corrections: radians, rig units (depth is seen least), standard deviations, closure · guess.
 ROTATION, SHIFT, DEPTH, EXPRESSION, CLOSURE = 0.01, 0.02, 0.08, 0.6, 0.1
-LIPS = (
-    0.002  # rig units, prior spread of the lips' motion: landmarks know them better than their changing texture · guess
-)
+# Rig units, prior spread of the lips' motion: landmarks know them better than their changing texture · guess
+LIPS = 0.002
 GRAZING, FACING = 0.2, 0.5  # cosines between which a point's weight rises from none to all · guess
 LUMA, REDNESS = (0.3, 0.59, 0.11), (2.0, -2.0, 0.0)  # of RGB; redness tells lips from skin, doubled to weigh like luma
 LIGHTS = 4  # columns that explain light: offset, gradient over the normal's x and y, gain

@@ -10,6 +10,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file
 
+import adapt.ending
 import adapt.job
 from adapt.avatar.avatar import load_avatar
 from adapt.priors import find_priors
@@ -108,15 +109,15 @@ def speaking(world, hubert, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shards.tracking.track_frames", world.segments)
         whole = adapt.job.adapt(world.video, folder / "whole", **options)
-        stop = adapt.job.fit_voice
+        stop = adapt.ending.fit_voice
 
         def killed(run):
             raise KeyboardInterrupt
 
-        patch.setattr(adapt.job, "fit_voice", killed)
+        patch.setattr(adapt.ending, "fit_voice", killed)
         with pytest.raises(KeyboardInterrupt):
             adapt.job.adapt(world.video, folder / "killed", **options)
-        patch.setattr(adapt.job, "fit_voice", stop)
+        patch.setattr(adapt.ending, "fit_voice", stop)
         adapt.job.adapt(world.video, folder / "killed", resume=True, **{**options, "prior": None})
     return folder, whole
 
