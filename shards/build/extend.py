@@ -91,6 +91,7 @@ def extend_shards(task: FeatureTask, settings: BuildSettings) -> Message:
         with closing(Dataset(settings.out, read_catalogue(settings.out))) as dataset:
             samples = _samples(dataset, task.shards)
             starts = first_keys([sample.key for sample in samples])
+            indexes = {name: dataset.index(name) for name in task.shards}
             for shot in _shots(samples) if features else ():
                 _write_rows(shot, features, scratch)
 
@@ -98,7 +99,7 @@ def extend_shards(task: FeatureTask, settings: BuildSettings) -> Message:
             extended = _with_rows(key, members, features, scratch)
             return _with_extras(extended) if settings.extras else extended
 
-        entries = [rewrite_shard(settings.out, name, edit, starts) for name in task.shards]
+        entries = [rewrite_shard(settings.out, name, edit, starts, index=indexes[name]) for name in task.shards]
         return ("replace", list(task.shards), [entry for entry in entries if entry is not None], {})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -116,6 +117,7 @@ def _step_shards(task: FeatureTask, settings: BuildSettings) -> Message:
         with closing(Dataset(settings.out, read_catalogue(settings.out))) as dataset:
             samples = _samples(dataset, task.shards)
             starts = first_keys([sample.key for sample in samples])
+            indexes = {name: dataset.index(name) for name in task.shards}
             for clip, parts in groupby(samples, key=lambda sample: sample.clip):
                 segments = list(parts)
                 offset = _offset(segments, filters, speech.name)
@@ -133,7 +135,11 @@ def _step_shards(task: FeatureTask, settings: BuildSettings) -> Message:
             stepped = _with_sound(members, sound[key], found[split_key(key)[1]])
             return _with_rows(key, stepped, features, scratch)
 
-        entries = [rewrite_shard(settings.out, name, edit, starts) for name in task.shards] if found else []
+        entries = (
+            [rewrite_shard(settings.out, name, edit, starts, index=indexes[name]) for name in task.shards]
+            if found
+            else []
+        )
         seconds = {clip: offset.seconds for clip, offset in found.items()}
         return ("replace", list(task.shards) if found else [], [e for e in entries if e is not None], seconds)
     finally:

@@ -20,7 +20,7 @@ def locked(url: str) -> Iterator[None]:
     """Hold the dataset for writing; the lock ends with the process. Buckets have no locks: write from one place.
 
     Raises:
-        InputError: another build or withdrawal is under way, or the folder cannot be written.
+        InputError: another build, withdrawal or repair is under way, or the folder cannot be written.
     """
     if storage.is_remote(url):
         yield
@@ -40,6 +40,18 @@ def locked(url: str) -> Iterator[None]:
         yield
     finally:
         stream.close()  # the file stays: removing it could let two others lock two files of this name
+
+
+@contextmanager
+def edited(url: str) -> Iterator[Catalogue]:
+    """Hold an existing dataset for writing, with its catalogue as it is then: one that was read before may lack new shards.
+
+    Raises:
+        InputError: no dataset there, or as :func:`locked`.
+    """
+    read_catalogue(url)  # a folder that is no dataset gets no lock file
+    with locked(url):
+        yield read_catalogue(url)
 
 
 @contextmanager

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.storage import storage
+from configs import InputError
 from shards.check.findings import Findings
 from shards.check.proofs import check_members
 from shards.format.catalogue import Catalogue, index_url, shard_url, write_catalogue
-from shards.format.index import digest, index_of
+from shards.format.index import ShardIndex, checksums_of, digest, index_of
 from shards.format.schema import BrokenSample, frame_name
 from shards.read.dataset import Dataset
 from shards.tar.rewrite import first_keys, remove_unlisted, rewrite_shard
@@ -65,13 +66,24 @@ def _readable(dataset: Dataset, name: str) -> Iterator[str]:
         tar = Salvage(storage.cached(shard_url(dataset.url, name)))
     except (storage.StorageError, OSError):
         return
+    index = usable_index(dataset, name)
     for sample in tar.samples():
         key = sample.pop("__key__")
+        if index is not None and index.changed(key, checksums_of(sample)) is not None:
+            continue
         try:
             check_members(dataset, name, key, sample, _length(sample))
         except BrokenSample:
             continue
         yield key
+
+
+def usable_index(dataset: Dataset, name: str) -> ShardIndex | None:
+    """The index of a shard as ``dataset.json`` lists it; None if it is damaged or missing."""
+    try:
+        return dataset.index(name)
+    except InputError:
+        return None
 
 
 def _length(members: dict[str, bytes]) -> int:
@@ -84,10 +96,8 @@ def _length(members: dict[str, bytes]) -> int:
 
 def _promised(dataset: Dataset, found: Findings) -> list[str]:
     """Keys that the shard's index lists and those found in the tar."""
-    try:
-        return [*dataset.index(dataset.table.names.index(found.name)).keys, *found.keys]
-    except (storage.StorageError, ValueError):
-        return found.keys
+    index = usable_index(dataset, found.name)
+    return [*(index.keys if index is not None else ()), *found.keys]
 
 
 def carry_out(url: str, catalogue: Catalogue, repairs: Sequence[Repair]) -> None:
@@ -122,6 +132,7 @@ def _rewrite(url: str, one: Repair, starts: set[str]) -> Any:
         one.shard,
         lambda key, members: members if key in kept else None,
         starts,
+        index=None,  # the samples that are kept were compared with it
         read=lambda where: Salvage(storage.cached(where)).samples(),
     )
 

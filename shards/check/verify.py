@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from cluster.storage import storage
 from configs import InputError, progress
-from shards.build.lock import locked
+from shards.build.lock import edited
 from shards.check.findings import Findings
 from shards.check.proofs import check_members
 from shards.check.repair import carry_out, plan_repairs
@@ -46,7 +46,13 @@ def verify(dataset: str, *, repair: bool = False, workers: int | None = None) ->
         InputError: no dataset there, or it cannot be written for the repair.
     """
     url = str(dataset) if storage.is_remote(dataset) else str(storage.local_path(dataset))
-    catalogue = read_catalogue(url)
+    if not repair:
+        return _verified(url, read_catalogue(url), workers, repair=False)
+    with edited(url) as catalogue:
+        return _verified(url, catalogue, workers, repair=True)
+
+
+def _verified(url: str, catalogue: Catalogue, workers: int | None, *, repair: bool) -> dict[str, Any]:
     opened = Dataset(url, catalogue)
     threads = max(1, min(workers or os.cpu_count() or 1, len(opened.table.names)))
     with closing(opened), ThreadPoolExecutor(threads) as pool:
@@ -57,8 +63,7 @@ def verify(dataset: str, *, repair: bool = False, workers: int | None = None) ->
     broken = [entry for found in findings for entry in found.broken]
     result = {"ok": not broken, "samples": sum(found.samples for found in findings), "broken": broken}
     if repairs and repair:
-        with locked(url):
-            carry_out(url, catalogue, repairs)
+        carry_out(url, catalogue, repairs)
     if repairs:
         result["repaired" if repair else "repairable"] = [one.as_dict() for one in repairs]
     return result
@@ -81,6 +86,7 @@ def _check_shard(dataset: Dataset, catalogue: Catalogue, number: int) -> Finding
         found.note(
             f"the tar has {what}; fetch or build it again, or verify with --repair", member=f"{entry['name']}.tar"
         )
+        _check_bytes(index, true_index, found)
     elif index is None or index.to_bytes() != true_index.to_bytes():
         found.index_only = True
         if index is not None:
@@ -136,6 +142,17 @@ def _check_sample(dataset: Dataset, found: Findings, key: str, members: dict[str
         found.note(
             f"{error.reason}; build the clip again, or verify with --repair to drop the sample", key, error.member
         )
+
+
+def _check_bytes(index: ShardIndex | None, true_index: ShardIndex, found: Findings) -> None:
+    """Samples that can be decoded, but not from the bytes that were written."""
+    for key in true_index.keys if index is not None else ():
+        member = index.changed(key, true_index.checksums(key))  # type: ignore[union-attr]
+        if member is not None and key not in found.damaged:
+            reason = (
+                "checksum differs: bytes were changed; build the clip again, or verify with --repair to drop the sample"
+            )
+            found.note(reason, key, member)
 
 
 def _check_people(catalogue: Catalogue, entry: ShardRow, found: Findings) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,6 +64,20 @@ class ShardIndex:
         """Identity → positions ``[k]`` of its samples."""
         names = np.array([key.partition("/")[0] for key in self.keys])
         return {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {key: i for i, key in enumerate(self.keys)}
+
+    def checksums(self, key: str) -> dict[str, int]:
+        """Member name → CRC-32 for one sample; empty if it is not in the index."""
+        if key not in self._position:
+            return {}
+        return {name: int(self.crc[row]) for name, row in self.rows(self._position[key]).items()}
+
+    def changed(self, key: str, checksums: Mapping[str, int]) -> str | None:
+        """The first member of a sample that has another CRC-32 now, or none; None if all are as they were, or the sample is new."""
+        return next((name for name, crc in self.checksums(key).items() if checksums.get(name) != crc), None)
 
     def to_bytes(self) -> bytes:
         """The file's content; the same bytes for the same tar."""
@@ -121,6 +135,11 @@ class ShardIndex:
             raise ValueError(f"a sample has not 1 to {MAX_FRAMES} frames")
         for key in self.keys:
             split_key(key)
+
+
+def checksums_of(members: Mapping[str, bytes]) -> dict[str, int]:
+    """Member name → CRC-32 of its bytes."""
+    return {name: zlib.crc32(data) for name, data in members.items()}
 
 
 def bad_index(where: str, reason: str) -> InputError:

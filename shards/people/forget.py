@@ -13,9 +13,9 @@ import time
 from cluster.storage import storage
 from configs import InputError
 from shards.build.journal import Journal
-from shards.build.lock import locked
+from shards.build.lock import edited
 from shards.build.report import PAGE, write_report
-from shards.format.catalogue import Catalogue, known_people, read_catalogue, write_catalogue
+from shards.format.catalogue import Catalogue, known_people, write_catalogue
 from shards.format.schema import clean_name, split_key
 from shards.people.withdrawn import Withdrawal, name_hash, withdrawn_people, write_withdrawn
 from shards.read.dataset import Dataset
@@ -37,8 +37,7 @@ def forget(dataset: str, identity: str) -> dict[str, object]:
         InputError: no such person (and none withdrawn under this name), another writer is at work, or storage fails.
     """
     url = str(dataset) if storage.is_remote(dataset) else str(storage.local_path(dataset))
-    catalogue = read_catalogue(url)
-    with locked(url):
+    with edited(url) as catalogue:
         names = [person["name"] for person in catalogue.identities]
         withdrawn = withdrawn_people(url)
         if identity not in names and not withdrawn.covers(identity):
@@ -106,7 +105,8 @@ def _rewrite(
         copy = name in names and json.loads(members["meta.json"]).get("source_sha256") in videos
         return None if name == identity or copy else members
 
-    entries = [entry for name in old if (entry := rewrite_shard(url, name, others, starts)) is not None]
+    found = [rewrite_shard(url, name, others, starts, index=opened.index(name)) for name in old]
+    entries = [entry for entry in found if entry is not None]
     opened.close()
     catalogue.add(entries)
     catalogue.remove(old)

@@ -155,13 +155,13 @@ class Dataset:
             siblings=partial(self._siblings, shard, number),
         )
 
-    def index(self, shard: int) -> ShardIndex:
-        """The index of shard number ``shard``.
+    def index(self, shard: int | str) -> ShardIndex:
+        """The index of a shard, by number or name.
 
         Raises:
             InputError: it is missing or does not belong to its shard.
         """
-        return self._store.index(shard)
+        return self._store.index(self.table.names.index(shard) if isinstance(shard, str) else shard)
 
     @property
     def chosen(self) -> np.ndarray:

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from cluster.storage import storage
 from configs import InputError
 from heads.rig import Rig, load_rig
+from shards.build.lock import locked
 from shards.features import extract_features
 from shards.format.codecs import encode_jpeg
 from shards.format.schema import MAX_FRAMES, sample_key
@@ -149,13 +151,15 @@ def synthesize(
         ``identities, clips, segments, frames, hours, bytes, schema, seconds`` of the dataset, and the time it took.
 
     Raises:
-        InputError: a number out of range, a rig without FaceMesh landmarks, an output that cannot be written.
+        InputError: a number out of range, a rig without FaceMesh landmarks, an output that cannot be written or that another
+            process is writing.
     """
     _check(identities, seconds, size, workers, seed, clips)
     started = time.monotonic()
     frames = max(1, round(seconds * FPS))
     loaded, _ = _painter(rig)
-    with DatasetWriter(str(out), rig=loaded) as writer:
+    url = str(out) if storage.is_remote(out) else str(storage.local_path(out))
+    with locked(url), DatasetWriter(url, rig=loaded) as writer:
         tasks = [
             (person, seconds, clip, size, rig, first)
             for person in identity_seeds(identities, seed)

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 
+import shards.check.verify as verify_module
 from configs import InputError
 from shards.check import repair
 from shards.check.verify import verify
+from shards.format.schema import sample_key
+from shards.people.forget import forget
 from shards.read.dataset import open_dataset
 from shards.tar.tars import TarFile, stream_samples
-from tests.support.samples import make_dataset
+from shards.tar.writer import DatasetWriter
+from tests.support.samples import RIG, make_dataset, parts
 
 KEYS = 11
 
@@ -162,3 +166,87 @@ def test_reading_a_dataset_of_version_0_1(copy):
     dataset = open_dataset(copy)
     assert dataset.feature_records == {"logmel": {"name": "logmel", "size": 160, "weights": None}}
     assert verify(str(copy))["ok"]
+
+
+# ---------------------------------------------------------------------------------------------------- changed bytes
+
+
+def flip_feature(path: Path, key: str) -> None:
+    """Change one number of a sample's log-mel: it still decodes, finite and close to that of the sound."""
+    with tarfile.open(path) as archive:
+        info = archive.getmember(f"{key}.audio.logmel.npy")
+    data = bytearray(path.read_bytes())
+    data[info.offset_data + info.size - 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_a_changed_byte_that_still_decodes_is_named_and_not_taken_over_by_a_repair(copy):
+    key = open_dataset(copy).samples[1].key
+    flip_feature(shard(copy), key)
+    report = verify(str(copy))
+    assert [(one["key"], one["member"]) for one in report["broken"] if one["key"]] == [(key, "audio.logmel.npy")]
+    assert [one["lost"] for one in report["repairable"]] == [[key]]
+    verify(str(copy), repair=True)
+    assert verify(str(copy)) == {"ok": True, "samples": KEYS - 1, "broken": []}
+    assert key not in [row.key for row in open_dataset(copy).samples]
+
+
+@pytest.mark.parametrize("damage", ["byte", "member", "sample"])
+def test_a_rewrite_does_not_make_damage_look_right(copy, damage):
+    """``ann`` and ``bob`` share shard 1; bob is removed, a sample of ann is damaged."""
+    key, path = "ann/ann_clip2-00000", shard(copy, 1)
+    assert {name.partition("/")[0] for name, _ in files_of(path)} == {"ann", "bob"}
+    if damage == "byte":
+        flip_feature(path, key)
+    else:
+        gone = f"{key}.m001.png" if damage == "member" else f"{key}."
+        write(path, [(name, data) for name, data in files_of(path) if not name.startswith(gone)])
+    with pytest.raises(InputError, match=f"sample '{key}'.*verify DATASET --repair.*run the same command again"):
+        forget(str(copy), "bob")
+    assert not verify(str(copy))["ok"]  # it is still found
+    verify(str(copy), repair=True)
+    assert forget(str(copy), "bob")["samples"] == 3
+    assert verify(str(copy)) == {"ok": True, "samples": KEYS - 4, "broken": []}
+
+
+def test_a_damaged_sample_of_the_person_to_be_removed_does_not_stop_the_removal(copy):
+    key = next(row.key for row in open_dataset(copy).samples if row.identity == "bob")
+    path = copy / "shards" / f"{open_dataset(copy).read(key).shard}.tar"
+    flip_feature(path, key)
+    assert forget(str(copy), "bob")["samples"] == 3
+    assert verify(str(copy)) == {"ok": True, "samples": KEYS - 3, "broken": []}
+
+
+def test_nothing_is_written_between_the_check_of_a_repair_and_its_writing(copy, monkeypatch):
+    """A build in between would lose its shards: the repair writes the list of shards that it has checked."""
+    flip_feature(shard(copy), open_dataset(copy).samples[1].key)
+    refused: list[str] = []
+
+    def others(*arguments):
+        with pytest.raises(InputError, match="another build is writing here") as error:
+            forget(str(copy), "cyd")
+        refused.append(str(error.value))
+        return plan(*arguments)
+
+    plan = verify_module.plan_repairs
+    monkeypatch.setattr(verify_module, "plan_repairs", others)
+    verify(str(copy), repair=True)
+    assert len(refused) == 1
+    monkeypatch.undo()
+    assert verify(str(copy)) == {"ok": True, "samples": KEYS - 1, "broken": []}
+
+
+def test_a_withdrawal_keeps_what_was_built_until_it_held_the_dataset(copy, monkeypatch):
+    """Between the first look at the dataset and the lock another writer finishes."""
+    from shards.build import lock
+
+    original = lock.locked
+
+    def after_another(url):
+        with original(url), DatasetWriter(url, rig=RIG) as writer:
+            writer.add(sample_key("dan", "dan_clip", 0), {"licence": "test"}, **parts(7, 4))
+        return original(url)
+
+    monkeypatch.setattr(lock, "locked", after_another)
+    forget(str(copy), "bob")
+    assert open_dataset(copy).identities == ["ann", "cyd", "dan"]

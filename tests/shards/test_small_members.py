@@ -36,7 +36,7 @@ def rewritten(url: str, edit) -> None:
     """Every shard of a dataset after ``edit(key, members)``."""
     catalogue, dataset = read_catalogue(url), open_dataset(url)
     starts, names = first_keys([row.key for row in dataset.samples]), [shard["name"] for shard in catalogue.shards]
-    catalogue.add([rewrite_shard(url, name, edit, starts) for name in names])
+    catalogue.add([rewrite_shard(url, name, edit, starts, index=dataset.index(name)) for name in names])
     catalogue.remove(names)
     write_catalogue(url, catalogue)
     remove_unlisted(url, catalogue, names)

@@ -8,6 +8,7 @@ import torch
 
 from configs import InputError
 from heads.rig import load_rig
+from shards.build.lock import locked
 from shards.synthetic import make_talker, synthesize, synthetic_video
 from shards.synthetic.identity import sample_identity
 from shards.synthetic.look.raster import Subdivision, rasterize_mesh
@@ -266,6 +267,12 @@ def test_numbers_out_of_range_are_refused_by_name(tmp_path, change, named):
     with pytest.raises(InputError, match=named):
         synthesize(**arguments)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_dataset_that_another_process_writes_is_left_alone(tmp_path):
+    with locked(str(tmp_path / "d")), pytest.raises(InputError, match="another build is writing here"):
+        synthesize(1, 0.2, 0, tmp_path / "d", size=32)
+    assert not (tmp_path / "d" / "dataset.json").exists()
 
 
 def test_a_video_that_cannot_be_written_is_a_sentence(tmp_path):
