@@ -1,5 +1,7 @@
 """The tri-plane hash encoding: layout, interpolation, hash, backends."""
 
+import copy
+
 import pytest
 import torch
 
@@ -44,6 +46,31 @@ def test_gradients_of_positions_and_table_are_exact():
     points = torch.rand(6, 2, dtype=torch.float64) * 0.9 + 0.05
     table = torch.randn(grid.n_params, dtype=torch.float64)
     assert torch.autograd.gradcheck(grid, (points.requires_grad_(), table.requires_grad_()), atol=1e-6)
+
+
+@pytest.mark.parametrize("log2_size", [17, 8])
+@pytest.mark.parametrize("features", [1, 2])
+def test_the_kernels_equal_the_reference_dense_and_hashed(log2_size, features):
+    torch.manual_seed(0)
+    fast = TriPlaneHash(bound=1.0, levels=5, features=features, base=4, finest=64, log2_size=log2_size)
+    with torch.no_grad():
+        fast.params.normal_()
+    slow = copy.deepcopy(fast).double()
+    points = torch.rand(300, 3) * 2.4 - 1.2
+    points[0], points[1] = 1.0, -1.0
+    weights = torch.randn(300, fast.out_features)
+    found = []
+    for encoding in (fast, slow):
+        at = points.to(encoding.params.dtype, copy=True).requires_grad_()
+        out = encoding(at)
+        (out * weights).sum().backward()
+        found.append([out.float(), at.grad.float(), encoding.params.grad.float()])
+    # Positions at the edge of a cell lie on either side of it in the two precisions: the value is the same, not its slope.
+    inside = (found[0][1] - found[1][1]).abs().amax(1) < 1e-2
+    assert inside.sum() >= 298
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[0][1][inside], found[1][1][inside], rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(found[0][2], found[1][2], rtol=1e-3, atol=1e-3)
 
 
 def test_the_papers_sizes_give_36_features_for_face_and_mouth():
