@@ -19,15 +19,13 @@ import numpy as np
 import torch
 
 from adapt.drivers.base import Expressions, Stream
+from heads.measures.closure import TOGETHER
 from heads.measures.face import eye_distance, lip_motion
 from heads.rig import Rig
 from heads.rig.facemesh import INNER_MIDDLE
 
 SHUT, FREE = 0.7, 1.0  # of the person's mean gap
 PRESSED = 0.008  # gap of pressed lips, in eye distances
-# Smallest gap of a clip, in eye distances, up to which its lips are taken to meet · averaged landmarks see shut lips at 0.02
-# to 0.026 in most of 24 pictures that were looked at; plain ones saw these at 0.009 to 0.02.
-MEET = 0.026
 
 
 def pressed(gap: np.ndarray, mean: float) -> np.ndarray:
@@ -65,7 +63,7 @@ class LipClosing:
         """
         rig = rig.to("cpu")  # a clip's arrays are there
         real = lip_motion(rig, identity, expression).gap
-        if not (real < MEET).any():
+        if not (real < TOGETHER).any():
             return None
         rest = expression.mean(0).astype(np.float32)
         gap, slope = _slope(rig, identity, rest)

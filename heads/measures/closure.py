@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-# Inner lip gap, in eye distances, below which lips count as closed · guess from a few clips: pressed lips measure 0.005
-# to 0.02 with FaceMesh, parted ones 0.03 and more.
-TOGETHER = 0.02
+# Inner lip gap, in eye distances, below which lips count as closed · measured on 96 frames of 66 people, labelled by eye without
+# the gap (landmarks averaged with the mirrored picture's, tracks refined): lips are open in 3 of 36 frames below 0.02, in 3 of
+# 24 from 0.02 to 0.026, in 4 of 12 from 0.026 to 0.03 and in 6 of 12 from 0.03 to 0.035.
+TOGETHER = 0.026
 TOLERANCE = 1  # frames by which a rendered closure may be early or late · guess
 
 
