@@ -10,7 +10,7 @@ import torch
 from pretrain.baselines.baselines import area_under_curve
 from pretrain.data.sequences import sequences
 from pretrain.sync_expert.config import SyncExpertConfig
-from pretrain.sync_expert.inference import OFFSETS, SyncExpert
+from pretrain.sync_expert.inference import OFFSETS, SyncExpert, without_hubs
 from pretrain.sync_expert.view import sample_lips
 from pretrain.task import people_means
 from shards.read.dataset import Dataset
@@ -19,10 +19,11 @@ FAR = 5  # frames: from this offset on, audio counts as wrong · guess
 SECOND = 25  # frames
 LEAST_FRAMES = 60  # of a clip that is scored · guess
 NOTES = [
+    "Distances without hubs: a window of sound's mean distance to the lips within 15 frames is subtracted.",
     "Wrong sounds are the same clip's, 5 to 15 frames away, so chance is AUC 0.5 and an offset hit rate of 3/31.",
     "AUC 5: one window of 5 frames; AUC 25: distances averaged over a second; hit: share of seconds whose best offset",
     "of 31 lies within one frame of 'offset', the whole clip's best (tracks and sound of real clips disagree by a frame or two);",
-    "Sync-C and Sync-D: of the whole clip, in this expert's distances.",
+    "Sync-C and Sync-D: of the whole clip, in this expert's distances as they are.",
 ]
 
 
@@ -51,7 +52,7 @@ def score(prior: SyncExpert, clip: LipClip) -> dict[str, object]:
     """One clip's row."""
     parts = torch.from_numpy(clip.lips).split(64)
     frames = torch.cat([prior.model.lips.frames(part.to(prior.device).float() / 255) for part in parts])
-    distances = prior.distances(frames, clip.features).cpu().numpy()
+    distances = without_hubs(prior.distances(frames, clip.features)).cpu().numpy()
     sync_c, sync_d, offset = prior.confidence_of(frames, clip.features)
     seconds = moving_mean(distances, SECOND)
     row: dict[str, object] = {"identity": clip.identity, "clip": clip.name, "frames": len(clip.lips)}

@@ -121,6 +121,8 @@ class SyncExpert:
     def confidence_of(self, frame_features: Tensor, features: np.ndarray | Tensor) -> tuple[float, float, int]:
         """The same from :meth:`frame_features`, for callers that stream their frames.
 
+        The offset is that of the least mean distance :func:`without_hubs`.
+
         Raises:
             InputError: fewer than 25 frames (1 s), too short to determine an offset.
         """
@@ -128,7 +130,25 @@ class SyncExpert:
             raise InputError(
                 f"sync needs 25 frames or more, got {min(len(frame_features), len(features))}; give a longer clip"
             )
-        mean = self.distances(frame_features, features).nanmean(0)
-        mean = mean[~mean.isnan()]
-        best = int(mean.argmin())
-        return float(mean.median() - mean[best]), float(mean[best]), best - len(mean) // 2
+        distances = self.distances(frame_features, features)
+        mean, corrected = (d.nanmean(0) for d in (distances, without_hubs(distances)))
+        known = ~mean.isnan()
+        mean, corrected = mean[known], corrected[known]
+        return float(mean.median() - mean.min()), float(mean.min()), int(corrected.argmin()) - len(mean) // 2
+
+
+def without_hubs(distances: Tensor) -> Tensor:
+    """Distances ``[N, 2 * reach + 1]`` of lips to sound, corrected for sound that is near the lips of every frame.
+
+    Such windows are hubs of the embedding and would win whatever the lips show. Each window of sound loses its mean distance
+    to the lips within reach (as in CSLS, Conneau et al. 2018); the mean over all windows stays. What it gains: docs/priors.md.
+    """
+    count, reach = len(distances), distances.shape[1] // 2
+    steps = torch.arange(-reach, reach + 1, device=distances.device)
+    sound = torch.arange(count, device=distances.device)[:, None] + steps[None]
+    known = ~distances.isnan()
+    totals, counts = distances.new_zeros(count), distances.new_zeros(count)
+    totals.index_add_(0, sound[known], distances[known])
+    counts.index_add_(0, sound[known], torch.ones_like(distances[known]))
+    means = totals / counts.clamp_min(1)
+    return distances - means[sound.clamp(0, count - 1)] + distances.nanmean()

@@ -12,7 +12,7 @@ from configs import InputError, load_config
 from heads.measures.lips import crop_lips, lip_shape
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.evidence import auc_at, moving_mean
-from pretrain.sync_expert.inference import OFFSETS, SyncExpert
+from pretrain.sync_expert.inference import OFFSETS, SyncExpert, without_hubs
 from pretrain.sync_expert.model import SpeechEncoder, SyncModel, sliding
 from pretrain.sync_expert.objective import SyncObjective, prepare_lips, relight
 from pretrain.sync_expert.view import MARGIN
@@ -138,6 +138,19 @@ def test_the_offset_of_late_sound_is_found(late):
     assert offset == late
     assert sync_d < 0.01
     assert sync_c > 1
+
+
+def test_sound_that_all_lips_are_near_does_not_win():
+    reach, hub = 5, 30
+    sound = torch.arange(60)[:, None] + torch.arange(-reach, reach + 1)
+    distances = torch.where((sound < 0) | (sound >= 60), float("nan"), 1.0)
+    distances[:, reach] -= 0.1
+    distances[sound == hub] -= 0.5
+    corrected = without_hubs(distances)
+    assert distances[hub - 2].argmin() == reach + 2, "as they are, the hub wins two frames early"
+    assert (corrected.nan_to_num(9.0).argmin(1) == reach).all()
+    assert torch.equal(corrected.isnan(), distances.isnan())
+    assert float(corrected.nanmean()) == pytest.approx(float(distances.nanmean()), abs=1e-5)
 
 
 def test_a_clip_too_short_for_an_offset_is_refused():
