@@ -143,10 +143,13 @@ def languages(person: str, options: argparse.Namespace) -> Iterator[Voice]:
 
 
 def spoken_in(name: str, video: Path, first: int, count: int, expert: Any) -> Voice:
-    """The sound of a stretch of a real clip, and how the speaker's lips moved."""
+    """The sound of a stretch of a real clip, in step as ``adapt`` puts it, and how the speaker's lips moved."""
     from adapt.clip import track_clip
+    from adapt.in_step import put_in_step
+    from shards.features import open_feature
 
-    with track_clip(video, start=first, frames=count, size=SIZE) as clip:
+    with track_clip(video, start=first, frames=count, size=SIZE, feature=open_feature(expert.info["features"])) as clip:
+        put_in_step(clip)
         landmarks = clip.track["landmarks"].copy()
         blocks = [np.arange(i, min(i + BLOCK, len(clip))) for i in range(0, len(clip), BLOCK)]
         lips = [expert.frame_features(clip.frames(rows), landmarks[rows]) for rows in blocks]
