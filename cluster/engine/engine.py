@@ -18,6 +18,7 @@ the number of workers, and holds no pickle.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import os
@@ -256,6 +257,12 @@ class Engine:
         parameters = [p for group in self._optimizer.param_groups for p in group["params"] if p.grad is not None]
         limit = self.config.clip or float("inf")
         return torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+
+def load_libraries() -> None:
+    """Import what the first engine and the first optimiser of a process would import, which takes seconds."""
+    importlib.import_module("accelerate")
+    torch.optim.SGD([torch.zeros(1)])  # imports torch's compiler
 
 
 def _effective_mode(mode: str, world: int) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from configs import InputError
 
 LOOPBACK = "127.0.0.1"
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ def connect(place: Place, backend: str, listener: socket.socket | None = None, t
             name, store=store, rank=place.rank, world_size=place.world, timeout=timedelta(seconds=timeout)
         )
     except RuntimeError as error:
+        _leave_environment()
         raise InputError(
             f"rank {place.rank} of {place.world} could not join the process group at {place.host}:{place.port} "
             f"({str(error).splitlines()[0]}); check that the workers' machines can reach that address"
@@ -90,6 +92,7 @@ def disconnect() -> None:
 
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+        _leave_environment()
         # Wrapped models in reference cycles hold the group's threads; collected at the interpreter's end they may abort it.
         gc.collect()
 
@@ -112,19 +115,19 @@ def current() -> tuple[int, int]:
 
 def _environment(place: Place) -> None:
     # Accelerate and DeepSpeed read their rank from the environment, whatever the process group says.
-    os.environ.update(
-        RANK=str(place.rank),
-        WORLD_SIZE=str(place.world),
-        LOCAL_RANK=str(place.local_rank),
-        LOCAL_WORLD_SIZE=str(place.local_world),
-        MASTER_ADDR=place.host,
-        MASTER_PORT=str(place.port),
-    )
+    values = (place.rank, place.world, place.local_rank, place.local_world, place.host, place.port)
+    os.environ.update(zip(VARIABLES, map(str, values), strict=True))
     interface = _interface(place.host)
     if interface:
         # Gloo and NCCL otherwise choose an interface by the host name, which may be a public one.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+
+
+def _leave_environment() -> None:
+    """A process that trains alone afterwards would otherwise wait there for the others."""
+    for name in VARIABLES:
+        os.environ.pop(name, None)
 
 
 def _interface(host: str) -> str | None:

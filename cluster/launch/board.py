@@ -29,8 +29,8 @@ class Board:
         """Record the first error that a restart cannot cure."""
         self.error = self.error or error
 
-    def read(self) -> tuple[bool, str | None]:
-        """(Whether to stop, the final error or None)."""
+    def read(self, attempt: int = 0) -> tuple[bool, str | None]:
+        """(Whether the workers of an attempt should stop, the final error or None); here all attempts are told the same."""
         return self.stopping, self.error
 
     def tell(self, *message: object) -> None:

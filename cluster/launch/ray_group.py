@@ -1,7 +1,7 @@
 """The workers of one machine: Ray actors that the driver starts, watches and restarts by itself.
 
 Ray Train does this on a cluster. On one machine it would add two processes, and each process would import its libraries for
-data sets: half of the processor time of a start. What a worker does is the same (:mod:`cluster.launch.ray_worker`).
+data sets: half of the processor time of a start. What a worker does is the same (:mod:`cluster.launch.ray_member`).
 When a worker dies, the others lose their connection to it; their processes stay, join the new one and load the newest
 checkpoint, as it does.
 """
@@ -9,25 +9,22 @@ checkpoint, as it does.
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from cluster.engine import process_group
-from cluster.launch import ray_worker
 from cluster.launch.failures import Preempted, causes
+from cluster.launch.ray_member import Member
+from cluster.launch.ray_worker import Payload
 from cluster.launch.settings import ClusterConfig
 from cluster.storage.retry import brief
 from configs import InputError
 
 if TYPE_CHECKING:
-    import socket
-
     from ray import ObjectRef
     from ray.actor import ActorHandle
 
@@ -49,39 +46,6 @@ class WorkersFailed(RuntimeError):
         self.worker_failures = failures
 
 
-class Member:
-    """The actor of one worker; SIGTERM asks it to save and end. When another worker dies, it trains again."""
-
-    def __init__(self) -> None:
-        ray_worker.listen_for_sigterm()
-        self._listener: socket.socket | None = None
-        self._sound = True
-
-    def listen(self) -> tuple[str, int]:
-        """Open the socket where the others will meet this one, rank 0; returns host and port."""
-        self._listener = process_group.listen()
-        return process_group.LOOPBACK, self._listener.getsockname()[1]
-
-    def work(self, payload: ray_worker.Payload, place: process_group.Place) -> object:
-        """Train; see :func:`cluster.launch.ray_worker.work`."""
-        listener, self._listener, self._sound = self._listener, None, False
-        gc.collect()  # the model of the attempt before, if any, was still in use while its error was on the way
-        try:
-            result = ray_worker.work_at(payload, place, listener)
-        except RuntimeError as error:
-            self._sound = process_group.is_broken(error)
-            raise
-        self._sound = True
-        return result
-
-    def is_sound(self) -> bool:
-        """Whether this process can train again: the last attempt returned, or lost its connection to another worker.
-
-        DeepSpeed keeps the process group of its first run, so a process that has used it is replaced.
-        """
-        return self._sound and "deepspeed" not in sys.modules
-
-
 def fits(ray: ModuleType, settings: ClusterConfig) -> bool:
     """Whether all workers belong on this machine: no address is given and Ray has no other machine."""
     return not settings.address and sum(bool(node["Alive"]) for node in ray.nodes()) == 1
@@ -90,7 +54,7 @@ def fits(ray: ModuleType, settings: ClusterConfig) -> bool:
 class Group:
     """The workers, started again after failures and preemptions until a budget is used up."""
 
-    def __init__(self, ray: ModuleType, payload: ray_worker.Payload, settings: ClusterConfig) -> None:
+    def __init__(self, ray: ModuleType, payload: Payload, settings: ClusterConfig) -> None:
         self._ray, self._payload, self._settings = ray, payload, settings
         self._members: list[ActorHandle | None] = [None] * settings.workers
         self._ended = False

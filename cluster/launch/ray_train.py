@@ -17,7 +17,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from cluster.launch import ray_group, ray_private, ray_worker
+from cluster.launch import ray_group, ray_pool, ray_private, ray_worker
 from cluster.launch.board import Board, Replay
 from cluster.launch.failures import Preempted, causes
 from cluster.launch.ray_start import connect
@@ -54,7 +54,6 @@ def fit(target: str, config: dict[str, object], run: str, settings: ClusterConfi
             here = ray_group.fits(ray, settings)
             if here:
                 settings = settings.on_one_machine(int(ray.cluster_resources().get("GPU", 0)))
-            board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=_here(ray)).remote()
             job = ray_worker.Job(
                 target=target,
                 config=config,
@@ -63,7 +62,8 @@ def fit(target: str, config: dict[str, object], run: str, settings: ClusterConfi
                 machine=platform.node(),
                 path=sys.path,
             )
-            payload = ray_worker.Payload(job=job, board=board)
+            board = _board(ray, job, settings, here)
+            payload = ray_worker.Payload(job=job, board=board, attempt=0)
             if here:
                 group = ray_group.Group(ray, payload, settings)
                 try:
@@ -72,13 +72,25 @@ def fit(target: str, config: dict[str, object], run: str, settings: ClusterConfi
                     group.end()
             else:
                 trainer = _trainer(payload, settings, str(scratch))
-                outcome = _wait(ray, lambda: trainer.fit().return_value, asked, board)
+                try:
+                    outcome = _wait(ray, lambda: trainer.fit().return_value, asked, board)
+                finally:
+                    ray.kill(board)  # and with it the processes that it started
     finally:
         if owned:
             ray.shutdown()
     if isinstance(outcome, dict) and "input_error" in outcome:
         raise InputError(outcome["input_error"])
     return outcome
+
+
+def _board(ray: ModuleType, job: ray_worker.Job, settings: ClusterConfig, here: bool) -> ActorHandle:
+    """The board of a run, on the driver's machine; that of a cluster's run starts the processes that train, too."""
+    options = {"num_cpus": 0, "scheduling_strategy": _here(ray)}
+    if here:
+        return ray.remote(Board).options(**options).remote()
+    pool = ray.remote(ray_pool.Pool).options(**options, max_concurrency=2 * settings.workers + ray_pool.OTHER_CALLS)
+    return pool.remote(job, _forwarded() if settings.address else {}, settings.start_timeout)
 
 
 def _here(ray: ModuleType) -> NodeAffinitySchedulingStrategy:
@@ -99,7 +111,7 @@ def _trainer(payload: ray_worker.Payload, settings: ClusterConfig, scratch: str)
 
     trainer = ray_private.trainer(max_preemptions=settings.max_preemptions)
     return trainer(
-        ray_worker.work,
+        ray_pool.hold_place,
         train_loop_config=dict(payload),
         backend_config=ray_worker.backend_config(),
         scaling_config=api.ScalingConfig(
@@ -112,7 +124,6 @@ def _trainer(payload: ray_worker.Payload, settings: ClusterConfig, scratch: str)
             name=uuid.uuid4().hex,  # a used name would make Ray resume by its own records
             storage_path=scratch,
             failure_config=_budgets(api.FailureConfig, settings),
-            worker_runtime_env={"env_vars": _forwarded()} if settings.address else None,
         ),
     )
 

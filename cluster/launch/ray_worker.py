@@ -8,7 +8,6 @@ import platform
 import signal
 import sys
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
 from cluster.engine import process_group
@@ -50,10 +49,15 @@ class Job(TypedDict):
 
 
 class Payload(TypedDict):
-    """A job, and the :class:`cluster.launch.board.Board` between driver and workers."""
+    """A job, the :class:`cluster.launch.board.Board` between driver and workers, and which attempt of the run this is.
+
+    Attributes:
+        attempt: counted where a board tells one attempt to make way for another, else 0.
+    """
 
     job: Job
     board: ActorHandle
+    attempt: int
 
 
 def backend_config() -> BackendConfig:
@@ -78,19 +82,15 @@ def listen_for_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: _asked_to_stop.set())
 
 
-def work(payload: Payload) -> object:
-    """One worker from joining the others to the result; Ray Train calls it on each."""
-    import ray.train
+def asked_to_stop() -> bool:
+    """Whether SIGTERM has reached this process."""
+    return _asked_to_stop.is_set()
 
-    seat = ray.train.get_context()
-    place = process_group.Place(
-        rank=seat.get_world_rank(),
-        world=seat.get_world_size(),
-        local_rank=seat.get_local_rank(),
-        local_world=seat.get_local_world_size(),
-    )
-    place, listener = _meet(place) if place.world > 1 else (place, None)
-    return work_at(payload, place, listener)
+
+def extend_path(job: Job) -> None:
+    """Workers on the driver's machine can import what it can."""
+    if job["machine"] == platform.node():
+        sys.path.extend(entry for entry in job["path"] if entry not in sys.path)
 
 
 def work_at(payload: Payload, place: process_group.Place, listener: socket.socket | None) -> object:
@@ -98,12 +98,11 @@ def work_at(payload: Payload, place: process_group.Place, listener: socket.socke
     import ray
 
     job, board = payload["job"], payload["board"]
-    if job["machine"] == platform.node():  # workers on the driver's machine can import what it can
-        sys.path.extend(entry for entry in job["path"] if entry not in sys.path)
+    extend_path(job)
     given_up: str | None = ray.get(board.read.remote())[1]
     if given_up is not None:
         return {"input_error": given_up}
-    watch = _Watch(board)
+    watch = _Watch(board, payload["attempt"])
     context = _join(job, watch, place, listener)
     try:
         check_shared(job["run"], context)
@@ -151,25 +150,11 @@ def _join(job: Job, watch: _Watch, place: process_group.Place, listener: socket.
     )
 
 
-def _meet(place: process_group.Place) -> tuple[process_group.Place, socket.socket | None]:
-    """The place with the address of rank 0, which every rank learns from it through Ray Train."""
-    import ray
-    from ray.train.collective import broadcast_from_rank_zero
-
-    listener, meeting = None, None
-    if place.rank == 0:
-        host = ray.util.get_node_ip_address()  # 127.0.0.1 in a private Ray
-        listener = process_group.listen(host)
-        meeting = (host, listener.getsockname()[1])
-    host, port = broadcast_from_rank_zero(meeting)
-    return replace(place, host=host, port=port), listener
-
-
 class _Watch:
     """Reads the board every second in a thread, so that asking at every step costs nothing."""
 
-    def __init__(self, board: ActorHandle, every: float = 1.0) -> None:
-        self._board, self._every, self._stop = board, every, threading.Event()
+    def __init__(self, board: ActorHandle, attempt: int, every: float = 1.0) -> None:
+        self._board, self._attempt, self._every, self._stop = board, attempt, every, threading.Event()
         threading.Thread(target=self._look, daemon=True, name="stop-watch").start()
 
     def asked(self) -> bool:
@@ -184,7 +169,7 @@ class _Watch:
 
         while not self._stop.wait(self._every):
             try:
-                if ray.get(self._board.read.remote(), timeout=30)[0]:
+                if ray.get(self._board.read.remote(self._attempt), timeout=30)[0]:
                     self._stop.set()
             except ray.exceptions.GetTimeoutError:
                 continue  # the machine is busy

@@ -355,6 +355,7 @@ def test_a_lost_node_costs_nothing_whether_another_comes_at_once_or_later(two_no
     thread.join()
     if "error" in outcome:
         raise outcome["error"]
+    wait_until(lambda: not workers_below())
     result = outcome["result"]
     assert result["world"] == 2
     assert result["read"] == ALL
@@ -362,5 +363,5 @@ def test_a_lost_node_costs_nothing_whether_another_comes_at_once_or_later(two_no
         assert result["started_at"] == 5
         check(result, two)
     else:
-        assert result["started_at"] == 10, "one worker took it from step 5 to 13, two from the checkpoint of step 10"
+        assert 10 < result["started_at"] <= 13, "the one worker saved when the other had joined"
         assert result["losses"] == pytest.approx(two["losses"], rel=1e-4, abs=1e-5)

@@ -9,7 +9,8 @@ import pytest
 
 from cluster.engine import process_group
 from cluster.launch.failures import Preempted
-from cluster.launch.ray_group import Group, Member, WorkersFailed
+from cluster.launch.ray_group import Group, WorkersFailed
+from cluster.launch.ray_member import Member
 from cluster.launch.settings import ClusterConfig
 
 

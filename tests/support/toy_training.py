@@ -125,7 +125,7 @@ def train(config: dict, context) -> dict | None:
     """What each worker runs: ``steps`` steps with a checkpoint every ``every``; returns the figures on rank 0.
 
     After step ``stand`` it goes on only to stop, so that a test that stops or kills it need not hurry; a worker that is
-    alone goes no further than step ``company``.
+    alone goes no further than step ``company``, until another has joined.
     """
     from cluster.checkpoint import fetch_checkpoint, save_checkpoint
     from cluster.engine.engine import EngineConfig
@@ -141,13 +141,11 @@ def train(config: dict, context) -> dict | None:
         start, losses, read = saved["step"], saved["losses"], saved["read"]
     for step in range(start, steps):
         _strike(config, context, step)
-        if context.world_size == 1 and step == config.get("company"):
-            time.sleep(3600)  # until the group is started again with another worker
         loss, mine = train_step(engine, model, step, batch)
         losses.append(loss)
         read.append(sorted(int(i) for row in engine.gather([float(i) for i in mine]) for i in row))
         time.sleep(config.get("pause", 0.0))
-        if step + 1 == config.get("stand"):
+        if step + 1 == config.get("stand") or (context.world_size == 1 and step + 1 == config.get("company")):
             _stand(context)
         stop = engine.any(context.should_stop())
         if stop or (step + 1) % config.get("every", 5) == 0 or step + 1 == steps:
