@@ -120,7 +120,11 @@ class Pool(Board):
         group, rank = self._groups[seat.group], seat.place.rank
         group.seats[rank] = seat
         process = group.processes[rank] = self._process_for(seat, group)
-        pid = await process.pid
+        try:
+            pid = await process.pid
+        except Exception:
+            self._end({process})  # else the next group would take it
+            raise
         group.waiting += 1
         if group.waiting == seat.place.world:
             async with self._turn:
@@ -165,7 +169,7 @@ class Pool(Board):
             for rank, process in group.processes.items():
                 if process not in self._processes:
                     group.processes[rank] = self._start(group.seats[rank])
-            self._keep(set(group.processes.values()))
+            self._end({process for process in self._processes if process not in group.processes.values()})
             host, port = await group.processes[0].actor.listen.remote(group.seats[0].host)
             payload = Payload(job=self._job, board=self._ray.get_runtime_context().current_actor, attempt=self._attempt)
             answers = [
@@ -173,6 +177,7 @@ class Pool(Board):
                 for rank, seat in sorted(group.seats.items())
             ]
         except Exception as error:  # for instance, a process died before it was told what to do
+            self._end(set(group.processes.values()))
             if not group.begun.done():
                 group.begun.set_exception(RuntimeError(f"the workers did not start: {brief(error)}"))
             return
@@ -193,15 +198,12 @@ class Pool(Board):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)  # errors are raised by the workers that hold the places
         sound = await asyncio.gather(*(_is_sound(process, task in busy) for task, process in tasks.items()))
-        unsound = {process for process, good in zip(tasks.values(), sound, strict=True) if not good}
-        self._keep({process for process in self._processes if process not in unsound})
+        self._end({process for process, good in zip(tasks.values(), sound, strict=True) if not good})
 
-    def _keep(self, processes: set[_Process]) -> None:
-        """Kill all others."""
-        for process in self._processes:
-            if process not in processes:
-                self._ray.kill(process.actor)
-        self._processes = [process for process in self._processes if process in processes]
+    def _end(self, processes: set[_Process]) -> None:
+        for process in processes:
+            self._ray.kill(process.actor)
+        self._processes = [process for process in self._processes if process not in processes]
 
 
 async def _result(answer: ObjectRef) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import subprocess
 import sys
@@ -41,25 +42,29 @@ async def _now(value):
     return value
 
 
+async def _fail(error):
+    raise error
+
+
 @pytest.fixture
 def pool(monkeypatch) -> Pool:
     """A pool whose actors are stand-ins; ``pool.actors`` has all that it started."""
     monkeypatch.setattr(ray_pool, "AFTER", 0.01)
+    context = SimpleNamespace(current_actor=None)
+    ray = SimpleNamespace(kill=lambda actor: setattr(actor, "alive", False), get_runtime_context=lambda: context)
+    monkeypatch.setitem(sys.modules, "ray", ray)  # the real one, once imported, could not be confined by later tests
     pool = Pool({}, {}, patience=60)  # type: ignore[typeddict-item]
-    pool.actors = []  # type: ignore[attr-defined]
+    pool.actors, pool.imports = [], map(_now, itertools.repeat(1))  # type: ignore[attr-defined]
 
     def start(seat):
         actor = Actor(seat.node)
         pool.actors.append(actor)  # type: ignore[attr-defined]
-        process = ray_pool._Process(actor, seat.node, seat.environment, _now(1))  # type: ignore[arg-type]
-        process.pid = asyncio.ensure_future(process.pid)  # type: ignore[assignment, arg-type]
+        imports = asyncio.ensure_future(next(pool.imports))  # type: ignore[attr-defined]
+        process = ray_pool._Process(actor, seat.node, seat.environment, imports)  # type: ignore[arg-type]
         pool._processes.append(process)
         return process
 
     monkeypatch.setattr(pool, "_start", start)
-    context = SimpleNamespace(current_actor=None)
-    ray = SimpleNamespace(kill=lambda actor: setattr(actor, "alive", False), get_runtime_context=lambda: context)
-    monkeypatch.setattr(pool, "_ray", ray)
     return pool
 
 
@@ -176,6 +181,20 @@ def test_a_process_that_dies_while_a_group_begins_is_an_error_of_its_workers(poo
         again = await come(pool, *seats("again", "a"))
         with pytest.raises(RuntimeError, match="the actor died"):
             await again[0]
+        await come(pool, *seats("once more", "a"))
+        assert [actor.alive for actor in pool.actors] == [False, True]
+
+    asyncio.run(story())
+
+
+def test_a_process_that_dies_while_it_imports_is_not_taken_again(pool):
+    async def story() -> None:
+        pool.imports = iter([_fail(MemoryError("no memory")), _now(1)])
+        first = await come(pool, *seats("one", "a"))
+        with pytest.raises(MemoryError):
+            await first[0]
+        await come(pool, *seats("two", "a"))
+        assert [actor.alive for actor in pool.actors] == [False, True]
 
     asyncio.run(story())
 
