@@ -1,4 +1,4 @@
-"""Temporary files and folders that do not outlive their process, however it ends.
+"""Temporary files, folders and locks that do not outlive their process, however it ends.
 
 A process that is killed (SIGKILL, out of memory, Ray ending an actor) cannot remove its folder. So each folder is locked
 as long as it is in use, which the kernel ends together with the process, and whoever makes the next one removes those
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -17,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from configs.errors import InputError
+
 PREFIX = "headstart-scratch-"
-__all__ = ["PREFIX", "ScratchFolder", "Spool"]
+__all__ = ["PREFIX", "ScratchFolder", "Spool", "one_writer"]
 
 
 class Spool:
@@ -70,6 +73,53 @@ class ScratchFolder:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+@contextlib.contextmanager
+def one_writer(output: str | Path) -> Iterator[None]:
+    """Hold an output, which need not exist yet, against other commands of this user on this machine until the process ends.
+
+    The lock is a file of the temporary folder, named after the output's path. Where none can be made, nothing is held.
+
+    Raises:
+        InputError: another command is writing the output.
+    """
+    name = hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir(), f"headstart-output-{os.getuid()}-{name}")
+    try:
+        lock = _sole(path)
+    except BlockingIOError:
+        raise InputError(
+            f"output '{output}': another command is writing it; wait for it or choose another name"
+        ) from None
+    except OSError:
+        lock = -1  # a disk without locks
+    try:
+        yield
+    finally:
+        if lock >= 0:
+            path.unlink(missing_ok=True)
+            os.close(lock)
+
+
+def _sole(path: Path) -> int:
+    """A locked descriptor of the file, which is made.
+
+    Raises:
+        BlockingIOError: somebody else holds it.
+    """
+    while True:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.stat(path), os.fstat(lock)):
+                return lock
+        except FileNotFoundError:
+            pass  # its holder ended, and removed it, before it was locked here
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
 
 
 def _locked(purpose: str) -> tuple[Path, int]:

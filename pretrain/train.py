@@ -15,6 +15,7 @@ from cluster.launch.worker import Context
 from cluster.registry import registry
 from cluster.registry.run_log import RunLog
 from cluster.storage import storage
+from cluster.storage.staging import alone
 from configs import InputError, load_config, to_dict
 from configs.progress import say
 from pretrain.config import PretrainConfig, renamed
@@ -55,10 +56,26 @@ def pretrain(
         cluster: a shipped name such as ``cluster/single-node-8gpu``, a YAML file or a mapping; see ``cluster.launch.launch``.
 
     Raises:
-        InputError: bad configuration, dataset or checkpoint.
+        InputError: bad configuration, dataset or checkpoint, or a run that another command is training.
     """
-    kind = find_prior(prior)
     run = str(out) if out else f"runs/{prior}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with alone(run):
+        return _pretrain(prior, data, config, run, workers, address, ray, resume, overrides, cluster)
+
+
+def _pretrain(
+    prior: str,
+    data: str,
+    config: str | Path | Mapping[str, object] | None,
+    run: str,
+    workers: int | str | None,
+    address: str | None,
+    ray: bool,
+    resume: bool | str,
+    overrides: Sequence[str],
+    cluster: str | dict[str, Any] | None,
+) -> dict[str, object]:
+    kind = find_prior(prior)
     checkpoint = choose_checkpoint(run, resume)
     if config is None and checkpoint is not None:
         config = renamed(read_state(checkpoint, checkpoint, prior)["config"])

@@ -18,7 +18,7 @@ import tempfile
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -27,7 +27,7 @@ from cluster.storage.errors import StorageError, Url, is_remote
 from cluster.storage.remote import request
 from configs import InputError
 from configs.progress import say
-from configs.scratch import ScratchFolder
+from configs.scratch import ScratchFolder, one_writer
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,7 +51,8 @@ def staged(
         sidecar: ending of a file beside the output that describes it, and goes when the output is replaced.
 
     Raises (from the decorated function):
-        InputError: an input is absent, the output exists or may not be replaced, the store does not answer or refuses.
+        InputError: an input is absent, the output exists, may not be replaced or is being written by another command, the
+            store does not answer or refuses.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -64,9 +65,14 @@ def staged(
             bound.apply_defaults()
             given = bound.arguments
             if not any(is_remote(given[name]) for name in names):
-                return function(*args, **kwargs)
+                with alone(given[writes] if writes else None):
+                    return function(*args, **kwargs)
             expected = mark(given) if callable(mark) else mark
-            with Stage() as stage, _output(stage, given, writes, expected, sidecar):
+            with (
+                alone(given[writes] if writes else None),
+                Stage() as stage,
+                _output(stage, given, writes, expected, sidecar),
+            ):
                 for name in reads:
                     given[name] = stage.fetch(given[name])
                 return stage.with_urls(function(*bound.args, **bound.kwargs))
@@ -74,6 +80,15 @@ def staged(
         return run
 
     return decorate
+
+
+def alone(output: Url | None) -> AbstractContextManager[None]:
+    """Hold a local output, so that no other command of this machine writes it; buckets have no locks.
+
+    Raises:
+        InputError: another command is writing it.
+    """
+    return nullcontext() if output is None or is_remote(output) else one_writer(output)
 
 
 class Stage:

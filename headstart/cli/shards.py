@@ -1,4 +1,4 @@
-"""``headstart shards build | synthesize | info | verify | forget | basis``."""
+"""``headstart shards build | synthesize | info | verify | relabel | forget | basis``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ def add(commands: Subparsers) -> None:
     verify = command(shards, "verify", text, run_verify, show_verify, "headstart shards verify corpus")
     verify.add_argument("dataset", metavar="DATASET")
     verify.add_argument("--repair", action="store_true", help="drop broken samples and rebuild the indexes")
+    text = "correct who is in clips, and their licence and consent, without tracking"
+    example = "headstart shards relabel corpus --consent consent.csv"
+    relabel = command(shards, "relabel", text, run_relabel, show_relabel, example)
+    relabel.add_argument("dataset", metavar="DATASET")
+    text = "columns: clip,identity,licence,consent,source; clip: 001, ann/001, ann/* or 001.mp4"
+    relabel.add_argument("--consent", required=True, metavar="FILE.csv", help=text)
     text = "remove a person: rewrites the shards that contain them"
     forget = command(shards, "forget", text, run_forget, show_forget, "headstart shards forget corpus --identity ada")
     forget.add_argument("dataset", metavar="DATASET")
@@ -98,6 +104,11 @@ def run_verify(a: argparse.Namespace) -> dict[str, object]:
     return call("shards.check.verify:verify", a.dataset, repair=a.repair)
 
 
+def run_relabel(a: argparse.Namespace) -> dict[str, object]:
+    """``shards relabel``."""
+    return call("shards.people.relabel:relabel", a.dataset, a.consent)
+
+
 def run_forget(a: argparse.Namespace) -> dict[str, object]:
     """``shards forget``."""
     return call("shards.people.forget:forget", a.dataset, a.identity)
@@ -136,7 +147,12 @@ def show_build(out: Console, result: dict[str, Any], a: argparse.Namespace) -> N
     """Counts, and what was refused and why."""
     counted = f"{result['built_clips']} clips built in this run, in {output.seconds(result['seconds'])}"
     output.line(out, f"dataset {a.out}: {counted}")
-    output.facts(out, {**totals(result), "tracked": f"{100 * result['tracked_fraction']:.1f} % of the frames"})
+    tracked = result["tracked_fraction"]
+    changes = {
+        "tracked": None if tracked is None else f"{100 * tracked:.1f} % of the frames",
+        "shards changed": result["extended_shards"] or None,
+    }
+    output.facts(out, {**totals(result), **changes})
     rows = [(item["clip"], item["reason"]) for item in result["refused"]]
     output.table(out, ("refused", "reason"), rows, title="\nrefused clips")
     output.line(out, f"report: {result['report']}")
@@ -154,6 +170,17 @@ def show_verify(out: Console, result: dict[str, Any], a: argparse.Namespace) -> 
     output.table(out, ("shard", "sample", "member", "reason"), rows)
     if not a.repair:
         output.next_step(out, f"{output.command('shards', 'verify', a.dataset, '--repair')}   (drops broken samples)")
+
+
+def show_relabel(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """What was changed, and rows that fit nothing."""
+    changed = result["relabelled"]
+    output.line(out, f"dataset {a.dataset}: {len(changed)} clips relabelled ({result['samples']} samples)")
+    output.table(out, ("clip", "was", "now"), [(one["clip"], one["was"], one["now"]) for one in changed])
+    if result["unused"]:
+        output.line(out, f"rows that fit no clip of this dataset: {', '.join(result['unused'])}")
+    output.facts(out, totals(result["dataset"]))
+    output.next_step(out, output.command("shards", "verify", a.dataset))
 
 
 def show_forget(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:

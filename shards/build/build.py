@@ -24,7 +24,7 @@ from shards.build.journal import Journal
 from shards.build.lock import locked, sweep, tidy_when_nothing_came_of_it
 from shards.build.pool import open_pool
 from shards.build.report import write_report
-from shards.build.tar_clips import stated
+from shards.build.tar_clips import CORRECT, stated
 from shards.build.task import (
     BuildSettings,
     ClipRecord,
@@ -92,7 +92,7 @@ def build(
 
     Returns:
         ``identities, clips, segments, frames, hours, bytes, schema, tracked_fraction, seconds, built_clips,
-        extended_shards, refused, report``.
+        extended_shards, refused, report``; ``tracked_fraction`` is of the clips of this call, None without any.
 
     Raises:
         InputError: no videos, none of them usable, wrong consent file, settings that differ from the dataset's, output
@@ -102,7 +102,9 @@ def build(
     url = str(out) if storage.is_remote(out) else str(storage.local_path(out))
     given = [videos] if isinstance(videos, str | Path) else list(videos)
     if not given and not tars and not storage.exists(storage.join(url, FILE)):
-        raise InputError("no videos were given; name files or folders")
+        raise InputError(
+            f"{url}: no dataset here, and no videos to build one from; check the name, or give files or folders"
+        )
     keys = json_keys if isinstance(json_keys, Mapping) else stated_keys(json_keys)
     if put_in_step and not in_step:
         raise InputError("the sound of the dataset cannot both be put in step and be kept; give one of the two options")
@@ -267,7 +269,7 @@ class _Builder:
         return {
             **self.catalogue.totals(),
             "schema": 1,
-            "tracked_fraction": round(tracked / length, 4) if length else 0.0,
+            "tracked_fraction": round(tracked / length, 4) if length else None,
             "seconds": round(seconds, 2),
             "built_clips": self.built_now,
             "extended_shards": self.extended,
@@ -288,7 +290,7 @@ class _Builder:
                 reason = "the file differs from the one that was built under this name; give it another name"
                 self._changed.append({"clip": clip.name, "start": None, "end": None, "reason": reason})
             elif clip.known and (was := stated(record)) != (now := stated(clip.as_dict())):
-                reason = f"was built as {was}, the consent file now says {now}; build it into another folder"
+                reason = f"was built as {was}, the consent file now says {now}; {CORRECT}"
                 self._changed.append({"clip": clip.name, "start": None, "end": None, "reason": reason})
         todo, self._copies = leave_out_copies(todo, done)
         return todo

@@ -85,7 +85,7 @@ class TarClips:
         elif now is not None and (was := stated(before)) != (
             says := stated({**now.for_meta(), "identity": now.identity})
         ):
-            reason = f"was built as {was}, the statements now say {says}; build it into another folder"
+            reason = f"was built as {was}, the statements now say {says}; {CORRECT}"
         if reason:
             self._changed.append({"clip": before.get("file", name), "start": None, "end": None, "reason": reason})
 
@@ -100,6 +100,9 @@ class TarClips:
             "refused": self._faults,
         }
         return "tar", self.task.tar.name, record, self._changed
+
+
+CORRECT = "correct it with headstart shards relabel DATASET --consent FILE.csv"
 
 
 def stated(record: Mapping[str, object]) -> str:

@@ -33,6 +33,10 @@ class ConsentRecord:
     consent: str = UNKNOWN
     source: str = ""
 
+    def sentence(self) -> str:
+        """Who is in the clip and under which terms: ``ann, licence CC BY 4.0, consent signed``."""
+        return f"{self.identity}, licence {self.licence}, consent {self.consent}"
+
     def for_meta(self) -> dict[str, str]:
         """The entries that ``meta.json`` of a sample keeps: licence, consent and source."""
         return {name: value for name, value in asdict(self).items() if name not in ("clip", "identity")}

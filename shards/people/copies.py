@@ -73,8 +73,8 @@ def people_of_one_video(records: Mapping[str, Mapping[str, object]]) -> Iterable
             clip, other = copies.held[sha256]
             yield (
                 f"clips '{clip}' and '{name}' are the same video, of identities '{other}' and '{identity}': "
-                "one person may stand in training and among held-out people; give both one identity in the consent file "
-                "and build them into another folder"
+                "one person may stand in training and among held-out people; give both one identity in a consent file "
+                "and correct them by it (headstart shards relabel)"
             )
 
 

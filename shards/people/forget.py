@@ -19,7 +19,7 @@ from shards.format.catalogue import Catalogue, known_people, write_catalogue
 from shards.format.schema import clean_name, split_key
 from shards.people.withdrawn import Withdrawal, name_hash, withdrawn_people, write_withdrawn
 from shards.read.dataset import Dataset
-from shards.tar.rewrite import first_keys, remove_unlisted, rewrite_shard
+from shards.tar.rewrite import first_keys, remove_old_revisions, rewrite_shard
 
 
 def forget(dataset: str, identity: str) -> dict[str, object]:
@@ -58,7 +58,7 @@ def forget(dataset: str, identity: str) -> dict[str, object]:
         catalogue.withdrawn = len(withdrawn.people)
         rewritten, removed = _rewrite(url, catalogue, identity, videos, copies)
         write_catalogue(url, catalogue)
-        _sweep(url, catalogue)
+        remove_old_revisions(url, catalogue)
         _forget_report(url, catalogue, identity, videos)
     done = {
         "also_as": sorted({name for name, _ in copies}),
@@ -111,13 +111,6 @@ def _rewrite(
     catalogue.add(entries)
     catalogue.remove(old)
     return len(entries), len(old) - len(entries)
-
-
-def _sweep(url: str, catalogue: Catalogue) -> None:
-    """Delete the old revisions, also those that a crash left."""
-    found = [name.removesuffix(".tar") for name in storage.listdir(storage.join(url, "shards"))]
-    found += [name.removesuffix(".npz") for name in storage.listdir(storage.join(url, "index"))]
-    remove_unlisted(url, catalogue, sorted(set(found)))
 
 
 def _forget_report(url: str, catalogue: Catalogue, identity: str, videos: list[str]) -> None:

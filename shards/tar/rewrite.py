@@ -23,6 +23,7 @@ def rewrite_shard(
     starts: set[str],
     *,
     index: ShardIndex | None,
+    rename: Callable[[str], str] = str,
     read: Callable[[str], Iterator[dict[str, Any]]] = stream_samples,
 ) -> ShardEntry | None:
     """Publish a new revision of a shard and return its entry; None if no sample is left.
@@ -36,6 +37,7 @@ def rewrite_shard(
         starts: keys of the first sample of each clip, so that clips are counted once over all shards.
         index: of the shard; what it does not describe is refused, because the new index would describe damaged bytes as
             they are, and no check would find them any more. None: the samples were checked by the caller.
+        rename: the key of a sample in the new revision, by its key in the old one.
         read: how samples are read from the tar's URL, as :func:`shards.tar.tars.stream_samples` gives them.
 
     Raises:
@@ -58,7 +60,7 @@ def rewrite_shard(
                 raise _broken(name, key, damaged, "checksum differs: bytes were changed")
             if shard is None:
                 shard = ShardFile(url, next_revision(name), scratch)
-            shard.add(key, members, key in starts)
+            shard.add(rename(key), members, key in starts)
         if missing:
             raise _broken(name, next(iter(missing)), "meta.json", "the index lists it, the tar does not have it")
         return shard.publish() if shard is not None else None
@@ -95,6 +97,13 @@ def first_keys(keys: list[str]) -> set[str]:
             seen.add(clip)
             starts.add(key)
     return starts
+
+
+def remove_old_revisions(url: str, catalogue: Catalogue) -> None:
+    """Delete what the catalogue does not list, also what a crash left."""
+    found = [name.removesuffix(".tar") for name in storage.listdir(storage.join(url, "shards"))]
+    found += [name.removesuffix(".npz") for name in storage.listdir(storage.join(url, "index"))]
+    remove_unlisted(url, catalogue, sorted(set(found)))
 
 
 def remove_unlisted(url: str, catalogue: Catalogue, names: list[str]) -> None:

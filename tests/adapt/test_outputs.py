@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from adapt.evaluate.evaluate import evaluate
+from adapt.export import export
+from adapt.job import adapt
 from adapt.outputs import claim
+from adapt.talk.talk import talk
+from adapt.track import track
+from adapt.web.export import export_web
 from configs import InputError
+from configs.scratch import one_writer
+from pretrain.train import pretrain
 
 
 def test_a_folder_of_anything_else_is_never_replaced(tmp_path):
@@ -32,3 +40,25 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_any_work(tmp_path, m
     monkeypatch.setattr("tempfile.TemporaryFile", refuses)
     with pytest.raises(InputError, match=r"its folder cannot be written to \(Read-only file system\)"):
         claim(tmp_path / "x.ply")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda out: adapt("me.mp4", out),
+        lambda out: talk("me.avatar", "speech.wav", out),
+        lambda out: evaluate("me.avatar", "me.mp4", out),
+        lambda out: export("me.avatar", out),
+        lambda out: export_web("me.avatar", out),
+        lambda out: track("me.mp4", out),
+        lambda out: pretrain("sync-expert", "corpus", out=str(out), resume=True, ray=False),
+    ],
+    ids=["adapt", "talk", "evaluate", "export", "export_web", "track", "pretrain"],
+)
+def test_an_output_that_another_command_is_writing_is_left_to_it(tmp_path, command):
+    with (
+        one_writer(tmp_path / "out.mp4"),
+        pytest.raises(InputError, match=r"output '.*out.mp4': another command is writing it; wait for it"),
+    ):
+        command(tmp_path / "out.mp4")
+    assert list(tmp_path.iterdir()) == []

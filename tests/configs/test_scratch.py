@@ -4,7 +4,8 @@ import tempfile
 
 import pytest
 
-from configs.scratch import PREFIX, ScratchFolder
+from configs import InputError
+from configs.scratch import PREFIX, ScratchFolder, one_writer
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +53,39 @@ def test_what_is_no_folder_of_ours_stays(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "elsewhere", f"{PREFIX}link", f"{PREFIX}file", "headstart-kept-1"
     }  # fmt: skip
+
+
+HOLD = (
+    "import sys, tempfile; from configs.scratch import one_writer\n"
+    "tempfile.tempdir = {folder!r}\n"
+    "with one_writer({out!r}): print('held', flush=True); sys.stdin.read()"
+)
+
+
+def test_an_output_has_one_writer_and_a_killed_one_holds_nothing(tmp_path):
+    out = str(tmp_path / "new" / "me.avatar")
+    program = HOLD.format(folder=str(tmp_path), out=out)
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(InputError, match=r"output '.*me.avatar': another command is writing it"), one_writer(out):
+            pass
+        with one_writer(str(tmp_path / "other.avatar")):  # another output is free
+            pass
+        other.kill()
+    same = tmp_path / "new" / "." / "me.avatar"
+    with one_writer(out), pytest.raises(InputError), one_writer(same):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_is_free_when_its_writer_has_failed(tmp_path):
+    with pytest.raises(FileNotFoundError), one_writer(tmp_path / "a"):
+        raise FileNotFoundError("of the command itself")
+    with one_writer(tmp_path / "a"):
+        pass
+
+
+def test_without_a_temporary_folder_for_locks_nothing_is_held(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with one_writer(tmp_path / "a"):
+        pass

@@ -11,6 +11,7 @@ import torch
 
 from configs import InputError
 from heads.measures.lips import lip_shape
+from headstart.cli.app import main
 from shards.build import extend
 from shards.build.build import build
 from shards.check.info import info
@@ -120,9 +121,16 @@ def test_a_dataset_that_no_build_made_gets_features_too(tmp_path, encoder):
 
 
 def test_no_videos_for_a_dataset_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no videos were given"):
+    with pytest.raises(InputError, match="no dataset here, and no videos to build one from"):
         build([], tmp_path / "d")
     assert not (tmp_path / "d").exists()
+
+
+def test_a_run_without_videos_states_no_share_of_tracked_frames(tmp_path, capsys):
+    make_dataset(tmp_path / "d")
+    assert build([], tmp_path / "d", workers=0)["tracked_fraction"] is None
+    assert main(["shards", "build", "--out", str(tmp_path / "d")]) == 0
+    assert "tracked" not in capsys.readouterr().out
 
 
 def test_missing_weights_are_refused_before_any_work(videos, tmp_path, encoder):
