@@ -60,48 +60,35 @@ def pretrain(
     """
     run = str(out) if out else f"runs/{prior}-{time.strftime('%Y%m%d-%H%M%S')}"
     with alone(run):
-        return _pretrain(prior, data, config, run, workers, address, ray, resume, overrides, cluster)
-
-
-def _pretrain(
-    prior: str,
-    data: str,
-    config: str | Path | Mapping[str, object] | None,
-    run: str,
-    workers: int | str | None,
-    address: str | None,
-    ray: bool,
-    resume: bool | str,
-    overrides: Sequence[str],
-    cluster: str | dict[str, Any] | None,
-) -> dict[str, object]:
-    kind = find_prior(prior)
-    checkpoint = choose_checkpoint(run, resume)
-    if config is None and checkpoint is not None:
-        config = renamed(read_state(checkpoint, checkpoint, prior)["config"])
-    typed = load_config(kind.config_class, kind.source(config), overrides)
-    if not ray and workers not in (None, 1, "1"):
-        raise InputError(f"workers={workers} without Ray: one process has one worker; leave out --no-ray or --workers")
-    check_data(kind.task, typed, data)
-    job: dict[str, object] = {
-        "prior": prior,
-        "data": str(data),
-        "config": to_dict(typed),
-        "run": run,
-        "checkpoint": checkpoint,
-    }
-    result = launch(
-        "pretrain.train:work",
-        job,
-        workers=workers,
-        address=address,
-        ray=ray,
-        run=run,
-        gpus_per_worker=_gpus(typed) if ray and cluster is None else None,
-        resume=resume is not False,
-        cluster=cluster,
-    )
-    return result or storage.read_json(storage.join(run, RESULT))
+        kind = find_prior(prior)
+        checkpoint = choose_checkpoint(run, resume)
+        if config is None and checkpoint is not None:
+            config = renamed(read_state(checkpoint, checkpoint, prior)["config"])
+        typed = load_config(kind.config_class, kind.source(config), overrides)
+        if not ray and workers not in (None, 1, "1"):
+            raise InputError(
+                f"workers={workers} without Ray: one process has one worker; leave out --no-ray or --workers"
+            )
+        check_data(kind.task, typed, data)
+        job: dict[str, object] = {
+            "prior": prior,
+            "data": str(data),
+            "config": to_dict(typed),
+            "run": run,
+            "checkpoint": checkpoint,
+        }
+        result = launch(
+            "pretrain.train:work",
+            job,
+            workers=workers,
+            address=address,
+            ray=ray,
+            run=run,
+            gpus_per_worker=_gpus(typed) if ray and cluster is None else None,
+            resume=resume is not False,
+            cluster=cluster,
+        )
+        return result or storage.read_json(storage.join(run, RESULT))
 
 
 def _gpus(config: PretrainConfig) -> int:

@@ -52,7 +52,7 @@ def verify(dataset: str, *, repair: bool = False, workers: int | None = None) ->
         return _verified(url, catalogue, workers, repair=True)
 
 
-def _verified(url: str, catalogue: Catalogue, workers: int | None, *, repair: bool) -> dict[str, Any]:
+def _verified(url: str, catalogue: Catalogue, workers: int | None, *, repair: bool) -> dict[str, object]:
     opened = Dataset(url, catalogue)
     threads = max(1, min(workers or os.cpu_count() or 1, len(opened.table.names)))
     with closing(opened), ThreadPoolExecutor(threads) as pool:
