@@ -11,7 +11,9 @@ to either side of the clip's middle pose, alone. Figures:
 * ``background colours``: share of the turned head's pixels whose colour is four times as frequent in the clip's
   background as on its person; beside it the same share of the clip's own heads, which is the classifier's error;
 * ``holes``: share of the filled silhouette that is less than half covered; ``detached``: share of the covered pixels that
-  do not belong to the largest connected region.
+  do not belong to the largest connected region;
+* ``specks``: share of the turned face's pixels, eyes and lips excluded, whose brightness is more than ``SPECK`` of 255 levels
+  from the median around them; beside it the same share of the clip's own faces.
 
 Rows of a ``--variant`` that are stored are not measured again.
 """
@@ -26,10 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 from benchmarks.recipes import PEOPLE, means, people_parser
 from benchmarks.results import row, stored, write
+from heads.masks import fill_polygons, region_masks
+from heads.rig import facemesh
+from shards.tracking.pose import reprojected
 
 TURNS = (-40, -20, 20, 40)  # degrees
 CLOSED = 0.03  # eye distances
@@ -37,6 +44,9 @@ BINS = 16  # a side of the colour histograms
 RATIO = 4.0
 FRAMES = 250
 TESTED = 40
+NOSE = (1, 4, 48, 278)
+MIDDLE = list(facemesh.BROW_LEFT + facemesh.BROW_RIGHT + facemesh.EYE_CORNERS + facemesh.LIPS_OUTER + NOSE)
+SPECK, AROUND = 13, 5  # levels of brightness; px, side of the square whose median is compared
 
 
 def main() -> None:
@@ -78,15 +88,20 @@ def measure(video: Path, options: argparse.Namespace) -> dict[str, tuple[float, 
         assert drive is not None
         tested = np.unique(np.linspace(length, len(clip) - 1, TESTED).round().astype(int))
         shown = np.concatenate([avatar.render(drive.pick([int(i)])) for i in tested])
-        turned = _turned(avatar)
-        found = {**_pictures(clip, tested, shown), **_lips(clip, tested, shown), **_alone(clip, length, turned)}
+        turned, landmarks = _turned(avatar)
+        found = {
+            **_pictures(clip, tested, shown),
+            **_lips(clip, tested, shown),
+            **_alone(clip, length, turned),
+            **_specks(clip, length, turned, landmarks),
+        }
         if options.keep:
             _save(clip, tested, shown, turned, options.keep / f"{video.stem}-{options.variant}.png")
         return found
 
 
-def _turned(avatar: Any) -> np.ndarray:
-    """The head alone ``[N, H, W, 4]``, straight alpha, at the poses of ``TURNS``."""
+def _turned(avatar: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The head alone ``[N, H, W, 4]``, straight alpha, at the poses of ``TURNS``, and its landmarks ``[N, 478, 3]`` px."""
     from adapt.talk.poses import AnglePoses
     from heads.geometry.rotation import rotation_to_euler
     from heads.person.inputs import TRACKED, head_inputs
@@ -101,7 +116,11 @@ def _turned(avatar: Any) -> np.ndarray:
     each = [
         head_inputs({name: values[[i]] for name, values in track.items()}, avatar.device) for i in range(len(TURNS))
     ]
-    return np.concatenate([avatar.render(one, background="rgba") for one in each])
+    rig, identity = avatar.model.rig, avatar.model.talking.identity.detach()
+    moves = (torch.from_numpy(np.float32(track[name])) for name in ("expression", "eyelids", "gaze"))
+    local = rig.landmarks(rig.vertices(identity[None], *moves)).numpy()
+    landmarks = reprojected(local, track["rotation"], track["translation"], avatar.model.intrinsics.numpy())
+    return np.concatenate([avatar.render(one, background="rgba") for one in each]), landmarks
 
 
 def _pictures(clip: Any, tested: np.ndarray, shown: np.ndarray) -> dict[str, tuple[float, str]]:
@@ -160,6 +179,34 @@ def _alone(clip: Any, length: int, turned: np.ndarray) -> dict[str, tuple[float,
         "holes": (100 * float((filled & ~covered).sum() / filled.sum()), "%"),
         "detached": (100 * float((covered & ~largest).sum() / covered.sum()), "%"),
     }
+
+
+def _specks(clip: Any, length: int, turned: np.ndarray, landmarks: np.ndarray) -> dict[str, tuple[float, str]]:
+    """Single dark or light pixels of turned faces, and of real ones."""
+    some = np.unique(np.linspace(0, length - 1, 20).round().astype(int))
+    premultiplied = turned[..., :3].clip(0, 1) * turned[..., 3:] * 255
+    return {
+        "specks": (_speckled(premultiplied, landmarks), "%"),
+        "specks in real faces": (_speckled(clip.frames(some), clip.track["landmarks"][some]), "%"),
+    }
+
+
+def _speckled(pictures: np.ndarray, landmarks: np.ndarray) -> float:
+    """Share of the cheeks', jaw's and forehead's pixels that differ from those around them, %."""
+    face = region_masks(landmarks, *pictures.shape[1:3], ("face",))["face"]
+    middle = np.stack(
+        [fill_polygons(_hull_of(points)[None], *pictures.shape[1:3])[0] for points in landmarks[:, MIDDLE, :2]]
+    )
+    skin = (ndimage.minimum_filter(face, (1, AROUND, AROUND)) > 0.5) & (
+        ndimage.maximum_filter(middle, (1, AROUND, AROUND)) < 0.5
+    )
+    brightness = pictures.astype(np.float32) @ np.array([0.3, 0.59, 0.11], np.float32)
+    away = np.abs(brightness - ndimage.median_filter(brightness, (1, AROUND, AROUND)))
+    return 100 * float((away[skin] > SPECK).mean())
+
+
+def _hull_of(points: np.ndarray) -> np.ndarray:
+    return points[ConvexHull(points).vertices]
 
 
 def _frequency(colours: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Penalties that keep a UV map near its initial values, its offsets near their triangles and its scales in bounds.
+"""Penalties that keep a UV map near its initial values, its offsets near their triangles and alike among neighbours, and its
+scales in bounds.
 
 In plain PyTorch they take some thirty passes over the map forward and as many backward. For float32 tensors on the CPU,
 one kernel computes value and gradient (:mod:`heads.raster.kernels.keeping`). On accelerators, where every operator is a launch,
@@ -16,32 +17,59 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from configs.devices import constant, is_accelerator
+from heads.gaussians.neighbours import Neighbours, roughness
 from heads.losses import NEEDLE, offset_penalty, scale_penalty
 from heads.raster.arrays import flat, plain
 from heads.raster.kernels import keeping
 
 
-def map_penalty(parts: Sequence[Tensor], start: Tensor, shares: Tensor, weight: float, free: float) -> Tensor:
-    """Squared distance of a map from its start plus :func:`offset_penalty` and :func:`scale_penalty`; a scalar.
+def map_penalty(
+    parts: Sequence[Tensor],
+    start: Tensor,
+    shares: Tensor,
+    weight: float,
+    free: float,
+    by: Neighbours | None = None,
+    smoothness: float = 0.0,
+) -> Tensor:
+    """Squared distance of a map from its start plus penalties of offsets and scales; a scalar.
+
+    The penalties are :func:`offset_penalty`, :func:`scale_penalty`, and :func:`roughness` of the offsets' change from the start.
 
     Args:
         parts: offsets ``[N, 3]``, quaternions ``[N, 4]``, log-scales ``[N, 3]``, colours ``[N, 3]``, opacities ``[N, 1]``.
         start: ``[N, 14]`` the initial map, its columns in this order.
         shares: ``[14]`` weight of each column's squared distance, which is summed over the texels.
-        weight: weight of the other two penalties.
+        weight: weight of the penalties of single texels.
         free: length of offsets, and size of scales, in triangle sizes up to which they cost nothing.
+        by: the texels' neighbours; needed where ``smoothness``, the weight of their roughness, is not zero.
+
+    Raises:
+        ValueError: a smoothness without neighbours.
     """
+    if smoothness and by is None:
+        raise ValueError("map_penalty: a smoothness needs the texels' neighbours")
+    by = by if smoothness else None
     if plain(*parts, start):
-        return _Keep.apply(start, shares, weight, free, *parts)
+        return _Keep.apply(start, shares, weight, free, by, smoothness, *parts)
     if is_accelerator(start.device):
-        return _KeepOnDevice.apply(start, shares, weight, free, *parts)
-    return map_penalty_reference(parts, start, shares, weight, free)
+        return _KeepOnDevice.apply(start, shares, weight, free, by, smoothness, *parts)
+    return map_penalty_reference(parts, start, shares, weight, free, by, smoothness)
 
 
-def map_penalty_reference(parts: Sequence[Tensor], start: Tensor, shares: Tensor, weight: float, free: float) -> Tensor:
+def map_penalty_reference(
+    parts: Sequence[Tensor],
+    start: Tensor,
+    shares: Tensor,
+    weight: float,
+    free: float,
+    by: Neighbours | None = None,
+    smoothness: float = 0.0,
+) -> Tensor:
     """:func:`map_penalty` in plain PyTorch: for other devices, and what the kernel is tested against."""
     distance = ((torch.cat(list(parts), -1) - start).square() * shares).sum()
-    return distance + weight * (offset_penalty(parts[0], free) + scale_penalty(parts[2], free))
+    value = distance + weight * (offset_penalty(parts[0], free) + scale_penalty(parts[2], free))
+    return value if by is None else value + smoothness * roughness(parts[0] - start[:, :3], by)
 
 
 class _KeepCtx(FunctionCtx):
@@ -50,13 +78,27 @@ class _KeepCtx(FunctionCtx):
 
 class _Keep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: _KeepCtx, start: Tensor, shares: Tensor, weight: float, free: float, *parts: Tensor) -> Tensor:
+    def forward(
+        ctx: _KeepCtx,
+        start: Tensor,
+        shares: Tensor,
+        weight: float,
+        free: float,
+        by: Neighbours | None,
+        smoothness: float,
+        *parts: Tensor,
+    ) -> Tensor:
         gradients = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in parts]
         f32 = np.float32
         value = keeping.keep(
             *(flat(part) for part in parts), flat(start), flat(shares), len(start), f32(weight), f32(free),
             f32(math.log(NEEDLE)), *(flat(gradient) for gradient in gradients),
         )  # fmt: skip
+        if by is not None:
+            value += keeping.smooth(
+                flat(parts[0]), flat(start), flat(by.links), flat(by.axes), len(start), f32(smoothness / by.pairs),
+                np.empty(3 * len(start), f32), flat(gradients[0]),
+            )  # fmt: skip
         ctx.gradients = gradients
         return start.new_tensor(value)
 
@@ -66,15 +108,27 @@ class _Keep(torch.autograd.Function):
         gradients = ctx.gradients
         if float(upstream) != 1.0:  # the term of a sum of losses: nothing to multiply
             gradients = [upstream * gradient for gradient in gradients]
-        return None, None, None, None, *gradients
+        return *(None,) * 6, *gradients
 
 
 class _KeepOnDevice(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: _KeepCtx, start: Tensor, shares: Tensor, weight: float, free: float, *parts: Tensor) -> Tensor:
+    def forward(
+        ctx: _KeepCtx,
+        start: Tensor,
+        shares: Tensor,
+        weight: float,
+        free: float,
+        by: Neighbours | None,
+        smoothness: float,
+        *parts: Tensor,
+    ) -> Tensor:
         maps, share = torch.cat(parts, -1), weight / len(start)
         away = maps - start
         pull = away * shares
+        if by is not None:
+            around = away[:, :3].index_select(0, by.around).view(len(start), -1, 1)
+            pull[:, :3].add_((by.laplacian @ around)[..., 0], alpha=smoothness / by.pairs)
         offsets, log_scales = maps[:, :3], maps[:, 7:10]
         length = (offsets.square().sum(-1, keepdim=True) + 1e-12).sqrt()
         loose = (length - free).clamp_min(0)
@@ -93,7 +147,7 @@ class _KeepOnDevice(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: _KeepCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, None, None, *torch._foreach_mul(ctx.gradients, upstream)
+        return *(None,) * 6, *torch._foreach_mul(ctx.gradients, upstream)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

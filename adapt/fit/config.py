@@ -44,6 +44,7 @@ class RiggedConfig(RecipeConfig):
     inpainter_share: float
     voice_share: float
     anchor: float
+    smoothness: float
     boost_face: float
     boost_eyes: float
     boost_mouth: float

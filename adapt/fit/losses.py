@@ -59,7 +59,8 @@ def rigged_loss(config: RiggedConfig, model: RiggedHead, frames: int) -> Loss:
     anchor, boosts = config.anchor * anchor_share(frames), config.boosts()
 
     def loss(rendered: Rendered, batch: Batch) -> Tensor:
-        value = picture_loss(rendered.image, batch, boosts, config.ssim) + model.penalty(anchor)
+        value = picture_loss(rendered.image, batch, boosts, config.ssim)
+        value = value + model.penalty(anchor, config.smoothness)
         if config.coverage:
             value = value.add(coverage_loss(rendered, batch), alpha=config.coverage)
         if isinstance(model.refiner, TrackRefinement):

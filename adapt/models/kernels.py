@@ -33,7 +33,7 @@ def load_kernels(rig: Rig, device: torch.device) -> None:
     for window in (None, (0, 0, SIZE // 2, SIZE // 2)):
         image = model(inputs, window).image
         real = torch.full_like(image, 0.5)
-        (picture_loss(image, real, torch.ones_like(real[..., :1]), 0.2) + model.penalty(1.0)).backward()
+        (picture_loss(image, real, torch.ones_like(real[..., :1]), 0.2) + model.penalty(1.0, 1.0)).backward()
         optimizer.step()
     region_masks(rig.landmarks(rig.mean)[None].numpy() * SIZE, SIZE, SIZE, levels=255)
 

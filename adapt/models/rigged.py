@@ -15,6 +15,7 @@ from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.models.base import HeadModel, Window
 from configs.devices import constant, is_accelerator
 from heads.gaussians.cloud import Gaussians
+from heads.gaussians.neighbours import Neighbours, neighbours
 from heads.gaussians.uv import MAP_CHANNELS
 from heads.keeping import map_penalty
 from heads.motion.fields import CrossModalMotion, Motion
@@ -25,6 +26,7 @@ from heads.person.talking_head import HeadConfig, TalkingHead, moved
 from heads.rig import Rig
 
 EYE_REGIONS = ("eye_left", "eye_right", "eyeball_left", "eyeball_right")
+SKIN = ("face",)  # hair and lips have relief of their own
 MOUTH_REGIONS = ("lips", "mouth_inside", "teeth_upper", "teeth_lower")
 
 
@@ -54,6 +56,7 @@ class RiggedHead(HeadModel):
     start: Tensor | None
     rest_means: Tensor
     _frozen_head: Frozen[HeadInference] | None = None
+    _skin: Neighbours | None = None
 
     def __init__(
         self,
@@ -187,20 +190,29 @@ class RiggedHead(HeadModel):
         delta = self.delta(inputs)
         return bound if delta is None else moved(bound, Motion(delta.means[:1]))
 
-    def penalty(self, anchor: float = 0.0) -> Tensor:
+    def penalty(self, anchor: float = 0.0, smoothness: float = 0.0) -> Tensor:
         """A scalar that keeps offsets near their triangle, scales of its size, the code small and the map near its start.
 
         Args:
             anchor: weight of the squared distance from the initial map, each column in units of ``USUAL_DRIFT``. In texels
                 that the clip shows, the gradients of the pixels are stronger; in the others this gradient is the only
                 one, so that they keep what the prior predicted.
+            smoothness: weight of the mean squared difference of how far neighbours on the skin have moved from their start.
         """
         head = self.talking
         parts = (head.offsets, head.quats, head.log_scales, head.colors, head.opacities)
         start = head.maps().detach() if self.start is None else self.start
         shares = constant(tuple(anchor / (len(start) * drift**2) for drift in USUAL_DRIFT), start)
-        value = map_penalty(parts, start, shares, PENALTY, FREE)
+        by = self._neighbours() if smoothness else None
+        value = map_penalty(parts, start, shares, PENALTY, FREE, by, smoothness)
         return value if head.appearance_basis is None else value + CODE * head.appearance_basis.code.square().sum()
+
+    def _neighbours(self) -> Neighbours:
+        talking = self.talking
+        if self._skin is None or self._skin.links.device != talking.offsets.device:
+            rest = talking.identity.new_zeros(1, self.rig.n_expression)
+            self._skin = neighbours(talking.uv, self.rig, self.rig.vertices(talking.identity[None], rest), SKIN)
+        return self._skin
 
 
 def _batch(pictures: list[Tensor]) -> Tensor:

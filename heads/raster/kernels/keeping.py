@@ -1,7 +1,7 @@
-"""Kernel of the penalties on a UV map: distance from its start, and excess of offsets and scales.
+"""Kernels of the penalties on a UV map: distance from its start, excess of offsets and scales, roughness.
 
-Value and gradient come from one pass over the texels; the reference in plain PyTorch is in :mod:`heads.keeping`. Arrays
-are flat and float32.
+Value and gradient come from one pass over the texels, roughness from another; the reference in plain PyTorch is in
+:mod:`heads.keeping`. Arrays are flat, numbers float32.
 """
 
 # mypy: disable-error-code="no-untyped-def,misc"
@@ -95,4 +95,37 @@ def keep(
         beyond += third * _excess_of_scales(scales, n, free, two * third, v_scales)
         beyond += mean * _needle(scales, n, ratio, two * mean, v_scales)
         total += way + beyond
+    return total
+
+
+@kernel
+def smooth(offsets, start, links, axes, number, weight, moved, v_offsets):
+    """Weighted sum over linked texels of the squared difference of their offsets' change; its gradient is added.
+
+    ``start [N, 14]``: the initial map; ``links [N, 4]``, ``axes [N, 3, 3]``: see :class:`heads.gaussians.neighbours.Neighbours`;
+    ``moved [N, 3]``: scratch.
+    """
+    for n in range(number):
+        x, y, z = (
+            offsets[3 * n] - start[CHANNELS * n],
+            offsets[3 * n + 1] - start[CHANNELS * n + 1],
+            offsets[3 * n + 2] - start[CHANNELS * n + 2],
+        )
+        for c in range(3):
+            moved[3 * n + c] = axes[9 * n + 3 * c] * x + axes[9 * n + 3 * c + 1] * y + axes[9 * n + 3 * c + 2] * z
+    total, twice = 0.0, F32(2) * weight
+    for n in range(number):
+        x, y, z = F32(0), F32(0), F32(0)
+        for k in range(4 * n, 4 * n + 4):
+            m = links[k]
+            dx, dy, dz = (
+                moved[3 * n] - moved[3 * m],
+                moved[3 * n + 1] - moved[3 * m + 1],
+                moved[3 * n + 2] - moved[3 * m + 2],
+            )
+            x, y, z = x + dx, y + dy, z + dz
+            total += F32(0.5) * weight * (dx * dx + dy * dy + dz * dz)  # both texels of a pair count it
+        for c in range(3):
+            pull = axes[9 * n + c] * x + axes[9 * n + 3 + c] * y + axes[9 * n + 6 + c] * z
+            v_offsets[3 * n + c] += twice * pull
     return total
