@@ -35,6 +35,8 @@ LAST_STEP = 300.0  # seconds for the workers of an attempt to finish a step and 
 ANSWERS = 5.0  # seconds for a process without work to answer; it is replaced if it does not
 EVERY = 1.0  # seconds between two signs of life of a worker that holds a place
 OTHER_CALLS = 100  # calls of the board at a time, beside two of each worker
+# In older Ray (2.50) an actor that reserves no GPU sees none, whatever its variables say, unless this one says otherwise.
+KEEP_DEVICES = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 log = logging.getLogger("headstart.launch")
 
 
@@ -141,6 +143,9 @@ class Pool(Board):
         )
         return next(fit, None) or self._start(seat)
 
+    def _variables(self, seat: Seat) -> dict[str, str]:
+        return {**self._environment, **seat.environment, **KEEP_DEVICES}
+
     def _start(self, seat: Seat) -> _Process:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -149,7 +154,7 @@ class Pool(Board):
             .options(
                 num_cpus=0,  # its worker of Ray Train has reserved them
                 scheduling_strategy=NodeAffinitySchedulingStrategy(seat.node, soft=False),
-                runtime_env={"env_vars": {**self._environment, **seat.environment}},
+                runtime_env={"env_vars": self._variables(seat)},
             )
             .remote()
         )

@@ -7,6 +7,7 @@ import itertools
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -217,3 +218,10 @@ def test_a_worker_that_is_told_to_go_tells_its_process_and_hands_on_its_error(mo
         ray_pool._waited(pool, "answer", process.pid)  # type: ignore[arg-type]
     assert process.wait() == -signal.SIGTERM
     assert lives
+
+
+def test_a_process_that_reserves_no_gpu_sees_those_of_its_place(pool):
+    seat = replace(seats("one", "a")[0], environment={"CUDA_VISIBLE_DEVICES": "2,3"})
+    variables = pool._variables(seat)
+    assert variables["CUDA_VISIBLE_DEVICES"] == "2,3"
+    assert variables["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] == "0", "else older Ray hides all GPUs from it"
