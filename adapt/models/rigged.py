@@ -210,8 +210,7 @@ class RiggedHead(HeadModel):
     def _neighbours(self) -> Neighbours:
         talking = self.talking
         if self._skin is None or self._skin.links.device != talking.offsets.device:
-            rest = talking.identity.new_zeros(1, self.rig.n_expression)
-            self._skin = neighbours(talking.uv, self.rig, self.rig.vertices(talking.identity[None], rest), SKIN)
+            self._skin = neighbours(talking.uv, self.rig, SKIN)
         return self._skin
 
 

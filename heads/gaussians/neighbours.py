@@ -48,10 +48,10 @@ class Neighbours:
         return torch.cat(parts, 2)
 
 
-def neighbours(uv: UVGaussians, rig: Rig, vertices: Tensor, regions: Sequence[str]) -> Neighbours:
-    """The neighbours within regions of a rig, on its vertices ``[1, V, 3]``; regions that it lacks are left out."""
+def neighbours(uv: UVGaussians, rig: Rig, regions: Sequence[str]) -> Neighbours:
+    """The neighbours within regions of a rig, on its mean head; regions that it lacks are left out."""
     labels = torch.tensor([rig.regions[name] for name in regions if name in rig.regions])
-    frames, units = (part[0] for part in triangle_frames(vertices.detach(), uv._faces))
+    frames, units = (part[0] for part in triangle_frames(rig.mean[None], uv._faces))
     inside = torch.isin(uv.regions.cpu(), labels).nonzero()[:, 0]
     row, column = uv.texels.cpu()[inside].T + 1
     grid = torch.full((uv.resolution + 2, uv.resolution + 2), -1)
