@@ -7,7 +7,9 @@ The order of samples is the real one: a catalogue of 10,000 shards in memory, re
 from __future__ import annotations
 
 import argparse
+import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,8 +19,9 @@ from unittest.mock import patch
 import numpy as np
 
 from benchmarks.results import row, write
-from benchmarks.simulate import Deal, Fleet, Report, Restart, Simulation, Store, in_turn
-from cluster.storage import storage
+from benchmarks.simulate import Deal, Fleet, Held, Report, Restart, Simulation, Store, in_turn
+from cluster.storage import cache, storage
+from configs.scratch import ScratchFolder
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.view import WindowView
 from pretrain.expression_visual.config import ExpressionVisualConfig, VisualAugmentConfig
@@ -26,12 +29,16 @@ from pretrain.expression_visual.view import ReferenceView
 from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.view import LipRunView
 from shards.format.catalogue import Catalogue
+from shards.format.groups import TOGETHER as FEWEST
 from shards.read.dataset import Dataset, open_dataset
+from shards.read.deal import TOGETHER
 from shards.read.reader import Position, Reader
-from shards.read.view import PlainView
+from shards.read.view import PlainView, drawn_groups
 
 SHARDS, PER_SHARD, FRAMES = 10_000, 32, 50
 RANKS, BATCH = 512, 4096
+RANGES_HELD = 4_000  # by a machine: 2 GB of about 420 kB, as cluster.storage.cache.shared_range
+EPOCHS = 5  # over the few segments of the clip that views are measured on
 # Bytes and requests of one sample of 50 frames at 512 px before lips.npz, motion.npz and groups of pictures. Of the first
 # and last by arithmetic (JPEG q95 about 70 kB a frame, matte 6 kB); of expression-visual, six frames a sample, measured at
 # commit 8f60b3b as below.
@@ -40,19 +47,19 @@ BEFORE = {
     "expression-visual": (965_106, 7.9),
     "sync-expert": (5 * 70_000 + 160 * 2 * FRAMES + 520 * 4 * FRAMES, 7),
 }
+CONFIG = ExpressionVisualConfig(size=512, targets=4, grouped=True, augment=VisualAugmentConfig(mirror=0.0))
 # As ``large`` configurations read: without centring no neighbour's features are needed.
 VIEWS = {
     "audio-expression": WindowView(AudioExpressionConfig(centre=False, scale=False), {}, {}),
-    "expression-visual": ReferenceView(
-        ExpressionVisualConfig(size=512, targets=4, grouped=True, augment=VisualAugmentConfig(mirror=0.0)), {}
-    ),
+    "expression-visual": ReferenceView(CONFIG, {}),
     "sync-expert": LipRunView(SyncExpertConfig(centre=False, size=512, cache_mb=0)),
 }
-# Bytes, requests and seconds of one core for a sample: ``--views`` on 20 s of one real clip at 512 px, index left out.
+# Bytes, requests and seconds of one core for a sample: ``--views`` on 20 s of one real clip at 512 px, index left out. The
+# ten segments of the clip share groups of pictures as those of a shard do; :func:`shared_groups` counts these for 512 ranks.
 MEASURED = {
-    "audio-expression": (30_160.0, 1.0, 0.0027),
-    "expression-visual": (479_835.0, 1.7, 0.0421),
-    "sync-expert": (227_226.0, 1.0, 0.0163),
+    "audio-expression": (32_056.0, 1.0, 0.0028),
+    "expression-visual": (324_901.0, 1.06, 0.0473),
+    "sync-expert": (226_816.0, 1.0, 0.0111),
 }
 CORES = 64 * 192  # 64 machines of eight GPUs
 PREFIXES, GETS = 1, 5_500  # of a public store, for one prefix
@@ -88,15 +95,16 @@ def measure(folder: str | Path) -> dict[str, tuple[float, float, float]]:
         dataset = open_dataset(folder)
         dataset._store.remote = True  # ranged requests, as to a bucket, though the files are here
         view(dataset.read(0), np.random.default_rng(0))  # compiles and imports
-        getattr(view, "memory", {}).clear()
         spans: list[int] = []
-        started = time.process_time()
-        for i in range(len(dataset)):
-            sample = dataset.read(i)
-            with counted(spans):
-                view(sample, np.random.default_rng(i))
+        started, turns = time.process_time(), [(epoch, i) for epoch in range(EPOCHS) for i in range(len(dataset))]
+        with ScratchFolder("scaling") as home, patch.dict(os.environ, {"HEADSTART_HOME": str(home)}):
+            for epoch, i in turns:
+                getattr(view, "memory", {}).clear()
+                sample = dataset.sample(*dataset.samples.locate(i), epoch=(0, epoch))
+                with counted(spans):
+                    view(sample, np.random.default_rng([epoch, i]))
         spent = time.process_time() - started
-        found[name] = (sum(spans) / len(dataset), len(spans) / len(dataset), spent / len(dataset))
+        found[name] = (sum(spans) / len(turns), len(spans) / len(turns), spent / len(turns))
     return found
 
 
@@ -110,13 +118,47 @@ def counted(spans: list[int]) -> Iterator[None]:
         spans.append(len(data))
         return data
 
-    with patch.object(storage, "read_bytes", read):
+    with patch.object(storage, "read_bytes", read), patch.object(cache, "read_bytes", read):
         yield
 
 
 def reader_of(dataset: Dataset, ranks: int, batch: int = BATCH) -> Reader:
     """The real reader of one epoch; its view is never asked."""
     return Reader(dataset, PlainView(lambda sample, rng: {}), batch_size=batch, seed=1, world_size=ranks, epochs=1)
+
+
+class Pairs:
+    """The groups of pictures that expression-visual reads of each sample of an epoch, drawn as its view draws them."""
+
+    def __init__(self, config: ExpressionVisualConfig) -> None:
+        self.config, self.rng = config, np.random.default_rng(0)
+
+    def of(self, shard: int, line: int) -> set[tuple[str, int]]:
+        """Segment and number of each group of the sample at ``line`` of ``shard``."""
+        other = int(self.rng.integers(PER_SHARD)) if self.rng.random() < self.config.across else line
+        found = {(f"{shard}/{other}", self._drawn(shard, other)[0])}
+        return found | ({(f"{shard}/{line}", self._drawn(shard, line)[1])} if other != line else set())
+
+    def _drawn(self, shard: int, line: int) -> tuple[int, int]:
+        return drawn_groups(FRAMES // FEWEST, self.config.wide, self.rng, f"{shard}/{line}", (1, 0))
+
+
+def shared_groups(dataset: Dataset, config: ExpressionVisualConfig, steps: int = 24) -> tuple[float, float]:
+    """Groups of pictures that a sample shows, and those that a machine fetches for it, over the first steps of an epoch."""
+    reader, pairs, position = reader_of(dataset, RANKS), Pairs(config), Position()
+    machines = [Held(RANGES_HELD) for _ in range(RANKS // TOGETHER)]
+    lines: Counter[int] = Counter()
+    shown = samples = 0
+    for _ in range(steps):
+        step, position = reader.positions(position)
+        for (epoch, offset), rank in zip(step, reader.owners(step, RANKS)):
+            shard = reader.plan(epoch).shard_at(offset)
+            groups = pairs.of(shard, lines[shard])
+            lines[shard] += 1
+            shown, samples = shown + len(groups), samples + 1
+            for group in groups:
+                machines[rank // TOGETHER].use(group)
+    return shown / samples, sum(machine.loads for machine in machines) / samples
 
 
 def simulate(
@@ -139,10 +181,15 @@ def simulate(
 
 
 def main() -> None:
-    """Write ``results/scaling.json``; ``--views DATASET`` measures bytes on a dataset of real clips at 512 px."""
+    """Write ``results/scaling.json``; ``--views DATASET`` measures bytes on a dataset of real clips at 512 px, ``--groups`` counts
+    the groups of pictures that 512 ranks fetch."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--views", metavar="DATASET", help="measure what views read on this dataset, and stop")
+    parser.add_argument("--groups", action="store_true", help="count shared groups of pictures only, and stop")
     options = parser.parse_args()
+    if options.groups:
+        print("{:.2f} groups of pictures a sample, {:.2f} of them fetched".format(*shared_groups(catalogue(), CONFIG)))
+        return
     if options.views:
         for name, (size, requests, cpu) in measure(options.views).items():
             print(f"{name}: {size:.0f} bytes, {requests:.2f} requests, {1000 * cpu:.1f} ms of CPU a sample")
@@ -150,15 +197,19 @@ def main() -> None:
     started, dataset = time.perf_counter(), catalogue()
     restart = Restart(checkpoint_every=20)
     rows, indexes = deals(dataset, restart)
-    rows += bottlenecks(indexes)
-    size, requests, _ = MEASURED["sync-expert"]
+    groups = shared_groups(dataset, CONFIG)
+    for variant, value in zip(("shown by a sample", "fetched by a machine"), groups):
+        rows.append(row("512 ranks, 10,000 shards: groups of pictures", variant, value, "a sample"))
+    costs = at_scale(groups[1])
+    rows += bottlenecks(indexes, costs)
+    size, requests, _ = costs["sync-expert"]
     store = Store(bytes_per_sample=size, requests_per_sample=requests + indexes)
     for name, fleet in SCENARIOS.items():
         rows += _rows(name, simulate(dataset, fleet, store, restart))
     thin = replace(store, total_bandwidth=1.25e9)
     rows += _rows("a store of 10 Gbit/s in all", simulate(dataset, SCENARIOS["quiet"], thin, restart))
     for hours in (100, 1_000, 10_000):
-        rows += cost(hours)
+        rows += cost(hours, costs)
     notes = (
         f"one epoch of {SHARDS * PER_SHARD} samples, batch {BATCH}; simulated in {time.perf_counter() - started:.0f} s"
     )
@@ -178,10 +229,16 @@ def deals(dataset: Dataset, restart: Restart) -> tuple[list[dict], float]:
     return rows, found
 
 
-def bottlenecks(indexes: float) -> list[dict]:
+def at_scale(groups: float) -> dict[str, tuple[float, float, float]]:
+    """Bytes, requests and seconds of a sample where a machine fetches ``groups`` groups of pictures for it, of the same sizes."""
+    size, requests, cpu = MEASURED["expression-visual"]
+    return {**MEASURED, "expression-visual": (size / requests * groups, groups, cpu)}
+
+
+def bottlenecks(indexes: float, costs: dict[str, tuple[float, float, float]]) -> list[dict]:
     """Requests and bytes a second at one step a second, and how many steps a second use a resource up."""
     rows = []
-    for name, (size, requests, cpu) in MEASURED.items():
+    for name, (size, requests, cpu) in costs.items():
         before, asked = BEFORE[name], requests + indexes
         case = f"{name}, 512 ranks, {BATCH} samples a second"
         rows += [
@@ -221,7 +278,12 @@ def _rows(name: str, report: Report) -> list[dict]:
     return [row(case, variant, value, unit, against) for variant, value, unit, against in values]
 
 
-def cost(hours: float, frame_bytes: float = 76_000, gigabyte_month: float = 0.023) -> list[dict]:
+def cost(
+    hours: float,
+    costs: dict[str, tuple[float, float, float]],
+    frame_bytes: float = 76_000,
+    gigabyte_month: float = 0.023,
+) -> list[dict]:
     """Room and money of a dataset, and what one epoch reads, by prior (prices: docs/scaling.md)."""
     samples = hours * 3600 * 25 / FRAMES
     room = hours * 3600 * 25 * frame_bytes
@@ -230,7 +292,7 @@ def cost(hours: float, frame_bytes: float = 76_000, gigabyte_month: float = 0.02
         row(case, "room", room / 1e12, "TB"),
         row(case, "storage", room / 1e9 * gigabyte_month, "USD/month"),
     ]
-    for prior, (size, requests, _) in MEASURED.items():
+    for prior, (size, requests, _) in costs.items():
         rows.append(row(case, f"{prior}: an epoch reads", samples * size / 1e12, "TB"))
         rows.append(row(case, f"{prior}: requests of an epoch", samples * requests * 0.4e-6, "USD"))
     return rows

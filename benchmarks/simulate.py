@@ -11,7 +11,7 @@ Everything is drawn from one seed; times are seconds of the simulated run.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,23 +93,23 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
 
-class Indexes:
-    """The indexes that a rank or a machine holds, those used longest ago going first."""
+class Held:
+    """What a rank or a machine holds of indexes or ranges, by number; those used longest ago go first."""
 
     def __init__(self, most: int) -> None:
         self.most, self.loads = most, 0
-        self.touched: set[int] = set()
-        self._held: OrderedDict[int, None] = OrderedDict()
+        self.touched: set[Hashable] = set()
+        self._held: OrderedDict[Hashable, None] = OrderedDict()
 
-    def open(self, shard: int) -> None:
-        """Use a shard's index, loading it if it is not held."""
-        if shard not in self._held:
+    def use(self, name: Hashable) -> None:
+        """Load it if it is not held."""
+        if name not in self._held:
             self.loads += 1
-            self.touched.add(shard)
+            self.touched.add(name)
             if len(self._held) == self.most:
                 self._held.popitem(last=False)
-        self._held[shard] = None
-        self._held.move_to_end(shard)
+        self._held[name] = None
+        self._held.move_to_end(name)
 
 
 class Simulation:
@@ -239,8 +239,8 @@ class Simulation:
         if not full:
             return
         counts = np.zeros(self.fleet.ranks, int)
-        caches = [Indexes(INDEXES_HELD) for _ in range(self.fleet.ranks)]
-        machines = [Indexes(ON_DISK) for _ in range(-(-self.fleet.ranks // self.fleet.ranks_per_node))]
+        caches = [Held(INDEXES_HELD) for _ in range(self.fleet.ranks)]
+        machines = [Held(ON_DISK) for _ in range(self.nodes)]
         at_once = 0
         for step in full:
             owners = self.deal(step, self.fleet.ranks)
@@ -249,8 +249,8 @@ class Simulation:
                 numbers = [self.shard_of(sample) for sample in step]
                 at_once = max(at_once, len(set(numbers)))
                 for rank, number in zip(owners, numbers):
-                    caches[rank].open(number)
-                    machines[rank // self.fleet.ranks_per_node].open(number)
+                    caches[rank].use(number)
+                    machines[rank // self.fleet.ranks_per_node].use(number)
         report.rank_samples = (int(counts.min()), int(counts.max()))
         report.shards_at_once = at_once
         if self.shard_of is not None:

@@ -80,6 +80,42 @@ def shared_bytes(url: Url, checksum: str, limit_bytes: int = 2 * 10**9) -> bytes
     return data
 
 
+def shared_range(url: Url, version: str, start: int, stop: int, limit_bytes: int = 2 * 10**9) -> bytes:
+    """Bytes ``start:stop`` of a remote file, fetched once for all processes of this machine that ask for the same.
+
+    For a range that several of them want within a short time: as :func:`shared_bytes`, in ``HEADSTART_HOME/ranges``. Each
+    is kept with its own sha256, so that damage on this machine is noticed here, and damage in the store by the caller.
+
+    Args:
+        version: what tells versions of the file apart, such as a checksum of its index.
+
+    Raises:
+        StorageError: no such file, or the store does not answer.
+    """
+    folder = home() / "ranges"
+    name = hashlib.sha256(f"{url}|{version}|{start}-{stop}".encode()).hexdigest()
+    kept = folder / name[:2] / name
+    if (data := _sealed(kept)) is not None:
+        return data
+    with _alone(folder / f"{name[:2]}.lock"):
+        if (data := _sealed(kept)) is None:
+            data = read_bytes(url, start, stop)
+            with suppress(OSError):
+                _keep(kept, hashlib.sha256(data).digest() + data, limit_bytes)
+    return data
+
+
+def _sealed(kept: Path) -> bytes | None:
+    """What is kept behind its own sha256, if it is whole."""
+    try:
+        data = kept.read_bytes()
+        os.utime(kept)
+    except OSError:
+        return None
+    seal = hashlib.sha256().digest_size
+    return data[seal:] if hashlib.sha256(data[seal:]).digest() == data[:seal] else None
+
+
 def _verified(kept: Path, checksum: str) -> bytes | None:
     """What is kept, if it is whole."""
     try:

@@ -11,7 +11,7 @@ it and verifies every checksum); 5xx errors, resets and slow responses are retri
 
 from __future__ import annotations
 
-from cluster.storage.cache import cached, shared_bytes
+from cluster.storage.cache import cached, shared_bytes, shared_range
 from cluster.storage.errors import StorageError, Url, is_remote
 from cluster.storage.files import (
     COMMIT_MARK,
@@ -57,6 +57,7 @@ __all__ = [
     "seal",
     "sha256",
     "shared_bytes",
+    "shared_range",
     "size",
     "upload_tree",
     "write_bytes",

@@ -210,18 +210,20 @@ class Sample:
         members: names of the members it has, in file order.
         shard: name of its shard, for messages.
         siblings: gives other samples of the same person from the same shard (for source-target pairs).
+        epoch: seed of the run and number of the epoch, for choices on which all samples of an epoch agree; empty outside one.
     """
 
     def __init__(
         self,
         key: str,
         length: int,
-        fetch: Callable[[Sequence[str]], dict[str, bytes]],
+        fetch: Callable[..., dict[str, bytes]],
         members: Iterable[str],
         *,
         shard: str = "",
         identity_index: int = 0,
         siblings: Callable[[], Sequence[Callable[[], Sample]]] | None = None,
+        epoch: Sequence[int] = (),
     ) -> None:
         self.key, self.length, self.shard = key, length, shard
         self._in_order = tuple(members)
@@ -231,20 +233,24 @@ class Sample:
         self._fetch = fetch
         self._raw: dict[str, bytes] = {}
         self._decoded: dict[str, object] = {}
-        self._siblings = siblings
+        self._siblings, self.epoch = siblings, epoch
         self._group_size: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"Sample({self.key!r}, {self.length} frames)"
 
-    def prefetch(self, names: Iterable[str]) -> None:
-        """Read several members in as few ranged reads as possible; later accesses decode from memory."""
+    def prefetch(self, names: Iterable[str], within: Sequence[str] = ()) -> None:
+        """Read several members in as few ranged reads as possible; later accesses decode from memory.
+
+        Args:
+            within: see :meth:`shards.read.store.Store.fetch`.
+        """
         wanted = [name for name in dict.fromkeys(names) if name not in self._raw and name not in self._decoded]
         for name in wanted:
             if name not in self.members:
                 raise self.broken(name, "is missing in this sample; run headstart shards verify")
         if wanted:
-            self._raw.update(self._fetch(wanted))
+            self._raw.update(self._fetch(wanted, within) if within else self._fetch(wanted))
 
     def raw(self, name: str) -> bytes:
         """The bytes of a member, which are then released: a frame is not kept in memory twice."""

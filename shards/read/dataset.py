@@ -140,8 +140,8 @@ class Dataset:
         shard, row = self._locate(which)
         return self.sample(shard, row)
 
-    def sample(self, shard: int, row: int) -> Sample:
-        """The sample at position ``row`` of shard number ``shard``; decodes nothing yet."""
+    def sample(self, shard: int, row: int, epoch: Sequence[int] = ()) -> Sample:
+        """The sample at position ``row`` of shard number ``shard``, with its :attr:`Sample.epoch`; decodes nothing yet."""
         index = self._store.index(shard)
         key = index.keys[row]
         number = self._identity_number(key)
@@ -152,7 +152,8 @@ class Dataset:
             index.rows(row),
             shard=self.table.names[shard],
             identity_index=int(self._position[number]),
-            siblings=partial(self._siblings, shard, number),
+            siblings=partial(self._siblings, shard, number, epoch),
+            epoch=epoch,
         )
 
     def index(self, shard: int | str) -> ShardIndex:
@@ -265,7 +266,7 @@ class Dataset:
     @property
     def direct(self) -> bool:
         """Whether members are read by requests to a store, not from files on this machine."""
-        return self._store.remote and self._store.cache_dir is None
+        return self._store.direct
 
     def close(self) -> None:
         """Close files held open."""
@@ -287,10 +288,10 @@ class Dataset:
             )
         return self._number[name]
 
-    def _siblings(self, shard: int, number: int) -> list[Callable[[], Sample]]:
+    def _siblings(self, shard: int, number: int, epoch: Sequence[int]) -> list[Callable[[], Sample]]:
         people = self.table.people
         lines = [line for row, lines in self.rows_of(shard) if people[row, IDENTITY] == number for line in lines]
-        return [partial(self.sample, shard, int(line)) for line in sorted(lines)]
+        return [partial(self.sample, shard, int(line), epoch) for line in sorted(lines)]
 
     def _locate(self, which: str | int) -> tuple[int, int]:
         if isinstance(which, int | np.integer):

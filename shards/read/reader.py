@@ -203,7 +203,7 @@ class Reader:
     def _open(self, epoch: int, offset: int, broken: list[dict[str, str]]) -> tuple[Sample, int, int] | None:
         plan = self.plan(epoch)
         try:
-            return self.dataset.sample(*plan.locate(offset)), epoch, offset
+            return self.dataset.sample(*plan.locate(offset), epoch=(self.seed, epoch)), epoch, offset
         except InputError as error:
             self._note(error, self.dataset.table.names[plan.shard_at(offset)], broken)
         return None

@@ -96,8 +96,12 @@ class Store:
             raise bad_index(where, "a member lies behind the end of the tar")
         return index
 
-    def fetch(self, shard: int, row: int, names: Sequence[str]) -> dict[str, bytes]:
+    def fetch(self, shard: int, row: int, names: Sequence[str], within: Sequence[str] = ()) -> dict[str, bytes]:
         """Bytes of some members of one sample, in as few reads as possible.
+
+        Args:
+            within: members that lie side by side, ``names`` among them, and that other samples of this machine will want
+                soon: where members come from a store, all of them are fetched at once and once for the machine.
 
         Raises:
             BrokenSample: the tar header or the checksum of a member is not what the index says.
@@ -106,13 +110,13 @@ class Store:
         index = self.index(shard)
         key, rows = index.keys[row], index.rows(row)
         wanted = {rows[name]: name for name in names}
-        whole = not self.remote or self.cache_dir is not None
+        shared = sorted(rows[name] for name in within if name in rows) if self.direct else []
         result = {}
-        for group in runs(index, wanted, LOCAL_GAP if whole else REMOTE_GAP):
+        for group in [shared] if shared else runs(index, wanted, REMOTE_GAP if self.direct else LOCAL_GAP):
             start = int(index.offset[group[0]]) - BLOCK
             stop = int(index.offset[group[-1]] + index.length[group[-1]])
-            data = self._read(shard, start, stop)
-            for member in group:
+            data = self._read_shared(shard, start, stop) if shared else self._read(shard, start, stop)
+            for member in sorted(wanted) if shared else group:
                 at = int(index.offset[member]) - start
                 header, piece = data[at - BLOCK : at], data[at : at + int(index.length[member])]
                 name = wanted[member]
@@ -124,9 +128,18 @@ class Store:
                 result[name] = piece
         return result
 
+    @property
+    def direct(self) -> bool:
+        """Whether members are read by requests to a store, not from files on this machine."""
+        return self.remote and self.cache_dir is None
+
+    def _read_shared(self, shard: int, start: int, stop: int) -> bytes:
+        url = shard_url(self.url, self.table.names[shard])
+        return storage.shared_range(url, self.table.index_sha256[shard], start, stop)
+
     def _read(self, shard: int, start: int, stop: int) -> bytes:
         url = shard_url(self.url, self.table.names[shard])
-        if self.remote and self.cache_dir is None:
+        if self.direct:
             return storage.read_bytes(url, start, stop)
         return os.pread(self._file(shard, url), stop - start, start)
 

@@ -7,7 +7,8 @@ Images are float32 RGB in [0, 1], ``[H, W, 3]``; intrinsics and landmarks are in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -76,8 +77,9 @@ class PairView:
         bytes: images and mattes as uint8, a quarter of the memory to move; else float32 in [0, 1].
         grouped: take all targets of a sample from one group of pictures (:mod:`shards.format.groups`), which one ranged read
             fetches, and the source of another segment from the first two pictures of a group. ``wide`` is then the probability
-            that all come from a group of wide frames. Segments without groups, as in datasets of earlier versions, are read
-            as without this.
+            that all come from a group of wide frames. In an epoch of a reader a segment shows the same group to all samples,
+            and from a store the processes of a machine fetch it once. Segments without groups, as in datasets of earlier
+            versions, are read as without this.
     """
 
     size: int = 256
@@ -110,7 +112,7 @@ class PairView:
         self, sample: Sample, other: Sample, rng: np.random.Generator
     ) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
         """A source of ``sample`` and targets of ``other``: one ranged read for each, or for both if they are one segment."""
-        number = self._group(other, rng)
+        number, _ = self._groups(other, rng)
         places = rng.permutation(len(other.groups[number])).tolist()
         if other.key == sample.key:
             source, *rest = places
@@ -119,15 +121,13 @@ class PairView:
             return shown[source], [shown[place] for place in chosen]
         chosen = np.resize(places, self.targets).tolist()  # repeats where the group has fewer
         shown = _group_pictures(other, number, set(chosen), self.size, self.bytes)
-        own = int(rng.integers(_wide_groups(sample), len(sample.groups)))
+        its, own = self._groups(sample, rng)
         source = int(rng.integers(min(NEAR, len(sample.groups[own]))))
-        near = _group_pictures(sample, own, {source}, self.size, self.bytes)
+        near = _group_pictures(sample, own, {source}, self.size, self.bytes, shared=own == its)
         return near[source], [shown[place] for place in chosen]
 
-    def _group(self, sample: Sample, rng: np.random.Generator) -> int:
-        """Number of the group that targets come from."""
-        wide = _wide_groups(sample)
-        return int(rng.integers(wide) if wide and rng.random() < self.wide else rng.integers(wide, len(sample.groups)))
+    def _groups(self, sample: Sample, rng: np.random.Generator) -> tuple[int, int]:
+        return drawn_groups(len(sample.groups), self.wide, rng, sample.key, sample.epoch)
 
     def _paired(
         self, sample: Sample, source: dict[str, np.ndarray], pictures: list[dict[str, np.ndarray]]
@@ -151,18 +151,36 @@ class PairView:
         return np.array(chosen)
 
 
-def _wide_groups(sample: Sample) -> int:
-    """How many groups at the beginning of a sample hold wide frames."""
-    return WIDE if len(sample.groups) >= MIXED else 0
+def drawn_groups(
+    count: int, often: float, rng: np.random.Generator, key: str = "", epoch: Sequence[int] = ()
+) -> tuple[int, int]:
+    """Numbers of a segment's groups that targets and that a source come from; the same unless the first is a wide one.
+
+    In an epoch they depend on the segment alone, not on the sample that shows it: a segment's own sample and those that
+    pair it with theirs share the bytes.
+
+    Args:
+        count: groups of the segment; often: probability that targets come from a wide one; key: of the segment;
+        epoch: see :class:`shards.format.schema.Sample`; without one ``rng`` decides.
+    """
+    if epoch:
+        rng = np.random.default_rng([*epoch, zlib.crc32(key.encode())])
+    wide = WIDE if count >= MIXED else 0
+    shown = int(rng.integers(wide) if wide and rng.random() < often else rng.integers(wide, count))
+    return shown, shown if shown >= wide else int(rng.integers(wide, count))
 
 
 def _group_pictures(
-    sample: Sample, number: int, places: Collection[int], size: int, plain: bool
+    sample: Sample, number: int, places: Collection[int], size: int, plain: bool, shared: bool = True
 ) -> dict[int, dict[str, np.ndarray]]:
-    """Entries of the pictures at some places of a group; they and all before them are one ranged read."""
+    """Entries of the pictures at some places of a group; one ranged read of these and all before them.
+
+    Args:
+        shared: whether other samples of the epoch show this group too, so that a machine fetches all of it from a store.
+    """
     frames = sample.groups[number]
-    before = [name(i) for i in frames[: max(places) + 1] for name in (frame_name, matte_name)]
-    sample.prefetch([group_name(number), *before])
+    members = [group_name(number), *(name(i) for i in frames for name in (frame_name, matte_name))]
+    sample.prefetch(members[: 2 * max(places) + 3], within=members if shared and sample.epoch else ())
     group = sample.group(number)
     if group["frames"].tolist() != frames:
         raise sample.broken(group_name(number), "lists other frames than those behind it; run headstart shards verify")

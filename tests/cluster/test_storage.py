@@ -277,6 +277,25 @@ def test_a_small_file_of_known_checksum_is_fetched_once_for_all_that_want_it(s3,
     assert kept.read_bytes() == data(1000)
 
 
+def test_a_range_is_fetched_once_for_all_that_want_it_and_again_where_the_kept_one_is_damaged(
+    s3, prefix, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path))
+    url = f"{prefix}/shard"
+    storage.write_bytes(url, data(1000))
+    s3.requests.clear()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: storage.shared_range(url, "v1", 100, 300), range(8)))
+    assert found == [data(1000)[100:300]] * 8
+    assert sum(method == "GET" for method, _ in s3.requests) == 1
+    (kept,) = (path for path in (tmp_path / "ranges").glob("*/*") if path.is_file())
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    assert storage.shared_range(url, "v1", 100, 300) == data(1000)[100:300]
+    storage.write_bytes(url, data(1000, 3))
+    assert storage.shared_range(url, "v1", 100, 300) == data(1000)[100:300]
+    assert storage.shared_range(url, "v2", 100, 300) == data(1000, 3)[100:300]
+
+
 def test_a_shared_file_of_another_checksum_is_not_kept(s3, prefix, tmp_path, monkeypatch):
     monkeypatch.setenv("HEADSTART_HOME", str(tmp_path))
     storage.write_bytes(f"{prefix}/index", data(1000))

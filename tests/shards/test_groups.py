@@ -94,10 +94,21 @@ def test_every_frame_is_a_target_and_wide_ones_come_as_often_as_asked():
     sample = open_dataset(talkers()).read(0)
     groups, rng = sample.groups, np.random.default_rng(0)
     assert len(groups) >= MIXED
-    drawn = [PairView(wide=0.5, grouped=True)._group(sample, rng) for _ in range(400)]
+    drawn, sources = zip(*(PairView(wide=0.5, grouped=True)._groups(sample, rng) for _ in range(400)))
     assert set(drawn) == set(range(len(groups)))
     assert 0.4 < np.mean(np.array(drawn) < WIDE) < 0.6
-    assert {PairView(wide=0.0)._group(sample, rng) for _ in range(100)} == set(range(WIDE, len(groups)))
+    assert set(sources) == set(range(WIDE, len(groups)))
+    assert {PairView(wide=0.0)._groups(sample, rng)[0] for _ in range(100)} == set(range(WIDE, len(groups)))
+
+
+def test_in_an_epoch_a_segment_shows_one_group_to_every_sample_and_over_epochs_all():
+    dataset, view, rng = open_dataset(talkers()), PairView(wide=0.5, grouped=True), np.random.default_rng(0)
+    epochs = [dataset.sample(0, 0, epoch=(7, epoch)) for epoch in range(60)]
+    drawn = [{view._groups(sample, rng) for _ in range(5)} for sample in epochs]
+    assert all(len(same) == 1 for same in drawn)
+    assert {next(iter(same))[0] for same in drawn} == set(range(len(epochs[0].groups)))
+    siblings = {sample.sibling(rng).epoch for sample in epochs}
+    assert siblings == {(7, epoch) for epoch in range(60)}
 
 
 def test_a_group_that_is_not_the_tracks_is_found(tmp_path):

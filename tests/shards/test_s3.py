@@ -54,7 +54,7 @@ def same(one: dict, other: dict) -> bool:
     )
 
 
-@pytest.mark.parametrize("view", [VIEW, PairView(size=16)])
+@pytest.mark.parametrize("view", [VIEW, PairView(size=16), PairView(size=16, targets=2, grouped=True)])
 def test_batches_from_a_bucket_are_those_from_disk(s3, local, view):
     remote, disk = open_dataset(URL), open_dataset(local)
     assert remote.fingerprint == disk.fingerprint
@@ -94,6 +94,17 @@ def test_a_sample_costs_one_ranged_request_and_an_index_one_for_all_ranks_of_a_m
     assert sum(count for path, count in paths.items() if ".tar" in path) == len(ranks[0])
     indexes = [count for path, count in paths.items() if ".npz" in path]
     assert indexes == [1] * len(ranks[0].table.names)
+
+
+def test_a_group_of_pictures_is_fetched_once_for_all_samples_and_ranks_that_show_it(s3, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path))
+    view = PairView(size=16, targets=2, across=1.0, grouped=True)
+    ranks = [open_dataset(URL) for _ in range(2)]
+    s3.requests.clear()
+    for rank, dataset in enumerate(ranks):
+        list(Reader(dataset, view, batch_size=4, epochs=1, rank=rank, world_size=2))
+    asked = sum(method == "GET" and ".tar" in path for method, path in s3.requests)
+    assert asked == len(ranks[0]), "each of these segments has one group, which is one range"
 
 
 def test_a_cache_holds_whole_shards_within_its_limit(s3, tmp_path, local):
