@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,14 +24,20 @@ from heads.raster.arrays import flat, plain
 from heads.raster.kernels import keeping
 
 
+class Tie(NamedTuple):
+    """Texels that hold each other: the weight of the :func:`roughness` of how far their offsets have moved."""
+
+    neighbours: Neighbours
+    weight: float
+
+
 def map_penalty(
     parts: Sequence[Tensor],
     start: Tensor,
     shares: Tensor,
     weight: float,
     free: float,
-    by: Neighbours | None = None,
-    smoothness: float = 0.0,
+    tie: Tie | None = None,
 ) -> Tensor:
     """Squared distance of a map from its start plus penalties of offsets and scales; a scalar.
 
@@ -42,19 +49,13 @@ def map_penalty(
         shares: ``[14]`` weight of each column's squared distance, which is summed over the texels.
         weight: weight of the penalties of single texels.
         free: length of offsets, and size of scales, in triangle sizes up to which they cost nothing.
-        by: the texels' neighbours; needed where ``smoothness``, the weight of their roughness, is not zero.
-
-    Raises:
-        ValueError: a smoothness without neighbours.
+        tie: which texels hold each other, and how strongly; by default none do.
     """
-    if smoothness and by is None:
-        raise ValueError("map_penalty: a smoothness needs the texels' neighbours")
-    by = by if smoothness else None
     if plain(*parts, start):
-        return _Keep.apply(start, shares, weight, free, by, smoothness, *parts)
+        return _Keep.apply(start, shares, weight, free, tie, *parts)
     if is_accelerator(start.device):
-        return _KeepOnDevice.apply(start, shares, weight, free, by, smoothness, *parts)
-    return map_penalty_reference(parts, start, shares, weight, free, by, smoothness)
+        return _KeepOnDevice.apply(start, shares, weight, free, tie, *parts)
+    return map_penalty_reference(parts, start, shares, weight, free, tie)
 
 
 def map_penalty_reference(
@@ -63,13 +64,12 @@ def map_penalty_reference(
     shares: Tensor,
     weight: float,
     free: float,
-    by: Neighbours | None = None,
-    smoothness: float = 0.0,
+    tie: Tie | None = None,
 ) -> Tensor:
     """:func:`map_penalty` in plain PyTorch: for other devices, and what the kernel is tested against."""
     distance = ((torch.cat(list(parts), -1) - start).square() * shares).sum()
     value = distance + weight * (offset_penalty(parts[0], free) + scale_penalty(parts[2], free))
-    return value if by is None else value + smoothness * roughness(parts[0] - start[:, :3], by)
+    return value if tie is None else value + tie.weight * roughness(parts[0] - start[:, :3], tie.neighbours)
 
 
 class _KeepCtx(FunctionCtx):
@@ -79,14 +79,7 @@ class _KeepCtx(FunctionCtx):
 class _Keep(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: _KeepCtx,
-        start: Tensor,
-        shares: Tensor,
-        weight: float,
-        free: float,
-        by: Neighbours | None,
-        smoothness: float,
-        *parts: Tensor,
+        ctx: _KeepCtx, start: Tensor, shares: Tensor, weight: float, free: float, tie: Tie | None, *parts: Tensor
     ) -> Tensor:
         gradients = [torch.empty_like(part, memory_format=torch.contiguous_format) for part in parts]
         f32 = np.float32
@@ -94,9 +87,10 @@ class _Keep(torch.autograd.Function):
             *(flat(part) for part in parts), flat(start), flat(shares), len(start), f32(weight), f32(free),
             f32(math.log(NEEDLE)), *(flat(gradient) for gradient in gradients),
         )  # fmt: skip
-        if by is not None:
+        if tie is not None:
+            by = tie.neighbours
             value += keeping.smooth(
-                flat(parts[0]), flat(start), flat(by.links), flat(by.axes), len(start), f32(smoothness / by.pairs),
+                flat(parts[0]), flat(start), flat(by.links), flat(by.axes), len(start), f32(tie.weight / by.pairs),
                 np.empty(3 * len(start), f32), flat(gradients[0]),
             )  # fmt: skip
         ctx.gradients = gradients
@@ -108,27 +102,21 @@ class _Keep(torch.autograd.Function):
         gradients = ctx.gradients
         if float(upstream) != 1.0:  # the term of a sum of losses: nothing to multiply
             gradients = [upstream * gradient for gradient in gradients]
-        return *(None,) * 6, *gradients
+        return *(None,) * 5, *gradients
 
 
 class _KeepOnDevice(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: _KeepCtx,
-        start: Tensor,
-        shares: Tensor,
-        weight: float,
-        free: float,
-        by: Neighbours | None,
-        smoothness: float,
-        *parts: Tensor,
+        ctx: _KeepCtx, start: Tensor, shares: Tensor, weight: float, free: float, tie: Tie | None, *parts: Tensor
     ) -> Tensor:
         maps, share = torch.cat(parts, -1), weight / len(start)
         away = maps - start
         pull = away * shares
-        if by is not None:
+        if tie is not None:
+            by = tie.neighbours
             around = away[:, :3].index_select(0, by.around).view(len(start), -1, 1)
-            pull[:, :3].add_((by.laplacian @ around)[..., 0], alpha=smoothness / by.pairs)
+            pull[:, :3].add_((by.laplacian @ around)[..., 0], alpha=tie.weight / by.pairs)
         offsets, log_scales = maps[:, :3], maps[:, 7:10]
         length = (offsets.square().sum(-1, keepdim=True) + 1e-12).sqrt()
         loose = (length - free).clamp_min(0)
@@ -147,7 +135,7 @@ class _KeepOnDevice(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: _KeepCtx, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        return *(None,) * 6, *torch._foreach_mul(ctx.gradients, upstream)
+        return *(None,) * 5, *torch._foreach_mul(ctx.gradients, upstream)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from configs.devices import constant, is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.gaussians.neighbours import Neighbours, neighbours
 from heads.gaussians.uv import MAP_CHANNELS
-from heads.keeping import map_penalty
+from heads.keeping import Tie, map_penalty
 from heads.motion.fields import CrossModalMotion, Motion
 from heads.person.backdrop import Backdrop
 from heads.person.inference import Frozen, HeadInference, stacked
@@ -203,8 +203,8 @@ class RiggedHead(HeadModel):
         parts = (head.offsets, head.quats, head.log_scales, head.colors, head.opacities)
         start = head.maps().detach() if self.start is None else self.start
         shares = constant(tuple(anchor / (len(start) * drift**2) for drift in USUAL_DRIFT), start)
-        by = self._neighbours() if smoothness else None
-        value = map_penalty(parts, start, shares, PENALTY, FREE, by, smoothness)
+        tie = Tie(self._neighbours(), smoothness) if smoothness else None
+        value = map_penalty(parts, start, shares, PENALTY, FREE, tie)
         return value if head.appearance_basis is None else value + CODE * head.appearance_basis.code.square().sum()
 
     def _neighbours(self) -> Neighbours:

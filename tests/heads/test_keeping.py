@@ -7,7 +7,7 @@ import torch
 
 from heads.gaussians.neighbours import Neighbours, neighbours, roughness
 from heads.gaussians.uv import UVGaussians
-from heads.keeping import _KeepOnDevice, map_penalty, map_penalty_reference
+from heads.keeping import Tie, _KeepOnDevice, map_penalty, map_penalty_reference
 from heads.rig import load_rig
 
 FREE, WEIGHT = 2.0, 0.01
@@ -30,16 +30,16 @@ def by(maps):
     return Neighbours(links, torch.randn(len(own), 3, 3), len(own) - 1)
 
 
-def gradients(of, maps, start, shares, *smooth):
+def gradients(of, maps, start, shares, tie=None):
     parts = [part.clone().requires_grad_() for part in maps.split([3, 4, 3, 3, 1], 1)]
-    value = 2 * of(parts, start, shares, WEIGHT, FREE, *smooth)
+    value = 2 * of(parts, start, shares, WEIGHT, FREE, tie)
     value.backward()
     return value.detach(), torch.cat([part.grad for part in parts], 1)
 
 
-def on_device(parts, start, shares, weight, free, by=None, smoothness=0.0):
+def on_device(parts, start, shares, weight, free, tie=None):
     """What accelerators run, here on the CPU."""
-    return _KeepOnDevice.apply(start, shares, weight, free, by, smoothness, *parts)
+    return _KeepOnDevice.apply(start, shares, weight, free, tie, *parts)
 
 
 @pytest.mark.parametrize("smoothness", [0.0, 3.0])
@@ -47,8 +47,9 @@ def on_device(parts, start, shares, weight, free, by=None, smoothness=0.0):
 @pytest.mark.parametrize("penalty", [map_penalty, on_device])
 def test_both_ways_give_value_and_gradient_of_the_reference(maps, by, anchor, penalty, smoothness):
     shares = anchor * torch.rand(14)
-    ours, v_ours = gradients(penalty, *maps, shares, by, smoothness)
-    theirs, v_theirs = gradients(map_penalty_reference, *maps, shares, by, smoothness)
+    tie = Tie(by, smoothness) if smoothness else None
+    ours, v_ours = gradients(penalty, *maps, shares, tie)
+    theirs, v_theirs = gradients(map_penalty_reference, *maps, shares, tie)
     assert theirs > 0
     assert torch.isclose(ours, theirs, rtol=1e-5)
     assert (v_theirs[:, :3] != 0).any()
@@ -88,8 +89,3 @@ def test_skin_that_moves_as_a_whole_is_smooth_and_a_texel_that_leaves_it_is_not(
     texel = int((by.links != torch.arange(uv.n)[:, None]).sum(1).argmax())
     offsets[texel] += torch.linalg.solve(by.axes[texel], torch.tensor([0.0, 0.0, 1.0]))
     assert float(roughness(offsets, by)) == pytest.approx(4 / by.pairs, rel=1e-3)
-
-
-def test_a_smoothness_without_neighbours_is_refused(maps):
-    with pytest.raises(ValueError, match="neighbours"):
-        gradients(map_penalty, *maps, torch.ones(14), None, 1.0)
