@@ -120,20 +120,26 @@ def promote(name: str, version: str | int, alias: str = CHAMPION) -> dict[str, o
     """Point ``alias`` at a version (a number or another alias).
 
     Returns:
-        What :func:`show` says of it; for ``champion`` also ``misfit``: the sentence that says why it does not fit the
-        champions of the other names, or None.
+        What :func:`show` says of it, and ``before``: the version that had the alias, or None; for ``champion`` also
+        ``misfit``: the sentence that says why it does not fit the champions of the other names, or None.
 
     Raises:
-        InputError: no such model or version, or an alias that MLflow does not allow.
+        InputError: no such model or version, an alias that MLflow does not allow, or one that differs from another only in case.
     """
     _check_alias(alias)
     client = mlflow_client.client()
     found = versions.find(client, name, str(version))
+    held = client.get_registered_model(name).aliases
+    if other := next((known for known in held if known != alias and known.lower() == alias.lower()), None):
+        raise InputError(
+            f"alias '{alias}': version {held[other]} of {name} has '{other}', and case counts; write it so"
+        )
+    before = {"before": held.get(alias)}
     if alias == CHAMPION:
         role = set_aliases(client, name, int(found.version), [alias], json.loads(found.tags.get(INFO_TAG, "{}")))
-        return {**show(name, str(found.version)), **role}
+        return {**show(name, str(found.version)), **role, **before}
     client.set_registered_model_alias(name, alias, str(found.version))
-    return show(name, str(found.version))
+    return {**show(name, str(found.version)), **before}
 
 
 def _check_name(name: str) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
+from configs import InputError
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, actions, call, command
 
 PRIOR = "NAME[@alias|/version]"
+CHAMPION = "champion"
 
 
 def add(commands: Subparsers) -> None:
@@ -26,7 +28,7 @@ def add(commands: Subparsers) -> None:
     pull = command(priors, "pull", text, run_pull, show_record, "headstart priors pull audio-expression/3")
     pull.add_argument("prior", metavar=PRIOR)
     text, example = "give a version an alias", "headstart priors promote audio-expression/3 --alias champion"
-    promote = command(priors, "promote", text, run_promote, show_record, example)
+    promote = command(priors, "promote", text, run_promote, show_promoted, example)
     promote.add_argument("prior", metavar="NAME/VERSION")
     promote.add_argument("--alias", default="champion", help="default: champion")
     text, example = (
@@ -57,6 +59,10 @@ def run_pull(a: argparse.Namespace) -> dict[str, object]:
 def run_promote(a: argparse.Namespace) -> dict[str, object]:
     """``priors promote``."""
     name, version = name_and_version(a.prior)
+    if version == CHAMPION and not a.prior.endswith(f"@{CHAMPION}"):
+        raise InputError(
+            f"'{a.prior}' names no version; say which is to be promoted, such as {name}/2 (headstart priors list)"
+        )
     return call("cluster.registry.registry:promote", name, version, alias=a.alias)
 
 
@@ -72,7 +78,7 @@ def name_and_version(text: str) -> tuple[str, str]:
         name, found, version = text.partition(separator)
         if found:
             return name, version
-    return text, "champion"
+    return text, CHAMPION
 
 
 def show_list(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
@@ -91,6 +97,18 @@ def show_list(out: Console, result: dict[str, Any], a: argparse.Namespace) -> No
         if version.get("missing"):
             output.line(out, "", version["missing"], "red")
     output.next_step(out, output.command("priors", "show", f"{rows[-1][0]}/{rows[-1][1]}"))
+
+
+def show_promoted(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+    """What the alias means now, what it meant, and how to go back."""
+    name, before = result["name"], result["before"]
+    was = f"; before, it was {name}/{before}" if before else ""
+    output.line(out, f"{name}/{result['version']} is @{a.alias} now{was}")
+    if result.get("misfit"):
+        output.line(out, str(result["misfit"]))
+    if before and str(before) != str(result["version"]):
+        back = output.command("priors", "promote", f"{name}/{before}", "--alias", a.alias)
+        output.next_step(out, f"{back}   (to go back)")
 
 
 def show_record(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:

@@ -41,7 +41,8 @@ def test_the_first_version_is_champion_and_promotion_moves_the_alias(home, tmp_p
     assert (first["version"], second["version"]) == (1, 2)
     assert registry.show("sync-expert", "champion")["version"] == 1
     assert registry.show("sync-expert", "latest")["version"] == 2
-    assert registry.promote("sync-expert", 2)["aliases"] == ["champion"]
+    promoted = registry.promote("sync-expert", 2)
+    assert (promoted["aliases"], str(promoted["before"])) == (["champion"], "1")
     listed = registry.list_models()
     assert [(v["version"], v["aliases"]) for v in listed[0]["versions"]] == [(1, []), (2, ["champion"])]
     assert listed[0]["versions"][1]["metrics"] == {"accuracy": 0.9}
@@ -247,6 +248,16 @@ def test_aliases_that_mlflow_keeps_for_itself_are_a_sentence(home, tmp_path, ali
     registry.register("sync-expert", make_prior(tmp_path / "a"))
     with pytest.raises(InputError, match=f"alias '{alias}'.*such as champion"):
         registry.promote("sync-expert", 1, alias=alias)
+
+
+def test_an_alias_that_differs_only_in_case_is_refused(home, tmp_path):
+    """Nothing would look under it: adaptations ask for @champion."""
+    for seed in (1, 2):
+        registry.register("sync-expert", make_prior(tmp_path / f"{seed}", seed))
+    with pytest.raises(InputError, match="alias 'Champion': version 1 of sync-expert has 'champion', and case counts"):
+        registry.promote("sync-expert", 2, alias="Champion")
+    assert registry.promote("sync-expert", 2, alias="Better")["before"] is None
+    assert registry.show("sync-expert", "champion")["version"] == 1
 
 
 def test_a_champion_whose_files_are_gone_is_named_and_can_be_registered_again(home, tmp_path):

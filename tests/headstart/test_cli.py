@@ -169,6 +169,17 @@ def test_scores_are_a_table_of_measures_and_drives():
     assert not any("LMD" in line for line in lines), "a measure that no drive has is no row"
 
 
+def test_a_promotion_says_what_it_replaced_and_how_to_go_back():
+    line = ["priors", "promote", "sync-expert/2"]
+    text = printed(priors.show_promoted, {"name": "sync-expert", "version": 2, "before": "1"}, line)
+    assert "sync-expert/2 is @champion now; before, it was sync-expert/1" in text
+    assert "headstart priors promote sync-expert/1 --alias champion" in text
+    text = printed(priors.show_promoted, {"name": "sync-expert", "version": 1, "before": None}, line)
+    assert text.strip() == "sync-expert/1 is @champion now"
+    for unclear in ("sync-expert", "models:/sync-expert"):  # it would promote the champion to champion
+        assert app.main(["priors", "promote", unclear]) == 2
+
+
 def test_a_registry_without_priors_says_what_to_do():
     text = printed(priors.show_list, {"priors": []}, LINES["priors"])
     assert "No prior is registered yet." in text
