@@ -177,7 +177,8 @@ class _Mixer:
 
         self._form = self._form_of(frame)
         self._single = track.single if layout == "mono" and frame.layout.nb_channels == 2 else None
-        self._gain = np.float32(track.gain)
+        mixes = layout == "mono" and self._single is None
+        self._gain = np.float32(track.mono_gain if mixes else track.gain)
         mixed = layout if self._single is None else frame.layout.name
         self._resampler = av.AudioResampler(format="fltp", layout=mixed, rate=rate)
 

@@ -14,6 +14,8 @@ from shards.media.container import decoded, find_pictures, log, open_input
 from shards.media.memo import once_per_file
 
 if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.resampler import AudioResampler
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
@@ -33,6 +35,7 @@ class SoundTrack:
         channels: of the track.
         single: the one channel that is used if mixing would cancel the sound; ``None``: all are mixed.
         gain: factor that brings samples beyond ±1 back into range; 1 if there are none.
+        mono_gain: the same for the mix of all channels, whose samples can reach further than those of one.
         note: what was chosen or changed and why; empty if nothing was.
     """
 
@@ -42,6 +45,7 @@ class SoundTrack:
     channels: int
     single: int | None = None
     gain: float = 1.0
+    mono_gain: float = 1.0
     note: str = ""
 
 
@@ -50,11 +54,13 @@ class _Heard:
     """Peak and energies of a track, accumulated block by block."""
 
     peak: float = 0.0
+    mono: float = 0.0
     mix: float = 0.0
     energy: np.ndarray | None = None
 
-    def add(self, samples: np.ndarray) -> None:
-        """Samples ``[channels, n]``."""
+    def add(self, samples: np.ndarray, mono: np.ndarray) -> None:
+        """Samples ``[channels, n]``, and their mix ``[n]``."""
+        self.mono = max(self.mono, float(np.abs(mono).max(initial=0.0)))
         self.peak = max(self.peak, float(np.abs(samples).max(initial=0.0)))
         energy = np.einsum("cn,cn->c", samples, samples, dtype=np.float64)
         same = self.energy is not None and self.energy.shape == energy.shape
@@ -116,30 +122,53 @@ def _listen(path: str | Path, index: int) -> _Heard:
     heard = _Heard()
     with open_input(path, "sound") as container:
         stream = container.streams.audio[index]
-        for samples, exact in _plain(container, stream, path):
-            heard.add(samples)
+        for samples, mono, exact in _plain(container, stream, path):
+            heard.add(samples, mono)
             # One channel of whole numbers can neither cancel nor exceed 1.
             if exact and len(samples) == 1 and heard.peak >= SILENT:
                 break
     return heard
 
 
-def _plain(container: InputContainer, stream: AudioStream, path: str | Path) -> Iterator[tuple[np.ndarray, bool]]:
-    """Samples ``[channels, n]`` float32 as they are, and whether they were stored as whole numbers."""
+def _plain(
+    container: InputContainer, stream: AudioStream, path: str | Path
+) -> Iterator[tuple[np.ndarray, np.ndarray, bool]]:
+    """Samples ``[channels, n]`` float32 as they are, their mix ``[n]``, and whether they were stored as whole numbers."""
+    converters: dict[tuple[str, str, int], tuple[AudioResampler, AudioResampler]] = {}
+    for frame in decoded(container, stream, path):
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        exact = not frame.format.name.startswith(("flt", "dbl"))
+        plain, mixer = converters.setdefault(form, _converters(frame))
+        frame.pts = None
+        samples = _packed(plain, frame, path)
+        yield samples, samples[0] if len(samples) == 1 else _packed(mixer, frame, path)[0], exact
+
+
+def _converters(frame: AudioFrame) -> tuple[AudioResampler, AudioResampler]:
+    """To float32 with the channels of a frame, and to their mix; packed, since PyAV 18.1 crashes on 8 or more planes."""
     import av
 
-    resampler, form = None, None
-    for frame in decoded(container, stream, path):
-        if frame.format.name == "fltp":
-            yield np.nan_to_num(frame.to_ndarray()), False
-            continue
-        if form != (frame.format.name, frame.layout.name, frame.sample_rate):
-            form = (frame.format.name, frame.layout.name, frame.sample_rate)
-            resampler = av.AudioResampler(format="fltp", layout=frame.layout.name, rate=frame.sample_rate)
-        assert resampler is not None
-        exact = not frame.format.name.startswith(("flt", "dbl"))
-        for block in resampler.resample(frame):
-            yield np.nan_to_num(block.to_ndarray()), exact
+    layouts = (frame.layout.name, "mono")
+    plain, mixer = (av.AudioResampler(format="flt", layout=layout, rate=frame.sample_rate) for layout in layouts)
+    return plain, mixer
+
+
+def _packed(resampler: AudioResampler, frame: AudioFrame, path: str | Path) -> np.ndarray:
+    """Finite samples ``[channels, n]`` of a frame.
+
+    Raises:
+        InputError: channels that cannot be mixed.
+    """
+    import av
+
+    try:
+        blocks = [block.to_ndarray().reshape(-1, block.layout.nb_channels).T for block in resampler.resample(frame)]
+    except av.FFmpegError:
+        count = frame.layout.nb_channels
+        raise InputError(
+            f"{path}: its {count} channels of sound cannot be mixed; convert it to mono or stereo"
+        ) from None
+    return np.nan_to_num(np.concatenate(blocks, 1) if blocks else np.zeros((frame.layout.nb_channels, 0), np.float32))
 
 
 def _described(path: str | Path, index: int, heard: _Heard, order: list[int]) -> SoundTrack:
@@ -159,4 +188,5 @@ def _described(path: str | Path, index: int, heard: _Heard, order: list[int]) ->
     note = "; ".join(notes)
     if note:
         log.warning("%s: %s", path, note)
-    return SoundTrack(index, len(order), rate, channels, heard.single, gain, note)
+    mono_gain = min(gain, 1.0 / heard.mono) if 1 < heard.mono < np.inf else gain
+    return SoundTrack(index, len(order), rate, channels, heard.single, gain, mono_gain, note)

@@ -177,3 +177,37 @@ def test_of_several_programmes_the_sound_that_belongs_to_the_pictures_is_heard(t
     subprocess.run([*command, str(tmp_path / "a.ts")], check=True)
     width = video_info(tmp_path / "a.ts").width
     assert hertz_of(read_audio(tmp_path / "a.ts")) == pytest.approx({64: 400, 128: 800}[width], abs=4)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 6, 7, 8, 16])
+def test_loud_channels_are_mixed_without_leaving_full_scale(tmp_path, channels):
+    """A mix reaches further than its channels; beyond ±1 it would be cut off when it is stored."""
+    path = tmp_path / "loud.wav"
+    soundfile.write(path, np.repeat(3.2 * tone(800)[:, None], channels, 1), 48_000, subtype="PCM_16")
+    sound = read_audio(path)[2000:-2000]
+    assert np.abs(sound).max() == pytest.approx(1.0, abs=0.005)
+    assert hertz_of(sound) == pytest.approx(800, abs=4)
+    # What the video of an avatar carries on is as loud as it was.
+    stereo = np.concatenate(list(stream_sound(path, layout="stereo")), 1)
+    if channels == 2:
+        assert np.abs(stereo[:, 2000:-2000]).max() == pytest.approx(0.96, abs=0.005)
+
+
+def test_sound_of_eight_channels_in_aac_is_heard(tmp_path):
+    path = tmp_path / "surround.mka"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=48_000, layout="7.1")
+        planar = av.AudioResampler(format="fltp", layout="7.1", rate=48_000)
+        frame = av.AudioFrame.from_ndarray(np.repeat(0.3 * tone(800), 8)[None], "flt", "7.1")
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, 0, Fraction(1, 48_000)
+        for block in planar.resample(frame):
+            container.mux(stream.encode(block))
+        container.mux(stream.encode(None))
+    assert hertz_of(read_audio(path)) == pytest.approx(800, abs=4)
+
+
+def test_channels_that_cannot_be_mixed_are_a_sentence(tmp_path):
+    path = tmp_path / "nine.wav"
+    soundfile.write(path, np.repeat(tone(800)[:, None], 9, 1), 48_000, subtype="PCM_16")
+    with pytest.raises(InputError, match=r"nine\.wav: its 9 channels of sound cannot be mixed"):
+        read_audio(path)
