@@ -99,7 +99,7 @@ def show_list(out: Console, result: dict[str, Any], a: argparse.Namespace) -> No
     output.next_step(out, output.command("priors", "show", f"{rows[-1][0]}/{rows[-1][1]}"))
 
 
-def show_promoted(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
+def show_promoted(out: Console, result: dict[str, object], a: argparse.Namespace) -> None:
     """What the alias means now, what it meant, and how to go back."""
     name, before = result["name"], result["before"]
     was = f"; before, it was {name}/{before}" if before else ""
