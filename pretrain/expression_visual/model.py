@@ -277,7 +277,8 @@ class VisualModel(nn.Module):
     def _by_anchors(self, both: Tensor, people: int) -> Tensor:
         """Values and weights ``[N, people * 4]`` to values ``[N, people * 3]`` in one product: the tables are large."""
         held = (self.to_anchors @ both).unflatten(1, (people, 4))
-        return self.from_anchors @ (held[..., :3] / held[..., 3:].clamp_min(1e-6)).flatten(1)
+        means = (held[..., :3] / held[..., 3:].clamp_min(1e-6)).flatten(1)
+        return F.linear(self.from_anchors, means.T.contiguous())  # twice as fast as with few columns on the right
 
 
 class _FromCells(torch.autograd.Function):

@@ -10,6 +10,7 @@ from heads.raster import threads
 from heads.raster.arrays import flat
 from heads.raster.kernels import unwrapping
 from pretrain.expression_visual.config import VisualModelConfig
+from pretrain.expression_visual.layers import convolved, normalised
 
 PATCH = 4  # px along a side of the image encoder's patches
 
@@ -35,9 +36,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` to ``[B, C', H, W]``."""
-        y = F.silu(self.norm_a(self.a(x)))
+        y = normalised(convolved(x, self.a), self.norm_a)
         x = pointwise(x, self.skip) if isinstance(self.skip, nn.Conv2d) else x
-        return x + F.silu(self.norm_b(self.b(y)))
+        return normalised(convolved(y, self.b), self.norm_b, skip=x)
 
 
 class UNet(nn.Module):
