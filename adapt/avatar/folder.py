@@ -111,6 +111,10 @@ def read_document(folder: str | Path) -> AvatarDocument:
     """
     folder = Path(folder)
     path = folder / DOCUMENT
+    if folder.is_file():
+        raise InputError(
+            f"avatar '{folder}': is a file, expected the folder that headstart adapt makes; check the order"
+        )
     if not folder.is_dir():
         raise InputError(f"avatar '{folder}': no such folder; make one with 'headstart adapt VIDEO --out {folder}'")
     if not path.is_file():

@@ -87,6 +87,9 @@ def test_a_broken_document_is_refused(avatar, change, says):
 
 
 def test_what_is_no_avatar_is_refused(tmp_path):
+    (tmp_path / "me.mp4").write_bytes(b"a video")
+    with pytest.raises(InputError, match=r"me\.mp4': is a file, expected the folder that headstart adapt makes"):
+        folder.read_document(tmp_path / "me.mp4")
     with pytest.raises(InputError, match="no such folder"):
         folder.read_document(tmp_path / "nobody")
     with pytest.raises(InputError, match="not an avatar folder"):
