@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from configs.devices import is_accelerator
 from pretrain.sync_expert.config import SyncExpertConfig, SyncModelConfig
 
 SHAPES = 3  # columns of lips.lip_shape
@@ -97,8 +98,11 @@ class SpeechEncoder(nn.Module):
         """:meth:`forward` of all windows of ``rows [B, T, C]``: ``[B, M, E]`` and ``[B, M, 3]``, M = T - window + 1.
 
         A row passes the layers once for all windows that hold it, apart from the first and the last row of a window: there
-        the convolution over time sees nothing beyond.
+        the convolution over time sees nothing beyond. On an accelerator windows pass one by one: launches cost more there
+        than products do.
         """
+        if is_accelerator(rows.device):
+            return self(sliding(rows, window))
         x = self.drop(F.gelu(self.first(rows)))
         # The convolution's three taps, for all rows at once.
         weight, bias = self.over_time.weight, self.over_time.bias
@@ -140,6 +144,8 @@ class SyncModel(nn.Module):
 
 def sliding(x: Tensor, window: int) -> Tensor:
     """``x [B, T, C]`` to its runs of ``window`` rows ``[B, M, L, C]``, M = T - window + 1."""
-    # Slices rather than a view by unfold, whose backward pass takes several times as long.
+    if is_accelerator(x.device):
+        return x.unfold(1, window, 1).transpose(2, 3)
+    # Slices rather than a view by unfold, whose backward pass takes several times as long on a CPU.
     count = x.shape[1] - window + 1
     return torch.stack([x[:, first : first + count] for first in range(window)], 2)

@@ -214,6 +214,20 @@ def test_the_unaugmented_crop_is_the_middle_of_the_margin():
     assert cut[0, 0, 9:].min() > 0.99
 
 
+@pytest.mark.parametrize("accelerator", [False, True])
+def test_windows_on_an_accelerator_are_those_of_the_cpu_with_the_same_gradient(monkeypatch, accelerator):
+    x = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    upstream = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(2))
+    monkeypatch.setattr("pretrain.sync_expert.model.is_accelerator", lambda device: accelerator)
+    windows = sliding(x, 3)
+    assert torch.equal(windows, torch.stack([x[:, i : i + 3] for i in range(5)], 1))
+    (gradient,) = torch.autograd.grad(windows, x, upstream)
+    expected = torch.zeros_like(x)
+    for i in range(5):
+        expected[:, i : i + 3] += upstream[:, i]
+    assert torch.allclose(gradient, expected)
+
+
 def test_the_windows_of_a_run_are_encoded_as_each_by_itself():
     for window in (1, 2, 5):
         config = load_config(SyncExpertConfig, {"window": window, "model": {"width": 32, "embedding": 16}})
