@@ -63,8 +63,9 @@ class CloudConfig:
         means, scales, quats, opacities, colors: Adam's rates.
         refine_from, refine_every: steps before the first densification, and between densifications.
         gradient: of a projected mean, above which a Gaussian is split or cloned.
-        settle: share of the static stage after which nothing is split or pruned.
-        most: number of Gaussians above which nothing is split or pruned.
+        faint, faint_end: opacity below which a Gaussian is pruned, at the beginning and at the end of the stage.
+        settle: share of the stage after which nothing is split or pruned.
+        most: number of Gaussians above which none is split or cloned.
     """
 
     means: float
@@ -75,12 +76,24 @@ class CloudConfig:
     refine_from: int
     refine_every: int
     gradient: float
+    faint: float
+    faint_end: float
     settle: float
     most: int
 
     def rates(self) -> dict[str, float]:
         """Adam's rate per part."""
         return {name: getattr(self, name) for name in ("means", "scales", "quats", "opacities", "colors")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionConfig:
+    """Adam's rates of a branch's motion: the field's network and hash grid, the audio encoder and its attention."""
+
+    network: float
+    grid: float
+    audio: float
+    attention: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,17 +105,19 @@ class BranchConfig(RecipeConfig):
     densify: bool
     incremental_sampling: bool
     mouth_branch: bool
-    static_share: float
+    face_share: float
+    mouth_share: float
     fuse_share: float
-    face_static: float
-    moving_rate: float
+    still_share: float
     fuse_backdrop: float
-    window: float
-    window_every: int
+    eye_window: float
+    eye_every: int
+    mouth_every: int
     face_boost: float
     mouth_free: float
     mouth_filled: float
     mouth_away: float
     lpips: str
     lpips_weight: float
+    motion: MotionConfig
     clouds: CloudConfig

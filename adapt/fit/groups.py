@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import cast
 
+from adapt.fit.config import MotionConfig
 from adapt.fit.optimizers import Group, parameter_groups, rate_of
 from adapt.fit.schedule import residual_share
 from adapt.models.branches import BranchHead
 from adapt.models.rigged import RiggedHead
+from heads.motion.audio import AudioWindowEncoder
 from heads.motion.fields import MotionField
 
-# Adam's rates of motion fields and of their hash grids, and of the audio encoder (TalkingGaussian's code).
-FIELD_RATE, GRID_RATE, AUDIO_RATE = 5e-4, 5e-3, 5e-4
+# Adam's rates of motion fields and of their hash grids (TalkingGaussian's code).
+FIELD_RATE, GRID_RATE = 5e-4, 5e-3
 # Parts that depend on pose and expression, and the shape: one second of video cannot tell these from tracking noise.
 SLOW_GROUPS = ("color", "offset", "correction", "identity", "appearance_basis")
 
@@ -73,10 +75,33 @@ def field_groups(field: MotionField, name: str, scale: float = 1.0, **rates: flo
     return [Group(params=list(row["params"]), lr=row["lr"], name=name) for row in rows]
 
 
-def field_and_audio_groups(model: BranchHead, branches: Iterable[str], scale: float = 1.0) -> list[Group]:
-    """Groups of the branches' fields and of the audio encoder."""
-    audio = Group(params=list(model.audio.parameters()), lr=AUDIO_RATE * scale, name="audio")
-    return [audio] + [g for name in branches for g in field_groups(model.field(name), f"motion.{name}", scale)]
+def field_and_audio_groups(
+    model: BranchHead, branches: Iterable[str], rates: MotionConfig, scale: float = 1.0
+) -> list[Group]:
+    """Groups of the branches' fields and of their audio encoders."""
+    found = []
+    for name in branches:
+        found += audio_groups(model, name, rates, scale)
+        found += field_groups(model.field(name), f"motion.{name}", scale, rate=rates.network, grid_rate=rates.grid)
+    return found
+
+
+def audio_groups(model: BranchHead, branch: str, rates: MotionConfig, scale: float = 1.0) -> list[Group]:
+    """Groups of a branch's audio encoder: its network, and the attention that smooths what it says."""
+    if branch not in model.audio:
+        return []
+    encoder = cast(AudioWindowEncoder, model.audio[branch])
+    parts = {"net": (encoder.net, rates.audio), "attention": (encoder.attention, rates.attention)}
+    return [
+        Group(params=list(module.parameters()), lr=rate * scale, name=f"audio.{branch}.{part}")
+        for part, (module, rate) in parts.items()
+    ]
+
+
+def correction_groups(model: BranchHead, scale: float = 1.0) -> list[Group]:
+    """Group of the correction of the head's pose."""
+    rate = rate_of("correction")[1] * scale
+    return [Group(params=list(model.correction.parameters()), lr=rate, name="correction")]
 
 
 def cloud_groups(

@@ -71,15 +71,22 @@ def rigged_loss(config: RiggedConfig, model: RiggedHead, frames: int) -> Loss:
 
 
 def face_branch_loss(config: BranchConfig) -> Loss:
-    """Pixels everywhere but inside the mouth, which belongs to the other branch, and the silhouette."""
+    """The head over a colour drawn for the step, against the real head over it; and the body, where it is trained.
+
+    Only what is opaque can hide a colour that is new in every step (TalkingGaussian's code takes green). Inside the mouth,
+    which belongs to the other branch, the face is to leave it bare.
+    """
 
     def loss(rendered: Rendered, batch: Batch) -> Tensor:
         inside = batch.masks["mouth_inside"] if config.mouth_branch else torch.zeros_like(batch.matte)
-        weight = (1 + config.face_boost * batch.masks["face"]) * (1 - inside)
-        value = pictures.picture_loss(rendered.image, batch.image, weight, config.ssim)
-        value = value + config.coverage * coverage_loss(rendered, batch)
-        # The face leaves the open mouth free for what lies behind it.
-        return value + config.mouth_free * weighted_mean(rendered.alpha, inside)
+        behind = torch.rand(3, device=inside.device).expand_as(batch.image)
+        real = torch.lerp(behind, batch.image, head_target(batch)[0] * (1 - inside))
+        weight = 1 + config.face_boost * batch.masks["face"]
+        value = pictures.picture_loss(pictures.over(rendered.color, rendered.alpha, behind), real, weight, config.ssim)
+        if rendered.body.requires_grad:
+            image = pictures.over(rendered.color.detach(), rendered.alpha.detach(), rendered.body)
+            value = value + weighted_mean((image - batch.image).abs(), 1 - inside)
+        return value
 
     return loss
 

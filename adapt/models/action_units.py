@@ -11,8 +11,8 @@ from heads.rig.facemesh import UPPER_UNITS
 
 # AU1, AU2, AU4, AU5, AU6, AU9 and the blink AU45, last as heads.motion.fields wants it.
 N_UNITS = len(UPPER_UNITS) + 1
-# Percent of the eye distance that one unit stands for.
-SCALE = 10.0
+# Percent of the eye distance that one unit stands for: units then spread over about 1 in a clip, as OpenFace's do.
+SCALE = 1.0
 
 
 def upper_units(rig: Rig, identity: Tensor, inputs: HeadInputs) -> Tensor:

@@ -7,7 +7,7 @@ separately and composed front to back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,14 +17,17 @@ from torch import Tensor, nn
 from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.models.action_units import upper_units
 from adapt.models.base import HeadModel, Window
+from configs.devices import constant
 from heads.compose import over
 from heads.gaussians.cloud import Gaussians
 from heads.gaussians.free import PARTS, FreeGaussians
 from heads.gaussians.render import render_head
+from heads.geometry.rotation import rotation_matrix
 from heads.motion.audio import AudioWindowEncoder
-from heads.motion.fields import Motion, MotionField
+from heads.motion.fields import MotionField
 from heads.person.backdrop import Backdrop
-from heads.person.inputs import AUDIO_CONTEXT, POSE, HeadInputs
+from heads.person.inputs import AUDIO_CONTEXT, POSE, SPANS, HeadInputs
+from heads.person.residual import LowRankResidual
 from heads.person.talking_head import moved
 from heads.rig import Rig
 from heads.rig.holder import RigModule
@@ -32,6 +35,8 @@ from heads.rig.holder import RigModule
 AUDIO_SIZE = 32  # width of the encoded audio
 # Regions of the rig that each branch's cloud is seeded on.
 MOUTH = ("mouth_inside", "teeth_upper", "teeth_lower")
+# Of the pose's correction: basis vectors, and typical tracking errors (radians, rig units; depth is seen least) · guesses
+CORRECTION_RANK, POSE_ERROR = 16, (0.005, 0.005, 0.005, 0.01, 0.01, 0.05)
 EYES = ("eyeball_left", "eyeball_right", "eye_left", "eye_right")
 
 
@@ -54,13 +59,16 @@ class BranchHead(RigModule, HeadModel):
         audio_features: width of a row of audio features.
 
     Attributes:
-        active: branches that are rendered.
+        active: branches that steps render; without gradients all are shown.
         still: whether the clouds are rendered without motion.
+        frozen: whether only colours and opacities get gradients.
         metas: rasterisation metadata of each branch's last rendering, for densification.
     """
 
     uses_audio = True
     identity: Tensor
+    audio_center: Tensor
+    audio_scale: Tensor
 
     def __init__(
         self,
@@ -79,10 +87,16 @@ class BranchHead(RigModule, HeadModel):
         self.clouds = nn.ModuleDict(clouds)
         self.fields = nn.ModuleDict({name: field.module for name, field in fields.items()})
         self.given = {name: field.inputs for name, field in fields.items()}
-        self.audio = AudioWindowEncoder(audio_features, AUDIO_SIZE)
+        self.correction = LowRankResidual(1, POSE, (1 + len(SPANS)) * (POSE + rig.n_expression + 6), CORRECTION_RANK)
+        # Branches are trained one after the other, so none may share an encoder with a branch that is finished.
+        listening = [name for name, field in fields.items() if "audio" in field.inputs]
+        self.audio = nn.ModuleDict({name: AudioWindowEncoder(audio_features, AUDIO_SIZE) for name in listening})
         self.register_buffer("identity", identity.float().clone())
+        self.register_buffer("audio_center", torch.zeros(audio_features))
+        self.register_buffer("audio_scale", torch.ones(audio_features))
         self.active = tuple(clouds)
         self.still = True
+        self.frozen = False
         self.metas: dict[str, dict[str, Any]] = {}
 
     @classmethod
@@ -115,46 +129,70 @@ class BranchHead(RigModule, HeadModel):
         """The motion field of a branch."""
         return cast(MotionField, self.fields[name])
 
-    def conditions(self, inputs: HeadInputs) -> dict[str, Tensor]:
-        """The fields' inputs: ``audio [B, 32]``, ``units [B, 7]``, ``eyes [B, 6]``."""
-        centre = torch.full((1,), AUDIO_CONTEXT, device=inputs.rotation.device)
-        if inputs.features is None:
-            audio = torch.zeros(len(inputs), AUDIO_SIZE, device=inputs.rotation.device)
-        else:
-            audio = torch.cat([self.audio(rows, centre) for rows in inputs.features])
+    def conditions(self, inputs: HeadInputs, branches: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+        """What the fields of branches are given: ``audio [B, 32]``, ``units [B, 7]``, ``eyes [B, 6]``."""
         eyes = torch.cat([inputs.eyelids, inputs.gaze.flatten(1)], 1)
-        return {"audio": audio, "units": upper_units(self.rig, self.identity, inputs), "eyes": eyes}
+        shared = {"units": upper_units(self.rig, self.identity, inputs), "eyes": eyes}
+        return {
+            name: {given: self.heard(name, inputs) if given == "audio" else shared[given] for given in self.given[name]}
+            for name in branches
+        }
 
-    def motion(self, branch: str, condition: dict[str, Tensor], means: Tensor) -> Motion:
-        """The motion of one branch's ``means [N, 3]`` under a condition."""
-        return self.field(branch)(means, **{name: condition[name] for name in self.given[branch]})
+    def pose(self, inputs: HeadInputs) -> tuple[Tensor, Tensor]:
+        """Rotation ``[B, 3, 3]`` and translation ``[B, 3]`` of the head, less what tracks tell of the tracker's errors."""
+        if self.still:
+            return inputs.rotation, inputs.translation
+        change = self.correction(inputs.vectors)[:, 0] * constant(POSE_ERROR, inputs.vectors)
+        turn, shift = change.split(3, 1)
+        return inputs.rotation @ rotation_matrix(turn), inputs.translation + shift
+
+    def heard(self, branch: str, inputs: HeadInputs) -> Tensor:
+        """A branch's encoding of the sound ``[B, 32]``; zeros in a silent clip."""
+        if inputs.features is None:
+            return torch.zeros(len(inputs), AUDIO_SIZE, device=inputs.rotation.device)
+        centre = torch.full((1,), AUDIO_CONTEXT, device=inputs.rotation.device)
+        features = (inputs.features - self.audio_center) / self.audio_scale
+        return torch.cat([self.audio[branch](rows, centre) for rows in features])
 
     def branch(self, name: str, condition: dict[str, Tensor] | None) -> Gaussians:
         """The Gaussians of a branch ``[B or 1, N, ...]`` under a condition; canonical for ``None``."""
         cloud = self.cloud(name).gaussians()
         if condition is None:
             return cloud
-        count = len(condition["audio"])
+        count = len(next(iter(condition.values())))
         shared = cloud.replace(
             **{part: getattr(cloud, part).expand(count, *getattr(cloud, part).shape[1:]) for part in PARTS}
         )
-        return moved(shared, self.motion(name, condition, cloud.means[0]))
+        return moved(shared, self.field(name)(cloud.means[0], **condition))
+
+    def shown(self, name: str, condition: dict[str, Tensor] | None) -> Gaussians:
+        """:meth:`branch` for a step: without gradients of places, shapes and motion if they are frozen."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            gaussians = self.branch(name, condition)
+        if not self.frozen:
+            return gaussians
+        cloud = self.cloud(name).gaussians()
+        trained = {part: getattr(cloud, part).expand_as(getattr(gaussians, part)) for part in ("opacities", "colors")}
+        return gaussians.replace(**trained)
 
     def gaussians(self, inputs: HeadInputs | None) -> Gaussians:
         """All branches in one scene."""
-        condition = None if inputs is None else self.conditions(inputs)
-        return Gaussians.join(*(self.branch(name, condition) for name in self.clouds))
+        conditions = {} if inputs is None else self.conditions(inputs, self.clouds)
+        return Gaussians.join(*(self.branch(name, conditions.get(name)) for name in self.clouds))
 
     def layers(
         self, inputs: HeadInputs, window: Window | None = None, shrink: int = 1
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Premultiplied colour ``[B, H, W, 3]`` and alpha ``[B, H, W, 1]`` of every active branch, rendered separately."""
-        condition = None if self.still else self.conditions(inputs)
+        active = self.active if torch.is_grad_enabled() else tuple(self.clouds)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            conditions = {} if self.still else self.conditions(inputs, active)
+            pose = self.pose(inputs)
         intrinsics, height, width = self.view(window, shrink)
-        views = (inputs.rotation, inputs.translation, intrinsics.expand(len(inputs), 3, 3), width, height)
+        views = (*pose, intrinsics.expand(len(inputs), 3, 3), width, height)
         found = {}
-        for name in self.active:
-            color, alpha, self.metas[name] = render_head(self.branch(name, condition), *views)
+        for name in active:
+            color, alpha, self.metas[name] = render_head(self.shown(name, conditions.get(name)), *views)
             found[name] = (color, alpha)
         return found
 

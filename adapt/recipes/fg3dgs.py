@@ -15,10 +15,10 @@ from torch import Tensor
 from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.clip import Batch
 from adapt.fit.alignment import align_with_sound
-from adapt.fit.clouds import build_branches, fuse, incremental, train_static
+from adapt.fit.clouds import build_branches, fuse, train_branch
 from adapt.fit.config import BranchConfig
 from adapt.fit.context import Context
-from adapt.fit.groups import backdrop_groups, cloud_groups, field_and_audio_groups, field_groups
+from adapt.fit.groups import backdrop_groups, cloud_groups, correction_groups, field_and_audio_groups, field_groups
 from adapt.fit.loop import Fit
 from adapt.fit.losses import Loss, coverage_loss, face_branch_loss, mouth_branch_loss, picture_loss
 from adapt.fit.optimizers import Group
@@ -37,10 +37,8 @@ class Config(BranchConfig):
     eye_points: int
     eye_branch: bool
     alignment: bool
-    motion_share: float
     joint_share: float
     alignment_share: float
-    face_motion: float
     joint_rate: float
     joint_cloud_rate: float
     boost_face: float
@@ -89,55 +87,31 @@ def empty(config: Config, document: AvatarContent, tensors: Mapping[str, Tensor]
 
 
 def run(fit: Fit, context: Context[Config]) -> None:
-    """Static clouds, motion of all regions, joint refinement, fusion, alignment."""
+    """Face and eyes with their motion, the mouth with its motion, joint refinement, fusion, alignment."""
     config, model = context.config, fit.model
     assert isinstance(model, BranchHead)
     expert = context.priors.sync if config.alignment and config.mouth_branch else None
     ends = shares_to_ends(
-        static=config.static_share,
-        motion=config.motion_share,
+        face=config.face_share,
+        mouth=config.mouth_share if config.mouth_branch else 0.0,
         joint=config.joint_share,
         fuse=config.fuse_share,
         alignment=config.alignment_share if expert is not None else 0.0,
     )
     front = tuple(name for name in model.clouds if name != "mouth")
-    _static(fit, model, config, ends["static"], front)
-    _motion(fit, model, config, ends["static"], ends["motion"], front)
-    model.active = tuple(model.clouds)
+    body = [*backdrop_groups(model, config.rate), *correction_groups(model, config.rate)]
     loss, rates = joint_loss(config), config.clouds.rates()
-    groups = field_and_audio_groups(model, model.active, config.joint_rate * config.rate)
+    train_branch(fit, model, "face", 0.0, ends["face"], face_branch_loss(config), config, extra=body, beside=front)
+    if config.mouth_branch:
+        train_branch(fit, model, "mouth", ends["face"], ends["mouth"], mouth_branch_loss(config), config)
+    model.active = tuple(model.clouds)
+    groups = field_and_audio_groups(model, model.active, config.motion, config.joint_rate * config.rate)
     groups += cloud_groups(model, model.active, rates, config.joint_cloud_rate * config.rate)
     groups += backdrop_groups(model, config.fuse_backdrop * config.rate)
-    fit.stage("joint", ends["motion"], ends["joint"], groups, loss)
+    fit.stage("joint", ends["mouth"], ends["joint"], groups, loss, anneal=(ends["mouth"], ends["joint"]))
     fuse(fit, model, ends["joint"], ends["fuse"], config)
     if expert is not None:
         align_with_sound(fit, expert, _aligned(model, config), ends["fuse"], 1.0, loss, config.alignment_weight)
-
-
-def _static(fit: Fit, model: BranchHead, config: Config, until: float, front: tuple[str, ...]) -> None:
-    """Canonical clouds: the face densified, eyes and mouth as seeded."""
-    body, face = backdrop_groups(model, config.rate), face_branch_loss(config)
-    end = until * (config.face_static if config.mouth_branch else 1.0)
-    train_static(fit, model, "face", 0.0, end, face, config, densify=config.densify, extra=body, beside=front)
-    if config.mouth_branch:
-        train_static(fit, model, "mouth", end, until, mouth_branch_loss(config), config, densify=False)
-
-
-def _motion(fit: Fit, model: BranchHead, config: Config, begin: float, until: float, front: tuple[str, ...]) -> None:
-    """Motion of face and eyes with the body, then of the mouth."""
-
-    def moving(branches: tuple[str, ...]) -> list[Group]:
-        clouds = cloud_groups(model, branches, config.clouds.rates(), config.moving_rate * config.rate)
-        return field_and_audio_groups(model, branches, config.rate) + clouds
-
-    model.still, model.active = False, front
-    middle = begin + (until - begin) * (config.face_motion if config.mouth_branch else 1.0)
-    groups, sample = moving(front) + backdrop_groups(model, config.rate), incremental(fit, config, "eyes")
-    fit.stage("motion face", begin, middle, groups, face_branch_loss(config), sample=sample)
-    if config.mouth_branch:
-        model.active = ("mouth",)
-        sample = incremental(fit, config, "mouth")
-        fit.stage("motion mouth", middle, until, moving(("mouth",)), mouth_branch_loss(config), sample=sample)
 
 
 def _aligned(model: BranchHead, config: Config) -> list[Group]:

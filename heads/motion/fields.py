@@ -100,7 +100,7 @@ class FaceMotion(MotionField):
         bound: half side of the encoded cube, rig units.
         base, finest: grid resolutions (16 → 256 for the face).
         hidden: width of the output MLP.
-        step: rig units (and units of log-scale and quaternion) per unit of network output.
+        step: rig units per unit of network output; log-scales and quaternions take the output as it is.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class FaceMotion(MotionField):
         base: int = 16,
         finest: int = 256,
         hidden: int = 64,
-        step: float = 0.1,
+        step: float = 0.17,
         backend: str = "auto",
     ) -> None:
         super().__init__()
@@ -124,8 +124,12 @@ class FaceMotion(MotionField):
         self.decide = mlp([size + audio + units, hidden, hidden, 10], bias=False, zero_last=True)
 
     def attention(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Region attention of features ``[N, F]``: to audio ``[N, audio]`` and to units ``[N, units] >= 0``."""
-        return self.audio_attention(features), torch.relu(self.unit_attention(features))
+        """Region attention of features ``[N, F]``: to audio ``[N, audio]`` and to units ``[N, units] >= 0``.
+
+        It is learned as a change from 1. The paper's code learns it from 0, where the features also begin: the motion then
+        starts only after thousands of steps, more than a CPU takes in minutes.
+        """
+        return 1 + self.audio_attention(features), torch.relu(1 + self.unit_attention(features))
 
     def forward(
         self, positions: Tensor | None, audio: Tensor, units: Tensor, *, features: Tensor | None = None
@@ -136,9 +140,9 @@ class FaceMotion(MotionField):
         features = self._given(positions, features)
         to_audio, to_units = self.attention(features)
         mixed = torch.cat([self.unit_mix(units[:, :-1]), units[:, -1:]], dim=-1)
-        out = self._decide(features, audio[:, None] * to_audio, mixed[:, None] * to_units) * self.step
+        out = self._decide(features, audio[:, None] * to_audio, mixed[:, None] * to_units)
         out = out[0] if single else out
-        return Motion(out[..., :3], out[..., 3:6], out[..., 6:10])
+        return Motion(out[..., :3] * self.step, out[..., 3:6], out[..., 6:10])
 
     def _decide(self, features: Tensor, audio: Tensor, units: Tensor) -> Tensor:
         features = features.expand(len(audio), *features.shape)
@@ -161,7 +165,7 @@ class MouthMotion(MotionField):
         base: int = 64,
         finest: int = 384,
         hidden: int = 32,
-        step: float = 0.1,
+        step: float = 0.17,
         sideways: float = 0.2,
         backend: str = "auto",
     ) -> None:

@@ -14,7 +14,7 @@ from adapt.fit.initial_maps import build_rigged, nearest_texels
 from adapt.fit.loop import Fit
 from adapt.fit.losses import rigged_loss
 from adapt.fit.optimizers import RATES
-from adapt.fit.sampling import IncrementalSampling, next_frame, windows_of
+from adapt.fit.sampling import SLID, IncrementalSampling, next_frame, windows_of
 from adapt.fit.state import Place, seed_step
 from adapt.priors import Priors
 from adapt.recipes import recipe
@@ -114,15 +114,34 @@ def test_windows_are_stretches_of_consecutive_frames():
     assert len(windows_of(3, 5)(0.0, 0, np.random.default_rng(0))) == 3
 
 
-def test_incremental_sampling_goes_from_small_motion_to_all_of_it_and_holds_no_state():
+def drawn_levels(sample, metric, progress):
+    return np.array([metric[sample(progress, step, np.random.default_rng(step))[0] - 100] for step in range(400)])
+
+
+def test_incremental_sampling_slides_a_window_over_the_motion_in_one_step_of_many_and_holds_no_state():
     frames, metric = np.arange(100, 200), np.random.default_rng(0).permutation(100)
-    sample = IncrementalSampling(frames, metric, width=0.4, every=10)
+    window = IncrementalSampling(frames, metric, width=0.1, every=1)
+    for progress in (0.0, 0.39, 0.7):
+        levels, middle = drawn_levels(window, metric, progress), 99 * progress / SLID
+        assert middle - 10 <= levels.min()
+        assert levels.max() <= middle + 10
+    assert set(drawn_levels(window, metric, 0.8)) > {0, 1, 2, 97, 98, 99}
+    seldom = IncrementalSampling(frames, metric, width=0.1, every=20)
+    assert abs((drawn_levels(seldom, metric, 0.0) <= 10).mean() - (1 / 20 + 19 / 20 * 0.11)) < 0.05
+    assert window(0.3, 7, np.random.default_rng(1)) == window(0.3, 7, np.random.default_rng(1))
 
-    def largest(progress):
-        return max(metric[sample(progress, step, np.random.default_rng(step))[0] - 100] for step in range(300))
 
-    assert largest(0.0) < 40 < 60 < largest(0.5) < largest(1.0) == 99
-    assert sample(0.3, 7, np.random.default_rng(1)) == sample(0.3, 7, np.random.default_rng(1))
+def test_the_mouth_is_seen_widest_first_and_a_window_between_two_motions_takes_the_nearest():
+    frames, metric = np.arange(100, 200), np.random.default_rng(0).permutation(100)
+    wide = IncrementalSampling(frames, metric, width=0.0, every=1, widest=0.1)
+    assert drawn_levels(wide, metric, 0.05).min() == 95
+    assert 99 * 0.5 - 1 < drawn_levels(wide, metric, 0.5 * SLID).min() < 99 * 0.5 + 3
+    assert drawn_levels(wide, metric, 0.9).min() < 3
+    blinks = np.where(metric < 90, 0.0, 1.0)
+    lone = IncrementalSampling(frames, blinks, width=0.1, every=1)
+    assert set(drawn_levels(lone, blinks, 0.45 * SLID)) == {0.0}
+    still = IncrementalSampling(frames, 0 * blinks, width=0.1, every=1)
+    assert len(set(drawn_levels(still, metric, 0.3))) > 90
 
 
 def test_a_place_comes_back_from_its_tensors():

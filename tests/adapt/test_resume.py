@@ -27,8 +27,9 @@ SOON = [
     "clouds.refine_from=2",
     "clouds.refine_every=3",
     "clouds.gradient=0.00002",
-    "window_every=2",
-    "static_share=0.6",
+    "eye_every=2",
+    "mouth_every=2",
+    "still_share=0.4",
 ]
 
 
