@@ -57,7 +57,8 @@ def _keep_variance(layer: nn.Module) -> None:
     """He et al. (2015): PyTorch's own initialisation would leave a hundredth of what differs between two sounds."""
     if isinstance(layer, nn.Conv1d | nn.Linear):
         nn.init.kaiming_normal_(layer.weight, a=0.02)
-        nn.init.zeros_(layer.bias)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 class AudioAttention(nn.Module):

@@ -212,29 +212,27 @@ class _FastTriPlane(torch.autograd.Function):
     @staticmethod
     def forward(ctx: _TriPlaneCtx, unit: Tensor, params: Tensor, grid: HashGrid2D) -> Tensor:
         each = grid.levels * grid.features
-        out = np.empty(len(unit) * 3 * each, np.float32)
+        out = torch.empty(len(unit), 3 * each)
         points, tables, levels = flat(unit), [flat(table) for table in params], grid.host()
         calls = [
-            (points, table, np.array(axes), *levels, out, plane * each, 3 * each)
+            (points, table, np.array(axes), *levels, flat(out), plane * each, 3 * each)
             for plane, (table, axes) in enumerate(zip(tables, PLANES))
         ]
         threads.run(encode, calls, threads.get_num_threads())
         ctx.points, ctx.tables, ctx.grid = points, tables, grid
-        return torch.from_numpy(out.reshape(len(unit), 3 * each))
+        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: _TriPlaneCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         points, tables, levels = ctx.points, ctx.tables, ctx.grid.host()
         each, upstream, count = ctx.grid.levels * ctx.grid.features, flat(gradient), len(points) // 3
-        of_tables = np.zeros((3, len(tables[0])), np.float32)
-        of_planes = np.zeros((3, 2 * count), np.float32)
+        of_tables, of_planes = torch.zeros(3, len(tables[0])), torch.zeros(3, count, 2)
         calls = [
-            (points, tables[i], np.array(PLANES[i]), *levels, upstream, i * each, 3 * each, of_tables[i], of_planes[i])
-            for i in range(3)
+            (points, tables[i], np.array(PLANES[i]), *levels, upstream, i * each, 3 * each, *map(flat, sums))
+            for i, sums in enumerate(zip(of_tables, of_planes))
         ]
         threads.run(encode_backward, calls, threads.get_num_threads())
-        of_points = np.zeros((count, 3), np.float32)
-        for axes, of_plane in zip(PLANES, of_planes):
-            of_points[:, axes] += of_plane.reshape(count, 2)
-        return torch.from_numpy(of_points), torch.from_numpy(of_tables), None
+        xy, yz, xz = of_planes
+        of_points = torch.stack([xy[:, 0] + xz[:, 0], xy[:, 1] + yz[:, 0], yz[:, 1] + xz[:, 1]], 1)
+        return of_points, of_tables, None
