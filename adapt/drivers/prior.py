@@ -23,8 +23,8 @@ SAMPLER = {"steps": 1, "temperature": 0.0, "guidance": 1.3}
 # Weight of the regression in the average: it knows how this person moves but only one clip's sound, the prior many voices.
 # Chosen on ten held-out people by ``benchmarks drivers``: with a half, another person's voice loses 0.03 in correlation.
 SHARE = 0.35
-# The mean of two predictions with different errors moves less than either, so its distance from the clip's mean face is
-# multiplied by this.
+# The mean of two predictions from log-mel moves less than either, so its distance from the clip's mean face is multiplied by
+# this. From a speech encoder's rows the two agree, and lips that are closed move as much as real ones without it.
 EMPHASIS = 1.2
 
 
@@ -43,7 +43,7 @@ class PriorDriver:
         options: of the sampler: ``steps``, ``guidance``, ``temperature``; ``SAMPLER`` by default.
         calibration: ``[3, K]`` of the expression, ``(gain, centre, rest)``: the prior's expressions become
             ``rest + gain * (expression - centre)``, this person's amplitude around this person's mean; ``None``: as is.
-        regression: fitted to the person's clip; its expressions are averaged with the prior's, see ``SHARE``, ``EMPHASIS``.
+        regression: fitted to the person's clip; its expressions are averaged with the prior's, see ``SHARE``, :attr:`emphasis`.
         closing: presses lips that nearly meet; ``None``: they are left as they are.
         quick: a regression from log-mel fitted to the clip, for live use if the prior uses a speech encoder.
     """
@@ -75,10 +75,16 @@ class PriorDriver:
             self.name += ", averaged with a ridge regression on the clip"
             self.lookahead = max(self.lookahead, regression.lookahead)
 
+    @property
+    def emphasis(self) -> float:
+        """Factor on the distance of the average from the clip's mean face."""
+        record = self.prior.info.get("features")
+        return EMPHASIS if record is None or record["name"] == QUICK_FEATURE else 1.0
+
     def stream(self) -> Stream:
         """A new stream."""
         voice = _PriorStream(self.prior, self.style, self.seed, self.options, self.calibration)
-        stream = voice if self.regression is None else _MeanStream(voice, self.regression)
+        stream = voice if self.regression is None else _MeanStream(voice, self.regression, self.emphasis)
         return stream if self.closing is None else ClosingStream(stream, self.closing)
 
     def with_style(self, style: np.ndarray | None) -> PriorDriver:
@@ -180,8 +186,9 @@ class _PriorStream:
 class _MeanStream:
     """A prior's stream and a regression's, averaged frame by frame; eyelids and gaze are the prior's."""
 
-    def __init__(self, prior: _PriorStream, regression: RidgeDriver) -> None:
+    def __init__(self, prior: _PriorStream, regression: RidgeDriver, emphasis: float) -> None:
         self.prior, self.regression, self.rest = prior, regression.stream(), regression.bias
+        self.emphasis = emphasis
         self.waiting: tuple[Expressions, Expressions] = ({}, {})
 
     def push(self, rows: np.ndarray) -> Expressions:
@@ -201,7 +208,7 @@ class _MeanStream:
             return {}
         found = {name: rows[:ready] for name, rows in sampled.items()}
         mean = (1 - SHARE) * found["expression"] + SHARE * regressed["expression"][:ready]
-        found["expression"] = (self.rest + EMPHASIS * (mean - self.rest)).astype(np.float32)
+        found["expression"] = (self.rest + self.emphasis * (mean - self.rest)).astype(np.float32)
         return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from adapt.avatar.avatar import Avatar
 from adapt.drivers.closing import FREE, PRESSED, SHUT, LipClosing
 from adapt.drivers.low_delay import heard_by
-from adapt.drivers.prior import EMPHASIS, SHARE, PriorDriver
+from adapt.drivers.prior import SHARE, PriorDriver
 from adapt.web import onnx_graphs
 from adapt.web.arrays import Document
 from configs import InputError
@@ -93,7 +93,7 @@ def _add_prior(found: SoundFiles, driver: PriorDriver) -> None:
         "least_spread": LEAST_SPREAD,
         "expression_at": columns.start,
         "expression": columns.stop - columns.start,
-        "emphasis": EMPHASIS,
+        "emphasis": driver.emphasis,
         "share": SHARE,
         "closing": closing_document(driver.closing),
     }

@@ -80,7 +80,7 @@ class AudioExpressionTask(Task[SequenceObjective]):
 
     def prior(self, objective: SequenceObjective) -> AudioExpressionPrior:
         """The objective's model as users get it."""
-        return AudioExpressionPrior(objective.model, {"prior": self.name}, self.people)
+        return AudioExpressionPrior(objective.model, {"prior": self.name, "features": self.features()}, self.people)
 
     def validate(self, objective: SequenceObjective) -> dict[str, float]:
         """Mouth-opening correlation and lip error of the one-step mean, on the held-out people."""

@@ -106,6 +106,16 @@ def test_the_prior_is_averaged_with_a_regression_on_the_clip_and_streams_and_is_
     assert driver.with_style(None).regression is driver.regression
 
 
+def test_only_a_voice_from_log_mel_is_emphasised_after_averaging(clip):
+    prior = _prior()
+    prior.info = prior.info | {"features": {"name": "whisper", "size": 160, "weights": None}}
+    rows, ridge = clip.features(), RidgeDriver.fit(clip.features(), clip.track["expression"])
+    voice = PriorDriver(prior, regression=ridge)
+    alone, fitted = (drive(which, rows)["expression"] for which in (PriorDriver(prior), ridge))
+    assert np.allclose(drive(voice, rows)["expression"], (1 - SHARE) * alone + SHARE * fitted, atol=1e-5)
+    assert PriorDriver(_prior(), regression=ridge).emphasis == EMPHASIS
+
+
 def test_a_voice_that_hears_an_encoder_answers_at_once_by_log_mel(clip):
     driver = person_driver(_prior(), clip, {"version": "7"}, RIG)
     sound = np.random.default_rng(1).standard_normal(150 * 640).astype(np.float32)
