@@ -23,8 +23,9 @@ SAMPLER = {"steps": 1, "temperature": 0.0, "guidance": 1.3}
 # Weight of the regression in the average: it knows how this person moves but only one clip's sound, the prior many voices.
 # Chosen on ten held-out people by ``benchmarks drivers``: with a half, another person's voice loses 0.03 in correlation.
 SHARE = 0.35
-# The mean of two predictions from log-mel moves less than either, so its distance from the clip's mean face is multiplied by
-# this. From a speech encoder's rows the two agree, and lips that are closed move as much as real ones without it.
+# The mean of two predictions with different errors moves less than either, so its distance from the clip's mean face is
+# multiplied by this. Not where lips are closed from a speech encoder's rows: closing them already moves them as much as real
+# ones (``benchmarks drivers``).
 EMPHASIS = 1.2
 
 
@@ -79,7 +80,8 @@ class PriorDriver:
     def emphasis(self) -> float:
         """Factor on the distance of the average from the clip's mean face."""
         record = self.prior.info.get("features")
-        return EMPHASIS if record is None or record["name"] == QUICK_FEATURE else 1.0
+        encoded = record is not None and record["name"] != QUICK_FEATURE
+        return 1.0 if encoded and self.closing is not None else EMPHASIS
 
     def stream(self) -> Stream:
         """A new stream."""

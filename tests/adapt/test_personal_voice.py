@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from adapt.drivers.base import drive
+from adapt.drivers.closing import LipClosing
 from adapt.drivers.low_delay import heard_by, quickest
 from adapt.drivers.personal_voice import calibration, lip_weights, person_driver, person_voice, ready_for_live
 from adapt.drivers.prior import EMPHASIS, SHARE, PriorDriver
@@ -106,14 +107,17 @@ def test_the_prior_is_averaged_with_a_regression_on_the_clip_and_streams_and_is_
     assert driver.with_style(None).regression is driver.regression
 
 
-def test_only_a_voice_from_log_mel_is_emphasised_after_averaging(clip):
+def test_only_a_voice_from_an_encoder_with_closing_lips_is_not_emphasised_after_averaging(clip):
     prior = _prior()
     prior.info = prior.info | {"features": {"name": "whisper", "size": 160, "weights": None}}
     rows, ridge = clip.features(), RidgeDriver.fit(clip.features(), clip.track["expression"])
-    voice = PriorDriver(prior, regression=ridge)
+    closing = LipClosing.fit(RIG, clip.identity, clip.track["expression"])
+    voice = PriorDriver(prior, regression=ridge, closing=closing)
     alone, fitted = (drive(which, rows)["expression"] for which in (PriorDriver(prior), ridge))
-    assert np.allclose(drive(voice, rows)["expression"], (1 - SHARE) * alone + SHARE * fitted, atol=1e-5)
-    assert PriorDriver(_prior(), regression=ridge).emphasis == EMPHASIS
+    mean = closing((1 - SHARE) * alone + SHARE * fitted)
+    assert np.allclose(drive(voice, rows)["expression"], mean, atol=1e-5)
+    assert voice.closed(None).emphasis == EMPHASIS
+    assert PriorDriver(_prior(), regression=ridge, closing=closing).emphasis == EMPHASIS
 
 
 def test_a_voice_that_hears_an_encoder_answers_at_once_by_log_mel(clip):
