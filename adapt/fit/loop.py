@@ -33,6 +33,7 @@ from configs.progress import Task
 from heads.gaussians.free import Densifier
 from heads.measures.image import psnr
 from heads.person.inputs import HeadInputs, feature_windows, head_inputs
+from heads.rig import facemesh
 
 SAVE_EVERY = 15.0  # seconds of wall clock
 MEASURE_EVERY = 6.0  # seconds of wall clock
@@ -219,6 +220,9 @@ class Fit:
         elif not torch.isfinite(value):
             return
         value.backward()
+        if window is None:
+            mouths = self.clip.track["landmarks"][frames][:, facemesh.LIP_CORNERS, 1]
+            self.model.backdrop.shield(batch.matte * batch.masks["head"], float(mouths.min()) / self.clip.size)
         optimizers.step()
 
     def _sight(self, frames: np.ndarray, whole: bool) -> tuple[Batch, Window | None]:

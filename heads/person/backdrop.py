@@ -79,6 +79,22 @@ class Backdrop(nn.Module):
         self.center.copy_(poses.mean(dim=0))
         self.scale.copy_(poses.std(dim=0, unbiased=False).clamp_min(1e-3))
 
+    def shield(self, heads: Tensor, rows: float) -> None:
+        """Take away the background's gradient where the heads of the frames that it comes from are.
+
+        What a head's Gaussians leave of its hair would be learned as background, and be seen as an outline where the head was
+        once it turns away.
+
+        Args:
+            heads: ``[B, H, W, 1]`` coverage of these frames, in [0, 1], of any size.
+            rows: share of the height, from the top, to which this is limited: below it background, neck and collar join.
+        """
+        height = int(min(rows, 1.0) * self.size[0])
+        if self.background.grad is None or height < 1:
+            return
+        shown = _free(resized(heads.permute(0, 3, 1, 2), *self.size)[:, :, :height])
+        self.background.grad[:, :, :height].mul_(shown if len(shown) == 1 else shown.amin(0, keepdim=True))
+
     def displacement(self, pose: Tensor, body: Tensor | None = None) -> Tensor:
         """Control displacements ``[B or 1, 2, gh, gw]`` in fractions of the picture (x, y).
 
@@ -169,7 +185,7 @@ class Backdrop(nn.Module):
         background, torso = (_Mean(self.background[:, :1]) for _ in range(2))
         for k, i in enumerate(indices):
             picture, alpha, region = self._shown(frames[i], mattes[i], head_masks[k])
-            background.add(picture, (1 - _grown(alpha)).square().square())
+            background.add(picture, _free(alpha))
             both, top = torch.cat([picture, region], 1), 0
             if poses is not None:
                 field = -self.displacement(poses[k]) if motion is None else self._field(motion[k : k + 1])
@@ -230,10 +246,11 @@ class _Mean:
         self.seen[..., top:, :].add_(weight)
 
 
-def _grown(alpha: Tensor) -> Tensor:
-    """A matte ``[1, 1, H, W]`` grown by ``EDGE`` of the picture's side: hair reaches beyond it."""
+def _free(alpha: Tensor) -> Tensor:
+    """How surely a pixel shows the background, for mattes ``[B, 1, H, W]``; hair reaches ``EDGE`` of the side beyond them."""
     reach = max(1, round(EDGE * max(alpha.shape[-2:])))
-    return F.max_pool2d(F.max_pool2d(alpha, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
+    grown = F.max_pool2d(F.max_pool2d(alpha, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
+    return (1 - grown).pow(4)
 
 
 def _completed(mean: Tensor, known: Tensor, fill: Tensor) -> Tensor:

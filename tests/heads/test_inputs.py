@@ -299,3 +299,23 @@ def test_feature_windows_repeat_the_ends():
     assert rows.shape == (2, 2 * AUDIO_CONTEXT + 1, 1)
     assert rows[0, :, 0].tolist()[AUDIO_CONTEXT:] == [0, 1, 2, 3, 4] + [4] * (AUDIO_CONTEXT - 4)
     assert rows[1, :, 0].tolist()[: AUDIO_CONTEXT + 1] == [0] * (AUDIO_CONTEXT - 4) + [0, 1, 2, 3, 4]
+
+
+def test_hair_that_no_gaussian_shows_is_not_learned_as_background():
+    def gradient(heads: torch.Tensor, rows: float) -> torch.Tensor:
+        backdrop = Backdrop(64, 48, POSE)
+        backdrop.background.grad = torch.ones_like(backdrop.background)
+        backdrop.shield(heads, rows)
+        return backdrop.background.grad[0, 0]
+
+    heads = torch.zeros(2, 64, 48, 1)
+    heads[0, 20:40, 10:20] = 1
+    heads[1, 20:40, 30:35] = 1
+    expected = torch.ones(64, 48)
+    expected[19:30, 9:21] = 0  # a pixel beyond the head, since hair reaches there, and none below the given row
+    assert torch.equal(gradient(heads[:1], rows=30 / 64), expected)
+    expected[19:30, 29:36] = 0  # a gradient of two frames is that of their heads
+    assert torch.equal(gradient(heads, rows=30 / 64), expected)
+    for above in (-0.2, 0.0):
+        assert gradient(heads, rows=above).all(), "the mouths are above the picture"
+    assert not gradient(heads, rows=1.7)[35].all()
