@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pretrain import dataset
-from benchmarks.results import row, write
+from benchmarks.results import row, stored, write
 
 HERE = Path(__file__).parents[1]
 PRIORS = ("expression-visual", "sync-expert")
@@ -36,7 +36,8 @@ from shards.read.store import Store
 
 prior, data = sys.argv[2], sys.argv[3]
 torch.set_num_threads(1)
-changes = ["allow_unknown_licence=true", "reader_workers=0"] + (["cache_mb=0"] if prior == "sync-expert" else [])
+changes = ["allow_unknown_licence=true", "reader_workers=0"]
+changes += {"sync-expert": ["cache_mb=0"], "expression-visual": ["batch_size=6"]}[prior]
 built = trainer(prior, "tiny", data, tempfile.mkdtemp(), *changes)
 held, read, count = built.batches.next(), built.batches.next, [0, 0]
 real = Store._read
@@ -216,11 +217,13 @@ def main() -> None:
         earlier = checkout(given.commit, Path(scratch) / given.commit)
         rows = [line for prior in given.priors for line in compare(prior, earlier, data, given.rounds)]
         rows += floor(data) if "expression-visual" in given.priors else []
+    kept = [line for line in stored("against") if not line["case"].startswith(tuple(given.priors))]
     notes = (
-        f"earlier commit {given.commit}; one thread each, in turn, medians of {given.rounds} rounds; batches of tiny"
+        f"earlier commit {given.commit}; one thread each, in turn, medians of {given.rounds} rounds; batches of six "
+        "(expression-visual) or of tiny (sync-expert)"
     )
     command = f"against --commit {given.commit} --rounds {given.rounds} --priors {' '.join(given.priors)}"
-    write("against", rows, notes, command=command + (" --data DATASET" if given.data else ""))
+    write("against", kept + rows, notes, command=command + (" --data DATASET" if given.data else ""))
 
 
 if __name__ == "__main__":
