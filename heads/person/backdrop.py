@@ -92,8 +92,10 @@ class Backdrop(nn.Module):
         height = int(min(rows, 1.0) * self.size[0])
         if self.background.grad is None or height < 1:
             return
-        shown = _free(resized(heads.permute(0, 3, 1, 2), *self.size)[:, :, :height])
-        self.background.grad[:, :, :height].mul_(shown if len(shown) == 1 else shown.amin(0, keepdim=True))
+        cells = [min(side, round(1 / EDGE)) for side in heads.shape[1:3]]  # a pixel's cell and those around it: quick
+        near = F.max_pool2d(F.adaptive_max_pool2d(heads.permute(0, 3, 1, 2), cells), 3, 1, 1)
+        shown = (1 - near if len(near) == 1 else 1 - near.amax(0, keepdim=True)).pow(4)
+        self.background.grad[:, :, :height].mul_(F.interpolate(shown, self.size)[:, :, :height])
 
     def displacement(self, pose: Tensor, body: Tensor | None = None) -> Tensor:
         """Control displacements ``[B or 1, 2, gh, gw]`` in fractions of the picture (x, y).
@@ -185,7 +187,7 @@ class Backdrop(nn.Module):
         background, torso = (_Mean(self.background[:, :1]) for _ in range(2))
         for k, i in enumerate(indices):
             picture, alpha, region = self._shown(frames[i], mattes[i], head_masks[k])
-            background.add(picture, _free(alpha))
+            background.add(picture, (1 - _grown(alpha)).square().square())
             both, top = torch.cat([picture, region], 1), 0
             if poses is not None:
                 field = -self.displacement(poses[k]) if motion is None else self._field(motion[k : k + 1])
@@ -246,11 +248,10 @@ class _Mean:
         self.seen[..., top:, :].add_(weight)
 
 
-def _free(alpha: Tensor) -> Tensor:
-    """How surely a pixel shows the background, for mattes ``[B, 1, H, W]``; hair reaches ``EDGE`` of the side beyond them."""
+def _grown(alpha: Tensor) -> Tensor:
+    """A matte ``[1, 1, H, W]`` grown by ``EDGE`` of the picture's side: hair reaches beyond it."""
     reach = max(1, round(EDGE * max(alpha.shape[-2:])))
-    grown = F.max_pool2d(F.max_pool2d(alpha, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
-    return (1 - grown).pow(4)
+    return F.max_pool2d(F.max_pool2d(alpha, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
 
 
 def _completed(mean: Tensor, known: Tensor, fill: Tensor) -> Tensor:
