@@ -25,6 +25,21 @@ def _entry(x, y, side, size, hashed):
     return index - size if index >= size else index  # the last column's neighbour
 
 
+@inline
+def _cell(u, v, side, size, offset, hashed, features):
+    """Where a position lies in its cell of a level's grid, and where the features of the cell's four corners begin."""
+    u, v = u + np.float32(0.5), v + np.float32(0.5)
+    x, y = np.int64(u), np.int64(v)
+    return (
+        u - np.float32(x),
+        v - np.float32(y),
+        (offset + _entry(x, y, side, size, hashed)) * features,
+        (offset + _entry(x + 1, y, side, size, hashed)) * features,
+        (offset + _entry(x, y + 1, side, size, hashed)) * features,
+        (offset + _entry(x + 1, y + 1, side, size, hashed)) * features,
+    )
+
+
 @kernel
 def encode(points, table, axes, scales, sides, sizes, offsets, features, dense, out, column, width):
     """Write features of one plane: ``out[i * width + column + level * features + f]``.
@@ -40,14 +55,8 @@ def encode(points, table, axes, scales, sides, sizes, offsets, features, dense, 
         scale, side, size, offset = scales[level], sides[level], sizes[level], offsets[level]
         hashed = level >= dense
         for i in range(count):
-            u = points[3 * i + first] * scale + np.float32(0.5)
-            v = points[3 * i + second] * scale + np.float32(0.5)
-            x, y = np.int64(u), np.int64(v)
-            fx, fy = u - np.float32(x), v - np.float32(y)
-            a = (offset + _entry(x, y, side, size, hashed)) * features
-            b = (offset + _entry(x + 1, y, side, size, hashed)) * features
-            c = (offset + _entry(x, y + 1, side, size, hashed)) * features
-            d = (offset + _entry(x + 1, y + 1, side, size, hashed)) * features
+            u, v = points[3 * i + first] * scale, points[3 * i + second] * scale
+            fx, fy, a, b, c, d = _cell(u, v, side, size, offset, hashed, features)
             at = i * width + column + level * features
             for f in range(features):
                 near = table[a + f] + fx * (table[b + f] - table[a + f])
@@ -66,14 +75,8 @@ def encode_backward(
         scale, side, size, offset = scales[level], sides[level], sizes[level], offsets[level]
         hashed = level >= dense
         for i in range(count):
-            u = points[3 * i + first] * scale + np.float32(0.5)
-            v = points[3 * i + second] * scale + np.float32(0.5)
-            x, y = np.int64(u), np.int64(v)
-            fx, fy = u - np.float32(x), v - np.float32(y)
-            a = (offset + _entry(x, y, side, size, hashed)) * features
-            b = (offset + _entry(x + 1, y, side, size, hashed)) * features
-            c = (offset + _entry(x, y + 1, side, size, hashed)) * features
-            d = (offset + _entry(x + 1, y + 1, side, size, hashed)) * features
+            u, v = points[3 * i + first] * scale, points[3 * i + second] * scale
+            fx, fy, a, b, c, d = _cell(u, v, side, size, offset, hashed, features)
             at = i * width + column + level * features
             along, across = np.float32(0), np.float32(0)
             for f in range(features):

@@ -160,8 +160,11 @@ def drawn_groups(
     pair it with theirs share the bytes.
 
     Args:
-        count: groups of the segment; often: probability that targets come from a wide one; key: of the segment;
-        epoch: see :class:`shards.format.schema.Sample`; without one ``rng`` decides.
+        count: groups of the segment.
+        often: probability that targets come from a wide one.
+        rng: decides outside an epoch.
+        key: of the segment.
+        epoch: see :class:`shards.format.schema.Sample`.
     """
     if epoch:
         rng = np.random.default_rng([*epoch, zlib.crc32(key.encode())])
