@@ -78,6 +78,12 @@ def _column(array, at, step):
 
 
 @inline
+def _four(array, at, step):
+    """Four vectors from ``at`` on, ``step`` numbers apart."""
+    return load(array, at), load(array, at + step), load(array, at + 2 * step), load(array, at + 3 * step)
+
+
+@inline
 def _store_column(array, at, step, values):
     for k in range(6):
         store(array, at + k * step, values[k])
@@ -148,21 +154,10 @@ def results_in(v_results, first, last, height, width, channels, plane, scratch, 
         for channel in range(0, channels, WIDTH):
             for j in range(TILE):
                 at = start + j * channels + channel
-                column = _result_gradient(
-                    load(v_results, at),
-                    load(v_results, at + step),
-                    load(v_results, at + 2 * step),
-                    load(v_results, at + 3 * step),
-                )
+                column = _result_gradient(*_four(v_results, at, step))
                 _store_column(scratch, j * WIDTH, TILE * WIDTH, column)
             for i in range(PATCH):
-                at = i * TILE * WIDTH
-                line = _result_gradient(
-                    load(scratch, at),
-                    load(scratch, at + WIDTH),
-                    load(scratch, at + 2 * WIDTH),
-                    load(scratch, at + 3 * WIDTH),
-                )
+                line = _result_gradient(*_four(scratch, i * TILE * WIDTH, WIDTH))
                 _store_column(out, i * PATCH * plane + to + channel, plane, line)
 
 
