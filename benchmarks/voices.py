@@ -8,11 +8,13 @@ Every avatar is adapted on the first 10/11 of its clip (or opened, if ``--keep``
 * ``own voice``: the audio of the clip's last 1/11, and ``own voice, another take``: that of ``PERSON_b``, if there is
   such a clip of the same person, because a second or two say little;
 * ``another's voice``: the audio of the next person in the list;
-* ``language XX``: the speech files ``XX_*.wav``, in languages that the person does not speak in the clip.
+* ``language XX``: the speech files ``XX_*.wav``, in languages that the person does not speak in the clip;
+* ``silence``: two seconds without sound, in which a mouth should rest.
 
 Faces are tracked in the rendered frames. With real frames of the speaker: correlation of the mouth opening (at the same
-frame, not at the best lag). Without them: Sync-C and Sync-D of the sync expert, the spread of the mouth opening and the
-motion of the lips. ``real video`` rows give the same for the real speaker. Stored rows are not measured again.
+frame, not at the best lag). Without them: Sync-C and Sync-D of the sync expert, mean and spread of the mouth opening and the
+motion of the lips. ``real video`` rows give the same for the real speaker. ``test frames, driven by sound`` are the scores
+of ``headstart evaluate`` on the clip's last 1/11. Stored rows are not measured again.
 """
 
 from __future__ import annotations
@@ -44,6 +46,14 @@ SPOKEN = {"french_a": "fr"}
 UNTRUSTED = ("may",)
 SIZE = 256
 BLOCK = 8
+SILENCE = 2.0  # s
+# Of `headstart evaluate`: key, label, unit, and whether the sound must be known to fit the lips.
+SCORES = (
+    ("lmd", "LMD", "px at 512", False),
+    ("lmd", "LMD, sound known to fit", "px at 512", True),
+    ("opening_r", "correlation of the mouth's opening", "", True),
+    ("closure_f1", "closure F1", "", True),
+)
 
 
 @dataclass
@@ -126,6 +136,7 @@ def voices(person: str, options: argparse.Namespace, expert: Any) -> Iterator[Vo
     speaker = neighbour(person, options.people)
     yield spoken_in("another's voice", options.clips / f"{speaker}.mp4", 0, frames, expert)
     yield from languages(person, options)
+    yield Voice("silence", np.zeros(round(SILENCE * SAMPLE_RATE), np.float32))
 
 
 def neighbour(person: str, people: list[str]) -> str:
@@ -193,7 +204,21 @@ def _avatar(
             landmarks, lips = heard(avatar, voice.sound, expert)
             rows += figures(f"{person}, {recipe}, {voice.name}", voice, landmarks, lips, expert)
             _say(rows)
+        rows += evaluated(avatar, options.clips / f"{person}.mp4", f"{person}, {recipe}, test frames, driven by sound")
+        _say(rows)
     return rows
+
+
+def evaluated(avatar: Any, video: Path, case: str) -> list[dict[str, Any]]:
+    """The scores of ``headstart evaluate`` on frames that the avatar has not seen, with their poses and their sound."""
+    from adapt.evaluate.avatars import score_clip, test_range, track_test
+    from adapt.evaluate.tools import open_tools
+
+    with track_test(avatar, video, *test_range(avatar, video, None)) as clip:
+        scores = score_clip(avatar, clip, open_tools(), pictures=1)[0]["audio"]
+    trusted = video.stem not in UNTRUSTED
+    known = [(label, scores.get(key), unit) for key, label, unit, fits in SCORES if trusted or not fits]
+    return [row(case, label, float(value), unit) for label, value, unit in known if value is not None]
 
 
 def _say(rows: list[dict[str, Any]]) -> None:
@@ -238,10 +263,11 @@ def figures(case: str, voice: Voice, landmarks: np.ndarray, lips: Any, expert: A
     opening = lip_gap(landmarks[:count])
     rows = [
         row(case, "frames", count, "frames"),
+        row(case, "mean of the mouth's opening", float(100 * opening.mean()), "% of the eye distance"),
         row(case, "spread of the mouth's opening", float(100 * opening.std()), "% of the eye distance"),
         row(case, "speed of the lips", lip_speed(landmarks[:count]), "% of the eye distance a frame"),
     ]
-    if count >= FPS:
+    if count >= FPS and voice.sound.any():
         sync_c, sync_d, offset = expert.confidence_of(
             lips[:count], open_feature(expert.info["features"]).extract(voice.sound)[:count]
         )

@@ -102,6 +102,18 @@ def test_lips_are_held_against_the_speakers_at_the_same_frame():
     assert r(np.full(30, 0.2, np.float32)) == pytest.approx(0.0, abs=1e-5)
 
 
+def test_silence_has_an_opening_and_no_synchrony():
+    def variants(sound: np.ndarray) -> set[str]:
+        voice = voices.Voice("silence", sound)
+        rows = voices.figures("ada, headstart, x", voice, _speaking(np.zeros(30)), np.zeros((30, 4)), _Expert())
+        return {row["variant"] for row in rows}
+
+    silent = variants(np.zeros(30 * 640, np.float32))
+    assert "mean of the mouth's opening" in silent
+    assert "Sync-C (ours)" not in silent
+    assert "Sync-C (ours)" in variants(np.ones(30 * 640, np.float32))
+
+
 def test_nobody_is_held_against_lips_whose_sound_is_not_known_to_fit():
     people = ["cnn2_a", "may", "french_a"]
     assert [voices.neighbour(name, people) for name in people] == ["french_a", "french_a", "cnn2_a"]
