@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from cluster.engine.config import EngineConfig
 from configs import InputError
+from configs.bounds import Count, Decay, Seed, Share, Within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,49 +17,42 @@ class OptimiserConfig:
 
     lr: float = 3e-4
     weight_decay: float = 0.01
-    beta1: float = 0.9
-    beta2: float = 0.99
+    beta1: Decay = 0.9
+    beta2: Decay = 0.99
     warmup: int = 50  # steps over which the learning rate rises linearly
     decay: Literal["cosine", "constant"] = "cosine"
-    floor: float = 0.05  # of the cosine, as a share of lr
+    floor: Share = 0.05  # of the cosine, as a share of lr
 
     def check(self) -> None:
-        """Raise ``InputError`` for rates that cannot train."""
+        """Raise ``InputError`` for a rate that cannot train."""
         if self.lr <= 0:
             raise InputError(f"optimiser.lr is {self.lr}, expected a positive number")
-        if self.warmup < 0:
-            raise InputError(f"optimiser.warmup is {self.warmup}, expected zero or more steps")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Keys of every prior; the tasks add ``model``, ``loss`` and keys of their own."""
 
-    steps: int = 1000
-    batch_size: int = 16  # samples per optimiser step, over all workers and accumulated micro-batches
-    seed: int = 0
-    checkpoint_every: int = 200
+    steps: Count = 1000
+    batch_size: Count = 16  # samples per optimiser step, over all workers and accumulated micro-batches
+    seed: Seed = 0
+    checkpoint_every: Count = 200
     keep: int = 3  # checkpoints kept; never fewer than two
-    validate_every: int = 200
-    log_every: int = 20
+    validate_every: Count = 200
+    log_every: Count = 20
     holdout: float | list[str] = 0.2  # share of the people, or their names, that is never trained on
     allow_unknown_licence: bool = False
-    reader_workers: int = 0  # processes that decode; 0 decodes in this one
+    reader_workers: Annotated[int, Within(0, 1024)] = 0  # processes that decode; 0 decodes in this one
     prefetch: int = 2  # batches that a thread prepares ahead; 0 turns it off
     max_broken: int = 8  # broken samples skipped before the run stops
-    ema: float = 0.995  # decay of the moving average of the weights per step; 0 turns it off
+    ema: Decay = 0.995  # decay of the moving average of the weights per step; 0 turns it off
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
 
     def check(self) -> None:
         """Raise ``InputError`` for values out of range or in contradiction."""
-        for name in ("steps", "batch_size", "checkpoint_every", "validate_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}, expected one or more")
         if self.keep < 2:
             raise InputError(f"keep is {self.keep}, expected two or more: the last checkpoint may be half written")
-        if not 0 <= self.ema < 1:
-            raise InputError(f"ema is {self.ema}, expected a number from 0 (off) to below 1")
         if isinstance(self.holdout, float) and not 0 < self.holdout < 1:
             raise InputError(
                 f"holdout is {self.holdout}, expected a share of the people between 0 and 1, or their names"

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from configs import InputError
+from configs.bounds import Count, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +15,7 @@ class RecipeConfig:
 
     size: int
     rate: float
-    ssim: float
+    ssim: Share
     coverage: float
 
     def check(self) -> None:
@@ -74,11 +75,11 @@ class CloudConfig:
     opacities: float
     colors: float
     refine_from: int
-    refine_every: int
+    refine_every: Count
     gradient: float
-    faint: float
-    faint_end: float
-    settle: float
+    faint: Share
+    faint_end: Share
+    settle: Share
     most: int
 
     def rates(self) -> dict[str, float]:
@@ -100,8 +101,8 @@ class MotionConfig:
 class BranchConfig(RecipeConfig):
     """Recipes of branches of free Gaussians, which take audio features as input."""
 
-    face_points: int
-    mouth_points: int
+    face_points: Count
+    mouth_points: Count
     densify: bool
     incremental_sampling: bool
     mouth_branch: bool
@@ -111,8 +112,8 @@ class BranchConfig(RecipeConfig):
     still_share: float
     fuse_backdrop: float
     eye_window: float
-    eye_every: int
-    mouth_every: int
+    eye_every: Count
+    mouth_every: Count
     face_boost: float
     mouth_free: float
     mouth_filled: float

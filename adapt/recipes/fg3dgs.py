@@ -26,6 +26,7 @@ from adapt.fit.schedule import shares_to_ends
 from adapt.models.action_units import N_UNITS
 from adapt.models.base import Rendered
 from adapt.models.branches import AUDIO_SIZE, EYES, MOUTH, BranchHead, Field
+from configs.bounds import Count
 from heads.motion.fields import CrossModalMotion, FaceMotion
 from heads.rig import Rig
 
@@ -34,7 +35,7 @@ from heads.rig import Rig
 class Config(BranchConfig):
     """See ``configs/adapt/fg3dgs.yaml`` for what each key does."""
 
-    eye_points: int
+    eye_points: Count
     eye_branch: bool
     alignment: bool
     joint_share: float

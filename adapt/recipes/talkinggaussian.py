@@ -24,6 +24,7 @@ from adapt.fit.losses import face_branch_loss, mouth_branch_loss
 from adapt.fit.schedule import shares_to_ends
 from adapt.models.action_units import N_UNITS
 from adapt.models.branches import AUDIO_SIZE, MOUTH, BranchHead, Field
+from configs.bounds import Count
 from heads.motion.fields import FaceMotion, MouthMotion
 from heads.rig import Rig
 
@@ -34,8 +35,8 @@ MOUTH_BASE = 58  # cells of the coarsest grid inside the mouth
 class Config(BranchConfig):
     """See ``configs/adapt/talkinggaussian.yaml`` for what each key does."""
 
-    face_finest: int
-    mouth_finest: int
+    face_finest: Count
+    mouth_finest: Count
 
 
 def fields(config: Config) -> dict[str, Field]:

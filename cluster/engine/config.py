@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from configs import InputError
+from configs.bounds import Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,15 +15,6 @@ class EngineConfig:
     mode: Literal["plain", "ddp", "zero1", "zero2", "zero3"] = "plain"
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"  # cpu, cuda or another that torch knows; auto: CUDA where there is one
-    accumulate: int = 1  # micro-batches per optimiser step
+    accumulate: Count = 1  # micro-batches per optimiser step
     clip: float = 1.0  # largest gradient norm; 0: no clipping
     persistence: int = 100_000  # zero3: parameters with fewer elements stay whole on every rank
-
-    def check(self) -> None:
-        """Refuse numbers that cannot work."""
-        if self.accumulate < 1:
-            raise InputError(f"engine.accumulate is {self.accumulate}, expected one or more")
-        if self.clip < 0:
-            raise InputError(f"engine.clip is {self.clip}, expected zero (off) or more")
-        if self.persistence < 0:
-            raise InputError(f"engine.persistence is {self.persistence}, expected zero or more")

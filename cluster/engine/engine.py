@@ -54,7 +54,6 @@ class Engine:
 
     def __init__(self, config: EngineConfig | None = None) -> None:
         self.config = config or EngineConfig()
-        self.config.check()
         self.rank, self.world_size = process_group.current()
         self.is_main = self.rank == 0
         self.device = _device(self.config.device)

@@ -4,40 +4,41 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from configs import InputError
+from configs.bounds import Count, Within
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
     """Where a run's workers live (``configs/cluster/*.yaml``)."""
 
-    workers: int = 1
+    workers: Count = 1
     min_workers: int | None = None  # fewest to start or to continue with; None: all on one machine, half on a cluster
     gpus_per_worker: int = 0
-    cpus_per_worker: int | None = None  # None: an equal share of this machine's cores; 1 on a cluster
+    cpus_per_worker: Count | None = None  # None: an equal share of this machine's cores; 1 on a cluster
     address: str | None = None  # a Ray cluster, "auto" or host:port; None starts a private one on the loopback
-    max_failures: int = 3  # restarts after failures before the run is given up; -1: no limit
-    max_preemptions: int = -1  # restarts after preempted workers that saved first; counted separately
-    object_store_mb: int = 80  # MiB of shared memory of a private Ray; batches do not go through it
+    max_failures: Annotated[int, Within(-1)] = 3  # restarts after failures before the run is given up; -1: no limit
+    max_preemptions: Annotated[
+        int, Within(-1)
+    ] = -1  # restarts after preempted workers that saved first; counted separately
+    object_store_mb: Annotated[int, Within(75)] = (
+        80  # MiB of shared memory of a private Ray; batches do not go through it
+    )
     dashboard: bool = False  # dashboard of a private Ray, on 127.0.0.1:8265
     start_timeout: float = 30.0  # seconds to wait for all workers before a run starts with fewer
-    resize_every: float = 60.0  # seconds between checks for machines that came back
+    resize_every: Annotated[float, Within(0.1)] = 60.0  # seconds between checks for machines that came back
     quiet: bool = True  # what Ray and the workers' libraries print stays in Ray's log folder; our lines are shown
 
     def check(self) -> None:
-        """Refuse values that are out of range or contradict each other.
+        """Refuse values that contradict each other.
 
         Raises:
-            InputError: names the key, or both keys.
+            InputError: names both keys.
         """
-        if self.workers < 1:
-            raise InputError(f"workers is {self.workers}, expected one or more")
         if self.min_workers is not None and not 1 <= self.min_workers <= self.workers:
             raise InputError(f"min_workers is {self.min_workers}, expected 1 to workers ({self.workers})")
-        for name, value in (("max_failures", self.max_failures), ("max_preemptions", self.max_preemptions)):
-            if value < -1:
-                raise InputError(f"{name} is {value}, expected 0 or more, or -1 for no limit")
         if self.address and self.dashboard:
             raise InputError("dashboard is for a private Ray and address joins a running one; remove one of them")
 

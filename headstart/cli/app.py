@@ -8,11 +8,14 @@ import errno
 import importlib
 import json
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 import headstart
@@ -77,12 +80,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0 success, 1 internal error, 2 wrong input or a failed check, 3 no mark (``detect``), 130
-        interrupted.
+        interrupted, 143 ended by SIGTERM.
     """
     runtime.prepare()
     arguments = parser().parse_args(argv)
-    with _streams(arguments) as (out, err, log):
+    with _streams(arguments) as (out, err, log), _terminable():
         return _run(arguments, out, err, log)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as from ``kill``, ``timeout`` or a batch system: a command ends as with Ctrl-C, and cleans up."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises :class:`Terminated` in this process; what a command forks keeps the usual effect."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    own = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+        if os.getpid() != own:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(arguments: argparse.Namespace, out: TextIO, err: TextIO, log: Path | None) -> int:
@@ -97,9 +125,9 @@ def _run(arguments: argparse.Namespace, out: TextIO, err: TextIO, log: Path | No
     except InputError as error:
         print(f"headstart: {error}", file=err)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"headstart: {interrupted(arguments.command)}", file=err)
-        return 130
+        return 143 if isinstance(error, Terminated) else 130
     except BrokenPipeError:
         return 0
     except Exception as error:
@@ -114,8 +142,8 @@ def _run(arguments: argparse.Namespace, out: TextIO, err: TextIO, log: Path | No
 
 
 def interrupted(command: str) -> str:
-    """What is left of a command that Ctrl-C ended."""
-    kept = {"shards": "; finished clips are kept, run the same command again to continue a build",
+    """What is left of a command that Ctrl-C or SIGTERM ended."""
+    kept = {"shards": "; full shards are kept, run the same command again to continue a build",
             "pretrain": "; add --resume to continue from the newest checkpoint",
             "adapt": "; add --resume if an avatar was saved already"}  # fmt: skip
     return "interrupted" + kept.get(command, "; nothing half-written is left")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from configs import InputError
+from configs.bounds import Count, Decay, Share
 from pretrain.config import PretrainConfig
 from pretrain.data.spectrum import SpectrumConfig
 
@@ -17,13 +18,13 @@ TARGETS = ("expression", "eyelids", "gaze", "motion")
 class DenoiserConfig:
     """Sizes of the diffusion transformer."""
 
-    width: int = 128
-    layers: int = 4  # each: self-attention, cross-attention to the audio, feed-forward
+    width: Count = 128
+    layers: Count = 4  # each: self-attention, cross-attention to the audio, feed-forward
     audio_layers: int = 2  # the shallow transformer over the speech features
-    heads: int = 4
-    style: int = 64  # size of an identity's style vector
-    dropout: float = 0.1
-    reach: int = 32  # frames: attention does not distinguish larger distances
+    heads: Count = 4
+    style: Count = 64  # size of an identity's style vector
+    dropout: Decay = 0.1
+    reach: Count = 32  # frames: attention does not distinguish larger distances
 
     def check(self) -> None:
         """Raise ``InputError`` for a width that ``heads`` does not divide."""
@@ -37,10 +38,10 @@ class DenoiserConfig:
 class DiffusionConfig:
     """The noise schedule (``diffusers``) and the sampler."""
 
-    train_steps: int = 1000
+    train_steps: Count = 1000
     schedule: Literal["squaredcos_cap_v2", "linear", "scaled_linear"] = "squaredcos_cap_v2"
     sampler: Literal["ddim", "dpm++"] = "dpm++"  # DPM-Solver++ 2M; ddim loses spread and costs as much
-    sample_steps: int = 8
+    sample_steps: Count = 8
     guidance: float = 1.0  # classifier-free guidance; 1 is the conditional model alone
     correction_weight: float = (
         1.0  # share of the network's correction in the one-step mean; the regression counts in full
@@ -49,8 +50,8 @@ class DiffusionConfig:
     temperature: float = (
         1.0  # scale of the starting noise: at 1 lips are as fast as real ones, at 0 the motion is calmest
     )
-    condition_drop: float = 0.1  # share of training windows without audio
-    style_drop: float = 0.3  # share of training windows in the mean style, with the mean resting face
+    condition_drop: Share = 0.1  # share of training windows without audio
+    style_drop: Share = 0.3  # share of training windows in the mean style, with the mean resting face
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class SequenceLossConfig:
     frame: float = 1.0  # L2 on the targets
     difference: float = 1.0  # Huber on frame-to-frame differences
     mouth: float = 2.0  # L2 on opening and width of the mouth, without each window's mean
-    lips: float = 0.7  # share of a component's weight that comes from how far it moves the lips
+    lips: Share = 0.7  # share of a component's weight that comes from how far it moves the lips
     style: float = 1e-3  # L2 on the style vectors: keeps the mean style at the origin
 
 
@@ -84,7 +85,7 @@ class AudioExpressionConfig(PretrainConfig):
     scale: bool = False  # divide by the spread of the last seconds as well: removes the room and a voice's liveliness
     memory: int = 250  # frames of that mean and spread when sampling
     linear_context: int = 5  # frames to each side that the linear part uses; 0 leaves it out
-    linear_columns: int = 48  # of the features' principal directions that it uses
+    linear_columns: Count = 48  # of the features' principal directions that it uses
     linear_unit_columns: bool = True  # fit it on columns scaled to unit spread; false: columns as they are
     align: float = (
         0.0  # frames by which training clips may be out of sync; the regression learns from clips put in sync
@@ -107,8 +108,6 @@ class AudioExpressionConfig(PretrainConfig):
             raise InputError(f"window is {self.window} frames, expected 8 to 50: a segment holds at most 50")
         if self.scale and not self.centre:
             raise InputError("scale is true and centre is false; a spread is taken around the mean, so set centre=true")
-        if self.linear_columns < 1:
-            raise InputError(f"linear_columns is {self.linear_columns}, expected one or more")
         if not 0 <= self.align <= MOST_LAG:
             raise InputError(
                 f"align is {self.align:g} frames, expected 0 to {MOST_LAG}: no clip is further out of step"

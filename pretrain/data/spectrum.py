@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from configs.bounds import Share
+
 MEL_BINS = 40
 DECIBEL = 1 / 25  # one dB in the units of shards.features.logmel
 
@@ -17,7 +19,7 @@ class SpectrumConfig:
     gain: float = 5.0  # dB of loudness, standard deviation
     tilt: float = 2.5  # dB of a smooth change of the spectrum, standard deviation
     warp: float = 0.1  # log scale of the frequency axis (another vocal tract), standard deviation
-    mask: float = 0.15  # largest share of mel bins that is masked, in one band
+    mask: Share = 0.15  # largest share of mel bins that is masked, in one band
 
 
 def vary_spectrum(features: np.ndarray, config: SpectrumConfig, rng: np.random.Generator) -> np.ndarray:

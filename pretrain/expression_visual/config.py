@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from configs import InputError
+from configs.bounds import Count, Share, Within
 from pretrain.config import PretrainConfig
 
 
@@ -12,11 +14,11 @@ from pretrain.config import PretrainConfig
 class VisualModelConfig:
     """Sizes of the image encoder and the U-Net over the UV map."""
 
-    resolution: int = 64  # texels along a side of the UV map
-    patch: int = 2  # texels along a side of a cell of the U-Net's first level
-    channels: int = 32  # of the U-Net's first level; doubled at each further level
-    levels: int = 3
-    image_channels: int = 16  # of the image features at each texel
+    resolution: Count = 64  # texels along a side of the UV map
+    patch: Count = 2  # texels along a side of a cell of the U-Net's first level
+    channels: Count = 32  # of the U-Net's first level; doubled at each further level
+    levels: Annotated[int, Within(1, 8)] = 3
+    image_channels: Count = 16  # of the image features at each texel
     # Visibility from which on a texel counts as seen; below it is mixed with the mirrored side and the mean head. The shipped
     # sizes set 0.125; 1 is what priors of earlier versions were trained with.
     seen_from: float = 1.0
@@ -25,17 +27,13 @@ class VisualModelConfig:
     def check(self) -> None:
         """Raise ``InputError`` for maps that the U-Net cannot halve."""
         cell = self.patch << (self.levels - 1)
-        if self.patch < 1 or self.resolution % cell:
+        if self.resolution % cell:
             raise InputError(
                 f"model.resolution {self.resolution} does not divide into cells of {self.patch} texels (model.patch) that "
-                f"halve {self.levels - 1} times (model.levels {self.levels}); make it a multiple of {max(cell, 1)}"
+                f"halve {self.levels - 1} times (model.levels {self.levels}); make it a multiple of {cell}"
             )
         if not 0 < self.seen_from <= 1:
             raise InputError(f"model.seen_from is {self.seen_from:g}, expected a visibility above 0 and at most 1")
-        if self.appearance_basis < 0:
-            raise InputError(
-                f"model.appearance_basis is {self.appearance_basis}, expected 0 or a number of basis vectors"
-            )
         if self.channels % 8:
             raise InputError(f"model.channels is {self.channels}, expected a multiple of 8 (group normalisation)")
 
@@ -70,14 +68,8 @@ class VisualAugmentConfig:
 
     gain: float = 0.15  # of each colour channel, standard deviation of the logarithm
     gamma: float = 0.15  # standard deviation of the logarithm
-    second: float = 0.5  # probability that references after the first are used
-    mirror: float = 0.5  # probability that a person is mirrored, which gives further faces and lights
-
-    def check(self) -> None:
-        """Raise ``InputError`` for probabilities outside [0, 1]."""
-        for name in ("mirror", "second"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"augment.{name} is {getattr(self, name):g}, expected a chance between 0 and 1")
+    second: Share = 0.5  # probability that references after the first are used
+    mirror: Share = 0.5  # probability that a person is mirrored, which gives further faces and lights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +77,11 @@ class ExpressionVisualConfig(PretrainConfig):
     """Keys of ``configs/pretrain/expression-visual/*.yaml``."""
 
     size: int = 128  # px of the frames, source and target
-    references: int = 2  # frames of the source, at most
-    targets: int = 2  # frames drawn and compared for each sample
+    references: Count = 2  # frames of the source, at most
+    targets: Count = 2  # frames drawn and compared for each sample
     mean_rate: float = 10.0  # learning rate of mean head, appearance basis and codes over that of the networks
-    across: float = 0.7  # probability that targets come from another segment than the source
-    wide: float = 0.5  # probability that a target has one of the widest open mouths or most turned heads
+    across: Share = 0.7  # probability that targets come from another segment than the source
+    wide: Share = 0.5  # probability that a target has one of the widest open mouths or most turned heads
     grouped: bool = (
         False  # targets from one group of pictures: a third of the requests to a store (shards.read.view.PairView)
     )
@@ -98,14 +90,7 @@ class ExpressionVisualConfig(PretrainConfig):
     augment: VisualAugmentConfig = field(default_factory=VisualAugmentConfig)
 
     def check(self) -> None:
-        """Raise ``InputError`` for sizes that the image encoder cannot halve, and other values out of range."""
+        """Raise ``InputError`` for sizes that the image encoder cannot halve."""
         super().check()
         if self.size < 32 or self.size % 8:
             raise InputError(f"size is {self.size} px, expected a multiple of 8 from 32")
-        for name in ("across", "wide"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name):g}, expected a chance between 0 and 1")
-        if self.references < 1 or self.targets < 1:
-            raise InputError(
-                f"references is {self.references} and targets {self.targets}, expected one or more of each"
-            )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from configs import InputError
+from configs.bounds import Count, Decay, Share, Within
 from pretrain.config import PretrainConfig
 from pretrain.data.spectrum import SpectrumConfig
 
@@ -13,13 +15,13 @@ from pretrain.data.spectrum import SpectrumConfig
 class SyncModelConfig:
     """Sizes of the two encoders."""
 
-    channels: int = 24  # of the first convolution; doubled by each further one, at most fourfold
+    channels: Count = 24  # of the first convolution; doubled by each further one, at most fourfold
     patches: bool = False  # convolutions of 4, 2 and 2 px that do not overlap, instead of four of 3 px with stride 2
-    width: int = 192  # of the layers after the convolutions
-    embedding: int = 96
+    width: Count = 192  # of the layers after the convolutions
+    embedding: Count = 96
     height: int = 36  # px of the lip crop
     breadth: int = 48
-    dropout: float = 0.2
+    dropout: Decay = 0.2
 
     def check(self) -> None:
         """Raise ``InputError`` for crops too small for four halvings."""
@@ -33,7 +35,7 @@ class SyncLossConfig:
 
     contrast: float = 1.0  # InfoNCE between the windows of lips and audio, both ways
     shape: float = 0.5  # lip geometry predicted from the picture and from the audio
-    foreign: float = 0.0  # share of negatives from other people, which teach voices rather than lips
+    foreign: Share = 0.0  # share of negatives from other people, which teach voices rather than lips
     guard: int = 1  # frames around the positive that are neither positive nor negative
 
 
@@ -47,7 +49,7 @@ class SyncAugmentConfig(SpectrumConfig):
     light: float = 0.25  # log contrast; brightness in proportion
     colour: float = 0.1  # relative gain of each channel
     noise: float = 0.03  # of each value, in [0, 1]
-    mirror: float = 0.5  # probability
+    mirror: Share = 0.5  # probability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +57,9 @@ class SyncExpertConfig(PretrainConfig):
     """Keys of ``configs/pretrain/sync-expert/*.yaml``."""
 
     features: str = "logmel"
-    window: int = 5  # frames
+    window: Count = 5  # frames
     run: int = 24  # consecutive frames of lips from a segment; windows start at each of them but the last few
-    size: int = 256  # px at which frames are decoded before the lips are cut out
+    size: Annotated[int, Within(32)] = 256  # px at which frames are decoded before the lips are cut out
     centre: bool = True  # subtract a segment's mean spectrum
     cache_mb: int = 512  # MB for decoded lip crops
     unreliable: list[str] = field(default_factory=list)  # clips whose sound and lips are not known to agree
@@ -68,7 +70,7 @@ class SyncExpertConfig(PretrainConfig):
     def check(self) -> None:
         """Raise ``InputError`` for runs too short to hold a negative."""
         super().check()
-        if self.window < 1 or self.run < self.window + 2 * self.loss.guard + 2 or self.run > 50:
+        if self.run < self.window + 2 * self.loss.guard + 2 or self.run > 50:
             raise InputError(
                 f"run is {self.run} frames and window {self.window}: expected run from window + 2·loss.guard + 2 "
                 f"({self.window + 2 * self.loss.guard + 2}) to 50, or a window has no wrong sound to be compared with"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 
 from configs import InputError, load_config, overridden, to_dict
+from configs.bounds import Share, Within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +16,9 @@ class Model:
     layers: int = 4
     width: float = 1.0
     kind: Literal["small", "large"] = "small"
+    dropout: Share = 0.0
+    tilt: Annotated[float, Within(-1, 1)] = 0.0
+    heads: Annotated[int, Within(1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,13 @@ def test_what_was_loaded_round_trips_through_a_dictionary():
     [
         (["stesp=5"], "did you mean 'steps'"),
         (["model.layer=5"], "did you mean 'layers'"),
+        (["width=5"], r"'width=5': unknown key 'width'; did you mean 'model\.width'"),
+        (["steps=-1"], "'steps=-1': 'steps' is -1, expected a whole number from 0 on"),
+        (["model.dropout=1.5"], "is 1.5, expected a number from 0 to 1"),
+        (["model.tilt=-2"], "is -2.0, expected a number from -1 to 1"),
+        (["model.heads=0"], "is 0, expected a whole number from 1 on"),
+        (["sizes=[1,-2]"], r"'sizes\[1\]' is -2"),
+        (["model.width=inf"], "is inf, expected a number from 0 on"),
         (["steps=many"], "expected a whole number"),
         (["steps=true"], "expected a whole number"),
         (["model=3"], "expected a group of keys"),
@@ -75,3 +86,16 @@ def test_a_broken_file_is_refused_with_its_name(tmp_path, text, words):
 def test_a_missing_file_is_refused():
     with pytest.raises(InputError, match="no such file or shipped name"):
         load_config(Run, "pretrain/none/such")
+
+
+def test_a_mistake_names_the_file_or_the_override_that_it_is_in(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("model: {layers: many}\n")
+    with pytest.raises(InputError, match=r"run\.yaml: 'model\.layers' is 'many'"):
+        load_config(Run, path, ["steps=5"])
+    with pytest.raises(InputError, match=r"^'model\.layers=few': 'model\.layers' is 'few'"):
+        load_config(Run, path, ["model.layers=few"])
+
+
+def test_a_negative_number_is_taken_where_the_field_allows_it():
+    assert load_config(Run, None, ["model.tilt=-1"]).model.tilt == -1

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from datetime import datetime
 
 import pytest
@@ -141,6 +144,24 @@ def test_an_interrupted_command_says_what_is_left(monkeypatch, capsys):
     assert headstart.main(["doctor"]) == 130
     assert "nothing half-written is left" in capsys.readouterr().err
     assert "add --resume" in app.interrupted("pretrain")
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does_and_cleans_up(monkeypatch, capsys):
+    cleaned = []
+
+    def run(*arguments, **options):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            cleaned.append(True)
+
+    monkeypatch.setattr(doctor, "call", run)
+    before = signal.getsignal(signal.SIGTERM)
+    assert headstart.main(["doctor"]) == 143
+    assert cleaned
+    assert capsys.readouterr().err == "headstart: interrupted; nothing half-written is left\n"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_broken_check_is_status_2(monkeypatch, capsys):
