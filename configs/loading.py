@@ -231,6 +231,7 @@ def _convert_sequence(
 def _convert_scalar(value: Any, hint: Any, origin: Origin, key: str, within: Within) -> object:
     if hint is Any:
         return value
+    given = value
     if hint is float and isinstance(value, str):
         # YAML 1.1 reads 1e-4 as a string; every user means the number.
         try:
@@ -243,9 +244,9 @@ def _convert_scalar(value: Any, hint: Any, origin: Origin, key: str, within: Wit
         return Path(value)
     expected = {int: "a whole number", float: "a number", str: "a text"}.get(hint, getattr(hint, "__name__", str(hint)))
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)) or value != value:  # NaN
-        raise _wrong(origin, key, value, expected)
+        raise _wrong(origin, key, given, expected)
     if hint in (int, float) and value not in within:
-        raise _wrong(origin, key, value, f"{expected} {within}")
+        raise _wrong(origin, key, given, f"{expected} {within}")
     return value
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cluster.engine.engine import Engine, EngineConfig
-from configs import InputError
+from configs import InputError, load_config
 from tests.support import toy_training as toy
 
 MODES = ["ddp", "zero1", "zero2", "zero3"]
@@ -224,4 +224,4 @@ def test_cuda_without_a_gpu_is_one_sentence():
 @pytest.mark.parametrize("wrong", [{"accumulate": 0}, {"clip": -1.0}, {"persistence": -1}])
 def test_impossible_engine_settings_are_refused(wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
-        EngineConfig(**wrong).check()
+        load_config(EngineConfig, wrong)

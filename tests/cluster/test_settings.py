@@ -41,5 +41,5 @@ def test_the_number_of_a_cluster_file_holds_unless_another_is_given():
 
 def test_budgets_below_no_limit_are_refused():
     for name in ("max_failures", "max_preemptions"):
-        with pytest.raises(InputError, match=f"{name} is -2, expected 0 or more, or -1 for no limit"):
+        with pytest.raises(InputError, match=f"'{name}' is -2, expected a whole number from -1 on"):
             _settings({name: -2})

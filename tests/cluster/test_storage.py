@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from cluster import checkpoint
 from cluster.storage import local, remote, retry, storage
@@ -44,6 +45,16 @@ def test_tensors_get_the_permissions_of_any_other_new_file(tmp_path):
     target.chmod(0o640)
     save_tensors({"a": torch.zeros(1)}, target)
     assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_tensors_for_which_the_disk_has_no_room_are_one_sentence_and_leave_nothing(tmp_path, monkeypatch):
+    def full(tensors, path):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(StorageError, match=r"cannot write .*weights\.safetensors: the disk is full; free some space"):
+        save_tensors({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

@@ -313,7 +313,7 @@ def test_seeds_differ_by_purpose_and_repeat():
     ("change", "message"),
     [
         ({"batch_sise": 4}, "did you mean 'batch_size'"),
-        ({"steps": 0}, "steps is 0"),
+        ({"steps": 0}, "'steps' is 0"),
         ({"holdout": 1.5}, "holdout is 1.5"),
         ({"batch_size": 5, "engine": {"accumulate": 2}}, "batch_size 5 does not divide"),
         ({"keep": 1}, "keep is 1"),
