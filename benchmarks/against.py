@@ -1,10 +1,11 @@
 """Two commits compared: the cost of a training step and of a sample, in this checkout and an earlier one, in turn.
 
-    python -m benchmarks against [--commit c32969e] [--priors sync-expert ...] [--data DATASET] [--rounds 4]
+    python -m benchmarks against [--commit c32969e] [--priors sync-expert ...] [--data DATASET] [--rounds 4] [--curve 300]
 
 The earlier commit's sources are extracted from git into a temporary folder. Both run as separate processes that take
 turns, so that the machine's other load affects both. Figures are CPU seconds, which other jobs disturb least, and their
 ratios. The floor is the part that every step of expression-visual needs: convolutions and rasterisation.
+``--curve`` trains both instead, with equal seeds and settings, and compares their losses.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ from benchmarks.results import row, stored, write
 HERE = Path(__file__).parents[1]
 PRIORS = ("expression-visual", "sync-expert")
 STEPS, SAMPLES = 3, 20
+LAST, TURN = 50, 10  # steps of a mean of losses, and of a turn
+# Settings that the earlier commit did not have or that tiny has changed since, as they were then.
+SAME = {"expression-visual": ["model.seen_from=1"]}
 
 WORKER = """
 import json, sys, tempfile, time
@@ -36,11 +41,9 @@ from shards.read.store import Store
 
 prior, data = sys.argv[2], sys.argv[3]
 torch.set_num_threads(1)
-changes = ["allow_unknown_licence=true", "reader_workers=0"]
+changes = ["allow_unknown_licence=true", "reader_workers=0", *sys.argv[4:]]
 changes += {"sync-expert": ["cache_mb=0"], "expression-visual": ["batch_size=6"]}[prior]
 built = trainer(prior, "tiny", data, tempfile.mkdtemp(), *changes)
-held, read, count = built.batches.next(), built.batches.next, [0, 0]
-real = Store._read
 
 
 def counted(store, shard, start, stop):
@@ -67,12 +70,21 @@ def samples(number):
     return {"cpu": spent / number, "requests": count[0] / number, "bytes": count[1] / number}
 
 
-step(lambda: held, 2)
-samples(2)
+def curve(steps):
+    started = time.process_time()
+    losses = [built.train_step()["loss"] for _ in range(steps)]
+    return {"losses": losses, "cpu": time.process_time() - started}
+
+
+if "steps=" not in "".join(changes):  # of a curve, the first step is one of a fresh model on the first batch
+    held, read, count, real = built.batches.next(), built.batches.next, [0, 0], Store._read
+    step(lambda: held, 2)
+    samples(2)
 print("ready", flush=True)
 for line in sys.stdin:
     what, number = line.split()
-    action = {"held": lambda n: step(lambda: held, n), "read": lambda n: step(read, n), "samples": samples}[what]
+    action = {"held": lambda n: step(lambda: held, n), "read": lambda n: step(read, n), "samples": samples}
+    action = {**action, "curve": curve}[what]
     print(json.dumps(action(int(number))), flush=True)
 built.close()
 """
@@ -126,9 +138,9 @@ built.close()
 class Side:
     """One commit's process."""
 
-    def __init__(self, root: Path, prior: str, data: str) -> None:
+    def __init__(self, root: Path, prior: str, data: str, changes: Sequence[str] = ()) -> None:
         environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HEADSTART_THREADS": "1"}
-        command = [sys.executable, "-c", WORKER, str(root), prior, data]
+        command = [sys.executable, "-c", WORKER, str(root), prior, data, *changes]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, cwd=root, env=environment, **pipes)
         while (line := self._line()).strip() != "ready":
@@ -195,6 +207,27 @@ def compare(prior: str, earlier: Path, data: str, rounds: int) -> list[dict[str,
     return rows
 
 
+def curves(prior: str, earlier: Path, data: str, steps: int) -> list[dict[str, Any]]:
+    """Rows of one prior: losses of both checkouts when they train on the same samples with equal seeds and settings."""
+    changes = [f"steps={steps}"]
+    sides = [Side(earlier, prior, data, changes), Side(HERE, prior, data, [*changes, *SAME.get(prior, ())])]
+    losses: list[list[float]] = [[], []]
+    try:
+        while len(losses[0]) < steps:
+            for side, found in zip(sides, losses):
+                found += side.ask("curve", min(TURN, steps - len(found)))["losses"]
+    finally:
+        for side in sides:
+            side.close()
+    rows = []
+    for first in range(0, steps, LAST):
+        case = f"{prior} tiny, mean loss of steps {first + 1} to {min(first + LAST, steps)}"
+        before, after = (statistics.fmean(found[first : first + LAST]) for found in losses)
+        rows.append(row(case, "earlier commit", before, ""))
+        rows.append(row(case, "this checkout", after, "", "share of the earlier commit's", after / before))
+    return rows
+
+
 def floor(data: str) -> list[dict[str, Any]]:
     """What convolutions and rasterisation of one batch cost, forward and backward."""
     environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1", "HEADSTART_THREADS": "1"}
@@ -204,6 +237,11 @@ def floor(data: str) -> list[dict[str, Any]]:
     return [row(case, name, 1e3 * value, "ms of CPU", "the floor") for name, value in parts.items()]
 
 
+def _measured(case: str, priors: Sequence[str], curve: bool) -> bool:
+    """Whether a stored row is of the kind that is measured now."""
+    return case.startswith(tuple(priors)) and (", mean loss of steps " in case) == curve
+
+
 def main() -> None:
     """Write ``results/against.json``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -211,18 +249,23 @@ def main() -> None:
     parser.add_argument("--priors", nargs="+", choices=PRIORS, default=PRIORS)
     parser.add_argument("--data", metavar="DATASET", help="a dataset with lips and motion; default: synthetic talkers")
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--curve", type=int, metavar="STEPS", help="compare losses of so many steps, not times")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         data = given.data or dataset(scratch)
         earlier = checkout(given.commit, Path(scratch) / given.commit)
-        rows = [line for prior in given.priors for line in compare(prior, earlier, data, given.rounds)]
-        rows += floor(data) if "expression-visual" in given.priors else []
-    kept = [line for line in stored("against") if not line["case"].startswith(tuple(given.priors))]
+        if given.curve:
+            rows = [line for prior in given.priors for line in curves(prior, earlier, data, given.curve)]
+        else:
+            rows = [line for prior in given.priors for line in compare(prior, earlier, data, given.rounds)]
+            rows += floor(data) if "expression-visual" in given.priors else []
+    kept = [line for line in stored("against") if not _measured(line["case"], given.priors, bool(given.curve))]
     notes = (
         f"earlier commit {given.commit}; one thread each, in turn, medians of {given.rounds} rounds; batches of six "
         "(expression-visual) or of tiny (sync-expert)"
     )
     command = f"against --commit {given.commit} --rounds {given.rounds} --priors {' '.join(given.priors)}"
+    command += f" --curve {given.curve}" if given.curve else ""
     write("against", kept + rows, notes, command=command + (" --data DATASET" if given.data else ""))
 
 
