@@ -156,21 +156,28 @@ def _check(points: np.ndarray, height: int, width: int, regions: tuple[str, ...]
 
 
 @njit(cache=True, nogil=True)
-def _crossings(polygon, y, found):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Write the x of a horizontal line's crossings with a polygon ``[P, 2]``, left to right; return their number."""
-    corners, count = polygon.shape[0], 0
+def _cross(polygon, first, scanlines, found, crossed):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Find where scanlines cross a polygon ``[P, 2]``, left to right: ``crossed [L]`` times, at x ``found [L, P + 1]``.
+
+    There are ``scanlines`` in a pixel row from row ``first`` on. Each edge visits only the lines that it crosses.
+    """
+    corners, lines, share = polygon.shape[0], crossed.shape[0], 1.0 / scanlines
+    crossed[:] = 0
     for k in range(corners):
         ax, ay = polygon[k, 0], polygon[k, 1]
         bx, by = polygon[(k + 1) % corners, 0], polygon[(k + 1) % corners, 1]
-        if (ay <= y) != (by <= y):
-            x = ax + (y - ay) / (by - ay) * (bx - ax)
-            place = count
-            while place > 0 and found[place - 1] > x:
-                found[place] = found[place - 1]
-                place -= 1
-            found[place] = x
-            count += 1
-    return count
+        low = min(max((min(ay, by) - first) / share - 1.5, 0.0), float(lines))
+        high = min(max((max(ay, by) - first) / share + 1.5, 0.0), float(lines))
+        for line in range(int(low), int(high)):
+            y = first + line // scanlines + (line % scanlines + 0.5) * share
+            if (ay <= y) != (by <= y):
+                x = ax + (y - ay) / (by - ay) * (bx - ax)
+                place = crossed[line]
+                while place > 0 and found[line, place - 1] > x:
+                    found[line, place] = found[line, place - 1]
+                    place -= 1
+                found[line, place] = x
+                crossed[line] += 1
 
 
 @njit(cache=True, nogil=True)
@@ -196,8 +203,8 @@ def _add_span(line, left, right, share, skip_from, skip_to):  # type: ignore[no-
 def _fill(polygons, out, scanlines):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     count, corners = polygons.shape[0], polygons.shape[1]
     height, width = out.shape[1], out.shape[2]
-    found = np.empty((scanlines, corners + 1), np.float64)
-    crossed = np.empty(scanlines, np.int64)
+    all_found = np.empty((height * scanlines, corners + 1), np.float64)
+    all_crossed = np.empty(height * scanlines, np.int64)
     share = 1.0 / scanlines
     for t in range(count):
         low = polygons[t, :, 1].min()
@@ -205,12 +212,16 @@ def _fill(polygons, out, scanlines):  # type: ignore[no-untyped-def]  # pragma: 
         if not (np.isfinite(low) and np.isfinite(high)):
             continue
         first, last = max(0, int(np.floor(max(low, 0.0)))), min(height, int(np.ceil(min(high, float(height)))))
+        if last <= first:
+            continue
+        _cross(polygons[t], first, scanlines, all_found, all_crossed[: (last - first) * scanlines])
         for row in range(first, last):
             line = out[t, row]
+            here = slice((row - first) * scanlines, (row - first + 1) * scanlines)
+            found, crossed = all_found[here], all_crossed[here]
             # Pixels that one span of every scanline covers are full: no need to add them up.
             full_from, full_to = 0, width - 1
             for sub in range(scanlines):
-                crossed[sub] = _crossings(polygons[t], row + (sub + 0.5) * share, found[sub])
                 if crossed[sub] == 2:
                     full_from = max(full_from, int(max(0.0, found[sub, 0])) + 1)
                     full_to = min(full_to, int(max(0.0, found[sub, 1])))

@@ -13,7 +13,7 @@ from heads.masks import region_masks
 from heads.rig import facemesh
 from pretrain.expression_visual.config import ExpressionVisualConfig, VisualLossConfig
 from shards.format.schema import Sample
-from shards.read.view import PairView
+from shards.read.view import PairView, pictures, tracked
 
 COVERED = ("face", "eyes", "lips", "mouth_inside", "head")
 FADE = 0.05  # width of the soft edge towards the clothes, in face heights · guess
@@ -44,69 +44,66 @@ class ReferenceView:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
         """Draw the frames; the same ``rng`` gives the same ones."""
-        config = self.config
-        extra = config.references - 1
-        count = config.targets + extra
+        config, count = self.config, self.config.references
         draw = PairView(
             size=config.size,
             across=config.across,
-            targets=count,
+            targets=config.targets + count - 1,
             wide=config.wide,
-            bytes=True,
             grouped=config.grouped,
         )
-        pair = draw(sample, rng)
-        names = ("image", "matte", "landmarks", *POSE)
-        if count == 1:  # a lone target comes without an axis
-            pair |= {f"target_{n}": pair[f"target_{n}"][None] for n in names}
-        source = {n: np.concatenate([pair[f"source_{n}"][None], pair[f"target_{n}"][:extra]]) for n in names}
-        target = {n: pair[f"target_{n}"][extra : extra + config.targets] for n in names}
-        weight = pixel_weight(target.pop("landmarks"), target["matte"], config.loss)
-        del source["landmarks"]
-        seen = np.ones(config.references, np.float32)
+        source, others = draw.chosen(sample, rng)
+        frames = [source, *others]
+        seen = np.ones(count, np.float32)
         if rng.random() >= config.augment.second:
             seen[1:] = 0
-        identity, turned = pair["source_identity"], rng.random() < config.augment.mirror
+        turned = rng.random() < config.augment.mirror
+        used = [frame if i >= count or seen[i] else None for i, frame in enumerate(frames)]  # the rest is not decoded
+        image, matte = pictures(used, config.size, plain=True)
+        pose = tracked(frames, config.size)
+        weight = pixel_weight(pose["landmarks"][count:], matte[count:], config.loss, turned)
+        identity, pose = pose["identity"][0], {name: pose[name] for name in POSE}
         if turned:
-            flip = self.signs["expression"]
-            source, target = mirrored(source, flip), mirrored(target, flip)
-            weight, identity = weight[:, :, ::-1].copy(), identity * self.signs["identity"]
+            _turn(image), _turn(matte[..., None])
+            pose, identity = mirrored(pose, self.signs["expression"], config.size), identity * self.signs["identity"]
+        entries = {"image": image, "matte": matte, **pose}
         return {
-            **{f"source_{n}": v for n, v in source.items()},
-            **{f"target_{n}": v for n, v in target.items()},
+            **{f"source_{name}": value[:count] for name, value in entries.items()},
+            **{f"target_{name}": value[count:] for name, value in entries.items()},
             "identity": identity,
-            "person": np.int64(2 * pair["identity_index"] + turned),
+            "person": np.int64(2 * sample.identity_index + turned),
             "target_weight": weight,
             "seen": seen,
         }
 
 
-def mirrored(frames: dict[str, np.ndarray], signs: np.ndarray) -> dict[str, np.ndarray]:
-    """Mirror images of frames, with entries ``image``, ``matte`` and :data:`POSE`, ``[n, ...]`` each.
+def mirrored(pose: dict[str, np.ndarray], signs: np.ndarray, size: int) -> dict[str, np.ndarray]:
+    """Poses of frames ``[n, ...]``, with the entries :data:`POSE`, in pictures ``size`` px wide that are mirrored.
 
     Args:
         signs: of the expression ``[K]``, see :func:`heads.measures.face.mirror_signs`.
     """
     flip = np.array([-1, 1, 1], np.float32)
-    intrinsics = frames["intrinsics"].copy()
-    intrinsics[:, 0, 2] = frames["image"].shape[2] - intrinsics[:, 0, 2]
+    intrinsics = pose["intrinsics"].copy()
+    intrinsics[:, 0, 2] = size - intrinsics[:, 0, 2]
     return {
-        "image": frames["image"][:, :, ::-1].copy(),
-        "matte": frames["matte"][:, :, ::-1].copy(),
-        "rotation": frames["rotation"] * flip[:, None] * flip,
-        "translation": frames["translation"] * flip,
+        "rotation": pose["rotation"] * flip[:, None] * flip,
+        "translation": pose["translation"] * flip,
         "intrinsics": intrinsics,
-        "expression": frames["expression"] * signs,
-        "eyelids": frames["eyelids"][:, ::-1].copy(),
-        "gaze": frames["gaze"][:, ::-1] * flip[:2],
+        "expression": pose["expression"] * signs,
+        "eyelids": pose["eyelids"][:, ::-1].copy(),
+        "gaze": pose["gaze"][:, ::-1] * flip[:2],
     }
 
 
-def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: VisualLossConfig) -> np.ndarray:
+def pixel_weight(
+    landmarks: np.ndarray, matte: np.ndarray, config: VisualLossConfig, turned: bool = False
+) -> np.ndarray:
     """Weights ``[G, S, S]`` of the head, its hair and neck and the background beside it; zero for the clothes.
 
     Args:
         landmarks: ``[G, 478, 3]`` px; matte: ``[G, S, S]`` uint8.
+        turned: return the weights of the mirrored pictures.
     """
     size = matte.shape[1]
     masks = region_masks(landmarks, size, size, COVERED)
@@ -114,6 +111,8 @@ def pixel_weight(landmarks: np.ndarray, matte: np.ndarray, config: VisualLossCon
     weights = np.array([config.face - 1, config.detail - config.face, config.inside - config.detail], np.float32)
     face, eyes, lips, inside, head = (masks[name] for name in COVERED)
     _weigh(face, eyes, lips, inside, head, matte, _frames(landmarks), weights, result)
+    if turned:
+        _turn(result[..., None])
     return result
 
 
@@ -147,3 +146,15 @@ def _weigh(face, eyes, lips, inside, head, matte, frames, weights, out):  # type
                 detail = min(max(eyes[g, y, x] + lips[g, y, x] + mouth, zero), one)
                 value = near + weights[0] * skin + weights[1] * detail + weights[2] * mouth
                 out[g, y, x] = max(value, zero)
+
+
+@njit(cache=True, nogil=True)
+def _turn(images):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Mirror pictures ``[n, H, W, C]`` left to right, in place."""
+    count, height, width, channels = images.shape
+    for n in range(count):
+        for y in range(height):
+            line = images[n, y]
+            for x in range(width // 2):
+                for c in range(channels):
+                    line[x, c], line[width - 1 - x, c] = line[width - 1 - x, c], line[x, c]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -316,10 +316,15 @@ class Sample:
         """``[T, C]`` float32 audio features, row t centred on the 40 ms of frame t."""
         return self._once(feature_name(name), lambda data: self._decode_features(name, data)).astype(np.float32)
 
-    def frame(self, index: int, min_side: int = 0) -> np.ndarray:
-        """``[H, W, 3]`` uint8 RGB of a frame; with ``min_side`` px scaled as :func:`codecs.decode_jpeg` does."""
+    def frame(self, index: int, min_side: int = 0, out: np.ndarray | None = None) -> np.ndarray:
+        """``[H, W, 3]`` uint8 RGB of a frame.
+
+        Args:
+            min_side: px; scaled as :func:`codecs.decode_jpeg` does.
+            out: contiguous array of the full size to decode into.
+        """
         name = frame_name(self._index(index))
-        return self._try(name, lambda data: members.decode_jpeg(data, self.size, min_side), self.raw(name))
+        return self._try(name, lambda data: members.decode_jpeg(data, self.size, min_side, out), self.raw(name))
 
     def frames(self, indices: Iterable[int] | None = None, min_side: int = 0) -> np.ndarray:
         """``[N, H, W, 3]`` uint8 RGB of the frames asked for (all without ``indices``); only these are read and decoded."""
@@ -330,14 +335,13 @@ class Sample:
         width, height = self.size
         pictures = np.empty((len(chosen), height, width, 3), np.uint8)  # decoded in place: a copy costs a third more
         for place, index in zip(pictures, chosen):
-            name = frame_name(index)
-            self._try(name, partial(members.decode_jpeg, size=self.size, out=place), self.raw(name))
+            self.frame(index, out=place)
         return pictures
 
-    def matte(self, index: int) -> np.ndarray:
-        """``[H, W]`` uint8 alpha of the person in one frame."""
+    def matte(self, index: int, out: np.ndarray | None = None) -> np.ndarray:
+        """``[H, W]`` uint8 alpha of the person in one frame, decoded into ``out`` if it is given."""
         name = matte_name(self._index(index))
-        return self._try(name, lambda data: members.decode_png(data, self.size), self.raw(name))
+        return self._try(name, lambda data: members.decode_png(data, self.size, out), self.raw(name))
 
     def sibling(self, rng: np.random.Generator) -> Sample:
         """A random sample of the same person from the same shard, possibly this one; cheap, as the shard is open."""

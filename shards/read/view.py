@@ -8,9 +8,9 @@ Images are float32 RGB in [0, 1], ``[H, W, 3]``; intrinsics and landmarks are in
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -59,6 +59,15 @@ class PlainView:
         return self.function(sample, rng)
 
 
+class Frame(NamedTuple):
+    """A frame of a sample, and its row in a track of that sample."""
+
+    sample: Sample
+    track: Mapping[str, np.ndarray]
+    number: int
+    row: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class PairView:
     """Two frames of one person (expression-visual): the prior sees the source and must draw the target.
@@ -93,51 +102,45 @@ class PairView:
     needs_sound: ClassVar[bool] = False
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> dict[str, Any]:
+        source, targets = self.chosen(sample, rng)
+        frames = [source, *targets]
+        image, matte = pictures(frames, self.size, self.bytes)
+        batch: dict[str, Any] = {"identity_index": sample.identity_index}
+        for name, value in {"image": image, "matte": matte, **tracked(frames, self.size)}.items():
+            batch[f"source_{name}"] = value[0]
+            batch[f"target_{name}"] = value[1:] if self.targets > 1 else value[1]
+        return batch
+
+    def chosen(self, sample: Sample, rng: np.random.Generator) -> tuple[Frame, list[Frame]]:
+        """A source of ``sample`` and the targets; reads what the choice needs, but decodes no picture."""
         other = sample.sibling(rng) if rng.random() < self.across else sample
         if self.grouped and sample.groups and other.groups:
-            return self._paired(sample, *self._grouped(sample, other, rng))
+            return self._grouped(sample, other, rng)
         for segment in (sample, other):
             segment.prefetch(["meta.json", "track.npz"])
         source = int(rng.integers(sample.length))
         targets = rng.choice(other.length, self.targets, replace=self.targets > other.length)
         if self.wide:
             targets = self._widened(targets, sample.track["rotation"][source], other.track, rng)
-        shown = [
-            _pictures(segment, segment.track, {int(i): int(i) for i in frames}, self.size, self.bytes)
-            for segment, frames in ((sample, [source]), (other, targets))
-        ]
-        return self._paired(sample, shown[0][source], [shown[1][int(i)] for i in targets])
+        return Frame(sample, sample.track, source, source), [Frame(other, other.track, int(i), int(i)) for i in targets]
 
-    def _grouped(
-        self, sample: Sample, other: Sample, rng: np.random.Generator
-    ) -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
+    def _grouped(self, sample: Sample, other: Sample, rng: np.random.Generator) -> tuple[Frame, list[Frame]]:
         """A source of ``sample`` and targets of ``other``: one ranged read for each, or for both if they are one segment."""
         number, _ = self._groups(other, rng)
         places = rng.permutation(len(other.groups[number])).tolist()
         if other.key == sample.key:
             source, *rest = places
-            chosen = np.resize(rest or places, self.targets).tolist()
-            shown = _group_pictures(other, number, {source, *chosen}, self.size, self.bytes)
-            return shown[source], [shown[place] for place in chosen]
-        chosen = np.resize(places, self.targets).tolist()  # repeats where the group has fewer
-        shown = _group_pictures(other, number, set(chosen), self.size, self.bytes)
+            targets = np.resize(rest or places, self.targets).tolist()
+            group = _of_group(other, number, [source, *targets])
+            return group[0], group[1:]
+        targets = np.resize(places, self.targets).tolist()  # repeats where the group has fewer
+        shown = _of_group(other, number, targets)
         its, own = self._groups(sample, rng)
         source = int(rng.integers(min(NEAR, len(sample.groups[own]))))
-        near = _group_pictures(sample, own, {source}, self.size, self.bytes, shared=own == its)
-        return near[source], [shown[place] for place in chosen]
+        return _of_group(sample, own, [source], shared=own == its)[0], shown
 
     def _groups(self, sample: Sample, rng: np.random.Generator) -> tuple[int, int]:
         return drawn_groups(len(sample.groups), self.wide, rng, sample.key, sample.epoch)
-
-    def _paired(
-        self, sample: Sample, source: dict[str, np.ndarray], pictures: list[dict[str, np.ndarray]]
-    ) -> dict[str, object]:
-        batch: dict[str, object] = {"identity_index": sample.identity_index}
-        batch |= {f"source_{name}": value for name, value in source.items()}
-        for name in pictures[0]:
-            stacked = np.stack([picture[name] for picture in pictures])
-            batch[f"target_{name}"] = stacked if self.targets > 1 else stacked[0]
-        return batch
 
     def _widened(
         self, targets: np.ndarray, rotation: np.ndarray, track: Mapping[str, np.ndarray], rng: np.random.Generator
@@ -173,43 +176,62 @@ def drawn_groups(
     return shown, shown if shown >= wide else int(rng.integers(wide, count))
 
 
-def _group_pictures(
-    sample: Sample, number: int, places: Collection[int], size: int, plain: bool, shared: bool = True
-) -> dict[int, dict[str, np.ndarray]]:
-    """Entries of the pictures at some places of a group; one ranged read of these and all before them.
+def _of_group(sample: Sample, number: int, places: Sequence[int], shared: bool = True) -> list[Frame]:
+    """The frames at some places of a group; one ranged read fetches their pictures and all before them.
 
     Args:
         shared: whether other samples of the epoch show this group too, so that a machine fetches all of it from a store.
     """
-    frames = sample.groups[number]
-    members = [group_name(number), *(name(i) for i in frames for name in (frame_name, matte_name))]
+    numbers = sample.groups[number]
+    members = [group_name(number), *(name(i) for i in numbers for name in (frame_name, matte_name))]
     sample.prefetch(members[: 2 * max(places) + 3], within=members if shared and sample.epoch else ())
     group = sample.group(number)
-    if group["frames"].tolist() != frames:
+    if group["frames"].tolist() != numbers:
         raise sample.broken(group_name(number), "lists other frames than those behind it; run headstart shards verify")
-    shown = _pictures(sample, group, {frames[place]: place for place in places}, size, plain)
-    return {place: shown[frames[place]] for place in places}
+    return [Frame(sample, group, numbers[place], place) for place in places]
 
 
-def _pictures(
-    sample: Sample, track: Mapping[str, np.ndarray], rows: Mapping[int, int], size: int, plain: bool
-) -> dict[int, dict[str, np.ndarray]]:
-    """Entries of frames, each with its row in ``track``."""
-    sample.prefetch([name(i) for i in sorted(rows) for name in (frame_name, matte_name)])
-    scale = _scale(sample, size)
-    intrinsics = _scaled(track["intrinsics"], scale)
-    found: dict[int, dict[str, np.ndarray]] = {}
-    for i in sorted(rows):
-        row = rows[i]
-        found[i] = {
-            "image": _resized(sample.frame(i, size), size, plain),
-            "matte": _resized(sample.matte(i), size, plain),
-            "landmarks": track["landmarks"][row] * scale,
-            "intrinsics": intrinsics,
-            "identity": track["identity"],
-            **{name: track[name][row] for name in PER_FRAME},
-        }
-    return found
+def tracked(frames: Sequence[Frame], size: int) -> dict[str, np.ndarray]:
+    """Entries of :class:`PairView` without prefix for frames with pictures of ``size`` px: ``[n, ...]`` each, no pictures."""
+    scales = [_scale(frame.sample, size) for frame in frames]
+    return {
+        "landmarks": np.stack([frame.track["landmarks"][frame.row] * scale for frame, scale in zip(frames, scales)]),
+        "intrinsics": np.stack([_scaled(frame.track["intrinsics"], scale) for frame, scale in zip(frames, scales)]),
+        "identity": np.stack([frame.track["identity"] for frame in frames]),
+        **{name: np.stack([frame.track[name][frame.row] for frame in frames]) for name in PER_FRAME},
+    }
+
+
+def pictures(frames: Sequence[Frame | None], size: int, plain: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Images ``[n, S, S, 3]`` and mattes ``[n, S, S]`` of frames, zeros for ``None``; each is decoded once.
+
+    Args:
+        size: S, px.
+        plain: as uint8; else float32 in [0, 1].
+    """
+    count = len(frames)
+    images, mattes = np.zeros((count, size, size, 3), np.uint8), np.zeros((count, size, size), np.uint8)
+    wanted: dict[int, list[Frame]] = {}
+    for frame in frames:
+        if frame is not None:
+            wanted.setdefault(id(frame.sample), []).append(frame)
+    for here in wanted.values():
+        numbers = sorted({frame.number for frame in here})
+        here[0].sample.prefetch([name(i) for i in numbers for name in (frame_name, matte_name)])
+    places: dict[tuple[int, int], int] = {}
+    for place, frame in enumerate(frames):
+        if frame is None:
+            continue
+        first = places.setdefault((id(frame.sample), frame.number), place)
+        if first < place:
+            images[place], mattes[place] = images[first], mattes[first]
+        elif frame.sample.size == (size, size):  # in place: a copy costs a third more
+            frame.sample.frame(frame.number, out=images[place])
+            frame.sample.matte(frame.number, out=mattes[place])
+        else:
+            images[place] = _resized(frame.sample.frame(frame.number, size), size)
+            mattes[place] = _resized(frame.sample.matte(frame.number), size)
+    return (images, mattes) if plain else (_unit(images), _unit(mattes))
 
 
 def _scale(sample: Sample, size: int) -> np.ndarray:
@@ -223,14 +245,18 @@ def _scaled(intrinsics: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return intrinsics * np.array([[scale[0]], [scale[1]], [1.0]], np.float32)
 
 
-def _resized(image: np.ndarray, size: int, plain: bool) -> np.ndarray:
-    """uint8 ``[h, w(, 3)]`` to ``[size, size(, 3)]``, area average when shrinking; float32 in [0, 1] unless ``plain``."""
+def _resized(image: np.ndarray, size: int) -> np.ndarray:
+    """uint8 ``[h, w(, 3)]`` to ``[size, size(, 3)]``, area average when shrinking."""
     from PIL import Image
 
-    if image.shape[:2] != (size, size):
-        method = Image.Resampling.BOX if min(image.shape[:2]) >= size else Image.Resampling.BILINEAR
-        image = np.asarray(Image.fromarray(image).resize((size, size), method))
-    return image if plain else image.astype(np.float32) / 255.0
+    if image.shape[:2] == (size, size):
+        return image
+    method = Image.Resampling.BOX if min(image.shape[:2]) >= size else Image.Resampling.BILINEAR
+    return np.asarray(Image.fromarray(image).resize((size, size), method))
+
+
+def _unit(image: np.ndarray) -> np.ndarray:
+    return image.astype(np.float32) / 255.0
 
 
 def check_view(view: View, dataset: Dataset) -> None:

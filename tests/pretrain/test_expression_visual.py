@@ -316,6 +316,31 @@ def test_a_mirrored_sample_is_the_flipped_picture_of_the_flipped_head():
         assert np.array_equal(mirror[name], plain[name][:, :, ::-1])
 
 
+def test_a_reference_that_is_not_used_is_not_decoded_and_changes_nothing(monkeypatch):
+    from shards.format import codecs
+    from shards.read.dataset import open_dataset
+
+    decoded, real = [], codecs.decode_jpeg
+    monkeypatch.setattr(codecs, "decode_jpeg", lambda *a, **k: decoded.append(1) or real(*a, **k))
+    batches, counts = [], []
+    for chance in (0.0, 1.0):
+        decoded.clear()
+        config = replace(CONFIG, across=1.0, wide=0.0, augment=replace(CONFIG.augment, second=chance))
+        view = ReferenceView(config, mirror_signs(load_rig()))
+        batches.append(view(open_dataset(talkers()).read(0), np.random.default_rng(3)))
+        counts.append(len(decoded))
+    without, both = batches
+    assert CONFIG.references == 2
+    assert counts[1] == counts[0] + 1
+    assert without["seen"].tolist() == [1, 0]
+    assert both["seen"].tolist() == [1, 1]
+    assert not without["source_image"][1].any()
+    assert both["source_image"][1].any()
+    assert all(
+        np.array_equal(without[n], both[n]) for n in without if n not in ("seen", "source_image", "source_matte")
+    )
+
+
 def test_a_training_step_moves_every_part_of_the_model_towards_the_target(monkeypatch):
     monkeypatch.setattr("pretrain.expression_visual.objective.CODED", 1.0)
     torch.manual_seed(0)

@@ -239,6 +239,61 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked():
         codec.decode_npz(data, limit=10**6)
 
 
+@pytest.mark.parametrize("compress", [False, True])
+def test_arrays_come_back_as_they_were_written_and_as_zipfile_reads_them(compress):
+    values = {"a": np.arange(12, dtype=np.float32).reshape(3, 4), "b": np.zeros((0, 2)), "c": np.asarray(7, np.int64)}
+    data = codec.encode_npz(values, compress=compress)
+    with np.load(io.BytesIO(data)) as archive:
+        expected = dict(archive)
+    found = codec.decode_npz(data)
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype
+        assert np.array_equal(found[name], value)
+
+
+def test_a_changed_byte_of_an_array_is_refused():
+    data = bytearray(codec.encode_npz({"a": np.zeros(100, np.float32)}))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(codec.BadMember, match="CRC"):
+        codec.decode_npz(bytes(data))
+
+
+def test_an_archive_whose_entries_all_share_the_same_bytes_is_not_unpacked_beyond_its_limit():
+    one = codec.encode_npz({"a": np.zeros(10**6, np.uint8)})
+    directory = one[one.index(b"PK\1\2") : -22]
+    entries = 500
+    end = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, entries, entries, entries * len(directory), len(one) - 22 - 51, 0)
+    data = one[: one.index(b"PK\1\2")] + directory * entries + end
+    with pytest.raises(codec.BadMember):
+        codec.decode_npz(data, limit=10**8)
+
+
+def test_mattes_are_the_same_whoever_wrote_the_png():
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for height, width in ((1, 1), (7, 3), (64, 48)):
+        matte = rng.integers(0, 256, (height, width), np.uint8)
+        stream = io.BytesIO()
+        Image.fromarray(matte).save(stream, "PNG")
+        for data in (codec.encode_png(matte), stream.getvalue()):
+            assert np.array_equal(codec.decode_png(data, (width, height)), matte)
+            out = np.empty_like(matte)
+            assert codec.decode_png(data, (width, height), out) is out
+            assert np.array_equal(out, matte)
+
+
+def test_a_png_that_is_cut_or_claims_more_rows_than_it_holds_is_refused():
+    good = codec.encode_png(np.zeros((16, 16), np.uint8))
+    tall = bytearray(good)
+    tall[16:24] = struct.pack(">II", 16, 4000)
+    tall[29:33] = struct.pack(">I", zlib.crc32(tall[12:29]))
+    for data, size in ((bytes(tall), (16, 4000)), (good[:50], (16, 16))):
+        with pytest.raises(codec.BadMember):
+            codec.decode_png(data, size)
+
+
 @pytest.mark.parametrize("decode", [codec.decode_npy, codec.decode_npz])
 def test_noise_is_refused_and_never_an_error_of_ours(decode):
     rng = np.random.default_rng(0)
