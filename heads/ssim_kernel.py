@@ -213,7 +213,7 @@ def _forward_rows(first, last, x, y, window, channels, width, out):  # type: ign
     Strips of at most PLANE values: each image row is filtered along the row into a ring of TAPS rows, and the ring is
     filtered down the columns. All planes lie at constant offsets in one array; otherwise alias checks stop the vectoriser.
     """
-    products, ring, done = np.empty(5 * PLANE, F32), np.empty(5 * TAPS * PLANE, F32), np.empty(4 * PLANE, F32)
+    products, ring, done = np.empty(4 * PLANE, F32), np.empty(4 * TAPS * PLANE, F32), np.empty(4 * PLANE, F32)
     turned = np.empty(TAPS, F32)
     taps, step, stride, plane = np.uintp(TAPS), np.uintp(channels), np.uintp(width), np.uintp(PLANE)
     edge = (taps - np.uintp(1)) * step
@@ -226,11 +226,10 @@ def _forward_rows(first, last, x, y, window, channels, width, out):  # type: ign
                 p, q = x[base + i], y[base + i]
                 products[i] = p
                 products[i + plane] = q
-                products[i + np.uintp(2) * plane] = p * p
-                products[i + np.uintp(3) * plane] = q * q
-                products[i + np.uintp(4) * plane] = p * q
-            slot = (row % taps) * np.uintp(5) * plane
-            for part in range(np.uintp(5)):
+                products[i + np.uintp(2) * plane] = p * p + q * q
+                products[i + np.uintp(3) * plane] = p * q
+            slot = (row % taps) * np.uintp(4) * plane
+            for part in range(np.uintp(4)):
                 source, target = part * plane, part * plane + slot
                 for i in range(count):
                     total = F32(0.0)
@@ -243,18 +242,18 @@ def _forward_rows(first, last, x, y, window, channels, width, out):  # type: ign
             for k in range(taps):
                 turned[(top + k) % taps] = window[k]
             for i in range(count):
-                mx = my = xx = yy = xy = F32(0.0)
+                mx = my = both = xy = F32(0.0)  # both: E[x² + y²], since SSIM has the sum of the variances only
                 for k in range(taps):
-                    g, j = turned[k], i + k * np.uintp(5) * plane
+                    g, j = turned[k], i + k * np.uintp(4) * plane
                     mx += g * ring[j]
                     my += g * ring[j + plane]
-                    xx += g * ring[j + np.uintp(2) * plane]
-                    yy += g * ring[j + np.uintp(3) * plane]
-                    xy += g * ring[j + np.uintp(4) * plane]
+                    both += g * ring[j + np.uintp(2) * plane]
+                    xy += g * ring[j + np.uintp(3) * plane]
+                squares = mx * mx + my * my
                 a1 = F32(2.0) * mx * my + F32(C1)
                 a2 = F32(2.0) * (xy - mx * my) + F32(C2)
-                b1 = F32(1.0) / (mx * mx + my * my + F32(C1))
-                b2 = F32(1.0) / (xx - mx * mx + yy - my * my + F32(C2))
+                b1 = F32(1.0) / (squares + F32(C1))
+                b2 = F32(1.0) / (both - squares + F32(C2))
                 value = a1 * a2 * b1 * b2
                 d_xx = -value * b2
                 d_xy = F32(2.0) * a1 * b1 * b2

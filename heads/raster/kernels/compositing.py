@@ -304,10 +304,19 @@ def reduce_gradients(
             ahead = slots[min(starts[i] + _AHEAD_PAIRS, len(slots) - 1)] * gradient_size if len(slots) > 0 else 0
             prefetch(pairs, ahead)
             prefetch(pairs, ahead + gradient_size - 1)
-            for slot in range(starts[i], starts[i + 1]):
-                of = slots[slot] * gradient_size
-                for k in range(gradient_size):
-                    sums[k] += pairs[of + k]
+            if gradient_size >= WIDTH:  # eight numbers at once, the rest one by one
+                lanes = splat(pairs, zero)
+                for slot in range(starts[i], starts[i + 1]):
+                    of = slots[slot] * gradient_size
+                    lanes = lanes + load(pairs, of)
+                    for k in range(WIDTH, gradient_size):
+                        sums[k] += pairs[of + k]
+                store(sums, 0, lanes)
+            else:
+                for slot in range(starts[i], starts[i + 1]):
+                    of = slots[slot] * gradient_size
+                    for k in range(gradient_size):
+                        sums[k] += pairs[of + k]
             at = i * stride
             drawn = starts[i + 1] > starts[i]
             # The header of a Gaussian that is not drawn may hold anything.

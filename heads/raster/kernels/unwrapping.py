@@ -30,43 +30,35 @@ def _within(x, y, outline, first, last):
 
 
 @inline
-def _least_around(matte, row, column, size):
-    """The minimum of the 3 x 3 pixels around one, without those outside the picture."""
-    value = matte[row * size + column]
-    for r in range(max(row - 1, 0), min(row + 2, size)):
-        for c in range(max(column - 1, 0), min(column + 2, size)):
-            value = min(value, matte[r * size + c])
-    return value
+def _extremes(image, width, height, greatest, between):
+    """The minimum, or maximum, of the 3 x 3 values around each of a map's, without those outside it, in place.
+
+    Rows first, then columns, both by loops that the compiler vectorises; ``between``: scratch of the map's size.
+    """
+    for row in range(height):
+        base = row * width
+        for x in range(base + 1, base + width - 1):
+            low = min(image[x - 1], image[x], image[x + 1])
+            between[x] = max(image[x - 1], image[x], image[x + 1]) if greatest else low
+        for x, other in ((base, base + 1), (base + width - 1, base + width - 2)):
+            between[x] = max(image[x], image[other]) if greatest else min(image[x], image[other])
+    for row in range(height):
+        base, above, below = row * width, max(row - 1, 0) * width, min(row + 1, height - 1) * width
+        for x in range(width):
+            a, b, c = between[base + x], between[above + x], between[below + x]
+            image[base + x] = max(a, b, c) if greatest else min(a, b, c)
 
 
 @inline
-def _within_person(matte, x, y, size):
-    """The matte, eroded by a pixel, at (x, y) px: bilinear, with the border's value outside."""
+def _within_person(eroded, x, y, size):
+    """The eroded matte at (x, y) px: bilinear, with the border's value outside."""
     x, y = min(max(x - F32(0.5), F32(0)), F32(size - 1)), min(max(y - F32(0.5), F32(0)), F32(size - 1))
     column, row = int(x), int(y)
     right, below = min(column + 1, size - 1), min(row + 1, size - 1)
     u, v = x - F32(column), y - F32(row)
-    top = _least_around(matte, row, column, size) * (1 - u) + _least_around(matte, row, right, size) * u
-    bottom = _least_around(matte, below, column, size) * (1 - u) + _least_around(matte, below, right, size) * u
+    top = eroded[row * size + column] * (1 - u) + eroded[row * size + right] * u
+    bottom = eroded[below * size + column] * (1 - u) + eroded[below * size + right] * u
     return top * (1 - v) + bottom * v
-
-
-@inline
-def _opened(image, side):
-    """Morphological opening of a square map with 3 x 3 texels, in place; what lies beyond the map does not count."""
-    other = np.empty_like(image)
-    for turn in range(4):
-        # Minimum along rows, then down columns; then the maximum likewise.
-        step, lines = (1, side) if turn % 2 == 0 else (side, 1)
-        for line in range(side):
-            base = line * lines
-            for i in range(side):
-                at = base + i * step
-                value = image[at]
-                before = image[at - step] if i > 0 else value
-                after = image[at + step] if i + 1 < side else value
-                other[at] = min(value, before, after) if turn < 2 else max(value, before, after)
-        image[:] = other
 
 
 @kernel
@@ -126,6 +118,8 @@ def see(vertices, corners, weights, camera, matte, size, part, loops, starts, ce
         w = max(K[6] * x + K[7] * y + K[8] * z, nearest)
         outline[2 * i], outline[2 * i + 1] = (K[0] * x + K[1] * y + K[2] * z) / w, (K[3] * x + K[4] * y + K[5] * z) / w
     image = np.ones(side * side, np.float32)
+    eroded, between = matte.copy(), np.empty(max(size, side) ** 2, np.float32)
+    _extremes(eroded, size, size, False, between)
     for i in range(count):
         px, py, value = pixels[2 * i], pixels[2 * i + 1], seen[i]
         inner = part[i] >= 0
@@ -139,10 +133,11 @@ def see(vertices, corners, weights, camera, matte, size, part, loops, starts, ce
             if not (above and _within(px, py + margin, outline, first, last)):
                 value = F32(0)
         if value > 0:
-            value *= min(max((_within_person(matte, px, py, size) - F32(0.5)) * F32(2), F32(0)), F32(1))
+            value *= min(max((_within_person(eroded, px, py, size) - F32(0.5)) * F32(2), F32(0)), F32(1))
         seen[i] = value
         image[cells[i]] = value
-    _opened(image, side)
+    _extremes(image, side, side, False, between)  # a morphological opening; what lies beyond the map does not count
+    _extremes(image, side, side, True, between)
     for i in range(count):
         if part[i] < 0:  # an opening is narrow, and its outline is exact
             seen[i] = min(seen[i], image[cells[i]])
