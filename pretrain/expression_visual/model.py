@@ -195,8 +195,12 @@ class VisualModel(nn.Module):
         """Texture ``[B, N, 3]``, weight ``[B, N]``, features ``[B, N, C]`` to maps ``[B, N, 14]``."""
         shown, base = self.shown(texture, weight)
         common = self.neutral + self.mean_map * self.reach
-        colour = F.pad(base - self.neutral[:, COLOUR], (COLOUR.start, CHANNELS - COLOUR.stop))
-        return torch.addcmul(common + colour, self.change(shown, features), self.reach)
+        maps = torch.addcmul(common, self.change(shown, features), self.reach)
+        with (
+            torch.no_grad()
+        ):  # base colours need no gradient: added in place, which the product's gradient does not read
+            maps[..., COLOUR] += base - self.neutral[:, COLOUR]
+        return maps
 
     def shown(self, texture: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The U-Net's input from the pictures, by cells ``[B, H * W, 11]``, and the base colours ``[B, N, 3]``."""

@@ -10,7 +10,7 @@ from heads.raster import threads
 from heads.raster.arrays import flat
 from heads.raster.kernels import unwrapping
 from pretrain.expression_visual.config import VisualModelConfig
-from pretrain.expression_visual.layers import convolved, normalised
+from pretrain.expression_visual.fused.layers import convolved, normalised
 
 PATCH = 4  # px along a side of the image encoder's patches
 

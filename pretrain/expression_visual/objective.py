@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from heads.gaussians.render import render_head
-from heads.losses import LPIPS, offset_penalty
+from heads.losses import LPIPS
 from heads.photometric import composed, photometric
 from heads.raster import threads
 from heads.raster.arrays import flat
 from heads.raster.kernels import comparing
 from pretrain.expression_visual.config import ExpressionVisualConfig
+from pretrain.expression_visual.fused.penalties import SCALES, penalties
 from pretrain.expression_visual.model import VisualModel
 from pretrain.expression_visual.view import POSE
 
@@ -85,10 +86,8 @@ class VisualObjective(nn.Module):
         """The parts of the loss, by the names of their weights in the configuration."""
         config = self.model.config.loss
         picture, matte, weight = (batch[f"target_{n}"].float().flatten(0, 1) for n in ("image", "matte", "weight"))
-        parts = photometric(head, alpha, behind, picture, matte, weight) | {
-            "offset": offset_penalty(maps[..., :3]),
-            "scale": (maps[..., 7:10] - self.model.neutral[:, 7:10] - GROWTH).clamp_min(0).square().mean(),
-        }
+        parts = photometric(head, alpha, behind, picture, matte, weight)
+        parts |= penalties(maps, self.model.neutral[:, SCALES] + GROWTH)
         if config.perceptual:
             near, solid = (weight > 0).float()[..., None], matte[..., None]
             images = (composed(head, alpha, behind), composed(picture * solid, solid, behind))

@@ -105,7 +105,7 @@ class PairView:
         source, targets = self.chosen(sample, rng)
         frames = [source, *targets]
         image, matte = pictures(frames, self.size, self.bytes)
-        batch: dict[str, Any] = {"identity_index": sample.identity_index}
+        batch: dict[str, object] = {"identity_index": sample.identity_index}
         for name, value in {"image": image, "matte": matte, **tracked(frames, self.size)}.items():
             batch[f"source_{name}"] = value[0]
             batch[f"target_{name}"] = value[1:] if self.targets > 1 else value[1]

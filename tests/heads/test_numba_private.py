@@ -95,3 +95,12 @@ def test_rendering_falls_back_to_the_reference_where_the_vector_type_cannot_be_m
     assert registry.default_backend("cpu").name == "reference"
     assert "no attribute 'models'" in registry.probes()["cpu"].detail
     assert not registry.rendering_check()["ok"]
+
+
+def test_a_kernels_cache_depends_on_its_own_file_too(tmp_path):
+    one, other = tmp_path / "one.py", tmp_path / "other.py"
+    one.write_text("a = 1")
+    other.write_text("a = 2")
+    assert len({caching.source_stamp(), caching.source_stamp(str(one)), caching.source_stamp(str(other))}) == 3
+    inside = caching.__file__
+    assert caching.source_stamp(inside) == caching.source_stamp(), "counted once"

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heads.raster import threads
-from pretrain.expression_visual import layers
-from pretrain.expression_visual.layers import by_tiles, convolved, normalised
+from pretrain.expression_visual.fused import layers
+from pretrain.expression_visual.fused.layers import by_tiles, convolved, normalised
 
 
 def pictures(*shape: int, seed: int = 0) -> Tensor:

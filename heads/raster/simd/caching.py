@@ -1,8 +1,9 @@
 """The disk cache of compiled kernels; the only module that uses numba's private caching.
 
 Numba's own cache checks only the kernel's own file: after a change in a module that the kernel calls it returns stale
-machine code, and a read-only installation with an unwritable home fails at import. Ours is stamped with every source
-file of this room's kernels. Without a writable folder there is no cache, and kernels compile once per process.
+machine code, and a read-only installation with an unwritable home fails at import. Ours is stamped with the kernel's own
+file and every source file of ``heads.raster``, where the helpers of all kernels are. Without a writable folder there is
+no cache, and kernels compile once per process.
 
 If a version of numba lacks the private names, :func:`keep` falls back to numba's public cache, in a separate folder for
 each state of our sources, so that nothing stale is read there either.
@@ -29,10 +30,10 @@ except ImportError as error:  # tests/heads/test_numba_private.py names this
 
 
 @cache
-def source_stamp() -> str:
-    """Digest of numba's version and of all source files that kernels are compiled from."""
+def source_stamp(file: str | None = None) -> str:
+    """Digest of numba's version and of all source files that kernels are compiled from: those of ``heads.raster``, and ``file``."""
     digest = hashlib.sha256(numba.__version__.encode())
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+    for path in sorted({*Path(__file__).parents[1].rglob("*.py"), *([Path(file)] if file else [])}):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -80,11 +81,11 @@ if not BROKEN:
             return str(cache_folder())
 
         def get_source_stamp(self) -> str:
-            return source_stamp()
+            return source_stamp(self._py_file)
 
         def get_disambiguator(self) -> str:
             # Several versions of Headstart may share the folder, so the stamp is part of the file's name.
-            return source_stamp()[:12]
+            return source_stamp(self._py_file)[:12]
 
         @classmethod
         def from_function(cls, function: Callable[..., object], file: str) -> _Locator | None:

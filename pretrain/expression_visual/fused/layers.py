@@ -18,8 +18,8 @@ from torch.autograd.function import FunctionCtx
 
 from heads.raster import threads
 from heads.raster.arrays import flat, plain
-from heads.raster.kernels import convolving, normalising
 from heads.raster.simd.vector import WIDTH
+from pretrain.expression_visual.fused import convolving, normalising
 
 PARTS = convolving.PATCH**2
 # Numbers below which PyTorch's two operators are faster, measured on maps of 16 x 16 with 64 channels in batches of three.
@@ -49,7 +49,7 @@ class _TiledCtx(FunctionCtx):
 
 
 class _Tiled(torch.autograd.Function):
-    """See :mod:`heads.raster.kernels.convolving`; ``x [B, H, W, C]``, ``weight [C', C, 3, 3]``, ``bias [C']``."""
+    """See :mod:`pretrain.expression_visual.fused.convolving`; ``x [B, H, W, C]``, ``weight [C', C, 3, 3]``, ``bias [C']``."""
 
     @staticmethod
     def forward(ctx: _TiledCtx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class _NormalisedCtx(FunctionCtx):
 
 
 class _Normalised(torch.autograd.Function):
-    """See :mod:`heads.raster.kernels.normalising`; ``x`` and ``skip [B, H, W, C]``, ``weight`` and ``bias [C]``."""
+    """See :mod:`pretrain.expression_visual.fused.normalising`; ``x`` and ``skip [B, H, W, C]``, ``weight`` and ``bias [C]``."""
 
     @staticmethod
     def forward(

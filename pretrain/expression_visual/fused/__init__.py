@@ -1,0 +1,1 @@
+"""Operators with CPU kernels of their own: convolutions by tiles, normalisation with activation, penalties on maps."""
