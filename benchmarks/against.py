@@ -3,8 +3,9 @@
     python -m benchmarks against [--commit c32969e] [--priors sync-expert ...] [--data DATASET] [--rounds 4] [--curve 300]
 
 The earlier commit's sources are extracted from git into a temporary folder. Both run as separate processes that take
-turns, so that the machine's other load affects both. Figures are CPU seconds, which other jobs disturb least, and their
-ratios. The floor is the part that every step of expression-visual needs: convolutions and rasterisation.
+turns, so that the machine's other load affects both. Each reads, decodes and trains in one thread. Figures are CPU
+seconds, which other jobs disturb least, and their ratios. The floor is the part that every step of expression-visual
+needs: convolutions and rasterisation.
 ``--curve`` trains both instead, with equal seeds and settings, and compares their losses.
 """
 
@@ -41,7 +42,7 @@ from shards.read.store import Store
 
 prior, data = sys.argv[2], sys.argv[3]
 torch.set_num_threads(1)
-changes = ["allow_unknown_licence=true", "reader_workers=0", *sys.argv[4:]]
+changes = ["allow_unknown_licence=true", "reader_workers=0", "prefetch=0", *sys.argv[4:]]
 changes += {"sync-expert": ["cache_mb=0"], "expression-visual": ["batch_size=6"]}[prior]
 built = trainer(prior, "tiny", data, tempfile.mkdtemp(), *changes)
 

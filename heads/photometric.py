@@ -91,11 +91,13 @@ class _Photometric(torch.autograd.Function):
         batch, _, width = ctx.shape[:3]
         _, alpha, behind, _, matte, weight = ctx.arrays
         of_colour, of_unlike, of_outline = (float(v) / d for v, d in zip(upstream, ctx.divisors))
-        v_head, v_alpha = torch.zeros(ctx.shape), torch.zeros(*ctx.shape[:3], 1)
+        v_head, v_alpha = torch.empty(ctx.shape), torch.empty(*ctx.shape[:3], 1)
         of_head, of_alpha = flat(v_head).reshape(batch, -1), flat(v_alpha).reshape(batch, -1)
 
         def job(b: int) -> None:
             one = ctx.kept[b]
+            _clear_around(v_head[b], one.box)
+            _clear_around(v_alpha[b], one.box)
             v_ours = _similarity_gradient(one, weight[b], width, -0.5 * of_unlike)
             comparing.compose_backward(
                 one.ours, one.real, v_ours, alpha[b], behind[b], matte[b], weight[b], width, one.box,
@@ -126,6 +128,13 @@ def _compare(arrays: list[np.ndarray], height: int, width: int) -> _Kept:
     inner = (int(box[0]) + RADIUS, int(box[2]) + RADIUS, rows - 2 * RADIUS, columns - 2 * RADIUS)
     sums[5] = comparing.dissimilarity(planes[0], weight, width, *inner)
     return _Kept(box, ours, real, planes, sums)
+
+
+def _clear_around(picture: Tensor, box: np.ndarray) -> None:
+    """Set the pixels of ``picture [H, W, C]`` outside a rectangle to zero."""
+    top, bottom, left, right = box.tolist()
+    for part in (picture[:top], picture[bottom:], picture[top:bottom, :left], picture[top:bottom, right:]):
+        part.zero_()
 
 
 def _similarity_gradient(one: _Kept, weight: np.ndarray, width: int, factor: float) -> np.ndarray:

@@ -253,8 +253,7 @@ class VisualModel(nn.Module):
     def _cells(self, values: Tensor) -> Tensor:
         """Values ``[B, N, C]`` of texels in the order of cells ``[B, H * W, C]``, zero where there is no texel."""
         batch, _, channels = values.shape
-        empty = values.new_zeros(batch, self.config.model.resolution**2, channels)
-        return empty.index_copy(1, self.slot, values)
+        return values.new_zeros(batch, self.config.model.resolution**2, channels).index_copy_(1, self.slot, values)
 
     def _slots(self, config: VisualModelConfig) -> Tensor:
         """Position ``[N]`` of each texel in the order of cells of ``patch`` x ``patch`` texels."""

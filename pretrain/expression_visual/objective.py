@@ -116,23 +116,32 @@ def lit(batch: dict[str, Tensor], config: ExpressionVisualConfig, *, vary: bool)
         unit = image.float() / 255
         return (unit.clamp_min(1e-4) ** gamma * gain).clamp(0, 1) if vary else unit
 
-    def toned(image: Tensor) -> Tensor:
+    def toned(image: Tensor, used: Tensor) -> Tensor:
         if device.type != "cpu":
             return tone(image)
         levels = torch.arange(256, dtype=torch.uint8)[:, None].expand(count, 1, 1, 256, 3)
-        return looked_up(image, tone(levels)[:, 0, 0].transpose(1, 2))
+        return looked_up(image, tone(levels)[:, 0, 0].transpose(1, 2), used)
 
     mattes = {name: batch[name].float() / 255 for name in ("source_matte", "target_matte")}
-    return batch | mattes | {name: toned(batch[name]) for name in ("source_image", "target_image")}
+    used = {
+        "source_image": batch["seen"] > 0,
+        "target_image": torch.ones(batch["target_image"].shape[:2], dtype=torch.bool),
+    }
+    return batch | mattes | {name: toned(batch[name], shown) for name, shown in used.items()}
 
 
-def looked_up(image: Tensor, tables: Tensor) -> Tensor:
-    """8-bit pictures ``[B, ..., 3]`` through tables ``[B, 3, 256]`` of their channels, float32."""
+def looked_up(image: Tensor, tables: Tensor, used: Tensor) -> Tensor:
+    """8-bit pictures ``[B, R, H, W, 3]`` through tables ``[B, 3, 256]`` of their channels, float32; zeros where not ``used [B, R]``."""
     result = torch.empty(image.shape)
-    values, out, table = (flat(t).reshape(len(image), -1) for t in (image, result, tables))
+    values, out = (flat(t).reshape(*image.shape[:2], -1) for t in (image, result))
+    table = flat(tables).reshape(len(tables), -1)
 
-    def job(b: int) -> None:
-        comparing.tone(values[b], table[b], len(values[b]) // 3, out[b])
+    def job(b: int, r: int) -> None:
+        if used[b, r]:
+            comparing.tone(values[b, r], table[b], values.shape[2] // 3, out[b, r])
+        else:
+            out[b, r] = 0
 
-    threads.run(job, [(b,) for b in range(len(image))], threads.get_num_threads())
+    jobs = [(b, r) for b in range(len(image)) for r in range(image.shape[1])]
+    threads.run(job, jobs, threads.get_num_threads())
     return result

@@ -118,9 +118,10 @@ def test_a_map_changes_at_its_followers_as_if_all_changes_were_written_out():
 
 @pytest.mark.parametrize("vary", [True, False])
 def test_light_through_tables_is_the_power_of_every_pixel(vary):
-    image = torch.randint(0, 256, (2, 1, 8, 8, 3), dtype=torch.uint8)
-    matte = torch.randint(0, 256, (2, 1, 8, 8), dtype=torch.uint8)
-    batch = {"identity": torch.zeros(2, 1), "source_image": image, "target_image": image.flip(2)}
+    image = torch.randint(0, 256, (2, 2, 8, 8, 3), dtype=torch.uint8)
+    matte = torch.randint(0, 256, (2, 2, 8, 8), dtype=torch.uint8)
+    seen = torch.tensor([[1.0, 1.0], [1.0, 0.0]])  # what is not used is not computed
+    batch = {"identity": torch.zeros(2, 1), "source_image": image, "target_image": image.flip(2), "seen": seen}
     batch |= {"source_matte": matte, "target_matte": matte}
     torch.manual_seed(5)
     got = lit(batch, CONFIG, vary=vary)
@@ -129,6 +130,6 @@ def test_light_through_tables_is_the_power_of_every_pixel(vary):
     gamma = (CONFIG.augment.gamma * torch.randn(2, 1, 1, 1, 1)).exp()
     unit = image.float() / 255
     expected = (unit.clamp_min(1e-4) ** gamma * gain).clamp(0, 1) if vary else unit
-    assert torch.allclose(got["source_image"], expected, atol=1e-6)
+    assert torch.allclose(got["source_image"], expected * seen[..., None, None, None], atol=1e-6)
     assert torch.allclose(got["target_image"], expected.flip(2), atol=1e-6)
     assert torch.equal(got["source_matte"], matte.float() / 255)
