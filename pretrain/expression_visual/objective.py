@@ -131,7 +131,7 @@ def lit(batch: dict[str, Tensor], config: ExpressionVisualConfig, *, vary: bool)
 
 
 def looked_up(image: Tensor, tables: Tensor, used: Tensor) -> Tensor:
-    """8-bit pictures ``[B, R, H, W, 3]`` through tables ``[B, 3, 256]`` of their channels, float32; zeros where not ``used [B, R]``."""
+    """8-bit pictures ``[B, R, H, W, 3]`` through tables ``[B, 3, 256]`` of their channels; zeros where not ``used [B, R]``."""
     result = torch.empty(image.shape)
     values, out = (flat(t).reshape(*image.shape[:2], -1) for t in (image, result))
     table = flat(tables).reshape(len(tables), -1)
