@@ -1,12 +1,13 @@
 """What a killed worker, a machine that leaves and a machine that joins cost a run, in this checkout and an earlier commit.
 
-    python -m benchmarks events [--commit 8f60b3b] [--rounds 2] [--events workers nodes]
+    python -m benchmarks events [--commit 8f60b3b] [--rounds 2] [--events workers nodes early]
 
 Two workers train a small network under the engine, with a step every 0.1 s and a checkpoint every five. The time lost is
 that without a finished step: from the event to the first step after it; for a machine that joins, from the last step of
 one worker to the first step of two. A machine that joins also slows the steps until then, most of all here, where all share
 two cores; that is counted as well. Steps since the last checkpoint, which are done again, come on top. The killed worker
-is one of a private Ray; machines leave and join a Ray cluster of two machines on the loopback.
+is one of a private Ray: ``workers`` kills it a minute after the first step, ``early`` at the eighth step. Machines leave
+and join a Ray cluster of two machines on the loopback.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +48,10 @@ def train(config, context):
         saved = fetch_checkpoint(found, context.scratch)
         engine.load(saved / "engine")
         step = json.loads((saved / "step.json").read_text())
+    begun = time.time()
     while True:
-        if context.rank == 1 and step == 8 and not (folder / "pid").exists():
+        due = step >= 8 and time.time() - begun >= config["after"]
+        if context.rank == 1 and due and not (folder / "pid").exists():
             (folder / "event").write_text(json.dumps(time.time()))
             (folder / "pid").write_text(str(os.getpid()))
             if config["kill"]:
@@ -100,14 +104,14 @@ def run(**more):
     from cluster.launch.launch import launch
 
     try:
-        config = {"folder": str(folder), "kill": not nodes}
+        config = {"folder": str(folder), "kill": not nodes, "after": float(sys.argv[3])}
         outcome.append(launch("job:train", config, run=str(folder / "run"), cluster=ClusterConfig(workers=2, **more)))
     except BaseException as error:
         outcome.append(error)
 
 
 def killed():
-    return {"killed": until(lambda: first(event(), 2)) - event()}
+    return {sys.argv[2]: until(lambda: first(event(), 2)) - event()}
 
 
 def event():
@@ -164,8 +168,10 @@ if __name__ == "__main__":
         ray.shutdown()
         cluster.shutdown()
 """
+AFTER = 60.0  # seconds of training before a worker is killed, which a prepared process needs to be there
 CASES = {
-    "killed": "one of two workers of a private Ray is killed, until the next step",
+    "early": "one of two workers of a private Ray is killed at the eighth step, until the next step",
+    "workers": "one of two workers of a private Ray is killed after a minute, until the next step",
     "leaves": "one of two machines is lost, until the next step, with one worker",
     "joins": "a machine joins, without a step from one worker to two",
     "joins in all": "a machine joins, until the first step of two workers, less the steps done meanwhile at the pace before",
@@ -173,26 +179,27 @@ CASES = {
 }
 
 
-def events(root: Path, nodes: bool) -> dict[str, float]:
-    """Seconds lost by each event in one run of a checkout's code."""
+def events(root: Path, kind: str) -> dict[str, float]:
+    """Seconds lost by each event of a kind in one run of a checkout's code."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "job.py").write_text(JOB)
         (folder / "drive.py").write_text(DRIVER)
         environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{scratch}", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(folder / "drive.py"), scratch, "nodes" if nodes else "workers"]
+        after = AFTER if kind == "workers" else 0.0
+        command = [sys.executable, str(folder / "drive.py"), scratch, kind, str(after)]
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the run of {root.name} failed: {done.stderr[-2000:]}")
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
 
 
-def compared(earlier: Path, kinds: list[bool], rounds: int) -> list[dict[str, Any]]:
+def compared(earlier: Path, kinds: Sequence[str], rounds: int) -> list[dict[str, Any]]:
     """Rows of all events, for both checkouts in turn."""
     times: dict[str, list[list[float]]] = {}
     for _ in range(rounds):
-        for nodes in kinds:
-            pair = [events(root, nodes) for root in (earlier, HERE)]
+        for kind in kinds:
+            pair = [events(root, kind) for root in (earlier, HERE)]
             print(json.dumps(pair), flush=True)
             for name in pair[0]:
                 times.setdefault(name, []).append([side[name] for side in pair])
@@ -210,11 +217,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commit", default="8f60b3b")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--events", nargs="+", choices=("workers", "nodes"), default=("workers", "nodes"))
+    kinds = ("workers", "nodes", "early")
+    parser.add_argument("--events", nargs="+", choices=kinds, default=kinds)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         earlier = checkout(given.commit, Path(scratch) / given.commit)
-        rows = compared(earlier, [kind == "nodes" for kind in given.events], given.rounds)
+        rows = compared(earlier, given.events, given.rounds)
     notes = f"earlier commit {given.commit}, in turn, medians of {given.rounds} rounds; load {os.getloadavg()[0]:.1f}"
     measured = {line["case"] for line in rows}
     rows += [line for line in stored("events") if line["case"] not in measured]

@@ -57,9 +57,9 @@ VIEWS = {
 # Bytes, requests and seconds of one core for a sample: ``--views`` on 20 s of one real clip at 512 px, index left out. The
 # ten segments of the clip share groups of pictures as those of a shard do; :func:`shared_groups` counts these for 512 ranks.
 MEASURED = {
-    "audio-expression": (32_056.0, 1.0, 0.0028),
-    "expression-visual": (324_901.0, 1.06, 0.0473),
-    "sync-expert": (226_816.0, 1.0, 0.0111),
+    "audio-expression": (32_056.0, 1.0, 0.0011),
+    "expression-visual": (293_242.0, 0.96, 0.0331),
+    "sync-expert": (226_867.0, 1.0, 0.0083),
 }
 CORES = 64 * 192  # 64 machines of eight GPUs
 PREFIXES, GETS = 1, 5_500  # of a public store, for one prefix

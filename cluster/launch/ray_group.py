@@ -3,7 +3,7 @@
 Ray Train does this on a cluster. On one machine it would add two processes, and each process would import its libraries for
 data sets: half of the processor time of a start. What a worker does is the same (:mod:`cluster.launch.ray_member`).
 When a worker dies, the others lose their connection to it; their processes stay, join the new one and load the newest
-checkpoint, as it does.
+checkpoint, as it does. The new one is the spare process, if there is one by then: it has imported what training needs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from types import ModuleType
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 AFTER = 0.5  # seconds in which the errors of other workers are collected after the first
 WHILE_STARTING = 3.0  # the same after a death: a new process takes longer to start, and nothing is lost meanwhile
 ANSWERS = 5.0  # seconds for a worker without work to answer; it is replaced if it does not
+SPARE_AFTER = 20.0  # seconds of training before the spare starts, which takes 5 s of CPU: short runs never pay for it
+SPARE_MEMORY = 4 * 2**30  # bytes that must be free for it; it takes a tenth of that
 log = logging.getLogger("headstart.launch")
 
 
@@ -57,6 +60,7 @@ class Group:
     def __init__(self, ray: ModuleType, payload: Payload, settings: ClusterConfig) -> None:
         self._ray, self._payload, self._settings = ray, payload, settings
         self._members: list[ActorHandle | None] = [None] * settings.workers
+        self._spare: tuple[ActorHandle, ObjectRef] | None = None  # and the answer when it is prepared
         self._ended = False
 
     def run(self) -> object:
@@ -86,6 +90,9 @@ class Group:
         """Kill the workers that are left."""
         self._ended = True
         self._kill(range(len(self._members)))
+        if self._spare is not None:
+            (member, _), self._spare = self._spare, None
+            self._ray.kill(member)
 
     def _attempt(self) -> object:
         members = self._complete()
@@ -109,14 +116,45 @@ class Group:
         return members
 
     def _start(self) -> ActorHandle:
+        """The spare, or a new process."""
+        return self._taken_spare() or self._new()
+
+    def _new(self) -> ActorHandle:
         return self._ray.remote(Member).options(num_cpus=self._settings.cpus).remote()
+
+    def _start_spare(self) -> None:
+        """Start a process that imports what training needs, where there is memory for it."""
+        import psutil  # Ray has it among its own requirements
+
+        if psutil.virtual_memory().available >= SPARE_MEMORY:
+            member = self._new()
+            self._spare = member, member.prepare.remote(self._payload["job"])
+
+    def _taken_spare(self) -> ActorHandle | None:
+        """The spare, if there is one and it lives; from then on it is none."""
+        if self._spare is None:
+            return None
+        (member, prepared), self._spare = self._spare, None
+        if not self._ray.wait([prepared], num_returns=1, timeout=0)[0]:
+            return member  # it still imports, which a new process would begin with
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            if self._ray.get(member.is_sound.remote(), timeout=ANSWERS):
+                return member
+        self._ray.kill(member)
+        return None
 
     def _results(self, refs: list[ObjectRef]) -> list[object]:
         ray, waiting = self._ray, list(refs)
         failed: dict[int, BaseException] = {}
         results: dict[int, object] = {}
+        wanted = self._settings.spare and self._settings.max_failures != 0 and self._spare is None
+        due = time.monotonic() + SPARE_AFTER if wanted else None
         while waiting:
-            ready, waiting = ray.wait(waiting, num_returns=1, timeout=self._patience(failed))
+            ready, waiting = ray.wait(waiting, num_returns=1, timeout=self._patience(failed, due))
+            if not ready and not failed:
+                self._start_spare()
+                due = None
+                continue
             if not ready:
                 break
             rank = refs.index(ready[0])
@@ -135,10 +173,11 @@ class Group:
     def _died(self, error: BaseException) -> bool:
         return isinstance(error, self._ray.exceptions.RayActorError)
 
-    def _patience(self, failed: dict[int, BaseException]) -> float | None:
-        if not failed:
-            return None
-        return WHILE_STARTING if any(map(self._died, failed.values())) else AFTER
+    def _patience(self, failed: dict[int, BaseException], due: float | None) -> float | None:
+        """Seconds to wait for another result: until the spare is due, or for ever; after a failure, for the others to end."""
+        if failed:
+            return WHILE_STARTING if any(map(self._died, failed.values())) else AFTER
+        return None if due is None else max(0.0, due - time.monotonic())
 
     def _left(self, failed: dict[int, BaseException], busy: set[int]) -> set[int]:
         """Ranks whose actors stay for the next attempt when others died or were told to go; none after any other failure."""

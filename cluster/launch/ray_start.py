@@ -144,7 +144,8 @@ def _start_once(ray: ModuleType, settings: ClusterConfig) -> None:
 def _init(ray: ModuleType, settings: ClusterConfig) -> None:
     ray.init(
         address="local",
-        num_cpus=max(os.cpu_count() or 1, settings.workers * settings.cpus),
+        # Of Ray's count, not of the machine: the spare process reserves as much as a worker, and needs it only in its place.
+        num_cpus=max(os.cpu_count() or 1, (settings.workers + settings.spare) * settings.cpus),
         include_dashboard=settings.dashboard,
         dashboard_host=process_group.LOOPBACK,
         object_store_memory=settings.object_store_mb * 2**20,

@@ -20,6 +20,9 @@ class ClusterConfig:
     cpus_per_worker: Count | None = None  # None: an equal share of this machine's cores; 1 on a cluster
     address: str | None = None  # a Ray cluster, "auto" or host:port; None starts a private one on the loopback
     max_failures: Annotated[int, Within(-1)] = 3  # restarts after failures before the run is given up; -1: no limit
+    # A process that waits, with its libraries imported, to take a killed worker's place: 0.3 GB of memory; only where one
+    # machine runs all workers.
+    spare: bool = True
     max_preemptions: Annotated[
         int, Within(-1)
     ] = -1  # restarts after preempted workers that saved first; counted separately

@@ -115,7 +115,11 @@ def workers_seen() -> Iterator[set[psutil.Process]]:
         thread.join()
 
 
-def test_a_worker_killed_at_a_random_step_costs_nothing_but_time_and_no_worker_stays(ray_here, two, tmp_path):
+@pytest.mark.parametrize("spare_after", [1e6, 0.0], ids=["a new process", "the spare process"])
+def test_a_worker_killed_at_a_random_step_costs_nothing_but_time_and_no_worker_stays(
+    ray_here, two, tmp_path, monkeypatch, spare_after
+):
+    monkeypatch.setattr("cluster.launch.ray_group.SPARE_AFTER", spare_after)
     step, rank = random.randrange(1, STEPS), random.randrange(2)
     kill = strike(tmp_path, "SIGKILL", step, rank)
     with workers_seen() as seen:
@@ -123,7 +127,9 @@ def test_a_worker_killed_at_a_random_step_costs_nothing_but_time_and_no_worker_s
     assert Path(kill["once"]).exists(), f"rank {rank} was not killed at step {step}"
     assert result["started_at"] == step // EVERY * EVERY
     check(result, two)
-    assert len(seen) >= 2, "the workers were not found, so that none is left would say nothing"
+    assert len(seen) >= (3 if spare_after == 0 else 2), (
+        "the workers were not found, so that none is left would say nothing"
+    )
     wait_until(lambda: not any(process.is_running() for process in seen))  # their Ray still runs
     assert not workers_below()
 

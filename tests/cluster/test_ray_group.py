@@ -43,6 +43,7 @@ class Actor:
     def __init__(self, number: int, script: list) -> None:
         self.number, self.script, self.places, self.alive = number, script, [], True
         self.listen, self.work, self.is_sound = Method(lambda: ("host", 1)), Method(self._work), Method(self._sound)
+        self.prepare, self.prepared = Method(self._prepare), False
         self.sound = True
 
     def _work(self, payload, place):
@@ -54,7 +55,13 @@ class Actor:
             raise end
         return end
 
+    def _prepare(self, job):
+        self.prepared = True
+        return self.number
+
     def _sound(self):
+        if not self.alive:
+            raise Died()
         return self.sound
 
 
@@ -65,6 +72,7 @@ class FakeRay:
 
     def __init__(self, *scripts: list) -> None:
         self.scripts, self.actors, self.error = list(scripts), [], None
+        self.quiet = 0  # how often waiting for results ends without any
 
     def remote(self, kind):
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._start))
@@ -74,6 +82,9 @@ class FakeRay:
         return self.actors[-1]
 
     def wait(self, refs, num_returns, timeout):
+        if self.quiet and timeout is not None and timeout > 0:
+            self.quiet -= 1
+            return [], refs
         for ref in refs:
             if not hasattr(ref, "outcome"):
                 try:
@@ -98,10 +109,11 @@ class FakeRay:
         return {}
 
 
-def run(*scripts: list, workers: int = 2, **budgets: int) -> tuple[object, list[Actor]]:
+def run(*scripts: list, workers: int = 2, quiet: int = 0, **budgets: int) -> tuple[object, list[Actor]]:
     ray = FakeRay(*scripts)
+    ray.quiet = quiet
     board = SimpleNamespace(read=Method(lambda: (False, None)))
-    group = Group(ray, {"board": board}, ClusterConfig(workers=workers, **budgets))  # type: ignore[arg-type]
+    group = Group(ray, {"board": board, "job": {}}, ClusterConfig(workers=workers, **budgets))  # type: ignore[arg-type]
     try:
         return group.run(), ray.actors
     finally:
@@ -140,6 +152,35 @@ def test_a_worker_that_does_not_end_or_may_not_go_on_is_replaced_too(end):
 def test_after_an_error_of_the_training_function_every_process_is_new():
     _, actors = run([Raised(OSError("no file"))], [broken()], ["done"], [None])
     assert [actor.places for actor in actors] == [[0], [1], [0], [1]]
+
+
+def test_once_a_run_is_under_way_a_prepared_process_waits_and_takes_a_dead_workers_place():
+    result, actors = run([broken(), "done"], [Died()], [None], quiet=1)
+    assert result == "done"
+    assert [actor.places for actor in actors] == [[0, 0], [1], [1]]
+    assert [actor.prepared for actor in actors] == [False, False, True]
+
+
+def test_a_spare_process_that_died_is_not_taken(monkeypatch):
+    prepare = Actor._prepare
+    monkeypatch.setattr(Actor, "_prepare", lambda self, job: prepare(self, job) and setattr(self, "alive", False))
+    result, actors = run([broken(), "done"], [Died()], ["never asked"], [None], quiet=1, max_failures=1)
+    assert result == "done"
+    assert [actor.places for actor in actors] == [[0, 0], [1], [], [1]]
+
+
+@pytest.mark.parametrize("settings", [{"spare": False}, {"max_failures": 0}])
+def test_no_spare_process_starts_where_it_is_switched_off_or_could_not_be_used(settings):
+    _, actors = run(["done"], [None], quiet=1, **settings)
+    assert len(actors) == 2
+
+
+def test_no_spare_process_starts_where_memory_is_short(monkeypatch):
+    import psutil
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10**9))
+    _, actors = run(["done"], [None], quiet=1)
+    assert len(actors) == 2
 
 
 def test_more_deaths_than_allowed_end_the_run():
