@@ -13,6 +13,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from configs.errors import InputError
 
-PREFIX = "headstart-scratch-"
+PREFIX, LOCK_PREFIX = "headstart-scratch-", "headstart-output-"
 __all__ = ["PREFIX", "ScratchFolder", "Spool", "one_writer"]
 
 
@@ -79,15 +80,17 @@ class ScratchFolder:
 def one_writer(output: str | Path) -> Iterator[None]:
     """Hold an output, which need not exist yet, against other commands of this user on this machine until the process ends.
 
-    The lock is a file of the temporary folder, named after the output's path. Where none can be made, nothing is held.
+    The lock is a file of the temporary folder, named after the output's path; those that killed commands left are removed.
+    Where none can be made, nothing is held.
 
     Raises:
         InputError: another command is writing the output.
     """
     name = hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:16]
-    path = Path(tempfile.gettempdir(), f"headstart-output-{os.getuid()}-{name}")
+    path = Path(tempfile.gettempdir(), f"{LOCK_PREFIX}{os.getuid()}-{name}")
     try:
         lock = _sole(path)
+        _remove_locks()
     except BlockingIOError:
         raise InputError(
             f"output '{output}': another command is writing it; wait for it or choose another name"
@@ -102,12 +105,20 @@ def one_writer(output: str | Path) -> Iterator[None]:
             os.close(lock)
 
 
+def _remove_locks() -> None:
+    """Remove the lock files of this user that no process holds."""
+    for path in Path(tempfile.gettempdir()).glob(f"{LOCK_PREFIX}{os.getuid()}-*"):
+        with contextlib.suppress(OSError), _taken(path, os.O_RDONLY):
+            path.unlink()
+
+
 def _sole(path: Path) -> int:
     """A locked descriptor of the file, which is made.
 
     Raises:
         BlockingIOError: somebody else holds it.
     """
+    refused = 0
     while True:
         lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
         try:
@@ -116,6 +127,12 @@ def _sole(path: Path) -> int:
                 return lock
         except FileNotFoundError:
             pass  # its holder ended, and removed it, before it was locked here
+        except BlockingIOError:
+            if refused:
+                os.close(lock)
+                raise
+            refused += 1  # who removes it as left behind holds it for a moment only
+            time.sleep(0.05)
         except BaseException:
             os.close(lock)
             raise
@@ -134,18 +151,18 @@ def _locked(purpose: str) -> tuple[Path, int]:
 
 def _remove_abandoned() -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), _taken(path):
+        with contextlib.suppress(OSError), _taken(path, os.O_RDONLY | os.O_DIRECTORY):
             shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _taken(path: Path) -> Iterator[None]:
-    """Holds the lock of a folder of this user that nobody holds.
+def _taken(path: Path, flags: int) -> Iterator[None]:
+    """Holds the lock of a file or folder of this user that nobody holds.
 
     Raises:
-        OSError: somebody does, it is gone, another user's, or no folder.
+        OSError: somebody does, it is gone, another user's, or of another kind than ``flags`` say.
     """
-    lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    lock = os.open(path, flags | os.O_NOFOLLOW)
     try:
         if os.fstat(lock).st_uid != os.getuid():
             raise PermissionError(path)

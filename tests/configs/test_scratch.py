@@ -78,6 +78,22 @@ def test_an_output_has_one_writer_and_a_killed_one_holds_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_killed_writers_leave_in_the_temporary_folder_is_removed_by_the_next(tmp_path):
+    program = HOLD.format(folder=str(tmp_path), out=str(tmp_path / "killed"))
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        other.kill()
+    left = list(tmp_path.iterdir())
+    assert len(left) == 1
+    with one_writer(tmp_path / "one"):
+        with one_writer(tmp_path / "two"):
+            assert len(list(tmp_path.iterdir())) == 2
+            assert not left[0].exists()
+        with pytest.raises(InputError), one_writer(tmp_path / "one"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_output_is_free_when_its_writer_has_failed(tmp_path):
     with pytest.raises(FileNotFoundError), one_writer(tmp_path / "a"):
         raise FileNotFoundError("of the command itself")
