@@ -33,7 +33,7 @@ AFTER = 0.5  # seconds in which the errors of other workers are collected after 
 WHILE_STARTING = 3.0  # the same after a death: a new process takes longer to start, and nothing is lost meanwhile
 ANSWERS = 5.0  # seconds for a worker without work to answer; it is replaced if it does not
 SPARE_AFTER = 20.0  # seconds of training before the spare starts, which takes 5 s of CPU: short runs never pay for it
-SPARE_MEMORY = 4 * 2**30  # bytes that must be free for it; it takes a tenth of that
+SPARE_MEMORY = 4 * 2**30  # bytes that must be free for it; it takes 0.3 GB
 log = logging.getLogger("headstart.launch")
 
 
