@@ -35,7 +35,7 @@ BODY_FIELDS = ("body", "body_quality")  # of clips whose torso was tracked
 LEAST_BODY = 0.4  # median quality from which the torso's track is used · guess
 # Everything of a track that an audio-expression prior may have learned to predict.
 DRIVEN_BY_SOUND = ("expression", "eyelids", "gaze", "rotation", "translation")
-MASKS = ("face", "eyes", "mouth_inside", "lips", "head")
+MASKS = ("face", "eyes", "mouth_inside", "lips", "head", "sure_head")
 Window = tuple[int, int, int, int]
 """Part of a frame: top, left, height, width in px."""
 LEAST_FRAMES = 25  # shorter videos, of less than one second, are refused

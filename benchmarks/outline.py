@@ -10,6 +10,7 @@ to either side of the clip's middle pose, alone. Figures:
   and ``inner mouth``, dB, on frames with an open mouth;
 * ``background colours``: share of the turned head's pixels whose colour is four times as frequent in the clip's
   background as on its person; beside it the same share of the clip's own heads, which is the classifier's error;
+* ``torso colours``: the same with colours that are four times as frequent on the clip's torso as on its head above the mouth;
 * ``holes``: share of the filled silhouette that is less than half covered; ``detached``: share of the covered pixels that
   do not belong to the largest connected region;
 * ``specks``: share of the turned face's pixels, eyes and lips excluded, whose brightness is more than ``SPECK`` of 255 levels
@@ -165,17 +166,24 @@ def _alone(clip: Any, length: int, turned: np.ndarray) -> dict[str, tuple[float,
     some = np.unique(np.linspace(0, length - 1, 20).round().astype(int))
     frames, mattes, heads = clip.frames(some), clip.mattes(some), clip.masks(some)["head"]
     own = (mattes > 0.95) & (heads > 0.5)
-    foreign = _frequency(frames[mattes < 0.05]) > RATIO * _frequency(frames[mattes > 0.95])
+    landmarks, rows = clip.track["landmarks"][some], np.arange(frames.shape[1])[None, :, None]
+    above = own & (rows < landmarks[:, facemesh.LIP_CORNERS, 1].min(1)[:, None, None])
+    torso = (mattes > 0.95) & (heads < 0.05) & (rows > landmarks[:, facemesh.CHIN, 1][:, None, None])
+    background = _frequency(frames[mattes < 0.05]) > RATIO * _frequency(frames[mattes > 0.95])
+    clothes = _frequency(frames[torso]) > RATIO * _frequency(frames[above])
 
-    def share(colours: np.ndarray) -> float:
+    def share(colours: np.ndarray, foreign: np.ndarray) -> float:
         return 100 * float(foreign[tuple((colours.astype(int) * BINS // 256).T)].mean())
 
     covered = turned[..., 3] > 0.5
+    shown = (turned[covered][:, :3] * 255).clip(0, 255)
     filled = np.stack([_hull(one) for one in covered])
     largest = np.stack([_largest(one) for one in covered])
     return {
-        "background colours": (share((turned[covered][:, :3] * 255).clip(0, 255)), "%"),
-        "background colours in real heads": (share(frames[own]), "%"),
+        "background colours": (share(shown, background), "%"),
+        "background colours in real heads": (share(frames[own], background), "%"),
+        "torso colours": (share(shown, clothes), "%"),
+        "torso colours in real heads": (share(frames[above], clothes), "%"),
         "holes": (100 * float((filled & ~covered).sum() / filled.sum()), "%"),
         "detached": (100 * float((covered & ~largest).sum() / covered.sum()), "%"),
     }

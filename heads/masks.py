@@ -7,7 +7,7 @@ releases the GIL, so that a loader's threads can draw masks side by side.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,11 +18,32 @@ from heads.rig import facemesh
 
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
-REGIONS = ("face", "eyes", "lips", "mouth_inside", "head", "hair_neck")
+REGIONS = ("face", "eyes", "lips", "mouth_inside", "head", "sure_head", "hair_neck")
 ALONE, LESS, EITHER = 0, 1, 2  # a region is the first outline, the first without the second, or the union of both
 SCANLINES = 4  # per pixel row · choice: coverage along a scanline is exact, so few are needed
 # Of the eye's height, taken as 0.45 of its width so that a closed eye has one · guess: lids and lashes belong to the eyes
 EYE_MARGIN = 0.35
+
+
+class Reach(NamedTuple):
+    """How far a region reaches beyond the face's outline, as factors of it.
+
+    Attributes:
+        widths: sideways, at ``heights`` from its centre, positive downwards, of the distance from forehead to chin.
+        above, below: upwards and downwards from its centre.
+        rise: of that distance, by which all is moved upwards.
+    """
+
+    heights: tuple[float, ...]
+    widths: tuple[float, ...]
+    above: float
+    below: float
+    rise: float = 0.0
+
+
+HEAD = Reach((0.0,), (1.5,), above=1.95, below=1.18, rise=0.04)  # ears and hair, with some margin · guess
+# Eyes, nose, mouth: hair in full above the nose, collars not at all · guess, looked at on 24 people
+SURE_HEAD = Reach((-0.1, 0.1, 0.2), (2.4, 1.4, 1.08), above=3.0, below=1.05)
 
 
 def region_masks(
@@ -39,9 +60,10 @@ def region_masks(
     Args:
         landmarks: ``[T, 478, 2 or 3]`` px; pixel centres lie at half integers. A frame with non-finite ones gets zeros.
         height, width: size of the masks in px.
-        regions: names from ``REGIONS``; all but ``hair_neck`` by default. ``head`` is the head with hair and some margin
-            (where a renderer may paint). ``hair_neck`` is the person without the face, down to just below the neck;
-            it needs ``matte``.
+        regions: names from ``REGIONS``; all but the last two by default. ``head`` is the head with hair and some margin
+            (where a renderer may paint). ``sure_head`` is where a person's pixels are surely the head's: all above the mouth,
+            the face alone beside the jaw, where collars and shoulders come close. ``hair_neck`` is the person without the
+            face, down to just below the neck; it needs ``matte``.
         matte: ``[T, H, W]`` person alpha, 0..1 or uint8.
         levels: round coverage to multiples of ``1 / levels``, for example 255 for 8 bits; ``hair_neck`` is not rounded.
         corner: row and column of the masks' first pixel in the picture that the landmarks refer to.
@@ -84,7 +106,7 @@ def _draw(
     elif name == "eyes":
         outlines, combination = [_eye_outline(xy, eye) for eye in (facemesh.EYE_LEFT, facemesh.EYE_RIGHT)], EITHER
     else:
-        outlines = [_head_outline(xy)]
+        outlines = [_head_outline(xy, HEAD if name == "head" else SURE_HEAD)]
     outlines = [outline.astype(np.float64) - corner[::-1] for outline in outlines]
     drawn = [fill_polygons(outline, height, width) for outline in outlines]
     if levels or combination != ALONE:
@@ -117,14 +139,15 @@ def _head_frame(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return xy[:, facemesh.OVAL].mean(1, keepdims=True), (chin - top) / tall, tall
 
 
-def _head_outline(xy: np.ndarray) -> np.ndarray:
-    """The face's outline grown sideways over the ears and upwards over the hair; the factors are guesses."""
+def _head_outline(xy: np.ndarray, reach: Reach) -> np.ndarray:
+    """The face's outline ``[T, P, 2]``, grown sideways over the ears and upwards over the hair."""
     centre, down, tall = _head_frame(xy)
     right = np.stack([down[..., 1], -down[..., 0]], -1)
     offset = xy[:, facemesh.OVAL] - centre
     along, across = (offset * down).sum(-1, keepdims=True), (offset * right).sum(-1, keepdims=True)
-    along = along * np.where(along < 0, 1.95, 1.18) - 0.04 * tall
-    return centre + down * along + right * across * 1.5
+    wide = np.interp(along / tall, reach.heights, reach.widths)
+    along = along * np.where(along < 0, reach.above, reach.below) - reach.rise * tall
+    return centre + down * along + right * across * wide
 
 
 def _above_shoulders(points: np.ndarray, height: int, top: int) -> np.ndarray:

@@ -70,7 +70,7 @@ class Context(Generic[C]):
         clip, self.pictured = self.clip, len(self.clip)
         some = np.unique(np.linspace(0, self.pictured - 1, PICTURES).astype(int))
         mattes = (clip.mattes(some) * 255).astype(np.uint8)
-        heads = torch.from_numpy(clip.masks(some, names=("head",))["head"])
+        heads = torch.from_numpy(clip.masks(some, names=("sure_head",))["sure_head"])
         inputs = self.inputs().pick(some).to(backdrop.center.device)
         poses = pose_vectors(inputs.vectors)
         backdrop.initialise(list(clip.frames(some)), list(mattes), heads, range(len(some)), poses, inputs.body)

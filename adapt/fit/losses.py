@@ -21,6 +21,10 @@ from heads.losses import LPIPS, weighted_mean
 Loss = Callable[[Rendered, Batch], Tensor]
 """A scalar of a rendered batch and the real one."""
 
+# Confidence that the head covers nothing of torso, neck and long hair, which the body layer can show [benchmarks outline]: 1
+# shows a little less of collars on a turned head, and more holes in its neck
+BARE = 0.2
+
 
 def pixel_weights(batch: Batch, boosts: Mapping[str, float]) -> Tensor:
     """``[B, H, W, 1]``: 1 everywhere, plus each boost in its region (a mouth is small, and people look at it)."""
@@ -40,12 +44,11 @@ def picture_loss(image: Tensor, batch: Batch, boosts: Mapping[str, float], ssim_
 def head_target(batch: Batch) -> tuple[Tensor, Tensor]:
     """Target of the head's coverage and confidence in it, ``[B, H, W, 1]`` in [0, 1] each.
 
-    Inside the head region the person's matte is the head, and where there is no person there is no head. The rest of the
-    person is torso and neck, which head and body layer may share in any way: the confidence is 0 there.
+    In the region ``sure_head`` the person's matte is the head, and where there is no person there is no head. The rest of the
+    person is torso, neck and long hair, which head and body layer may share: the target is 0 there, with confidence ``BARE``.
     """
-    head = batch.masks["head"]
-    target = batch.matte * head
-    return target, 1 - batch.matte + target
+    target = batch.matte * batch.masks["sure_head"]
+    return target, 1 - batch.matte + target + BARE * (batch.matte - target)
 
 
 def coverage_loss(rendered: Rendered, batch: Batch) -> Tensor:
@@ -74,13 +77,13 @@ def face_branch_loss(config: BranchConfig) -> Loss:
     """The head over a colour drawn for the step, against the real head over it; and the body, where it is trained.
 
     Only what is opaque can hide a colour that is new in every step (TalkingGaussian's code takes green). Inside the mouth,
-    which belongs to the other branch, the face is to leave it bare.
+    which belongs to the other branch, the face is to leave it bare. Hair beside the jaw is the head's, as in the papers.
     """
 
     def loss(rendered: Rendered, batch: Batch) -> Tensor:
         inside = batch.masks["mouth_inside"] if config.mouth_branch else torch.zeros_like(batch.matte)
         behind = torch.rand(3, device=inside.device).expand_as(batch.image)
-        real = torch.lerp(behind, batch.image, head_target(batch)[0] * (1 - inside))
+        real = torch.lerp(behind, batch.image, batch.matte * batch.masks["head"] * (1 - inside))
         weight = 1 + config.face_boost * batch.masks["face"]
         value = pictures.picture_loss(pictures.over(rendered.color, rendered.alpha, behind), real, weight, config.ssim)
         if rendered.body.requires_grad:

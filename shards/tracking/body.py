@@ -69,8 +69,8 @@ def torso(frames: np.ndarray, matte: np.ndarray, landmarks: np.ndarray) -> tuple
     person = np.stack([small(alpha) for alpha in matte])
     height, width = matte.shape[1:]
     points = landmarks[..., :2] * np.array([SIDE / width, SIDE / height], np.float32)
-    head = region_masks(points, SIDE, SIDE, ("head",))["head"]
-    region = person.astype(np.float32) / 255 * (1 - head)
+    masks = region_masks(points, SIDE, SIDE, ("head", "sure_head"))
+    region = person.astype(np.float32) / 255 * (1 - np.maximum(masks["head"], masks["sure_head"]))
     return torch.from_numpy(brightness.astype(np.float32) / 255), torch.from_numpy(region)
 
 

@@ -22,7 +22,7 @@ from tests.support.shapes import checked
 MASK = (torch.rand(2, 16, 16, 1) > 0.5).float()
 IMAGE = torch.rand(2, 16, 16, 3)
 RENDERED = Rendered(IMAGE * MASK, MASK, IMAGE, IMAGE)
-BATCH = SimpleNamespace(matte=MASK, image=IMAGE, masks={"head": MASK, "lips": MASK})
+BATCH = SimpleNamespace(matte=MASK, image=IMAGE, masks={"sure_head": MASK, "lips": MASK})
 ROWS, TRACKED = np.random.default_rng(0).random((80, 6)), np.random.default_rng(1).random((80, 4))
 
 

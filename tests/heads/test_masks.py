@@ -8,7 +8,7 @@ import torch
 
 from configs import InputError
 from heads.masks import REGIONS, fill_polygons, region_masks
-from heads.rig import load_rig
+from heads.rig import facemesh, load_rig
 
 SIZE = 128
 
@@ -79,6 +79,18 @@ def test_regions_lie_inside_each_other_as_a_face_does(landmarks):
     assert (masks["face"] * (1 - masks["head"])).max() < 1e-5
     assert (masks["lips"] * masks["mouth_inside"]).max() < 0.6  # only shared border pixels
     assert masks["head"].sum() > 1.5 * masks["face"].sum()
+
+
+def test_the_sure_head_has_all_hair_above_the_mouth_and_nothing_beside_the_jaw(landmarks):
+    landmarks = landmarks * 0.5 + SIZE / 4  # room for hair
+    masks = region_masks(landmarks, SIZE, SIZE, ("face", "head", "sure_head"))
+    eyes, mouth = (int(landmarks[0, rows, 1].mean()) for rows in ((33, 263), facemesh.LIP_CORNERS))
+    face, head, sure = (masks[name][0].sum(-1) for name in ("face", "head", "sure_head"))
+    assert sure[eyes] > 2 * face[eyes] > 1.3 * head[eyes]
+    assert sure[mouth] < 1.15 * face[mouth] < 0.9 * head[mouth]
+    assert (masks["face"] * (1 - masks["sure_head"])).max() < 0.01
+    top = np.flatnonzero(face)[0]
+    assert np.flatnonzero(sure)[0] < np.flatnonzero(head)[0] < top
 
 
 def test_an_opening_mouth_shows_its_inside_and_keeps_its_lips(landmarks):
