@@ -224,7 +224,7 @@ def _held_frames(frames: int) -> np.ndarray:
 
 
 def keep_time(run: Run, ending: Ending) -> None:
-    """Reserve what the end of a wall-clock budget takes, which each save tells anew; begin it once the clip is tracked."""
+    """Reserve what the end of a wall-clock budget takes, which each save measures again; begin it once the clip is tracked."""
     fit, write = run.fit, run.fit.save
     assert write is not None
 

@@ -39,7 +39,7 @@ def main() -> None:
             median["after"] / median["before"]),
         row(case, "range of the mouth's opening kept", median["mouth"], "share, 5 to 95 percentile", "1: nothing is smoothed away"),
     ]  # fmt: skip
-    write("tracking", rows, "Landmarks of reference are detected anew in every finished frame, without smoothing.")
+    write("tracking", rows, "Landmarks of reference are detected again in every finished frame, without smoothing.")
 
 
 def measure(path: Path) -> dict[str, float]:

@@ -113,7 +113,7 @@ def generated_avatar(place: Path) -> Path:
 
 
 def sound_file(place: Path, source: str | Path | None) -> Path:
-    """Five seconds as a WAV file that page and ``talk`` read alike."""
+    """Five seconds as a WAV file that page and ``talk`` read in the same way."""
     import soundfile
 
     from shards.media.rates import SAMPLE_RATE

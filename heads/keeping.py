@@ -1,4 +1,4 @@
-"""Penalties that keep a UV map near its initial values, its offsets near their triangles and alike among neighbours, and its
+"""Penalties that keep a UV map near its initial values, its offsets near their triangles and similar among neighbours, and its
 scales in bounds.
 
 In plain PyTorch they take some thirty passes over the map forward and as many backward. For float32 tensors on the CPU,

@@ -269,6 +269,6 @@ def _finish(out, other, combination, levels, bounds):  # type: ignore[no-untyped
                     value = max(value - its[x], np.float32(0))
                 elif combination == 2:
                     value = max(value, its[x])
-                if levels:
+                if levels and value != 0 and value != 1:
                     value = np.floor(value * np.float32(levels) + np.float32(0.5)) / np.float32(levels)
                 mine[x] = value

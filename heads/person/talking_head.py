@@ -42,7 +42,7 @@ from heads.person.residual import LowRankResidual
 from heads.rig import Rig
 from heads.rig.holder import RigModule
 
-FEW_FRAMES = 25.0  # frames at which the clip's own spread and USUAL_SPREAD count alike · guess
+FEW_FRAMES = 25.0  # frames at which the clip's own spread and USUAL_SPREAD have equal weight · guess
 # Standard deviations of a talking person, per part of a frame's vector: rotation (radians), translation (rig units),
 # expression (the rig's standard deviations), eyelids (closure), gaze (radians) · guess
 USUAL_SPREAD = (0.1, 0.15, 0.7, 0.3, 0.15)

@@ -164,7 +164,7 @@ class Catalogue:
         for what, ours, theirs in (("features", self.features, features), ("track", self.track, track)):
             if ours and dict(ours) != dict(theirs):
                 raise InputError(
-                    f"{what} of this sample {dict(theirs)} differ from the dataset's {ours}; build them alike"
+                    f"{what} of this sample {dict(theirs)} differ from the dataset's {ours}; build both with the same options"
                 )
             ours.update(theirs)
 

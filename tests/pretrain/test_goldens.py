@@ -1,7 +1,7 @@
 """Loss curves of tiny fixed runs, kept as exact hexadecimal floats: a changed bit is a changed training.
 
 After a change that is meant to move them: ``OMP_NUM_THREADS=1 python -m tests.pretrain.test_goldens`` writes them
-anew; look at the differences before committing them.
+again; look at the differences before committing them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sync-expert: lips that are cut out alike, embeddings as measure and as loss, offsets found."""
+"""Sync-expert: lips cut out in one way, embeddings as measure and as loss, offsets found."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_sound_that_comes_later_moves_the_scan_by_as_much(network):
     late = np.concatenate([np.zeros(3 * 640, np.float32), sound])
     now, then = network.sound_windows(sound, 30), network.sound_windows(late, 33)
     torch.testing.assert_close(then[5:33], now[2:30], rtol=1e-4, atol=1e-5)
-    # What an untrained network says of all sounds alike is taken out; what is left differs from sound to sound.
+    # What an untrained network says of every sound is taken out; what is left differs from sound to sound.
     now, then = ((found - now.mean(0)) / now.std() for found in (now, then))
     faces = now + 0.1 * torch.randn(30, 1024, generator=torch.Generator().manual_seed(4))
     assert confidence(offset_distances(faces, now))[2] == 0

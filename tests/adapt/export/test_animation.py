@@ -59,7 +59,7 @@ def test_usd_time_samples_give_every_frame_back(record, tmp_path):
     prim = stage.GetPrimAtPath("/head/gaussians")
     assert prim.GetTypeName() == "ParticleField3DGaussianSplat"
     assert prim.GetAttribute("scales").GetNumTimeSamples() == 0
-    # Frames 0 to 2 are alike: two samples hold them, so that nothing moves before it should.
+    # Frames 0 to 2 are equal: two samples hold them, so that nothing moves before it should.
     assert prim.GetAttribute("positions").GetTimeSamples()[:3] == [0, 2, 3]
     assert stage.GetDefaultPrim().GetCustomData()["synthetic"] is True
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

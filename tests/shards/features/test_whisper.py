@@ -51,7 +51,7 @@ def test_rows_are_centred_on_their_frame_within_five_milliseconds(tmp_path, at):
         changed = feature.extract(background + clicks([sample], len(background))) - feature.extract(background)
         return np.abs(changed).sum(axis=1)
 
-    # A click in the middle of a frame answers alike on both sides of it; the centre of the answer tells the time.
+    # A click in the middle of a frame answers equally on both sides of it; the centre of the answer tells the time.
     answer = response(640 * at + 320)
     assert answer.argmax() == at
     near = slice(at - 3, at + 4)
