@@ -5,10 +5,37 @@
 
 from __future__ import annotations
 
+# ruff: noqa: F401, imported for type checkers; the names are those of _PUBLIC
+import functools
 import importlib
-from typing import Any
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from configs import runtime
+from configs.arguments import checked
+
+if TYPE_CHECKING:  # what type checkers and editors see of the names below
+    from adapt.avatar.avatar import load_avatar as load_avatar
+    from adapt.evaluate.evaluate import evaluate as evaluate
+    from adapt.export import export as export
+    from adapt.job import adapt as adapt_avatar
+    from adapt.live.session import LiveSession as LiveSession
+    from adapt.marking.detect import detect as detect
+    from adapt.talk.talk import talk as talk
+    from adapt.talk.talker import Talker as Talker
+    from adapt.track import track as track
+    from configs import InputError as InputError
+    from heads import rasterization as rasterization
+    from heads.rig import load_rig as load_rig
+    from headstart.cli.app import main as main
+    from headstart.installation import doctor as doctor
+    from pretrain import load_prior as load_prior
+    from pretrain.train import pretrain as pretrain_prior
+    from shards.build.build import build as build_dataset
+    from shards.read.dataset import open_dataset as read_dataset
+    from shards.synthetic import synthesize as synthesize
+    from shards.tracking import track_video as track_video
 
 __version__ = "0.1.0"
 
@@ -46,7 +73,13 @@ def __getattr__(name: str) -> Any:
         )
     runtime.prepare()
     module, _, attribute = _PUBLIC[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    found = getattr(importlib.import_module(module), attribute)
+    return _with_checks(found) if inspect.isfunction(found) else found
+
+
+@functools.cache
+def _with_checks(function: Callable[..., object]) -> Callable[..., object]:
+    return checked(function)
 
 
 def __dir__() -> list[str]:

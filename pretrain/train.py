@@ -29,15 +29,15 @@ from pretrain.task import Task
 
 def pretrain(
     prior: str,
-    data: str,
+    data: str | Path,
     config: str | Path | Mapping[str, object] | None = None,
-    out: str | None = None,
+    out: str | Path | None = None,
     workers: int | str | None = None,
     address: str | None = None,
     ray: bool = True,
     resume: bool | str = False,
     overrides: Sequence[str] = (),
-    cluster: str | dict[str, Any] | None = None,
+    cluster: str | Path | Mapping[str, Any] | None = None,
 ) -> dict[str, object]:
     """Train a prior and register it; returns the object that ``--json`` prints.
 
@@ -69,7 +69,7 @@ def pretrain(
             raise InputError(
                 f"workers={workers} without Ray: one process has one worker; leave out --no-ray or --workers"
             )
-        check_data(kind.task, typed, data)
+        check_data(kind.task, typed, str(data))
         job: dict[str, object] = {
             "prior": prior,
             "data": str(data),

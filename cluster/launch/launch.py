@@ -9,7 +9,9 @@ called again.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from cluster import checkpoint
@@ -31,7 +33,7 @@ def launch(
     gpus_per_worker: int | None = None,
     resume: bool = False,
     max_failures: int | None = None,
-    cluster: ClusterConfig | str | dict[str, object] | None = None,
+    cluster: ClusterConfig | str | Path | Mapping[str, object] | None = None,
 ) -> Any:
     """Run ``target(config, context)`` on every worker and return what rank 0 returned.
 
@@ -64,7 +66,7 @@ def launch(
     return ray_train.fit(target, config, _absolute(run), settings)
 
 
-def _settings(source: ClusterConfig | str | dict[str, object] | None, **overrides: Any) -> ClusterConfig:
+def _settings(source: ClusterConfig | str | Path | Mapping[str, object] | None, **overrides: Any) -> ClusterConfig:
     if isinstance(overrides.get("workers"), str):
         overrides["min_workers"], overrides["workers"] = worker_range(overrides["workers"])
     settings = source if isinstance(source, ClusterConfig) else load_config(ClusterConfig, source)
