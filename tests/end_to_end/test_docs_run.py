@@ -26,6 +26,7 @@ SMALL = (
     ("--config base", "--no-ray steps=2 batch_size=2"),
     ("--workers 8", "--workers 1"),
     ("videos/ ", "videos --size 192 "),
+    ("--prior models:", "--budget 10it --size 96 --prior models:"),
     ("/3 ", "/1 "),
 )
 
