@@ -126,7 +126,7 @@ class Group:
         """Start a process that imports what training needs, where there is memory for it."""
         import psutil  # Ray has it among its own requirements
 
-        if psutil.virtual_memory().available >= SPARE_MEMORY:
+        if not self._ended and psutil.virtual_memory().available >= SPARE_MEMORY:
             member = self._new()
             self._spare = member, member.prepare.remote(self._payload["job"])
 
