@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cluster.registry import moved
 from cluster.storage import storage
 from cluster.storage.retry import brief
 from configs import InputError
@@ -96,6 +97,7 @@ def client() -> MlflowClient:
     uri = tracking_uri()
     if file := sqlite_file(uri):
         _check_sqlite(file)
+        moved.follow(file, os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

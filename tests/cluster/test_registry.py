@@ -87,6 +87,28 @@ def test_a_pulled_prior_is_the_registered_one(home, tmp_path, uri):
     assert not list(pulled.rglob("*.pkl"))
 
 
+def test_a_registry_that_was_moved_finds_its_files_and_so_does_plain_mlflow(tmp_path, monkeypatch, capsys):
+    old, new = tmp_path / "old home", tmp_path / "new"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("HEADSTART_HOME", str(old))
+    registry.register("sync-expert", make_prior(tmp_path / "a", 1))
+    shutil.copytree(old, tmp_path / "copy")
+    old.rename(new)
+    monkeypatch.setenv("HEADSTART_HOME", str(new))
+    shutil.rmtree(new / "priors", ignore_errors=True)
+    assert (registry.resolve("models:/sync-expert@champion") / "weights.safetensors").is_file()
+    assert registry.show("sync-expert", "champion")["source"].startswith((new / "artifacts").as_uri())
+    assert not old.exists()
+    again = registry.register("sync-expert", make_prior(tmp_path / "b", 2))
+    assert registry.show("sync-expert", str(again["version"]))["source"].startswith((new / "artifacts").as_uri())
+
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path / "copy"))
+    (tmp_path / "copy" / "artifacts").rename(tmp_path / "copy" / "artifacts-elsewhere")
+    (tmp_path / "copy" / "artifacts").mkdir()
+    shown = registry.show("sync-expert", "champion")["source"]
+    assert shown.startswith((old / "artifacts").as_uri()), "a folder without its runs is not the registry's"
+
+
 def test_a_second_pull_reads_the_cache_and_a_damaged_copy_is_fetched_again(home, tmp_path):
     registry.register("sync-expert", make_prior(tmp_path / "a"))
     pulled = registry.resolve("sync-expert")
