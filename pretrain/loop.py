@@ -17,6 +17,7 @@ from cluster.checkpoint import BackgroundWriter, checkpoint_url, fetch_checkpoin
 from cluster.engine.engine import Engine
 from cluster.engine.rank_times import Meter, describe
 from cluster.engine.rank_times import metrics as rank_metrics
+from cluster.engine.state import Buffers
 from cluster.storage import storage
 from cluster.storage.tensors import save_tensors
 from configs import InputError, progress, runtime, to_dict
@@ -95,7 +96,7 @@ class Trainer:
         self.batches: Prefetcher | None = None
         self._wait, self._busy, self._session_samples = 0.0, 0.0, 0
         self._tally = Tally(self.engine)
-        self._writer = BackgroundWriter()
+        self._writer, self._buffers = BackgroundWriter(), Buffers()
         self._unreported: tuple[str, dict[str, float]] | None = None
         self._newest: dict[str, float] = {}
         self._stopping = False
@@ -130,7 +131,7 @@ class Trainer:
         engine = self.engine.snapshot()
         if not self.engine.is_main:
             return checkpoint_url(self.run_url, self.step)
-        average = {name: value.detach().clone() for name, value in self.average.state_dict().items()}
+        average = {name: self._buffers.copy(name, value) for name, value in self.average.state_dict().items()}
         texts = {"state.json": json.dumps(self._state(), indent=1), "losses.txt": self.loss_text()}
 
         def write(folder: Path) -> None:

@@ -65,6 +65,7 @@ class Engine:
         self._optimizer: Any = None
         self._scheduler: Any = None
         self.unwrapped: Any = None
+        self._buffers = state.Buffers()
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -212,8 +213,8 @@ class Engine:
             taken.write(Path(folder))
 
     def snapshot(self) -> state.Snapshot:
-        """What :meth:`save` would write now, to be written later by a thread of the main rank. Collective."""
-        return state.snapshot(self)
+        """What :meth:`save` would write now, for a thread of the main rank to write before the next is taken. Collective."""
+        return state.snapshot(self, self._buffers)
 
     def load(self, folder: str | Path) -> None:
         """Restore what :meth:`save` wrote, in any mode and with any number of workers. Call after :meth:`prepare`.

@@ -37,18 +37,40 @@ class Saved(TypedDict):
     scheduler: dict[str, object] | None
 
 
-def weights(engine: Engine) -> dict[str, torch.Tensor]:
-    """Whole float32 tensors by name; empty off the main rank. Collective."""
+class Buffers:
+    """Memory that copies of the same tensors are put into, one after the other.
+
+    On a CPU, memory that is new takes as long to get as to fill. On an accelerator each copy is new: it does not take memory
+    from the training between two checkpoints.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, torch.Tensor] = {}
+
+    def copy(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """A copy of a tensor, valid until the next of this name."""
+        value = value.detach()
+        if value.device.type != "cpu":
+            return value.clone()
+        held = self._held.get(name)
+        if held is None or (held.shape, held.dtype, held.stride()) != (value.shape, value.dtype, value.stride()):
+            held = self._held[name] = torch.empty_like(value)
+        return held.copy_(value)
+
+
+def weights(engine: Engine, buffers: Buffers | None = None) -> dict[str, torch.Tensor]:
+    """Whole float32 tensors by name, in buffers if there are any; empty off the main rank. Collective."""
     if engine._is_zero:
         return zero.weights(engine._model, engine.unwrapped, keep=engine.is_main)
     if not engine.is_main:
         return {}
-    return {name: value.detach().clone() for name, value in engine.unwrapped.state_dict().items()}
+    buffers = buffers or Buffers()
+    return {name: buffers.copy(f"weights/{name}", value) for name, value in engine.unwrapped.state_dict().items()}
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An engine's state at one moment, as copies: training may go on while it is written.
+    """An engine's state at one moment, as copies: training may go on while it is written, before the next snapshot is taken.
 
     Copies of tensors on an accelerator stay there, so taking them is quick; :meth:`write` copies them to the CPU.
     """
@@ -64,9 +86,9 @@ class Snapshot:
         (folder / "engine.json").write_text(json.dumps(self.saved, indent=1))
 
 
-def snapshot(engine: Engine) -> Snapshot:
-    """The state to be saved; empty off the main rank. Collective."""
-    whole, moments, generators = weights(engine), _moments(engine), _random_state(engine)
+def snapshot(engine: Engine, buffers: Buffers) -> Snapshot:
+    """The state to be saved, valid until the next one in these buffers; empty off the main rank. Collective."""
+    whole, moments, generators = weights(engine, buffers), _moments(engine, buffers), _random_state(engine)
     if not engine.is_main:
         return Snapshot({}, None)
     groups = [{k: v for k, v in group.items() if k != "params"} for group in engine._optimizer.param_groups]
@@ -115,14 +137,14 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor] | None) -> None:
 # ---------------------------------------------------------------------------------------------- optimiser
 
 
-def _moments(engine: Engine) -> dict[str, torch.Tensor]:
+def _moments(engine: Engine, buffers: Buffers) -> dict[str, torch.Tensor]:
     if engine._is_zero:
         return zero.moments(engine._model, engine.unwrapped, keep=engine.is_main)
     if not engine.is_main:
         return {}
     state = engine._optimizer.state
     return {
-        f"{name}/{key}": value.detach().clone()
+        f"{name}/{key}": buffers.copy(f"optimizer/{name}/{key}", value)
         for name, parameter in engine.unwrapped.named_parameters()
         for key, value in state.get(parameter, {}).items()
         if torch.is_tensor(value)

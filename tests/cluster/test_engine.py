@@ -208,6 +208,33 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
         second.load(tmp_path)
 
 
+def test_a_snapshot_keeps_its_moment_while_training_goes_on_and_the_next_takes_its_memory():
+    engine, model, _, _ = toy.build(EngineConfig())
+    toy.train_step(engine, model, 0, 12)
+    engine.snapshot()  # from the second on, as the optimiser has its moments
+    first = engine.snapshot().tensors
+    kept = {(file, name): value.clone() for file, tensors in first.items() for name, value in tensors.items()}
+    toy.train_step(engine, model, 1, 12)
+    for (file, name), value in kept.items():
+        assert torch.equal(first[file][name], value), name
+    second = engine.snapshot().tensors
+    for file in ("weights", "optimizer"):
+        assert first[file].keys() == second[file].keys()
+        assert all(first[file][name].data_ptr() == second[file][name].data_ptr() for name in first[file])
+        assert any(not torch.equal(second[file][name], kept[file, name]) for name in first[file])
+    assert all(torch.equal(second["weights"][name], value) for name, value in engine.unwrapped.state_dict().items())
+
+
+def test_the_whole_model_that_is_handed_out_is_a_copy_of_its_own():
+    engine, model, _, _ = toy.build(EngineConfig())
+    whole = engine.full_state_dict()
+    before = {name: value.clone() for name, value in whole.items()}
+    engine.snapshot()
+    toy.train_step(engine, model, 0, 12)
+    engine.snapshot()
+    assert all(torch.equal(whole[name], value) for name, value in before.items())
+
+
 def test_a_folder_without_engine_state_is_refused(tmp_path):
     engine, _, _, _ = toy.build(EngineConfig())
     with pytest.raises(InputError, match="no engine state"):
