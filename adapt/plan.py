@@ -34,6 +34,8 @@ DEFAULT_RECIPE = "headstart"
 # A complete avatar can be resumed only with a budget of which less than this share is spent.
 SPENT = 0.9
 
+PICTURES = {".png", ".jpg", ".jpeg"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -219,8 +221,14 @@ def _within_source(recipe: Recipe, config: RecipeConfig, video: str | Path) -> R
 
 
 def _check_video(video: str | Path) -> None:
-    if not Path(str(video)).is_file():
-        why = "is a folder, expected a video file" if Path(str(video)).is_dir() else "no such file"
+    path = Path(str(video))
+    if path.is_dir() and (pictures := sorted(one.name for one in path.iterdir() if one.suffix.lower() in PICTURES)):
+        raise InputError(
+            f"{video}: is a folder of pictures ({pictures[0]}, ...), expected a video file; make one, such as with "
+            f"ffmpeg -framerate 25 -pattern_type glob -i '{video}/*{Path(pictures[0]).suffix}' -crf 12 -pix_fmt yuv420p clip.mp4"
+        )
+    if not path.is_file():
+        why = "is a folder, expected a video file" if path.is_dir() else "no such file"
         raise InputError(f"{video}: {why}; give the path of a video")
 
 

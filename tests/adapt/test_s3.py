@@ -274,3 +274,7 @@ def test_a_demo_in_a_bucket_is_refused(s3, capsys):
 def test_a_folder_for_a_video_is_called_one(tmp_path):
     with pytest.raises(InputError, match="is a folder, expected a video file"):
         make_avatar(tmp_path, tmp_path / "out", **OPTIONS)
+    for name in ("0001.png", "0002.png"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"is a folder of pictures \(0001\.png, \.\.\.\).* ffmpeg -framerate 25"):
+        make_avatar(tmp_path, tmp_path / "out", **OPTIONS)
