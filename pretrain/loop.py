@@ -17,7 +17,6 @@ from cluster.checkpoint import BackgroundWriter, checkpoint_url, fetch_checkpoin
 from cluster.engine.engine import Engine
 from cluster.engine.rank_times import Meter, describe
 from cluster.engine.rank_times import metrics as rank_metrics
-from cluster.engine.state import Buffers
 from cluster.storage import storage
 from cluster.storage.tensors import save_tensors
 from configs import InputError, progress, runtime, to_dict
@@ -96,7 +95,7 @@ class Trainer:
         self.batches: Prefetcher | None = None
         self._wait, self._busy, self._session_samples = 0.0, 0.0, 0
         self._tally = Tally(self.engine)
-        self._writer, self._buffers = BackgroundWriter(), Buffers()
+        self._writer = BackgroundWriter()
         self._unreported: tuple[str, dict[str, float]] | None = None
         self._newest: dict[str, float] = {}
         self._stopping = False
@@ -125,18 +124,17 @@ class Trainer:
     def start_saving(self) -> str:
         """Copy the complete state and write it in the background; returns the checkpoint's URL.
 
-        Collective. An error in writing is raised at the next save.
+        Collective. An error in writing is raised at the next save. The next :meth:`train_step` changes nothing before it is copied.
         """
         self._writer.wait()
-        engine = self.engine.snapshot()
+        taken = self.engine.snapshot(also=self.average.state_dict())
         if not self.engine.is_main:
             return checkpoint_url(self.run_url, self.step)
-        average = {name: self._buffers.copy(name, value) for name, value in self.average.state_dict().items()}
         texts = {"state.json": json.dumps(self._state(), indent=1), "losses.txt": self.loss_text()}
 
         def write(folder: Path) -> None:
-            engine.write(folder / "engine")
-            save_tensors(average, folder / "average.safetensors")
+            taken.write(folder / "engine")
+            save_tensors(taken.also, folder / "average.safetensors")
             for name, text in texts.items():
                 (folder / name).write_text(text)
 

@@ -22,7 +22,7 @@ import importlib
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Engine:
         self._optimizer: Any = None
         self._scheduler: Any = None
         self.unwrapped: Any = None
-        self._buffers = state.Buffers()
+        self._copies = state.Copies()
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -112,6 +112,7 @@ class Engine:
             InputError: called in the middle of an accumulation.
         """
         self._check_boundary()
+        self._copies.wait()
         if self._is_zero:
             self._model.step()
             norm = float(self._model.get_global_grad_norm() or 0.0)
@@ -144,6 +145,7 @@ class Engine:
             InputError: called in the middle of an accumulation.
         """
         self._check_boundary()
+        self._copies.wait()
         norm = self._clip()
         torch.maximum(broken, (~torch.isfinite(norm)).to(broken), out=broken)
         self._optimizer.grad_scale, self._optimizer.found_inf = None, broken
@@ -212,9 +214,15 @@ class Engine:
         if self.is_main:
             taken.write(Path(folder))
 
-    def snapshot(self) -> state.Snapshot:
-        """What :meth:`save` would write now, for a thread of the main rank to write before the next is taken. Collective."""
-        return state.snapshot(self, self._buffers)
+    def snapshot(self, also: Mapping[str, torch.Tensor] | None = None) -> state.Snapshot:
+        """What :meth:`save` would write now, for a thread of the main rank to write before the next is taken. Collective.
+
+        On a CPU it is copied while the next gradients are computed; :meth:`clip_and_step` waits for that.
+
+        Args:
+            also: other tensors that do not change before the next :meth:`clip_and_step`, to be copied with it.
+        """
+        return state.snapshot(self, self._copies, also or {})
 
     def load(self, folder: str | Path) -> None:
         """Restore what :meth:`save` wrote, in any mode and with any number of workers. Call after :meth:`prepare`.
@@ -224,6 +232,7 @@ class Engine:
         Raises:
             InputError: not a folder that :meth:`save` wrote, or of another model (names the first weight that differs).
         """
+        self._copies.wait()
         state.load(self, Path(folder))
 
     # -- details ---------------------------------------------------------------------------------------------------

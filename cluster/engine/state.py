@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
@@ -37,35 +38,54 @@ class Saved(TypedDict):
     scheduler: dict[str, object] | None
 
 
-class Buffers:
-    """Memory that copies of the same tensors are put into, one after the other.
+class Copies:
+    """Copies of tensors that training changes, made while it computes its next gradients.
 
-    On a CPU, memory that is new takes as long to get as to fill. On an accelerator each copy is new: it does not take memory
-    from the training between two checkpoints.
+    On a CPU a thread makes them, in the memory of the copies before: memory that is new takes as long to get as to fill. On an
+    accelerator they are made at once, in memory of their own, which the training has between two checkpoints.
     """
 
     def __init__(self) -> None:
         self._held: dict[str, torch.Tensor] = {}
+        self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._copying: Future[None] | None = None
 
-    def copy(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """A copy of a tensor, valid until the next of this name."""
+    def of(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """The copy of a tensor, whole after :meth:`begin` and :meth:`wait`, and until the next of this name."""
         value = value.detach()
         if value.device.type != "cpu":
             return value.clone()
         held = self._held.get(name)
         if held is None or (held.shape, held.dtype, held.stride()) != (value.shape, value.dtype, value.stride()):
             held = self._held[name] = torch.empty_like(value)
-        return held.copy_(value)
+        self._waiting.append((held, value))
+        return held
+
+    def begin(self) -> None:
+        """Copy what was asked for; until :meth:`wait` returns, nothing may change it."""
+        work, self._waiting = self._waiting, []
+
+        def copy() -> None:
+            for to, value in work:
+                to.copy_(value)
+
+        thread = ThreadPoolExecutor(1, "snapshot")
+        self._copying = thread.submit(copy)
+        thread.shutdown(wait=False)
+
+    def wait(self) -> None:
+        """Wait until everything is copied."""
+        if self._copying is not None:
+            self._copying.result()
 
 
-def weights(engine: Engine, buffers: Buffers | None = None) -> dict[str, torch.Tensor]:
-    """Whole float32 tensors by name, in buffers if there are any; empty off the main rank. Collective."""
+def weights(engine: Engine) -> dict[str, torch.Tensor]:
+    """Whole float32 tensors by name, as copies; empty off the main rank. Collective."""
     if engine._is_zero:
         return zero.weights(engine._model, engine.unwrapped, keep=engine.is_main)
     if not engine.is_main:
         return {}
-    buffers = buffers or Buffers()
-    return {name: buffers.copy(f"weights/{name}", value) for name, value in engine.unwrapped.state_dict().items()}
+    return {name: value.detach().clone() for name, value in engine.unwrapped.state_dict().items()}
 
 
 @dataclass(frozen=True)
@@ -73,24 +93,41 @@ class Snapshot:
     """An engine's state at one moment, as copies: training may go on while it is written, before the next snapshot is taken.
 
     Copies of tensors on an accelerator stay there, so taking them is quick; :meth:`write` copies them to the CPU.
+
+    Attributes:
+        also: what was taken at the same moment for somebody else, complete after :meth:`wait`.
     """
 
     tensors: dict[str, dict[str, torch.Tensor]]
     saved: Saved | None
+    also: dict[str, torch.Tensor]
+    copies: Copies
+
+    def wait(self) -> None:
+        """Wait until everything is copied."""
+        self.copies.wait()
 
     def write(self, folder: Path) -> None:
         """Write the files of :meth:`cluster.engine.engine.Engine.save`; not collective."""
+        self.wait()
         folder.mkdir(parents=True, exist_ok=True)
         for name, tensors in self.tensors.items():
             write_tensors(folder / f"{name}.safetensors", tensors)
         (folder / "engine.json").write_text(json.dumps(self.saved, indent=1))
 
 
-def snapshot(engine: Engine, buffers: Buffers) -> Snapshot:
-    """The state to be saved, valid until the next one in these buffers; empty off the main rank. Collective."""
-    whole, moments, generators = weights(engine, buffers), _moments(engine, buffers), _random_state(engine)
+def snapshot(engine: Engine, copies: Copies, also: Mapping[str, torch.Tensor]) -> Snapshot:
+    """The state to be saved, valid until the next one in these copies; empty off the main rank. Collective."""
+    copies.wait()
+    generators = _random_state(engine)
+    if engine._is_zero:
+        whole, moments = weights(engine), zero.moments(engine._model, engine.unwrapped, keep=engine.is_main)
+    elif engine.is_main:
+        whole, moments = _weights(engine, copies), _moments(engine, copies)
     if not engine.is_main:
-        return Snapshot({}, None)
+        return Snapshot({}, None, {}, copies)
+    others = {name: copies.of(f"also/{name}", value) for name, value in also.items()}
+    copies.begin()
     groups = [{k: v for k, v in group.items() if k != "params"} for group in engine._optimizer.param_groups]
     saved = Saved(
         schema=SCHEMA,
@@ -100,7 +137,7 @@ def snapshot(engine: Engine, buffers: Buffers) -> Snapshot:
         groups=[_plain_dict(group) for group in groups],
         scheduler=_plain_dict(engine._scheduler.state_dict()) if engine._scheduler is not None else None,
     )
-    return Snapshot({"weights": whole, "optimizer": moments, "random": generators}, saved)
+    return Snapshot({"weights": whole, "optimizer": moments, "random": generators}, saved, others, copies)
 
 
 def load(engine: Engine, folder: Path) -> None:
@@ -137,14 +174,20 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor] | None) -> None:
 # ---------------------------------------------------------------------------------------------- optimiser
 
 
-def _moments(engine: Engine, buffers: Buffers) -> dict[str, torch.Tensor]:
-    if engine._is_zero:
-        return zero.moments(engine._model, engine.unwrapped, keep=engine.is_main)
-    if not engine.is_main:
-        return {}
+def _weights(engine: Engine, copies: Copies) -> dict[str, torch.Tensor]:
+    """Parameters are copied while gradients are computed, which changes buffers: those are copied at once."""
+    model = engine.unwrapped
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {
+        name: copies.of(f"weights/{name}", value) if name in parameters else value.detach().clone()
+        for name, value in model.state_dict().items()
+    }
+
+
+def _moments(engine: Engine, copies: Copies) -> dict[str, torch.Tensor]:
     state = engine._optimizer.state
     return {
-        f"{name}/{key}": buffers.copy(f"optimizer/{name}/{key}", value)
+        f"{name}/{key}": copies.of(f"optimizer/{name}/{key}", value)
         for name, parameter in engine.unwrapped.named_parameters()
         for key, value in state.get(parameter, {}).items()
         if torch.is_tensor(value)

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -208,21 +209,30 @@ def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path):
         second.load(tmp_path)
 
 
-def test_a_snapshot_keeps_its_moment_while_training_goes_on_and_the_next_takes_its_memory():
+def test_a_snapshot_keeps_its_moment_while_training_goes_on_and_the_next_takes_its_memory(monkeypatch):
     engine, model, _, _ = toy.build(EngineConfig())
     toy.train_step(engine, model, 0, 12)
-    engine.snapshot()  # from the second on, as the optimiser has its moments
-    first = engine.snapshot().tensors
-    kept = {(file, name): value.clone() for file, tensors in first.items() for name, value in tensors.items()}
+    kept = {name: value.clone() for name, value in engine.unwrapped.state_dict().items()}
+    average = {"mean": torch.arange(3.0)}
+    copy = torch.Tensor.copy_
+    # A slow copy: the step must wait for it, not run into it.
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda to, value: (time.sleep(0.1), copy(to, value))[1])
+    first = engine.snapshot(also=average)
     toy.train_step(engine, model, 1, 12)
-    for (file, name), value in kept.items():
-        assert torch.equal(first[file][name], value), name
-    second = engine.snapshot().tensors
-    for file in ("weights", "optimizer"):
-        assert first[file].keys() == second[file].keys()
-        assert all(first[file][name].data_ptr() == second[file][name].data_ptr() for name in first[file])
-        assert any(not torch.equal(second[file][name], kept[file, name]) for name in first[file])
-    assert all(torch.equal(second["weights"][name], value) for name, value in engine.unwrapped.state_dict().items())
+    monkeypatch.undo()
+    assert all(torch.equal(first.tensors["weights"][name], value) for name, value in kept.items())
+    assert torch.equal(first.also["mean"], average["mean"])
+    moments = {name: value.clone() for name, value in first.tensors["optimizer"].items()}
+    second = engine.snapshot(also={"mean": average["mean"] + 1})
+    second.wait()
+    assert all(torch.equal(second.tensors["weights"][n], v) for n, v in engine.unwrapped.state_dict().items())
+    assert any(not torch.equal(second.tensors["optimizer"][name], value) for name, value in moments.items())
+    assert moments.keys() == second.tensors["optimizer"].keys()
+    parameters = [name for name, _ in engine.unwrapped.named_parameters()]
+    for held, again in ((first.tensors["weights"], second.tensors["weights"]), (first.also, second.also)):
+        names = [name for name in held if held is first.also or name in parameters]
+        assert names
+        assert all(held[name].data_ptr() == again[name].data_ptr() for name in names)
 
 
 def test_the_whole_model_that_is_handed_out_is_a_copy_of_its_own():
@@ -231,7 +241,7 @@ def test_the_whole_model_that_is_handed_out_is_a_copy_of_its_own():
     before = {name: value.clone() for name, value in whole.items()}
     engine.snapshot()
     toy.train_step(engine, model, 0, 12)
-    engine.snapshot()
+    engine.snapshot().wait()
     assert all(torch.equal(whole[name], value) for name, value in before.items())
 
 
