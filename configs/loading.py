@@ -73,6 +73,11 @@ def read_values(source: str | Path) -> dict[str, object]:
     return _read(source)[1]
 
 
+def checked(config: T) -> T:
+    """A copy of a configuration that was made in Python, its types and numbers checked; raises as :func:`load_config`."""
+    return overridden(config, ())
+
+
 def overridden(config: T, overrides: Sequence[str]) -> T:
     """A copy of ``config`` with ``key=value`` overrides applied and checked; raises as :func:`load_config`."""
     return load_config(type(config), to_dict(config), overrides)

@@ -34,6 +34,7 @@ from cluster.engine import process_group, state, zero
 from cluster.engine.config import EngineConfig
 from configs import InputError
 from configs.devices import is_accelerator, pick_device
+from configs.loading import checked
 
 log = logging.getLogger("headstart.engine")
 
@@ -49,11 +50,11 @@ class Engine:
         mode: the effective one: ``plain`` becomes ``ddp`` with several workers, ``ddp`` becomes ``plain`` with one.
 
     Raises:
-        InputError: CUDA asked for and absent, DeepSpeed asked for and absent, or workers that do not see each other.
+        InputError: a number out of its range, CUDA or DeepSpeed asked for and absent, or workers that do not see each other.
     """
 
     def __init__(self, config: EngineConfig | None = None) -> None:
-        self.config = config or EngineConfig()
+        self.config = checked(config or EngineConfig())
         self.rank, self.world_size = process_group.current()
         self.is_main = self.rank == 0
         self.device = _device(self.config.device)

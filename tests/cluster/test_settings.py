@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.engine.engine import Engine, EngineConfig
 from cluster.launch import settings
-from cluster.launch.launch import _settings
+from cluster.launch.launch import _settings, launch
 from cluster.launch.settings import ClusterConfig, worker_range
 from configs import InputError
 from headstart.cli.app import parser
@@ -43,3 +44,14 @@ def test_budgets_below_no_limit_are_refused():
     for name in ("max_failures", "max_preemptions"):
         with pytest.raises(InputError, match=f"'{name}' is -2, expected a whole number from -1 on"):
             _settings({name: -2})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"workers": 0}, "'workers' is 0"), ({"cluster": ClusterConfig(max_failures=-2)}, "'max_failures' is -2")],
+)
+def test_numbers_that_cannot_work_are_refused_from_python_too(tmp_path, given, words):
+    with pytest.raises(InputError, match=words):
+        launch("tests.support.toy_training:train", {}, run=str(tmp_path / "run"), **given)
+    with pytest.raises(InputError, match="'accumulate' is 0, expected a whole number from 1 on"):
+        Engine(EngineConfig(accumulate=0))
