@@ -17,6 +17,7 @@ from benchmarks import results
 HERE = Path(__file__).parent
 HELPERS = {
     "__main__",
+    "adapting",
     "chromium",
     "conversions",
     "live_page",

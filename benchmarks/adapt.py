@@ -59,7 +59,7 @@ def generated(folder: Path, seconds: float = 10.0, size: int = 512) -> Path:
 
 def _adaptations(video: Path, options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     from adapt.fit import loop as fit
-    from adapt.job import adapt
+    from benchmarks.adapting import adapt
 
     fit.MEASURE_EVERY = LOOK_EVERY
     rows = []
@@ -98,8 +98,8 @@ def fixed_costs(result: dict[str, Any], label: str) -> list[dict[str, Any]]:
 def _talking(video: Path, size: int, prior: str, folder: Path) -> list[dict[str, Any]]:
     import soundfile
 
-    from adapt.job import adapt
     from adapt.talk.talk import talk
+    from benchmarks.adapting import adapt
 
     out, speech = folder / f"talker-{size}", folder / "speech.wav"
     adapt(video, out, prior=prior, budget="30it", size=size)

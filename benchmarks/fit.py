@@ -24,7 +24,7 @@ from torch import Tensor
 
 from adapt.avatar.avatar import Avatar, load_avatar
 from adapt.clip import Clip, track_clip
-from adapt.job import adapt
+from benchmarks.adapting import adapt
 from benchmarks.results import row, stored, write
 from heads.losses import ssim
 from heads.measures.image import psnr

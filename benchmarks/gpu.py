@@ -340,8 +340,8 @@ def adaptation(device: str) -> Rows:
     """A generated talker's video at 512 px, adapted for 60 seconds, its last frames measured."""
     from adapt.avatar.avatar import load_avatar
     from adapt.clip import track_clip
-    from adapt.job import adapt
     from benchmarks.adapt import generated
+    from benchmarks.adapting import adapt
     from benchmarks.fit import evaluate
 
     size, seconds, budget = (64, 2.0, "6it") if _small(device) else (512, 20.0, "60s")

@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _made(place: Path) -> Path:
     """A generated talker's avatar."""
-    from adapt.job import adapt
+    from benchmarks.adapting import adapt
     from shards.synthetic import synthetic_video
 
     synthetic_video(3, 12, place / "talker.mp4", size=256)

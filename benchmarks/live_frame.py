@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _made(place: Path, size: int) -> Path:
     """A generated talker's avatar."""
-    from adapt.job import adapt
+    from benchmarks.adapting import adapt
     from shards.synthetic import synthetic_video
 
     video, out = place / f"talker-{size}.mp4", place / f"ada-{size}"

@@ -130,7 +130,7 @@ def adapted(
     """Figures of an avatar of ``part``, driven by the tracks that ``clip`` has of the chosen frames."""
     from adapt.avatar.avatar import load_avatar
     from adapt.evaluate.drives import track_drive
-    from adapt.job import adapt
+    from benchmarks.adapting import adapt
 
     with tempfile.TemporaryDirectory(prefix="headstart-mirrored-") as folder, part:
         adapt(video, Path(folder) / "avatar", prior="none", budget=budget, clip=part)

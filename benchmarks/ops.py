@@ -84,8 +84,8 @@ def avatar_rows(folder: Path) -> list[dict[str, Any]]:
     from adapt.avatar.avatar import load_avatar
     from adapt.clip import track_clip
     from adapt.fit.loop import Fit
-    from adapt.job import adapt
     from adapt.talk.talker import BATCH
+    from benchmarks.adapting import adapt
 
     counts, real = Counts(), Fit._step
 

@@ -78,7 +78,7 @@ def measure(video: Path, options: argparse.Namespace) -> dict[str, tuple[float, 
     from adapt.avatar.avatar import load_avatar
     from adapt.clip import track_clip
     from adapt.evaluate.drives import track_drive
-    from adapt.job import adapt
+    from benchmarks.adapting import adapt
 
     with track_clip(video, frames=FRAMES, size=options.size) as clip, tempfile.TemporaryDirectory() as folder:
         length = len(clip) * 10 // 11

@@ -48,7 +48,7 @@ def measure(video: Path, refine: bool, options: argparse.Namespace) -> dict[str,
     from adapt.avatar.avatar import load_avatar
     from adapt.clip import track_clip
     from adapt.evaluate.drives import audio_drive, track_drive
-    from adapt.job import adapt
+    from benchmarks.adapting import adapt
 
     with (
         tempfile.TemporaryDirectory(prefix="headstart-photometric-") as folder,

@@ -141,7 +141,7 @@ def fitted(
         options: with ``budget`` and ``set`` of the adaptation.
     """
     from adapt.avatar.avatar import load_avatar
-    from adapt.job import adapt
+    from benchmarks.adapting import adapt
 
     with tempfile.TemporaryDirectory(prefix="headstart-gain-") as folder, clip.stretch(*stretch) as part:
         out = Path(folder) / "avatar"

@@ -83,7 +83,7 @@ def measure(person: str, recipe: str, case: str, options: argparse.Namespace) ->
     """Adapt once and score both drives: one row a figure."""
     from adapt.avatar.avatar import load_avatar
     from adapt.evaluate.avatars import score_clip, test_range, track_test
-    from adapt.job import adapt
+    from benchmarks.adapting import adapt
     from shards.media.probe import video_info
 
     video = options.clips / f"{person}.mp4"

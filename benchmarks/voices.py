@@ -191,7 +191,7 @@ def _avatar(
     person: str, recipe: str, spoken: list[Voice], expert: Any, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     from adapt.avatar.avatar import load_avatar
-    from adapt.job import adapt
+    from benchmarks.adapting import adapt
 
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="headstart-voices-") as temporary:

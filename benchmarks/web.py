@@ -104,7 +104,7 @@ async def _measured(place: Path, options: argparse.Namespace) -> list[dict[str, 
 
 def generated_avatar(place: Path) -> Path:
     """A generated talker's avatar."""
-    from adapt.job import adapt
+    from benchmarks.adapting import adapt
     from shards.synthetic import synthetic_video
 
     synthetic_video(900, 8, place / "talker.mp4", size=256)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import adapt, pretrain, prior_gain, recipes, results, voices
+from benchmarks import adapt, adapting, pretrain, prior_gain, recipes, results, voices
 from benchmarks.results import peak_memory, row
 
 
@@ -68,6 +68,18 @@ def test_options_reach_the_benchmark_that_is_named_before_them(monkeypatch, caps
     assert seen == [["benchmarks recipes", "--people", "ada"]]
     assert command.main(["recipes", "prior_gain", "--people", "ada"]) == 2
     assert "options belong to one benchmark" in capsys.readouterr().err
+
+
+def test_an_adaptation_that_a_signal_ended_gives_no_figures_and_no_avatar(monkeypatch, tmp_path):
+    def stopped(video, out, **options):
+        out.mkdir()
+        return {"complete": options["budget"] == "3it", "iterations": 3}
+
+    monkeypatch.setattr("adapt.job.adapt", stopped)
+    assert adapting.adapt("a.mp4", tmp_path / "whole", budget="3it")["iterations"] == 3
+    with pytest.raises(SystemExit, match="stopped after 3 steps"):
+        adapting.adapt("a.mp4", tmp_path / "part", budget="9it")
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
 
 
 class _Expert:
