@@ -73,7 +73,7 @@ def read_values(source: str | Path) -> dict[str, object]:
     return _read(source)[1]
 
 
-def checked(config: T) -> T:
+def validated(config: T) -> T:
     """A copy of a configuration that was made in Python, its types and numbers checked; raises as :func:`load_config`."""
     return overridden(config, ())
 

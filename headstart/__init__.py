@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from configs import runtime
@@ -77,9 +76,7 @@ def __getattr__(name: str) -> Any:
     return _with_checks(found) if inspect.isfunction(found) else found
 
 
-@functools.cache
-def _with_checks(function: Callable[..., object]) -> Callable[..., object]:
-    return checked(function)
+_with_checks = functools.cache(checked)
 
 
 def __dir__() -> list[str]:

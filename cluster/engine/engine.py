@@ -34,7 +34,7 @@ from cluster.engine import process_group, state, zero
 from cluster.engine.config import EngineConfig
 from configs import InputError
 from configs.devices import is_accelerator, pick_device
-from configs.loading import checked
+from configs.loading import validated
 
 log = logging.getLogger("headstart.engine")
 
@@ -54,7 +54,7 @@ class Engine:
     """
 
     def __init__(self, config: EngineConfig | None = None) -> None:
-        self.config = checked(config or EngineConfig())
+        self.config = validated(config or EngineConfig())
         self.rank, self.world_size = process_group.current()
         self.is_main = self.rank == 0
         self.device = _device(self.config.device)

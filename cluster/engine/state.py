@@ -41,8 +41,8 @@ class Saved(TypedDict):
 class Copies:
     """Copies of tensors that training changes, made while it computes its next gradients.
 
-    On a CPU a thread makes them, in the memory of the copies before: memory that is new takes as long to get as to fill. On an
-    accelerator they are made at once, in memory of their own, which the training has between two checkpoints.
+    On a CPU a thread makes them, in the memory of the previous copies: new memory takes as long to get as to fill. On an
+    accelerator they are made at once, in new memory, so that the training has it between two checkpoints.
     """
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Snapshot:
     Copies of tensors on an accelerator stay there, so taking them is quick; :meth:`write` copies them to the CPU.
 
     Attributes:
-        also: what was taken at the same moment for somebody else, complete after :meth:`wait`.
+        also: the caller's own tensors, copied at the same moment; complete after :meth:`wait`.
     """
 
     tensors: dict[str, dict[str, torch.Tensor]]

@@ -20,7 +20,7 @@ from cluster.launch.settings import ClusterConfig, worker_range
 from cluster.launch.worker import find_target
 from cluster.storage import storage
 from configs import InputError, load_config
-from configs.loading import checked
+from configs.loading import validated
 
 
 def launch(
@@ -71,7 +71,7 @@ def _settings(source: ClusterConfig | str | Path | Mapping[str, object] | None, 
     if isinstance(overrides.get("workers"), str):
         overrides["min_workers"], overrides["workers"] = worker_range(overrides["workers"])
     settings = source if isinstance(source, ClusterConfig) else load_config(ClusterConfig, source)
-    return checked(replace(settings, **{key: value for key, value in overrides.items() if value is not None}))
+    return validated(replace(settings, **{key: value for key, value in overrides.items() if value is not None}))
 
 
 def _check_config(config: dict[str, object]) -> None:

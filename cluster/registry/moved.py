@@ -37,9 +37,8 @@ def follow(database: Path, experiment: str) -> bool:
         if Path(str(_folder(old))).exists():  # a copy of a registry that still exists
             return False
         runs = base.execute("SELECT run_uuid FROM runs").fetchall()
-        if not any(
-            (now / str(run)).is_dir() for (run,) in runs
-        ):  # other files, such as of a disk that is not mounted now
+        # Without files of any run these are others; the recorded ones may lie on a disk that is not mounted.
+        if not any((now / str(run)).is_dir() for (run,) in runs):
             return False
         with base:
             for table, column in PLACES:

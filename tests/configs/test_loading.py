@@ -9,7 +9,7 @@ import pytest
 
 from configs import InputError, load_config, overridden, to_dict
 from configs.bounds import Share, Within
-from configs.loading import checked
+from configs.loading import validated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +49,14 @@ def test_what_was_loaded_round_trips_through_a_dictionary():
 
 def test_a_configuration_made_in_python_is_checked_as_a_loaded_one():
     run = Run(steps=7)
-    assert checked(run) == run
+    assert validated(run) == run
     for wrong, words in (
         (Run(steps=-1), "'steps' is -1, expected a whole number from 0 on"),
         (Run(steps=0), "steps is 0"),
         (Run(model=Model(dropout=2.0)), r"'model\.dropout' is 2\.0"),
     ):
         with pytest.raises(InputError, match=words):
-            checked(wrong)
+            validated(wrong)
 
 
 @pytest.mark.parametrize(
