@@ -32,6 +32,8 @@ class Fitter:
         self._solve_identity = _ridge(self._identity[:, :N_SURFACE], self._weights, IDENTITY_NOISE)
         expression = self._landmarks_of(self.rig.expression)[:, :N_SURFACE]
         self._solve_expression = _ridge(expression, self._weights, EXPRESSION_NOISE)
+        moves = np.concatenate([expression, self._eyelids[:, :N_SURFACE]])
+        self._moves = moves.reshape(len(moves), -1).astype(np.float32)  # [K + 2, 468 * 3]
 
     def _landmarks_of(self, vertices: torch.Tensor) -> np.ndarray:
         """Landmarks ``[..., 478, 3]`` float64 among vertices or rows of a basis ``[..., V, 3]``."""
@@ -90,6 +92,13 @@ class Fitter:
         look /= np.maximum(np.linalg.norm(look, axis=-1, keepdims=True), 1e-9)
         gaze = np.stack([np.arctan2(look[..., 0], -look[..., 2]), np.arcsin(np.clip(look[..., 1], -1, 1))], -1)
         return _held_while_closed(np.clip(gaze, -GAZE_LIMIT, GAZE_LIMIT), eyelids).astype(np.float32)
+
+    def surface_of(self, identity: np.ndarray, expression: np.ndarray, eyelids: np.ndarray) -> np.ndarray:
+        """Landmarks ``[T, 468, 3]`` of the face's surface, float32: those of :meth:`vertices` without the irises."""
+        scale = self.rig.lid_scale(torch.from_numpy(np.float32(identity))[None])[0].numpy()
+        moves = np.concatenate([expression, eyelids * scale], 1, dtype=np.float32)
+        neutral = self.neutral(identity)[:N_SURFACE].astype(np.float32)
+        return neutral + (moves @ self._moves).reshape(len(moves), N_SURFACE, 3)
 
     def vertices(
         self, identity: np.ndarray, expression: np.ndarray, eyelids: np.ndarray, gaze: np.ndarray
