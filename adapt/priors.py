@@ -11,7 +11,9 @@ from adapt.avatar.document import AvatarDocument, PriorRecord
 from cluster.registry.compatibility import check_compatible
 from cluster.registry.prior_folder import PriorInfo
 from cluster.registry.registry import resolve
+from cluster.registry.versions import NotRegistered
 from configs import InputError
+from configs.progress import say
 from heads.rig import Rig, load_rig
 from heads.rig.registry import DEFAULT
 from pretrain.folder import load_prior, read_info
@@ -103,7 +105,7 @@ def find_priors(spec: str | Path | None) -> list[PriorFolder]:
         InputError: one of them is missing, or two are of the same kind or role.
     """
     if spec is None:
-        places = [best for role in ROLES if (best := champion_of(role)) is not None]
+        places = champions_of(*ROLES)
     elif str(spec) == "none":
         places = []
     else:
@@ -118,26 +120,33 @@ def find_priors(spec: str | Path | None) -> list[PriorFolder]:
     return found
 
 
-def champion_of(role: str) -> tuple[str, Path] | None:
-    """URI and folder of the registered champion of a role; ``None`` if there is none.
+def champions_of(*roles: str) -> list[tuple[str, Path]]:
+    """URI and folder of the registered champion of each role that has one.
+
+    A champion that cannot be pulled is left out, and a line on stderr says why.
 
     Raises:
-        InputError: two priors of this role have a champion.
+        InputError: two priors of one role have a champion.
     """
-    named = [(uri := f"models:/{name}@champion", champion(uri)) for name in priors_for(role)]
-    found = [(uri, folder) for uri, folder in named if folder is not None]
-    if len(found) > 1:
-        uris = " and ".join(uri for uri, _ in found)
-        raise InputError(f"{uris} take the same role, {role}; say with --prior which one to use")
-    return found[0] if found else None
-
-
-def champion(uri: str) -> Path | None:
-    """The registered champion's folder; ``None`` if nothing is registered or the registry is not installed."""
-    try:
-        return Path(resolve(uri))
-    except (InputError, ImportError):
-        return None
+    found: list[tuple[str, Path]] = []
+    troubles: dict[str, list[str]] = {}
+    for role in roles:
+        taken = []
+        for name in priors_for(role):
+            uri = f"models:/{name}@champion"
+            try:
+                taken.append((uri, Path(resolve(uri))))
+            except NotRegistered:
+                continue
+            except (InputError, ImportError) as error:
+                troubles.setdefault(str(error), []).append(uri)
+        if len(taken) > 1:
+            rivals = " and ".join(uri for uri, _ in taken)
+            raise InputError(f"{rivals} take the same role, {role}; say with --prior which one to use")
+        found += taken
+    for trouble, uris in troubles.items():
+        say(f"without {', '.join(uris)}: {trouble}")
+    return found
 
 
 def _folders(uri: str) -> list[Path]:

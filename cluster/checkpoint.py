@@ -17,6 +17,7 @@ from pathlib import Path
 from cluster.storage import storage
 from cluster.storage.errors import StorageError, Url, sentence
 from cluster.storage.local import on_disk, sync
+from configs.scratch import ScratchFolder
 
 log = logging.getLogger("headstart.checkpoint")
 FOLDER = "checkpoints"
@@ -46,14 +47,17 @@ def save_checkpoint(run_url: Url, step: int, write: Callable[[Path], None], keep
         StorageError: the disk is full or the store fails for good; the earlier checkpoints are untouched.
     """
     url = checkpoint_url(run_url, step)
-    scratch = storage.scratch(storage.join(run_url, FOLDER) if main else None)
-    try:
-        _write(scratch, write)
+    beside = storage.join(run_url, FOLDER)  # a later rename stays on one disk
+    within = None if storage.is_remote(beside) or not main else storage.local_path(beside)
+    if within is not None:
+        on_disk(within, "create", lambda path: path.mkdir(parents=True, exist_ok=True))
+    with ScratchFolder("checkpoint", within) as scratch:
+        folder = scratch / storage.basename(url)
+        folder.mkdir()
+        _write(folder, write)
         if main:
-            _publish(scratch, url)
+            _publish(folder, url)
             _prune(run_url, max(2, keep))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return url
 
 
@@ -166,7 +170,6 @@ def _publish(folder: Path, url: str) -> None:
 def _rename(folder: Path, target: Path) -> None:
     if target.exists():  # no commit mark: remains of a broken upload
         shutil.rmtree(target)
-    folder.chmod(0o755)  # mkdtemp made it private; the run's other files are not
     folder.replace(target)
     sync(target.parent)
 

@@ -22,6 +22,7 @@ import numpy as np
 from configs.errors import InputError
 
 PREFIX, LOCK_PREFIX = "headstart-scratch-", "headstart-output-"
+WITHIN_PREFIX = ".tmp-scratch-"  # inside folders of ours, whose readers ignore names that begin with ".tmp-"
 __all__ = ["PREFIX", "ScratchFolder", "Spool", "one_writer"]
 
 
@@ -53,14 +54,16 @@ class ScratchFolder:
 
     Args:
         purpose: a word for the folder's name.
+        within: the folder that it lies in, such as one from which its content is moved; default the system's temporary one.
 
     Attributes:
         path: the folder.
     """
 
-    def __init__(self, purpose: str) -> None:
-        _remove_abandoned()
-        self.path, self._lock = _locked(purpose)
+    def __init__(self, purpose: str, within: Path | None = None) -> None:
+        parent, prefix = (Path(tempfile.gettempdir()), PREFIX) if within is None else (within, WITHIN_PREFIX)
+        _remove_abandoned(parent, prefix)
+        self.path, self._lock = _locked(parent, f"{prefix}{purpose}-")
 
     def __enter__(self) -> Path:
         return self.path
@@ -139,18 +142,19 @@ def _sole(path: Path) -> int:
         os.close(lock)
 
 
-def _locked(purpose: str) -> tuple[Path, int]:
+def _locked(parent: Path, prefix: str) -> tuple[Path, int]:
     while True:
-        path = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{purpose}-"))
+        path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = os.open(path, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a network file system without locks: nobody can take it for abandoned
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():  # nobody took it for abandoned before it was locked
             return path, lock
         os.close(lock)
 
 
-def _remove_abandoned() -> None:
-    for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+def _remove_abandoned(parent: Path, prefix: str) -> None:
+    for path in parent.glob(f"{prefix}*"):
         with contextlib.suppress(OSError), _taken(path, os.O_RDONLY | os.O_DIRECTORY):
             shutil.rmtree(path, ignore_errors=True)
 

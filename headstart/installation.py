@@ -241,6 +241,9 @@ def check_mlflow() -> Check:
     if not mlflow_client.reachable():
         fix = "start the server, correct MLFLOW_TRACKING_URI, or unset it; trainings go on and send later"
         return Check(name="mlflow", ok=False, detail=f"{found}; nobody answers at {uri}", fix=fix)
+    if wrong := mlflow_client.trouble():
+        fix = "correct MLFLOW_TRACKING_URI, or unset it for the embedded registry"
+        return Check(name="mlflow", ok=False, detail=f"{found}; {wrong}", fix=fix)
     waiting = spool.waiting()
     detail = f"{found}; registry at {uri}" + (f"; {len(waiting)} trainings have metrics to send" if waiting else "")
     return Check(

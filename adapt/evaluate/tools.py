@@ -11,7 +11,7 @@ import torch
 
 from adapt.evaluate.measures.base import NO_LPIPS, NO_SYNC, NO_SYNCNET, Tools
 from adapt.fit.losses import lpips_of
-from adapt.priors import champion_of
+from adapt.priors import champions_of
 from configs import InputError
 from pretrain import load_prior
 from pretrain.prior import priors_for, role_of
@@ -68,10 +68,10 @@ def open_sync(uri: str | Path | None) -> Any | str:
         InputError: a prior of another role, or one that cannot be opened.
     """
     if uri is None:
-        found = champion_of(SYNC)
-        if found is None:
+        found = champions_of(SYNC)
+        if not found:
             return NO_SYNC
-        uri = found[1]
+        uri = found[0][1]
     expert = load_prior(uri)
     kind = expert.info["prior"]
     if role_of(kind) != SYNC:

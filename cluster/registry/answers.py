@@ -34,14 +34,10 @@ def recall(cache: Path, name: str, version: str) -> dict[str, str] | None:
     """The answer to a question that was asked since the registry last changed.
 
     Returns:
-        ``folder`` (below ``cache``) and ``manifest`` (its SHA-256); ``None`` if it was not asked.
-
-    Raises:
-        InputError: the answer was that there is no such version.
+        ``folder`` (below ``cache``) and ``manifest`` (its SHA-256), or ``missing``: the sentence that there is no such
+        version; ``None`` if it was not asked.
     """
-    answer = _read(cache, stamp()).get(f"{name}@{version}")
-    if answer is not None and "missing" in answer:
-        raise InputError(answer["missing"])
+    answer: dict[str, str] | None = _read(cache, stamp()).get(f"{name}@{version}")
     return answer
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.registry import mlflow_client
 from cluster.registry.prior_folder import ARTIFACT, WEIGHTS, check_prior
-from cluster.registry.versions import MANIFEST_TAG, gone
+from cluster.registry.versions import MANIFEST_TAG, foreign, gone
 from cluster.storage import storage
 from cluster.storage.errors import StorageError
 from configs import InputError
+from configs.scratch import ScratchFolder
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -34,9 +34,7 @@ def fetch_version(client: MlflowClient, found: ModelVersion, cache: Path) -> Pat
     """
     manifest = client.get_model_version(found.name, str(found.version)).tags.get(MANIFEST_TAG)
     if not manifest:
-        raise InputError(
-            f"models:/{found.name}/{found.version}: not registered by headstart, so there is nothing to verify"
-        )
+        raise InputError(foreign(found))
     target = cache / found.name / f"{found.version}-{manifest[:12]}"
     return _fetch_artifacts(str(found.source), target, f"models:/{found.name}/{found.version}", manifest, gone(found))
 
@@ -55,7 +53,9 @@ def fetch_run(uri: str, cache: Path) -> Path:
 
     try:
         source = f"{client.get_run(run_id).info.artifact_uri}/{path or ARTIFACT}"
-    except MlflowException:
+    except MlflowException as error:
+        if not mlflow_client.is_absent(error):
+            raise
         raise InputError(f"{uri}: no such run at {mlflow_client.shown_uri()}; check the run id") from None
     return _fetch_artifacts(
         source, cache / "runs" / run_id / (path or ARTIFACT), uri, None, f"{uri}: the run has no such files"
@@ -82,9 +82,11 @@ def _fetch_artifacts(source: str, target: Path, shown: str, manifest: str | None
     from mlflow.exceptions import MlflowException
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as scratch:
+    with ScratchFolder("pull", within=target.parent) as scratch:
         try:
-            got = download_artifacts(artifact_uri=source, dst_path=scratch, tracking_uri=mlflow_client.tracking_uri())
+            got = download_artifacts(
+                artifact_uri=source, dst_path=str(scratch), tracking_uri=mlflow_client.tracking_uri()
+            )
         except (MlflowException, OSError) as error:
             first = str(error).splitlines()[0]
             raise InputError(f"{shown}: its files cannot be fetched ({first}); check the artifact store") from error

@@ -8,7 +8,9 @@ import os
 import re
 import socket
 import sqlite3
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -83,6 +85,11 @@ def client() -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    if re.fullmatch(r"[\w.\-]+:\d+(/.*)?|\s*", tracking_uri()):  # MLflow would make a folder of that name
+        raise InputError(
+            f"MLFLOW_TRACKING_URI is '{shown_uri()}', expected a URL such as http://127.0.0.1:5000, or "
+            "sqlite:///FILE; correct it, or unset it to use the embedded registry"
+        )
     if not reachable():
         raise InputError(
             f"no MLflow server answers at {shown_uri()}; start it, correct MLFLOW_TRACKING_URI, or unset it to use "
@@ -99,6 +106,53 @@ def client() -> MlflowClient:
         _check_sqlite(file)
         moved.follow(file, os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT))
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Turn what MLflow raises while it is asked into one sentence; also a decorator.
+
+    Raises:
+        InputError: no MLflow answers at that address, or it refuses the request.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (ImportError, *_refusals())):  # ImportError: the driver of another database
+            raise
+        cure = (
+            "check its path and version"
+            if sqlite_file(tracking_uri())
+            else "check MLFLOW_TRACKING_URI, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, and the server's log"
+        )
+        raise InputError(
+            f"MLflow at {shown_uri()} does not serve the registry ({without_password(brief(error))}); {cure}"
+        ) from error
+
+
+def _refusals() -> Iterator[type[Exception]]:
+    """Errors of MLflow and of its databases, without importing them: that takes a second, and they may be absent."""
+    for module, name in (("mlflow.exceptions", "MlflowException"), ("sqlalchemy.exc", "SQLAlchemyError")):
+        if module in sys.modules:
+            yield getattr(sys.modules[module], name)
+
+
+def is_absent(error: Exception) -> bool:
+    """Whether MLflow says that what was asked for does not exist, and not that it cannot answer."""
+    return getattr(error, "error_code", None) in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+def trouble() -> str | None:
+    """A sentence if the registry is there and cannot be read, else None; a database that does not exist is not made."""
+    file = sqlite_file(tracking_uri())
+    if file is not None and not file.exists():
+        return None
+    try:
+        with told():
+            client().search_registered_models(max_results=1)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _check_sqlite(file: Path) -> None:

@@ -116,6 +116,7 @@ def _job(
     return Job(name=name, id=again, metrics=metrics, config=config, aliases=aliases, key=key)
 
 
+@mlflow_client.told()
 def promote(name: str, version: str | int, alias: str = CHAMPION) -> dict[str, object]:
     """Point ``alias`` at a version (a number or another alias).
 
@@ -124,11 +125,14 @@ def promote(name: str, version: str | int, alias: str = CHAMPION) -> dict[str, o
         ``misfit``: the sentence that says why it does not fit the champions of the other names, or None.
 
     Raises:
-        InputError: no such model or version, an alias that MLflow does not allow, or one that differs from another only in case.
+        InputError: no such model or version, one that cannot be pulled, an alias that MLflow does not allow, or one that
+            differs from another only in case.
     """
     _check_alias(alias)
     client = mlflow_client.client()
     found = versions.find(client, name, str(version))
+    if wrong := versions.missing(client, found):
+        raise InputError(wrong)
     held = client.get_registered_model(name).aliases
     if other := next((known for known in held if known != alias and known.lower() == alias.lower()), None):
         raise InputError(
@@ -144,7 +148,9 @@ def promote(name: str, version: str | int, alias: str = CHAMPION) -> dict[str, o
 
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z][\w\-]*", name):
-        raise InputError(f"model name '{name}': expected letters, digits, '-' and '_', such as audio-expression")
+        raise InputError(
+            f"model name '{name}': expected a letter, then letters, digits, '-' and '_', such as audio-expression"
+        )
 
 
 def _check_alias(alias: str) -> None:
@@ -154,7 +160,9 @@ def _check_alias(alias: str) -> None:
             f"not allowed as an alias, use a word such as {CHAMPION}"
         )
     if not re.fullmatch(r"[A-Za-z][\w\-]*", alias):
-        raise InputError(f"alias '{alias}': not allowed; use letters, digits, '-' and '_', such as {CHAMPION}")
+        raise InputError(
+            f"alias '{alias}': not allowed; use a letter, then letters, digits, '-' and '_', such as {CHAMPION}"
+        )
 
 
 # ------------------------------------------------------------------------------------------------ reading
@@ -167,17 +175,18 @@ class ModelRecord(TypedDict):
     versions: list[VersionRecord]
 
 
+@mlflow_client.told()
 def list_models() -> list[ModelRecord]:
-    """Every registered prior, by name.
+    """Every registered prior, by name; models of which Headstart registered no version are left out.
 
     Raises:
         InputError: MLflow is not installed, or the server does not answer.
     """
     client = mlflow_client.client()
-    models = sorted(client.search_registered_models(), key=lambda model: model.name)
-    return [{"name": model.name, "versions": versions.records(client, model.name)} for model in models]
+    return [{"name": name, "versions": versions.records(client, name)} for name in versions.names_of_priors(client)]
 
 
+@mlflow_client.told()
 def show(name: str, version_or_alias: str | int = CHAMPION) -> dict[str, object]:
     """One version's record: aliases, metrics, config, rig, features, dataset, licences, code version, hashes, URI.
 
@@ -190,6 +199,7 @@ def show(name: str, version_or_alias: str | int = CHAMPION) -> dict[str, object]
     return {**info, **versions.record(client, found), "source": found.source}
 
 
+@mlflow_client.told()
 def resolve(uri: storage.Url, cache_dir: storage.Url | None = None) -> Path:
     """The local folder of a prior, fetched into the cache and verified by hash where it is not local.
 
@@ -198,7 +208,8 @@ def resolve(uri: storage.Url, cache_dir: storage.Url | None = None) -> Path:
         cache_dir: default ``HEADSTART_HOME/priors``.
 
     Raises:
-        InputError: nothing of that name, or content that does not match its checksums.
+        NotRegistered: the registry holds nothing of that name.
+        InputError: it does not answer, or the content does not match its checksums.
     """
     text = str(uri)
     cache = storage.local_path(cache_dir) if cache_dir else storage.home() / "priors"
@@ -213,15 +224,17 @@ def _resolve_version(name: str, version: str, cache: Path) -> Path:
     """The folder of a registered version; asks MLflow only if the registry has changed since the last question."""
     file = mlflow_client.sqlite_file(mlflow_client.tracking_uri())
     if file is not None and not file.exists():  # MLflow would make one, in seconds, to find it empty
-        raise InputError(versions.empty(name))
+        raise versions.NotRegistered(versions.empty(name))
     known = answers.recall(cache, name, version)
+    if known is not None and "missing" in known:
+        raise versions.NotRegistered(known["missing"])
     if known is not None and (folder := fetch.cached(cache / known["folder"], known["manifest"])) is not None:
         return folder
     asked = answers.stamp()
     client = mlflow_client.client()
     try:
         found = versions.find(client, name, version)
-    except InputError as error:
+    except versions.NotRegistered as error:
         answers.remember(cache, asked, name, version, {"missing": str(error)})
         raise
     folder = fetch.fetch_version(client, found, cache)

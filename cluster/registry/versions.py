@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from typing import TYPE_CHECKING, TypedDict, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypedDict, TypeVar, cast
 
 from cluster.registry import mlflow_client
 from cluster.registry.prior_folder import WEIGHTS, PriorInfo
@@ -15,6 +16,14 @@ from configs import InputError, nearest
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.entities import PagedList
+
+Entity = TypeVar("Entity")
+
+
+class NotRegistered(InputError):
+    """The registry answers, and holds no such prior, version or alias."""
+
 
 log = logging.getLogger("headstart.registry")
 CHAMPION = "champion"
@@ -28,7 +37,7 @@ def find(client: MlflowClient, name: str, version: str) -> ModelVersion:
     """MLflow's record of a version, given by number or alias.
 
     Raises:
-        InputError: no such model, version or alias; the sentence lists those that exist.
+        NotRegistered: no such model, version or alias; the sentence lists those that exist.
     """
     from mlflow.exceptions import MlflowException
 
@@ -40,11 +49,31 @@ def find(client: MlflowClient, name: str, version: str) -> ModelVersion:
             return client.get_model_version(name, version)
         return client.get_model_version_by_alias(name, version)
     except MlflowException as error:
-        raise InputError(_not_found(client, name, version, error)) from None
+        if not mlflow_client.is_absent(error):
+            raise
+        raise NotRegistered(_not_found(client, name, version)) from None
 
 
-def _not_found(client: MlflowClient, name: str, version: str, error: Exception) -> str:
-    names = [model.name for model in client.search_registered_models()]
+def names_of_priors(client: MlflowClient) -> list[str]:
+    """Names of the models of which Headstart registered a version, sorted; a server may hold many others."""
+    found = every(client.search_model_versions)
+    return sorted({str(version.name) for version in found if MANIFEST_TAG in version.tags})
+
+
+def every(search: Callable[..., PagedList[Entity]]) -> list[Entity]:
+    """All pages of one of MLflow's searches."""
+    found: list[Entity] = []
+    token = None
+    while True:
+        page = search(page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _not_found(client: MlflowClient, name: str, version: str) -> str:
+    names = [str(model.name) for model in every(client.search_registered_models)]
     if name not in names:
         if not names:
             return empty(name)
@@ -71,7 +100,7 @@ class VersionRecord(TypedDict):
         config: flattened parameters of that run.
         weights_sha256: of its weights.
         uri: ``models:/NAME/VERSION``.
-        missing: a sentence if it has an alias and its files are gone, else None.
+        missing: a sentence if it has an alias and cannot be pulled, since its files are gone or are not ours; else None.
     """
 
     name: str
@@ -117,16 +146,22 @@ def _run_data(client: MlflowClient, found: ModelVersion) -> tuple[dict[str, floa
     """Metrics and parameters of a version's run, and what is wrong where it has been deleted."""
     from mlflow.exceptions import MlflowException
 
+    if not found.run_id:
+        return {}, {}, None
     try:
         run = client.get_run(str(found.run_id))
-    except MlflowException:
+    except MlflowException as error:
+        if not mlflow_client.is_absent(error):
+            raise
         log.warning("run %s of %s/%s is gone; its metrics are unknown", found.run_id, found.name, found.version)
         return {}, {}, gone(found)
     return dict(run.data.metrics), dict(run.data.params), None
 
 
 def missing(client: MlflowClient, found: ModelVersion) -> str | None:
-    """A sentence if the artifact store answers and no longer has a version's weights, else None."""
+    """A sentence if a version cannot be pulled: not ours, or the artifact store answers and has no weights; else None."""
+    if MANIFEST_TAG not in found.tags:
+        return foreign(found)
     path = str(found.source).rsplit("/", 1)[-1]
     try:
         names = [str(file.path).rsplit("/", 1)[-1] for file in client.list_artifacts(str(found.run_id), path)]
@@ -144,24 +179,34 @@ def gone(found: ModelVersion) -> str:
     )
 
 
+def foreign(found: ModelVersion) -> str:
+    """The sentence for a version that something else registered."""
+    return (
+        f"models:/{found.name}/{found.version}: not registered by headstart, so there is nothing to verify; register a run "
+        "with 'headstart priors register RUN', or promote another version"
+    )
+
+
 def champion(client: MlflowClient, name: str) -> ModelVersion | None:
     """MLflow's record of a name's champion, or None."""
     from mlflow.exceptions import MlflowException
 
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:
+    except MlflowException as error:
+        if not mlflow_client.is_absent(error):
+            raise
         return None
 
 
 def champions(client: MlflowClient, leave_out: str) -> dict[str, PriorInfo]:
     """Short ``prior.json`` of the champions of all names but ``leave_out``; models that are no priors are left out."""
     infos: dict[str, PriorInfo] = {}
-    for model in client.search_registered_models():
-        found = champion(client, model.name) if model.name != leave_out else None
+    for name in names_of_priors(client):
+        found = champion(client, name) if name != leave_out else None
         info = json.loads(found.tags.get(INFO_TAG, "{}")) if found is not None else {}
-        if info.get("prior") == model.name:
-            infos[str(model.name)] = cast(PriorInfo, info)
+        if info.get("prior") == name:
+            infos[name] = cast(PriorInfo, info)
     return infos
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from pathlib import Path
 from typing import TypedDict, cast
 
 from cluster.storage.errors import StorageError, Url, is_remote, sentence
 from cluster.storage.files import COMMIT_MARK, exists, fetch_file, publish, read_json, remove, sha256, write_json
-from cluster.storage.local import TEMPORARY, join, local_path, on_disk, sync
+from cluster.storage.local import join, local_path, on_disk, sync
 from cluster.storage.remote import parallel
+from configs.scratch import ScratchFolder
 
 
 class Entry(TypedDict):
@@ -68,16 +68,16 @@ def download_tree(url: Url, local: Url) -> Path:
     if target.exists():
         raise StorageError(f"{target}: exists already; choose a new folder for the copy of {url}")
     mark = read_mark(url)
-    temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{target.name}")
     try:
-        parallel(lambda name: fetch_file(join(url, name), temporary / name), list(mark["files"]))
-        check_tree(temporary, mark)
-        write_json(temporary / COMMIT_MARK, mark)
-        os.replace(temporary, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with ScratchFolder("copy", within=target.parent) as scratch:
+            temporary = scratch / target.name
+            parallel(lambda name: fetch_file(join(url, name), temporary / name), list(mark["files"]))
+            check_tree(temporary, mark)
+            write_json(temporary / COMMIT_MARK, mark)
+            os.replace(temporary, target)
     except OSError as error:
         raise sentence(target, "write", error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
@@ -130,8 +130,8 @@ def seal(folder: Path, mark: CommitMark | None = None) -> CommitMark:
 
 def _publish_folder(source: Path, target: Path, mark: CommitMark) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{target.name}")
-    try:
+    with ScratchFolder("copy", within=target.parent) as scratch:
+        temporary = scratch / target.name
         shutil.copytree(source, temporary)
         seal(temporary, mark)
         if target.exists():
@@ -139,8 +139,6 @@ def _publish_folder(source: Path, target: Path, mark: CommitMark) -> None:
             shutil.rmtree(target)
         os.replace(temporary, target)
         sync(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _manifest(folder: Path) -> dict[str, Entry]:

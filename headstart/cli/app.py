@@ -31,10 +31,11 @@ GROUPS = {
     "many people": ("shards", "pretrain", "priors"),
 }
 KEPT_LOGS = 20  # files
+AGAIN = "run the same command again"
 # Faults that no code of ours can prevent, and what to do about them.
 OF_THE_MACHINE = {
-    errno.ENOSPC: "free space where the output goes, or choose another folder",
-    errno.EDQUOT: "free space where the output goes, or choose another folder",
+    errno.ENOSPC: "free space where the output goes and run the same command again, or choose another folder",
+    errno.EDQUOT: "free space where the output goes and run the same command again, or choose another folder",
     errno.EROFS: "choose a folder that may be written to",
     errno.EACCES: "ask for the right to it, or choose another folder",
     errno.EPERM: "ask for the right to it, or choose another folder",
@@ -123,7 +124,7 @@ def _run(arguments: argparse.Namespace, out: TextIO, err: TextIO, log: Path | No
             arguments.show(output.console(out), result, arguments)
         out.flush()
     except InputError as error:
-        print(f"headstart: {error}", file=err)
+        print(f"headstart: {again(str(error), arguments)}", file=err)
         return 2
     except KeyboardInterrupt as error:
         print(f"headstart: {interrupted(arguments.command)}", file=err)
@@ -132,7 +133,7 @@ def _run(arguments: argparse.Namespace, out: TextIO, err: TextIO, log: Path | No
         return 0
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
-            print(f"headstart: {of_the_machine(error)}", file=err)
+            print(f"headstart: {again(of_the_machine(error), arguments)}", file=err)
             return 2
         traceback.print_exc(file=err)
         where = f"; the output of other libraries is in {log}" if log else ""
@@ -147,6 +148,13 @@ def interrupted(command: str) -> str:
             "pretrain": "; add --resume to continue from the newest checkpoint",
             "adapt": "; add --resume if an avatar was saved already"}  # fmt: skip
     return "interrupted" + kept.get(command, "; nothing half-written is left")
+
+
+def again(sentence: str, arguments: argparse.Namespace) -> str:
+    """A sentence whose advice to repeat the command names the option without which this one would refuse its own output."""
+    if getattr(arguments, "resume", True):
+        return sentence
+    return sentence.replace(AGAIN, f"{AGAIN} with --resume")
 
 
 def of_the_machine(error: OSError) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.checkpoint import BackgroundWriter, fetch_latest, latest_checkpoint, list_checkpoints
+from cluster.checkpoint import BackgroundWriter, fetch_latest, latest_checkpoint, list_checkpoints, save_checkpoint
 from tests.support.waiting import LONGEST
 
 KILLED = """
@@ -79,3 +79,17 @@ def test_a_write_that_failed_is_told_at_the_next_call_and_leaves_nothing(tmp_pat
         writer.start(str(tmp_path), 2, lambda folder: None)
     writer.wait()
     assert list_checkpoints(str(tmp_path)) == []
+
+
+def test_a_checkpoint_that_was_killed_while_it_was_written_goes_with_the_next_one(tmp_path):
+    program = (
+        "import os, signal, sys; from cluster.checkpoint import save_checkpoint\n"
+        "def write(folder):\n"
+        "    (folder / 'weights').write_bytes(b'0' * 1000)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "save_checkpoint(sys.argv[1], 1, write)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+    save_checkpoint(tmp_path, 2, lambda folder: (folder / "weights").write_bytes(b"0"))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]

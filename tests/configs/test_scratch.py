@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 import tempfile
@@ -105,3 +106,30 @@ def test_without_a_temporary_folder_for_locks_nothing_is_held(tmp_path, monkeypa
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     with one_writer(tmp_path / "a"):
         pass
+
+
+@pytest.mark.parametrize("where", ["checkpoint", "pull", "copy"])
+def test_a_folder_that_a_killed_process_left_beside_its_target_goes_with_the_next_one(tmp_path, where):
+    code = (
+        "import os, pathlib, signal, sys; from configs.scratch import ScratchFolder\n"
+        f"folder = ScratchFolder('{where}', within=pathlib.Path(sys.argv[1]))\n"
+        "(folder.path / 'half').write_bytes(b'0' * 1000)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / ".tmp-of-something-else").mkdir()
+    with ScratchFolder(where, within=tmp_path) as mine, ScratchFolder(where, within=tmp_path) as other:
+        assert sorted(tmp_path.iterdir()) == sorted([mine, other, tmp_path / ".tmp-of-something-else"])
+        assert mine.name.startswith(".tmp-")  # which readers do not see
+
+
+def test_a_folder_on_a_disk_without_locks_is_used_and_left_alone_by_others(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr("configs.scratch.fcntl.flock", refuse)
+    with ScratchFolder("pull", within=tmp_path) as first, ScratchFolder("pull", within=tmp_path) as second:
+        assert first.is_dir()
+        assert second.is_dir()
+    assert not list(tmp_path.iterdir())

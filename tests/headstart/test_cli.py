@@ -16,7 +16,8 @@ from datetime import datetime
 import pytest
 
 import headstart
-from headstart.cli import adapt, app, doctor, evaluate, output, priors, shards, talk
+from cluster.storage.errors import sentence
+from headstart.cli import adapt, app, doctor, evaluate, output, pretrain, priors, shards, talk
 from headstart.cli.app import GROUPS, parser
 
 LINES = {
@@ -137,6 +138,24 @@ def test_a_fault_of_the_machine_is_one_sentence_and_no_bug(monkeypatch, capsys, 
     shown = capsys.readouterr().err
     assert shown.startswith(says)
     assert len(shown.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["pretrain sync-expert --data d --out r", "adapt me.mp4 --out a --consent me"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        sentence("r/checkpoints", "write", OSError(errno.ENOSPC, "No space left on device")),
+        sentence("s3://b/r", "write", ConnectionError("reset")),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_the_advice_to_repeat_a_command_names_resume_where_that_continues_it(monkeypatch, capsys, command, fault):
+    module = {"pretrain": pretrain, "adapt": adapt}[command.split()[0]]
+    answering(monkeypatch, module, fault)
+    assert headstart.main(command.split()) == 2
+    assert "run the same command again with --resume" in capsys.readouterr().err
+    assert headstart.main([*command.split(), "--resume"]) == 2
+    assert "with --resume" not in capsys.readouterr().err
 
 
 def test_an_interrupted_command_says_what_is_left(monkeypatch, capsys):
