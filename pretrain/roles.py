@@ -8,6 +8,7 @@ ignores it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -94,6 +95,29 @@ class FineTunable(MotionPrior, Protocol):
     def state_dict(self) -> dict[str, Tensor]: ...
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None: ...
+
+
+@dataclass(frozen=True)
+class LiveFilter:
+    """A prior's regression for live use: ``(rows - mean) @ weight`` is the motion around the resting face.
+
+    Attributes:
+        feature: name of the audio feature, of the same weights as the prior's.
+        mean: ``[C]`` mean row of the people that it was fitted on.
+        weight: ``[C, K]`` float32.
+    """
+
+    feature: str
+    mean: np.ndarray
+    weight: np.ndarray
+
+
+@runtime_checkable
+class LiveMotion(MotionPrior, Protocol):
+    """Additional interface of a ``motion`` prior that can have a regression for live use."""
+
+    @property
+    def live(self) -> LiveFilter | None: ...
 
 
 class AppearancePrior(Ready, Protocol):

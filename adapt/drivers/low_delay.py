@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
+import logging
+
 from adapt.drivers.base import Driver
+from adapt.drivers.live import LiveDriver
 from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
+from configs import InputError
 from configs.records import FeatureRecord
 from shards.features import open_feature
 
+log = logging.getLogger(__name__)
 
-def quickest(driver: Driver, *, any_feature: bool = True) -> Driver:
-    """The same person's driver with the shortest look-ahead there is.
 
-    A prior looks ahead a second or more, and a speech encoder takes in seconds at a time, so a regression on the person's
-    own clip takes its place: the one on log-mel if the avatar has it. Its lips are pressed as the prior's are. A driver
-    without a shorter version is returned unchanged.
+def quickest(driver: Driver, record: FeatureRecord | None = None, *, any_feature: bool = True) -> Driver:
+    """The same person's driver with a short look-ahead.
+
+    A prior looks ahead a second or more, so a regression takes its place: that of the prior for live use, corrected on the
+    person's clip, if the avatar has it and its encoder is there; else the one on the clip alone, on log-mel if the avatar
+    has it. Its lips are pressed as the prior's are. A driver without a shorter version is returned unchanged.
 
     Args:
+        record: of the avatar's audio feature, whose encoder the prior's regression needs; ``None``: it is not used.
         any_feature: whether the driver may use another audio feature than the avatar's, see :func:`heard_by`.
     """
+    if isinstance(driver, PriorDriver) and any_feature and record is not None and _encodes(driver.live, record):
+        assert driver.live is not None
+        return driver.live.closed(driver.closing)
     if isinstance(driver, PriorDriver) and driver.quick is not None and any_feature:
         return driver.quick.low_delay().closed(driver.closing)
     if isinstance(driver, PriorDriver) and driver.regression is not None:
         return driver.regression.low_delay().closed(driver.closing)
     return driver.low_delay() if isinstance(driver, RidgeDriver) else driver
+
+
+def _encodes(live: LiveDriver | None, record: FeatureRecord) -> bool:
+    """Whether there is such a driver, and its encoder on this machine."""
+    if live is None:
+        return False
+    try:
+        open_feature(live_record(live.feature, len(live.mean), record)).load()
+    except InputError as error:
+        log.warning("live use hears log-mel, because the speech encoder is not there: %s", error)
+        return False
+    return True
+
+
+def live_record(feature: str, size: int, record: FeatureRecord) -> FeatureRecord:
+    """The record of a feature for live use, of the same encoder as the avatar's ``record``."""
+    return FeatureRecord(name=feature, size=size, weights=record["weights"])
 
 
 def heard_by(driver: Driver, record: FeatureRecord, *, any_feature: bool = True) -> FeatureRecord:
@@ -32,5 +59,7 @@ def heard_by(driver: Driver, record: FeatureRecord, *, any_feature: bool = True)
     Args:
         any_feature: false where the same rows also drive an avatar's model, which takes only those of the avatar's feature.
     """
+    if isinstance(driver, LiveDriver):
+        return live_record(driver.feature, len(driver.mean), record)
     own = driver.feature and driver.feature != record["name"]
     return open_feature(driver.feature).record if own and any_feature else record

@@ -19,24 +19,25 @@ import torch
 
 from adapt.clip import DRIVEN_BY_SOUND, Clip
 from adapt.drivers.base import drive
+from adapt.drivers.calibration import calibration, lip_weights
 from adapt.drivers.closing import LipClosing
+from adapt.drivers.live import LiveDriver
+from adapt.drivers.low_delay import live_record
 from adapt.drivers.prior import QUICK_FEATURE, PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from heads.adam import Adam
 from heads.rig import Rig
-from heads.rig.facemesh import LIPS
-from pretrain.roles import FineTunable, MotionPrior
-from shards.features import extract_features
+from pretrain.roles import FineTunable, LiveFilter, LiveMotion, MotionPrior
+from shards.features import extract_features, open_feature
 
 HELD_SHARE = 0.2  # of the clip, at its end, for early stopping
 RATE = 1e-4  # Adam's
 CHECK_EVERY = 20  # steps
 PATIENCE = 3  # checks without a gain, after which fine-tuning ends
-MOST_GAIN = 1.2  # largest factor on a component's amplitude
-# Weight, in frames, of one gain common to all components against each component's own.
-COMMON_FRAMES = 100.0
 # Shorter clips are neither fine-tuned on nor given a regression: there a gain cannot be told from chance.
 CHOICE_FRAMES = 100
+# Frames that the regression for live use is corrected on: each takes 10 ms of an encoder's time.
+LIVE_FRAMES = 250
 
 
 def person_driver(
@@ -64,16 +65,30 @@ def person_driver(
     return voice.closed(LipClosing.fit(rig, np.asarray(clip.identity, np.float32), expression))
 
 
-def ready_for_live(driver: PriorDriver, clip: Clip) -> PriorDriver:
-    """The same driver; if its prior uses a speech encoder, with a regression on log-mel for live use.
+def ready_for_live(driver: PriorDriver, clip: Clip, rig: Rig) -> PriorDriver:
+    """The same driver; if its prior uses a speech encoder, with regressions for live use.
 
-    An encoder takes in seconds at a time, so an avatar that had only its features would answer after eight seconds.
+    An encoder takes in seconds at a time, so an avatar that had only its features would answer after eight seconds. If the
+    prior has a regression on rows that look little ahead, it is corrected on the clip. A regression on log-mel is kept
+    besides, for machines without the encoder.
     """
     expression = clip.track["expression"]
     if clip.feature.name == QUICK_FEATURE or len(expression) < CHOICE_FRAMES:
         return driver
     rows = extract_features(QUICK_FEATURE, clip.audio)[: len(expression)]
-    return driver.with_quick(RidgeDriver.fit(rows, expression).low_delay().hearing(QUICK_FEATURE))
+    driver = driver.with_quick(RidgeDriver.fit(rows, expression).low_delay().hearing(QUICK_FEATURE))
+    filter = driver.prior.live if isinstance(driver.prior, LiveMotion) else None
+    return driver if filter is None else driver.with_live(_live_driver(driver, filter, clip, rig))
+
+
+def _live_driver(driver: PriorDriver, filter: LiveFilter, clip: Clip, rig: Rig) -> LiveDriver:
+    """The prior's regression for live use, corrected on frames that are spread evenly over the clip."""
+    expression = clip.track["expression"]
+    frames = np.linspace(0, len(expression) - 1, min(LIVE_FRAMES, len(expression))).round().astype(int)
+    feature = open_feature(live_record(filter.feature, len(filter.mean), clip.feature.record))
+    rest = expression.mean(0) if driver.calibration is None else driver.calibration[2]
+    rows, importance = feature.rows_at(clip.audio, frames), lip_weights(rig, expression.shape[1])
+    return LiveDriver.fit(filter, rows, expression[frames], importance, rest)
 
 
 def person_voice(
@@ -99,36 +114,6 @@ def person_voice(
     sampled, tracked = drive(voice, features)["expression"], track["expression"]
     weight = lip_weights(rig, tracked.shape[1])
     return voice.calibrated(calibration(sampled[first:], tracked[first:], weight, tracked))
-
-
-def calibration(
-    sampled: np.ndarray, true: np.ndarray, weight: np.ndarray, rest: np.ndarray | None = None
-) -> np.ndarray:
-    """``[3, K]``: gain, centre and rest of a voice, from its expressions ``[T, K]`` and the tracked ones ``[T, K]``.
-
-    Args:
-        weight: ``[K]`` of each component in the common gain, see :func:`lip_weights`.
-        rest: frames whose mean is the person's resting face; those of ``true`` by default.
-    """
-    centre, mean = sampled.mean(0), true.mean(0)
-    p, t = sampled - centre, true - mean
-    power, shared = (p * p).sum(0), (p * t).sum(0)
-    common = float((weight * shared).sum() / max(float((weight * power).sum()), 1e-9))
-    prior_power = COMMON_FRAMES * power / max(len(p), 1)
-    gain = (shared + prior_power * max(common, 0.0)) / np.maximum(power + prior_power, 1e-9)
-    rest_mean = mean if rest is None else rest.mean(0)
-    return np.stack([np.clip(gain, 0.0, MOST_GAIN), centre, rest_mean]).astype(np.float32)
-
-
-def lip_weights(rig: Rig, components: int) -> np.ndarray:
-    """How much each expression component deforms the lips (their common motion removed), ``[K]`` with mean 1."""
-    basis = torch.cat([torch.zeros(1, components), torch.eye(components)]).to(rig.device)
-    with torch.no_grad():
-        identity = torch.zeros(len(basis), rig.n_identity, device=basis.device)
-        points = rig.vertices(identity, basis)[:, list(LIPS), :2]
-    moved = points[1:] - points[:1]
-    energy = ((moved - moved.mean(1, keepdim=True)).flatten(1).cpu().numpy() ** 2).sum(1)
-    return energy / energy.mean()
 
 
 def _finetune(

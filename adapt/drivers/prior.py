@@ -11,9 +11,10 @@ import torch
 from adapt.avatar.document import PriorRecord
 from adapt.drivers.base import Expressions, Stream, joined
 from adapt.drivers.closing import ClosingStream, LipClosing
+from adapt.drivers.live import LiveDriver
 from adapt.drivers.ridge import RidgeDriver
 from configs import InputError
-from pretrain.roles import FineTunable, MotionPrior
+from pretrain.roles import FineTunable, LiveMotion, MotionPrior
 
 # One step without noise gives the mean of the prior's distribution: lips that agree with the sound matter more than lively
 # ones. A little guidance restores some of the amplitude that a mean loses.
@@ -47,6 +48,7 @@ class PriorDriver:
         regression: fitted to the person's clip; its expressions are averaged with the prior's, see ``SHARE``, :attr:`emphasis`.
         closing: presses lips that nearly meet; ``None``: they are left as they are.
         quick: a regression from log-mel fitted to the clip, for live use if the prior uses a speech encoder.
+        live: the prior's regression for live use, corrected on the clip; better than ``quick``, but it needs the encoder.
     """
 
     kind: ClassVar[str] = "prior"
@@ -66,7 +68,9 @@ class PriorDriver:
         regression: RidgeDriver | None = None,
         closing: LipClosing | None = None,
         quick: RidgeDriver | None = None,
+        live: LiveDriver | None = None,
     ) -> None:
+        self.live = live
         self.calibration, self.regression, self.closing, self.quick = calibration, regression, closing, quick
         self.prior, self.style, self.label, self.changed, self.seed = prior, style, label, changed, seed
         self.options = SAMPLER if options is None else options
@@ -117,8 +121,23 @@ class PriorDriver:
         """The same voice, with a regression for live use."""
         return self._with(quick=regression)
 
+    def with_live(self, regression: LiveDriver) -> PriorDriver:
+        """The same voice, with the prior's regression for live use."""
+        return self._with(live=regression)
+
     def _with(self, **changes: object) -> PriorDriver:
-        names = ("style", "label", "changed", "seed", "options", "calibration", "regression", "closing", "quick")
+        names = (
+            "style",
+            "label",
+            "changed",
+            "seed",
+            "options",
+            "calibration",
+            "regression",
+            "closing",
+            "quick",
+            "live",
+        )
         kept = {name: getattr(self, name) for name in names}
         return PriorDriver(self.prior, **{**kept, **changes})
 
@@ -133,6 +152,8 @@ class PriorDriver:
             kept |= {f"regression.{name}": value for name, value in self.regression.tensors().items()}
         if self.quick is not None:
             kept |= {f"quick.{name}": value for name, value in self.quick.tensors().items()}
+        if self.live is not None:
+            kept |= {f"live.{name}": value for name, value in self.live.tensors().items()}
         if self.closing is not None:
             kept |= {f"closing.{name}": value for name, value in self.closing.tensors().items()}
         return {**kept, "style": torch.from_numpy(np.asarray(style, np.float32))}
@@ -147,7 +168,9 @@ class PriorDriver:
                 state[name].copy_(value.to(state[name].dtype))
         calibration = tensors["calibration"].float().numpy() if "calibration" in tensors else None
         fitted = {k.removeprefix("regression."): v.float() for k, v in tensors.items() if k.startswith("regression.")}
-        live = {k.removeprefix("quick."): v.float() for k, v in tensors.items() if k.startswith("quick.")}
+        quick = {k.removeprefix("quick."): v.float() for k, v in tensors.items() if k.startswith("quick.")}
+        live = {k.removeprefix("live."): v for k, v in tensors.items() if k.startswith("live.")}
+        filter = prior.live if isinstance(prior, LiveMotion) else None
         lips = {key.removeprefix("closing."): value for key, value in tensors.items() if key.startswith("closing.")}
         return cls(
             prior,
@@ -157,7 +180,8 @@ class PriorDriver:
             calibration=calibration,
             regression=RidgeDriver.from_tensors(fitted) if fitted else None,
             closing=LipClosing.from_tensors(lips) if lips else None,
-            quick=RidgeDriver.from_tensors(live).hearing(QUICK_FEATURE) if live else None,
+            quick=RidgeDriver.from_tensors(quick).hearing(QUICK_FEATURE) if quick else None,
+            live=LiveDriver.from_tensors(live, filter.feature) if live and filter is not None else None,
         )
 
 

@@ -147,7 +147,7 @@ class Engine:
     def rest(self) -> None:
         """Close the lips now, without waiting to see whether speech continues."""
         if self.talker.resting is not None:
-            self.talker.resting.pause(self.talker.driver.lookahead + 1)
+            self.talker.resting.pause(self.talker.lookahead + 1)
 
     def step(self, chunk: Chunk) -> list[LiveFrame]:
         """The frames that ``chunk`` makes possible. If there are several, or the session is late, pictures are left out."""

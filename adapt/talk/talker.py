@@ -24,11 +24,10 @@ from adapt.talk.torso import Torso
 from configs import InputError
 from heads.person.inputs import AUDIO_CONTEXT, TRACK_CONTEXT, TRACKED, HeadInputs, row_vectors, window_inputs
 from shards.features import open_feature
-from shards.media.rates import FPS, SAMPLES_PER_FRAME
+from shards.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 
 # Frames that are rendered together.
 BATCH = 4
-REACH = 120  # samples at 16 kHz after a frame that its log-mel row needs, 7.5 ms
 Result = TypeVar("Result")
 # Frame numbers ``[T]`` and their poses to gaze ``[T, 2, 2]``, radians.
 Gaze = Callable[[np.ndarray, Poses], np.ndarray]
@@ -89,9 +88,11 @@ class Talker:
         self.offsets, self.emphasis = control_offsets(avatar, controls or {}), 1.0
         styled, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
         self._uses_audio = bool(avatar.model.uses_audio)
-        self.driver = quickest(styled, any_feature=not self._uses_audio) if low_delay else styled
-        record = heard_by(self.driver, avatar.document["features"], any_feature=not self._uses_audio)
-        self.sound, self.stream = open_feature(record).stream(), self.driver.stream()
+        record, own = avatar.document["features"], self._uses_audio
+        self.driver = quickest(styled, record, any_feature=not own) if low_delay else styled
+        record = heard_by(self.driver, record, any_feature=not own)
+        feature = open_feature(record)
+        self.sound, self.stream = feature.stream(), self.driver.stream()
         self.activity = SpeechActivity()
         self.resting = Resting(resting_expression(avatar.track)) if self.driver.by_sound else None
         self._speech = np.zeros(0, bool)
@@ -101,10 +102,17 @@ class Talker:
         self._track: dict[str, np.ndarray] = {}
         self._source = np.zeros(0, np.int64)
         # Sound that is held back, how much of it the features have had already, and how far pieces reach past a frame.
-        self._held, self._given, self._reach = np.zeros(0, np.float32), 0, REACH if low_delay else 0
+        self._held, self._given = np.zeros(0, np.float32), 0
+        self._ahead = feature.reach  # samples after a frame that its row needs
+        self._reach = feature.reach % SAMPLES_PER_FRAME if low_delay else 0
         self._moved = 0
         self._rows: np.ndarray | None = None
         self._finished = False
+
+    @property
+    def lookahead(self) -> int:
+        """Later frames whose sound a frame's expression needs."""
+        return self.driver.lookahead + self._ahead // SAMPLES_PER_FRAME
 
     @property
     def delay(self) -> float:
@@ -112,7 +120,7 @@ class Talker:
         ahead = self.driver.lookahead + self._neighbours
         if self._uses_audio and not self.low_delay:
             ahead = max(ahead, AUDIO_CONTEXT)
-        return (ahead + self.batch) / FPS + 0.0075  # a batch of frames, and what a log-mel window looks ahead
+        return (ahead + self.batch) / FPS + self._ahead / SAMPLE_RATE
 
     def feed(self, sound: np.ndarray) -> Iterator[np.ndarray]:
         """Frames ``[H, W, 3]`` float in [0, 1] that became possible with ``sound [n]``, float32 mono at 16 kHz."""

@@ -26,20 +26,24 @@ SPREAD = (0.1, 1.0)  # bounds of the share of a target's variance that the regre
 Runs = Iterable[sequences.Sequence]
 
 
-def prepare(objective: SequenceObjective, runs: Runs, people: Sequence[str], rig: Rig) -> None:
+def prepare(objective: SequenceObjective, runs: Runs, people: Sequence[str], rig: Rig) -> dict[str, float]:
     """Set the objective's statistics from the training people's sequences, in several passes.
 
     Args:
         runs: sequences that can be iterated repeatedly, see :class:`pretrain.data.recording.Recording`.
         people: names in the order of the style table.
         rig: the rig whose coefficients are learned.
+
+    Returns:
+        frames by which clips' sound is late, by clip, as far as the configuration has them estimated.
     """
     model = objective.model
     _set_statistics(model, runs)
     _weigh(objective, rig)
     model.denoiser.set_resting(torch.from_numpy(_resting(model, runs, people)))
-    if model.denoiser.linear is not None:
-        _fit_linear(model, model.denoiser.linear, runs, objective.importance.numpy(), objective.mouth[:, 0].numpy())
+    if model.denoiser.linear is None:
+        return {}
+    return _fit_linear(model, model.denoiser.linear, runs, objective.importance.numpy(), objective.mouth[:, 0].numpy())
 
 
 def _set_statistics(model: ExpressionModel, runs: Runs) -> None:
@@ -91,7 +95,7 @@ def _weigh(objective: SequenceObjective, rig: Rig) -> None:
 
 def _fit_linear(
     model: ExpressionModel, linear: LinearPart, runs: Runs, importance: np.ndarray, opening: np.ndarray
-) -> None:
+) -> dict[str, float]:
     config, feature_std = model.config, model.feature_std.numpy()
     std = feature_std if config.linear_unit_columns else np.ones_like(feature_std)
 
@@ -114,3 +118,4 @@ def _fit_linear(
     weight = weight * (feature_std / std)[:, None]
     linear.weight.copy_(torch.from_numpy(weight))
     model.denoiser.spread.copy_(torch.from_numpy(unexplained).clamp(*SPREAD))
+    return lags

@@ -78,6 +78,7 @@ class AudioExpressionConfig(PretrainConfig):
     """Keys of ``configs/pretrain/audio-expression/*.yaml``."""
 
     features: str = "logmel"
+    live: str = ""  # feature of a second regression for live use, which needs no audio but the next 120 ms; '': none
     targets: list[str] = field(default_factory=lambda: ["expression", "eyelids"])
     window: int = 48  # frames of a training window; segments have up to 50
     overlap: int = 16  # frames that two sampling windows share

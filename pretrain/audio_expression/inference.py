@@ -18,6 +18,7 @@ from pretrain.audio_expression.objective import SequenceObjective
 from pretrain.audio_expression.style import fit_style
 from pretrain.audio_expression.targets import flatten_targets, split_targets, target_sizes
 from pretrain.audio_expression.windows import RecentStatistics, Stitcher, frame_noise, utterance_statistics
+from pretrain.roles import LiveFilter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +170,14 @@ class AudioExpressionPrior:
 
         clean = diffusion.denoise(config, noise, steps, predict)
         return model.decode(clean)[0].cpu().numpy()
+
+    @property
+    def live(self) -> LiveFilter | None:
+        """The regression for live use; ``None`` if the dataset had no rows for it."""
+        live = self.model.live
+        if live is None:
+            return None
+        return LiveFilter(self.config.live, live.mean.cpu().numpy(), live.weight.cpu().numpy())
 
     @property
     def audio_encoder(self) -> nn.Module:

@@ -178,12 +178,30 @@ class Denoiser(nn.Module):
         return self.output(self.norm(x))
 
 
+class LiveRegression(nn.Module):
+    """``(rows - mean) @ weight``: the expression ``[T, K]`` around the resting face, from rows ``[T, C]`` for live use.
+
+    Attributes:
+        mean: ``[C]`` the average of the training clips' mean rows.
+        weight: ``[C, K]``.
+    """
+
+    mean: Tensor
+    weight: Tensor
+
+    def __init__(self, size: int, n_expression: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("weight", torch.zeros(size, n_expression))
+
+
 class ExpressionModel(nn.Module):
     """The denoiser with the statistics that normalise its inputs and outputs.
 
     Args:
         size: C, columns of the audio features; n_expression: K of the rig; identities: rows of the style table.
         alpha: ᾱ ``[train_steps]`` of a stored schedule; by default computed by ``diffusers``.
+        live: columns of the feature for live use; 0: no regression for it.
     """
 
     feature_mean: Tensor
@@ -201,8 +219,10 @@ class ExpressionModel(nn.Module):
         n_expression: int,
         identities: int,
         alpha: Tensor | None = None,
+        live: int = 0,
     ) -> None:
         super().__init__()
+        self.live = LiveRegression(live, n_expression) if live else None
         self.config, self.size, self.n_expression = config, size, n_expression
         self.dims = sum(target_sizes(config.targets, n_expression).values())
         self.denoiser = Denoiser(size, self.dims, identities, config.linear_context, config.model)

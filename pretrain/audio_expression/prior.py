@@ -41,7 +41,8 @@ class AudioExpression(Prior):
         rest = sum(target_sizes(config.targets, 0).values())
         n_expression = tensors["target_mean"].numel() - rest
         size = feature_size(info)
-        model = ExpressionModel(config, size, n_expression, len(people), tensors.get("alpha"))
+        live = len(tensors.get("live.mean", ()))  # none in priors of earlier versions
+        model = ExpressionModel(config, size, n_expression, len(people), tensors.get("alpha"), live)
         # Priors from before amplitudes were calibrated give their temperature in the configuration.
         model.load_state_dict({"amplitude": model.amplitude, **tensors})
         return AudioExpressionPrior(model.to(device), info, people)

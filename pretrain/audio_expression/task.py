@@ -8,12 +8,14 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
+from configs.progress import say
 from configs.records import FeatureRecord
 from heads.measures.face import lip_error, lip_motion
 from pretrain.audio_expression.beginnings import prepare
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.evidence import calibrate, collect
 from pretrain.audio_expression.inference import AudioExpressionPrior
+from pretrain.audio_expression.live import fit_live, live_record
 from pretrain.audio_expression.model import ExpressionModel
 from pretrain.audio_expression.objective import SequenceObjective
 from pretrain.audio_expression.targets import TRACK_FIELDS
@@ -34,11 +36,13 @@ class AudioExpressionTask(Task[SequenceObjective]):
     name: ClassVar[str] = "audio-expression"
     config_class: ClassVar[type[AudioExpressionConfig]] = AudioExpressionConfig
     config: AudioExpressionConfig
+    live: FeatureRecord | None = None  # of the rows for live use, where the dataset has them
 
     def __init__(self, config: AudioExpressionConfig, train: Dataset, held: Dataset) -> None:
         super().__init__(config, train, held)
         self.feature = feature_record(train, config.features, self.name)
         self.size = int(self.feature["size"])
+        self.live = live_record(train, config, self.feature)
         self.people = sorted(train.identities)
         self.n_expression = int(train.track["expression"])
 
@@ -54,7 +58,8 @@ class AudioExpressionTask(Task[SequenceObjective]):
 
     def objective(self) -> SequenceObjective:
         """A fresh model with its losses."""
-        model = ExpressionModel(self.config, self.size, self.n_expression, len(self.people))
+        live = int(self.live["size"]) if self.live is not None else 0
+        model = ExpressionModel(self.config, self.size, self.n_expression, len(self.people), live=live)
         return SequenceObjective(model)
 
     def features(self) -> FeatureRecord:
@@ -67,7 +72,16 @@ class AudioExpressionTask(Task[SequenceObjective]):
 
     def prepare(self, objective: SequenceObjective) -> None:
         """Statistics, the importance of each component and the ridge regression, from the training people alone."""
-        prepare(objective, self.recording(), self.people, self.rig)
+        lags = prepare(objective, self.recording(), self.people, self.rig)
+        if objective.model.live is not None and self.live is not None:
+            rows = sequences(self.train, self.live["name"], unreliable=self.config.unreliable)
+            fit_live(objective.model.live, Recording(rows, ["expression"]), self.rig, self.config.linear_columns, lags)
+        elif self.config.live:
+            say(
+                f"dataset {self.train.url} has no rows of '{self.config.live}': avatars adapted on this prior will hear "
+                f"log-mel in live use; add them with 'headstart shards build --out {self.train.url} --features "
+                f"{self.config.live}=FOLDER'"
+            )
 
     def conclude(self, objective: SequenceObjective) -> None:
         """Calibrate the amplitude of the sampler's noise at temperature 1."""

@@ -52,6 +52,11 @@ class Feature(ABC):
         """What datasets and priors store: ``{"name", "size", "weights": {"source", "sha256"} | None}``."""
         return FeatureRecord(name=self.name, size=self.size, weights=None)
 
+    @property
+    def reach(self) -> int:
+        """Samples after the end of a frame that its row needs, at most."""
+        return 0
+
     @abstractmethod
     def stream(self) -> RowStream:
         """A new stream.
@@ -72,3 +77,7 @@ class Feature(ABC):
         """Rows ``[N // 640, C]`` float32 of ``sound [N]`` float32 at 16 kHz: those of a stream, joined."""
         stream = self.stream()
         return np.concatenate([stream.push(sound), stream.finish()])
+
+    def rows_at(self, sound: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Rows ``[K, C]`` of some ``frames [K]`` of ``sound [N]``; a feature whose rows are independent computes only those."""
+        return self.extract(sound)[frames]

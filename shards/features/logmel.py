@@ -28,10 +28,11 @@ def logmel(audio: np.ndarray) -> np.ndarray:
     """
     edge = np.zeros(REACH, np.float32)
     padded = np.concatenate([edge, np.asarray(audio, np.float32), edge])
-    return _logmel_rows(padded, len(audio) // SAMPLES_PER_FRAME)
+    return logmel_rows(padded, len(audio) // SAMPLES_PER_FRAME)
 
 
-def _logmel_rows(padded: np.ndarray, frames: int) -> np.ndarray:
+def logmel_rows(padded: np.ndarray, frames: int) -> np.ndarray:
+    """Rows ``[T, 160]``, T = ``frames``, of sound that begins ``REACH`` samples before the first frame."""
     if frames == 0:
         return np.zeros((0, MELS * HOPS), np.float32)
     steps = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP][: frames * HOPS]
@@ -50,14 +51,14 @@ class LogMelStream:
         """Rows ``[K, 160]`` that became final: those whose 7.5 ms after the frame have arrived."""
         self._held = np.concatenate([self._held, np.asarray(audio, np.float32)])
         ready = max(0, (len(self._held) - 2 * REACH) // SAMPLES_PER_FRAME)
-        rows = _logmel_rows(self._held, ready)
+        rows = logmel_rows(self._held, ready)
         self._held = self._held[ready * SAMPLES_PER_FRAME :]
         return rows
 
     def finish(self) -> np.ndarray:
         """The remaining rows ``[K, 160]``, with silence after the end."""
         frames = (len(self._held) - REACH) // SAMPLES_PER_FRAME
-        return _logmel_rows(np.concatenate([self._held, np.zeros(REACH, np.float32)]), frames)
+        return logmel_rows(np.concatenate([self._held, np.zeros(REACH, np.float32)]), frames)
 
 
 @lru_cache
@@ -90,6 +91,10 @@ class LogMel(Feature):
     @property
     def size(self) -> int:
         return self.default_size
+
+    @property
+    def reach(self) -> int:
+        return REACH
 
     def stream(self) -> LogMelStream:
         return LogMelStream()

@@ -11,7 +11,7 @@ import numpy as np
 
 from configs import InputError
 from configs.records import FeatureRecord, WeightsRecord
-from shards.features.base import Feature
+from shards.features.base import Feature, RowStream
 from shards.features.weights import Weights
 from shards.media.rates import SAMPLES_PER_FRAME
 
@@ -50,7 +50,11 @@ class SpeechFeature(Feature):
         weights = WeightsRecord(source=self.files.source, sha256=self.files.sha256)
         return FeatureRecord(name=self.name, size=self.size, weights=weights)
 
-    def stream(self) -> SpeechStream:
+    @property
+    def reach(self) -> int:
+        return (self.block + self.context - 1) * SAMPLES_PER_FRAME
+
+    def stream(self) -> RowStream:
         return SpeechStream(self._rows, self.size, self.block, self.context)
 
     @cached_property

@@ -127,8 +127,8 @@ def test_a_voice_that_hears_an_encoder_answers_at_once_by_log_mel(clip):
         SimpleNamespace(track=clip.track, audio=sound, feature=SimpleNamespace(name=name))
         for name in ("logmel", "whisper")
     )
-    assert ready_for_live(driver, quiet).quick is None, "log-mel is quick itself"
-    live = ready_for_live(driver, heard)
+    assert ready_for_live(driver, quiet, RIG).quick is None, "log-mel is quick itself"
+    live = ready_for_live(driver, heard, RIG)
     again = PriorDriver.from_tensors(_prior(), live.tensors(), {"version": "7"})
     record = {"name": "whisper", "size": 384, "weights": None}
     for ready in (live, again):

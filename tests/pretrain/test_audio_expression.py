@@ -519,3 +519,62 @@ def test_noise_is_added_as_the_schedule_says():
     clean, noise, t = torch.randn(3, 7, 5), torch.randn(3, 7, 5), torch.tensor([0, 50, 99])
     got = diffusion.add_noise(reference.alphas_cumprod, clean, noise, t)
     torch.testing.assert_close(got, reference.add_noise(clean, noise, t))
+
+
+def test_the_regression_for_live_use_finds_what_rows_tell_and_is_restored_with_the_prior():
+    from heads.rig import load_rig
+    from pretrain.audio_expression.live import fit_live
+    from pretrain.audio_expression.model import LiveRegression
+    from shards.features.whisper_live import LAYOUT, MEL_SIZE
+
+    rng, width = np.random.default_rng(0), 6
+    size = LAYOUT.encoded * width + LAYOUT.mels * MEL_SIZE
+    mixing = np.zeros((size, 32))
+    mixing[: LAYOUT.encoded * width] = rng.normal(size=(LAYOUT.encoded * width, 32))
+    runs = []
+    for name in ("ann", "bob", "cyd"):
+        rows = rng.normal(0, 1, (300, size))
+        rows[:, LAYOUT.encoded * width :] *= 0.01
+        face = (rows - rows.mean(0)) @ mixing + rng.normal()
+        track = {"expression": face.astype(np.float32)}
+        runs.append(Sequence(identity=name, clip=name, features=rows.astype(np.float32), track=track))
+    live = LiveRegression(size, 32)
+    fit_live(live, runs, load_rig(), columns=192, lags={})
+    guess = (runs[0].features - live.mean.numpy()) @ live.weight.numpy()
+    assert (
+        correlation(guess.ravel(), (runs[0].track["expression"] - runs[0].track["expression"].mean(0)).ravel()) > 0.99
+    )
+    config = load_config(AudioExpressionConfig, {**to_dict(CONFIG), "features": "whisper", "live": "whisper-live"})
+    model = ExpressionModel(config, SIZE, K, 3, live=size)
+    model.live.weight.normal_()
+    weights = {"sha256": "0" * 64, "source": "w"}
+    info = {
+        "prior": "audio-expression",
+        "config": to_dict(config),
+        "features": {"name": "whisper", "size": SIZE, "weights": weights},
+        "dataset": {"identities": ["ann", "bob", "cyd"]},
+    }
+    restored = AudioExpression.restore(info, model.state_dict(), torch.device("cpu"))
+    assert restored.live.feature == "whisper-live"
+    assert np.array_equal(restored.live.weight, model.live.weight.numpy())
+    before = {name: value for name, value in model.state_dict().items() if not name.startswith("live.")}
+    assert AudioExpression.restore(info, before, torch.device("cpu")).live is None, "a prior of an earlier version"
+
+
+def test_rows_for_live_use_of_other_weights_are_refused():
+    from types import SimpleNamespace
+
+    from pretrain.audio_expression.live import live_record
+
+    config = load_config(AudioExpressionConfig, {"features": "whisper", "live": "whisper-live"})
+    records = {
+        name: {"name": name, "size": 4, "weights": {"source": "w", "sha256": digit * 64}}
+        for name, digit in (("whisper", "0"), ("whisper-live", "1"))
+    }
+    dataset = SimpleNamespace(url="corpus", feature_records=records)
+    with pytest.raises(InputError, match="extracted with other weights"):
+        live_record(dataset, config, records["whisper"])
+    records["whisper-live"]["weights"]["sha256"] = "0" * 64
+    assert live_record(dataset, config, records["whisper"]) is records["whisper-live"]
+    del records["whisper-live"]
+    assert live_record(dataset, config, records["whisper"]) is None

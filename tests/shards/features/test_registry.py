@@ -47,9 +47,16 @@ class Loudness(Feature):
         return np.zeros((0, 2), np.float32)
 
 
-def test_the_folder_holds_five_features():
-    assert sorted(features()) == ["hubert", "logmel", "wav2vec2", "wavlm", "whisper"]
-    assert FEATURES == {"logmel": 160, "whisper": 384, "wav2vec2": 768, "hubert": 768, "wavlm": 768}
+def test_the_folder_holds_six_features():
+    assert sorted(features()) == ["hubert", "logmel", "wav2vec2", "wavlm", "whisper", "whisper-live"]
+    assert FEATURES == {
+        "logmel": 160,
+        "whisper": 384,
+        "wav2vec2": 768,
+        "hubert": 768,
+        "wavlm": 768,
+        "whisper-live": 2720,
+    }
 
 
 def test_a_feature_of_another_package_is_found_by_its_entry_point(points):
@@ -76,7 +83,9 @@ def test_an_entry_point_that_is_no_feature_is_refused_by_name(points, name, targ
 
 @pytest.mark.parametrize("spec", ["mfcc", "logmel=folder", "logmel=", "whisper=", "", "loud mel"])
 def test_unknown_features_and_weights_that_a_feature_has_not_are_refused(spec):
-    with pytest.raises(InputError, match="expected logmel, hubert, wav2vec2, wavlm, whisper, or NAME=FOLDER"):
+    with pytest.raises(
+        InputError, match="expected logmel, hubert, wav2vec2, wavlm, whisper, whisper-live, or NAME=FOLDER"
+    ):
         parse_feature(spec)
 
 
