@@ -20,7 +20,7 @@ def calibration(
 
     Args:
         weight: ``[K]`` of each component in the common gain, see :func:`lip_weights`.
-        rest: frames whose mean is the person's resting face; those of ``true`` by default.
+        rest: ``[K]`` the person's resting face; the mean of ``true`` by default.
     """
     centre, mean = sampled.mean(0), true.mean(0)
     p, t = sampled - centre, true - mean
@@ -28,8 +28,7 @@ def calibration(
     common = float((weight * shared).sum() / max(float((weight * power).sum()), 1e-9))
     prior_power = COMMON_FRAMES * power / max(len(p), 1)
     gain = (shared + prior_power * max(common, 0.0)) / np.maximum(power + prior_power, 1e-9)
-    rest_mean = mean if rest is None else rest.mean(0)
-    return np.stack([np.clip(gain, 0.0, MOST_GAIN), centre, rest_mean]).astype(np.float32)
+    return np.stack([np.clip(gain, 0.0, MOST_GAIN), centre, mean if rest is None else rest]).astype(np.float32)
 
 
 def lip_weights(rig: Rig, components: int) -> np.ndarray:

@@ -4,9 +4,10 @@ Source: GGTalker (2025), section 3.3: the audio encoder stays frozen, the rest i
 that are best on held-out seconds of the clip are kept (early stopping). With little sound, the prior itself may be best.
 
 A prior that does not know this voice opens the mouth too wide or to the wrong sounds, so its amplitude is calibrated:
-each component is scaled around the person's own mean by the slope of a regression of the tracked values on the predicted
-ones. The prior knows many voices but not this one, and a ridge regression on the clip knows only this one, so the avatar
-is driven by a weighted mean of both. Lips that this mean brings near each other are pressed (:mod:`adapt.drivers.closing`).
+each component is scaled by the slope of a regression of the tracked values on the predicted ones, around the person's
+resting face, of which a short clip tells only a part. The prior knows many voices but not this one, and a ridge regression
+on the clip knows only this one, so the avatar is driven by a weighted mean of both. Lips that this mean brings near each
+other are pressed (:mod:`adapt.drivers.closing`).
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ CHECK_EVERY = 20  # steps
 PATIENCE = 3  # checks without a gain, after which fine-tuning ends
 # Shorter clips are neither fine-tuned on nor given a regression: there a gain cannot be told from chance.
 CHOICE_FRAMES = 100
+# Weight of people's usual resting face, in frames of a clip. Chosen by leaving people out: anything from 50 to 100 is as good.
+REST_FRAMES = 75.0
+MOST_REST_FRAMES = 500  # in which the usual face is predicted
 # Frames that the regression for live use is corrected on: each takes 10 ms of an encoder's time.
 LIVE_FRAMES = 250
 
@@ -60,8 +64,9 @@ def person_driver(
     """
     voice = person_voice(prior, clip, record, rig, steps=steps, seed=seed)
     features, expression = clip.features(), clip.track["expression"]
+    rest = expression.mean(0) if voice.calibration is None else voice.calibration[2]
     if len(features) >= CHOICE_FRAMES:
-        voice = voice.averaged(RidgeDriver.fit(features, expression))
+        voice = voice.averaged(RidgeDriver.fit(features, expression).resting(rest))
     return voice.closed(LipClosing.fit(rig, np.asarray(clip.identity, np.float32), expression))
 
 
@@ -76,7 +81,8 @@ def ready_for_live(driver: PriorDriver, clip: Clip, rig: Rig) -> PriorDriver:
     if clip.feature.name == QUICK_FEATURE or len(expression) < CHOICE_FRAMES:
         return driver
     rows = extract_features(QUICK_FEATURE, clip.audio)[: len(expression)]
-    driver = driver.with_quick(RidgeDriver.fit(rows, expression).low_delay().hearing(QUICK_FEATURE))
+    quick = RidgeDriver.fit(rows, expression).low_delay().hearing(QUICK_FEATURE)
+    driver = driver.with_quick(quick if driver.calibration is None else quick.resting(driver.calibration[2]))
     filter = driver.prior.live if isinstance(driver.prior, LiveMotion) else None
     return driver if filter is None else driver.with_live(_live_driver(driver, filter, clip, rig))
 
@@ -112,8 +118,25 @@ def person_voice(
     # Fine-tuned weights look too good on the frames that they were fitted to, so the others calibrate them.
     first = int(len(features) * (1 - HELD_SHARE)) if changed else 0
     sampled, tracked = drive(voice, features)["expression"], track["expression"]
-    weight = lip_weights(rig, tracked.shape[1])
-    return voice.calibrated(calibration(sampled[first:], tracked[first:], weight, tracked))
+    weight, rest = lip_weights(rig, tracked.shape[1]), resting_face(voice.with_style(None), features, tracked)
+    return voice.calibrated(calibration(sampled[first:], tracked[first:], weight, rest))
+
+
+def resting_face(stranger: PriorDriver, features: np.ndarray, tracked: np.ndarray) -> np.ndarray:
+    """The person's most probable resting face ``[K]``: the clip's mean, drawn towards that of people in general.
+
+    A face drifts over seconds by about as much as faces differ, so the mean of a short clip says little about the rest of
+    a video.
+
+    Args:
+        stranger: the prior's voice in the mean style.
+        features: ``[T, C]`` of the clip.
+        tracked: ``[T, K]`` its expressions.
+    """
+    seen = tracked.mean(0)
+    some = slice(0, MOST_REST_FRAMES)
+    usual = drive(stranger, features[some])["expression"].mean(0) + seen - tracked[some].mean(0)
+    return usual + len(tracked) / (len(tracked) + REST_FRAMES) * (seen - usual)
 
 
 def _finetune(

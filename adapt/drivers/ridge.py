@@ -89,6 +89,11 @@ class RidgeDriver:
         quick = self.quick.closed(closing) if self.quick is not None else None
         return RidgeDriver(self.mean, self.spread, self.weight, self.bias, quick, self.feature, closing)
 
+    def resting(self, face: np.ndarray) -> RidgeDriver:
+        """The same regression around another resting face ``[K]``."""
+        quick = self.quick.resting(face) if self.quick is not None else None
+        return RidgeDriver(self.mean, self.spread, self.weight, face, quick, self.feature, self.closing)
+
     @staticmethod
     def _windows(rows: np.ndarray, ahead: int) -> np.ndarray:
         padded = np.pad(rows, ((PAST, ahead), (0, 0)), mode="edge")

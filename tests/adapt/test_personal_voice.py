@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from adapt.drivers.base import drive
+from adapt.drivers.calibration import calibration, lip_weights
 from adapt.drivers.closing import LipClosing
 from adapt.drivers.low_delay import heard_by, quickest
-from adapt.drivers.personal_voice import calibration, lip_weights, person_driver, person_voice, ready_for_live
+from adapt.drivers.personal_voice import REST_FRAMES, person_driver, person_voice, ready_for_live, resting_face
 from adapt.drivers.prior import EMPHASIS, SHARE, PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from configs import InputError, load_config
@@ -91,7 +92,7 @@ def test_the_prior_is_averaged_with_a_regression_on_the_clip_and_streams_and_is_
     driver = person_driver(_prior(), clip, {"version": "7"}, RIG)
     features = clip.features()
     voice = person_voice(_prior(), clip, {"version": "7"}, RIG)
-    ridge = RidgeDriver.fit(features, clip.track["expression"])
+    ridge = RidgeDriver.fit(features, clip.track["expression"]).resting(voice.calibration[2])
     mean = (1 - SHARE) * drive(voice, features)["expression"] + SHARE * drive(ridge, features)["expression"]
     whole = drive(driver, features)
     averaged = ridge.bias + EMPHASIS * (mean - ridge.bias)
@@ -188,3 +189,17 @@ def test_a_calibrated_voice_is_no_farther_from_the_truth_than_the_persons_mean()
 def test_a_style_of_another_size_is_refused():
     with pytest.raises(InputError, match="style has shape"):
         PriorDriver(_prior()).with_style(np.zeros(3, np.float32))
+
+
+def test_the_resting_face_of_a_short_clip_is_drawn_towards_that_of_people_in_general(clip):
+    prior, features = _prior(), clip.features()
+    usual = drive(PriorDriver(prior), features)["expression"].mean(0)
+    mean = clip.track["expression"].mean(0)
+    rest = person_voice(prior, clip, {}, RIG).calibration[2]
+    share = len(features) / (len(features) + REST_FRAMES)
+    assert np.allclose(rest, usual + share * (mean - usual), atol=1e-4)
+    several = np.tile(features, (8, 1)), np.tile(clip.track["expression"], (8, 1))
+    longer = resting_face(PriorDriver(prior), *several)
+    assert np.abs(longer - mean).max() < 0.5 * np.abs(rest - mean).max()
+    driver = person_driver(prior, clip, {}, RIG)
+    assert np.allclose(driver.regression.bias, rest, atol=1e-4)
