@@ -19,6 +19,8 @@ from configs import InputError
 if TYPE_CHECKING:
     import psutil
 
+# Ray's sockets lie below its temporary folder, and Linux allows their names 107 bytes (sun_path in sys/un.h).
+SOCKET, LONGEST_SOCKET = "/ray/session_2026-11-30_21-44-15_108622_4194304/sockets/plasma_store", 107
 STARTS = 3  # attempts to start a private Ray
 log = logging.getLogger("headstart.launch")
 
@@ -48,12 +50,20 @@ def connect(settings: ClusterConfig) -> tuple[ModuleType, bool]:
     except InputError:
         raise
     except Exception as error:
-        where = settings.address or "this machine"
-        first = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"no Ray at {where} ({type(error).__name__}: {first}); check the address and RAY_AUTH_TOKEN"
-        ) from error
+        raise InputError(_no_ray(settings, error)) from error
     return ray, not settings.address
+
+
+def _no_ray(settings: ClusterConfig, error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    if settings.address:
+        return f"no Ray at {settings.address} ({type(error).__name__}: {first}); check the address and RAY_AUTH_TOKEN"
+    if "AF_UNIX" in first:
+        return (
+            f"Ray's temporary folder has too long a path ({first}); set RAY_TMPDIR to a folder of at most "
+            f"{LONGEST_SOCKET - len(SOCKET)} characters"
+        )
+    return f"Ray does not start on this machine ({type(error).__name__}: {first}); one worker trains with --no-ray"
 
 
 def check_reachable(address: str) -> None:
@@ -105,6 +115,9 @@ def prepare_environment(settings: ClusterConfig, imported: bool) -> None:
         for name in ("ray", "ray.train", "ray.data"):
             logging.getLogger(name).setLevel(logging.WARNING)
     if private:
+        folder = os.environ.get("TMPDIR", "")
+        if "RAY_TMPDIR" not in os.environ and len(os.fsencode(folder + SOCKET)) > LONGEST_SOCKET:
+            os.environ["RAY_TMPDIR"] = "/tmp"  # TMPDIR of a batch system, such as /scratch/users/ann/job-1234567/tmp
         # Ray's own default is 15: beside any ordinary process a worker then gets a thirtieth of a core.
         os.environ.setdefault("RAY_worker_niceness", "0")  # added to the command's own, which Ray's processes inherit
         # Without this Ray advertises the machine's address and several of its servers listen on all interfaces.
