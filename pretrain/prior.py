@@ -109,11 +109,21 @@ class Prior(ABC):
         """The source for :func:`configs.load_config` given a user's choice: a mapping, a file, or a size such as ``base``.
 
         ``None`` means ``tiny``. A size is a file of :attr:`configs`, given by its bare name.
+
+        Raises:
+            InputError: another package's prior has no such size.
         """
         config = "tiny" if config is None else config
-        if isinstance(config, str) and config.replace("-", "").isalnum() and not Path(config).exists():
-            return str(Path(cls.configs) / f"{config}.yaml")
-        return config
+        if not (isinstance(config, str) and config.replace("-", "").isalnum() and not Path(config).exists()):
+            return config
+        file = Path(cls.configs) / f"{config}.yaml"
+        if file.is_absolute() and not file.is_file():  # another package's
+            sizes = ", ".join(sorted(path.stem for path in file.parent.glob("*.yaml")))
+            raise InputError(
+                f"configuration '{config}': no {file.name} in {file.parent} (it has {sizes or 'none'}); choose one of these, "
+                "give a YAML file, or add it to the package (package-data, docs/extending.md)"
+            )
+        return str(file)
 
 
 def tensor(name: str, dtype: str, *shape: int) -> ArrayEntry:

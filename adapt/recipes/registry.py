@@ -84,7 +84,8 @@ def recipe(name: str) -> Recipe:
     """A recipe by name.
 
     Raises:
-        InputError: no such recipe (names the nearest one), or a module that cannot be imported or is not a recipe.
+        InputError: no such recipe (names the nearest one), or a module that cannot be imported, is not a recipe or lacks
+            its YAML file.
     """
     if name in _ours():
         return checked(name, importlib.import_module(f"adapt.recipes.{name}"), f"adapt/{name}")
@@ -97,7 +98,13 @@ def recipe(name: str) -> Recipe:
         raise InputError(
             f"recipe '{name}' ({entry.value}): cannot be imported ({error}); repair or remove it"
         ) from None
-    return checked(name, module, str(Path(str(module.__file__)).with_name(f"{name}.yaml")))
+    values = Path(str(module.__file__)).with_name(f"{name}.yaml")
+    if not values.is_file():
+        raise InputError(
+            f"recipe '{name}' ({entry.value}): its defaults {values} are missing; the package that offers it must "
+            "contain them (package-data, docs/extending.md)"
+        )
+    return checked(name, module, str(values))
 
 
 def checked(name: str, module: ModuleType, values: str) -> Recipe:

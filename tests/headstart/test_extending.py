@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,23 @@ def test_adaptation_speaks_through_an_outside_prior_of_the_role_motion(package, 
     driver = load_avatar(tmp_path / "me", "cpu").driver
     assert isinstance(driver.prior, sys.modules["my_package.mouthing"].Ready)
     assert len(drive(driver, np.zeros((25, 160), np.float32))["expression"]) == 25
+
+
+def test_a_package_without_its_yaml_files_is_named_and_not_the_avatar(package, tmp_path):
+    """As a wheel without package-data; an avatar made before said that its weights do not fit."""
+    bare = shutil.copytree(package, tmp_path / "site")
+    for file in ("plain.yaml", "configs/tiny.yaml"):
+        (bare / "my_package" / file).unlink()
+    program = (
+        "from adapt.recipes import recipe\nfrom configs import InputError\nfrom my_package.eyelids import Eyelids\n"
+        "for ask in (lambda: recipe('plain'), lambda: Eyelids.source(None)):\n"
+        "    try:\n        ask()\n    except InputError as error:\n        print(error)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(bare), str(ROOT)])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert re.search(r"recipe 'plain' .*plain\.yaml are missing; the package that offers it must contain them", first)
+    assert re.search(r"configuration 'tiny': no tiny\.yaml in .*configs \(it has none\)", second)
 
 
 def test_two_priors_of_one_role_are_refused(package, tmp_path, monkeypatch):
