@@ -1,7 +1,7 @@
 """Live use with a speech encoder: how well lips follow from a little look-ahead, and what a frame costs.
 
     python -m benchmarks low_delay --data DATASET [--earlier CLIP ...] [--unreliable CLIP ...] [--whisper FOLDER]
-                                   [--avatar FOLDER ...] [--rounds 5] [--kept FOLDER]
+                                   [--avatar FOLDER ...] [--rounds 5] [--kept FOLDER] [--parts accuracy cost]
 
 *Accuracy.* The folds of :mod:`benchmarks.speech`. Rows for live use are extracted from the dataset's sound by the stream that
 live use has, with windows that end 60, 80 and 120 ms after a frame; :func:`pretrain.audio_expression.live.fit_live` fits the
@@ -17,7 +17,7 @@ the last third (``own voice``) and on the next person's whole clip (``another's 
 *Cost.* Processor time of a live frame, from 40 ms of sound to the message for the page, on one thread, by both drivers in
 turn; ``--avatar``: folders, by default a generated talker at 256 px. ``whole delay``: look-ahead and that time.
 
-``--kept`` keeps extracted rows, so that a second run only scores.
+``--kept`` keeps extracted rows, so that a second run only scores. With one of the ``--parts``, stored rows of the other stay.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from adapt.drivers.live import LiveDriver
 from adapt.drivers.personal_voice import LIVE_FRAMES
 from adapt.drivers.ridge import RidgeDriver
 from benchmarks.folds import Found, all_figures, centred, motion
-from benchmarks.results import row, write
+from benchmarks.results import row, stored, write
 from benchmarks.speech import LEAST_FRAMES, Regression, fit_folds, folds, group_of
 from heads.measures.face import default_rig
 from heads.ridge import apply_ridge
@@ -61,6 +61,7 @@ from shards.read.dataset import Dataset, open_dataset
 AHEAD = (1.5, 2.0, 3.0)  # frames of 40 ms
 COLUMNS = 192  # as ``linear_columns`` of tiny-whisper
 KNOWN, LEAST_KNOWN = 2 / 3, 150  # of a clip that a driver is made from; frames of such a clip
+PARTS, COST = ("accuracy", "cost"), "a live frame"
 FRAMES, WARM = 120, 20  # of a cost, and those before that are not counted
 GOAL, WORK = 0.04, 25.0  # below the offline r; ms of work a frame
 
@@ -111,25 +112,29 @@ def main() -> None:
     parser.add_argument("--avatar", nargs="*", type=Path, default=[], help="folders (default: a talker, adapted now)")
     parser.add_argument("--rounds", type=int, default=5, help="of the cost, each driver once in every one")
     parser.add_argument("--kept", metavar="FOLDER", help="where extracted rows are kept")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure")
     options = parser.parse_args()
     torch.set_num_threads(1)
     dataset = open_dataset(options.data)
     weights = options.whisper or str((dataset.feature_records["whisper"]["weights"] or {}).get("source", ""))
-    clips, earlier = Clips.of(dataset, options.unreliable), frozenset(options.earlier)
+    rows = [
+        r for r in stored("low_delay") if ("cost" if r["case"].startswith(COST) else "accuracy") not in options.parts
+    ]
     with tempfile.TemporaryDirectory(prefix="headstart-benchmark-") as scratch:
-        rows = accuracy(options, clips, earlier, weights, Path(options.kept or scratch))
-        for avatar in options.avatar or [talker(Path(scratch))]:
-            rows += costs(avatar, weights, options.rounds)
-    notes = f"{len(clips.runs)} clips of {len({r.identity for r in clips.runs})} people, five folds; means over clips"
+        if "accuracy" in options.parts:
+            rows = accuracy(options, dataset, weights, Path(options.kept or scratch)) + rows
+        if "cost" in options.parts:
+            for avatar in options.avatar or [talker(Path(scratch))]:
+                rows += costs(avatar, weights, options.rounds)
+    notes = "five folds over people; means over clips"
     hidden = ("--kept", "--whisper", "--avatar")
     words = [w for i, w in enumerate(sys.argv[1:]) if not {w, sys.argv[i]} & set(hidden)]
     write("low_delay", rows, notes, command=shlex.join(["low_delay", *words]))
 
 
-def accuracy(
-    options: argparse.Namespace, clips: Clips, earlier: frozenset[str], weights: str, kept: Path
-) -> list[dict[str, Any]]:
+def accuracy(options: argparse.Namespace, dataset: Dataset, weights: str, kept: Path) -> list[dict[str, Any]]:
     """Rows of the regressions and of the drivers."""
+    clips, earlier = Clips.of(dataset, options.unreliable), frozenset(options.earlier)
     found, offline = Found(), {}
     for held, weight in fit_folds(
         options.data, Regression("whisper", 2, COLUMNS), earlier, frozenset(options.unreliable)
@@ -166,8 +171,8 @@ def extracted(clips: Clips, ahead: float, weights: str, kept: Path) -> dict[str,
     path, feature = kept / f"live-{40 * ahead:.0f}.npz", Nearer(weights, ahead)
     if not path.exists():
         np.savez(path, **{clip: feature.extract(sound).astype(np.float16) for clip, sound in clips.sound.items()})
-    with np.load(path, allow_pickle=False) as stored:
-        return {clip: stored[clip] for clip in stored.files}
+    with np.load(path, allow_pickle=False) as rows:
+        return {clip: rows[clip] for clip in rows.files}
 
 
 def live_folds(
@@ -247,7 +252,7 @@ def costs(folder: Path, weights: str, rounds: int) -> list[dict[str, Any]]:
     for _, (avatar, found) in itertools.product(range(rounds), drivers.values()):
         found.append(frame_cost(avatar))
     size = drivers["log-mel"][0].size
-    case, before = f"a live frame at {size}x{size}, one thread", statistics.median(drivers["log-mel"][1])
+    case, before = f"{COST} at {size}x{size}, one thread", statistics.median(drivers["log-mel"][1])
     rows = []
     for name, (_, found) in drivers.items():
         cost, ahead = statistics.median(found), (3 * 40.0 if name == "encoder" else 2 * 40 + 7.5)
