@@ -26,7 +26,6 @@ import argparse
 import itertools
 import shlex
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -127,9 +126,8 @@ def main() -> None:
             for avatar in options.avatar or [talker(Path(scratch))]:
                 rows += costs(avatar, weights, options.rounds)
     notes = "five folds over people; means over clips"
-    hidden = ("--kept", "--whisper", "--avatar")
-    words = [w for i, w in enumerate(sys.argv[1:]) if not {w, sys.argv[i]} & set(hidden)]
-    write("low_delay", rows, notes, command=shlex.join(["low_delay", *words]))
+    words = ["low_delay", "--data", "CORPUS", "--earlier", *options.earlier, "--unreliable", *options.unreliable]
+    write("low_delay", rows, notes, command=shlex.join(words))
 
 
 def accuracy(options: argparse.Namespace, dataset: Dataset, weights: str, kept: Path) -> list[dict[str, Any]]:

@@ -56,7 +56,9 @@ def _add_build(shards: Subparsers) -> None:
     build.add_argument("--workers", type=int, default=1, help="tracking processes (default: 1)")
     build.add_argument("--address", help="Ray cluster to join: 'auto' or host:port (default: local processes)")
     build.add_argument(
-        "--features", default="logmel", help="comma-separated: logmel,whisper,whisper-live,wav2vec2,hubert,wavlm or NAME=FOLDER"
+        "--features",
+        default="logmel",
+        help="comma-separated: logmel,whisper,whisper-live,wav2vec2,hubert,wavlm or NAME=FOLDER",
     )
     text = "give shards of earlier versions the small members that priors read, and the order of pictures; without tracking: "
     text += "the torso's track is not added"
