@@ -181,18 +181,26 @@ def _streams(arguments: argparse.Namespace) -> Iterator[tuple[TextIO, TextIO, Pa
         with runtime.others_to(log) as (out, err):
             yield out, err, log
     finally:
-        if not log.stat().st_size:
-            log.unlink()
+        with contextlib.suppress(FileNotFoundError):  # commands that began later may have removed it
+            if not log.stat().st_size:
+                log.unlink()
 
 
 def _log_file(arguments: argparse.Namespace) -> Path:
     """A new file under ``HEADSTART_HOME/logs``; all but the newest ``KEPT_LOGS`` others are removed."""
     folder = Path(os.environ.get("HEADSTART_HOME") or Path.home() / ".headstart") / "logs"
+    log = folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{arguments.command}-{os.getpid()}.log"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        log.touch()
     except OSError as error:
-        print(f"headstart: {folder} cannot be created ({error.strerror}); set HEADSTART_HOME", file=sys.stderr)
+        print(
+            f"headstart: {folder} cannot be written ({error.strerror}); set HEADSTART_HOME to a folder that can",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
-    for old in sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime)[: -KEPT_LOGS or None]:
-        old.unlink(missing_ok=True)
-    return folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{arguments.command}-{os.getpid()}.log"
+    # Names begin with the time. Another command may remove the same ones.
+    for old in sorted(folder.glob("*.log"))[: -KEPT_LOGS - 1]:
+        with contextlib.suppress(OSError):
+            old.unlink()
+    return log

@@ -116,6 +116,58 @@ def test_json_is_one_object_on_the_last_line(capsys):
     assert all({"name", "ok", "detail", "fix"} <= check.keys() for check in result["checks"])
 
 
+@pytest.mark.parametrize("where", ["home", "logs"])
+def test_a_home_that_cannot_be_written_is_one_sentence_in_every_command(tmp_path, monkeypatch, capsys, where):
+    """A file stands in the way, since permissions do not hold root back."""
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path / "home"))
+    path = tmp_path / "home" / ("" if where == "home" else "logs")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    for words in LINES.values():
+        with pytest.raises(SystemExit) as caught:
+            headstart.main(words)
+        assert caught.value.code == 2
+        assert "logs cannot be written" in capsys.readouterr().err
+
+
+def test_a_home_in_which_no_file_can_be_made_is_one_sentence(tmp_path, monkeypatch, capsys):
+    def refuse(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path))
+    monkeypatch.setattr("pathlib.Path.touch", refuse)
+    with pytest.raises(SystemExit) as caught:
+        headstart.main(["doctor"])
+    assert caught.value.code == 2
+    assert "logs cannot be written (Permission denied); set HEADSTART_HOME" in capsys.readouterr().err
+
+
+def test_a_command_whose_log_later_commands_removed_ends_well(tmp_path, monkeypatch, capsys):
+    """More than twenty commands may begin while a training runs."""
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path))
+    logs = tmp_path / "logs"
+
+    def long(*arguments, **options):
+        for number in range(30):
+            (logs / f"99991231-2359{number:02}-doctor-1.log").write_text("x")
+        for path in logs.glob("*-doctor-*.log"):
+            path.unlink()
+        return {"ok": True, "checks": []}
+
+    monkeypatch.setattr(doctor, "call", long)
+    assert headstart.main(["doctor"]) == 0
+
+
+def test_the_newest_logs_are_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HEADSTART_HOME", str(tmp_path))
+    (tmp_path / "logs").mkdir()
+    for number in range(30):
+        (tmp_path / "logs" / f"20200101-0000{number:02}-doctor-1.log").write_text("x")
+    answering(monkeypatch, doctor, {"ok": True, "checks": []})
+    assert headstart.main(["doctor"]) == 0
+    assert sorted(path.name[13:15] for path in (tmp_path / "logs").iterdir()) == [f"{n}" for n in range(10, 30)]
+
+
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch, capsys):
     answering(monkeypatch, doctor, RuntimeError("broken"))
     assert headstart.main(["doctor"]) == 1
