@@ -181,9 +181,13 @@ class BackdropInference:
 
     def __init__(self, backdrop: Backdrop, height: int, width: int) -> None:
         self.backdrop, self.size = backdrop, (width, height)
-        layer = torch.cat([backdrop.body, torch.sigmoid(backdrop.body_alpha)], 1).detach()
-        texture = resized(layer, height, width)[0].permute(1, 2, 0).contiguous().numpy()
-        self.texture = np.pad(texture.reshape(-1), (0, 4 * width + 8))
+        texture = backdrop.layer(height, width)[0].detach().permute(1, 2, 0).contiguous().numpy()
+        rows, columns = texture.shape[:2]
+        down, across = rows * backdrop.framed[0], columns * backdrop.framed[1]  # px of the layer that the frame takes
+        scale = (across / width, down / height)
+        offset = ((columns - across + scale[0] - 1) / 2, (rows - down + scale[1] - 1) / 2)
+        self.layer = (columns, rows), scale, offset
+        self.texture = np.pad(texture.reshape(-1), (0, 4 * columns + 8))
         self.behind = resized(backdrop.background.detach(), height, width).contiguous().numpy().reshape(-1)
         half = [1.0] * 4 + [0.0] * 4
         self.weights = np.array(half + [b - a for a, b in zip(half, half[::-1])], np.float32)
@@ -214,8 +218,8 @@ class BackdropInference:
         def job(first: int, last: int) -> None:
             scratch = np.empty(4 * (width + 2), np.float32)
             layering.layer(
-                head, cover, self.texture, self.behind, field, self.backdrop.grid, self.weights, self.size, first, last,
-                scratch, out.reshape(-1),
+                head, cover, self.texture, self.layer, self.behind, field, self.backdrop.grid, self.weights, self.size,
+                first, last, scratch, out.reshape(-1),
             )  # fmt: skip
 
         limit = max(1, min(threads.get_num_threads(), (end - top) // _ROWS))

@@ -18,6 +18,7 @@ from heads.geometry.rotation import (
     turn_matrix,
     turn_vectors,
 )
+from heads.person.backdrop import Backdrop
 from heads.person.inference import BackdropInference, Frozen, HeadInference, behind_of
 from heads.person.inputs import TRACK_CONTEXT, head_inputs, pose_vectors, row_vectors, window_inputs
 from heads.person.talking_head import HeadConfig, TalkingHead
@@ -99,6 +100,19 @@ def test_the_fused_layers_are_the_backdrop_under_the_head(rig):
         under = fast.under(frame.head.numpy(), frame.alpha.numpy(), *behind_of(moved, 1))
         assert np.abs(under - frame.image.clamp(0, 1).numpy()).max() < 1e-4
         assert np.abs(under - head.render(inputs, 1).image.clamp(0, 1).numpy()).max() > 1e-3
+
+
+@pytest.mark.parametrize("margin", [0, 1 / 8, 0.2])
+@pytest.mark.parametrize("side", [72, 40])
+def test_the_fused_body_has_any_margin_and_any_size(margin, side):
+    backdrop = Backdrop(72, 72, inputs=2, margin=margin)
+    with torch.no_grad():
+        for parameter in backdrop.parameters():
+            torch.nn.init.uniform_(parameter)
+        backdrop.bend.weight.sub_(0.5).mul_(0.4)
+        pose = torch.tensor([0.7, -0.4])
+        shown = BackdropInference(backdrop, side, side).alone(pose)
+        assert np.abs(shown - backdrop(pose, side, side).clamp(0, 1).numpy()).max() < 1e-4
 
 
 def test_pictures_are_the_same_bits_for_any_number_of_threads(rig):

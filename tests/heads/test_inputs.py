@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from heads.geometry.rotation import rotation_matrix, rotation_vector
-from heads.person.backdrop import Backdrop, _first_row, _spread, _warped
+from heads.person.backdrop import Backdrop, _first_row, _grid
 from heads.person.image_registration import align, composed, inverse, planes, register
 from heads.person.inputs import (
     AUDIO_CONTEXT,
@@ -73,7 +73,7 @@ def test_inputs_refuse_missing_and_uneven_entries():
 
 
 def test_a_new_backdrop_stands_still_and_a_bent_one_moves_the_body_only():
-    backdrop = Backdrop(40, 48, inputs=4)
+    backdrop = Backdrop(40, 48, inputs=4, margin=0)
     with torch.no_grad():
         backdrop.background.uniform_()
         backdrop.body.uniform_()
@@ -100,7 +100,21 @@ def test_a_window_of_the_backdrop_is_that_part_of_it_laid_out_bilinearly():
     torch.testing.assert_close(backdrop(pose, window=(7, 9, 20, 31)), whole[7:27, 9:40])
     points = backdrop.displacement(pose)
     expected = torch.nn.functional.interpolate(points, (40, 48), mode="bilinear", align_corners=True)
-    torch.testing.assert_close(_spread(points, 40, 48, (0, 0, 40, 48)), expected)
+    moved = (_grid(points, 40, 48) - _grid(torch.zeros_like(points), 40, 48)).permute(0, 3, 1, 2) / 2
+    torch.testing.assert_close(moved, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_displacements_that_are_affine_are_continued_into_the_margin():
+    y, x = torch.meshgrid(torch.linspace(0, 1, 9), torch.linspace(0, 1, 9), indexing="ij")
+    points = torch.stack([0.1 * x - 0.05 * y + 0.02, 0.03 * x])[None]
+    places = _grid(points, 40, 48, margin=(5, 6))
+    still = _grid(torch.zeros_like(points), 40, 48, margin=(5, 6))
+    assert places.shape == (1, 50, 60, 2)
+    torch.testing.assert_close(places[:, 5:-5, 6:-6], _grid(points, 40, 48))
+    assert still[0, 0, 0].tolist() == pytest.approx([-1 - 11 / 48, -1 - 9 / 40])
+    steps = (places - still).diff(dim=2)
+    assert float(steps.std(dim=2).max()) < 1e-6
+    assert _grid(points, 40, 48, (3, 2, 7, 8), (5, 6)).equal(places[:, 3:10, 2:10])
 
 
 def test_no_pose_bends_the_body_further_than_the_reach():
@@ -152,12 +166,11 @@ def test_rows_that_a_moved_torso_cannot_reach_are_left_out_and_no_others():
     torch.manual_seed(0)
     both, field = torch.rand(1, 4, 48, 48), (torch.rand(1, 2, 9, 9) - 0.5) / 4
     both[:, 3, :30] = 0
-    whole = _warped(both, field)
-    top = _first_row(both[:, 3:], field)
-    assert 0 < top < 30
-    torch.testing.assert_close(_warped(both, field, top), whole[:, :, top:])
-    assert whole[:, 3, :top].max() == 0
-    assert _first_row(torch.zeros(1, 1, 48, 48), field) == 47
+    whole = torch.nn.functional.grid_sample(both, _grid(field, 48, 48, margin=(6, 6)), align_corners=False)
+    top = _first_row(both[:, 3:], field, (6, 6))
+    assert 6 < top < 36
+    assert whole[:, 3, :top].max() == 0 < whole[:, 3, top:].max()
+    assert _first_row(torch.zeros(1, 1, 48, 48), field, (0, 0)) == 47
 
 
 def test_the_body_starts_to_follow_the_pose_as_it_does_in_the_clip():
@@ -218,6 +231,37 @@ def test_a_body_with_a_track_of_its_own_is_where_the_track_says_whatever_the_hea
     found, agreement = align(brightness, torch.ones(1, 64, 64), backdrop.reference(64))
     assert (found.flatten() - place).abs()[[0, 3]].max() < 0.3 / 32
     assert agreement > 0.9
+
+
+@pytest.mark.parametrize("margin", [0, 1 / 8])
+def test_a_body_that_moves_shows_what_other_frames_cut_off(margin):
+    # Each frame shows the 64 columns of a wider torso that are before the camera.
+    body = torch.zeros(9, 6)
+    shifts = torch.linspace(-6, 6, 9)
+    body[:, 0] = shifts / 32
+    frames = np.stack([shirt(shift, 0) for shift in shifts.tolist()])
+    backdrop = Backdrop(64, 64, inputs=2, margin=margin)
+    backdrop.initialise(
+        frames, np.full((9, 64, 64), 255, np.uint8), torch.zeros(9, 64, 64), range(9), torch.zeros(9, 2), body
+    )
+    place = torch.zeros(6)
+    place[0] = -5 / 32  # to the left, so that 5 columns of the right are seen that the middle frame cuts off
+    shown = backdrop(torch.zeros(2), body=place).detach().numpy() * 255
+    edge = np.abs(shown - shirt(-5, 0))[:, -5:].mean()
+    assert edge < 3 if margin else edge > 8
+    assert torch.sigmoid(backdrop.body_alpha.detach()).min() > 0.95  # what few frames show is no less solid
+
+
+def test_a_body_that_was_saved_without_a_margin_opens_and_shows_what_it_showed():
+    old, new = Backdrop(40, 48, inputs=2, margin=0), Backdrop(40, 48, inputs=2)
+    with torch.no_grad():
+        for parameter in old.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    new.load_state_dict(old.state_dict())
+    assert new.margin == (0, 0)
+    assert torch.equal(new(torch.ones(2)), old(torch.ones(2)))
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        Backdrop(20, 24, inputs=2).load_state_dict(old.state_dict())
 
 
 def test_a_backdrop_that_was_saved_before_bodies_had_a_track_opens_and_follows_the_head():

@@ -92,9 +92,11 @@ class Backdrop {
     [this.rows, this.columns] = head.backdrop_grid;
     this.bend = floats(arrays["backdrop.bend"]);
     const plane = size * size, background = floats(arrays["backdrop.background"]), body = floats(arrays["backdrop.body"]);
-    const alpha = floats(arrays["backdrop.alpha"]);
+    const alpha = floats(arrays["backdrop.alpha"]), layer = alpha.length;
+    // The body reaches beyond the frame by a margin on every side.
+    [this.high, this.wide] = arrays["backdrop.alpha"].shape;
     this.background = Float32Array.from({ length: 3 * plane }, (_, i) => background[(i % 3) * plane + Math.floor(i / 3)]);
-    this.body = Float32Array.from({ length: 4 * plane }, (_, i) => (i % 4 < 3 ? body[(i % 4) * plane + (i >> 2)] : alpha[i >> 2]));
+    this.body = Float32Array.from({ length: 4 * layer }, (_, i) => (i % 4 < 3 ? body[(i % 4) * layer + (i >> 2)] : alpha[i >> 2]));
   }
 
   // Displacements (x, y) of the control points, px.
@@ -110,31 +112,32 @@ class Backdrop {
 
   // Bytes of the pixels with what stands behind them.
   under(pixels, pose, { mode, color }, out) {
-    const { size, rows, columns, background, body } = this, flow = this.flow(pose), most = size - 1;
+    const { size, rows, columns, background, body, wide, high } = this, flow = this.flow(pose), most = size - 1;
+    const left = (wide - size) / 2, top = (high - size) / 2, right = wide - 1, bottom = high - 1;
     for (let y = 0, p = 0; y < size; y++) {
       const gy = y / most * (rows - 1), row = Math.min(rows - 2, Math.floor(gy)), v = gy - row;
       for (let x = 0; x < size; x++, p += 4) {
-        const left = pixels[p + 3], at = 3 * (p >> 2);
+        const through = pixels[p + 3], at = 3 * (p >> 2);
         let red, green, blue;
         if (mode === "model") { red = background[at]; green = background[at + 1]; blue = background[at + 2]; }
         else [red, green, blue] = color;
-        if (mode !== "plain" && left > FINISHED) {
+        if (mode !== "plain" && through > FINISHED) {
           const gx = x / most * (columns - 1), column = Math.min(columns - 2, Math.floor(gx)), u = gx - column;
           const f = 2 * (row * columns + column), g = f + 2 * columns;
           const fx = (flow[f] * (1 - u) + flow[f + 2] * u) * (1 - v) + (flow[g] * (1 - u) + flow[g + 2] * u) * v;
           const fy = (flow[f + 1] * (1 - u) + flow[f + 3] * u) * (1 - v) + (flow[g + 1] * (1 - u) + flow[g + 3] * u) * v;
-          const bx = Math.min(most, Math.max(0, x + fx)), by = Math.min(most, Math.max(0, y + fy));
-          const x0 = Math.floor(bx), y0 = Math.floor(by), s = bx - x0, t = by - y0, x1 = x0 < most ? 4 : 0, y1 = y0 < most ? 4 * size : 0;
-          const k = 4 * (y0 * size + x0), w0 = (1 - s) * (1 - t), w1 = s * (1 - t), w2 = (1 - s) * t, w3 = s * t;
+          const bx = Math.min(right, Math.max(0, x + fx + left)), by = Math.min(bottom, Math.max(0, y + fy + top));
+          const x0 = Math.floor(bx), y0 = Math.floor(by), s = bx - x0, t = by - y0, x1 = x0 < right ? 4 : 0, y1 = y0 < bottom ? 4 * wide : 0;
+          const k = 4 * (y0 * wide + x0), w0 = (1 - s) * (1 - t), w1 = s * (1 - t), w2 = (1 - s) * t, w3 = s * t;
           const alpha = w0 * body[k + 3] + w1 * body[k + x1 + 3] + w2 * body[k + y1 + 3] + w3 * body[k + x1 + y1 + 3];
           red += alpha * (w0 * body[k] + w1 * body[k + x1] + w2 * body[k + y1] + w3 * body[k + x1 + y1] - red);
           green += alpha * (w0 * body[k + 1] + w1 * body[k + x1 + 1] + w2 * body[k + y1 + 1] + w3 * body[k + x1 + y1 + 1] - green);
           blue += alpha * (w0 * body[k + 2] + w1 * body[k + x1 + 2] + w2 * body[k + y1 + 2] + w3 * body[k + x1 + y1 + 2] - blue);
         }
         // ImageData rounds and clips.
-        out[p] = 255 * (pixels[p] + left * red);
-        out[p + 1] = 255 * (pixels[p + 1] + left * green);
-        out[p + 2] = 255 * (pixels[p + 2] + left * blue);
+        out[p] = 255 * (pixels[p] + through * red);
+        out[p + 1] = 255 * (pixels[p + 1] + through * green);
+        out[p + 2] = 255 * (pixels[p + 2] + through * blue);
         out[p + 3] = 255;
       }
     }

@@ -44,7 +44,7 @@ uniform sampler2D background, body, flow;
 uniform vec4 plain; uniform vec2 show;
 vec2 moved(vec2 uv) {
   ivec2 count = textureSize(flow, 0);
-  vec2 size = vec2(textureSize(body, 0));
+  vec2 size = vec2(textureSize(background, 0));
   vec2 cell = (uv * size - 0.5) / (size - 1.0) * vec2(count - 1);
   ivec2 low = clamp(ivec2(floor(cell)), ivec2(0), count - 2);
   vec2 part = cell - vec2(low);
@@ -54,7 +54,9 @@ vec2 moved(vec2 uv) {
 }
 void main() {
   vec4 behind = show.x > 0.5 ? texture(background, at) : plain;
-  vec4 front = texture(body, at + moved(at));
+  // The body reaches beyond the frame by a margin on every side.
+  vec2 framed = vec2(textureSize(background, 0)) / vec2(textureSize(body, 0));
+  vec4 front = texture(body, (at + moved(at) - 0.5) * framed + 0.5);
   float alpha = front.a * show.y;
   result = vec4(front.rgb * alpha + behind.rgb * (1.0 - alpha), 1.0);
 }`;

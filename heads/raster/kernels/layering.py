@@ -34,12 +34,15 @@ def _field_row(field, grid, y, height, line):
 
 
 @inline
-def _places(line, columns, y, width, height, at, fx, fy):
+def _places(line, columns, y, width, height, layer, at, fx, fy):
     """Where each pixel of row ``y`` samples the body: ``at``, the index of the upper left one of four pixels, and the
     weights ``fx, fy`` of the right and lower ones; edges are repeated."""
+    (layer_width, layer_height), scale, first_place = layer
     step = np.float32((columns - 1) / max(width - 1, 1))
     wide, high = np.float32(width), np.float32(height)
-    most_x, most_y, here = np.float32(width - 1), np.float32(height - 1), np.float32(y)
+    most_x, most_y, here = np.float32(layer_width - 1), np.float32(layer_height - 1), np.float32(y)
+    scale_x, scale_y = np.float32(scale[0]), np.float32(scale[1])
+    first_x, first_y = np.float32(first_place[0]), np.float32(first_place[1])
     for cell in range(columns - 1):
         first = np.uintp(math.ceil(cell / step))
         end = np.uintp(width) if cell == columns - 2 else np.uintp(math.ceil((cell + 1) / step))
@@ -48,32 +51,34 @@ def _places(line, columns, y, width, height, at, fx, fy):
         for x in range(first, end):
             column = np.float32(np.int32(x))
             part = column * step - np.float32(cell)
-            place_x, place_y = column + (left_x + part * slope_x) * wide, here + (left_y + part * slope_y) * high
+            place_x = first_x + scale_x * (column + (left_x + part * slope_x) * wide)
+            place_y = first_y + scale_y * (here + (left_y + part * slope_y) * high)
             place_x = np.float32(0) if place_x < np.float32(0) else (most_x if place_x > most_x else place_x)
             place_y = np.float32(0) if place_y < np.float32(0) else (most_y if place_y > most_y else place_y)
             column, row = np.int32(place_x), np.int32(place_y)
-            column, row = min(column, np.int32(width - 2)), min(row, np.int32(height - 2))
+            column, row = min(column, np.int32(layer_width - 2)), min(row, np.int32(layer_height - 2))
             fx[x], fy[x] = place_x - np.float32(column), place_y - np.float32(row)
-            at[x] = (row * np.int32(width) + column) * np.int32(CHANNELS)
+            at[x] = (row * np.int32(layer_width) + column) * np.int32(CHANNELS)
 
 
 @inline
-def _body_row(texture, at, fx, fy, width, left, right, out):
-    """Body ``out [width, 4]`` at the places of a row, bilinear."""
+def _body_row(texture, at, fx, fy, width, stride, left, right, out):
+    """Body ``out [width, 4]`` at the places of a row, bilinear; ``stride`` is the texture's width."""
     for x in range(np.uintp(width)):
         # Two neighbouring pixels of four channels are one vector.
         above = load(texture, at[x])
-        both = fma(load(texture, at[x] + np.int32(width * CHANNELS)) - above, splat(texture, fy[x]), above)
+        both = fma(load(texture, at[x] + np.int32(stride * CHANNELS)) - above, splat(texture, fy[x]), above)
         store(out, x * np.uintp(CHANNELS), halves_added(both * fma(right, splat(texture, fx[x]), left)))
 
 
 @kernel
-def layer(head, alphas, texture, behind, field, grid, weights, size, first, last, body, out):
+def layer(head, alphas, texture, layer, behind, field, grid, weights, size, first, last, body, out):
     """Rows ``first ... last - 1`` of the head over the body over the background, ``out [H, W, 3]`` in [0, 1]; all flat.
 
     Args:
         head: ``[H, W, 3]`` premultiplied; alphas ``[H, W]``.
-        texture: the body ``[H, W, 4]``, padded by a row and a vector; behind ``[3, H, W]``.
+        texture: the body ``[h, w, 4]``, padded by a row and a vector; behind ``[3, H, W]``.
+        layer: (w, h), and the factors and offsets (x, y) that turn the frame's pixels into the body's.
         field: displacements ``[2, rows, columns]`` (x, then y) in fractions of the picture; grid: (rows, columns).
         weights: (1, 1, 1, 1, 0, 0, 0, 0) and (-1, -1, -1, -1, 1, 1, 1, 1).
         body: scratch ``[W + 2, 4]``.
@@ -85,8 +90,8 @@ def layer(head, alphas, texture, behind, field, grid, weights, size, first, last
     zero, one = splat(head, 0.0), splat(head, 1.0)
     for y in range(first, last):
         _field_row(field, grid, y, height, line)
-        _places(line, grid[1], y, width, height, at_pixel, fx, fy)
-        _body_row(texture, at_pixel, fx, fy, width, left, right, body)
+        _places(line, grid[1], y, width, height, layer, at_pixel, fx, fy)
+        _body_row(texture, at_pixel, fx, fy, width, layer[0][0], left, right, body)
         row = y * width
         for start in range(0, width, WIDTH):
             # The last vector of a row overlaps the one before it, which is harmless.
