@@ -21,6 +21,7 @@ from shards.tracking.coefficients import Fitter, fitter_of
 from shards.tracking.first_pass import PICTURES_AHEAD, FirstPass, Run
 from shards.tracking.models import PersonMatte
 from shards.tracking.options import TrackOptions
+from shards.tracking.own_matte import own_matte
 from shards.tracking.photometric import FaceTexture, PhotometricRefiner
 from shards.tracking.pose import head_pose, intrinsics_for, reprojected
 from shards.tracking.smoothing import MARGIN, noise_level, pose_noise, smooth, smooth_pose
@@ -198,6 +199,7 @@ class Shot:
                 audio = self._source.audio(first, length)
                 matte = self._source.matte(frames) if self._options.matte else np.full(frames.shape[:3], 255, np.uint8)
                 track = tracks.take(length)
+                matte = own_matte(matte, track["landmarks"])
                 if refiner is not None:
                     track |= refiner(frames, track)
                 if body is not None:

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from heads.person.image_registration import Reference
+from heads.rig import load_rig
 from shards import DatasetWriter, open_dataset, sample_key
 from shards.check.proofs import check_sample
 from shards.format.schema import BrokenSample, check_track
 from shards.synthetic import make_talker
 from shards.tracking.body import CHUNK, SIDE, BodyTracker, torso
+from shards.tracking.own_matte import own_matte
 from tests.support.samples import RIG, parts
 
 SIZE, FRAMES = 128, 30
@@ -61,6 +63,52 @@ def test_frames_in_pieces_give_the_same_track_where_the_pieces_are_whole_chunks(
     whole, tracker = BodyTracker()(frames, mattes, landmarks), BodyTracker()
     parts = [tracker(frames[part], mattes[part], landmarks[part]) for part in (slice(CHUNK), slice(CHUNK, None))]
     np.testing.assert_allclose(np.concatenate([part["body"] for part in parts]), whole["body"], atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def face():
+    """The mean head's landmarks ``[478, 3]`` px, with their middle in the frame's, and the face a fifth as wide as the frame."""
+    rig = load_rig()
+    return (
+        rig.vertices(torch.zeros(1, rig.n_identity), torch.zeros(1, rig.n_expression))[0, :478].numpy() * 10 + SIZE / 2
+    )
+
+
+def test_a_person_who_moves_by_a_quarter_of_the_frame_within_half_a_second_is_followed(face, monkeypatch):
+    shift = np.concatenate([np.zeros(2 * CHUNK), np.linspace(0, 32, 13), np.full(7, 32)])
+    down, across = np.mgrid[:SIZE, :SIZE]
+    frames, mattes = [], []
+    for x in shift:
+        plaid = 120 + 50 * np.sin((across - x) / 9) * np.cos(down / 7) + 40 * np.cos((across - x + down) / 23)
+        person = (np.abs(across - x - 44) < 36) & (down > 84) | (np.abs(across - x - 44) < 14) & (down > 44)
+        frames.append(np.repeat(np.where(person, plaid, 60)[..., None], 3, -1).astype(np.uint8))
+        mattes.append(person.astype(np.uint8) * 255)
+    moving = np.repeat(face[None], len(shift), 0) + np.array([-20, 0, 0])
+    moving[..., 0] += shift[:, None]
+    track = BodyTracker()(np.stack(frames), np.stack(mattes), moving)
+    error = np.abs(moved(track["body"], np.array([[44.0, 110.0]]))[:, 0, 0] - shift)
+    assert np.median(error[2 * CHUNK :]) < 1
+    assert error.max() < 5
+    assert track["body_quality"].min() > 0.6
+    monkeypatch.setattr("shards.tracking.body.DOUBTED", 0.0)
+    lost = BodyTracker()(np.stack(frames), np.stack(mattes), moving)
+    assert np.abs(moved(lost["body"], np.array([[44.0, 110.0]]))[-1, 0, 0] - shift[-1]) > 10
+
+
+def test_islands_of_a_matte_are_not_the_persons_but_hands_below_the_face_are(face):
+    matte = np.zeros((2, SIZE, SIZE), np.uint8)
+    matte[:, 40:90, 48:80] = 255  # head
+    matte[:, 100:, 20:108] = 255  # torso, cut off by a scarf
+    clean = matte.copy()
+    matte[1, 10:60, 4:24] = 255  # a picture on the wall
+    matte[1, 70:90, 110:] = 200  # and somebody in the background
+    landmarks = np.repeat(face[None], 2, 0)
+    own = own_matte(matte, landmarks)
+    assert np.array_equal(own, clean)
+    assert own_matte(clean, landmarks) is clean  # and is not copied
+    soft = clean.copy()
+    soft[0, 36:40, 48:80] = 90  # hair
+    assert np.array_equal(own_matte(soft, landmarks), soft)
 
 
 def test_frames_that_show_something_else_are_bridged_and_have_a_low_quality(clip):
