@@ -93,6 +93,11 @@ class Batch:
     masks: dict[str, torch.Tensor]
     track: dict[str, torch.Tensor]
 
+    @property
+    def head(self) -> torch.Tensor:
+        """``[B, H, W, 1]`` coverage of what is surely the head's: the matte in the region ``sure_head``."""
+        return self.matte * self.masks["sure_head"]
+
 
 class Clip:
     """Tracked frames of one take; grows while :meth:`read_in_background` runs.

@@ -217,10 +217,9 @@ def frame_colors(context: Context[RecipeConfig], points: Tensor, frame: int) -> 
     one = context.inputs().to("cpu").pick([frame])
     camera = (points @ one.rotation[0].T + one.translation[0]) @ context.intrinsics.T
     grid = (camera[:, :2] / camera[:, 2:] / context.clip.size * 2 - 1)[None, None]
-    coverage = batch.matte * batch.masks["sure_head"]
-    layers = torch.cat([batch.image, coverage], -1).permute(0, 3, 1, 2)
+    layers = torch.cat([batch.image, batch.head], -1).permute(0, 3, 1, 2)
     found = functional.grid_sample(layers, grid, mode="bilinear", align_corners=False)[0, :, 0].T
-    head = coverage[0, ..., 0] > 0.5
+    head = batch.head[0, ..., 0] > 0.5
     hair = head & (batch.masks["face"][0, ..., 0] < 0.5)
     region = hair if bool(hair.any()) else head if bool(head.any()) else torch.ones_like(head)
     seen = (found[:, 3:] > 0.5) & (points[:, 2:] < VISIBLE_DEPTH)

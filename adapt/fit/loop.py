@@ -222,7 +222,7 @@ class Fit:
         value.backward()
         if window is None:
             mouths = self.clip.track["landmarks"][frames][:, facemesh.LIP_CORNERS, 1]
-            self.model.backdrop.shield(batch.matte * batch.masks["sure_head"], float(mouths.min()) / self.clip.size)
+            self.model.backdrop.shield(batch.head, float(mouths.min()) / self.clip.size)
         optimizers.step()
 
     def _sight(self, frames: np.ndarray, whole: bool) -> tuple[Batch, Window | None]:

@@ -47,8 +47,8 @@ def head_target(batch: Batch) -> tuple[Tensor, Tensor]:
     In the region ``sure_head`` the person's matte is the head, and where there is no person there is no head. The rest of the
     person is torso, neck and long hair, which head and body layer may share: the target is 0 there, with confidence ``BARE``.
     """
-    target = batch.matte * batch.masks["sure_head"]
-    return target, 1 - batch.matte + target + BARE * (batch.matte - target)
+    head = batch.head
+    return head, 1 - batch.matte + head + BARE * (batch.matte - head)
 
 
 def coverage_loss(rendered: Rendered, batch: Batch) -> Tensor:

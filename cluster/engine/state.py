@@ -123,7 +123,7 @@ def snapshot(engine: Engine, copies: Copies, also: Mapping[str, torch.Tensor]) -
     if engine._is_zero:
         whole, moments = weights(engine), zero.moments(engine._model, engine.unwrapped, keep=engine.is_main)
     elif engine.is_main:
-        whole, moments = _weights(engine, copies), _moments(engine, copies)
+        whole, moments = _copied_weights(engine, copies), _copied_moments(engine, copies)
     if not engine.is_main:
         return Snapshot({}, None, {}, copies)
     others = {name: copies.of(f"also/{name}", value) for name, value in also.items()}
@@ -174,7 +174,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor] | None) -> None:
 # ---------------------------------------------------------------------------------------------- optimiser
 
 
-def _weights(engine: Engine, copies: Copies) -> dict[str, torch.Tensor]:
+def _copied_weights(engine: Engine, copies: Copies) -> dict[str, torch.Tensor]:
     """Parameters are copied while gradients are computed, which changes buffers: those are copied at once."""
     model = engine.unwrapped
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
@@ -184,7 +184,7 @@ def _weights(engine: Engine, copies: Copies) -> dict[str, torch.Tensor]:
     }
 
 
-def _moments(engine: Engine, copies: Copies) -> dict[str, torch.Tensor]:
+def _copied_moments(engine: Engine, copies: Copies) -> dict[str, torch.Tensor]:
     state = engine._optimizer.state
     return {
         f"{name}/{key}": copies.of(f"optimizer/{name}/{key}", value)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from adapt.clip import Batch
 from adapt.fit.losses import BARE, coverage_loss, head_target
 from heads.masks import region_masks
 from heads.rig import facemesh, load_rig
@@ -23,7 +24,7 @@ def person():
     masks = {k: m[..., None] for k, m in region_masks(landmarks[None], SIZE, SIZE, ("sure_head",)).items()}
     matte = torch.zeros(1, SIZE, SIZE, 1)
     matte[:, :, : SIZE // 2] = 1
-    return SimpleNamespace(matte=matte, masks=masks), landmarks[:, :2]
+    return Batch(torch.zeros(1), torch.zeros(1, SIZE, SIZE, 3), matte, masks, {}), landmarks[:, :2]
 
 
 def at(landmarks, row, outwards):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
+from adapt.clip import Batch
 from adapt.drivers.base import drive
 from adapt.drivers.personal_voice import calibration, lip_weights
 from adapt.drivers.ridge import RidgeDriver
@@ -22,7 +21,7 @@ from tests.support.shapes import checked
 MASK = (torch.rand(2, 16, 16, 1) > 0.5).float()
 IMAGE = torch.rand(2, 16, 16, 3)
 RENDERED = Rendered(IMAGE * MASK, MASK, IMAGE, IMAGE)
-BATCH = SimpleNamespace(matte=MASK, image=IMAGE, masks={"sure_head": MASK, "lips": MASK})
+BATCH = Batch(torch.arange(2), IMAGE, MASK, {"sure_head": MASK, "lips": MASK}, {})
 ROWS, TRACKED = np.random.default_rng(0).random((80, 6)), np.random.default_rng(1).random((80, 4))
 
 
