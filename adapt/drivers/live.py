@@ -21,7 +21,7 @@ from pretrain.roles import LiveFilter
 from shards.features.whisper_live import LAYOUT, Layout
 
 # Penalty of the correction, in mean squared lengths of a row: the clip outweighs the prior in a direction that as many
-# rows share · chosen by leaving people out (``benchmarks low_delay``).
+# rows share · chosen by leaving people out (docs/priors.md).
 PENALTY = 30.0
 SETTLING = 500.0  # frames of speech in which the running mean moves most of the way · measured (docs/priors.md)
 AUDIBLE = (
