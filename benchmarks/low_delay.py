@@ -4,7 +4,7 @@
                                    [--avatar FOLDER ...] [--rounds 5] [--kept FOLDER] [--parts accuracy cost]
 
 *Accuracy.* The folds of :mod:`benchmarks.speech`. Rows for live use are extracted from the dataset's sound by the stream that
-live use has, with windows that end 60, 80 and 120 ms after a frame; :func:`pretrain.audio_expression.live.fit_live` fits the
+live use has, with windows that end 60, 80 and 120 ms after a frame; :func:`pretrain.audio_expression.beginnings.fit_live` fits the
 prior's regression for live use on the people of the other folds, and :class:`adapt.drivers.live.LiveDriver` drives every clip
 from its beginning, so that nothing but the look-ahead is heard (the running mean begins at that of other people). ``offline``
 is the regression on Whisper rows of whole windows, which is given the mean of the whole clip. Both are scored around the
@@ -48,7 +48,7 @@ from benchmarks.results import row, stored, write
 from benchmarks.speech import LEAST_FRAMES, Regression, fit_folds, folds, group_of
 from heads.measures.face import default_rig
 from heads.ridge import apply_ridge
-from pretrain.audio_expression.live import fit_live
+from pretrain.audio_expression.beginnings import fit_live
 from pretrain.audio_expression.model import LiveRegression
 from pretrain.data.sequences import Sequence, sequences
 from pretrain.roles import LiveFilter

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adapt.drivers.base import drive
+from adapt.drivers.base import Driver, drive
 from adapt.drivers.personal_voice import person_driver
 from adapt.drivers.prior import PriorDriver
 from benchmarks.drivers import Known
@@ -97,7 +97,7 @@ def scored(prior: AudioExpressionPrior, run: Sequence, other: Sequence, cut: int
     }
     faces |= {name: drive(voice, run.features)["expression"] for name, voice in voices.items()}
     figures = {name: lip_error(motion(run, face[cut:]).lips, real.lips) for name, face in faces.items()}
-    sounds: dict[str, Any] = {"mean style": PriorDriver(prior), "person's voice": driver.closed(None)}
+    sounds: dict[str, Driver] = {"mean style": PriorDriver(prior), "person's voice": driver.closed(None)}
     for name, voice in sounds.items():
         mean = drive(voice, other.features)["expression"].mean(0, keepdims=True)
         figures[f"another's sound, mean lips: {name}"] = lip_error(

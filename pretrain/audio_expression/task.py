@@ -11,11 +11,10 @@ from torch import Tensor
 from configs.progress import say
 from configs.records import FeatureRecord
 from heads.measures.face import lip_error, lip_motion
-from pretrain.audio_expression.beginnings import prepare
+from pretrain.audio_expression.beginnings import fit_live, live_record, prepare
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.evidence import calibrate, collect
 from pretrain.audio_expression.inference import AudioExpressionPrior
-from pretrain.audio_expression.live import fit_live, live_record
 from pretrain.audio_expression.model import ExpressionModel
 from pretrain.audio_expression.objective import SequenceObjective
 from pretrain.audio_expression.targets import TRACK_FIELDS

@@ -8,9 +8,10 @@ ten). docs/live.md has the time of a row and how well lips follow from it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from shards.features.logmel import REACH as MEL_REACH
 from shards.features.speech import Rows
 from shards.features.whisper import EACH, Whisper, log_mel, standardised
 from shards.media.rates import SAMPLES_PER_FRAME
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SEEN = 50  # frames of a window · measured (docs/priors.md)
 BEFORE = 1  # frames before its own whose encoder rows are in a row
@@ -99,7 +103,7 @@ class WhisperLive(Whisper):
     def open_encoder(self) -> Rows:
         """The function from the sound of a window to its row ``[1, C']``."""
         filters, layout = self.filters(), self.layout
-        last = LastPositions(self.encoder(), self.files.positive("encoder_attention_heads")[0])
+        last = LastPositions(self.encoder().state_dict(), self.files.positive("encoder_attention_heads")[0], self.depth)
         kept = EACH * (BEFORE + 1) + int(EACH * layout.ahead)
         own = (SEEN - 1) * SAMPLES_PER_FRAME - self.reach
         first = own - MEL_SIDE * SAMPLES_PER_FRAME - MEL_REACH
@@ -141,15 +145,16 @@ class LastPositions:
     """The hidden states of the last positions of an encoder's window, before the final norm.
 
     Args:
-        encoder: transformers' encoder, its position table truncated to the window.
+        tensors: those of transformers' encoder by name, its position table truncated to the window.
         heads: of its attention.
+        depth: layers.
     """
 
-    def __init__(self, encoder: Any, heads: int) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], heads: int, depth: int) -> None:
         import torch
 
-        self.heads, self.depth = heads, len(encoder.layers)
-        self.state = {name: value.detach().contiguous() for name, value in encoder.state_dict().items()}
+        self.heads, self.depth = heads, depth
+        self.state = {name: value.detach().contiguous() for name, value in tensors.items()}
         for i in range(self.depth):
             parts = [f"layers.{i}.self_attn.{name}_proj" for name in ("q", "k", "v")]
             weights = [self.state[f"{part}.weight"] for part in parts]
@@ -172,7 +177,7 @@ class LastPositions:
                 x = self._layer(i, x, count if i == self.depth - 1 else len(x))
         return x.numpy()
 
-    def _layer(self, i: int, x: Any, count: int) -> Any:
+    def _layer(self, i: int, x: Tensor, count: int) -> Tensor:
         """One layer over ``x [P, C]``; the last ``count`` positions."""
         from torch.nn import functional as F
 
@@ -186,7 +191,7 @@ class LastPositions:
         hidden = F.gelu(self._linear(f"layers.{i}.fc1", self._linear(f"layers.{i}.final_layer_norm", x, norm=True)))
         return x + self._linear(f"layers.{i}.fc2", hidden)
 
-    def _linear(self, name: str, x: Any, norm: bool = False) -> Any:
+    def _linear(self, name: str, x: Tensor, norm: bool = False) -> Tensor:
         from torch.nn import functional as F
 
         weight, bias = self.state[f"{name}.weight"], self.state[f"{name}.bias"]

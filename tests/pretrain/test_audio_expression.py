@@ -523,7 +523,7 @@ def test_noise_is_added_as_the_schedule_says():
 
 def test_the_regression_for_live_use_finds_what_rows_tell_and_is_restored_with_the_prior():
     from heads.rig import load_rig
-    from pretrain.audio_expression.live import fit_live
+    from pretrain.audio_expression.beginnings import fit_live
     from pretrain.audio_expression.model import LiveRegression
     from shards.features.whisper_live import LAYOUT, MEL_SIZE
 
@@ -564,7 +564,7 @@ def test_the_regression_for_live_use_finds_what_rows_tell_and_is_restored_with_t
 def test_rows_for_live_use_of_other_weights_are_refused():
     from types import SimpleNamespace
 
-    from pretrain.audio_expression.live import live_record
+    from pretrain.audio_expression.beginnings import live_record
 
     config = load_config(AudioExpressionConfig, {"features": "whisper", "live": "whisper-live"})
     records = {
