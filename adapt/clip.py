@@ -28,6 +28,7 @@ from shards import tracking
 from shards.features import Feature, open_feature
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.tracking.av_offset import IN_STEP, AvOffset
+from shards.tracking.options import MATTE_EVERY
 from shards.tracking.photometric import FaceTexture
 
 TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
@@ -340,7 +341,7 @@ def track_clip(
     background: bool = False,
     feature: Feature | None = None,
     rig: str = DEFAULT,
-    matte_every: int = 1,
+    matte_every: int = MATTE_EVERY,
     av_offset: float | None = None,
     body: Reference | None = None,
     refine: bool = True,

@@ -32,9 +32,6 @@ from configs.scratch import ScratchFolder
 from pretrain.roles import MOTION
 
 HELD_FRAMES = 8  # at most, see :func:`_held_frames`
-# Training frames from one computed matte to the next. An interpolated one differs from its own by less than the mattes of
-# two successive frames differ, and its intersection over union with it is 0.991 to 0.999 (means of four people).
-MATTE_EVERY = 2
 # Tracked frames needed before a recipe builds its model: one second shows the face, its lighting and the body.
 FIRST_FRAMES = 25
 # More steps than these overfit a handful of frames, and unseen views get worse. The first number is for one second of
@@ -149,7 +146,6 @@ def tracked_clip(plan: Plan, given: Clip | None) -> Iterator[Clip]:
         size=size,
         feature=feature,
         rig=rig,
-        matte_every=MATTE_EVERY,
         av_offset=plan.av_offset,
         refine=plan.refine,
         background=True,

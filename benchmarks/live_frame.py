@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.results import row, write
+from benchmarks.results import commit_of, row, write
 
 FRAMES = 100
 GOAL = 0.6  # of the other build's cost
@@ -72,18 +72,10 @@ def against_rows(avatars: list[Path], other: Path, place: Path, rounds: int) -> 
             now, before = statistics.median(costs), statistics.median(found["before"][what])
             size = json.loads((folder / "avatar.json").read_text())["size"]
             case = f"{what} at {size}x{size}, one thread"
-            against = f"{before:.2f} ms of commit {_commit(other)}; goal <= {GOAL:g}"
+            against = f"{before:.2f} ms of commit {commit_of(other)}; goal <= {GOAL:g}"
             rows.append(row(case, "processor time", now, "ms a frame", against, now / before))
             rows.append(row(case, "frames a second of one core", 1000 / now, "frames/s", "25 frames/s", 40 / now))
     return rows
-
-
-def _commit(root: Path) -> str:
-    named = root / "COMMIT"
-    if named.is_file():
-        return named.read_text().strip()
-    found = subprocess.run(["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
 
 
 def _measured(folder: Path, root: Path, place: Path) -> dict[str, float]:

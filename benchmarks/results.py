@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,15 @@ def commit() -> str:
     # Results themselves are tracked: the first one written must not mark all that follow.
     changed = machine.git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)benchmarks/results")
     return f"{head}{'+' if changed else ''}" if head else "unknown"
+
+
+def commit_of(root: Path) -> str:
+    """The commit of another checkout, which a file COMMIT in it names where git does not."""
+    named = root / "COMMIT"
+    if named.is_file():
+        return named.read_text().strip()
+    found = subprocess.run(["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return found.stdout.strip() or "unknown"
 
 
 def peak_memory() -> float:

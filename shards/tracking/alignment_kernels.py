@@ -17,7 +17,7 @@ from heads.raster.simd.maths import fma, splat, total
 from heads.raster.simd.memory import load, store
 
 F32, F64, POSITION = np.float32, np.float64, np.uintp
-BLOCK = 128  # points whose slopes are held at once: 48 rows of them fill half of a small L1 cache
+BLOCK = 128  # points whose slopes are held at once: 48 rows of them take 25 kB, in an L1 cache of at least 32
 CHANNELS = 2
 PLANES = 3 * CHANNELS  # of a picture: each channel, then its slopes along x, then along y
 POSE = 6
@@ -191,21 +191,24 @@ def _lights(seen, values, weights, channel, n, lights):
     n = POSITION(n)
     shown = (POSITION(SHOWN) + POSITION(channel)) * n
     nx, ny, facing, value = POSITION(6) * n, POSITION(7) * n, POSITION(8) * n, POSITION(channel) * n
-    s0 = sx = sy = sv = xx = xy = xv = yy = yv = vv = d0 = dx = dy = dv = F32(0)
-    for j in range(n):
-        w, v = seen[facing + j] * weights[j], values[value + j]
-        x, y, d = seen[nx + j], seen[ny + j], seen[shown + j] - v
+    s0 = sx = sy = sv = xx = xy = xv = yy = yv = vv = d0 = dx = dy = dv = splat(seen, F32(0))
+    for j in range(POSITION(0), n, POSITION(8)):
+        w, v = load(seen, facing + j) * load(weights, j), load(values, value + j)
+        x, y, d = load(seen, nx + j), load(seen, ny + j), load(seen, shown + j) - v
         wx, wy, wv = w * x, w * y, w * v
         s0, sx, sy, sv = s0 + w, sx + wx, sy + wy, sv + wv
-        xx, xy, xv = xx + wx * x, xy + wx * y, xv + wx * v
-        yy, yv, vv = yy + wy * y, yv + wy * v, vv + wv * v
-        d0, dx, dy, dv = d0 + w * d, dx + wx * d, dy + wy * d, dv + wv * d
+        xx, xy, xv = fma(wx, x, xx), fma(wx, y, xy), fma(wx, v, xv)
+        yy, yv, vv = fma(wy, y, yy), fma(wy, v, yv), fma(wv, v, vv)
+        d0, dx, dy, dv = fma(w, d, d0), fma(wx, d, dx), fma(wy, d, dy), fma(wv, d, dv)
     matrix = np.empty((LIGHTS, LIGHTS), F64)
-    for k, entry in enumerate((s0, sx, sy, sv, sx, xx, xy, xv, sy, xy, yy, yv, sv, xv, yv, vv)):
-        matrix[k // LIGHTS, k % LIGHTS] = F64(entry) + (1e-3 if k % (LIGHTS + 1) == 0 else 0.0)
-    lights[0], lights[1], lights[2], lights[3] = F64(d0), F64(dx), F64(dy), F64(dv)
+    matrix[0, 0], matrix[1, 1], matrix[2, 2], matrix[3, 3] = total(s0), total(xx), total(yy), total(vv)
+    matrix[1, 0], matrix[2, 0], matrix[3, 0] = total(sx), total(sy), total(sv)
+    matrix[2, 1], matrix[3, 1], matrix[3, 2] = total(xy), total(xv), total(yv)
+    for k in range(LIGHTS):
+        matrix[k, k] += 1e-3
+    lights[0], lights[1], lights[2], lights[3] = total(d0), total(dx), total(dy), total(dv)
     _solve(matrix, lights, LIGHTS)
-    return s0
+    return total(s0)
 
 
 @inline
@@ -236,30 +239,38 @@ def _block_slopes(seen, values, roots, channel, n, block, rotation, focal, motio
     shown, value = (POSITION(SHOWN) + POSITION(channel)) * n, POSITION(channel) * n
     across, down = shown + POSITION(CHANNELS) * n, shown + POSITION(2 * CHANNELS) * n
     first, light = block * width, POSITION(POSE + moves) * width
-    for j in range(width):
+    by = splat(seen, focal)
+    r00, r01, r02 = splat(seen, r[0]), splat(seen, r[1]), splat(seen, r[2])
+    r10, r11, r12 = splat(seen, r[3]), splat(seen, r[4]), splat(seen, r[5])
+    r20, r21, r22 = splat(seen, r[6]), splat(seen, r[7]), splat(seen, r[8])
+    for j in range(POSITION(0), width, POSITION(8)):
         at = first + j
-        cx, cy, cz = seen[POSITION(3) * n + at], seen[POSITION(4) * n + at], seen[POSITION(5) * n + at]
-        tx, ty, tz = seen[at], seen[n + at], seen[POSITION(2) * n + at]
-        root = roots[at]
+        cx, cy, cz = (
+            load(seen, POSITION(3) * n + at),
+            load(seen, POSITION(4) * n + at),
+            load(seen, POSITION(5) * n + at),
+        )
+        tx, ty, tz = load(seen, at), load(seen, n + at), load(seen, POSITION(2) * n + at)
+        root = load(roots, at)
         near = F32(1) / cz
-        scale = root * focal * near
-        px, py = seen[across + at] * scale, seen[down + at] * scale
-        pz = -(px * cx + py * cy) * near
-        slopes[j] = ty * pz - tz * py
-        slopes[width + j] = tz * px - tx * pz
-        slopes[POSITION(2) * width + j] = tx * py - ty * px
-        slopes[POSITION(3) * width + j] = px
-        slopes[POSITION(4) * width + j] = py
-        slopes[POSITION(5) * width + j] = pz
-        pull[j] = px * r[0] + py * r[3] + pz * r[6]
-        pull[width + j] = px * r[1] + py * r[4] + pz * r[7]
-        pull[POSITION(2) * width + j] = px * r[2] + py * r[5] + pz * r[8]
-        v = values[value + at]
-        slopes[light + j] = root
-        slopes[light + width + j] = root * seen[POSITION(6) * n + at]
-        slopes[light + POSITION(2) * width + j] = root * seen[POSITION(7) * n + at]
-        slopes[light + POSITION(3) * width + j] = root * v
-        slopes[light + POSITION(4) * width + j] = root * (seen[shown + at] - v)
+        scale = root * by * near
+        px, py = load(seen, across + at) * scale, load(seen, down + at) * scale
+        pz = -(fma(px, cx, py * cy) * near)
+        store(slopes, j, fma(ty, pz, -(tz * py)))
+        store(slopes, width + j, fma(tz, px, -(tx * pz)))
+        store(slopes, POSITION(2) * width + j, fma(tx, py, -(ty * px)))
+        store(slopes, POSITION(3) * width + j, px)
+        store(slopes, POSITION(4) * width + j, py)
+        store(slopes, POSITION(5) * width + j, pz)
+        store(pull, j, fma(px, r00, fma(py, r10, pz * r20)))
+        store(pull, width + j, fma(px, r01, fma(py, r11, pz * r21)))
+        store(pull, POSITION(2) * width + j, fma(px, r02, fma(py, r12, pz * r22)))
+        v = load(values, value + at)
+        store(slopes, light + j, root)
+        store(slopes, light + width + j, root * load(seen, POSITION(6) * n + at))
+        store(slopes, light + POSITION(2) * width + j, root * load(seen, POSITION(7) * n + at))
+        store(slopes, light + POSITION(3) * width + j, root * v)
+        store(slopes, light + POSITION(4) * width + j, root * (load(seen, shown + at) - v))
     part = POSITION(moves) * width
     for k in range(POSITION(moves)):
         source = block * POSITION(3) * part + k * width

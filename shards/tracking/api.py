@@ -18,7 +18,7 @@ from shards.media.sound import stream_audio
 from shards.tracking.av_offset import IN_STEP, AvOffset, estimate_offset
 from shards.tracking.first_pass import FirstPass, run_first_pass
 from shards.tracking.models import FaceLandmarks
-from shards.tracking.options import Refusal, TrackOptions
+from shards.tracking.options import MATTE_EVERY, Refusal, TrackOptions
 from shards.tracking.photometric import FaceTexture
 from shards.tracking.segments import Segment, Shot, Source
 
@@ -108,7 +108,7 @@ def track_frames(
     crop_box: tuple[int, int, int, int] | None = None,
     identity: np.ndarray | None = None,
     rig: str = DEFAULT,
-    matte_every: int = 1,
+    matte_every: int = MATTE_EVERY,
     av_offset: float | None = None,
     body: Reference | None = None,
     refine: bool = True,

@@ -12,6 +12,7 @@ from torch import Tensor
 from heads.masks import region_masks
 from heads.person.image_registration import Reference, align, mean_reference
 from heads.rig import facemesh
+from shards.tracking.shrinking import shrunk
 
 SIDE = 64  # px of the registered pictures; 128 px cost twice as much and gained 0.1 dB of the body on one clip of five
 CHUNK = 25  # frames that start from the last one before them, and, of a shot, those whose mean is the reference
@@ -96,11 +97,8 @@ def torso(frames: np.ndarray, matte: np.ndarray, landmarks: np.ndarray) -> tuple
     """Brightness and torso ``[T, SIDE, SIDE]`` in [0, 1] of frames; arguments as :class:`BodyTracker` takes them."""
     import cv2
 
-    def small(picture: np.ndarray) -> np.ndarray:
-        return np.asarray(cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
-
-    brightness = np.stack([small(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)) for frame in frames])
-    person = np.stack([small(alpha) for alpha in matte])
+    brightness = np.stack([cv2.cvtColor(shrunk(frame, SIDE), cv2.COLOR_RGB2GRAY) for frame in frames])
+    person = np.stack([shrunk(alpha, SIDE) for alpha in matte])
     height, width = matte.shape[1:]
     points = landmarks[..., :2] * np.array([SIDE / width, SIDE / height], np.float32)
     masks = region_masks(points, SIDE, SIDE, ("head", "sure_head"))

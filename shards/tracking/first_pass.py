@@ -7,6 +7,7 @@ A run is a stretch of frames of one shot that shows exactly one face, large enou
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from configs.scratch import Spool
 from heads.rig.facemesh import CHIN, FOREHEAD, IRIS_LEFT, IRIS_RIGHT, N_LANDMARKS
 from shards.media.decode import read_video
+from shards.media.probe import video_info
 from shards.media.rates import FPS
 from shards.tracking.ahead import ahead
 from shards.tracking.models import FaceFinder, MirroredLandmarks
@@ -26,6 +28,7 @@ CUT_DIFFERENCE, CUT_RATIO = 18.0, 4.0  # least mean change at a cut: grey levels
 CENSUS_EVERY = 12  # frames between counts of all faces
 RIVAL = 0.35  # area relative to the main face's above which a second face counts
 LONGEST_GAP = 3  # frames without a face that are bridged
+KEPT = 512 * 2**20  # bytes of pictures that are kept for the second pass, on disk; a longer video is decoded twice
 PICTURES_AHEAD = 4  # pictures that may wait for the landmarks
 LYING = 60.0  # degrees of roll from which a face lies on its side: its mesh is right, but it is lost again and again (guess)
 UPSIDE_DOWN = "face upside down; turn the video, such as by ffmpeg -i IN -vf hflip,vflip OUT"
@@ -50,6 +53,7 @@ class FirstPass:
     runs: list[Run] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     spool: Spool = field(default_factory=Spool)  # landmarks of every frame, NaN where there is no face
+    pictures: Spool | None = None  # of every frame, for the second pass; None: it decodes again
 
     def landmarks(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """Landmarks ``[T, 478, 3]`` of frames ``start`` to ``end``, and in which a face was seen ``[T]``; gaps are interpolated."""
@@ -60,6 +64,13 @@ class FirstPass:
     def close(self) -> None:
         """Free the disk."""
         self.spool.close()
+        self.forget_pictures()
+
+    def forget_pictures(self) -> None:
+        """Free the disk that the pictures take; they are decoded again."""
+        if self.pictures is not None:
+            self.pictures.close()
+            self.pictures = None
 
 
 def run_first_pass(path: Path, options: TrackOptions, stop: Callable[[], bool] | None = None) -> FirstPass:
@@ -72,9 +83,11 @@ def run_first_pass(path: Path, options: TrackOptions, stop: Callable[[], bool] |
         InputError: the file is no readable video.
     """
     found = FirstPass(path.stem)
+    length = min(options.seconds or math.inf, video_info(path).seconds - options.start) * FPS
     try:
         watch = _Watch(found, options)
         for picture in _pictures(path, options):
+            _keep(found, picture, length)
             watch.see(picture)
             if stop is not None and stop():
                 break
@@ -83,6 +96,17 @@ def run_first_pass(path: Path, options: TrackOptions, stop: Callable[[], bool] |
         found.close()
         raise
     return found
+
+
+def _keep(found: FirstPass, picture: np.ndarray, length: float) -> None:
+    """Keeps a picture of a video of about ``length`` frames, if all of them take at most ``KEPT``."""
+    if found.frames == 0 and length * picture.nbytes <= KEPT:
+        found.pictures = Spool()
+    if found.pictures is not None:
+        if (found.frames + 1) * picture.nbytes > KEPT:  # it is longer than it claims
+            found.forget_pictures()
+        else:
+            found.pictures.append(picture[None])
 
 
 def _pictures(path: Path, options: TrackOptions) -> Iterator[np.ndarray]:
@@ -179,7 +203,7 @@ class _Watch:
 
     def _is_cut(self, picture: np.ndarray) -> bool:
         rows, columns = (_thumbnail_lines(side) for side in picture.shape[:2])
-        thumbnail = picture[rows[:, None], columns].mean(-1)
+        thumbnail = picture[rows][:, columns].sum(-1, dtype=np.int32) / np.float32(3)
         previous, self._thumbnail = self._thumbnail, thumbnail
         if previous is None:
             return False
@@ -213,10 +237,10 @@ class _Watch:
         self._lying = _lying(points)
         if self._crowd:
             return "several faces"
-        if self._turned:
-            return UPSIDE_DOWN
         if self._lying:
             return self._lying
+        if self._turned:
+            return UPSIDE_DOWN
         apart = float(np.linalg.norm(points[IRIS_LEFT[0]] - points[IRIS_RIGHT[0]]))
         least = self._options.min_eye_distance
         return "" if apart >= least else f"face too small: eyes less than {least:g} px apart"

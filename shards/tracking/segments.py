@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -193,15 +194,16 @@ class Shot:
         tracks, first = _Buffer(self.tracks()), self.start
         body = BodyTracker(self._options.body) if self._options.matte else None
         refiner = self._refiner()
-        with closing(self._pictures()) as pictures:
+        with closing(self._pictures()) as pictures, ThreadPoolExecutor(1, "matte") as beside:
             for length in _even_lengths(len(self), SEGMENT):
                 frames = np.stack([next(pictures) for _ in range(length)])
+                made = beside.submit(self._source.matte, frames) if self._options.ahead else None
                 audio = self._source.audio(first, length)
-                matte = self._source.matte(frames) if self._options.matte else np.full(frames.shape[:3], 255, np.uint8)
                 track = tracks.take(length)
                 matte = own_matte(matte, track["landmarks"])
                 if refiner is not None:
                     track |= refiner(frames, track)
+                matte = self._source.matte(frames) if made is None else made.result()
                 if body is not None:
                     track |= body(frames, matte, track["landmarks"])
                 where, offset = self.crop_box, self._source.av_offset
@@ -236,7 +238,7 @@ class Source:
         has_audio: bool,
         av_offset: AvOffset = IN_STEP,
     ) -> None:
-        self._path, self._options, self.av_offset = path, options, av_offset
+        self._path, self._options, self._found, self.av_offset = path, options, found, av_offset
         self.scale = width / found.width  # source px per px of the first pass's picture
         self.width, self.height = width, round(found.height * self.scale)
         self.has_audio = has_audio
@@ -266,12 +268,14 @@ class Source:
         return np.asarray(resized)
 
     def _decode(self, crop: Crop) -> Iterator[np.ndarray]:
-        """Decodes no larger than the crop needs, which is cheap for 4K and 8K."""
+        """The pictures that the first pass kept, or else decoded no larger than the crop needs, which is cheap for 4K and 8K."""
         needed = min(self.scale, max(crop.size / crop.side, 1e-3))
         longest = max(self.width, self.height)
         max_side = longest if needed >= self.scale * 0.999 else max(1, round(longest / self.scale * needed))
         self._decoded_scale = max_side / (longest / self.scale)
-        options = self._options
+        options, kept = self._options, self._found.pictures
+        if kept is not None and self._decoded_scale == 1:
+            return iter(kept.rows)
         return read_video(
             self._path,
             start=options.start,
@@ -281,7 +285,9 @@ class Source:
         )
 
     def matte(self, frames: np.ndarray) -> np.ndarray:
-        """``[T, H, W]`` uint8 person alpha of frames ``[T, H, W, 3]``."""
+        """``[T, H, W]`` uint8 person alpha of frames ``[T, H, W, 3]``; 255 everywhere if mattes are switched off."""
+        if not self._options.matte:
+            return np.full(frames.shape[:3], 255, np.uint8)
         if self._matte is None:
             self._matte = PersonMatte()
         out = np.empty(frames.shape[:3], np.uint8)
@@ -302,7 +308,9 @@ class Source:
 
 def _between(a: np.ndarray, b: np.ndarray, step: int, steps: int) -> np.ndarray:
     """The uint8 picture at ``step / steps`` of the way from ``a`` to ``b``, interpolated linearly."""
-    return ((a.astype(np.uint16) * (steps - step) + b.astype(np.uint16) * step + steps // 2) // steps).astype(np.uint8)
+    import cv2  # MediaPipe's own dependency
+
+    return np.asarray(cv2.addWeighted(a, 1 - step / steps, b, step / steps, 0))
 
 
 class _Buffer:

@@ -467,6 +467,47 @@ def test_landmarks_are_the_same_when_picture_and_mirror_image_are_searched_at_th
     np.testing.assert_equal(found[0], found[1])
 
 
+def test_a_short_videos_pictures_are_kept_and_give_what_decoding_again_gives(portrait_video, segments, monkeypatch):
+    monkeypatch.setattr(first_pass, "KEPT", 10 * 320 * 320 * 3)
+    with track_video(portrait_video) as video:
+        assert video._first_pass.pictures is None
+        again = [segment for shot in video.shots for segment in shot]
+    for ours, theirs in zip(segments, again, strict=True):
+        np.testing.assert_array_equal(ours.frames, theirs.frames)
+        assert all(np.array_equal(ours.track[name], theirs.track[name]) for name in theirs.track)
+    with track_video(portrait_video, TrackOptions(seconds=0.4, min_seconds=0.2)) as video:
+        assert len(video._first_pass.pictures.rows) == 10
+
+
+def test_landmarks_are_those_of_mediapipes_own_tracking(clips):
+    """Its graph places the square in which the network looks as we do; what is left are roundings."""
+    import mediapipe
+
+    from shards.media.decode import read_video
+
+    pictures = list(read_video(clips / "ed_pose2_a.mp4", seconds=0.4))
+    theirs = mediapipe.solutions.face_mesh.FaceMesh(refine_landmarks=True, min_detection_confidence=0.4)
+    mesh = FaceLandmarks()
+    for _ in range(models.SETTLING - 1):
+        theirs.process(pictures[0])
+    for picture in pictures:
+        found = theirs.process(picture).multi_face_landmarks[0]
+        expected = models._pixels(models._coordinates(found), picture.shape)
+        assert np.linalg.norm((mesh(picture) - expected)[:, :2], axis=1).mean() < 0.15
+    theirs.close()
+    mesh.close()
+
+
+def test_the_part_that_the_network_sees_holds_the_square_in_which_it_looks():
+    region = models.Region.around(mean_face() + np.array([60, 70, 0]))
+    x0, y0, x1, y1 = region.box((300, 300))
+    assert x0 <= max(0, region.x - region.side / 2)
+    assert x1 >= region.x + region.side / 2
+    assert y0 <= max(0, region.y - region.side / 2)
+    assert y1 >= region.y + region.side / 2
+    assert region.box((50, 40))[2:] == (40, 50)
+
+
 def test_landmarks_read_from_their_bytes_equal_their_attributes():
     from mediapipe.framework.formats.landmark_pb2 import NormalizedLandmark, NormalizedLandmarkList
 
