@@ -87,7 +87,7 @@ def run_first_pass(path: Path, options: TrackOptions, stop: Callable[[], bool] |
     try:
         watch = _Watch(found, options)
         for picture in _pictures(path, options):
-            _keep(found, picture, length)
+            _keep(found, picture, length, options.size)
             watch.see(picture)
             if stop is not None and stop():
                 break
@@ -98,9 +98,12 @@ def run_first_pass(path: Path, options: TrackOptions, stop: Callable[[], bool] |
     return found
 
 
-def _keep(found: FirstPass, picture: np.ndarray, length: float) -> None:
-    """Keeps a picture of a video of about ``length`` frames, if all of them take at most ``KEPT``."""
-    if found.frames == 0 and length * picture.nbytes <= KEPT:
+def _keep(found: FirstPass, picture: np.ndarray, length: float, size: int) -> None:
+    """Keeps a picture of a video of about ``length`` frames, if all of them take at most ``KEPT``.
+
+    Pictures with both sides above that of the frames, ``size`` px, are decoded again: at a smaller scale, if the crop allows it.
+    """
+    if found.frames == 0 and length * picture.nbytes <= KEPT and min(picture.shape[:2]) <= size:
         found.pictures = Spool()
     if found.pictures is not None:
         if (found.frames + 1) * picture.nbytes > KEPT:  # it is longer than it claims

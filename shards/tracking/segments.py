@@ -200,10 +200,10 @@ class Shot:
                 made = beside.submit(self._source.matte, frames) if self._options.ahead else None
                 audio = self._source.audio(first, length)
                 track = tracks.take(length)
-                matte = own_matte(matte, track["landmarks"])
+                measured = track["landmarks"]
                 if refiner is not None:
                     track |= refiner(frames, track)
-                matte = self._source.matte(frames) if made is None else made.result()
+                matte = own_matte(self._source.matte(frames) if made is None else made.result(), measured)
                 if body is not None:
                     track |= body(frames, matte, track["landmarks"])
                 where, offset = self.crop_box, self._source.av_offset

@@ -477,6 +477,8 @@ def test_a_short_videos_pictures_are_kept_and_give_what_decoding_again_gives(por
         assert all(np.array_equal(ours.track[name], theirs.track[name]) for name in theirs.track)
     with track_video(portrait_video, TrackOptions(seconds=0.4, min_seconds=0.2)) as video:
         assert len(video._first_pass.pictures.rows) == 10
+    with track_video(portrait_video, TrackOptions(size=256, seconds=0.4, min_seconds=0.2)) as video:
+        assert video._first_pass.pictures is None
 
 
 def test_landmarks_are_those_of_mediapipes_own_tracking(clips):
