@@ -29,7 +29,7 @@ from shards.features import Feature, open_feature
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.tracking.av_offset import IN_STEP, AvOffset
 from shards.tracking.options import MATTE_EVERY
-from shards.tracking.photometric import FaceTexture
+from shards.tracking.refinement import FaceTexture
 
 TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
 BODY_FIELDS = ("body", "body_quality")  # of clips whose torso was tracked

@@ -1,4 +1,4 @@
-"""The gain of refining tracks on the pixels (:mod:`shards.tracking.photometric`).
+"""The gain of refining tracks on the pixels (:mod:`shards.tracking.refinement.photometric`).
 
     python -m benchmarks photometric --people may stock_sweaterman --budget 300it
 

@@ -32,7 +32,7 @@ from heads.person.inputs import HeadInputs, head_inputs
 from heads.rig import Rig
 from pretrain.roles import MOTION, MotionPrior
 from shards.people.consent import UNKNOWN
-from shards.tracking.photometric import FaceTexture
+from shards.tracking.refinement import FaceTexture
 
 BACKGROUNDS = ("original", "plain", "rgba", "model")
 PLAIN = (0.55, 0.6, 0.65)  # RGB in [0, 1] behind the head for ``plain``

@@ -67,7 +67,7 @@ class LaterClipRecord(TypedDict, total=False):
     Attributes:
         av_offset: seconds by which the sound was late and was moved back.
         tracked_offset: the part of ``av_offset`` that tracking found; absent if the sound is not to be moved further.
-        refined: whether the tracks were refined on the pixels (:mod:`shards.tracking.photometric`).
+        refined: whether the tracks were refined on the pixels (:mod:`shards.tracking.refinement.photometric`).
     """
 
     av_offset: float

@@ -17,7 +17,7 @@ from adapt.drivers.ridge import RidgeDriver
 from adapt.marking.marker import Marker
 from adapt.models.base import HeadModel
 from shards.media.encode import as_uint8
-from shards.tracking.photometric import FaceTexture
+from shards.tracking.refinement import FaceTexture
 
 BODY = "body.mp4"
 THUMBNAIL = "thumbnail.jpg"

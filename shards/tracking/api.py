@@ -19,7 +19,7 @@ from shards.tracking.av_offset import IN_STEP, AvOffset, estimate_offset
 from shards.tracking.first_pass import FirstPass, run_first_pass
 from shards.tracking.models import FaceLandmarks
 from shards.tracking.options import MATTE_EVERY, Refusal, TrackOptions
-from shards.tracking.photometric import FaceTexture
+from shards.tracking.refinement import FaceTexture
 from shards.tracking.segments import Segment, Shot, Source
 
 USED = 0.95  # share of a video below which a message says what is used
@@ -127,7 +127,7 @@ def track_frames(
         matte_every: frames from one computed matte to the next, see :class:`TrackOptions`; 0: no mattes.
         av_offset: s by which the sound is late and is moved back; ``None``: estimated; 0: left as it is.
         body: what the torso is registered to; ``None``: the shot's first frames.
-        refine: whether tracks are refined on the pixels (:mod:`shards.tracking.photometric`).
+        refine: whether tracks are refined on the pixels (:mod:`shards.tracking.refinement.photometric`).
         texture: what faces are aligned to; ``None``: the shot's first frames.
         stop: called after each frame of the first pass; once it returns True, the rest of the video is left out.
 

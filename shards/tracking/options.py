@@ -9,7 +9,7 @@ from configs import InputError
 from heads.person.image_registration import Reference
 from shards.features.base import Feature
 from shards.media.rates import MOST_OFFSET
-from shards.tracking.photometric import FaceTexture
+from shards.tracking.refinement import FaceTexture
 
 # Frames from one computed matte to the next. The intersection over union of an interpolated matte and the frame's own is 0.987
 # to 0.999 (means of seven people, 3 s each).
@@ -27,7 +27,7 @@ class TrackOptions:
     min_eye_distance: float = 24.0  # px between the eyes in the source below which a face is too small
     max_side: int = 1920  # px, longer side to which larger pictures are scaled for the first pass
     smooth: bool = True  # temporal smoothing (shards.tracking.smoothing)
-    refine: bool = True  # tracks are refined on the pixels (shards.tracking.photometric)
+    refine: bool = True  # tracks are refined on the pixels (shards.tracking.refinement.photometric)
     require_audio: bool = False  # refuse videos without sound or with silence
     matte: bool = True  # False: alpha is 255 everywhere
     matte_every: int = MATTE_EVERY  # frames from one computed matte to the next; those between are interpolated

@@ -21,10 +21,10 @@ from shards.tracking.body import BodyTracker
 from shards.tracking.coefficients import Fitter, fitter_of
 from shards.tracking.first_pass import PICTURES_AHEAD, FirstPass, Run
 from shards.tracking.models import PersonMatte
+from shards.tracking.models.matte import own_matte
 from shards.tracking.options import TrackOptions
-from shards.tracking.own_matte import own_matte
-from shards.tracking.photometric import FaceTexture, PhotometricRefiner
 from shards.tracking.pose import head_pose, intrinsics_for, reprojected
+from shards.tracking.refinement import FaceTexture, PhotometricRefiner
 from shards.tracking.smoothing import MARGIN, noise_level, pose_noise, smooth, smooth_pose
 
 SEGMENT = 50  # most frames of a segment

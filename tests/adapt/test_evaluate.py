@@ -22,7 +22,7 @@ from configs import InputError
 from shards.media.decode import read_video
 from shards.media.encode import VideoWriter
 from shards.media.probe import video_info
-from shards.tracking.photometric import FaceTexture
+from shards.tracking.refinement import FaceTexture
 from tests.support.avatars import SIZE
 
 NAMES = {"psnr", "psnr_face", "ssim", "ssim_face", "lpips", "flip", "lmd", "aue_u", "aue_l", "sync_c", "sync_d"}

@@ -16,7 +16,7 @@ from shards.check.proofs import check_sample
 from shards.format.schema import BrokenSample, check_track
 from shards.synthetic import make_talker
 from shards.tracking.body import CHUNK, SIDE, BodyTracker, torso
-from shards.tracking.own_matte import own_matte
+from shards.tracking.models.matte import own_matte
 from tests.support.samples import RIG, parts
 
 SIZE, FRAMES = 128, 30

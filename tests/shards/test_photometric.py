@@ -9,9 +9,9 @@ import torch
 from heads.geometry.rotation import rotation_matrix
 from heads.rig import load_rig
 from shards.tracking.coefficients import fitter_of
-from shards.tracking.photometric import PhotometricRefiner, _pictures
+from shards.tracking.refinement.photometric import PhotometricRefiner, _pictures
+from shards.tracking.refinement.surface import FACING, GRAZING, LINEARISATIONS, ROBUST, SIDE, Start, _skin
 from shards.tracking.shrinking import shrunk
-from shards.tracking.surface import FACING, GRAZING, LINEARISATIONS, ROBUST, SIDE, Start, _skin
 from tests.support import alignment
 from tests.support.avatars import SIZE, World, make_world
 

@@ -11,10 +11,10 @@ import torch
 from configs import InputError
 from heads.rig import load_rig
 from heads.rig.facemesh import FOREHEAD, LIPS_INNER, STABLE, mirror_pairs
-from shards.tracking import TrackOptions, detect_landmarks, first_pass, models, overlay, track_frames, track_video
+from shards.tracking import TrackOptions, detect_landmarks, first_pass, overlay, track_frames, track_video
 from shards.tracking import segments as takes
 from shards.tracking.coefficients import Fitter
-from shards.tracking.models import FaceLandmarks, MirroredLandmarks
+from shards.tracking.models import FaceLandmarks, MirroredLandmarks, landmarks, solutions
 from shards.tracking.pose import head_pose, intrinsics_for, project, similarity, unproject
 from shards.tracking.shape_statistics import lid_gap
 from shards.tracking.smoothing import MARGIN, jitter, noise_level, pose_noise, smooth, smooth_pose
@@ -490,18 +490,18 @@ def test_landmarks_are_those_of_mediapipes_own_tracking(clips):
     pictures = list(read_video(clips / "ed_pose2_a.mp4", seconds=0.4))
     theirs = mediapipe.solutions.face_mesh.FaceMesh(refine_landmarks=True, min_detection_confidence=0.4)
     mesh = FaceLandmarks()
-    for _ in range(models.SETTLING - 1):
+    for _ in range(landmarks.SETTLING - 1):
         theirs.process(pictures[0])
     for picture in pictures:
         found = theirs.process(picture).multi_face_landmarks[0]
-        expected = models._pixels(models._coordinates(found), picture.shape)
+        expected = landmarks._pixels(landmarks._coordinates(found), picture.shape)
         assert np.linalg.norm((mesh(picture) - expected)[:, :2], axis=1).mean() < 0.15
     theirs.close()
     mesh.close()
 
 
 def test_the_part_that_the_network_sees_holds_the_square_in_which_it_looks():
-    region = models.Region.around(mean_face() + np.array([60, 70, 0]))
+    region = landmarks.Region.around(mean_face() + np.array([60, 70, 0]))
     x0, y0, x1, y1 = region.box((300, 300))
     assert x0 <= max(0, region.x - region.side / 2)
     assert x1 >= region.x + region.side / 2
@@ -515,9 +515,9 @@ def test_landmarks_read_from_their_bytes_equal_their_attributes():
 
     marks = [NormalizedLandmark(x=0.25, y=0.0, z=-1.5), NormalizedLandmark(x=1e-9, y=2.0, z=0.0)]
     expected = np.array([(p.x, p.y, p.z) for p in marks], np.float32)
-    np.testing.assert_array_equal(models._coordinates(NormalizedLandmarkList(landmark=marks)), expected)
+    np.testing.assert_array_equal(landmarks._coordinates(NormalizedLandmarkList(landmark=marks)), expected)
     marks[1].visibility = 0.5  # a field that face landmarks do not have
-    np.testing.assert_array_equal(models._coordinates(NormalizedLandmarkList(landmark=marks)), expected)
+    np.testing.assert_array_equal(landmarks._coordinates(NormalizedLandmarkList(landmark=marks)), expected)
 
 
 def test_matplotlib_waits_until_something_of_it_is_used(tmp_path, monkeypatch):
@@ -527,7 +527,7 @@ def test_matplotlib_waits_until_something_of_it_is_used(tmp_path, monkeypatch):
     (tmp_path / "matplotlib" / "__init__.py").write_text("")
     (tmp_path / "matplotlib" / "pyplot.py").write_text("figure = 'a figure'")
     monkeypatch.syspath_prepend(tmp_path)
-    with models._without_matplotlib():
+    with solutions._without_matplotlib():
         import matplotlib.pyplot as plt
     assert "matplotlib" not in sys.modules
     assert plt.figure == "a figure"  # drawing still works

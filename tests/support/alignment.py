@@ -1,4 +1,4 @@
-"""The alignment of :mod:`shards.tracking.alignment_kernels` in plain PyTorch, in float64."""
+"""The alignment of :mod:`shards.tracking.refinement.alignment_kernels` in plain PyTorch, in float64."""
 
 from __future__ import annotations
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from heads.rig.facemesh import N_SURFACE
-from shards.tracking.alignment_kernels import PLANES, POSE, prepare
 from shards.tracking.coefficients import Fitter
 from shards.tracking.pose import reprojected
+from shards.tracking.refinement.alignment_kernels import POSE
+from shards.tracking.refinement.picture_kernels import PLANES, prepare
+from shards.tracking.refinement.surface import SIDE, PersonsSurface, Start
 from shards.tracking.shrinking import shrunk
-from shards.tracking.surface import SIDE, PersonsSurface, Start
 
 FIRST, ROUNDS = 25, 2  # frames whose mean is the texture, spread over the first ones; rounds of aligning and averaging
 NOISE = 0.03  # difference of a point that is aligned · guess

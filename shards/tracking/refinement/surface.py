@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from heads.gaussians.uv import UVGaussians
 from heads.geometry.rotation import rotation_matrix
 from heads.rig import Rig
-from shards.tracking.alignment_kernels import BLOCK, CHANNELS, POSE, align, look
+from shards.tracking.refinement.alignment_kernels import BLOCK, POSE, align, look
+from shards.tracking.refinement.picture_kernels import CHANNELS
 
 SIDE = 128  # px, side of the pictures that are compared
 TEXELS = 64  # side of the UV map whose texels are compared
