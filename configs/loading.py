@@ -17,6 +17,7 @@ import yaml
 
 from configs.bounds import NOT_NEGATIVE, Within
 from configs.errors import InputError
+from configs.yaml_text import read_yaml
 
 T = TypeVar("T")
 HERE = Path(__file__).parent
@@ -95,7 +96,7 @@ def _read(source: str | Path | Mapping[str, object] | None) -> tuple[str, dict[s
         return "configuration", _copy(source)
     path = resolve_config(source)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = read_yaml(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as YAML ({' '.join(str(error).split())}); correct the file") from None
     if not isinstance(values, dict):
@@ -128,7 +129,7 @@ def _override(values: dict[str, Any], override: str) -> str:
     if not separator or not key:
         raise InputError(f"override '{override}': expected key=value, for example steps=100")
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except yaml.YAMLError:
         raise InputError(f"override '{override}': the value is not readable as YAML") from None
     *parents, last = key.split(".")
@@ -147,6 +148,10 @@ def _build(cls: type[T], values: Mapping[str, object], origin: Origin, prefix: s
     for key in values:
         if key not in names:
             dotted = f"{prefix}{key}"
+            if dotted in known:
+                group, _, last = str(key).rpartition(".")
+                nested = f"write '{group}:' and below it, indented, '{last}: ...'"
+                raise InputError(f"{origin.of(dotted)}: the key '{key}' is written with a dot; {nested}")
             raise InputError(f"{origin.of(dotted)}: unknown key '{dotted}'{_nearest_key(dotted, names, known)}")
     arguments = {key: _convert(value, hints[key], origin, f"{prefix}{key}", known) for key, value in values.items()}
     try:

@@ -10,6 +10,7 @@ import pytest
 from configs import InputError, load_config, overridden, to_dict
 from configs.bounds import Share, Within
 from configs.loading import validated
+from configs.yaml_text import read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,39 @@ def test_a_broken_file_is_refused_with_its_name(tmp_path, text, words):
     with pytest.raises(InputError, match=words) as caught:
         load_config(Run, path)
     assert "broken.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("steps: 1\nmodel: {layers: 2}\nsteps: 3\n", r"the key 'steps' stands twice, in lines 1 and 3"),
+        ("model:\n  layers: 2\n  layers: 3\n", r"the key 'layers' stands twice, in lines 2 and 3"),
+        ("model.layers: 2\n", r"written with a dot; write 'model:' and below it, indented, 'layers: \.\.\.'"),
+    ],
+)
+def test_a_key_that_stands_twice_or_is_not_nested_is_refused(tmp_path, text, words):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        load_config(Run, path)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(("010", 10), ("-7", -7), ("+7", 7), ("0x1F", 31), ("0o17", 15), ("1_000", 1000), ("1:30", "1:30")),
+        *(("1e-4", 1e-4), ("1.5", 1.5), (".5", 0.5), ("-.5E+3", -500.0), ("1.", 1.0), ("2e3", 2000.0)),
+        *((".inf", float("inf")), ("-.Inf", -float("inf")), ("e3", "e3"), ("1e", "1e"), (".", "."), ("v1.5", "v1.5")),
+        *(("1_", "1_"), ("1__0", "1__0"), ("true", True), ("null", None), ("'010'", "010")),
+    ],
+)
+def test_numbers_are_those_of_yaml_1_2(text, value):
+    read = read_yaml(text)
+    assert (read, type(read)) == (value, type(value))
+
+
+def test_anchors_and_merged_groups_are_read():
+    assert read_yaml("a: &x {b: 1, c: 2}\nd: {<<: *x, c: 3}\n")["d"] == {"b": 1, "c": 3}
 
 
 def test_a_missing_file_is_refused():
