@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.pretrain import Quiet
 from benchmarks.results import row, write
-from benchmarks.speech import LEAST_FRAMES, compared, folds, group_of
+from benchmarks.speech import LEAST_FRAMES, compared, folds, folds_parser, group_of
 from configs import load_config
 from heads.measures.closure import TOGETHER
 from heads.measures.face import LipMotion, default_rig, lip_error, lip_motion, outer_eye_distance
@@ -69,17 +69,20 @@ class Found:
         ]
 
 
-def main() -> None:
-    """Train, score and write ``results/folds.json``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, metavar="DATASET")
+def prior_parser(description: str | None) -> argparse.ArgumentParser:
+    """Arguments of a benchmark that trains an audio-expression prior for each fold, see :func:`fold_task`."""
+    parser = folds_parser(description)
     parser.add_argument("--config", default="tiny-whisper", metavar="SIZE", help="of audio-expression")
-    parser.add_argument("--earlier", nargs="*", default=[], metavar="CLIP", help="clips of the group 'earlier'")
-    parser.add_argument("--unreliable", nargs="*", default=[], metavar="CLIP", help="clips whose sound is not trusted")
-    parser.add_argument("--kept", metavar="FOLDER", help="where trained weights are kept")
     parser.add_argument(
         "--set", nargs="*", default=[], dest="changes", metavar="KEY=VALUE", help="of the configuration"
     )
+    return parser
+
+
+def main() -> None:
+    """Train, score and write ``results/folds.json``."""
+    parser = prior_parser(__doc__)
+    parser.add_argument("--kept", metavar="FOLDER", help="where trained weights are kept")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(options.kept or scratch)

@@ -45,7 +45,7 @@ from adapt.drivers.personal_voice import LIVE_FRAMES
 from adapt.drivers.ridge import RidgeDriver
 from benchmarks.folds import Found, all_figures, centred, motion
 from benchmarks.results import row, stored, write
-from benchmarks.speech import LEAST_FRAMES, Regression, fit_folds, folds, group_of
+from benchmarks.speech import LEAST_FRAMES, Regression, fit_folds, folds, folds_parser, group_of
 from heads.measures.face import default_rig
 from heads.ridge import apply_ridge
 from pretrain.audio_expression.beginnings import fit_live
@@ -103,10 +103,7 @@ class Clips:
 
 def main() -> None:
     """Measure and write ``results/low_delay.json``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, metavar="DATASET")
-    parser.add_argument("--earlier", nargs="*", default=[], metavar="CLIP", help="clips of the group 'earlier'")
-    parser.add_argument("--unreliable", nargs="*", default=[], metavar="CLIP", help="clips whose sound is not trusted")
+    parser = folds_parser(__doc__)
     parser.add_argument("--whisper", default="", metavar="FOLDER", help="weights (default: those of the dataset)")
     parser.add_argument("--avatar", nargs="*", type=Path, default=[], help="folders (default: a talker, adapted now)")
     parser.add_argument("--rounds", type=int, default=5, help="of the cost, each driver once in every one")

@@ -14,7 +14,6 @@ averaged over three frames, as shapes are blended into one another on a three-di
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from typing import Any
@@ -23,7 +22,7 @@ import numpy as np
 
 from adapt.drivers.closing import PRESSED
 from benchmarks.results import row, write
-from benchmarks.speech import LEAST_FRAMES, folds, group_of
+from benchmarks.speech import LEAST_FRAMES, folds, folds_parser, group_of
 from heads.measures.closure import closure_f1
 from heads.measures.face import LipMotion, default_rig, lip_motion
 from pretrain.baselines.baselines import correlation
@@ -53,10 +52,7 @@ BLEND = 3  # frames
 
 def main() -> None:
     """Score the mouth shapes and write ``results/mouth_shapes.json``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, metavar="DATASET")
-    parser.add_argument("--earlier", nargs="*", default=[], metavar="CLIP", help="clips of the group 'earlier'")
-    parser.add_argument("--unreliable", nargs="*", default=[], metavar="CLIP", help="clips whose sound is not trusted")
+    parser = folds_parser(__doc__)
     options = parser.parse_args()
     dataset, earlier = open_dataset(options.data), frozenset(options.earlier)
     trusted = sequences(dataset, "logmel", unreliable=options.unreliable)

@@ -90,12 +90,18 @@ FIGURES = {
 }
 
 
-def main() -> None:
-    """Score all regressions and write ``results/speech.json``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def folds_parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments of every benchmark over these folds: the dataset, and what is known of its clips."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, metavar="DATASET")
     parser.add_argument("--earlier", nargs="*", default=[], metavar="CLIP", help="clips of the group 'earlier'")
     parser.add_argument("--unreliable", nargs="*", default=[], metavar="CLIP", help="clips whose sound is not trusted")
+    return parser
+
+
+def main() -> None:
+    """Score all regressions and write ``results/speech.json``."""
+    parser = folds_parser(__doc__)
     parser.add_argument("--retracked", type=int, default=0, metavar="FRAMES", help="of each clip, for the ceiling")
     options = parser.parse_args()
     earlier, rows, counted = frozenset(options.earlier), [], ""

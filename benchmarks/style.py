@@ -29,7 +29,7 @@ from adapt.drivers.base import Driver, drive
 from adapt.drivers.personal_voice import person_driver
 from adapt.drivers.prior import PriorDriver
 from benchmarks.drivers import Known
-from benchmarks.folds import all_runs, fold_task, motion
+from benchmarks.folds import all_runs, fold_task, motion, prior_parser
 from benchmarks.results import row, write
 from benchmarks.speech import folds
 from heads.measures.face import default_rig, lip_error
@@ -44,15 +44,7 @@ GOAL = 0.9  # of the lip error in the mean style, with ten seconds
 
 def main() -> None:
     """Score and write ``results/style.json``."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, metavar="DATASET")
-    parser.add_argument("--config", default="tiny-whisper", metavar="SIZE", help="of audio-expression")
-    parser.add_argument("--earlier", nargs="*", default=[], metavar="CLIP", help="clips of the group 'earlier'")
-    parser.add_argument("--unreliable", nargs="*", default=[], metavar="CLIP", help="clips whose sound is not trusted")
-    parser.add_argument(
-        "--set", nargs="*", default=[], dest="changes", metavar="KEY=VALUE", help="of the configuration"
-    )
-    options = parser.parse_args()
+    options = prior_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     found: dict[tuple[int, str], dict[str, float]] = {}
     runs = all_runs(options)

@@ -243,7 +243,7 @@ def _convert_scalar(value: Any, hint: Any, origin: Origin, key: str, within: Wit
         return value
     given = value
     if hint is float and isinstance(value, str):
-        # YAML 1.1 reads 1e-4 as a string; every user means the number.
+        # In quotes, or from a mapping of texts; every user means the number.
         try:
             value = float(value)
         except ValueError:

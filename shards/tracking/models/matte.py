@@ -57,7 +57,7 @@ def own_matte(matte: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     result, (height, width) = matte, matte.shape[1:]
     scale = np.array([SIDE / width, SIDE / height], np.float32)
     for k, alpha in enumerate(matte):
-        small = (cv2.resize(alpha, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > PERSON).astype(np.uint8)
+        small = (shrunk(alpha, SIDE) > PERSON).astype(np.uint8)
         count, labels = cv2.connectedComponents(small, connectivity=8)
         if count <= 2:  # the first is what is no person
             continue

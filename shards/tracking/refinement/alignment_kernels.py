@@ -44,6 +44,16 @@ def _turn(vector, rotation, turned):
 
 
 @inline
+def _correct(frame, moved, rotations, translations, coefficients, moves, turned, shift, now):
+    """Pose ``turned [9], shift [3]`` and coefficients ``now [moves]`` of a frame, corrected by ``moved [6 + moves]``."""
+    _turn(moved, rotations[9 * frame : 9 * frame + 9], turned)
+    for k in range(3):
+        shift[k] = translations[3 * frame + k] + moved[3 + k]
+    for k in range(moves):
+        now[k] = coefficients[moves * frame + k] + moved[POSE + k]
+
+
+@inline
 def _moved(base, motion, coefficients, moves, block, local):
     """``local [3, BLOCK]``: points of a block at expression and eyelids ``coefficients [K]``."""
     for axis in range(POSITION(3)):
@@ -318,11 +328,7 @@ def align(
             moved[k] = F32(0)
         before = after = F32(0)
         for step in range(rounds + 1):
-            _turn(moved, rotations[9 * frame : 9 * frame + 9], turned)
-            for k in range(3):
-                shift[k] = translations[3 * frame + k] + moved[3 + k]
-            for k in range(moves):
-                now[k] = coefficients[moves * frame + k] + moved[POSE + k]
+            _correct(frame, moved, rotations, translations, coefficients, moves, turned, shift, now)
             _see(base, normals, motion, now, moves, turned, shift, camera, limits, side, planes, n, local, seen)
             if step < rounds:
                 for i in range(size):
@@ -369,11 +375,7 @@ def look(
     for frame in range(len(rotations) // 9):
         planes = pictures[frame * PLANES * side * side : (frame + 1) * PLANES * side * side]
         moved = corrections[frame * size : (frame + 1) * size]
-        _turn(moved, rotations[9 * frame : 9 * frame + 9], turned)
-        for k in range(3):
-            shift[k] = translations[3 * frame + k] + moved[3 + k]
-        for k in range(moves):
-            now[k] = coefficients[moves * frame + k] + moved[POSE + k]
+        _correct(frame, moved, rotations, translations, coefficients, moves, turned, shift, now)
         _see(base, normals, motion, now, moves, turned, shift, camera, limits, side, planes, n, local, seen)
         for k in range(CHANNELS * n):
             shown[frame * CHANNELS * n + k] = seen[SHOWN * n + k]
