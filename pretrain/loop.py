@@ -64,6 +64,7 @@ class Trainer:
     def __init__(self, task: Task, run_url: str, context: Any, tracker: Any = None) -> None:
         runtime.keep_memory()
         self.meter = Meter()
+        self._named: set[tuple[int, str]] = set()  # slow ranks that were named already
         self.task, self.config, self.run_url, self.context, self.tracker = task, task.config, run_url, context, tracker
         config = self.config
         torch.manual_seed(derive(config.seed, "weights"))
@@ -334,8 +335,9 @@ class Trainer:
         table = self.meter.table(self.engine)
         self.meter.reset()
         trouble = describe(table)
-        if trouble and self.engine.is_main and self.engine.world_size > 1:
-            progress.say(trouble)
+        if trouble and self.engine.is_main and self.engine.world_size > 1 and trouble.kind not in self._named:
+            self._named.add(trouble.kind)
+            progress.say(trouble.sentence)
         return rank_metrics(table)
 
     def close(self) -> None:

@@ -8,7 +8,8 @@ A training loop uses it like this::
             ...
         engine.clip_and_step()                 # all the rest counts as waiting for the others
     table = meter.table(engine)                # collective: one row per rank
-    print(describe(table) or "no rank is slow")
+    trouble = describe(table)
+    print(trouble.sentence if trouble else "no rank is slow")
 """
 
 from __future__ import annotations
@@ -41,6 +42,26 @@ class RankTimes:
     def seconds(self) -> float:
         """Total time since the reset, s."""
         return self.data + self.compute + self.others
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What slows a run.
+
+    Attributes:
+        rank: the slow one.
+        cause: ``data`` or ``compute``.
+        sentence: names the rank, its figure and the remedy.
+    """
+
+    rank: int
+    cause: str
+    sentence: str
+
+    @property
+    def kind(self) -> tuple[int, str]:
+        """What is the same whenever the same thing is wrong again."""
+        return self.rank, self.cause
 
 
 class Meter:
@@ -86,20 +107,24 @@ class Meter:
         ]
 
 
-def describe(table: list[RankTimes]) -> str | None:
-    """One sentence that names the rank that slows the run and the remedy, or None."""
+def describe(table: list[RankTimes]) -> Trouble | None:
+    """The rank that slows the run and the remedy, or None."""
     starved = max(table, key=lambda row: row.data / max(row.seconds, 1e-9))
     if starved.data > STALL * starved.seconds:
-        return (
+        return Trouble(
+            starved.rank,
+            "data",
             f"rank {starved.rank} waits for data {100 * starved.data / starved.seconds:.0f} % of its time; "
-            "raise reader_workers or prefetch, or bring the data nearer (docs/scaling.md)"
+            "raise reader_workers or prefetch, or bring the data nearer (docs/scaling.md)",
         )
     work = sorted(row.compute for row in table)
     median, slowest = work[(len(work) - 1) // 2], max(table, key=lambda row: row.compute)
     if len(table) > 1 and slowest.compute > SLOW * median:
-        return (
+        return Trouble(
+            slowest.rank,
+            "compute",
             f"rank {slowest.rank} computes {slowest.compute / max(median, 1e-9):.1f} times as long as the median rank; "
-            "look for another process or heat on its machine, or drain it"
+            "look for another process or heat on its machine, or drain it",
         )
     return None
 

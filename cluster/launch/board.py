@@ -14,12 +14,17 @@ EVERY = 0.5  # seconds at least between two updates of a task
 
 
 class Board:
-    """The actor. It holds whether to stop, an error that no restart can cure, and messages of the main rank."""
+    """The actor. It holds whether to stop, an error that no restart can cure, and messages of the main rank.
 
-    def __init__(self) -> None:
+    Args:
+        workers: how many the run was asked to have.
+    """
+
+    def __init__(self, workers: int = 1) -> None:
         self.stopping = False
         self.error: str | None = None
         self.messages: list[tuple[object, ...]] = []
+        self._wanted, self._world = workers, 0
 
     def stop(self) -> None:
         """Ask every worker to save and exit."""
@@ -33,6 +38,12 @@ class Board:
         """(Whether the workers of an attempt should stop, the final error or None); here all attempts are told the same."""
         return self.stopping, self.error
 
+    def begin(self, world: int) -> None:
+        """So many workers begin to train together: tell the driver where that is news."""
+        before, self._world = self._world, world
+        if text := change(before, world, self._wanted):
+            self.tell("say", text)
+
     def tell(self, *message: object) -> None:
         """Leave a message for the driver."""
         self.messages.append(message)
@@ -41,6 +52,25 @@ class Board:
         """The messages since the last call, in order."""
         taken, self.messages = self.messages, []
         return taken
+
+
+def change(before: int, now: int, wanted: int) -> str | None:
+    """What the person who waits is told when workers begin together; None when a run begins as it was asked to.
+
+    Args:
+        before: workers of the attempt before; 0 where this is the first.
+        now: those that begin.
+        wanted: those that the run was asked to have.
+    """
+    have = f"{now} of {wanted} workers"
+    if not before:
+        return f"the run begins with {have}, and takes the others when machines have room" if now < wanted else None
+    if now < before:
+        lost = f"{before - now} worker{'s were' if before - now > 1 else ' was'} lost"
+        return f"{lost}: training goes on with {have} from the newest checkpoint"
+    if now > before:
+        return f"{now - before} worker{'s' if now - before > 1 else ''} joined: training goes on with {have}"
+    return f"the workers were started again after a failure: {have} go on from the newest checkpoint"
 
 
 class Forward:

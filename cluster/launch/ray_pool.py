@@ -86,12 +86,13 @@ class Pool(Board):
         job: of the run.
         environment: variables for every process.
         patience: seconds without a sign of life from Ray Train's workers after which the processes save and end.
+        workers: how many the run was asked to have.
     """
 
-    def __init__(self, job: Job, environment: dict[str, str], patience: float) -> None:
+    def __init__(self, job: Job, environment: dict[str, str], patience: float, workers: int) -> None:
         import ray
 
-        super().__init__()
+        super().__init__(workers)
         self._ray: ModuleType = ray
         self._job, self._environment, self._patience = job, environment, patience
         self._attempt, self._held = 0, time.monotonic()

@@ -88,9 +88,9 @@ def _board(ray: ModuleType, job: ray_worker.Job, settings: ClusterConfig, here: 
     """The board of a run, on the driver's machine; that of a cluster's run starts the processes that train, too."""
     options = {"num_cpus": 0, "scheduling_strategy": _here(ray)}
     if here:
-        return ray.remote(Board).options(**options).remote()
+        return ray.remote(Board).options(**options).remote(settings.workers)
     pool = ray.remote(ray_pool.Pool).options(**options, max_concurrency=2 * settings.workers + ray_pool.OTHER_CALLS)
-    return pool.remote(job, _forwarded() if settings.address else {}, settings.start_timeout)
+    return pool.remote(job, _forwarded() if settings.address else {}, settings.start_timeout, settings.workers)
 
 
 def _here(ray: ModuleType) -> NodeAffinitySchedulingStrategy:
@@ -161,13 +161,33 @@ def _wait(ray: ModuleType, run: Callable[[], object], asked: threading.Event, bo
             if asked.is_set() and not stopping:
                 board.stop.remote()
                 stopping = True
-            replay.show(ray.get(board.take.remote()))
-        replay.show(ray.get(board.take.remote()))
+            replay.show(_messages(ray, board))
+        replay.show(_messages(ray, board))
     finally:
         replay.close()
     if failed:
         raise _explain(failed[0]) from failed[0]
     return returned[0]
+
+
+def _messages(ray: ModuleType, board: ActorHandle) -> list[tuple[Any, ...]]:
+    """What the workers have left on the board.
+
+    Raises:
+        InputError: the board could not start, or has ended.
+    """
+    try:
+        return list(ray.get(board.take.remote()))
+    except ray.exceptions.RayActorError as error:
+        last = [line for line in str(error).splitlines() if line.strip()][-1].strip()
+        if "import on the worker" in str(error):
+            raise InputError(
+                f"the Ray cluster's processes have another headstart than this command, or none ({last}); start Ray on "
+                "every machine in an environment with the same version, and run the command outside other checkouts"
+            ) from error
+        raise InputError(
+            f"Ray has ended the run's own process on this machine ({last}); add --resume to go on"
+        ) from error
 
 
 def _explain(error: BaseException) -> Exception:

@@ -106,6 +106,8 @@ def work_at(payload: Payload, place: process_group.Place, listener: socket.socke
     context = _join(job, watch, place, listener)
     try:
         check_shared(job["run"], context)
+        if context.is_main:
+            board.begin.remote(context.world_size)
         with _shown_by(board) if context.is_main else contextlib.nullcontext():
             result = find_target(job["target"])(job["config"], context)
         if _asked_to_stop.is_set():

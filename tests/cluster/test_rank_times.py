@@ -19,11 +19,13 @@ def rows(*triples: tuple[float, float, float]) -> list[rank_times.RankTimes]:
 
 
 def test_a_rank_that_waits_for_data_is_named_with_a_cure():
-    assert rank_times.describe(rows((1, 9, 0), (5, 4, 1))).startswith("rank 1 waits for data 50 % of its time; raise")
+    assert rank_times.describe(rows((1, 9, 0), (5, 4, 1))).sentence.startswith(
+        "rank 1 waits for data 50 % of its time; raise"
+    )
 
 
 def test_a_rank_that_computes_longer_than_the_others_is_named():
-    assert "rank 2 computes 1.5 times" in rank_times.describe(rows((0, 10, 5), (0, 10, 5), (0, 15, 0)))
+    assert "rank 2 computes 1.5 times" in rank_times.describe(rows((0, 10, 5), (0, 10, 5), (0, 15, 0))).sentence
 
 
 def test_even_ranks_are_left_in_peace():

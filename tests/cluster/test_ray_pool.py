@@ -54,7 +54,7 @@ def pool(monkeypatch) -> Pool:
     context = SimpleNamespace(current_actor=None)
     ray = SimpleNamespace(kill=lambda actor: setattr(actor, "alive", False), get_runtime_context=lambda: context)
     monkeypatch.setitem(sys.modules, "ray", ray)  # the real one, once imported, could not be confined by later tests
-    pool = Pool({}, {}, patience=60)  # type: ignore[typeddict-item]
+    pool = Pool({}, {}, patience=60, workers=2)  # type: ignore[typeddict-item]
     pool.actors, pool.imports = [], map(_now, itertools.repeat(1))  # type: ignore[attr-defined]
 
     def start(seat):

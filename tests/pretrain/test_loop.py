@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 import yaml
 
 from cluster.engine import state
+from cluster.engine.rank_times import RankTimes
 from cluster.launch.settings import ClusterConfig
 from configs import InputError, load_config, to_dict
 from configs.loading import HERE
@@ -115,6 +117,21 @@ def test_training_goes_on_while_a_checkpoint_is_written_and_what_it_holds_is_the
     trainer.close()
     assert Path(url).exists()
     assert_same(whole, trained(tmp_path / "run"))
+
+
+def test_a_slow_rank_is_named_once_and_another_trouble_too(tmp_path, monkeypatch):
+    trainer = Trainer(audio_task(), str(tmp_path / "run"), Alone(tmp_path / "run"))
+    monkeypatch.setattr(trainer, "engine", SimpleNamespace(is_main=True, world_size=2))
+    said: list[str] = []
+    monkeypatch.setattr("pretrain.loop.progress.say", said.append)
+    even, slow, slower = RankTimes(0, 0, 10, 5, 1), RankTimes(1, 0, 13, 2, 1), RankTimes(1, 0, 15, 0, 1)
+    for other in (slow, even, slower, RankTimes(1, 9, 6, 0, 1)):
+        monkeypatch.setattr(trainer.meter, "table", lambda engine, other=other: [even, other])
+        trainer._rank_times()
+    assert [text.split(";")[0] for text in said] == [
+        "rank 1 computes 1.3 times as long as the median rank",
+        "rank 1 waits for data 60 % of its time",
+    ]
 
 
 def test_two_seeds_train_differently(tmp_path):
