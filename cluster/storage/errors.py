@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 
 from cluster.storage.retry import brief
 from configs import InputError
 
 Url = str | Path
+LOST_SLASH = re.compile(r"(s3a?|gcs|gs|https?|file|local):/(?!/)")
 
 
 class StorageError(InputError):
@@ -40,6 +42,15 @@ def _reason(error: BaseException, remote: bool) -> str:
 
 
 def is_remote(url: Url) -> bool:
-    """Whether ``url`` names an object store rather than this machine's disk."""
+    """Whether ``url`` names an object store rather than this machine's disk.
+
+    Raises:
+        StorageError: it has lost a slash, as ``Path("s3://bucket/key")`` does, and would become a folder named ``s3:``.
+    """
     text = str(url)
+    if lost := LOST_SLASH.match(text):
+        raise StorageError(
+            f"{text}: a slash is missing; write {lost[1]}://{text[lost.end() :]}, and from Python as text, because "
+            "Path() removes one"
+        )
     return "://" in text and not text.startswith(("file://", "local://"))

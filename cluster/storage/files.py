@@ -20,6 +20,7 @@ from cluster.storage.remote import (
     MULTIPART_FROM,
     BlockReader,
     call_with_deadline,
+    check_bucket,
     check_ranges,
     is_s3,
     multipart,
@@ -37,7 +38,10 @@ def exists(url: Url) -> bool:
     """Whether a file, folder or key prefix of this name exists."""
     if not is_remote(url):
         return local_path(url).exists()
-    return request(url, "look for", lambda fs, path: fs.exists(path))
+    found: bool = request(url, "look for", lambda fs, path: fs.exists(path))
+    if not found:
+        check_bucket(url)
+    return found
 
 
 def listdir(url: Url) -> list[str]:
@@ -47,6 +51,8 @@ def listdir(url: Url) -> list[str]:
         found = os.listdir(folder) if folder.is_dir() else []
     else:
         found = request(url, "list", names)
+        if not found:
+            check_bucket(url)
     return sorted(name for name in found if name and not name.startswith(TEMPORARY))
 
 

@@ -22,6 +22,7 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 BLOCK = 8 * 2**20  # bytes of one ranged read and of one part of a multipart upload
 MULTIPART_FROM = 2 * BLOCK
+_known_buckets: set[str] = set()
 PARALLEL = 4  # concurrent requests for one large file or one folder
 
 
@@ -29,6 +30,8 @@ def filesystem(url: Url) -> tuple[object, str]:
     """The fsspec filesystem of a URL and the path inside it; call again in a forked child."""
     import fsspec
 
+    if is_s3(url) and not _bucket(url):
+        raise StorageError(f"{url}: names no bucket; write s3://bucket/key")
     options = _s3_options() if is_s3(url) else {}
     try:
         fs, path = fsspec.core.url_to_fs(str(url), **options)
@@ -55,7 +58,10 @@ def _s3_options() -> dict[str, object]:
         "retries": {"total_max_attempts": 1},
         "max_pool_connections": 32,
     }
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    variable = "AWS_ENDPOINT_URL_S3" if os.environ.get("AWS_ENDPOINT_URL_S3") else "AWS_ENDPOINT_URL"
+    endpoint = os.environ.get(variable)
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise StorageError(f"{variable} is {endpoint}, expected an address that begins with http:// or https://")
     if endpoint:
         # Stores other than Amazon's rarely have bucket host names and often refuse trailing checksums.
         config["s3"] = {"addressing_style": "path"}
@@ -78,11 +84,39 @@ def request(url: Url, verb: str, action: Callable[[AbstractFileSystem, str], T])
     except StorageError:
         raise
     except Exception as error:
+        if isinstance(error, FileNotFoundError):
+            check_bucket(url)
         # A programming error keeps its traceback; only what the store or the network did becomes a sentence.
         known = type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp", "fsspec")
         if isinstance(error, OSError | TimeoutError) or known or is_transient(error):
             raise sentence(url, verb, error) from error
         raise
+
+
+def _bucket(url: Url) -> str:
+    return str(url).partition("://")[2].partition("/")[0]
+
+
+def check_bucket(url: Url) -> None:
+    """Once something was not found in a bucket, prove that there is such a bucket; asks once for each bucket.
+
+    Raises:
+        StorageError: there is none.
+    """
+    bucket = _bucket(url)
+    if not is_s3(url) or bucket in _known_buckets:
+        return
+    fs: Any = filesystem(url)[0]
+    asked = {"Bucket": bucket, "MaxKeys": 1}
+    try:
+        retry(lambda: call_with_deadline(fs, "_call_s3", 0, "list_objects_v2", asked), f"look for {bucket}")
+    except FileNotFoundError:
+        raise StorageError(
+            f"{url}: there is no bucket {bucket}; check its name and AWS_ENDPOINT_URL, or create it"
+        ) from None
+    except Exception:  # such as 403: a policy may allow keys and not the list of them
+        return
+    _known_buckets.add(bucket)
 
 
 def call_with_deadline(fs: AbstractFileSystem, method: str, length: int, *args: object) -> Any:

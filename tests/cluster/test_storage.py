@@ -118,6 +118,62 @@ def test_a_missing_file_is_one_sentence_with_its_url(base):
         storage.read_bytes(storage.join(base, "missing.bin"))
 
 
+def missing_bucket(action):
+    """What ``action(url)`` says of a URL in a bucket that is not there."""
+    with pytest.raises(StorageError) as caught:
+        action("s3://no-such-bucket/folder/name")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        storage.exists,
+        storage.listdir,
+        storage.size,
+        storage.read_bytes,
+        lambda url: storage.write_bytes(url, b"x"),
+        lambda url: remote.multipart(url, 1, lambda start, end: b"x"),
+    ],
+)
+def test_a_bucket_that_is_not_there_is_named_whatever_is_done(s3, action):
+    s3.heal()
+    assert missing_bucket(action) == (
+        "s3://no-such-bucket/folder/name: there is no bucket no-such-bucket; check its name and AWS_ENDPOINT_URL, or create it"
+    )
+
+
+def test_a_bucket_that_is_there_is_asked_for_once(s3, prefix, monkeypatch):
+    monkeypatch.setattr(remote, "_known_buckets", set())
+    storage.exists(f"{prefix}/other")  # s3fs asks whether the bucket is there, too
+    s3.requests.clear()
+    assert [storage.exists(f"{prefix}/none"), storage.listdir(f"{prefix}/no-folder")] == [False, []]
+    assert sum("list-type" in path and "prefix" not in path for _, path in s3.requests) == 0
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///key"])
+def test_a_url_without_a_bucket_is_refused(s3, url):
+    with pytest.raises(StorageError, match=f"{url}: names no bucket; write s3://bucket/key"):
+        storage.exists(url)
+
+
+@pytest.mark.parametrize("url", [Path("s3://bucket/key"), "s3:/bucket/key"])
+def test_a_url_that_lost_a_slash_is_not_taken_for_a_folder(url):
+    with pytest.raises(
+        StorageError, match="s3:/bucket/key: a slash is missing; write s3://bucket/key, and from Python as"
+    ):
+        storage.exists(url)
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_an_endpoint_without_its_scheme_is_one_sentence(monkeypatch, variable):
+    monkeypatch.setenv(variable, "127.0.0.1:9000")
+    with pytest.raises(
+        StorageError, match=f"{variable} is 127.0.0.1:9000, expected an address that begins with http://"
+    ):
+        storage.exists("s3://bucket/key")
+
+
 def test_replacing_a_file_never_shows_a_part_of_it(tmp_path, monkeypatch):
     url = tmp_path / "file"
     storage.write_bytes(url, b"old")
