@@ -23,12 +23,13 @@ from adapt.evaluate.tools import sync_features
 from adapt.marking.marker import Marker
 from configs import InputError, progress
 from heads.measures.image import psnr
+from heads.person.image_registration import Reference
 from heads.person.inputs import HeadInputs
 from shards.features import open_feature
 from shards.media.encode import VideoWriter, as_uint8
 from shards.media.probe import video_info
 from shards.media.rates import FPS
-from shards.tracking.body import SIDE
+from shards.tracking.body import SIDE, head_beside
 
 BATCH = 8
 MASKS = ("face", "head", "mouth_inside")
@@ -91,10 +92,16 @@ def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Cli
         rig=avatar.rig.source,
         # For the same recording, the offset estimated from its longer part; earlier versions did not move the sound.
         av_offset=trained.get("av_offset", 0.0) if _same_video(avatar, video) else None,
-        body=avatar.model.backdrop.reference(SIDE) if "body" in avatar.track else None,
+        body=_torso(avatar) if "body" in avatar.track else None,
         refine=avatar.texture is not None,
         texture=avatar.texture,
     )
+
+
+def _torso(avatar: Avatar) -> Reference:
+    """What torsos of test frames are registered to: the avatar's own body layer."""
+    beside = head_beside(avatar.track["landmarks"], avatar.track["body"], avatar.size)
+    return replace(avatar.model.backdrop.reference(SIDE), guide=beside)
 
 
 def score_clip(

@@ -17,16 +17,17 @@ from torch.nn import functional as F
 from configs.devices import constant
 from heads.ridge import ridge_weights
 
-# Brightness difference, of 1, at which a pixel's weight falls to a quarter, on the coarse and on the fine level: 0.1 on
-# both lost 1.6 dB of the body on a clip that moves by a fifth of the picture, and 0.2 dB on another.
-ROBUST = (0.3, 0.15)
+# Brightness difference, of 1, at which a pixel's weight falls to a quarter, on the coarsest level and those after it (further
+# ones as on the last): 0.1 on all lost 1.6 dB of the body on a clip that moves by a fifth of the picture, and 0.2 dB on another.
+ROBUST = (0.3, 0.15, 0.3)
 STEPS = 4  # Gauss-Newton steps on each level
+COARSEST = 32  # px, largest longer side of the coarsest level
 LONGEST = 0.05  # largest step per coefficient, in half pictures · guess
 # Prior spread of an affine map in half pictures: shift, scale and rotation, stretch and shear. Without it, a region with
 # little texture is stretched instead of moved · guess.
 SPREADS = (0.5, 0.5, 0.05, 0.05, 0.02, 0.02)
 NOISE = 0.05  # brightness difference of a pixel that is aligned · guess
-CORRELATED = 20  # pixels whose differences count as one · guess
+CORRELATED = 0.005  # of the picture's area, whose differences count as one
 LEAST_WEIGHT = 0.3  # of a pixel of the reference that takes part
 _ADJUGATE = ((0, 0, 0, 1), (0, -1, 0, 0), (0, 0, -1, 0), (1, 0, 0, 0))  # of the entries of a 2 x 2 matrix, by rows
 # Columns: shift x, shift y, scale, rotation, stretch, shear; rows: coefficients of (1, x, y) per direction.
@@ -55,16 +56,19 @@ class Reference:
     Attributes:
         picture: ``[H, W]`` brightness in [0, 1].
         weight: ``[H, W]`` in [0, 1] of the region that moves together.
+        guide: ``[2]`` (x, y) in half pictures: a place that moves about as the region does, such as the head's, if known.
     """
 
     picture: Tensor
     weight: Tensor
+    guide: Tensor | None = None
 
     @cached_property
     def levels(self) -> list[_Level]:
         """From coarse to fine."""
         both = torch.stack([self.picture, self.weight])[None]
-        return [_Level(level[0, 0], level[0, 1]) for level in _pyramid(both)]
+        correlated = CORRELATED * self.picture.numel()
+        return [_Level(level[0, 0], level[0, 1], correlated) for level in _pyramid(both)]
 
 
 def align(frames: Tensor, weights: Tensor, reference: Reference, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -73,7 +77,7 @@ def align(frames: Tensor, weights: Tensor, reference: Reference, start: Tensor |
     Args:
         frames: ``[T, H, W]`` brightness in [0, 1], of the reference's size.
         weights: ``[T, H, W]`` in [0, 1], where a frame shows the region.
-        start: ``[2, 3]`` displacement to start from; by default none.
+        start: ``[(T,) 2, 3]`` displacements to start from; by default none.
 
     Returns:
         Coefficients of (1, x, y) per direction (x, y), in half pictures: ``frame(p + u(p))`` shows the reference's ``p``.
@@ -82,7 +86,8 @@ def align(frames: Tensor, weights: Tensor, reference: Reference, start: Tensor |
     """
     motion = frames.new_zeros(len(frames), 2, 3) if start is None else start.expand(len(frames), 2, 3)
     levels, both = reference.levels, torch.stack([frames, weights], 1)
-    for level, pictures, robust in zip(levels, _pyramid(both), ROBUST, strict=True):
+    for number, (level, pictures) in enumerate(zip(levels, _pyramid(both), strict=True)):
+        robust = ROBUST[min(number, len(ROBUST) - 1)]
         for _ in range(STEPS):
             motion = level.step(pictures, motion, robust)
     return motion, levels[-1].agreement(both, motion)
@@ -132,9 +137,10 @@ class _Level:
 
     Args:
         picture, weight: ``[H, W]``.
+        correlated: pixels whose differences count as one.
     """
 
-    def __init__(self, picture: Tensor, weight: Tensor) -> None:
+    def __init__(self, picture: Tensor, weight: Tensor, correlated: float) -> None:
         height, width = picture.shape
         inner = (slice(1, -1), slice(1, -1))
         grid, basis = (plane[inner] for plane in planes(height, width, picture))
@@ -149,7 +155,7 @@ class _Level:
         self.slopes = torch.cat([moved, gain[:, None], torch.ones_like(gain)[:, None]], -1)
         self.products = (self.slopes[:, :, None] * self.slopes[:, None]).flatten(1)
         spreads = picture.new_tensor(SPREADS)
-        self.prior = NOISE**2 * CORRELATED / spreads.square()
+        self.prior = NOISE**2 * correlated / spreads.square()
         self.inverse = self.parts.T / self.parts.square().sum(0)[:, None]  # the columns are orthogonal
 
     def step(self, both: Tensor, motion: Tensor, robust: float) -> Tensor:
@@ -186,13 +192,17 @@ class _Level:
 
 
 def _pyramid(both: Tensor) -> list[Tensor]:
-    """Brightness and weights ``[T, 2, H, W]`` at half their size, and as they are.
+    """Brightness and weights ``[T, 2, H, W]`` from a side of at most ``COARSEST`` on, each twice as large as the one before.
 
-    The coarse region is a pixel wider all around, so that its outline is seen: stripes and plain cloth need that.
+    The coarsest region is a pixel wider all around, so that its outline is seen: stripes and plain cloth need that.
     """
-    height, width = both.shape[-2:]
-    brightness, weight = F.interpolate(both, ((height + 1) // 2, (width + 1) // 2), mode="area").split(1, dim=1)
-    return [torch.cat([brightness, F.max_pool2d(weight, 3, 1, 1)], 1), both]
+    levels = [both]
+    while max(levels[0].shape[-2:]) > COARSEST:
+        height, width = levels[0].shape[-2:]
+        levels.insert(0, F.interpolate(levels[0], ((height + 1) // 2, (width + 1) // 2), mode="area"))
+    brightness, weight = levels[0].split(1, dim=1)
+    levels[0] = torch.cat([brightness, F.max_pool2d(weight, 3, 1, 1)], 1)
+    return levels
 
 
 def predicted_by(inputs: Tensor, motion: Tensor, ridge: float) -> Tensor:

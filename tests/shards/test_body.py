@@ -15,7 +15,7 @@ from shards import DatasetWriter, open_dataset, sample_key
 from shards.check.proofs import check_sample
 from shards.format.schema import BrokenSample, check_track
 from shards.synthetic import make_talker
-from shards.tracking.body import CHUNK, SIDE, BodyTracker, torso
+from shards.tracking.body import CHUNK, SIDE, BodyTracker, head_beside, torso
 from shards.tracking.models.matte import own_matte
 from tests.support.samples import RIG, parts
 
@@ -74,8 +74,8 @@ def face():
     )
 
 
-def test_a_person_who_moves_by_a_quarter_of_the_frame_within_half_a_second_is_followed(face, monkeypatch):
-    shift = np.concatenate([np.zeros(2 * CHUNK), np.linspace(0, 32, 13), np.full(7, 32)])
+def plaid_person(face, shift):
+    """Frames, mattes and landmarks of a person in plaid who is moved by ``shift [T]`` px to the right."""
     down, across = np.mgrid[:SIZE, :SIZE]
     frames, mattes = [], []
     for x in shift:
@@ -83,16 +83,37 @@ def test_a_person_who_moves_by_a_quarter_of_the_frame_within_half_a_second_is_fo
         person = (np.abs(across - x - 44) < 36) & (down > 84) | (np.abs(across - x - 44) < 14) & (down > 44)
         frames.append(np.repeat(np.where(person, plaid, 60)[..., None], 3, -1).astype(np.uint8))
         mattes.append(person.astype(np.uint8) * 255)
-    moving = np.repeat(face[None], len(shift), 0) + np.array([-20, 0, 0])
-    moving[..., 0] += shift[:, None]
-    track = BodyTracker()(np.stack(frames), np.stack(mattes), moving)
-    error = np.abs(moved(track["body"], np.array([[44.0, 110.0]]))[:, 0, 0] - shift)
+    landmarks = np.repeat(face[None], len(shift), 0) + np.array([-20, 0, 0])
+    landmarks[..., 0] += shift[:, None]
+    return np.stack(frames), np.stack(mattes), landmarks
+
+
+def shifted(track):
+    """Displacement ``[T]`` px to the right of a place on the chest."""
+    return moved(track["body"], np.array([[44.0, 110.0]]))[:, 0, 0]
+
+
+def test_a_person_who_moves_by_a_quarter_of_the_frame_within_half_a_second_is_followed(face, monkeypatch):
+    shift = np.concatenate([np.zeros(2 * CHUNK), np.linspace(0, 32, 13), np.full(7, 32)])
+    moving = plaid_person(face, shift)
+    track = BodyTracker()(*moving)
+    error = np.abs(shifted(track) - shift)
     assert np.median(error[2 * CHUNK :]) < 1
-    assert error.max() < 5
+    assert error.max() < SIZE / 20
     assert track["body_quality"].min() > 0.6
     monkeypatch.setattr("shards.tracking.body.DOUBTED", 0.0)
-    lost = BodyTracker()(np.stack(frames), np.stack(mattes), moving)
-    assert np.abs(moved(lost["body"], np.array([[44.0, 110.0]]))[-1, 0, 0] - shift[-1]) > 10
+    assert np.abs(shifted(BodyTracker()(*moving))[-1] - shift[-1]) > 10
+
+
+def test_frames_that_begin_far_from_a_given_reference_are_found_by_the_head_that_was_beside_it(face):
+    still, far = (plaid_person(face, np.full(5, x)) for x in (0.0, 40.0))
+    brightness, region = torso(*still)
+    reference = Reference(brightness[0], region[0])
+    beside = head_beside(still[2], np.zeros((5, 6)), SIZE)
+    found = BodyTracker(replace(reference, guide=beside))(*far)
+    np.testing.assert_allclose(shifted(found), 40, atol=1)
+    assert found["body_quality"].min() > 0.6
+    assert np.abs(shifted(BodyTracker(reference)(*far)) - 40).min() > 10
 
 
 def test_islands_of_a_matte_are_not_the_persons_but_hands_below_the_face_are(face):
