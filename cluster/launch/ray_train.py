@@ -170,7 +170,7 @@ def _wait(ray: ModuleType, run: Callable[[], object], asked: threading.Event, bo
     return returned[0]
 
 
-def _messages(ray: ModuleType, board: ActorHandle) -> list[tuple[Any, ...]]:
+def _messages(ray: ModuleType, board: ActorHandle) -> list[tuple[object, ...]]:
     """What the workers have left on the board.
 
     Raises:

@@ -106,7 +106,7 @@ def check_bucket(url: Url) -> None:
     bucket = _bucket(url)
     if not is_s3(url) or bucket in _known_buckets:
         return
-    fs: Any = filesystem(url)[0]
+    fs = filesystem(url)[0]
     asked = {"Bucket": bucket, "MaxKeys": 1}
     try:
         retry(lambda: call_with_deadline(fs, "_call_s3", 0, "list_objects_v2", asked), f"look for {bucket}")

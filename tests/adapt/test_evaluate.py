@@ -22,6 +22,7 @@ from configs import InputError
 from shards.media.decode import read_video
 from shards.media.encode import VideoWriter
 from shards.media.probe import video_info
+from shards.tracking.body import SIDE as TORSO_SIDE
 from shards.tracking.refinement import FaceTexture
 from tests.support.avatars import SIZE
 
@@ -89,7 +90,8 @@ def test_a_torso_track_is_part_of_the_track_drive_and_the_record_says_what_it_is
     assert record["drives"]["audio"]["without_body_track"].keys() == plain.keys()
     assert f"{plain['psnr']:.2f} dB on the whole frame" in record["whole_frame"]
     assert asked[0] is None
-    assert asked[-1].picture.shape == (64, 64)  # the avatar's own body layer
+    assert asked[-1].picture.shape == (TORSO_SIDE, TORSO_SIDE)  # the avatar's own body layer
+    assert asked[-1].guide.abs().max() < 1
 
 
 def test_the_offset_that_training_told_is_the_tests_as_well(scored, world, monkeypatch):
