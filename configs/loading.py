@@ -130,8 +130,9 @@ def _override(values: dict[str, Any], override: str) -> str:
         raise InputError(f"override '{override}': expected key=value, for example steps=100")
     try:
         value = read_yaml(text)
-    except yaml.YAMLError:
-        raise InputError(f"override '{override}': the value is not readable as YAML") from None
+    except yaml.YAMLError as error:
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise InputError(f"override '{override}': the value is not readable as YAML ({reason})") from None
     *parents, last = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})

@@ -32,7 +32,8 @@ class _Loader(yaml.SafeLoader):
         for name, _ in node.value:
             key = name.value if isinstance(name, yaml.ScalarNode) else None
             if key is not None and key in lines:
-                lines_of = f"lines {lines[key]} and {name.start_mark.line + 1}"
+                first, second = lines[key], name.start_mark.line + 1
+                lines_of = f"line {first}" if first == second else f"lines {first} and {second}"
                 raise yaml.YAMLError(f"the key '{key}' stands twice, in {lines_of}")
             lines[key] = name.start_mark.line + 1
         return super().construct_mapping(node, deep)

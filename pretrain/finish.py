@@ -18,6 +18,7 @@ from cluster.registry.prior_folder import ARTIFACT, WEIGHTS, PriorInfo
 from cluster.storage import storage
 from cluster.storage.tensors import save_tensors
 from configs import InputError
+from configs.progress import say
 from configs.scratch import ScratchFolder
 from pretrain.folder import read_info, write_prior
 from pretrain.loop import Trainer
@@ -91,6 +92,8 @@ def _publish(trainer: Trainer, result: RunResult, folder: Path) -> Path:
     """Write the prior folder into the run, replacing an earlier one."""
     with torch.no_grad():
         evidence = trainer.task.evidence(trainer.average)
+    if missing := evidence.missing():
+        say(missing)
     info = write_prior(folder, trainer.task, trainer.average, evidence.summary)
     write_report(folder, evidence, info, result, trainer.loss_text())
     if trainer.tracker is not None:

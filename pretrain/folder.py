@@ -14,7 +14,7 @@ from cluster.registry import prior_folder
 from cluster.registry.prior_folder import DatasetRecord, PriorInfo, Serving, check_weights
 from cluster.registry.registry import resolve
 from cluster.storage.files import sha256
-from cluster.storage.tensors import save_tensors
+from cluster.storage.tensors import misfit, save_tensors
 from configs import InputError, to_dict
 from configs.machine import code_version
 from pretrain.prior import SERVING, find_prior
@@ -81,10 +81,7 @@ def load_prior(uri: str | Path, device: str | torch.device = "cpu") -> Any:
     try:
         return find_prior(info["prior"]).restore(info, tensors, torch.device(device))
     except RuntimeError as error:
-        # torch lists every key; the first line names the module.
-        raise InputError(
-            f"{uri}: weights of another architecture than its config says ({str(error).splitlines()[0]})"
-        ) from None
+        raise InputError(f"{uri}: weights of another architecture than its config says ({misfit(error)})") from None
 
 
 def _local(uri: str | Path) -> Path:

@@ -31,17 +31,26 @@ class Evidence:
         summary: figures for the registry.
         pictures: name to ``[H, W, 3]`` uint8.
         notes: sentences that explain the columns.
+        needs: what a clip must have to be scored, as in "60 frames (2.4 s) in one piece"; said where no clip has it.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, float] = field(default_factory=dict)
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    needs: str = ""
+
+    def missing(self) -> str | None:
+        """Why there are no figures, in one sentence; None if there are."""
+        if self.rows:
+            return None
+        cause = f": none of their clips has {self.needs}" if self.needs else ""
+        return f"no figures on held-out people{cause}; hold others out (holdout='[NAME, NAME]')"
 
     def markdown(self) -> str:
         """The table as GitHub Markdown; figures with three decimals."""
-        if not self.rows:
-            return "No person could be scored.\n"
+        if missing := self.missing():
+            return f"{missing[0].upper()}{missing[1:]}.\n"
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
         lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
         lines += ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in self.rows]

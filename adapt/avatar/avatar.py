@@ -25,6 +25,7 @@ from adapt.priors import open_rig, record_of, reopen_prior
 from adapt.recipes.registry import recipe
 from cluster.storage.errors import is_remote
 from cluster.storage.staging import Stage
+from cluster.storage.tensors import misfit
 from configs import InputError, to_dict
 from configs.devices import pick_device
 from heads.gaussians.cloud import Gaussians
@@ -202,8 +203,7 @@ def restore_model(
             model.inpainting = Inpainting()
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     except (RuntimeError, KeyError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"avatar '{path}': its weights do not fit its recipe ({first}); adapt again") from None
+        raise InputError(f"avatar '{path}': its weights do not fit its recipe ({misfit(error)}); adapt again") from None
     return model.to(device), rig.to(device)
 
 

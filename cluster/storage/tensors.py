@@ -14,6 +14,11 @@ from cluster.storage.errors import sentence
 if TYPE_CHECKING:
     from torch import Tensor
 
+# torch's sentences about tensors that do not fit
+SHAPES = re.compile(r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?torch\.Size\(\[(.*?)\]\)")
+MISSING = re.compile(r"Missing key\(s\) in state_dict: (.*)")
+UNEXPECTED = re.compile(r"Unexpected key\(s\) in state_dict: (.*)")
+
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors with the permissions of any other new file in that folder.
@@ -48,3 +53,17 @@ def _of_the_system(error: BaseException) -> BaseException:
     """The operating system's error that safetensors reports in words: ``... (os error 28)``."""
     number = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
+
+
+def misfit(error: Exception) -> str:
+    """What an error of ``load_state_dict`` is about: the first tensor that does not fit, and how many others do not.
+
+    torch lists them all, below a line that names only the module.
+    """
+    text = str(error)
+    wrong = [f"{name} is [{got}], expected [{wanted}]" for name, got, wanted in SHAPES.findall(text)]
+    for found, what in ((MISSING.search(text), "is missing"), (UNEXPECTED.search(text), "is not one of its tensors")):
+        wrong += [f"{name} {what}" for name in (re.findall(r'"([^"]+)"', found[1]) if found else ())]
+    if not wrong:
+        return text.splitlines()[0] if text else type(error).__name__
+    return wrong[0] + (f", and {len(wrong) - 1} more" if wrong[1:] else "")

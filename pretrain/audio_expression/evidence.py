@@ -16,9 +16,11 @@ from pretrain.baselines.baselines import RidgeFit, correlation, principal_column
 from pretrain.baselines.lags import in_step
 from pretrain.data.sequences import Sequence
 from pretrain.task import Evidence, people_means
+from shards.media.rates import FPS
 
 Runs = Iterable[Sequence]
 LEAST_FRAMES = 60  # frames of a clip that is scored · guess: fewer say nothing about a correlation
+NEEDS = f"{LEAST_FRAMES} frames ({LEAST_FRAMES / FPS:.1f} s) with sound in one piece"
 AMPLITUDES = (0.2, 0.4, 0.7, 1.0, 1.4)  # noise amplitudes that are tried; between them the speed is nearly linear
 FRAMES = 80  # frames sampled of a clip: two windows
 CLIPS = 32  # clips sampled, at most one per person; the real speed is taken from all
@@ -61,7 +63,7 @@ def collect(prior: AudioExpressionPrior, train: Runs, held: Runs, ridge_context:
     for sequence in held:
         if len(sequence) >= LEAST_FRAMES:
             rows.append(score(prior, sequence, ridge, mean_face, rig))
-    return Evidence(rows=rows, summary=summarise(rows), notes=NOTES)
+    return Evidence(rows=rows, summary=summarise(rows), notes=NOTES, needs=NEEDS)
 
 
 NOTES = [

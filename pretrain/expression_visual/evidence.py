@@ -11,10 +11,11 @@ from torch import Tensor
 from heads.losses import ssim
 from heads.masks import region_masks
 from heads.measures.image import psnr_per_image
-from pretrain.expression_visual.clips import PictureClip, heads_of, render
+from pretrain.expression_visual.clips import TARGETS, PictureClip, heads_of, render
 from pretrain.expression_visual.inference import ExpressionVisualPrior
 from pretrain.expression_visual.pictures import sheet
 from pretrain.task import Evidence, people_means
+from shards.media.rates import FPS
 
 NOTES = [
     "PSNR in dB and SSIM of the face (landmark outline) against the real frame, 'head' with hair, neck and outline over grey;",
@@ -22,6 +23,7 @@ NOTES = [
     "mouth and open eyes. turned: the quarter of the frames farthest from it in head angle; open: the quarter of widest mouth;",
     "mouth: PSNR within the inner lips and around of those frames. hair: the person without the face, down to the neck.",
 ]
+NEEDS = f"{2 * TARGETS} frames ({2 * TARGETS / FPS:.1f} s) in one piece"
 
 
 class Comparison:
@@ -88,4 +90,4 @@ def collect(prior: ExpressionVisualPrior, clips: list[PictureClip]) -> Evidence:
     for clip in clips:
         rows.append(score(prior, clip))
         pictures.setdefault(f"one-shot-{clip.identity}", sheet(prior, clip))
-    return Evidence(rows=rows, summary=summarise(rows), pictures=pictures, notes=NOTES)
+    return Evidence(rows=rows, summary=summarise(rows), pictures=pictures, notes=NOTES, needs=NEEDS)

@@ -13,11 +13,13 @@ from pretrain.sync_expert.config import SyncExpertConfig
 from pretrain.sync_expert.inference import OFFSETS, SyncExpert, without_hubs
 from pretrain.sync_expert.view import sample_lips
 from pretrain.task import people_means
+from shards.media.rates import FPS
 from shards.read.dataset import Dataset
 
 FAR = 5  # frames: from this offset on, audio counts as wrong · guess
 SECOND = 25  # frames
 LEAST_FRAMES = 60  # of a clip that is scored · guess
+NEEDS = f"{LEAST_FRAMES} frames ({LEAST_FRAMES / FPS:.1f} s) with sound in one piece"
 NOTES = [
     "Distances without hubs: a window of sound's mean distance to the lips within 15 frames is subtracted.",
     "Wrong sounds are the same clip's, 5 to 15 frames away, so chance is AUC 0.5 and an offset hit rate of 3/31.",

@@ -13,7 +13,7 @@ from pretrain.data.audible import speaking_people
 from pretrain.data.moments import Moments
 from pretrain.data.sequences import sequences
 from pretrain.sync_expert.config import SyncExpertConfig
-from pretrain.sync_expert.evidence import NOTES, load_clips, score, summarise
+from pretrain.sync_expert.evidence import NEEDS, NOTES, load_clips, score, summarise
 from pretrain.sync_expert.inference import SyncExpert
 from pretrain.sync_expert.model import SyncModel
 from pretrain.sync_expert.objective import SyncObjective
@@ -86,7 +86,7 @@ class SyncExpertTask(Task[SyncObjective]):
         """See :mod:`pretrain.sync_expert.evidence`."""
         prior = self.prior(objective)
         rows = [score(prior, clip) for clip in self.held_clips()]
-        return Evidence(rows=rows, summary=summarise(rows), notes=NOTES)
+        return Evidence(rows=rows, summary=summarise(rows), notes=NOTES, needs=NEEDS)
 
     def weights(self, objective: SyncObjective) -> dict[str, Tensor]:
         """The model without the training losses."""

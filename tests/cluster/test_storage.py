@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from cluster import checkpoint
 from cluster.storage import local, remote, retry, storage
 from cluster.storage.errors import StorageError
-from cluster.storage.tensors import save_tensors
+from cluster.storage.tensors import misfit, save_tensors
 from tests.support.s3_faults import BUCKET, s3_server
 
 
@@ -55,6 +55,24 @@ def test_tensors_for_which_the_disk_has_no_room_are_one_sentence_and_leave_nothi
     with pytest.raises(StorageError, match=r"cannot write .*weights\.safetensors: the disk is full; free some space"):
         save_tensors({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"0.weight": torch.zeros(3, 5)}, "0.weight is [3, 5], expected [3, 2]"),
+        ({"0.bias": torch.zeros(())}, "0.bias is [], expected [3]"),
+        ({"0.weight": torch.zeros(1), "1.bias": torch.zeros(1)}, "0.weight is [1], expected [3, 2], and 1 more"),
+        ({"0.bias": None}, "0.bias is missing"),
+        ({"2.bias": torch.zeros(1)}, "2.bias is not one of its tensors"),
+    ],
+)
+def test_weights_that_do_not_fit_name_the_tensor_with_both_shapes(change, sentence):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 4))
+    tensors = {name: value for name, value in (model.state_dict() | change).items() if value is not None}
+    with pytest.raises(RuntimeError) as caught:
+        model.load_state_dict(tensors)
+    assert misfit(caught.value) == sentence
 
 
 @pytest.fixture

@@ -81,6 +81,8 @@ def test_a_configuration_made_in_python_is_checked_as_a_loaded_one():
         (["steps"], "expected key=value"),
         (["steps=0"], "expected at least 1"),
         (["steps.more=0"], "is a value, not a group"),
+        (["model={layers: 1, layers: 2}"], r"not readable as YAML \(the key 'layers' stands twice, in line 1\)"),
+        (["sizes=[1"], r"not readable as YAML \(expected ',' or '\]', but got '<stream end>'\)"),
     ],
 )
 def test_a_wrong_override_is_refused_with_a_sentence(overrides, words):

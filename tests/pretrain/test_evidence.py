@@ -7,7 +7,7 @@ import math
 from pretrain.audio_expression.evidence import summarise as voices
 from pretrain.expression_visual.evidence import summarise as looks
 from pretrain.sync_expert.evidence import summarise as lips
-from pretrain.task import people_means
+from pretrain.task import Evidence, people_means
 
 ROWS = [
     {"identity": "ann", "clip": "a", "frames": 50, "x": 1.0, "y": None},
@@ -25,6 +25,14 @@ def test_missing_figures_are_left_out_and_what_nobody_has_is_nan():
     assert people_means(ROWS, ["y"]) == {"y": 4.0, "people": 2.0}
     assert math.isnan(people_means([{"identity": "ann", "z": None}])["z"])
     assert people_means([]) == {"people": 0.0}
+
+
+def test_a_prior_without_figures_says_what_the_held_out_clips_lack():
+    nothing = Evidence(needs="60 frames (2.4 s) with sound in one piece")
+    sentence = "no figures on held-out people: none of their clips has 60 frames (2.4 s) with sound in one piece; hold"
+    assert nothing.missing().startswith(sentence)
+    assert nothing.markdown().startswith(f"N{sentence[1:]}")
+    assert Evidence(rows=ROWS).missing() is None
 
 
 def test_each_prior_names_its_figures_for_the_registry():

@@ -72,6 +72,13 @@ def test_a_run_killed_at_any_moment_of_its_end_is_finished_by_resuming(home, tmp
     assert storage.read_json(run / "result.json")["registered"]["version"] == 2
 
 
+def test_a_run_whose_held_out_clips_are_too_short_says_so(home, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("pretrain.audio_expression.evidence.LEAST_FRAMES", 10**6)
+    caplog.set_level("INFO", "headstart")
+    train(tmp_path / "run")
+    assert "no figures on held-out people: none of their clips has 60 frames (2.4 s)" in caplog.text
+
+
 def test_a_longer_run_replaces_its_prior_and_registers_another_version(home, tmp_path):
     run = tmp_path / "run"
     first = train(run)

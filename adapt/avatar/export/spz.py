@@ -1,6 +1,6 @@
 """``.spz`` version 3: 20 bytes per Gaussian before gzip, in the order of the cloud.
 
-Version 4 (Zstandard) is not written, because Spark 2.2, spz-js and gsplat2USD cannot read it.
+Version 4 (Zstandard) is not written, because Spark 2.2 and gsplat2USD cannot read it.
 Layout after decompression: a header of 16 bytes, then for all Gaussians positions (24-bit fixed point), opacities
 (8 bits), colours (8 bits), log scales (8 bits) and rotations (smallest three, 10 bits each, and 2 bits that name the
 largest). Source: github.com/nianticlabs/spz, README and load-spz.cc.
