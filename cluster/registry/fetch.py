@@ -88,8 +88,9 @@ def _fetch_artifacts(source: str, target: Path, shown: str, manifest: str | None
                 artifact_uri=source, dst_path=str(scratch), tracking_uri=mlflow_client.tracking_uri()
             )
         except (MlflowException, OSError) as error:
-            first = str(error).splitlines()[0]
-            raise InputError(f"{shown}: its files cannot be fetched ({first}); check the artifact store") from error
+            raise InputError(
+                f"{shown}: its files cannot be fetched ({_reason(error)}); check the artifact store"
+            ) from error
         if not any(Path(got).iterdir()):  # MLflow downloads files that are gone as an empty folder, without an error
             raise StorageError(empty)
         _verify(Path(got), shown, manifest)
@@ -99,6 +100,14 @@ def _fetch_artifacts(source: str, target: Path, shown: str, manifest: str | None
             if not target.is_dir():  # another process was first, with the same content
                 raise
     return target
+
+
+def _reason(error: Exception) -> str:
+    """What broke the download: MLflow lists a heading and a reason for each file, below a line that tells neither."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    files = [line.strip("# ").removeprefix("File ") for line in lines if line.startswith("##### File")]
+    reasons = [line for line in lines if not line.startswith("##### File")]
+    return f"{files[0]}: {reasons[1]}" if files and reasons[1:] else lines[0] if lines else type(error).__name__
 
 
 def _verify(folder: Path, shown: str, manifest: str | None) -> Path:

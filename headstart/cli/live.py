@@ -50,7 +50,7 @@ def show(out: Console, result: Served, a: argparse.Namespace) -> None:
         out,
         {
             "frames": str(result["frames"]),
-            "left out": f"{result['dropped']} pictures, because the machine was too slow"
+            "left out": f"{result['dropped']} pictures, because the machine or a page's connection was too slow"
             if result["dropped"]
             else None,
             "refused": f"{result['refused']} messages" if result["refused"] else None,

@@ -297,6 +297,24 @@ def test_a_champion_whose_files_are_gone_is_named_and_can_be_registered_again(ho
     assert (first["version"], again["version"]) == (1, 2)
 
 
+def test_a_transfer_that_breaks_off_names_the_file_and_the_reason_and_leaves_nothing(home, tmp_path, monkeypatch):
+    from mlflow.exceptions import MlflowException
+
+    def broken(*, artifact_uri, dst_path, tracking_uri):
+        (Path(dst_path) / "half").write_bytes(b"x")
+        raise MlflowException(
+            "The following failures occurred while downloading one or more artifacts from http://127.0.0.1:5000/a:\n"
+            "##### File prior/weights.safetensors #####\nRead timed out.\n##### File prior/prior.json #####\nReset."
+        )
+
+    registry.register("sync-expert", make_prior(tmp_path / "a"))
+    monkeypatch.setattr("mlflow.artifacts.download_artifacts", broken)
+    sentence = r"its files cannot be fetched \(prior/weights.safetensors: Read timed out.\); check the artifact store"
+    with pytest.raises(InputError, match=sentence):
+        registry.resolve("models:/sync-expert/1")
+    assert not list((home / "priors").rglob("half"))
+
+
 def test_the_same_prior_of_the_same_run_is_registered_once_and_a_longer_training_beside_it(home, tmp_path):
     storage.write_json(tmp_path / "run" / "tracking.json", {"key": "k1"})
     registered = [
