@@ -98,7 +98,7 @@ def test_a_person_who_moves_by_a_quarter_of_the_frame_within_half_a_second_is_fo
     moving = plaid_person(face, shift)
     track = BodyTracker()(*moving)
     error = np.abs(shifted(track) - shift)
-    assert np.median(error[2 * CHUNK :]) < 1
+    assert np.median(error[2 * CHUNK :]) < SIZE / 64
     assert error.max() < SIZE / 20
     assert track["body_quality"].min() > 0.6
     monkeypatch.setattr("shards.tracking.body.DOUBTED", 0.0)
