@@ -19,7 +19,7 @@ from adapt.budget import Clock
 from adapt.clip import LEAST_FRAMES, Clip
 from adapt.drivers.base import Driver
 from adapt.drivers.closing import LipClosing
-from adapt.drivers.personal_voice import LIVE_FRAMES, person_driver, ready_for_live
+from adapt.drivers.personal_voice import LIVE_BLOCKS, person_driver, ready_for_live
 from adapt.drivers.prior import QUICK_FEATURE
 from adapt.drivers.ridge import CHOOSING_FRAMES, RidgeDriver
 from adapt.fit.state import seed_step
@@ -30,6 +30,7 @@ from adapt.saving import Run, provenance_of
 from configs import progress
 from configs.scratch import ScratchFolder
 from pretrain.roles import MOTION
+from shards.features.whisper_live import BLOCK
 
 # Share by which the end may take longer than it did when it was timed; other programs may start meanwhile · guess
 MARGIN = 1.5
@@ -38,7 +39,7 @@ TRIED = 10  # frames that are encoded to see how long a frame takes
 # s a pixel of the body video, and s a squared frame of the regression, up to the frames that its penalties are chosen on ·
 # processor time of an AMD EPYC core, 454 frames of 512 px and 454 to 1,362 frames
 ENCODED, REGRESSED = 2e-8, 2.5e-6
-HEARD = 0.012  # s a row of a speech encoder for live use · processor time of an Intel Xeon core
+HEARD = 0.004  # s a row of a speech encoder for live use · processor time of an Intel Xeon core
 
 
 class Ending:
@@ -85,7 +86,7 @@ class Ending:
         slowness = max(1.0, self.frame_seconds / (ENCODED * self.plan.config.size**2))
         voice = REGRESSED * min(self.plan.frames, CHOOSING_FRAMES) ** 2 * slowness
         if self.plan.feature.name != QUICK_FEATURE:
-            voice += HEARD * min(self.plan.frames, LIVE_FRAMES) * slowness
+            voice += HEARD * min(self.plan.frames, LIVE_BLOCKS * BLOCK) * slowness
         body = self.frame_seconds * min(self.plan.frames, BODY_FRAMES)
         budget = self.plan.voice_budget
         return MARGIN * (last + voice + body) + LEAST + ((budget.seconds or 0.0) if budget is not None else 0.0)

@@ -4,7 +4,7 @@
                                    [--avatar FOLDER ...] [--rounds 5] [--kept FOLDER] [--parts accuracy cost]
 
 *Accuracy.* The folds of :mod:`benchmarks.speech`. Rows for live use are extracted from the dataset's sound by the stream that
-live use has, with windows that end 60, 80 and 120 ms after a frame; :func:`pretrain.audio_expression.beginnings.fit_live` fits the
+live use has, looking 60, 80 and 120 ms ahead; :func:`pretrain.audio_expression.beginnings.fit_live` fits the
 prior's regression for live use on the people of the other folds, and :class:`adapt.drivers.live.LiveDriver` drives every clip
 from its beginning, so that nothing but the look-ahead is heard (the running mean begins at that of other people). ``offline``
 is the regression on Whisper rows of whole windows, which is given the mean of the whole clip. Both are scored around the
@@ -41,7 +41,7 @@ from adapt.drivers.base import Driver, drive
 from adapt.drivers.calibration import lip_weights
 from adapt.drivers.closing import LipClosing
 from adapt.drivers.live import LiveDriver
-from adapt.drivers.personal_voice import LIVE_FRAMES
+from adapt.drivers.personal_voice import live_frames
 from adapt.drivers.ridge import RidgeDriver
 from benchmarks.folds import Found, all_figures, centred, motion
 from benchmarks.results import row, stored, write
@@ -196,7 +196,7 @@ def drivers(found: Found, held: list[Sequence], filter: LiveFilter, logmel: dict
         cut, other = int(len(run) * KNOWN), long[(i + 1) % len(long)]
         known = run.track["expression"][:cut]
         lips = LipClosing.fit(rig, run.track["identity"], known)
-        frames = np.linspace(0, cut - 1, min(LIVE_FRAMES, cut)).round().astype(int)
+        frames = live_frames(cut)
         corrected = LiveDriver.fit(
             filter, run.features[frames], known[frames], lip_weights(rig, known.shape[1]), known.mean(0)
         )

@@ -30,6 +30,7 @@ from heads.adam import Adam
 from heads.rig import Rig
 from pretrain.roles import FineTunable, LiveFilter, LiveMotion, MotionPrior
 from shards.features import extract_features, open_feature
+from shards.features.whisper_live import BLOCK
 
 HELD_SHARE = 0.2  # of the clip, at its end, for early stopping
 RATE = 1e-4  # Adam's
@@ -40,8 +41,8 @@ CHOICE_FRAMES = 100
 # Weight of people's usual resting face, in frames of a clip. Chosen by leaving people out: anything from 50 to 100 is as good.
 REST_FRAMES = 75.0
 MOST_REST_FRAMES = 500  # in which the usual face is predicted
-# Frames that the regression for live use is corrected on: each takes 10 ms of an encoder's time.
-LIVE_FRAMES = 250
+# Frames that the regression for live use is corrected on, and the blocks of the encoder that they come from: a row takes 3 ms.
+LIVE_FRAMES, LIVE_BLOCKS = 250, 8
 
 
 def person_driver(
@@ -88,13 +89,23 @@ def ready_for_live(driver: PriorDriver, clip: Clip, rig: Rig) -> PriorDriver:
 
 
 def _live_driver(driver: PriorDriver, filter: LiveFilter, clip: Clip, rig: Rig) -> LiveDriver:
-    """The prior's regression for live use, corrected on frames that are spread evenly over the clip."""
+    """The prior's regression for live use, corrected on frames of the clip."""
     expression = clip.track["expression"]
-    frames = np.linspace(0, len(expression) - 1, min(LIVE_FRAMES, len(expression))).round().astype(int)
+    frames = live_frames(len(expression))
     feature = open_feature(live_record(filter.feature, len(filter.mean), clip.feature.record))
     rest = expression.mean(0) if driver.calibration is None else driver.calibration[2]
     rows, importance = feature.rows_at(clip.audio, frames), lip_weights(rig, expression.shape[1])
     return LiveDriver.fit(filter, rows, expression[frames], importance, rest)
+
+
+def live_frames(count: int) -> np.ndarray:
+    """The frames, of ``count``, that a regression for live use is corrected on: spread over the clip, but over few blocks of
+    :mod:`shards.features.whisper_live`, which computes all rows of a block for one of them."""
+    blocks = -(-count // BLOCK)
+    chosen = np.unique(np.linspace(0, blocks - 1, min(LIVE_BLOCKS, blocks)).round().astype(int))
+    inside = (chosen[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+    inside = inside[inside < count]
+    return inside[np.linspace(0, len(inside) - 1, min(LIVE_FRAMES, len(inside))).round().astype(int)]
 
 
 def person_voice(

@@ -58,7 +58,14 @@ class Whisper(SpeechFeature):
         Raises:
             InputError: the checkpoint has fewer positions.
         """
-        needed = EACH * (self.block + 2 * self.context) + 1
+        return self._available(EACH * (self.block + 2 * self.context) + 1)
+
+    def _available(self, needed: int) -> int:
+        """``needed``, if the checkpoint has so many positions.
+
+        Raises:
+            InputError: it has fewer.
+        """
         (available,) = self.files.positive("max_source_positions")
         if available < needed:
             raise InputError(
@@ -161,10 +168,15 @@ def log_mel(sound: np.ndarray, filters: np.ndarray, columns: int) -> np.ndarray:
     padded = np.zeros((columns - 1) * HOP + WINDOW, np.float32)
     kept = sound[: len(padded) - before]
     padded[before : before + len(kept)] = kept
-    steps = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
+    energy = decades(padded, filters)
+    return ((np.maximum(energy, energy.max() - RANGE) + 4.0) / 4.0).astype(np.float32)
+
+
+def decades(sound: np.ndarray, filters: np.ndarray) -> np.ndarray:
+    """Decimal logarithms ``[T, M]`` of the energy in windows of ``sound [(T - 1) HOP + WINDOW]``; ``filters [F, M]``."""
+    steps = np.lib.stride_tricks.sliding_window_view(sound, WINDOW)[::HOP]
     power = np.abs(np.fft.rfft(steps * _hann())).astype(np.float32) ** 2
-    decades = np.log10(np.maximum(power @ filters, QUIET))
-    return ((np.maximum(decades, decades.max() - RANGE) + 4.0) / 4.0).astype(np.float32)
+    return np.log10(np.maximum(power @ filters, QUIET))
 
 
 def _hann() -> np.ndarray:

@@ -1,13 +1,18 @@
-"""Whisper for live use: rows that look 120 ms ahead, each from a window of two seconds of its own.
+"""Whisper for live use: rows that look 120 ms ahead, for a third of the work of a window of their own.
 
-The rows of :mod:`shards.features.whisper` come in blocks of seconds. Here the encoder takes in, for every frame, the two
-seconds that end 120 ms after it. That costs 25 times the sound's length in encoded sound, so only what the row needs is
-computed: half of the layers, and in the last of them only the positions that are kept (keys and values of all, queries of
-ten). docs/live.md has the time of a row and how well lips follow from it.
+The rows of :mod:`shards.features.whisper` come in blocks of seconds. Here the encoder goes along the sound with each frame
+and computes the last ``TAIL`` positions anew, which have heard a little more of what follows than the frame before. What lies
+further back keeps the keys and values that it had when it left the tail, as in a decoder's cache, and the tail attends to
+``BEHIND`` of them. Half of the layers run, and the last of them only for the positions that a row holds.
+docs/live.md has the time of a row and how well lips follow from it.
+
+Whisper's positions are absolute, and what it says depends on them. So every ``BLOCK`` frames it starts over, with all of the
+positions at once, and rows of a whole sound are as those of any four seconds in it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,17 +23,26 @@ import numpy as np
 from shards.features.logmel import HOPS as MEL_HOPS
 from shards.features.logmel import MELS, logmel_rows
 from shards.features.logmel import REACH as MEL_REACH
-from shards.features.speech import Rows
-from shards.features.whisper import EACH, Whisper, log_mel, standardised
+from shards.features.whisper import EACH, HOP, POSITION, RANGE, WINDOW, Whisper, decades, standardised
 from shards.media.rates import SAMPLES_PER_FRAME
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SEEN = 50  # frames of a window · measured (docs/priors.md)
+TAIL = 20  # positions that are computed with each frame · measured (docs/priors.md)
+BEHIND = 200  # positions behind them that they attend to · measured (docs/priors.md)
+BLOCK = 100  # frames after which it starts over · measured (docs/priors.md)
 BEFORE = 1  # frames before its own whose encoder rows are in a row
 MEL_SIDE = 2  # log-mel rows before its own, and at most after it, that are in a row
 MEL_SIZE = MELS * MEL_HOPS
+
+
+def samples(positions: int) -> int:
+    """Of sound up to the end of the last position that this many see: the first one's convolutions begin two columns before it."""
+    return positions * POSITION + HOP + WINDOW // 2
+
+
+HEARD = samples(BEHIND + TAIL)
 
 
 @dataclass(frozen=True)
@@ -67,8 +81,8 @@ LAYOUT = Layout()
 class WhisperLive(Whisper):
     """Rows ``[T, 5 C + 800]``: the encoder's rows of the frames t - 1 to t + 3, then log-mel of t - 2 to t + 2.
 
-    All of them are computed from the window that ends three frames after frame t: the encoder's rows of the latest
-    frames, which have not heard what follows, differ from those that later windows give. C is the model's width, as for
+    All of them have heard what came up to three frames after frame t: the encoder's rows of the latest frames, which have
+    not heard what follows, differ from those that the next frame has for them. C is the model's width, as for
     :class:`shards.features.whisper.Whisper`, whose weights they are.
 
     Attributes:
@@ -88,64 +102,100 @@ class WhisperLive(Whisper):
         return round(self.layout.ahead * SAMPLES_PER_FRAME)
 
     def rows_at(self, sound: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        window = SEEN * SAMPLES_PER_FRAME
-        before = window - SAMPLES_PER_FRAME - self.reach
-        padded = np.pad(np.asarray(sound, np.float32), (before, self.reach + SAMPLES_PER_FRAME))
-        return np.concatenate([self._rows(padded[at : at + window]) for at in frames * SAMPLES_PER_FRAME])
+        """Rows ``[K, C]`` of some ``frames [K]`` of ``sound [N]``; blocks without any of them are left out."""
+        rows, silence = np.zeros((len(frames), self.size), np.float32), HEARD - SAMPLES_PER_FRAME - self.reach
+        padded = np.pad(np.asarray(sound, np.float32), (silence, self.reach + SAMPLES_PER_FRAME))
+        for block in np.unique(frames // BLOCK):
+            run = Run(self)
+            for frame in range(block * BLOCK, int(frames[frames // BLOCK == block].max()) + 1):
+                at = frame * SAMPLES_PER_FRAME
+                rows[frames == frame] = run.row(padded[at : at + HEARD])
+        return rows
 
     @cached_property
     def positions(self) -> int:
-        return EACH * SEEN + 1
+        return self._available(BEHIND + TAIL + EACH * (BLOCK - 1))
 
     def stream(self) -> LiveStream:
-        return LiveStream(self._rows, self.size, self.reach)
+        return LiveStream(self)
 
-    def open_encoder(self) -> Rows:
-        """The function from the sound of a window to its row ``[1, C']``."""
-        filters, layout = self.filters(), self.layout
-        last = LastPositions(self.encoder().state_dict(), self.files.positive("encoder_attention_heads")[0], self.depth)
-        kept = EACH * (BEFORE + 1) + int(EACH * layout.ahead)
-        own = (SEEN - 1) * SAMPLES_PER_FRAME - self.reach
-        first = own - MEL_SIDE * SAMPLES_PER_FRAME - MEL_REACH
-        near = slice(first, first + layout.mels * SAMPLES_PER_FRAME + 2 * MEL_REACH)
+    @cached_property
+    def layers(self) -> Layers:
+        """The encoder."""
+        return Layers(self.encoder().state_dict(), self.files.positive("encoder_attention_heads")[0], self.depth)
 
-        def row(sound: np.ndarray) -> np.ndarray:
-            hidden = standardised(last(log_mel(sound, filters, 2 * self.positions), kept))[: EACH * layout.encoded]
-            encoded = hidden.reshape(layout.encoded, EACH, -1).mean(axis=1)
-            return np.concatenate([encoded.ravel(), logmel_rows(sound[near], layout.mels).ravel()])[None]
-
-        return row
+    @cached_property
+    def mels(self) -> np.ndarray:
+        """Whisper's mel filters."""
+        return self.filters()
 
 
 class LiveStream:
     """One row for each frame, as soon as what follows it has arrived."""
 
-    def __init__(self, row: Rows, size: int, reach: int) -> None:
-        self._row, self._size, self._ahead = row, size, reach
-        self._window = SEEN * SAMPLES_PER_FRAME
+    def __init__(self, feature: WhisperLive) -> None:
+        self._feature, self._ahead, self._frame = feature, feature.reach, 0
         # Silence before the beginning.
-        self._held = np.zeros(self._window - SAMPLES_PER_FRAME - self._ahead, np.float32)
+        self._held = np.zeros(HEARD - SAMPLES_PER_FRAME - self._ahead, np.float32)
+        self._run = Run(feature)
 
     def push(self, sound: np.ndarray) -> np.ndarray:
         """Append sound ``[N]``; returns the rows ``[K, C]`` of the frames whose look-ahead has arrived."""
         self._held = np.concatenate([self._held, np.asarray(sound, np.float32)])
-        rows = [np.zeros((0, self._size), np.float32)]
-        while len(self._held) >= self._window:
-            rows.append(self._row(self._held[: self._window]))
-            self._held = self._held[SAMPLES_PER_FRAME:]
+        rows = [np.zeros((0, self._feature.size), np.float32)]
+        while len(self._held) >= HEARD:
+            if self._frame % BLOCK == 0:
+                self._run = Run(self._feature)
+            rows.append(self._run.row(self._held[:HEARD])[None])
+            self._held, self._frame = self._held[SAMPLES_PER_FRAME:], self._frame + 1
         return np.concatenate(rows)
 
     def finish(self) -> np.ndarray:
         """The remaining rows ``[K, C]``, with silence after the end."""
-        begun = (len(self._held) - self._window + SAMPLES_PER_FRAME + self._ahead) % SAMPLES_PER_FRAME
+        begun = (len(self._held) - HEARD + SAMPLES_PER_FRAME + self._ahead) % SAMPLES_PER_FRAME
         return self.push(np.zeros(self._ahead - begun, np.float32))
 
 
-class LastPositions:
-    """The hidden states of the last positions of an encoder's window, before the final norm.
+class Run:
+    """The rows of a block of frames, one after the other.
 
     Args:
-        tensors: those of transformers' encoder by name, its position table truncated to the window.
+        feature: whose rows.
+    """
+
+    def __init__(self, feature: WhisperLive) -> None:
+        self._layers, self._filters, self._layout = feature.layers, feature.mels, feature.layout
+        self._ahead, self._past, self._at = feature.reach, feature.layers.empty_past(), 0
+        self._loudest: deque[float] = deque(maxlen=BEHIND // EACH)
+
+    def row(self, sound: np.ndarray) -> np.ndarray:
+        """The next frame's row ``[C]`` from the last ``HEARD`` samples, those that it looks ahead included."""
+        layout, count = self._layout, TAIL if self._at else BEHIND + TAIL
+        kept = EACH * (BEFORE + 1) + int(EACH * layout.ahead)
+        hidden = self._layers(self._levels(sound[len(sound) - samples(count) :]), self._at, self._past, kept)
+        self._at += count - TAIL + EACH
+        encoded = standardised(hidden)[: EACH * layout.encoded].reshape(layout.encoded, EACH, -1).mean(axis=1)
+        first = len(sound) - self._ahead - (MEL_SIDE + 1) * SAMPLES_PER_FRAME - MEL_REACH
+        near = sound[first : first + layout.mels * SAMPLES_PER_FRAME + 2 * MEL_REACH]
+        return np.concatenate([encoded.ravel(), logmel_rows(near, layout.mels).ravel()])
+
+    def _levels(self, sound: np.ndarray) -> np.ndarray:
+        """Mel ``[2 P + 3, M]`` of P positions as Whisper scales it, with the loudest of the last seconds as its maximum."""
+        found = decades(np.pad(sound, (0, WINDOW // 2)), self._filters)
+        # A frame is four columns. Those that later frames see again may be louder then: they are cut off at the end here.
+        self._loudest.extend(
+            float(found[end - 2 * TAIL : end].max()) for end in range(len(found), 2 * TAIL, -2 * EACH)[::-1]
+        )
+        levels = np.zeros((len(found) + 1, found.shape[1]), np.float32)  # the last column is the convolution's padding
+        levels[:-1] = (np.maximum(found, max(self._loudest) - RANGE) + 4.0) / 4.0
+        return levels
+
+
+class Layers:
+    """Whisper's encoder over the tail, with what lies behind from a cache.
+
+    Args:
+        tensors: those of transformers' encoder by name, its position table truncated to a run.
         heads: of its attention.
         depth: layers.
     """
@@ -162,32 +212,47 @@ class LastPositions:
             self.state[f"layers.{i}.qkv.weight"] = torch.cat(weights)
             self.state[f"layers.{i}.qkv.bias"] = torch.cat(biases)
 
-    def __call__(self, mel: np.ndarray, count: int) -> np.ndarray:
-        """``mel [2 P, M]`` of a window of P positions to the hidden states ``[count, C]`` of its last ones."""
+    def empty_past(self) -> Tensor:
+        """Room for keys and values ``[depth, 2, heads, positions, d]``."""
+        import torch
+
+        positions, width = self.state["embed_positions.weight"].shape
+        return torch.empty(self.depth, 2, self.heads, positions, width // self.heads)
+
+    def __call__(self, levels: np.ndarray, at: int, past: Tensor, count: int) -> np.ndarray:
+        """Hidden states ``[count, C]`` of the last of P positions, before the final norm.
+
+        Args:
+            levels: ``[2 P + 3, M]`` their mel, as Whisper scales it.
+            at: number of the first.
+            past: from :meth:`empty_past`; the positions' keys and values are written, those before are read.
+        """
         import torch
         from torch.nn import functional as F
 
         state = self.state
         with torch.inference_mode():
-            x = torch.from_numpy(mel.T.copy())[None]
-            x = F.gelu(F.conv1d(x, state["conv1.weight"], state["conv1.bias"], padding=1))
-            x = F.gelu(F.conv1d(x, state["conv2.weight"], state["conv2.bias"], stride=2, padding=1))
-            x = x[0].T + state["embed_positions.weight"]
+            x = torch.from_numpy(levels.T.copy())[None]
+            x = F.gelu(F.conv1d(x, state["conv1.weight"], state["conv1.bias"]))
+            x = F.gelu(F.conv1d(x, state["conv2.weight"], state["conv2.bias"], stride=2))[0].T
+            x = x + state["embed_positions.weight"][at : at + len(x)]
             for i in range(self.depth):
-                x = self._layer(i, x, count if i == self.depth - 1 else len(x))
+                x = self._layer(i, x, at, past[i], count if i == self.depth - 1 else len(x))
         return x.numpy()
 
-    def _layer(self, i: int, x: Tensor, count: int) -> Tensor:
+    def _layer(self, i: int, x: Tensor, at: int, past: Tensor, count: int) -> Tensor:
         """One layer over ``x [P, C]``; the last ``count`` positions."""
         from torch.nn import functional as F
 
-        normal, width = self._linear(f"layers.{i}.self_attn_layer_norm", x, norm=True), x.shape[1]
+        normal, (total, width) = self._linear(f"layers.{i}.self_attn_layer_norm", x, norm=True), x.shape
         weight, bias = self.state[f"layers.{i}.qkv.weight"], self.state[f"layers.{i}.qkv.bias"]
-        query = F.linear(normal[len(x) - count :], weight[:width], bias[:width])
-        key, value = F.linear(normal, weight[width:], bias[width:]).split(width, dim=1)
-        q, k, v = (rows.reshape(len(rows), self.heads, -1).transpose(0, 1)[None] for rows in (query, key, value))
-        heard = F.scaled_dot_product_attention(q, k, v)[0].transpose(0, 1).reshape(count, width)
-        x = x[len(x) - count :] + self._linear(f"layers.{i}.self_attn.out_proj", heard)
+        query = F.linear(normal[total - count :], weight[:width], bias[:width])
+        both = F.linear(normal, weight[width:], bias[width:])
+        past[:, :, at : at + total] = both.reshape(total, 2, self.heads, -1).permute(1, 2, 0, 3)
+        key, value = past[:, None, :, max(0, at - BEHIND) : at + total]
+        query = query.reshape(count, self.heads, -1).transpose(0, 1)[None]
+        heard = F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1).reshape(count, width)
+        x = x[total - count :] + self._linear(f"layers.{i}.self_attn.out_proj", heard)
         hidden = F.gelu(self._linear(f"layers.{i}.fc1", self._linear(f"layers.{i}.final_layer_norm", x, norm=True)))
         return x + self._linear(f"layers.{i}.fc2", hidden)
 
