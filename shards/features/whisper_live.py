@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 TAIL = 20  # positions that are computed with each frame · measured (docs/priors.md)
 BEHIND = 200  # positions behind them that they attend to · measured (docs/priors.md)
 BLOCK = 100  # frames after which it starts over · measured (docs/priors.md)
+COLUMNS = POSITION // HOP  # of mel for a position
+CUT = 2  # columns of mel at the end that see beyond the sound, and change when more of it comes
 BEFORE = 1  # frames before its own whose encoder rows are in a row
 MEL_SIDE = 2  # log-mel rows before its own, and at most after it, that are in a row
 MEL_SIZE = MELS * MEL_HOPS
@@ -166,29 +168,42 @@ class Run:
     def __init__(self, feature: WhisperLive) -> None:
         self._layers, self._filters, self._layout = feature.layers, feature.mels, feature.layout
         self._ahead, self._past, self._at = feature.reach, feature.layers.empty_past(), 0
-        self._loudest: deque[float] = deque(maxlen=BEHIND // EACH)
+        # What of the last row's sound is in the next one's as well: mel columns of the tail, and rows of log-mel.
+        self._columns = np.zeros((0, self._filters.shape[1]), np.float32)
+        self._near = np.zeros((0, MEL_SIZE), np.float32)
+        self._loudest: deque[float] = deque(maxlen=(BEHIND + TAIL) // EACH)
 
     def row(self, sound: np.ndarray) -> np.ndarray:
         """The next frame's row ``[C]`` from the last ``HEARD`` samples, those that it looks ahead included."""
         layout, count = self._layout, TAIL if self._at else BEHIND + TAIL
         kept = EACH * (BEFORE + 1) + int(EACH * layout.ahead)
-        hidden = self._layers(self._levels(sound[len(sound) - samples(count) :]), self._at, self._past, kept)
+        hidden = self._layers(self._levels(sound), self._at, self._past, kept)
         self._at += count - TAIL + EACH
         encoded = standardised(hidden)[: EACH * layout.encoded].reshape(layout.encoded, EACH, -1).mean(axis=1)
-        first = len(sound) - self._ahead - (MEL_SIDE + 1) * SAMPLES_PER_FRAME - MEL_REACH
-        near = sound[first : first + layout.mels * SAMPLES_PER_FRAME + 2 * MEL_REACH]
-        return np.concatenate([encoded.ravel(), logmel_rows(near, layout.mels).ravel()])
+        return np.concatenate([encoded.ravel(), self._log_mel(sound).ravel()])
 
     def _levels(self, sound: np.ndarray) -> np.ndarray:
         """Mel ``[2 P + 3, M]`` of P positions as Whisper scales it, with the loudest of the last seconds as its maximum."""
-        found = decades(np.pad(sound, (0, WINDOW // 2)), self._filters)
-        # A frame is four columns. Those that later frames see again may be louder then: they are cut off at the end here.
-        self._loudest.extend(
-            float(found[end - 2 * TAIL : end].max()) for end in range(len(found), 2 * TAIL, -2 * EACH)[::-1]
-        )
+        known = self._columns[EACH * COLUMNS : -CUT]
+        new = COLUMNS * (BEHIND + TAIL + 1) - len(known) if not self._at else EACH * COLUMNS + CUT
+        heard = sound[len(sound) + WINDOW // 2 - WINDOW - (new - 1) * HOP :]
+        found = decades(np.concatenate([heard, np.zeros(WINDOW // 2, np.float32)]), self._filters)
+        for at in range(0, new - CUT, EACH * COLUMNS):
+            self._loudest.append(float(found[at : at + EACH * COLUMNS + CUT].max()))
+        found = np.concatenate([known, found])
+        self._columns = found[-COLUMNS * (TAIL + 1) :]
         levels = np.zeros((len(found) + 1, found.shape[1]), np.float32)  # the last column is the convolution's padding
         levels[:-1] = (np.maximum(found, max(self._loudest) - RANGE) + 4.0) / 4.0
         return levels
+
+    def _log_mel(self, sound: np.ndarray) -> np.ndarray:
+        """Rows ``[mels, 160]`` of log-mel."""
+        total = self._layout.mels
+        new = total - len(self._near[1:])
+        first = len(sound) - self._ahead + (total - new - MEL_SIDE - 1) * SAMPLES_PER_FRAME - MEL_REACH
+        rows = logmel_rows(sound[first : first + new * SAMPLES_PER_FRAME + 2 * MEL_REACH], new)
+        self._near = np.concatenate([self._near[1:], rows])
+        return self._near
 
 
 class Layers:
@@ -205,19 +220,21 @@ class Layers:
 
         self.heads, self.depth = heads, depth
         self.state = {name: value.detach().contiguous() for name, value in tensors.items()}
+        for name in ("conv1", "conv2"):  # as matrices over a position's columns
+            self.state[f"{name}.weight"] = self.state[f"{name}.weight"].transpose(1, 2).flatten(1).contiguous()
         for i in range(self.depth):
-            parts = [f"layers.{i}.self_attn.{name}_proj" for name in ("q", "k", "v")]
+            parts = [f"layers.{i}.self_attn.{name}_proj" for name in ("k", "v")]
             weights = [self.state[f"{part}.weight"] for part in parts]
             biases = [self.state.get(f"{part}.bias", torch.zeros(len(weights[0]))) for part in parts]
-            self.state[f"layers.{i}.qkv.weight"] = torch.cat(weights)
-            self.state[f"layers.{i}.qkv.bias"] = torch.cat(biases)
+            self.state[f"layers.{i}.kv.weight"] = torch.cat(weights).T
+            self.state[f"layers.{i}.kv.bias"] = torch.cat(biases)
 
     def empty_past(self) -> Tensor:
-        """Room for keys and values ``[depth, 2, heads, positions, d]``."""
+        """Room for keys and values ``[depth, positions, 2 C]``."""
         import torch
 
         positions, width = self.state["embed_positions.weight"].shape
-        return torch.empty(self.depth, 2, self.heads, positions, width // self.heads)
+        return torch.empty(self.depth, positions, 2 * width)
 
     def __call__(self, levels: np.ndarray, at: int, past: Tensor, count: int) -> np.ndarray:
         """Hidden states ``[count, C]`` of the last of P positions, before the final norm.
@@ -228,39 +245,48 @@ class Layers:
             past: from :meth:`empty_past`; the positions' keys and values are written, those before are read.
         """
         import torch
-        from torch.nn import functional as F
+        from torch.nn.functional import gelu
 
-        state = self.state
         with torch.inference_mode():
-            x = torch.from_numpy(levels.T.copy())[None]
-            x = F.gelu(F.conv1d(x, state["conv1.weight"], state["conv1.bias"]))
-            x = F.gelu(F.conv1d(x, state["conv2.weight"], state["conv2.bias"], stride=2))[0].T
-            x = x + state["embed_positions.weight"][at : at + len(x)]
+            x = gelu(self._linear("conv1", windows(torch.from_numpy(levels), 3, 1)))
+            x = gelu(self._linear("conv2", windows(x, 3, COLUMNS)))
+            x = x + self.state["embed_positions.weight"][at : at + len(x)]
             for i in range(self.depth):
                 x = self._layer(i, x, at, past[i], count if i == self.depth - 1 else len(x))
         return x.numpy()
 
     def _layer(self, i: int, x: Tensor, at: int, past: Tensor, count: int) -> Tensor:
         """One layer over ``x [P, C]``; the last ``count`` positions."""
+        import torch
         from torch.nn import functional as F
 
-        normal, (total, width) = self._linear(f"layers.{i}.self_attn_layer_norm", x, norm=True), x.shape
-        weight, bias = self.state[f"layers.{i}.qkv.weight"], self.state[f"layers.{i}.qkv.bias"]
-        query = F.linear(normal[total - count :], weight[:width], bias[:width])
-        both = F.linear(normal, weight[width:], bias[width:])
-        past[:, :, at : at + total] = both.reshape(total, 2, self.heads, -1).permute(1, 2, 0, 3)
-        key, value = past[:, None, :, max(0, at - BEHIND) : at + total]
-        query = query.reshape(count, self.heads, -1).transpose(0, 1)[None]
+        normal, (total, width) = self._norm(f"layers.{i}.self_attn_layer_norm", x), x.shape
+        query = self._linear(f"layers.{i}.self_attn.q_proj", normal[total - count :])
+        bias, weight = self.state[f"layers.{i}.kv.bias"], self.state[f"layers.{i}.kv.weight"]
+        torch.addmm(bias, normal, weight, out=past[at : at + total])
+        known = past[max(0, at - BEHIND) : at + total]
+        key, value = known.unflatten(1, (2, self.heads, -1)).permute(1, 2, 0, 3)[:, None]
+        query = query.unflatten(1, (self.heads, -1)).transpose(0, 1)[None]
         heard = F.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1).reshape(count, width)
         x = x[total - count :] + self._linear(f"layers.{i}.self_attn.out_proj", heard)
-        hidden = F.gelu(self._linear(f"layers.{i}.fc1", self._linear(f"layers.{i}.final_layer_norm", x, norm=True)))
+        hidden = F.gelu(self._linear(f"layers.{i}.fc1", self._norm(f"layers.{i}.final_layer_norm", x)))
         return x + self._linear(f"layers.{i}.fc2", hidden)
 
-    def _linear(self, name: str, x: Tensor, norm: bool = False) -> Tensor:
-        from torch.nn import functional as F
+    def _linear(self, name: str, x: Tensor) -> Tensor:
+        from torch.nn.functional import linear
 
-        weight, bias = self.state[f"{name}.weight"], self.state[f"{name}.bias"]
-        return F.layer_norm(x, (x.shape[-1],), weight, bias) if norm else F.linear(x, weight, bias)
+        return linear(x, self.state[f"{name}.weight"], self.state[f"{name}.bias"])
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        from torch.nn.functional import layer_norm
+
+        return layer_norm(x, (x.shape[-1],), self.state[f"{name}.weight"], self.state[f"{name}.bias"])
+
+
+def windows(rows: Tensor, size: int, step: int) -> Tensor:
+    """``[K, size * C]``: ``size`` neighbours of ``rows [T, C]``, from every ``step``-th on."""
+    width = rows.shape[1]
+    return rows.as_strided(((len(rows) - size) // step + 1, size * width), (step * width, 1))
 
 
 FEATURE = WhisperLive
