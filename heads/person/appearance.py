@@ -107,9 +107,12 @@ class PersonalAppearance(AppearanceBasis):
 
     def at(self, vector: Tensor) -> tuple[Tensor, Tensor]:
         """Changes of offsets and of colours, ``[N, 3]`` each, for one frame's vector ``[size]``."""
-        coefficients = self.coefficients(vector, self.code) - self.here - self.code @ self.origin
-        offsets, colors = self(coefficients).split(3, dim=-1)
+        offsets, colors = self(self.coefficients_at(vector)).split(3, dim=-1)
         return offsets, colors
+
+    def coefficients_at(self, vector: Tensor) -> Tensor:
+        """Coefficients ``[rank]`` of one frame's vector ``[size]``, less those for which the map was made."""
+        return self.coefficients(vector, self.code) - self.here - self.code @ self.origin
 
 
 def changed(maps: Tensor, change: Tensor) -> Tensor:

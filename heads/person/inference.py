@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu
 
 from heads.geometry.rotation import gaze_matrix, turn_matrix
+from heads.person.appearance import STEP
 from heads.person.backdrop import Backdrop, resized
 from heads.person.inputs import POSE, HeadInputs, pose_vectors
 from heads.person.residual import LowRankResidual
@@ -124,7 +125,9 @@ class HeadInference:
         residuals = (head.color, head.offset, head.correction)
         self.color, self.offset, self.correction = (None if r is None else _Residual(r) for r in residuals)
         self.correction_scale = head.correction_scale().numpy()
-        self.colors, self.offsets = head.colors.detach().numpy(), head.offsets.detach().numpy()
+        self.colors = head.colors.detach().numpy().reshape(-1)
+        basis = head.appearance_basis
+        self.rows = np.zeros(0, np.int32) if basis is None else basis.row.numpy().astype(np.int32)
         uv = head.uv
         self.gaussians = FrozenGaussians(head.maps(), uv._faces, uv._runs, uv._weights)
 
@@ -142,14 +145,14 @@ class HeadInference:
         change = None if self.correction is None else self.correction(vector) * self.correction_scale
         rotation, translation = self._pose(inputs, index, change)
         vertices = self._vertices(inputs, index, change, vector) @ rotation.T + translation
-        colors = self.colors.reshape(-1)
+        colors = self.colors.copy() if self.color is None else self.color(vector)
         if self.color is not None:
-            colors = colors + self.color(vector)
+            colors += self.colors
         offsets = None
-        if self.head.appearance_basis is not None:
-            shift, tint = self.head.appearance_basis.at(inputs.vectors[index, : self.head.appearance_basis.size])
-            offsets = self.gaussians.moved(self.offsets + shift.numpy())
-            colors = colors + tint.numpy().reshape(-1)
+        if (appearance := self.head.appearance_basis) is not None:
+            coefficients = appearance.coefficients_at(inputs.vectors[index, : appearance.size]) * STEP
+            held = coefficients.numpy() @ appearance.basis.detach().numpy()
+            offsets = self.gaussians.changed(held, self.rows, colors)
         size = (self.head.width, self.head.height)
         return self.gaussians.render(vertices, rotation, colors, intrinsics, size, offsets)
 

@@ -66,11 +66,16 @@ class FrozenGaussians:
             plane[: self.number] = row.numpy()
         return planes.reshape(-1)
 
-    def moved(self, offsets: np.ndarray) -> np.ndarray:
-        """Offsets ``[N, 3]`` of one frame, triangle units, in the layout that :meth:`render` takes."""
-        planes = np.zeros((3, self.stride), np.float32)
-        planes[:, : self.number] = offsets.T
-        return planes.reshape(-1)
+    def changed(self, held: np.ndarray, rows: np.ndarray, colors: np.ndarray) -> np.ndarray:
+        """Offsets of one frame in the layout that :meth:`render` takes; ``colors [N * 3]`` are changed in place.
+
+        Args:
+            held: ``[R * 6]`` changes of offset (triangle units) and colour; rows: ``[N]`` int32, which of them is each
+                Gaussian's, R for none.
+        """
+        planes = self.offsets.copy()
+        placing.change(held, rows, self.number, self.stride, planes, colors)
+        return planes
 
     def render(
         self,
@@ -87,7 +92,7 @@ class FrozenGaussians:
             vertices: ``[V, 3]`` in camera space.
             view: ``[3, 3]`` head to camera rotation, for degenerate triangles.
             colors: ``[N, 3]``; intrinsics: ``[3, 3]`` px; size: (width, height) px.
-            offsets: of this frame, from :meth:`moved`; the map's by default.
+            offsets: of this frame, from :meth:`changed`; the map's by default.
         """
         points, axes = (np.ascontiguousarray(x, np.float32).reshape(-1) for x in (vertices, view))
         shades, camera = (np.ascontiguousarray(x, np.float32).reshape(-1) for x in (colors, intrinsics))

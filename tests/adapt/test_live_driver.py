@@ -13,14 +13,14 @@ from adapt.avatar.avatar import load_avatar
 from adapt.drivers.base import drive
 from adapt.drivers.live import AUDIBLE, LiveDriver
 from adapt.drivers.low_delay import heard_by, quickest
-from adapt.drivers.personal_voice import ready_for_live
+from adapt.drivers.personal_voice import LIVE_BLOCKS, LIVE_FRAMES, live_frames, ready_for_live
 from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from adapt.talk.talker import Talker
 from heads.rig import load_rig
 from pretrain.roles import LiveFilter
 from shards.features import open_feature
-from shards.features.whisper_live import LAYOUT
+from shards.features.whisper_live import BLOCK, LAYOUT
 from tests.shards.features.models import whisper
 from tests.shards.features.sounds import noise
 
@@ -148,3 +148,12 @@ def test_live_frames_do_not_depend_on_the_feeds_and_come_120_ms_after_their_soun
     assert talker.delay == pytest.approx(0.16)
     assert talker.lookahead == 3
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("count", [1, 99, 250, 799, 801, 3333])
+def test_frames_that_a_regression_is_corrected_on_are_spread_over_few_blocks(count):
+    frames = live_frames(count)
+    assert len(frames) == len(np.unique(frames)) == min(count, LIVE_FRAMES)
+    assert frames.min() == 0
+    assert frames.max() == count - 1
+    assert len(np.unique(frames // BLOCK)) <= LIVE_BLOCKS

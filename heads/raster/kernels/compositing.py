@@ -121,7 +121,7 @@ def _blend(records, at, left, top, clamp, like, planes):
         for p in range(r0 * _PITCH + column, r1 * _PITCH + column, _PITCH):
             T = load(planes, p)
             # A third of all vectors of a trained head are behind finished pixels: its back, mostly.
-            if not all_lanes(T <= zero):
+            if not all_lanes(zero >= T):
                 s = fma(dy, fma(c, dy, bx), axx)
                 alpha = exp_negative(s)
                 alpha = select(s <= limit, select(alpha < most, alpha, most), 0.0)

@@ -35,6 +35,21 @@ _LOG_255 = math.log(255.0)
 
 
 @kernel
+def change(held, rows, number, stride, offsets, colors):
+    """Add each Gaussian's row of ``held [R, 6]`` (offset 3, colour 3) to planes ``offsets [3, stride]`` and ``colors [N, 3]``.
+
+    ``rows [N]``; those from R on stand for no change. All flat.
+    """
+    known = len(held) // 6
+    for n in range(number):
+        row = rows[n]
+        if row < known:
+            for k in range(3):
+                offsets[k * stride + n] += held[6 * row + k]
+                colors[3 * n + k] += held[6 * row + 3 + k]
+
+
+@kernel
 def triangles(vertices, corners, view, first, last, out):
     """Records of triangles ``first ... last - 1`` of ``vertices [V, 3]`` in camera space; ``view``: the head's axes there."""
     for f in range(first, last):
