@@ -155,14 +155,14 @@ def show_build(out: Console, result: dict[str, Any], a: argparse.Namespace) -> N
         "shards changed": result["extended_shards"] or None,
     }
     output.facts(out, {**totals(result), **changes})
-    rows = [(item["clip"], _part(item), item["reason"]) for item in result["refused"]]
+    rows = [(item["clip"], _part(item.get("start"), item.get("end")), item["reason"]) for item in result["refused"]]
     output.table(out, ("refused", "part", "reason"), rows, title="\nrefused clips and parts of clips")
     output.line(out, f"report: {result['report']}")
     output.next_step(out, output.command("shards", "verify", a.out))
 
 
-def _part(refused: dict[str, Any]) -> str:
-    start, end = refused.get("start") or 0.0, refused.get("end") or 0.0
+def _part(start: float | None, end: float | None) -> str:
+    start, end = start or 0.0, end or 0.0
     return f"{start:.2f} to {end:.2f} s" if end > start else "all"
 
 
