@@ -151,7 +151,6 @@ class _Watch:
     def finish(self) -> None:
         self._close("end")
         self._mesh.close()
-        self._finder.close()
 
     def _follow(self, picture: np.ndarray) -> np.ndarray | None:
         """Landmarks of the largest face, searched again with the face detector when they are lost."""
@@ -206,7 +205,7 @@ class _Watch:
 
     def _is_cut(self, picture: np.ndarray) -> bool:
         rows, columns = (_thumbnail_lines(side) for side in picture.shape[:2])
-        thumbnail = picture[rows][:, columns].sum(-1, dtype=np.int32) / np.float32(3)
+        thumbnail = picture[rows[:, None], columns].sum(-1, dtype=np.int32) / np.float32(3)
         previous, self._thumbnail = self._thumbnail, thumbnail
         if previous is None:
             return False

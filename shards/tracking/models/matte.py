@@ -6,13 +6,11 @@ they would move the torso's track and be learned as hair.
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 
 from heads.masks import region_masks
 from heads.rig.facemesh import CHIN
-from shards.tracking.models.solutions import quiet, solutions
+from shards.tracking.models.solutions import solution
 from shards.tracking.shrinking import shrunk
 
 MATTE_SIZE = 256  # px, input of the matting network
@@ -25,24 +23,16 @@ class PersonMatte:
     """Alpha of the person in the foreground, picture by picture."""
 
     def __init__(self) -> None:
-        with quiet():
-            self._segmenter = solutions().selfie_segmentation.SelfieSegmentation(model_selection=0)
-        self._warm = False
+        self._segmenter = solution("selfie_segmentation", "SelfieSegmentation", model_selection=0)
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         """``[H, W]`` uint8 alpha of a picture ``[H, W, 3]`` uint8 RGB."""
         import cv2  # MediaPipe's own dependency: resizes ten times as fast as Pillow
 
         height, width = picture.shape[:2]
-        small = shrunk(picture, MATTE_SIZE)
-        with contextlib.nullcontext() if self._warm else quiet():
-            alpha = self._segmenter.process(small).segmentation_mask
-        self._warm = True
+        alpha = self._segmenter(shrunk(picture, MATTE_SIZE)).segmentation_mask
         levels = (np.clip(alpha, 0, 1) * 255 + 0.5).astype(np.uint8)
         return np.asarray(cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR))
-
-    def close(self) -> None:
-        self._segmenter.close()
 
 
 def own_matte(matte: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
