@@ -6,32 +6,37 @@ from typing import Any
 
 import numpy as np
 
-from shards.tracking.models.solutions import quiet, solutions
+from shards.tracking.models.solutions import solution
 
 # Scores of the face detector, measured on 267 frames of 89 people: a face that stands on its head is found too, with at
 # most 0.82, and the same picture turned scores at least 0.07 more.
 CERTAIN, MARGIN = 0.85, 0.03
+# Height of the largest face, of the picture's, from which on the detector of far faces is left out: others that matter beside it
+# are large enough for that of near ones (guess).
+NEAR = 0.3
 
 
 class FaceFinder:
     """Boxes of all faces in a picture, near and far."""
 
     def __init__(self) -> None:
-        with quiet():
-            faces = solutions().face_detection
-            self._finders = [faces.FaceDetection(0.5, model_selection=k) for k in (0, 1)]
+        self._near, self._far = (
+            solution("face_detection", "FaceDetection", min_detection_confidence=0.5, model_selection=k) for k in (0, 1)
+        )
         self._score = 0.0  # the highest of the last picture
 
     def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """``[N, 4]`` px x0, y0, x1, y1 of faces, largest first: the detections of both models without duplicates."""
+        """``[N, 4]`` px x0, y0, x1, y1 of faces, largest first, without duplicates.
+
+        Beside a large face, which the detector of near faces is certain of, small ones far behind it are not looked for.
+        """
         height, width = picture.shape[:2]
-        found = self._detections(picture)
+        found = list(self._near(picture).detections or ())
+        tall = max((box[3] - box[1] for box in _boxes(found, width, height)), default=0.0)
+        if _best(found) < CERTAIN or tall < NEAR * height:
+            found += self._far(picture).detections or ()
         self._score = _best(found)
-        places = []
-        for detection in found:
-            box = detection.location_data.relative_bounding_box
-            places.append((box.xmin, box.ymin, box.xmin + box.width, box.ymin + box.height))
-        boxes = np.array(places, np.float32).reshape(-1, 4) * np.array([width, height, width, height], np.float32)
+        boxes = _boxes(found, width, height)
         return _distinct(boxes[np.argsort(-_areas(boxes))])
 
     def upside_down(self, picture: np.ndarray) -> bool:
@@ -44,13 +49,14 @@ class FaceFinder:
         return _best(self._detections(picture[::-1, ::-1])) > self._score + MARGIN
 
     def _detections(self, picture: np.ndarray) -> list[Any]:
-        picture = np.ascontiguousarray(picture)
-        with quiet():
-            return [one for finder in self._finders for one in finder.process(picture).detections or ()]
+        return [one for finder in (self._near, self._far) for one in finder(picture).detections or ()]
 
-    def close(self) -> None:
-        for finder in self._finders:
-            finder.close()
+
+def _boxes(detections: list[Any], width: int, height: int) -> np.ndarray:
+    """``[N, 4]`` px x0, y0, x1, y1."""
+    boxes = [detection.location_data.relative_bounding_box for detection in detections]
+    places = [(box.xmin, box.ymin, box.xmin + box.width, box.ymin + box.height) for box in boxes]
+    return np.array(places, np.float32).reshape(-1, 4) * np.array([width, height, width, height], np.float32)
 
 
 def _best(detections: list[Any]) -> float:
