@@ -15,6 +15,8 @@ CERTAIN, MARGIN = 0.85, 0.03
 # are large enough for that of near ones (guess).
 NEAR = 0.3
 
+Detection = Any  # MediaPipe's; protobuf's classes have no types
+
 
 class FaceFinder:
     """Boxes of all faces in a picture, near and far."""
@@ -48,18 +50,18 @@ class FaceFinder:
             return False
         return _best(self._detections(picture[::-1, ::-1])) > self._score + MARGIN
 
-    def _detections(self, picture: np.ndarray) -> list[Any]:
+    def _detections(self, picture: np.ndarray) -> list[Detection]:
         return [one for finder in (self._near, self._far) for one in finder(picture).detections or ()]
 
 
-def _boxes(detections: list[Any], width: int, height: int) -> np.ndarray:
+def _boxes(detections: list[Detection], width: int, height: int) -> np.ndarray:
     """``[N, 4]`` px x0, y0, x1, y1."""
     boxes = [detection.location_data.relative_bounding_box for detection in detections]
     places = [(box.xmin, box.ymin, box.xmin + box.width, box.ymin + box.height) for box in boxes]
     return np.array(places, np.float32).reshape(-1, 4) * np.array([width, height, width, height], np.float32)
 
 
-def _best(detections: list[Any]) -> float:
+def _best(detections: list[Detection]) -> float:
     """The highest score, 0 for none."""
     return max((float(one.score[0]) for one in detections), default=0.0)
 

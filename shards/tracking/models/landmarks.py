@@ -19,7 +19,7 @@ SAME_FACE = 0.25  # outer eye distances: landmarks of one face in both pictures 
 MIDDLE = 0.5  # px, where MediaPipe counts from: the middle of the first pixel
 EYE_CORNERS = (33, 263)  # landmarks whose line is level in the region where the network looks · MediaPipe's graph
 ROOM = 1.5  # side of that region relative to the landmarks' extent · MediaPipe's graph
-SEARCH: dict[str, Any] = {
+SEARCH: dict[str, float] = {
     "static_image_mode": True,
     "max_num_faces": 1,
     "refine_landmarks": True,

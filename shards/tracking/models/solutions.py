@@ -36,7 +36,7 @@ def version() -> str:
 class _Postponed(ModuleType):
     """Stands in for a module until something of it is used."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)
@@ -93,7 +93,7 @@ def quiet() -> Iterator[None]:
 class Solution:
     """A solution of MediaPipe that remembers nothing between pictures; threads take turns."""
 
-    def __init__(self, part: str, name: str, **options: Any) -> None:
+    def __init__(self, part: str, name: str, **options: float) -> None:
         with quiet():
             self._solution = getattr(getattr(solutions(), part), name)(**options)
         self._lock, self._warm = threading.Lock(), False
@@ -107,7 +107,7 @@ class Solution:
         return found
 
 
-def solution(part: str, name: str, **options: Any) -> Solution:
+def solution(part: str, name: str, **options: float) -> Solution:
     """The process's own one of MediaPipe's solutions, such as ``"face_mesh", "FaceMesh"``.
 
     Loading one takes 5 to 25 ms: as long as tracking a few frames.
@@ -116,6 +116,6 @@ def solution(part: str, name: str, **options: Any) -> Solution:
 
 
 @functools.lru_cache(maxsize=16)
-def _of_process(process: int, part: str, name: str, options: tuple[tuple[str, Any], ...]) -> Solution:
+def _of_process(process: int, part: str, name: str, options: tuple[tuple[str, float], ...]) -> Solution:
     """``process``: its number, since threads of MediaPipe do not survive a fork."""
     return Solution(part, name, **dict(options))

@@ -5,11 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 FILE = "modules/face_landmark/face_landmark_with_attention.tflite"
+
+
+Table = Any  # of the file; flatbuffers' classes have no types
+
+
+@dataclass(frozen=True)
+class Square:
+    """A turned square around some landmarks · options of MediaPipe's Landmarks2TransformMatrix.
+
+    Attributes:
+        points: numbers ``[N]`` of the landmarks.
+        corners: numbers of two whose line is level in it.
+        room: its side relative to the landmarks' extent.
+    """
+
+    points: np.ndarray
+    corners: tuple[int, int]
+    room: float
 
 
 @dataclass
@@ -25,7 +44,7 @@ class Layer:
         padded: whether margins of zeros are part of the input.
         added: map that is added, or its largest of 2 x 2 numbers if ``pooled``.
         slopes: ``[O]`` of the PReLU.
-        region: options of MediaPipe's Landmarks2TransformMatrix, which says where a crop is.
+        square: where a crop is.
     """
 
     source: int
@@ -40,7 +59,7 @@ class Layer:
     added: int = -1
     pooled: bool = False
     slopes: np.ndarray | None = None
-    region: dict[str, Any] | None = None
+    square: Square | None = None
 
 
 @dataclass
@@ -69,13 +88,13 @@ def read_layers() -> Layers:
 class _Reader:
     """Goes through a file's operators and joins them to layers."""
 
-    def __init__(self, schema: Any, model: Any) -> None:
+    def __init__(self, schema: ModuleType, model: Table) -> None:
         self._schema, self._model, self._part = schema, model, model.subgraphs[0]
         self._names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
         self._values: dict[int, np.ndarray] = dict(self._constants())
         self._filters: dict[int, tuple[int, tuple[np.ndarray, np.ndarray], int]] = {}
         self._pools: dict[int, tuple[int, bool]] = {}
-        self._regions: dict[int, dict[str, Any]] = {}
+        self._squares: dict[int, Square] = {}
         self._open: dict[int, Layer] = {}  # convolutions by the tensor that they write
         self._found = Layers(input=int(self._part.inputs[0]))
 
@@ -98,13 +117,13 @@ class _Reader:
         self._found.shapes[self._found.input] = side, channels
         return self._found
 
-    def _name(self, operator: Any) -> str:
+    def _name(self, operator: Table) -> str:
         code = self._model.operatorCodes[operator.opcodeIndex]
         number = max(code.builtinCode, code.deprecatedBuiltinCode)
         custom = number == self._schema.BuiltinOperator.CUSTOM
         return code.customCode.decode() if custom else self._names[number]
 
-    def _take(self, name: str, operator: Any, inputs: list[int], target: int) -> None:
+    def _take(self, name: str, operator: Table, inputs: list[int], target: int) -> None:
         options, values = operator.builtinOptions, self._values
         if name == "DEQUANTIZE":
             values[target] = values[inputs[0]].astype(np.float32)
@@ -125,17 +144,14 @@ class _Reader:
             layer = self._open.pop(inputs[0])
             layer.slopes, layer.target = values[inputs[1]].ravel(), target
         elif name == "Landmarks2TransformMatrix":
-            from flatbuffers import flexbuffers
-
-            self._regions[target] = flexbuffers.Loads(operator.customOptions.tobytes())
+            self._squares[target] = _square(operator.customOptions.tobytes())
         elif name == "TransformTensorBilinear":
-            region = self._regions[inputs[1]]
             side, channels = (int(n) for n in self._part.tensors[target].shape[2:])
-            self._found.layers.append(Layer(inputs[0], target, side, channels, region=region))
+            self._found.layers.append(Layer(inputs[0], target, side, channels, square=self._squares[inputs[1]]))
         elif name not in ("RESHAPE", "MUL", "TransformLandmarks", "STRIDED_SLICE"):  # computed beside the network
             raise ValueError(f"FaceMesh has an operator {name}, which is not known")
 
-    def _convolution(self, inputs: list[int], target: int, options: Any) -> Layer:
+    def _convolution(self, inputs: list[int], target: int, options: Table) -> Layer:
         weights, bias = self._values[inputs[1]], self._values[inputs[2]]
         source, depthwise, stride = self._filters.get(inputs[0], (inputs[0], None, int(options.strideH)))
         side, channels = (int(n) for n in self._part.tensors[target].shape[2:])
@@ -143,3 +159,11 @@ class _Reader:
         layer = Layer(source, target, side, channels, weights, bias, depthwise, stride, padded)
         self._found.layers.append(layer)
         return layer
+
+
+def _square(options: bytes) -> Square:
+    from flatbuffers import flexbuffers
+
+    read = flexbuffers.Loads(options)
+    corners = int(read["left_rotation_idx"]), int(read["right_rotation_idx"])
+    return Square(np.array(read["subset_idxs"], np.int64), corners, float(read["scale_x"]))

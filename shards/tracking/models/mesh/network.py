@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
@@ -156,7 +155,7 @@ def _compiled() -> _Program:
     network = read_layers()
     compiler, layers = _Compiler(network), network.layers
     steps = np.stack([compiler.step(number, layer) for number, layer in enumerate(layers)])
-    crops = [number for number, layer in enumerate(layers) if layer.region is not None]
+    crops = [number for number, layer in enumerate(layers) if layer.square is not None]
     regions = _regions([layers[n] for n in crops], SIDE / network.shapes[layers[crops[0]].source][0])
 
     def ends(channels: int) -> np.ndarray:
@@ -181,8 +180,8 @@ def _compiled() -> _Program:
 
 
 def _regions(crops: list[Layer], scale: float) -> _Regions:
-    options: list[dict[str, Any]] = [layer.region or {} for layer in crops]
-    points = [np.array(one["subset_idxs"], np.int64) for one in options]
-    corners = np.array([(one["left_rotation_idx"], one["right_rotation_idx"]) for one in options], np.int64)
-    ends = np.cumsum([len(one) for one in points])
-    return _Regions(np.concatenate(points), ends, corners, float(options[0]["scale_x"]), crops[0].side, float(scale))
+    squares = [layer.square for layer in crops if layer.square is not None]
+    ends = np.cumsum([len(square.points) for square in squares])
+    corners = np.array([square.corners for square in squares], np.int64)
+    points = np.concatenate([square.points for square in squares])
+    return _Regions(points, ends, corners, squares[0].room, crops[0].side, float(scale))
