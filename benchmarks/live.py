@@ -1,10 +1,10 @@
 """Live talk: delay by stage, frames per second, memory over time, audio-video sync; with ``--browser`` on a page.
 
-    python -m benchmarks live [--avatar FOLDER] [--seconds 20] [--browser] [--soak MINUTES]
+    python -m benchmarks live [--avatar FOLDER] [--speech FILE] [--seconds 20] [--browser] [--soak MINUTES]
 
-Without ``--avatar`` a generated talker is adapted first (150 steps at 256 px). The audio is a generated talker's too, in
-blocks of 20 ms as from a microphone. In the browser it is the microphone of a headless Chromium on the same machine, so
-that server and browser share its cores.
+Without ``--avatar`` a generated talker is adapted first (150 steps at 256 px). The audio is a generated talker's too, or
+that of ``--speech``, in blocks of 20 ms as from a microphone. In the browser it is the microphone of a headless Chromium on
+the same machine, so that server and browser share its cores.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks.live_page import spoken_to
 from benchmarks.pictures import bars, save
 from benchmarks.results import row, write
+from shards.media.sound import read_audio
 
 PIECE = 320  # samples of a microphone's piece, 20 ms
 REAL_TIME = "25 frames/s of real time"
@@ -48,19 +49,25 @@ WATCH = """(() => { const { player, microphone } = headstart, box = %s, shown = 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure and write ``results/live.json``."""
+    """Measure and write ``results/live.json``, or that of ``--name``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks live")
     parser.add_argument("--avatar", help="folder of the avatar (default: a generated talker, adapted now)")
+    parser.add_argument("--speech", metavar="FILE", help="sound that is spoken (default: a generated talker's)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--browser", action="store_true", help="also in a headless Chromium")
     parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="also hold it so long")
+    parser.add_argument("--name", default="live", help="of the result file and of the figure")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="headstart-benchmark-") as place:
         folder = Path(options.avatar) if options.avatar else _made(Path(place))
         rows = asyncio.run(_measured(folder, Path(place), options))
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     notes = f"load of the machine at the end: {load:.1f} processes a core, others' included; run at nice {os.nice(0)}"
-    write("live", rows, notes, command=" ".join(["live", *(arguments or sys.argv[1:])]))
+    words = list(arguments or sys.argv[1:])
+    shown = [
+        Path(word).name if before in ("--avatar", "--speech") else word for before, word in zip(["", *words], words)
+    ]
+    write(options.name, rows, notes, command=" ".join(["live", *shown]))
 
 
 def _made(place: Path) -> Path:
@@ -78,12 +85,15 @@ async def _measured(folder: Path, place: Path, options: argparse.Namespace) -> l
     from shards.synthetic.generate import make_talker
 
     avatar = load_avatar(folder)
-    speech = make_talker(3).perform(max(10.0, min(options.seconds, 60.0)), 1, 64).audio.astype(np.float32)
+    if options.speech:
+        speech = read_audio(options.speech)
+    else:
+        speech = make_talker(3).perform(max(10.0, min(options.seconds, 60.0)), 1, 64).audio.astype(np.float32)
     rows = await engine_rows(avatar, speech, options.seconds)
     if options.soak:
         rows += await soak_rows(avatar, speech, 60 * options.soak)
     if options.browser:
-        rows += await browser_rows(avatar, speech, options.seconds, place)
+        rows += await browser_rows(avatar, speech, options.seconds, place, options.name)
     return rows
 
 
@@ -186,7 +196,9 @@ def _memory() -> float:
     return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
 
 
-async def browser_rows(avatar: Any, speech: np.ndarray, seconds: float, place: Path) -> list[dict[str, Any]]:
+async def browser_rows(
+    avatar: Any, speech: np.ndarray, seconds: float, place: Path, name: str = "live"
+) -> list[dict[str, Any]]:
     """The page in a headless Chromium: from the microphone's sound to the picture on the canvas, and the lips' sync."""
     async with spoken_to("avatar", avatar, speech, place) as (page, _):
         await page.run("document.getElementById('microphone').click()")
@@ -203,20 +215,20 @@ async def browser_rows(avatar: Any, speech: np.ndarray, seconds: float, place: P
         await asyncio.sleep(seconds / 2)
         offsets = await page.run("headstart.player.offsets")
     case = f"page at {avatar.size}x{avatar.size}, headless Chromium"
-    draw_delays(case, delays)
+    draw_delays(case, delays, name)
     lag, agreement = mouth_lag(np.array(loudness), np.array(mouth))
     rows = _page_rows(case, delays, pictures, offsets)
     return [*rows, row(case, f"mouth's pixels behind loudness, r {agreement:.2f}", lag, "ms", f"goal <= {MEDIAN:g} ms")]
 
 
-def draw_delays(case: str, delays: list[float]) -> None:
-    """The page's delays as ``docs/images/live-delay.svg``."""
+def draw_delays(case: str, delays: list[float], name: str = "live") -> None:
+    """The page's delays as ``docs/images/NAME-delay.svg``."""
     step, last = 10.0, 500.0
     counts = np.histogram(np.minimum(delays, last - 1), np.arange(0, last + step, step))[0]
     marks = {"median": float(np.median(delays)), "p95": float(np.quantile(delays, 0.95)), "goal, median": MEDIAN}
     load = os.getloadavg()[0]
     title = f"Microphone to picture: {case}, {len(delays)} pictures, load {load:.1f} on {os.cpu_count()} cores"
-    save("live-delay", [(title, bars([int(c) for c in counts], 0.0, step, marks, "ms"))])
+    save(f"{name}-delay", [(title, bars([int(c) for c in counts], 0.0, step, marks, "ms"))])
 
 
 def _mouth(avatar: Any) -> list[float]:
