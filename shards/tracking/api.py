@@ -150,6 +150,8 @@ def track_frames(
         refine=refine,
         texture=texture,
     )
+    if options.crop_box is not None:
+        _check_inside(path, options.crop_box)
     video = track_video(path, options, stop)
     with video:
         shots = video.shots
@@ -160,6 +162,16 @@ def track_frames(
         if av_offset is None and video.av_offset.seconds:
             progress.say(f"{path}: {video.av_offset}")
         yield from chosen
+
+
+def _check_inside(path: str | Path, box: tuple[int, int, int, int]) -> None:
+    """Refuse a video that a given crop does not fit into; its pictures would have other sizes than asked for."""
+    info = video_info(path)
+    if min(box) < -1 or box[2] > info.width + 1 or box[3] > info.height + 1:  # boxes are rounded
+        raise InputError(
+            f"{path}: is {info.width}x{info.height} px, and the earlier clip's pictures were cut from {box[0]} to {box[2]} px "
+            f"across and {box[1]} to {box[3]} px down; give a video of the same size and framing"
+        )
 
 
 def _say_what_is_used(path: str | Path, video: VideoTrack, chosen: Shot, start: float) -> None:

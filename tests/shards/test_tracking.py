@@ -11,6 +11,7 @@ import torch
 from configs import InputError
 from heads.rig import load_rig
 from heads.rig.facemesh import FOREHEAD, LIPS_INNER, STABLE, mirror_pairs
+from shards.media.probe import video_info
 from shards.tracking import TrackOptions, detect_landmarks, first_pass, overlay, track_frames, track_video
 from shards.tracking import segments as takes
 from shards.tracking.coefficients import Fitter
@@ -296,6 +297,13 @@ def test_where_chunks_of_a_take_are_cut_does_not_matter(portrait_video, segments
         for key in ("landmarks", "rotation", "translation", "expression"):
             assert np.allclose(a.track[key], b.track[key], atol=2e-3), key
     assert (again[0].matte == 255).all()
+
+
+def test_a_crop_of_a_larger_video_is_refused_with_both_sizes(portrait_video):
+    info = video_info(portrait_video)
+    sentence = f"is {info.width}x{info.height} px, and the earlier clip's pictures were cut from 0 to 5000 px across"
+    with pytest.raises(InputError, match=sentence):
+        list(track_frames(portrait_video, crop_box=(0, 0, 5000, 5000), size=512))
 
 
 def test_another_part_tracked_with_the_same_crop_and_person_continues_the_first(portrait_video, segments):

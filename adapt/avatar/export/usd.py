@@ -7,7 +7,9 @@ Source: pxr/usd/usdVol/schema.usda of OpenUSD 26.11.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +21,7 @@ import numpy as np
 from adapt.avatar.export.axes import OPENGL, checked_axes, half_turn, to_axes
 from adapt.avatar.export.cloud import Cloud, colors_of
 from adapt.avatar.export.files import Record, as_json, partial_file, statement
+from cluster.storage.errors import StorageError, sentence
 from configs import InputError
 
 SUFFIXES = (".usdc", ".usdz")
@@ -64,13 +67,24 @@ def write_sequence(
     path, axes = Path(path), checked_axes(axes, AXES)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
         layer = Path(folder) / f"{path.stem}.usdc"
-        frames = _Stage(pxr, layer, record, axes, fps).fill(clouds)
-        with partial_file(path) as partial:
-            if path.suffix.lower() == ".usdz":
-                pxr.UsdUtils.CreateNewUsdzPackage(str(layer), str(partial))
-            else:
-                layer.replace(partial)
+        try:
+            frames = _Stage(pxr, layer, record, axes, fps).fill(clouds)
+            with partial_file(path) as partial:
+                if path.suffix.lower() == ".usdz":
+                    pxr.UsdUtils.CreateNewUsdzPackage(str(layer), str(partial))
+                else:
+                    layer.replace(partial)
+        except pxr.Tf.ErrorException as error:
+            raise _of_the_disk(path, error) or error from None
     return frames
+
+
+def _of_the_disk(path: Path, error: Exception) -> StorageError | None:
+    """USD's error as the system's, where it quotes one, such as a full disk; else None."""
+    number = next(
+        (n for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO) if os.strerror(n) in str(error)), None
+    )
+    return None if number is None else sentence(path, "write", OSError(number, os.strerror(number)))
 
 
 def require_usd() -> Any:

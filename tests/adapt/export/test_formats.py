@@ -268,3 +268,17 @@ def test_without_usd_core_the_sentence_names_the_install_line(cloud, record, tmp
     with pytest.raises(InputError, match=r"usd-core.*pip install 'headstart\[usd\]'"):
         usd.write(tmp_path / "head.usdc", cloud, record)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".usdc", ".usdz"])
+def test_a_disk_that_usd_finds_full_is_one_sentence(cloud, record, tmp_path, monkeypatch, suffix):
+    needs_usd(suffix)
+    from pxr import Tf
+
+    def full(stage, clouds):
+        raise Tf.ErrorException("Error in 'WriteToAsset': 'Failed writing usdc data: No space left on device'")
+
+    monkeypatch.setattr(usd._Stage, "fill", full)
+    with pytest.raises(InputError, match=rf"cannot write .*head\{suffix}: the disk is full; free some space"):
+        usd.write(tmp_path / f"head{suffix}", cloud, record)
+    assert not list(tmp_path.iterdir())
