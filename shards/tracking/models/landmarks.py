@@ -129,7 +129,7 @@ class MirroredLandmarks(FaceLandmarks):
     """The mean of the landmarks of each picture and of its mirror image.
 
     FaceMesh is biased to one side, differently for each person; the mean is not. Avatars gain 0.4 dB on the face in unseen
-    frames (five people, ``benchmarks mirrored``) for 3 to 4 ms a picture. Where only the picture shows a face, or the mirror
+    frames (five people, ``benchmarks mirrored``) for 2 ms a picture. Where only the picture shows a face, or the mirror
     image another one, the picture's landmarks are returned.
     """
 
