@@ -19,12 +19,6 @@ SAME_FACE = 0.25  # outer eye distances: landmarks of one face in both pictures 
 MIDDLE = 0.5  # px, where MediaPipe counts from: the middle of the first pixel
 EYE_CORNERS = (33, 263)  # landmarks whose line is level in the region where the network looks · MediaPipe's graph
 ROOM = 1.5  # side of that region relative to the landmarks' extent · MediaPipe's graph
-SEARCH: dict[str, float] = {
-    "static_image_mode": True,
-    "max_num_faces": 1,
-    "refine_landmarks": True,
-    "min_detection_confidence": 0.4,
-}
 _LANDMARK_GRAPH = """
     input_stream: "image"
     input_stream: "region"
@@ -80,7 +74,14 @@ class FaceLandmarks:
 
     def __init__(self, *, still: bool = False) -> None:
         """``still``: search every picture from scratch; otherwise the face is tracked from picture to picture."""
-        self._search = solution("face_mesh", "FaceMesh", **SEARCH)
+        self._search = solution(
+            "face_mesh",
+            "FaceMesh",
+            static_image_mode=True,
+            max_num_faces=1,
+            refine_landmarks=True,
+            min_detection_confidence=0.4,
+        )
         with quiet():
             self._network = None if still else _LandmarkNetwork()
         self._region: Region | None = None  # where the face was
