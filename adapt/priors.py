@@ -20,6 +20,7 @@ from pretrain.folder import load_prior, read_info
 from pretrain.prior import priors_for, role_of
 from pretrain.roles import APPEARANCE, MOTION, ROLES, SYNC, AppearancePrior, MotionPrior, SyncPrior
 from shards.features import Feature, open_feature
+from shards.features.registry import check_revision
 
 # The audio feature if no prior names one.
 FEATURE = "logmel"
@@ -58,7 +59,18 @@ class PriorFolder:
             sha256=self.info["weights_sha256"],
             uri=self.uri if self.uri.startswith(("models:/", "runs:/")) else str(self.folder.resolve()),
             features=self.info.get("features"),
+            live=self.info.get("live"),
         )
+
+    def check_revisions(self) -> None:
+        """Refuse a prior that was trained on rows of another revision than those that this version computes.
+
+        Raises:
+            InputError: naming the prior, the feature and both revisions.
+        """
+        for record in (self.info.get("features"), self.info.get("live")):
+            cure = "train it again on a dataset whose rows were made again (headstart shards build --out DATASET --features ...)"
+            check_revision(record, f"prior '{self.uri}'", cure)
 
 
 @dataclass
@@ -170,6 +182,8 @@ def rig_and_feature(priors: Sequence[PriorFolder], before: AvatarDocument | None
     Raises:
         InputError: the priors do not fit each other or the avatar, or the rig or feature they need is missing.
     """
+    for prior in priors:
+        prior.check_revisions()
     infos = {f"{prior.kind} ({prior.uri})": prior.info for prior in priors}
     begun = None if before is None else before["features"]
     rigs = [rig for rig in [before["rig"] if before else {}, *(prior.info["rig"] for prior in priors)] if rig]

@@ -179,7 +179,7 @@ def live_folds(
         live = LiveRegression(runs[0].features.shape[1], runs[0].track["expression"].shape[1])
         train = [run for run in runs if run.identity not in held]
         fit_live(live, train, default_rig(), COLUMNS, {}, Layout(ahead))
-        filter = LiveFilter("whisper-live", live.mean.numpy(), live.weight.numpy())
+        filter = LiveFilter("whisper-live", live.mean.numpy(), live.weight.numpy(), Nearer.revision)
         yield [run for run in runs if run.identity in held], filter
 
 
@@ -242,7 +242,9 @@ def costs(folder: Path, weights: str, rounds: int) -> list[dict[str, Any]]:
             size = avatar.track["expression"].shape[1]
             shape = np.random.default_rng(0).normal(0, 1e-3, (feature.size, size)).astype(np.float32)
             face = avatar.track["expression"].mean(0)
-            avatar.driver = LiveDriver(np.zeros(feature.size, np.float32), shape, face, feature.name)
+            avatar.driver = LiveDriver(
+                np.zeros(feature.size, np.float32), shape, face, feature.name, revision=feature.revision
+            )
         drivers[name] = avatar, []
     for _, (avatar, found) in itertools.product(range(rounds), drivers.values()):
         found.append(frame_cost(avatar))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import TypedDict, cast
 
 
 class WeightsRecord(TypedDict):
@@ -17,15 +18,25 @@ class WeightsRecord(TypedDict):
     sha256: str
 
 
-class FeatureRecord(TypedDict):
+class _Feature(TypedDict):
+    name: str
+    size: int
+    weights: WeightsRecord | None
+
+
+class FeatureRecord(_Feature, total=False):
     """What identifies an audio feature.
 
     Attributes:
         name: as for ``shards.features.open_feature``.
         size: columns of a row; there is one row per frame at 25 fps.
         weights: ``None`` for a feature without learned weights.
+        revision: of the computation, see ``shards.features.Feature``; absent for the first one.
     """
 
-    name: str
-    size: int
-    weights: WeightsRecord | None
+    revision: int
+
+
+def revision_of(record: Mapping[str, object] | None) -> int:
+    """The revision of a feature's record."""
+    return cast(int, (record or {}).get("revision", 1))

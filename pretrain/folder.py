@@ -56,6 +56,8 @@ def write_prior(folder: str | Path, task: Task, objective: torch.nn.Module, metr
         code_version=code_version(),
         weights_sha256=sha256(folder / "weights.safetensors"),
     )
+    if (live := task.live_features()) is not None:
+        info["live"] = live
     info["serving"] = Serving(module=SERVING, **find_prior(task.name).signature(info))
     (folder / "prior.json").write_text(json.dumps(info, indent=1, default=str))
     return info

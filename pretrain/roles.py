@@ -105,11 +105,13 @@ class LiveFilter:
         feature: name of the audio feature, of the same weights as the prior's.
         mean: ``[C]`` mean row of the people that it was fitted on.
         weight: ``[C, K]`` float32.
+        revision: of the feature.
     """
 
     feature: str
     mean: np.ndarray
     weight: np.ndarray
+    revision: int = 1
 
 
 @runtime_checkable

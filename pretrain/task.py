@@ -16,6 +16,7 @@ from configs.records import FeatureRecord
 from heads.rig import Rig
 from pretrain.config import PretrainConfig
 from pretrain.data.rigs import recorded_rig
+from shards.features.registry import again, check_revision
 from shards.read.dataset import Dataset
 from shards.read.view import View
 
@@ -167,6 +168,10 @@ class Task(Generic[Objective]):
         """The record of the audio feature that the prior uses (``name, size, weights``), or ``None``."""
         return None
 
+    def live_features(self) -> FeatureRecord | None:
+        """The record of the audio feature that the prior uses in live use besides, or ``None``."""
+        return None
+
 
 def tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
     """A module's weights and statistics by name, on the CPU."""
@@ -192,7 +197,17 @@ def feature_record(dataset: Dataset, name: str, prior: str) -> FeatureRecord:
     """The record ``{"name", "size", "weights"}`` of a dataset's feature, which travels with a prior.
 
     Raises:
-        InputError: the dataset was built without it.
+        InputError: the dataset was built without it, or has rows of another revision.
     """
     check_features(dataset, name, prior)
-    return dataset.feature_records[name]
+    return current(dataset, dataset.feature_records[name])
+
+
+def current(dataset: Dataset, record: FeatureRecord) -> FeatureRecord:
+    """A record of the dataset's, whose rows are those that this version computes.
+
+    Raises:
+        InputError: they are of another revision.
+    """
+    check_revision(record, f"dataset {dataset.url}", f"make them again with '{again(dataset.url, record)}'")
+    return record

@@ -18,6 +18,7 @@ class PriorRecord(TypedDict):
         sha256: of its weights.
         uri: where it was found.
         features: the audio feature that it uses.
+        live: the one that it uses in live use; absent in avatars of earlier versions.
     """
 
     name: str
@@ -26,6 +27,7 @@ class PriorRecord(TypedDict):
     sha256: str
     uri: str
     features: FeatureRecord | None
+    live: FeatureRecord | None
 
 
 class VisualPrior(TypedDict):

@@ -38,6 +38,7 @@ class LiveDriver:
         weight: ``[C, K]``.
         bias: ``[K]`` the person's resting face.
         feature: name of the audio feature.
+        revision: of the feature.
         closing: presses lips that nearly meet; ``None``: they are left as they are.
         layout: of a row.
     """
@@ -54,9 +55,10 @@ class LiveDriver:
         feature: str,
         closing: LipClosing | None = None,
         layout: Layout = LAYOUT,
+        revision: int = 1,
     ) -> None:
         self.mean, self.weight, self.bias, self.feature, self.closing = mean, weight, bias, feature, closing
-        self.layout = layout
+        self.layout, self.revision = layout, revision
         self.name = f"regression of the prior for live use on {feature}, corrected on the person's clip"
 
     @classmethod
@@ -83,11 +85,12 @@ class LiveDriver:
         penalty = PENALTY * max(float(np.trace(gram)) / len(gram), 1e-9)
         weight = weight + centred.T @ np.linalg.solve(gram + penalty * np.eye(len(gram)), unexplained)
         bias = face if rest is None else rest
-        return cls(mean.astype(np.float32), weight.astype(np.float32), bias.astype(np.float32), prior.feature)
+        mean, weight, bias = (value.astype(np.float32) for value in (mean, weight, bias))
+        return cls(mean, weight, bias, prior.feature, revision=prior.revision)
 
     def closed(self, closing: LipClosing | None) -> LiveDriver:
         """The same regression, its lips pressed where they nearly meet."""
-        return LiveDriver(self.mean, self.weight, self.bias, self.feature, closing, self.layout)
+        return LiveDriver(self.mean, self.weight, self.bias, self.feature, closing, self.layout, self.revision)
 
     def stream(self) -> Stream:
         """A new stream."""
@@ -99,10 +102,10 @@ class LiveDriver:
         return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in NAMES}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, torch.Tensor], feature: str) -> LiveDriver:
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor], feature: str, revision: int = 1) -> LiveDriver:
         """The inverse of :meth:`tensors`."""
         mean, weight, bias = (tensors[name].float().numpy() for name in NAMES)
-        return cls(mean, weight, bias, feature)
+        return cls(mean, weight, bias, feature, revision=revision)
 
 
 class _LiveStream:

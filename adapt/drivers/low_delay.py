@@ -10,6 +10,7 @@ from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
 from configs import InputError
 from configs.records import FeatureRecord
+from pretrain.roles import LiveFilter
 from shards.features import open_feature
 
 log = logging.getLogger(__name__)
@@ -37,20 +38,20 @@ def quickest(driver: Driver, record: FeatureRecord | None = None, *, any_feature
 
 
 def _encodes(live: LiveDriver | None, record: FeatureRecord) -> bool:
-    """Whether there is such a driver, and its encoder on this machine."""
+    """Whether there is such a driver, and its encoder on this machine in the same revision."""
     if live is None:
         return False
     try:
-        open_feature(live_record(live.feature, len(live.mean), record)).load()
+        open_feature(live_record(live, record)).load()
     except InputError as error:
-        log.warning("live use hears log-mel, because the speech encoder is not there: %s", error)
+        log.warning("live use hears log-mel: %s", error)
         return False
     return True
 
 
-def live_record(feature: str, size: int, record: FeatureRecord) -> FeatureRecord:
-    """The record of a feature for live use, of the same encoder as the avatar's ``record``."""
-    return FeatureRecord(name=feature, size=size, weights=record["weights"])
+def live_record(live: LiveFilter | LiveDriver, record: FeatureRecord) -> FeatureRecord:
+    """The record of the feature of a regression for live use, with the encoder of the prior's or avatar's ``record``."""
+    return FeatureRecord(name=live.feature, size=len(live.mean), weights=record["weights"], revision=live.revision)
 
 
 def heard_by(driver: Driver, record: FeatureRecord, *, any_feature: bool = True) -> FeatureRecord:
@@ -60,6 +61,6 @@ def heard_by(driver: Driver, record: FeatureRecord, *, any_feature: bool = True)
         any_feature: false where the same rows also drive an avatar's model, which takes only those of the avatar's feature.
     """
     if isinstance(driver, LiveDriver):
-        return live_record(driver.feature, len(driver.mean), record)
+        return live_record(driver, record)
     own = driver.feature and driver.feature != record["name"]
     return open_feature(driver.feature).record if own and any_feature else record

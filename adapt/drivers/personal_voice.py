@@ -92,7 +92,7 @@ def _live_driver(driver: PriorDriver, filter: LiveFilter, clip: Clip, rig: Rig) 
     """The prior's regression for live use, corrected on frames of the clip."""
     expression = clip.track["expression"]
     frames = live_frames(len(expression))
-    feature = open_feature(live_record(filter.feature, len(filter.mean), clip.feature.record))
+    feature = open_feature(live_record(filter, clip.feature.record))
     rest = expression.mean(0) if driver.calibration is None else driver.calibration[2]
     rows, importance = feature.rows_at(clip.audio, frames), lip_weights(rig, expression.shape[1])
     return LiveDriver.fit(filter, rows, expression[frames], importance, rest)

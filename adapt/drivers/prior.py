@@ -14,6 +14,7 @@ from adapt.drivers.closing import ClosingStream, LipClosing
 from adapt.drivers.live import LiveDriver
 from adapt.drivers.ridge import RidgeDriver
 from configs import InputError
+from configs.records import revision_of
 from pretrain.roles import FineTunable, LiveMotion, MotionPrior
 
 # One step without noise gives the mean of the prior's distribution: lips that agree with the sound matter more than lively
@@ -171,6 +172,7 @@ class PriorDriver:
         quick = {k.removeprefix("quick."): v.float() for k, v in tensors.items() if k.startswith("quick.")}
         live = {k.removeprefix("live."): v for k, v in tensors.items() if k.startswith("live.")}
         filter = prior.live if isinstance(prior, LiveMotion) else None
+        revision = revision_of(record.get("live"))
         lips = {key.removeprefix("closing."): value for key, value in tensors.items() if key.startswith("closing.")}
         return cls(
             prior,
@@ -181,7 +183,7 @@ class PriorDriver:
             regression=RidgeDriver.from_tensors(fitted) if fitted else None,
             closing=LipClosing.from_tensors(lips) if lips else None,
             quick=RidgeDriver.from_tensors(quick).hearing(QUICK_FEATURE) if quick else None,
-            live=LiveDriver.from_tensors(live, filter.feature) if live and filter is not None else None,
+            live=LiveDriver.from_tensors(live, filter.feature, revision) if live and filter is not None else None,
         )
 
 

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from cluster.registry.prior_folder import PriorInfo
 from configs import InputError
-from configs.records import FeatureRecord
+from configs.records import FeatureRecord, revision_of
 
 Rig = Mapping[str, str]
 Feature = Mapping[str, object]  # a FeatureRecord, or its name alone
@@ -99,7 +99,7 @@ class _Rigs:
 
 
 class _Features:
-    """Equal name; equal size and weights wherever both sides record them."""
+    """Equal name; equal size, revision and weights wherever both sides record them."""
 
     name = "audio features"
 
@@ -110,14 +110,21 @@ class _Features:
     def same(self, a: Feature, b: Feature) -> bool:
         if a.get("name") != b.get("name"):
             return False
-        pairs = ((a.get("size"), b.get("size")), (_weights(a), _weights(b)))
+        pairs = ((a.get("size"), b.get("size")), (_revision(a), _revision(b)), (_weights(a), _weights(b)))
         return all(x is None or y is None or x == y for x, y in pairs)
 
     def shown(self, value: Feature, other: Feature) -> str:
         size = f" of size {value['size']}" if value.get("size") else ""
         ours, theirs = _weights(value), _weights(other)
         weights = f" with weights {ours[:12]}" if ours and theirs and ours != theirs else ""
-        return f"{value['name']}{size}{weights}"
+        revised = _revision(value) and _revision(other) and _revision(value) != _revision(other)
+        revision = f" of revision {_revision(value)}" if revised else ""
+        return f"{value['name']}{size}{revision}{weights}"
+
+
+def _revision(feature: Feature) -> int | None:
+    """``None`` where only a name is known."""
+    return revision_of(feature) if feature.get("size") else None
 
 
 def _weights(feature: Feature) -> str | None:

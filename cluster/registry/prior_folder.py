@@ -71,6 +71,7 @@ class PriorInfo(TypedDict, total=False):
         config: the training configuration as plain values.
         rig: ``{"name", "sha256", "source"}``, empty for a prior that needs none.
         features: record of the audio feature that it uses, if any.
+        live: record of the one that it uses in live use, if it has a regression for that.
         dataset: what it was trained on.
         metrics: measured on held-out people.
         code_version: of the training code.
@@ -83,6 +84,7 @@ class PriorInfo(TypedDict, total=False):
     config: dict[str, object]
     rig: dict[str, str]
     features: FeatureRecord | None
+    live: FeatureRecord | None
     dataset: DatasetRecord
     metrics: dict[str, float]
     code_version: str

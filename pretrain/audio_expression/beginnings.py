@@ -20,6 +20,7 @@ from pretrain.baselines.baselines import RidgeFit, principal_columns
 from pretrain.baselines.lags import clip_lags, in_step
 from pretrain.data import sequences
 from pretrain.data.moments import Moments
+from pretrain.task import current
 from shards.features.whisper_live import BEFORE, LAYOUT, MEL_SIDE, MEL_SIZE, Layout
 from shards.read.dataset import Dataset
 
@@ -133,7 +134,7 @@ def live_record(dataset: Dataset, config: AudioExpressionConfig, feature: Featur
     """The record of the dataset's feature for live use; ``None`` if none is wanted or the dataset lacks it.
 
     Raises:
-        InputError: it was extracted with other weights than ``feature``, the prior's own.
+        InputError: it was extracted with other weights than ``feature``, the prior's own, or is of another revision.
     """
     record = dataset.feature_records.get(config.live) if config.live else None
     if record is not None and record["weights"] != feature["weights"] and _sha256(record) != _sha256(feature):
@@ -141,7 +142,7 @@ def live_record(dataset: Dataset, config: AudioExpressionConfig, feature: Featur
             f"dataset {dataset.url}: '{config.live}' was extracted with other weights than '{feature['name']}'; "
             f"extract both with the same, or set live=''"
         )
-    return record
+    return None if record is None else current(dataset, record)
 
 
 def _sha256(record: FeatureRecord) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cluster.registry.prior_folder import PriorInfo
 from configs import InputError
+from configs.records import revision_of
 from pretrain.audio_expression import diffusion
 from pretrain.audio_expression.model import ExpressionModel
 from pretrain.audio_expression.objective import SequenceObjective
@@ -177,7 +178,8 @@ class AudioExpressionPrior:
         live = self.model.live
         if live is None:
             return None
-        return LiveFilter(self.config.live, live.mean.cpu().numpy(), live.weight.cpu().numpy())
+        revision = revision_of(self.info.get("live"))
+        return LiveFilter(self.config.live, live.mean.cpu().numpy(), live.weight.cpu().numpy(), revision)
 
     @property
     def audio_encoder(self) -> nn.Module:

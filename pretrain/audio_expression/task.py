@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
+from cluster.registry.prior_folder import PriorInfo
 from configs.progress import say
 from configs.records import FeatureRecord
 from heads.measures.face import lip_error, lip_motion
@@ -65,6 +66,10 @@ class AudioExpressionTask(Task[SequenceObjective]):
         """The audio feature that the prior uses."""
         return self.feature
 
+    def live_features(self) -> FeatureRecord | None:
+        """The audio feature of the regression for live use."""
+        return self.live
+
     def sequences(self, dataset: Dataset) -> Iterator[Sequence]:
         """Reliable clips with audio, as long sequences."""
         return sequences(dataset, self.config.features, unreliable=self.config.unreliable)
@@ -93,7 +98,8 @@ class AudioExpressionTask(Task[SequenceObjective]):
 
     def prior(self, objective: SequenceObjective) -> AudioExpressionPrior:
         """The objective's model as users get it."""
-        return AudioExpressionPrior(objective.model, {"prior": self.name, "features": self.features()}, self.people)
+        info = PriorInfo(prior=self.name, features=self.features(), live=self.live)
+        return AudioExpressionPrior(objective.model, info, self.people)
 
     def validate(self, objective: SequenceObjective) -> dict[str, float]:
         """Mouth-opening correlation and lip error of the one-step mean, on the held-out people."""

@@ -70,7 +70,7 @@ def build(
     in_step: bool = True,
     put_in_step: bool = False,
 ) -> dict[str, Any]:
-    """Track videos into a dataset; existing samples are kept, and missing features are added to them.
+    """Track videos into a dataset; existing samples are kept, missing features are added to them and outdated ones replaced.
 
     Args:
         videos: files, folders (see :func:`shards.build.find.find_clips`) or ``s3://`` URLs of either; none to only add features.
@@ -165,7 +165,7 @@ class _Builder:
     def extend(self, workers: int, address: str | None, extras: bool) -> None:
         """Add to the shards of the dataset the features that they lack, and the small members where asked for."""
         sweep(self.url, self.catalogue)
-        lacking = [r for r in self.settings.features if r["name"] not in self.catalogue.features]
+        lacking = [r for r in self.settings.features if not self.catalogue.has_rows_of(r)]
         if (lacking or extras) and self.catalogue.shards:
             # A run that stops here goes on with the same weights: shards of two models must not lie side by side.
             self.journal.settings["adding"] = lacking
@@ -358,7 +358,7 @@ class _Builder:
 
     def _keep_records(self) -> None:
         for record in self.settings.features:
-            self.catalogue.feature_records.setdefault(record["name"], record)
+            self.catalogue.feature_records[record["name"]] = record
 
     def _after_death(self, task: Task, clip: SourceClip | None, why: str) -> list[Task]:
         """What is left of a task whose worker died: the suspect alone, unless it killed too many, and the others."""

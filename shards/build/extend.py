@@ -1,5 +1,7 @@
 """Adds audio features, lips, motion and groups of pictures to existing shards from what they hold, without tracking again.
 
+Rows of an earlier revision of a feature are replaced in the same way.
+
 Rows are those that a build with these features would have stored, from the same stream: the segments of one shot, one
 after the other. The sound can be put in step as well, by lips and rows of a speech encoder as they are stored.
 """
@@ -36,13 +38,17 @@ Segments = list[Sample]
 
 
 def feature_tasks(dataset: Dataset, records: Sequence[FeatureRecord], extras: bool = False) -> list[FeatureTask]:
-    """The shards that lack features (or members of :mod:`shards.format.small`), in groups of which no two share a clip."""
+    """The shards that lack features (or members of :mod:`shards.format.small`), in groups of which no two share a clip.
+
+    They are all shards if the dataset has one of the features in an earlier revision.
+    """
     names = [*(feature_name(record["name"]) for record in records), *(EXTRAS if extras else ())]
     number_of = {name: i for i, name in enumerate(dataset.table.names)}
+    again = any(record["name"] in dataset.features for record in records)
     lacking = [
         group
         for group in _groups(dataset)
-        if any(not set(names).issubset(dataset.index(number_of[name]).suffixes) for name in group)
+        if again or any(not set(names).issubset(dataset.index(number_of[name]).suffixes) for name in group)
     ]
     return [FeatureTask(shards=tuple(group)) for group in lacking]
 

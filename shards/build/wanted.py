@@ -9,7 +9,7 @@ from configs import InputError
 from configs.records import FeatureRecord
 from heads.rig import load_rig
 from shards.build.journal import Journal
-from shards.features.registry import open_feature, parse_feature
+from shards.features.registry import again, check_revision, is_outdated, open_feature, parse_feature
 from shards.format.catalogue import Catalogue
 from shards.tracking.coefficients import DEFAULT_RIG
 
@@ -21,7 +21,8 @@ def wanted_features(catalogue: Catalogue, journal: Journal, specs: Sequence[str]
     """Records, sorted by name, of the features that every sample must have: log-mel, the dataset's, and ``specs``.
 
     Raises:
-        InputError: no such feature, or weights that cannot be loaded or are not those that the dataset was built with.
+        InputError: no such feature, weights that cannot be loaded or are not those that the dataset was built with, or rows
+            of another revision that were not asked for.
     """
     asked = dict(_named(spec) for spec in ["logmel", *specs])
     adding = {record["name"]: record for record in journal.settings.get("adding", ())}
@@ -32,7 +33,7 @@ def wanted_features(catalogue: Catalogue, journal: Journal, specs: Sequence[str]
             records.append(_opened(asked[name]))
         else:
             _agree(journal.url, known[name], asked.get(name, name))
-            records.append(known[name])
+            records.append(_renewed(journal.url, known[name], asked.get(name)))
     return sorted(records, key=lambda record: record["name"])
 
 
@@ -44,6 +45,15 @@ def _opened(spec: str) -> FeatureRecord:
     feature = open_feature(spec)
     feature.load()  # what is wrong with the weights is found before any work
     return feature.record
+
+
+def _renewed(url: str, record: FeatureRecord, spec: str | None) -> FeatureRecord:
+    """A record of the dataset's; if it is outdated and was asked for, the one with which its rows are made again."""
+    if spec is None or not is_outdated(record):
+        check_revision(record, url, f"make them again with '{again(url, record)}'")
+        return record
+    held = record["weights"]
+    return _opened(spec if "=" in spec or held is None else f"{record['name']}={held['source']}")
 
 
 def _agree(url: str, record: FeatureRecord, spec: str) -> None:

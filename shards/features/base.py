@@ -7,7 +7,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from configs.records import FeatureRecord
+from configs.records import FeatureRecord, WeightsRecord
 
 
 class RowStream(Protocol):
@@ -32,11 +32,14 @@ class Feature(ABC):
         name: what datasets, priors and ``--features`` call it; letters, digits, ``_`` and ``-``.
         default_weights: folder or hub name that is used when none is given; empty for a feature without weights.
         default_size: width C with the default weights.
+        revision: raised whenever rows of the same name, width and weights get other values. Datasets, priors and avatars
+            record it, and those of another revision are refused.
     """
 
     name: ClassVar[str]
     default_weights: ClassVar[str] = ""
     default_size: ClassVar[int] = 0
+    revision: ClassVar[int] = 1
 
     def __init__(self, weights: str = "") -> None:
         """``weights``: folder or hub name; empty for the default."""
@@ -49,8 +52,16 @@ class Feature(ABC):
 
     @property
     def record(self) -> FeatureRecord:
-        """What datasets and priors store: ``{"name", "size", "weights": {"source", "sha256"} | None}``."""
-        return FeatureRecord(name=self.name, size=self.size, weights=None)
+        """What datasets and priors store, with the revision if it is not the first."""
+        record = FeatureRecord(name=self.name, size=self.size, weights=self.weights_record)
+        if self.revision != 1:
+            record["revision"] = self.revision
+        return record
+
+    @property
+    def weights_record(self) -> WeightsRecord | None:
+        """Source and sha256 of the weights; ``None`` for a feature without weights."""
+        return None
 
     @property
     def reach(self) -> int:

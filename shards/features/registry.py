@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from configs import InputError, nearest
-from configs.records import FeatureRecord
+from configs.records import FeatureRecord, revision_of
 from shards.features.base import Feature, RowStream
 
 GROUP = "headstart.features"
@@ -79,11 +79,11 @@ def open_feature(which: str | FeatureRecord, weights: str | Path = "") -> Featur
     """A feature by ``NAME``, ``NAME=FOLDER_OR_HUB_NAME``, or by the record of a dataset or prior.
 
     Args:
-        which: see above. A record must be met exactly: width and sha256 of the weights must be equal.
+        which: see above. A record must be met exactly: revision, width and sha256 of the weights must be equal.
         weights: folder or hub name to use instead of the one in ``which``.
 
     Raises:
-        InputError: no such feature, or weights that are missing or differ from those of the record.
+        InputError: no such feature, another revision of it, or weights that are missing or differ from those of the record.
     """
     if isinstance(which, str):
         name, source = parse_feature(which)
@@ -103,6 +103,12 @@ def _open(name: str, source: str) -> Feature:
 
 def _agree(wanted: FeatureRecord, opened: Feature) -> None:
     """Prove that an opened feature is the recorded one."""
+    check_revision(
+        wanted,
+        "",
+        f"add its rows to the dataset again (shards build --features {opened.name}), then train "
+        "the prior and adapt the avatar again",
+    )
     if "size" in wanted and wanted["size"] != opened.size:
         raise InputError(
             f"audio feature '{opened.name}' of {opened.weights or 'this version'} has {opened.size} columns, "
@@ -114,6 +120,39 @@ def _agree(wanted: FeatureRecord, opened: Feature) -> None:
             f"audio feature '{opened.name}': the weights of {opened.weights} have sha256 {found[:12]}, expected "
             f"{sha256[:12]}; use the weights that the dataset was built with"
         )
+
+
+def is_outdated(record: FeatureRecord) -> bool:
+    """Whether recorded rows are of an earlier revision than those that this version computes."""
+    kind = features().get(record["name"])
+    return kind is not None and revision_of(record) < kind.revision
+
+
+def check_revision(record: FeatureRecord | None, where: str, cure: str) -> None:
+    """Refuse what was made with rows of another revision than those that this version computes.
+
+    Args:
+        record: of the rows; ``None``, or of a feature that is not installed here: nothing is checked.
+        where: the dataset or prior that holds the record, as the sentence begins; may be empty.
+        cure: what to do if the record's revision is the earlier one.
+
+    Raises:
+        InputError: naming both revisions.
+    """
+    kind = features().get(record["name"]) if record is not None else None
+    if kind is None or revision_of(record) == kind.revision:
+        return
+    begin = f"{where}: " if where else ""
+    raise InputError(
+        f"{begin}audio feature '{kind.name}' of revision {revision_of(record)}, expected {kind.revision}: its rows have "
+        f"other values; {cure if revision_of(record) < kind.revision else 'use the version of headstart that made it'}"
+    )
+
+
+def again(url: str, record: FeatureRecord) -> str:
+    """The command that replaces a dataset's rows of a feature."""
+    source = _recorded(record, "source")
+    return f"headstart shards build --out {url} --features {record['name']}{'=' if source else ''}{source}"
 
 
 def _recorded(record: FeatureRecord, key: Literal["source", "sha256"]) -> str:

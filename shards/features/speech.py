@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from configs import InputError
-from configs.records import FeatureRecord, WeightsRecord
+from configs.records import WeightsRecord
 from shards.features.base import Feature, RowStream
 from shards.features.weights import Weights
 from shards.media.rates import SAMPLES_PER_FRAME
@@ -46,9 +46,8 @@ class SpeechFeature(Feature):
         return files
 
     @property
-    def record(self) -> FeatureRecord:
-        weights = WeightsRecord(source=self.files.source, sha256=self.files.sha256)
-        return FeatureRecord(name=self.name, size=self.size, weights=weights)
+    def weights_record(self) -> WeightsRecord:
+        return WeightsRecord(source=self.files.source, sha256=self.files.sha256)
 
     @property
     def reach(self) -> int:

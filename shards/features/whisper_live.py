@@ -93,6 +93,7 @@ class WhisperLive(Whisper):
 
     name = "whisper-live"
     default_size = LAYOUT.encoded * 384 + LAYOUT.mels * MEL_SIZE
+    revision = 2  # the first had a window of two seconds for each row
     layout: ClassVar[Layout] = LAYOUT
 
     @property

@@ -13,7 +13,7 @@ from typing import Any, TypedDict, cast
 
 from cluster.storage import storage
 from configs import InputError, nearest
-from configs.records import FeatureRecord
+from configs.records import FeatureRecord, revision_of
 from shards.format.schema import SCHEMA
 from shards.media.rates import FPS
 
@@ -107,7 +107,7 @@ class Catalogue:
     Attributes:
         rig: ``{"name", "sha256", "source"}``; datasets of version 0.1 have no source.
         features: name → width of the audio features that every sample has.
-        feature_records: name → ``{"name", "size", "weights": {"source", "sha256"} | None}``; version 0.1 kept none.
+        feature_records: name → its record; version 0.1 kept none.
         track: numbers of coefficients, ``{"identity", "expression"}``.
         identities: people, sorted by name, so that the order of the build does not matter.
         shards: sorted by name.
@@ -138,6 +138,11 @@ class Catalogue:
     def feature_record(self, name: str) -> FeatureRecord:
         """The record of a feature of the dataset; in version 0.1, which kept none, name and size without weights."""
         return self.feature_records.get(name) or {"name": name, "size": self.features[name], "weights": None}
+
+    def has_rows_of(self, record: FeatureRecord) -> bool:
+        """Whether every sample has this feature, in the same revision."""
+        name = record["name"]
+        return name in self.features and revision_of(self.feature_record(name)) == revision_of(record)
 
     def adopt_rig(self, rig: dict[str, str] | None) -> None:
         """Take over the rig of a new dataset, or prove that it is the dataset's.

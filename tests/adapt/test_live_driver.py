@@ -20,7 +20,7 @@ from adapt.talk.talker import Talker
 from heads.rig import load_rig
 from pretrain.roles import LiveFilter
 from shards.features import open_feature
-from shards.features.whisper_live import BLOCK, LAYOUT
+from shards.features.whisper_live import BLOCK, LAYOUT, WhisperLive
 from tests.shards.features.models import whisper
 from tests.shards.features.sounds import noise
 
@@ -41,7 +41,7 @@ class Voice:
         self.info = {"prior": "audio-expression", "features": open_feature("whisper", weights).record}
         rng = np.random.default_rng(0)
         matrix = rng.normal(0, 0.02, (SIZE, K)).astype(np.float32)
-        self.live = LiveFilter("whisper-live", np.zeros(SIZE, np.float32), matrix)
+        self.live = LiveFilter("whisper-live", np.zeros(SIZE, np.float32), matrix, WhisperLive.revision)
 
     def find_style(self, features, track, *, iterations=0, seed=0):
         return self.mean_style
@@ -95,8 +95,9 @@ def test_an_avatar_keeps_the_regression_and_answers_by_it_where_its_encoder_is(w
     driver = ready_for_live(PriorDriver(voice), clip(weights), rig)
     assert driver.quick is not None
     assert driver.live is not None
-    again = PriorDriver.from_tensors(voice, driver.tensors(), {"version": "1"})
     record = voice.info["features"]
+    kept = {"version": "1", "live": open_feature("whisper-live", weights).record}
+    again = PriorDriver.from_tensors(voice, driver.tensors(), kept)
     quick = quickest(again, record)
     assert isinstance(quick, LiveDriver)
     assert np.array_equal(quick.weight, driver.live.weight)
@@ -106,6 +107,12 @@ def test_an_avatar_keeps_the_regression_and_answers_by_it_where_its_encoder_is(w
     with caplog.at_level(logging.WARNING):
         assert isinstance(quickest(again, gone), RidgeDriver)
     assert "hears log-mel" in caplog.text
+    earlier = PriorDriver.from_tensors(
+        voice, driver.tensors(), {"version": "1"}
+    )  # made from rows of the first revision
+    with caplog.at_level(logging.WARNING):
+        assert isinstance(quickest(earlier, record), RidgeDriver)
+    assert "'whisper-live' of revision 1, expected 2" in caplog.text
     assert isinstance(quickest(again), RidgeDriver)
     assert quickest(again, record, any_feature=False) is again
 
@@ -125,7 +132,7 @@ def avatar(ada, weights):
     opened = load_avatar(ada, "cpu")
     rng, face = np.random.default_rng(0), opened.track["expression"]
     weight = rng.normal(0, 0.02, (SIZE, face.shape[1])).astype(np.float32)
-    live = LiveDriver(np.zeros(SIZE, np.float32), weight, face.mean(0), "whisper-live")
+    live = LiveDriver(np.zeros(SIZE, np.float32), weight, face.mean(0), "whisper-live", revision=WhisperLive.revision)
     opened.driver = PriorDriver(Voice(weights), live=live)
     opened.document["features"] = open_feature("whisper", weights).record
     return opened

@@ -81,6 +81,19 @@ def test_an_encoder_that_is_gone_is_told_before_a_frame_is_decoded(film, tmp_pat
     refuse(film, tmp_path / "me", tmp_path / "a", monkeypatch, "gone")
 
 
+@pytest.mark.parametrize("revision", [1, 3])
+def test_a_prior_made_from_rows_of_another_revision_is_refused_before_a_frame_is_decoded(
+    film, tmp_path, monkeypatch, revision
+):
+    folder = audio_expression(tmp_path / "a", LOGMEL)
+    info = json.loads((folder / "prior.json").read_text())
+    info["live"] = {"name": "whisper-live", "size": 2720, "weights": None, "revision": revision}
+    (folder / "prior.json").write_text(json.dumps(info))
+    cure = "train it again" if revision == 1 else "use the version of headstart that made it"
+    match = f"prior '{folder}': audio feature 'whisper-live' of revision {revision}, expected 2: .*{cure}"
+    refuse(film, tmp_path / "me", folder, monkeypatch, match)
+
+
 def test_two_priors_of_one_kind_are_refused(tmp_path):
     for name in ("a", "b"):
         sync_expert(tmp_path / name, LOGMEL)

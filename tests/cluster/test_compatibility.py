@@ -43,6 +43,14 @@ def test_equal_names_with_other_weights_are_different_features():
     assert "weights dddddddddddd" in misfit(infos)
 
 
+def test_rows_of_another_revision_are_different_features():
+    infos = {"audio-expression": INFO | {"features": LOGMEL | {"revision": 2}}, "sync-expert": INFO}
+    assert "is logmel of size 160 of revision 2, of 'sync-expert' it is logmel of size 160 of revision 1" in misfit(
+        infos
+    )
+    check_compatible({"a": INFO, "b": INFO | {"features": LOGMEL | {"revision": 1}}}, feature="logmel")
+
+
 def test_the_clip_or_avatar_joins_the_comparison():
     check_compatible({"a": INFO}, rig=RIG, feature="logmel")
     check_compatible({"a": INFO}, rig=RIG, feature=LOGMEL)

@@ -555,7 +555,9 @@ def test_the_regression_for_live_use_finds_what_rows_tell_and_is_restored_with_t
         "dataset": {"identities": ["ann", "bob", "cyd"]},
     }
     restored = AudioExpression.restore(info, model.state_dict(), torch.device("cpu"))
-    assert restored.live.feature == "whisper-live"
+    assert (restored.live.feature, restored.live.revision) == ("whisper-live", 1)
+    record = {"name": "whisper-live", "size": size, "weights": weights, "revision": 2}
+    assert AudioExpression.restore({**info, "live": record}, model.state_dict(), torch.device("cpu")).live.revision == 2
     assert np.array_equal(restored.live.weight, model.live.weight.numpy())
     before = {name: value for name, value in model.state_dict().items() if not name.startswith("live.")}
     assert AudioExpression.restore(info, before, torch.device("cpu")).live is None, "a prior of an earlier version"
@@ -575,6 +577,11 @@ def test_rows_for_live_use_of_other_weights_are_refused():
     with pytest.raises(InputError, match="extracted with other weights"):
         live_record(dataset, config, records["whisper"])
     records["whisper-live"]["weights"]["sha256"] = "0" * 64
+    with pytest.raises(
+        InputError, match=r"'whisper-live' of revision 1, expected 2: .*--out corpus --features whisper-live=w'"
+    ):
+        live_record(dataset, config, records["whisper"])
+    records["whisper-live"]["revision"] = 2
     assert live_record(dataset, config, records["whisper"]) is records["whisper-live"]
     del records["whisper-live"]
     assert live_record(dataset, config, records["whisper"]) is None
