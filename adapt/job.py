@@ -28,6 +28,7 @@ from adapt.priors import open_priors, record_of
 from adapt.saving import Run, save
 from cluster.storage.staging import staged
 from configs import progress
+from configs.errors import resumable
 from configs.scratch import ScratchFolder
 from pretrain.roles import MOTION
 
@@ -121,11 +122,12 @@ def adapt(
         graceful_stop(clock),
     ):
         run = build(plan, frames, clock)
-        ending = Ending(plan, temporary)
-        if plan.budget.seconds is not None:
-            keep_time(run, ending)
-        run_stages(run)
-        return finish(run, *ending.prepare(run))
+        with resumable():
+            ending = Ending(plan, temporary)
+            if plan.budget.seconds is not None:
+                keep_time(run, ending)
+            run_stages(run)
+            return finish(run, *ending.prepare(run))
 
 
 # --- track ----------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmic
 
 # The sentence in comments, of this version and of older ones; some files keep it alone, without the record.
 STATEMENT = re.compile(
-    r"^Synthetic \w+ made by (?P<creator>.+) with (?P<tool>headstart\b.*?)(?:, avatar '(?P<avatar>.*)')?$"
+    r"^Synthetic \w+ made (?:by (?P<creator>.+) )?with (?P<tool>headstart\b.*?)(?:, avatar '(?P<avatar>.*)')?$"
 )
 # Keys of the record: our own, and one of the few that survive remuxing by other programs.
 RECORD_KEYS = ("headstart_provenance", "description")
@@ -28,8 +28,8 @@ def tool_version() -> str:
 
 
 def creator_name() -> str:
-    """Who makes the output: ``HEADSTART_CREATOR``, else ``unknown``. Login names are private."""
-    return os.environ.get("HEADSTART_CREATOR") or "unknown"
+    """Who makes the output: ``HEADSTART_CREATOR``, else empty, and then nothing is said. Login names are private."""
+    return os.environ.get("HEADSTART_CREATOR", "").strip()
 
 
 def now() -> str:
@@ -46,7 +46,7 @@ class Provenance:
         avatar_sha256: hash of the avatar's weights, empty when no avatar took part.
         recipe: the recipe that made the avatar.
         audio: name of the driving audio file.
-        creator: see :func:`creator_name`.
+        creator: see :func:`creator_name`; IPTC's and C2PA's fields for an author are left out where none is known, too.
         created: ISO 8601, UTC.
         tool: name and version.
         watermark, watermark_key: payload and key of the watermark in the pictures, empty without one.
@@ -72,11 +72,13 @@ class Provenance:
 
     def statement(self) -> str:
         """One sentence for people."""
-        return f"Synthetic video made by {self.creator} with {self.tool}, avatar '{self.avatar}'"
+        by = f"by {self.creator} " if self.creator else ""
+        return f"Synthetic video made {by}with {self.tool}, avatar '{self.avatar}'"
 
     def as_dict(self) -> dict[str, object]:
-        """Everything, with the flag and the IPTC source type that machines look for."""
-        return {"synthetic": True, "digital_source_type": SOURCE_TYPE, "statement": self.statement(), **asdict(self)}
+        """Everything that is known, with the flag and the IPTC source type that machines look for."""
+        known = {name: value for name, value in asdict(self).items() if value or name != "creator"}
+        return {"synthetic": True, "digital_source_type": SOURCE_TYPE, "statement": self.statement(), **known}
 
     def tags(self) -> dict[str, str]:
         """Container metadata: the plain comment that players show, and the JSON that machines read."""
@@ -119,4 +121,10 @@ def parse_tags(tags: dict[str, str]) -> dict[str, object] | None:
             return record
     lowered = {key.lower(): value for key, value in tags.items()}
     said = next((s for key in ("comment", "description") if (s := STATEMENT.match(lowered.get(key, "").strip()))), None)
-    return None if said is None else {"synthetic": True, "statement": said.group(0), **said.groupdict()}
+    if said is None:
+        return None
+    return {
+        "synthetic": True,
+        "statement": said.group(0),
+        **{k: v for k, v in said.groupdict().items() if v is not None},
+    }

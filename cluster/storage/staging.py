@@ -110,7 +110,9 @@ class Stage:
         if error is not None or not self._held:
             self._scratch.close()
         if isinstance(error, InputError) and (text := self.with_urls(str(error))) != str(error):
-            raise InputError(text) from error
+            renamed = InputError(text)
+            vars(renamed).update(vars(error))
+            raise renamed from error
 
     def hold_for(self, owner: object) -> None:
         """Keep the stand-ins until ``owner`` is garbage-collected instead."""

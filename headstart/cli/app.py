@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 import headstart
 from configs import InputError, runtime
+from configs.errors import is_resumable
 from headstart.cli import output, progress
 from headstart.cli.parser import HelpFormatter, Parser
 
@@ -124,16 +125,16 @@ def _run(arguments: argparse.Namespace, out: TextIO, err: TextIO, log: Path | No
             arguments.show(output.console(out), result, arguments)
         out.flush()
     except InputError as error:
-        print(f"headstart: {again(str(error), arguments)}", file=err)
+        print(f"headstart: {again(str(error), arguments, error)}", file=err)
         return 2
     except KeyboardInterrupt as error:
-        print(f"headstart: {interrupted(arguments.command)}", file=err)
+        print(f"headstart: {interrupted(arguments.command, error)}", file=err)
         return 143 if isinstance(error, Terminated) else 130
     except BrokenPipeError:
         return 0
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
-            print(f"headstart: {again(of_the_machine(error), arguments)}", file=err)
+            print(f"headstart: {again(of_the_machine(error), arguments, error)}", file=err)
             return 2
         traceback.print_exc(file=err)
         where = f"; the output of other libraries is in {log}" if log else ""
@@ -142,17 +143,19 @@ def _run(arguments: argparse.Namespace, out: TextIO, err: TextIO, log: Path | No
     return status(result)
 
 
-def interrupted(command: str) -> str:
+def interrupted(command: str, error: BaseException) -> str:
     """What is left of a command that Ctrl-C or SIGTERM ended."""
     kept = {"shards": "; full shards are kept, run the same command again to continue a build",
-            "pretrain": "; add --resume to continue from the newest checkpoint",
-            "adapt": "; add --resume if an avatar was saved already"}  # fmt: skip
+            "pretrain": "; add --resume to continue from the newest checkpoint"}  # fmt: skip
+    if is_resumable(error):
+        return "interrupted; add --resume to continue from what was saved"
     return "interrupted" + kept.get(command, "; nothing half-written is left")
 
 
-def again(sentence: str, arguments: argparse.Namespace) -> str:
+def again(sentence: str, arguments: argparse.Namespace, error: BaseException) -> str:
     """A sentence whose advice to repeat the command names the option without which this one would refuse its own output."""
-    if getattr(arguments, "resume", True):
+    # A run of pretrain without a checkpoint begins anew with --resume, too.
+    if getattr(arguments, "resume", True) or not (arguments.command == "pretrain" or is_resumable(error)):
         return sentence
     return sentence.replace(AGAIN, f"{AGAIN} with --resume")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
@@ -78,7 +79,7 @@ def picture_stream(container: InputContainer, path: str | Path) -> VideoStream:
     """The stream of :func:`find_pictures`, or an error.
 
     Raises:
-        InputError: no pictures, an unknown codec, or a side of 0 or more than ``LARGEST_SIDE`` px.
+        InputError: no pictures, an unknown codec, an animated WebP, or a side of 0 or more than ``LARGEST_SIDE`` px.
     """
     stream = find_pictures(container)
     if stream is None and any(other.codec_context is None for other in container.streams.video):
@@ -86,8 +87,17 @@ def picture_stream(container: InputContainer, path: str | Path) -> VideoStream:
     if stream is None:
         raise InputError(f"{path}: has no video stream; give a video")
     width, height = stream.codec_context.width, stream.codec_context.height
+    if not width and stream.codec_context.name == "webp":
+        # FFmpeg 8.1 decodes still WebP alone; of an animated one it skips the frames.
+        script = f"from PIL import Image; Image.open({str(path)!r}).save('clip.png', save_all=True)"
+        raise InputError(
+            f"{path}: is an animated WebP, which FFmpeg cannot decode; make an animated PNG of it, such as with "
+            f"python -c {shlex.quote(script)}, and give that"
+        )
     if not (0 < width <= LARGEST_SIDE and 0 < height <= LARGEST_SIDE):
-        raise InputError(f"{path}: claims {width}x{height} px, expected 1 to {LARGEST_SIDE} a side; give another video")
+        raise InputError(
+            f"{path}: claims pictures of {width}x{height} px, expected 1 to {LARGEST_SIDE} a side; give another video"
+        )
     return stream
 
 

@@ -22,6 +22,7 @@ from adapt.talk.talk import talk
 from adapt.web.export import export_web
 from cluster.storage import storage
 from configs import InputError
+from configs.errors import is_resumable
 from shards.media.decode import read_frames
 from tests.support.avatars import SIZE, make_world
 from tests.support.s3_faults import BUCKET, s3_server
@@ -212,8 +213,9 @@ def test_a_failure_in_mid_training_leaves_the_last_good_avatar(s3, world, tmp_pa
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr("adapt.fit.loop.Fit.measure", fails)
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
         make_avatar(world.video, out, **OPTIONS)
+    assert is_resumable(caught.value)
     assert not load_avatar(out, "cpu").document["progress"]["complete"]
 
 
@@ -223,6 +225,7 @@ def test_an_upload_that_breaks_leaves_no_avatar_there_and_a_whole_one_here(s3, w
     s3.plan = lambda method, path, number: "503" if method == "PUT" and part in path else None
     with pytest.raises(InputError, match=rf"^cannot write {out}/{part}: .* is kept in \S+/eve$") as caught:
         make_avatar(world.video, out, **OPTIONS)
+    assert not is_resumable(caught.value)
     assert not storage.exists(out)
     with pytest.raises(InputError, match=rf"^cannot read {out}: no such file or folder; check the name$"):
         load_avatar(out, "cpu")

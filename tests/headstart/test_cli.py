@@ -17,6 +17,7 @@ import pytest
 
 import headstart
 from cluster.storage.errors import sentence
+from configs.errors import resumable
 from headstart.cli import adapt, app, doctor, evaluate, output, pretrain, priors, shards, talk
 from headstart.cli.app import GROUPS, parser
 
@@ -204,17 +205,31 @@ def test_a_fault_of_the_machine_is_one_sentence_and_no_bug(monkeypatch, capsys, 
 def test_the_advice_to_repeat_a_command_names_resume_where_that_continues_it(monkeypatch, capsys, command, fault):
     module = {"pretrain": pretrain, "adapt": adapt}[command.split()[0]]
     answering(monkeypatch, module, fault)
+    with pytest.raises(type(fault)), resumable():
+        raise fault
     assert headstart.main(command.split()) == 2
     assert "run the same command again with --resume" in capsys.readouterr().err
     assert headstart.main([*command.split(), "--resume"]) == 2
     assert "with --resume" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("fault", [sentence("s3://b/me.mp4", "read", ConnectionError("reset")), KeyboardInterrupt()])
+def test_an_adaptation_that_saved_nothing_yet_is_not_told_to_resume(monkeypatch, capsys, fault):
+    answering(monkeypatch, adapt, fault)
+    assert headstart.main(["adapt", "s3://b/me.mp4", "--out", "s3://b/a", "--consent", "me"]) in (2, 130)
+    shown = capsys.readouterr().err
+    assert "--resume" not in shown
+    assert shown.rstrip().endswith(("run the same command again", "nothing half-written is left"))
+
+
 def test_an_interrupted_command_says_what_is_left(monkeypatch, capsys):
     answering(monkeypatch, doctor, KeyboardInterrupt())
     assert headstart.main(["doctor"]) == 130
     assert "nothing half-written is left" in capsys.readouterr().err
-    assert "add --resume" in app.interrupted("pretrain")
+    assert "add --resume" in app.interrupted("pretrain", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt) as saved, resumable():
+        raise KeyboardInterrupt
+    assert "add --resume" in app.interrupted("adapt", saved.value)
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does_and_cleans_up(monkeypatch, capsys):

@@ -81,6 +81,17 @@ def test_the_file_says_that_it_is_synthetic_and_by_whom(tmp_path, monkeypatch):
     assert found["digital_source_type"].endswith("trainedAlgorithmicMedia")
 
 
+@pytest.mark.parametrize("stored", ["record", "comment"])
+def test_a_file_whose_author_nobody_named_says_nothing_about_one(tmp_path, monkeypatch, stored):
+    monkeypatch.delenv("HEADSTART_CREATOR", raising=False)
+    provenance = Provenance.make(avatar="grace")
+    assert provenance.statement() == f"Synthetic video made with {provenance.tool}, avatar 'grace'"
+    tags = provenance.tags() if stored == "record" else {"comment": provenance.statement()}
+    found = parse_tags(video_info(_flashes(tmp_path / "out.mp4", frames=3, tags=tags)).tags)
+    assert (found["synthetic"], found["avatar"], found["tool"]) == (True, "grace", provenance.tool)
+    assert "creator" not in found
+
+
 def test_an_exception_leaves_neither_the_video_nor_a_part_of_it(tmp_path):
     def write():
         with VideoWriter(tmp_path / "out.mp4", 64, 64) as writer:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import InputError
 from shards.media.decode import read_frames, read_video
@@ -494,3 +497,17 @@ def test_a_cut_without_encoding_starts_where_its_edit_list_says(tmp_path):
     heard = chirp_times(read_audio(cut), [k / 25 for k in seen], reach=0.2)
     assert len(seen) == 2
     assert np.abs(np.array(heard) - np.array(seen) / 25).max() < 0.002
+
+
+def test_an_animated_webp_is_refused_with_a_command_that_makes_a_readable_file_of_it(tmp_path):
+    levels = np.arange(0, 240, 8, dtype=np.uint8)
+    frames = [Image.fromarray(np.full((32, 48, 3), level, np.uint8)) for level in levels]
+    frames[0].save(tmp_path / "it's.webp", save_all=True, append_images=frames[1:], duration=40, lossless=True)
+    with pytest.raises(InputError, match=r"is an animated WebP.*animated PNG of it, such as with python -c") as caught:
+        video_info(tmp_path / "it's.webp")
+    command = shlex.split(str(caught.value).split("such as with ")[1].removesuffix(", and give that"))
+    subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True)
+    found = [int(frame[16, 24, 1]) for frame in read_frames(tmp_path / "clip.png")]
+    # FFmpeg shows the first picture of an animated PNG for 67 ms, whatever the file says.
+    assert list(dict.fromkeys(found)) == pytest.approx(levels.tolist(), abs=1)
+    assert len(found) <= len(levels) + 1

@@ -18,6 +18,7 @@ from adapt.avatar.export.files import Record
 from configs import InputError, nearest
 
 GROUP = "headstart.exports"
+COMPRESSED = ".compressed.ply"  # another format than .ply, whose readers choose by this suffix
 
 
 class Format(Protocol):
@@ -79,12 +80,21 @@ def _offered() -> list[tuple[str, Any]]:
 
 
 def format_of(path: str | Path) -> Any:
-    """The format that a file's suffix names.
+    """The format that a file's suffix names; of a format's longer one, such as ``.compressed.ply``, and a shorter one the longer.
 
     Raises:
         InputError: none does; the sentence lists all suffixes and the nearest.
     """
-    suffix, known = Path(str(path)).suffix.lower(), formats()
+    place, known = Path(str(path)), formats()
+    suffix, longer = place.suffix.lower(), "".join(place.suffixes[-2:]).lower()
+    if longer in known:
+        return known[longer]
+    if longer == COMPRESSED:
+        plain = place.with_name(f"{place.name[: -len(COMPRESSED)]}.ply").name
+        raise InputError(
+            f"output '{path}': {COMPRESSED} is PlayCanvas' compressed format, which is not written; export {plain} and convert "
+            f"it, such as with npx @playcanvas/splat-transform {plain} {place.name}"
+        )
     if suffix not in known:
         named = f"suffix '{suffix}'" if suffix else "a name without suffix"
         hint = nearest(suffix, known) if suffix else ""

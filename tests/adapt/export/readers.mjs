@@ -1,4 +1,4 @@
-// What other readers make of a file: `node readers.mjs three|babylon FILE` prints one JSON object of flat arrays.
+// What other readers make of a file: `node readers.mjs three|babylon|niantic FILE` prints one JSON object of flat arrays.
 import fs from 'node:fs';
 
 const [reader, file] = process.argv.slice(2);
@@ -42,6 +42,18 @@ async function babylon() {
   return { count: mesh.splatCount, positions: Array.from(mesh._splatPositions) };
 }
 
-const found = await (reader === 'three' ? three() : babylon());
+// The format's own library (nianticlabs/spz), compiled to WebAssembly; scales in metres, opacities and colours in [0, 1].
+async function niantic() {
+  globalThis.window = globalThis;
+  process.type = 'renderer';  // its bundle is for browsers, and looks for Node's modules where it takes this for Node
+  const { loadSpz } = await import('@spz-loader/core');
+  const cloud = await loadSpz(new Uint8Array(buffer), { colorScaleFactor: 0.28209479177387814 });
+  const of = (name) => Array.from(cloud[name]);
+  const { numPoints, shDegree, antialiased } = cloud;
+  return { numPoints, shDegree, antialiased, ...Object.fromEntries(
+    ['positions', 'scales', 'rotations', 'alphas', 'colors'].map((name) => [name, of(name)])) };
+}
+
+const found = await ({ three, babylon, niantic })[reader]();
 await new Promise((done) => process.stdout.write(JSON.stringify(found), done));
 process.exit(0);

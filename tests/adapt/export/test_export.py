@@ -34,7 +34,7 @@ def test_a_frame_is_written_in_every_format(suffix, avatar, tmp_path):
     assert done["bytes"] == (tmp_path / f"head{suffix}").stat().st_size
     assert np.allclose(format_of(done["out"]).read(done["out"]).means, truth.means, atol=1e-6)
     said = format_of(done["out"]).read_record(done["out"])
-    assert said["statement"].startswith("Synthetic head made by")
+    assert said["statement"].startswith("Synthetic head made with headstart")
     assert len(said["avatar_sha256"]) == 64
 
 

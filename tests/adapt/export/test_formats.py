@@ -232,6 +232,14 @@ def test_formats_are_found_by_suffix_and_an_unknown_one_lists_them():
         format_of("head")
 
 
+@pytest.mark.parametrize("name", ["me.compressed.ply", "me.v2.Compressed.PLY"])
+def test_playcanvas_compressed_ply_is_not_taken_for_a_plain_one(name):
+    plain = name[: -len(".compressed.ply")] + ".ply"
+    with pytest.raises(InputError, match=rf"not written; export {plain} and convert it, .* {plain} {name}$"):
+        format_of(name)
+    assert format_of("compressed.ply") is format_of("me.v2.ply") is ply
+
+
 def test_another_package_adds_a_format_by_an_entry_point(monkeypatch):
     from adapt.avatar.export import registry
 
@@ -253,6 +261,9 @@ def test_another_package_adds_a_format_by_an_entry_point(monkeypatch):
     try:
         offered(Point(**whole))
         assert format_of("head.toy").AXES == "opencv"
+        offered(Point(**{**whole, "SUFFIXES": (".compressed.ply",)}))
+        assert format_of("head.compressed.ply").AXES == "opencv"
+        assert format_of("head.ply") is ply
         offered(Point(SUFFIXES=(".toy",), AXES="opencv", write=None))
         with pytest.raises(InputError, match=r"'toy' \(toy:format\) lacks read"):
             formats()

@@ -104,6 +104,21 @@ def test_splat_transform_sees_the_same_gaussians_in_the_same_order(suffix, cloud
     assert_within(seen, half_turn(cloud), loose)
 
 
+def test_the_library_of_the_spz_format_sees_the_same_gaussians_in_the_same_order(cloud, record, packages, tmp_path):
+    path = written(cloud, record, tmp_path / "head.spz")
+    seen = json.loads(run("node", packages / "readers.mjs", "niantic", path))
+    assert (seen["numPoints"], seen["shDegree"], seen["antialiased"]) == (cloud.n, 0, False)
+    rows = {name: np.float64(seen[name]) for name in ("positions", "scales", "rotations", "alphas", "colors")}
+    found = Cloud.make(
+        rows["positions"].reshape(-1, 3),
+        np.roll(rows["rotations"].reshape(-1, 4), 1, axis=1),  # it keeps w last
+        rows["scales"].reshape(-1, 3),
+        rows["alphas"],
+        rows["colors"].reshape(-1, 3),
+    )
+    assert_within(found, half_turn(cloud), BOUNDS[".spz"])
+
+
 def test_splat_transform_writes_the_same_glb_but_for_its_half_turn(cloud, record, packages, tmp_path):
     """It takes PLY for y-down and turns it by 180° about z; every other number is ours."""
     path = written(cloud, record, tmp_path / "head.ply")

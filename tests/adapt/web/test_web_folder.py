@@ -32,7 +32,7 @@ def test_a_page_is_small_and_says_that_it_is_synthetic(page, avatar):
     assert sum(files.values()) < 6e6
     html, record = (page / "index.html").read_text(), document_of(page)["document"]["record"]
     assert "@@" not in html
-    assert "Synthetic head made by" in html
+    assert "Synthetic head made with headstart" in html
     assert record["synthetic"] is True
     assert record["avatar_sha256"] == avatar.document["files"]["weights.safetensors"]["sha256"]
 

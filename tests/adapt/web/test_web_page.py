@@ -107,7 +107,7 @@ def test_the_mark_is_part_of_the_canvas_and_cannot_be_overlooked(page):
 
     async def steps(tab):
         assert await tab.run("document.title") == "ada: synthetic head"
-        assert "Synthetic head made by" in await tab.run("document.getElementById('statement').textContent")
+        assert "Synthetic head made with headstart" in await tab.run("document.getElementById('statement').textContent")
         for renderer in ("webgl", "processor"):
             await tab.call("Page.navigate", url=f"{url}?renderer={renderer}")
             await tab.until(READY)
