@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -18,8 +19,8 @@ def claim(path: str | Path, *, suffix: str | None = None, overwrite: bool = Fals
         mark: of a folder, a file that every earlier output holds; ``None`` for an output that is a file.
 
     Raises:
-        InputError: it exists and ``overwrite`` is off or does not apply, its name ends otherwise, or its parent folder
-            cannot be made or written to.
+        InputError: it exists and ``overwrite`` is off or does not apply, its name ends otherwise, its parent folder
+            cannot be made or written to, or the folder that it would replace may not be emptied.
     """
     path = Path(path)
     if suffix is not None and path.suffix.lower() != suffix:
@@ -28,6 +29,7 @@ def claim(path: str | Path, *, suffix: str | None = None, overwrite: bool = Fals
         raise InputError(f"output '{path}' exists; choose another name, remove it or pass --overwrite")
     if path.exists() and not _replaceable(path, mark):
         raise not_replaceable(path, path.is_dir(), mark)
+    check_changeable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -37,6 +39,20 @@ def claim(path: str | Path, *, suffix: str | None = None, overwrite: bool = Fals
             f"output '{path}': its folder cannot be written to ({error.strerror}); choose another"
         ) from None
     return path
+
+
+def check_changeable(path: Path) -> None:
+    """Refuse to replace a folder that this user may not empty, such as a read-only copy of another's; a file may be.
+
+    Raises:
+        InputError: it is such a folder, or holds one.
+    """
+    locked = next((where for where, _, _ in os.walk(path) if not os.access(where, os.W_OK | os.X_OK)), None)
+    if locked is not None:
+        raise InputError(
+            f"output '{path}': may not be changed, because the folder {locked} cannot be written to; choose another name, or ask "
+            "its owner for the right to it"
+        )
 
 
 def _replaceable(path: Path, mark: str | None) -> bool:

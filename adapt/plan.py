@@ -15,12 +15,13 @@ from adapt.budget import Budget, parse_budget
 from adapt.clip import LEAST_FRAMES, Clip
 from adapt.consent import WARNING, Consent, consent_of, refuse_withdrawn
 from adapt.fit.config import RecipeConfig, RiggedConfig
-from adapt.outputs import claim
+from adapt.outputs import check_changeable, claim
 from adapt.priors import PriorFolder, find_priors, rig_and_feature
 from adapt.recipes.registry import Recipe, recipe
 from configs import InputError, to_dict
 from configs.devices import is_accelerator, pick_device
 from configs.progress import say
+from configs.words import counted
 from heads.rig import Rig
 from pretrain.roles import MOTION
 from shards.features import Feature
@@ -130,6 +131,7 @@ def make_plan(
         _check_unfinished(out, overwrite)
         out = claim(out, overwrite=overwrite, mark=folder.DOCUMENT)
     else:
+        check_changeable(Path(str(out)))
         prior = prior if prior is not None else _uris(before)
     priors = tuple(find_priors(prior))
     rig, feature = rig_and_feature(priors, before)
@@ -177,9 +179,8 @@ def split_frames(video: str | Path, seconds: float | None = None) -> tuple[int, 
     """
     total = video_info(video).frames
     if total < LEAST_FRAMES:
-        raise InputError(
-            f"{video}: {total} frames are too few; give a clip of at least {LEAST_FRAMES} frames (one second)"
-        )
+        few = counted(total, "frame is", "frames are")
+        raise InputError(f"{video}: {few} too few; give a clip of at least {LEAST_FRAMES} frames (one second)")
     if seconds is None:
         return max(1, total * 10 // 11), total
     if not 0 < seconds < math.inf:

@@ -162,7 +162,8 @@ class Trainer:
             if state["dataset"] != self.task.train.fingerprint:
                 raise InputError(
                     f"{checkpoint}: written with other data (fingerprint {state['dataset'][:12]}, "
-                    f"this dataset has {self.task.train.fingerprint[:12]}); resume with the dataset it was written with"
+                    f"this dataset has {self.task.train.fingerprint[:12]}); resume with the dataset it was "
+                    "written with, or train anew with another --out"
                 )
             self.engine.load(folder / "engine")
             self.average.load_state_dict(load_file(folder / "average.safetensors"))

@@ -22,6 +22,7 @@ from adapt.evaluate.scoring import Scorer
 from adapt.evaluate.tools import sync_features
 from adapt.marking.marker import Marker
 from configs import InputError, progress
+from configs.words import counted
 from heads.measures.image import psnr
 from heads.person.image_registration import Reference
 from heads.person.inputs import HeadInputs
@@ -53,7 +54,7 @@ def test_range(avatar: Avatar, video: str | Path, start: float | None) -> tuple[
     first = trained if start is None else round(start * FPS)
     if total - first < 3:
         raise InputError(
-            f"{video}: {max(0, total - first)} frames are left from frame {first} on, too few to test; "
+            f"{video}: {counted(max(0, total - first), 'frame is', 'frames are')} left from frame {first} on, too few to test; "
             "give another --from, or adapt with a smaller --seconds"
         )
     return first, total - first

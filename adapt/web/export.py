@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from adapt.avatar.avatar import load_avatar
-from adapt.outputs import claim
+from adapt.outputs import check_changeable, claim
 from adapt.web.folder import DOCUMENT, write_web
 from cluster.storage.staging import staged
 
@@ -37,7 +37,9 @@ def export_web(
         InputError: a recipe or audio features that a page cannot run, a missing prior, no onnxruntime-web where it is
             needed, or output that exists.
     """
-    if not Path(str(out)).exists():
+    if Path(str(out)).exists():
+        check_changeable(Path(str(out)))
+    else:
         out = claim(out)
     opened = load_avatar(avatar, device, prior=prior)
     provenance = opened.provenance("")

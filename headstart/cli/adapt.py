@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from configs import progress
+from configs.words import counted
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command, number
 
@@ -144,9 +145,8 @@ def show(out: Console, result: Adapted, a: argparse.Namespace) -> None:
     avatar = result["avatar"]
     compiling = result["stages"].get("compiling")
     beside = f", and {output.seconds(compiling)} of compiling kernels (once on this machine)" if compiling else ""
-    output.line(
-        out, f"avatar {avatar}, after {result['iterations']} steps in {output.seconds(result['seconds'])}{beside}"
-    )
+    steps = counted(result["iterations"], "step")
+    output.line(out, f"avatar {avatar}, after {steps} in {output.seconds(result['seconds'])}{beside}")
     prior = result["prior"]
     output.facts(
         out,

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from configs.words import counted
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command, number
 
@@ -60,7 +61,8 @@ def show(out: Console, result: dict[str, Any], arguments: argparse.Namespace) ->
     for line in result["toy"]:
         output.line(out, line, "toy-sized:")
     if result["refused"]:
-        out.print(f"{len(result['refused'])} clips or parts were refused; the report says why")
+        parts = counted(len(result["refused"]), "clip or part was", "clips or parts were")
+        out.print(f"{parts} refused; the report says why")
     for item in result["failed"]:
         output.line(out, f"{item['stage']}: {item['reason']}", "failed:", "red")
     watch = [shlex.join(["watch", result["video"]])] if result["video"] else []

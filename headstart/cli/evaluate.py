@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from configs.words import counted
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command, number
 
@@ -57,7 +58,9 @@ def run(a: argparse.Namespace) -> dict[str, object]:
 def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """One table with a row per measure and a column per drive; then what could not be measured."""
     drives = result["drives"]
-    output.line(out, f"{result.get('frames')} frames of {result.get('size')} px, held out; {result.get('device')}")
+    output.line(
+        out, f"{counted(result['frames'], 'frame')} of {result.get('size')} px, held out; {result.get('device')}"
+    )
     rows = []
     for key, column in call("adapt.evaluate.measures.registry:columns").items():
         values = [scores.get(key) for scores in drives.values()]

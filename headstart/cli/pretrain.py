@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from configs.words import counted
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, call, command
 from pretrain.names import prior_names
@@ -67,7 +68,8 @@ def show(out: Console, result: RunResult, a: argparse.Namespace) -> None:
         output.next_step(out, output.command("pretrain", a.prior, "--data", a.data, "--out", result["run"], "--resume"))
         return
     output.line(
-        out, f"{result['prior']}: finished after {result['steps']} steps in {output.seconds(result['seconds'])}"
+        out,
+        f"{result['prior']}: finished after {counted(result['steps'], 'step')} in {output.seconds(result['seconds'])}",
     )
     registered = result["registered"]
     output.facts(

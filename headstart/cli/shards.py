@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from configs.words import counted
 from headstart.cli import output
 from headstart.cli.parser import Subparsers, actions, call, command, number
 
@@ -147,8 +148,8 @@ def show_totals(out: Console, result: dict[str, object], a: argparse.Namespace) 
 
 def show_build(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """Counts, and what was refused and why."""
-    counted = f"{result['built_clips']} clips built in this run, in {output.seconds(result['seconds'])}"
-    output.line(out, f"dataset {a.out}: {counted}")
+    built = counted(result["built_clips"], "clip")
+    output.line(out, f"dataset {a.out}: {built} built in this run, in {output.seconds(result['seconds'])}")
     tracked = result["tracked_fraction"]
     changes = {
         "tracked": None if tracked is None else f"{100 * tracked:.1f} % of the frames",
@@ -169,10 +170,10 @@ def _part(start: float | None, end: float | None) -> str:
 def show_verify(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """Intact or broken."""
     if result["ok"]:
-        output.line(out, f"{result['samples']} samples checked", f"dataset {a.dataset} is intact:", "green")
+        output.line(out, f"{counted(result['samples'], 'sample')} checked", f"dataset {a.dataset} is intact:", "green")
         return
-    counted = f"{len(result['broken'])} faults in {result['samples']} samples"
-    output.line(out, counted, f"dataset {a.dataset} is broken:", "red")
+    faults = f"{counted(len(result['broken']), 'fault')} in {counted(result['samples'], 'sample')}"
+    output.line(out, faults, f"dataset {a.dataset} is broken:", "red")
     rows = [[item.get(name) for name in ("shard", "key", "member", "reason")] for item in result["broken"]]
     output.table(out, ("shard", "sample", "member", "reason"), rows)
     if not a.repair:
@@ -182,7 +183,8 @@ def show_verify(out: Console, result: dict[str, Any], a: argparse.Namespace) -> 
 def show_relabel(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """What was changed, and rows that fit nothing."""
     changed = result["relabelled"]
-    output.line(out, f"dataset {a.dataset}: {len(changed)} clips relabelled ({result['samples']} samples)")
+    done = f"{counted(len(changed), 'clip')} relabelled ({counted(result['samples'], 'sample')})"
+    output.line(out, f"dataset {a.dataset}: {done}")
     output.table(out, ("clip", "was", "now"), [(one["clip"], one["was"], one["now"]) for one in changed])
     if result["unused"]:
         output.line(out, f"rows that fit no clip of this dataset: {', '.join(result['unused'])}")
@@ -192,10 +194,12 @@ def show_relabel(out: Console, result: dict[str, Any], a: argparse.Namespace) ->
 
 def show_forget(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     """What was removed and what is left."""
-    gone = f"{result['samples']} samples of {result['clips']} clips"
+    gone = f"{counted(result['samples'], 'sample')} of {counted(result['clips'], 'clip')}"
     output.line(out, f"{a.identity} is removed from {a.dataset}: {gone} deleted; later builds refuse this identity")
     if result["also_as"]:
         output.line(out, f"its videos stood there under other names, too: {', '.join(result['also_as'])}")
+    text = "priors that were trained on this dataset before still contain what they learned of this person; train them again"
+    output.line(out, text)
     output.facts(out, totals(result["dataset"]))
 
 

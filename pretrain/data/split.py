@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from configs import InputError
+from configs.words import counted
 from pretrain.config import PretrainConfig
 from pretrain.data.rigs import recorded_rig
 from pretrain.task import Task
@@ -30,7 +31,7 @@ def open_split(task: type[Task], config: PretrainConfig, data: str) -> tuple[Dat
     train, held = dataset.split(holdout)
     if not train.identities or not held.identities:
         raise InputError(
-            f"dataset {data}: holdout {config.holdout} leaves {len(train.identities)} people to train on and "
+            f"dataset {data}: holdout {config.holdout} leaves {counted(len(train.identities), 'person', 'people')} to train on and "
             f"{len(held.identities)} to validate on; both need one or more"
         )
     return train, held
@@ -43,6 +44,7 @@ def refuse_unknown_licence(dataset: Dataset, data: str, allowed: bool) -> None:
     if unknown and not allowed:
         few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         raise InputError(
-            f"dataset {data}: consent or licence unknown for {len(unknown)} people ({few}); "
-            "record it with 'shards build --consent FILE.csv', or set allow_unknown_licence=true to take the decision"
+            f"dataset {data}: consent or licence unknown for "
+            f"{counted(len(unknown), 'person', 'people')} ({few}); record it with 'headstart shards relabel {data} "
+            "--consent FILE.csv', or set allow_unknown_licence=true to take the decision"
         )

@@ -92,7 +92,8 @@ def build(
 
     Returns:
         ``identities, clips, segments, frames, hours, bytes, schema, tracked_fraction, seconds, built_clips,
-        extended_shards, refused, report``; ``tracked_fraction`` is of the clips of this call, None without any.
+        extended_shards, refused, report``; ``tracked_fraction`` is of the clips of this call, None without any;
+        ``built_clips`` counts those of which something could be used.
 
     Raises:
         InputError: no videos, none of them usable, wrong consent file, settings that differ from the dataset's, output
@@ -337,7 +338,7 @@ class _Builder:
         self._pending[0].extend(entries)
         self.journal.add(records, [entry.name for entry in entries])
         self._pending[1].extend(records)
-        self.built_now += len(records)
+        self.built_now += sum(bool(record["frames"]) for record in records)
         self._commit()
 
     def _commit(self, force: bool = False) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+import numpy as np
 import pytest
 
 from adapt.evaluate.evaluate import evaluate
@@ -14,6 +17,7 @@ from adapt.web.export import export_web
 from configs import InputError
 from configs.scratch import one_writer
 from pretrain.train import pretrain
+from tests.support.videos import write_video
 
 
 def test_a_folder_of_anything_else_is_never_replaced(tmp_path):
@@ -40,6 +44,29 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_any_work(tmp_path, m
     monkeypatch.setattr("tempfile.TemporaryFile", refuses)
     with pytest.raises(InputError, match=r"its folder cannot be written to \(Read-only file system\)"):
         claim(tmp_path / "x.ply")
+
+
+@pytest.mark.parametrize("locked", ["out", "out/priors"])
+@pytest.mark.parametrize(
+    ("mark", "command"),
+    [
+        ("avatar.json", lambda out: adapt(out.parent / "me.mp4", out, overwrite=True, prior="none")),
+        ("metrics.json", lambda out: evaluate("me.avatar", "me.mp4", out, overwrite=True)),
+        ("sequence.json", lambda out: export("me.avatar", out, as_frames=True, overwrite=True)),
+        ("avatar.js", lambda out: export_web("me.avatar", out, overwrite=True)),
+    ],
+    ids=["adapt", "evaluate", "export", "export_web"],
+)
+def test_a_folder_that_may_not_be_emptied_is_found_before_any_work(tmp_path, monkeypatch, mark, command, locked):
+    write_video(tmp_path / "me.mp4", [np.zeros((64, 64, 3), np.uint8)] * 30)
+    (tmp_path / "out" / "priors").mkdir(parents=True)
+    (tmp_path / "out" / mark).write_text("{}")
+    place, allowed = tmp_path / locked, os.access
+    # The tests may run as root, who may do everything.
+    monkeypatch.setattr("os.access", lambda path, mode: str(path) != str(place) and allowed(path, mode))
+    with pytest.raises(InputError, match=rf"out': may not be changed, because the folder {place} cannot be written to"):
+        command(tmp_path / "out")
+    assert (tmp_path / "out" / mark).is_file()
 
 
 @pytest.mark.parametrize(

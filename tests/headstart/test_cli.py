@@ -349,3 +349,10 @@ def test_only_the_last_logs_are_kept_and_empty_ones_are_not(tmp_path, monkeypatc
         (folder / f"{number:02}.log").write_text("old")
     headstart.main(["shards", "info", str(tmp_path / "absent")])
     assert len(list(folder.iterdir())) == app.KEPT_LOGS
+
+
+def test_who_removes_a_person_is_reminded_of_the_priors_that_learned_of_them():
+    result = {"samples": 1, "clips": 2, "also_as": [], "dataset": {}}
+    text = printed(shards.show_forget, result, ["shards", "forget", "D", "--identity", "ann"])
+    assert "ann is removed from D: 1 sample of 2 clips deleted" in text
+    assert "priors that were trained on this dataset before" in text
