@@ -20,7 +20,6 @@ from configs.devices import to_device
 from configs.progress import Task
 from configs.scratch import Spool
 from heads.masks import region_masks
-from heads.person.image_registration import Reference
 from heads.person.inputs import TRACKED
 from heads.raster.kernels.layering import to_floats
 from heads.rig.registry import DEFAULT
@@ -28,11 +27,12 @@ from shards import tracking
 from shards.features import Feature, open_feature
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.tracking.av_offset import IN_STEP, AvOffset
-from shards.tracking.options import MATTE_EVERY
+from shards.tracking.background import camera_moves
+from shards.tracking.options import FIRST_FRAMES, MATTE_EVERY, Behind
 from shards.tracking.refinement import FaceTexture
 
 TRACK_FIELDS = ("landmarks", "rotation", "translation", "expression", "eyelids", "gaze", "quality")
-BODY_FIELDS = ("body", "body_quality")  # of clips whose torso was tracked
+BEHIND_FIELDS = ("body", "body_quality", "background", "background_quality")  # of clips that were tracked with mattes
 LEAST_BODY = 0.4  # median quality from which the torso's track is used · guess
 # Everything of a track that an audio-expression prior may have learned to predict.
 DRIVEN_BY_SOUND = ("expression", "eyelids", "gaze", "rotation", "translation")
@@ -108,7 +108,7 @@ class Clip:
         feature: audio feature that :meth:`features` extracts; log-mel by default.
 
     Attributes:
-        track: field of :data:`TRACK_FIELDS`, and of :data:`BODY_FIELDS` if the torso was tracked -> ``[T, ...]`` float32.
+        track: field of :data:`TRACK_FIELDS`, and of :data:`BEHIND_FIELDS` if these were tracked -> ``[T, ...]`` float32.
         audio: ``[N]`` float32 at 16 kHz, in step with the frames.
         intrinsics: ``[3, 3]`` of the frames, px.
         identity: ``[K_id]`` coefficients of the rig.
@@ -174,7 +174,7 @@ class Clip:
                 self.av_offset = self.tracked_offset = float(segment.av_offset.seconds)
                 self.texture = segment.texture
             self.identity = np.asarray(segment.track["identity"], np.float32)
-            for name in (*TRACK_FIELDS, *(name for name in BODY_FIELDS if name in segment.track)):
+            for name in (*TRACK_FIELDS, *(name for name in BEHIND_FIELDS if name in segment.track)):
                 rows = np.asarray(segment.track[name], np.float32)
                 self.track[name] = np.concatenate([self.track[name], rows]) if name in self.track else rows
             self.audio = np.concatenate([self.audio, np.asarray(segment.audio, np.float32)])
@@ -315,14 +315,16 @@ class Clip:
         return self._features
 
     def motion(self) -> dict[str, np.ndarray]:
-        """What moved the head in the frames read so far, a copy; with :attr:`has_body` also ``body``."""
+        """What moved the head, and what is :attr:`behind` it, in the frames read so far, a copy."""
         with self._lock:
-            return {name: self.track[name].copy() for name in (*TRACKED, *(("body",) if self.has_body else ()))}
+            return {name: self.track[name].copy() for name in (*TRACKED, *self.behind)}
 
     @property
-    def has_body(self) -> bool:
-        """Whether the torso was tracked well enough for the body to follow its track."""
-        return "body" in self.track and float(np.median(self.track["body_quality"])) >= LEAST_BODY
+    def behind(self) -> tuple[str, ...]:
+        """``body`` if the torso was tracked well enough to be followed, ``background`` if the camera moves."""
+        body = "body" in self.track and float(np.median(self.track["body_quality"])) >= LEAST_BODY
+        used = {"body": body, "background": camera_moves(self.track)}
+        return tuple(name for name, moves in used.items() if moves)
 
     @property
     def has_sound(self) -> bool:
@@ -343,7 +345,7 @@ def track_clip(
     rig: str = DEFAULT,
     matte_every: int = MATTE_EVERY,
     av_offset: float | None = None,
-    body: Reference | None = None,
+    behind: Behind = FIRST_FRAMES,
     refine: bool = True,
     texture: FaceTexture | None = None,
 ) -> Clip:
@@ -358,7 +360,7 @@ def track_clip(
         rig: name or source of the rig whose coefficients are given.
         matte_every: frames from one computed matte to the next; those between are interpolated.
         av_offset: s by which the sound is late and is moved back; ``None``: estimated; 0: left as it is.
-        body: what torsos are registered to; ``None``: the first frames.
+        behind: what torsos and the background are registered to; by default the first frames.
         refine: whether tracks are refined on the pixels.
         texture: what faces are aligned to; ``None``: the first frames.
 
@@ -377,7 +379,7 @@ def track_clip(
         rig=rig,
         matte_every=matte_every,
         av_offset=av_offset,
-        body=body,
+        behind=behind,
         refine=refine,
         texture=texture,
         stop=lambda: clip.stopped,

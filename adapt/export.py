@@ -241,7 +241,7 @@ class SpeakingHead(Talker):
         rotation, translation = avatar.track["rotation"], avatar.track["translation"]
         sources: dict[str, Callable[[], PoseSource]] = {
             "still": lambda: FixedPose(rotation, translation),
-            "clip": lambda: ClipPoses(rotation, translation),
+            "clip": lambda: ClipPoses(avatar.track),
             "generated": lambda: GeneratedPoses(rotation, translation, seed),
         }
         super().__init__(avatar, poses=sources[pose](), seed=seed, **options)

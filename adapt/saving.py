@@ -63,7 +63,7 @@ def _save(run: Run, driver: Driver | None, files: Mapping[str, Path], complete: 
     clip, fit = run.clip, run.fit
     driver = driver or loudness_driver(run.context.rig, clip.track["expression"])
     count = min(len(clip), BODY_FRAMES)
-    kept = {*TRACK_FIELDS, *(("body",) if clip.has_body else ())} - {"quality"}
+    kept = {*TRACK_FIELDS, *clip.behind} - {"quality"}
     track = {name: rows[:count] for name, rows in clip.track.items() if name in kept}
     provenance = provenance_of(run.plan)
     real, image = _preview(fit)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from adapt.avatar.avatar import Avatar
 from adapt.avatar.folder import file_sha256
@@ -24,15 +25,16 @@ from adapt.marking.marker import Marker
 from configs import InputError, progress
 from configs.words import counted
 from heads.measures.image import psnr
-from heads.person.image_registration import Reference
 from heads.person.inputs import HeadInputs
 from shards.features import open_feature
 from shards.media.encode import VideoWriter, as_uint8
 from shards.media.probe import video_info
 from shards.media.rates import FPS
 from shards.tracking.body import SIDE, head_beside
+from shards.tracking.options import Behind
 
 BATCH = 8
+STARTS = 12  # places of the background in the avatar's clip at which that of the first test frame is looked for · guess
 MASKS = ("face", "head", "mouth_inside")
 # What is behind the rendered head, by protocol, as metrics.json and the page say it.
 PROTOCOLS = {
@@ -93,16 +95,22 @@ def track_test(avatar: Avatar, video: str | Path, first: int, count: int) -> Cli
         rig=avatar.rig.source,
         # For the same recording, the offset estimated from its longer part; earlier versions did not move the sound.
         av_offset=trained.get("av_offset", 0.0) if _same_video(avatar, video) else None,
-        body=_torso(avatar) if "body" in avatar.track else None,
+        behind=_behind(avatar),
         refine=avatar.texture is not None,
         texture=avatar.texture,
     )
 
 
-def _torso(avatar: Avatar) -> Reference:
-    """What torsos of test frames are registered to: the avatar's own body layer."""
-    beside = head_beside(avatar.track["landmarks"], avatar.track["body"], avatar.size)
-    return replace(avatar.model.backdrop.reference(SIDE), guide=beside)
+def _behind(avatar: Avatar) -> Behind:
+    """What torso and background of test frames are registered to: the avatar's own body layer and background."""
+    track, backdrop, body, background = avatar.track, avatar.model.backdrop, None, None
+    if "body" in track:
+        body = replace(backdrop.reference(SIDE), guide=head_beside(track["landmarks"], track["body"], avatar.size))
+    if "background" in track:
+        places = np.linspace(0, len(track["background"]) - 1, STARTS).astype(int)
+        starts = torch.from_numpy(track["background"][places].astype(np.float32)).view(-1, 2, 3)
+        background = replace(backdrop.background_reference(SIDE), starts=starts)
+    return Behind(body, background)
 
 
 def score_clip(
@@ -178,7 +186,7 @@ def _drive_scores(
 
 
 class _Following:
-    """PSNR of the same frames with a body that follows the head, beside that of the body that follows its track."""
+    """PSNR of the same frames with a body that follows the head over a still background, instead of both following their tracks."""
 
     def __init__(self) -> None:
         self.psnr: list[float] = []
@@ -187,16 +195,16 @@ class _Following:
     def add(
         self, avatar: Avatar, drive: HeadInputs, reals: np.ndarray, bodies: np.ndarray, measured: np.ndarray
     ) -> None:
-        """Render and score a batch; nothing without a body track.
+        """Render and score a batch; nothing without such a track.
 
         Args:
             reals: ``[T, H, W, 3]`` uint8; bodies: ``[T, H, W]`` in [0, 1].
             measured: ``[T]`` bool, the frames to score.
         """
-        if drive.body is None or not measured.any():
+        if (drive.body is None and drive.background is None) or not measured.any():
             return
         chosen = np.flatnonzero(measured)
-        pictures = as_uint8(avatar.render(drive.pick(chosen).with_(body=None)))
+        pictures = as_uint8(avatar.render(drive.pick(chosen).with_(body=None, background=None)))
         for picture, real, body in zip(pictures, reals[chosen], bodies[chosen]):
             ours, true = picture.astype(np.float32) / 255, real.astype(np.float32) / 255
             self.psnr.append(psnr(ours, true))
@@ -215,14 +223,15 @@ def whole_frame(protocol: str, plain: Mapping[str, float | None] | None) -> str:
     """What is behind the rendered head, and what moves it, as ``metrics.json`` and the page say it.
 
     Args:
-        plain: ``without_body_track`` of the drive ``track``; ``None`` where the body has no track.
+        plain: ``without_body_track`` of the drive ``track``; ``None`` where neither body nor background has a track.
     """
     if plain is None:
         return PROTOCOLS[protocol]
     body = "" if plain["psnr_body"] is None else f" and {plain['psnr_body']:.2f} dB on the body"
     return (
-        f"{PROTOCOLS[protocol]}; the torso's pose is that of the test frames, as the head's is (drive 'track' with a body that "
-        f"follows the head instead: {plain['psnr']:.2f} dB on the whole frame{body})"
+        f"{PROTOCOLS[protocol]}; the torso's pose is that of the test frames, as the head's is, and the background's if the "
+        f"camera moves (drive 'track' with a body that follows the head and a still background instead: "
+        f"{plain['psnr']:.2f} dB on the whole frame{body})"
     )
 
 

@@ -41,8 +41,11 @@ def _driving_rows(driver: Driver, clip: Clip) -> np.ndarray:
 
 
 def _motion(avatar: Avatar, clip: Clip) -> dict[str, np.ndarray]:
-    """What moved head and body in the test frames, as far as the avatar can use it."""
-    return {name: rows for name, rows in clip.motion().items() if name in avatar.track}
+    """What moved the head and what is behind it in the test frames, as far as the avatar can use it."""
+    moved = {name: rows for name, rows in clip.motion().items() if name in avatar.track}
+    if "background" in avatar.track and "background" in clip.track:
+        moved["background"] = clip.track["background"]  # also where the camera stands still now: it may stand elsewhere
+    return moved
 
 
 def _with_sound(avatar: Avatar, clip: Clip, drive: HeadInputs) -> tuple[HeadInputs | None, str]:

@@ -3,9 +3,10 @@
 Protocol: the avatar was trained on the first part of a clip, and the rest is the test. There are always two drives:
 ``track`` (expression and poses tracked from the test frames: rendering alone) and ``audio`` (expression from the test
 sound; poses, eyelids and gaze from the test frames: the whole system). Poses are the head's and, if it was tracked in the
-training frames, the torso's; beside the scores stand those of a body that follows the head (``without_body_track``). Every
-scored pixel was rendered by the avatar: the body is its own body layer, never the test frame's. With ``protocol="paper"``
-the head is scored over the test frame's own body and background, as TalkingGaussian, FG-3DGS and InsTaG do.
+training frames, the torso's, and the background's if the camera moved; beside the scores stand those of a body that follows
+the head over a still background (``without_body_track``). Every scored pixel was rendered by the avatar: the body is its own
+body layer, never the test frame's. With ``protocol="paper"`` the head is scored over the test frame's own body and background,
+as TalkingGaussian, FG-3DGS and InsTaG do.
 
 Test frames are tracked as the training frames were: if those were refined on the pixels, against the training frames' texture.
 ``test.refined`` says so.

@@ -58,7 +58,7 @@ class Context(Generic[C]):
         return torch.from_numpy(np.array(self.clip.identity))
 
     def tracked(self) -> dict[str, np.ndarray]:
-        """What moves head and body in all frames tracked so far, see :meth:`Clip.motion`, and the intrinsics."""
+        """What moves the head and what is behind it in all frames tracked so far, see :meth:`Clip.motion`, and the intrinsics."""
         return self.clip.motion() | {"intrinsics": self.clip.intrinsics}
 
     def inputs(self) -> HeadInputs:
@@ -73,7 +73,8 @@ class Context(Generic[C]):
         heads = torch.from_numpy(clip.masks(some, names=("sure_head",))["sure_head"])
         inputs = self.inputs().pick(some).to(backdrop.center.device)
         poses = pose_vectors(inputs.vectors)
-        backdrop.initialise(list(clip.frames(some)), list(mattes), heads, range(len(some)), poses, inputs.body)
+        tracks = (inputs.body, inputs.background)
+        backdrop.initialise(list(clip.frames(some)), list(mattes), heads, range(len(some)), poses, *tracks)
 
     def complete_backdrop(self, model: HeadModel) -> None:
         """Initialise body and background again once the whole clip is tracked, if it has grown by ``GROWN``."""

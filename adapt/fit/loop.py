@@ -213,7 +213,8 @@ class Fit:
     def _step(self, optimizers: Optimizers, frames: np.ndarray, loss: Loss, whole: bool) -> None:
         batch, window = self._sight(frames, whole)
         optimizers.zero_grad()
-        value = loss(self.model(self.inputs(batch, frames), window, self.shrink), batch)
+        inputs = self.inputs(batch, frames)
+        value = loss(self.model(inputs, window, self.shrink), batch)
         # A broken frame (black, all motion blur) must not end the run, nor reach the weights.
         if optimizers.refuses_behind:
             optimizers.refuse_broken(value.detach())
@@ -222,7 +223,7 @@ class Fit:
         value.backward()
         if window is None:
             mouths = self.clip.track["landmarks"][frames][:, facemesh.LIP_CORNERS, 1]
-            self.model.backdrop.shield(batch.head, float(mouths.min()) / self.clip.size)
+            self.model.backdrop.shield(batch.head, float(mouths.min()) / self.clip.size, inputs.background)
         optimizers.step()
 
     def _sight(self, frames: np.ndarray, whole: bool) -> tuple[Batch, Window | None]:

@@ -44,7 +44,7 @@ class LivePoses:
         self.sources: dict[str, PoseSource] = {
             "still": FixedPose(rotation, translation),
             "generated": GeneratedPoses(rotation, translation, seed),
-            "clip": ClipPoses(rotation, translation),
+            "clip": ClipPoses(track),
         }
         self.pivot = neck_pivot(rotation, translation)
         self.mode = self.before = _known(mode)

@@ -93,14 +93,14 @@ class HeadModel(nn.Module):
         if fast is not None:
             return stacked([fast.alone(*behind_of(inputs, i)) for i in range(len(inputs))])
         if is_accelerator(inputs.vectors.device):
-            return self.backdrop(pose_vectors(inputs.vectors), size, size, window, inputs.body)
+            return self.backdrop(pose_vectors(inputs.vectors), size, size, window, inputs.body, inputs.background)
         moved = (behind_of(inputs, i) for i in range(len(inputs)))
         untrained = self._window_backdrop(size) if window is not None else None
         if untrained is not None and window is not None:
             top, left, rows, columns = window
-            frames = [untrained.alone(pose, body, (top, top + rows))[:, left : left + columns] for pose, body in moved]
+            frames = [untrained.alone(*how, rows=(top, top + rows))[:, left : left + columns] for how in moved]
             return torch.from_numpy(np.stack(frames))
-        return torch.stack([self.backdrop(pose, size, size, window, body) for pose, body in moved])
+        return torch.stack([self.backdrop(pose, size, size, window, *tracks) for pose, *tracks in moved])
 
     def _fast_backdrop(self) -> BackdropInference | None:
         """The backdrop as kernels, where nothing of it is trained now."""

@@ -95,7 +95,7 @@ def make_poses(
     if pose == "generated":
         return GeneratedPoses(rotation, translation, seed)
     if pose == "clip":
-        return ClipPoses(rotation, translation, avatar.track.get("body"))
+        return ClipPoses(avatar.track)
     raise InputError(f"pose '{pose}': expected clip, generated or still")
 
 

@@ -6,12 +6,14 @@ Poses are head -> camera: ``rotation [T, 3, 3]`` and ``translation [T, 3]`` in r
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from heads.geometry.rotation import euler_to_rotation, rotation_to_euler
+from heads.person.inputs import BEHIND
 from shards.media.rates import FPS
 
 
@@ -55,13 +57,14 @@ def neck_pivot(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
 class Poses:
     """``rotation [T, 3, 3]``, ``translation [T, 3]``, and the clip frame ``source [T]`` whose body is shown behind each.
 
-    ``body [T, 6]`` is where the torso is, if the poses say so.
+    ``body [T, 6]`` is where the torso is and ``background [T, 6]`` where the background is, if the poses say so.
     """
 
     rotation: np.ndarray
     translation: np.ndarray
     source: np.ndarray
     body: np.ndarray | None = None
+    background: np.ndarray | None = None
 
 
 class PoseSource(Protocol):
@@ -87,16 +90,19 @@ class _Turning:
 
 
 class ClipPoses:
-    """The poses of a tracked clip, and its torso's if ``body [T, 6]`` is given, forward and back."""
+    """The poses of a tracked clip, forward and back, and where torso and background are if its track says so.
 
-    def __init__(self, rotation: np.ndarray, translation: np.ndarray, body: np.ndarray | None = None) -> None:
-        self.rotation, self.translation, self.body = rotation, translation, body
+    Args:
+        track: ``rotation, translation``, and perhaps ``body`` and ``background``, ``[T, ...]``.
+    """
+
+    def __init__(self, track: Mapping[str, np.ndarray]) -> None:
+        self.track = {name: track[name] for name in ("rotation", "translation", *BEHIND) if name in track}
 
     def at(self, frames: np.ndarray) -> Poses:
         """Poses of the output frames with these numbers ``[T]``."""
-        index = ping_pong(np.asarray(frames), len(self.rotation))
-        body = None if self.body is None else self.body[index]
-        return Poses(self.rotation[index], self.translation[index], index, body)
+        index = ping_pong(np.asarray(frames), len(self.track["rotation"]))
+        return Poses(**{name: rows[index] for name, rows in self.track.items()}, source=index)
 
 
 class FixedPose(_Turning):

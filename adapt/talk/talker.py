@@ -82,7 +82,7 @@ class Talker:
         self.gaze = gaze
         self.avatar, self.background = avatar, background
         track = avatar.track
-        self.poses = poses or ClipPoses(track["rotation"], track["translation"], track.get("body"))
+        self.poses = poses or ClipPoses(track)
         self.torso = Torso(track, _half_pictures(avatar)) if "body" in track else None
         self.blink = None if blink == "driver" else lids(blink, avatar.track["eyelids"], seed)
         self.offsets, self.emphasis = control_offsets(avatar, controls or {}), 1.0
@@ -206,6 +206,8 @@ class Talker:
         rows["vectors"] = row_vectors(rows)
         if self.torso is not None:
             rows["body"] = self.torso(numbers, poses)
+        if poses.background is not None:
+            rows["background"] = poses.background
         for name, new in rows.items():
             self._track[name] = new if first else np.concatenate([self._track[name], new])
         self._source = np.concatenate([self._source, poses.source])

@@ -118,7 +118,7 @@ def _add_backdrop(packer: Packer, model: RiggedHead) -> Document:
     for name in ("center", "scale"):
         packer.add(f"backdrop.{name}", _numbers(getattr(backdrop, name)))
     packer.add("backdrop.bend", _numbers(backdrop.bend.weight))
-    packer.add_picture("backdrop.background", _numbers(backdrop.background[0]))
+    packer.add_picture("backdrop.background", _numbers(backdrop.behind(*backdrop.size)[0]))
     packer.add_picture("backdrop.body", _numbers(backdrop.body[0]))
     packer.add_picture("backdrop.alpha", _numbers(torch.sigmoid(backdrop.body_alpha[0, 0])))
     return {"backdrop_grid": list(backdrop.grid), "backdrop_reach": backdrop.reach}

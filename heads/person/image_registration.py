@@ -59,26 +59,37 @@ class Reference:
         picture: ``[H, W]`` brightness in [0, 1].
         weight: ``[H, W]`` in [0, 1] of the region that moves together.
         guide: ``[2]`` (x, y) in half pictures: a place that moves about as the region does, such as the head's, if known.
+        starts: ``[N, 2, 3]`` displacements that the region had before, if known.
+        outlined: whether the region's outline moves with it, as a torso's does; a background's is that of what hides it.
     """
 
     picture: Tensor
     weight: Tensor
     guide: Tensor | None = None
+    starts: Tensor | None = None
+    outlined: bool = True
 
     @cached_property
     def levels(self) -> list[_Level]:
         """From coarse to fine."""
         both = torch.stack([self.picture, self.weight])[None]
-        return [_Level(level[0, 0], level[0, 1]) for level in _pyramid(both)]
+        return [_Level(level[0, 0], level[0, 1]) for level in _pyramid(both, self.outlined)]
+
+    def compared(self, frames: Tensor, weights: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """What :func:`align` calls agreement, for given displacements, in its two parts: the correlation, and the share seen."""
+        return self.levels[-1].compared(torch.stack([frames, weights], 1), motion)
 
 
-def align(frames: Tensor, weights: Tensor, reference: Reference, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def align(
+    frames: Tensor, weights: Tensor, reference: Reference, start: Tensor | None = None, levels: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Affine displacements ``[T, 2, 3]`` that map a reference to each frame, and how well they agree ``[T]``.
 
     Args:
         frames: ``[T, H, W]`` brightness in [0, 1], of the reference's size.
         weights: ``[T, H, W]`` in [0, 1], where a frame shows the region.
         start: ``[(T,) 2, 3]`` displacements to start from; by default none.
+        levels: of the reference that are used, from the coarsest on; by default all.
 
     Returns:
         Coefficients of (1, x, y) per direction (x, y), in half pictures: ``frame(p + u(p))`` shows the reference's ``p``.
@@ -86,21 +97,23 @@ def align(frames: Tensor, weights: Tensor, reference: Reference, start: Tensor |
         it is 0.
     """
     motion = frames.new_zeros(len(frames), 2, 3) if start is None else start.expand(len(frames), 2, 3)
-    levels, both = reference.levels, torch.stack([frames, weights], 1)
-    for number, (level, pictures) in enumerate(zip(levels, _pyramid(both), strict=True)):
+    both = torch.stack([frames, weights], 1)
+    pictures = _pyramid(both, reference.outlined)
+    for number, (level, shown) in enumerate(list(zip(reference.levels, pictures, strict=True))[:levels]):
         robust = ROBUST[min(number, len(ROBUST) - 1)]
         for _ in range(STEPS):
-            motion = level.step(pictures, motion, robust)
-    return motion, levels[-1].agreement(both, motion)
+            motion = level.step(shown, motion, robust)
+    correlation, share = reference.levels[-1].compared(both, motion)
+    return motion, correlation * share
 
 
-def mean_reference(frames: Tensor, weights: Tensor, motion: Tensor) -> Reference:
+def mean_reference(frames: Tensor, weights: Tensor, motion: Tensor, outlined: bool = True) -> Reference:
     """The mean of frames ``[T, H, W]`` that are moved back by their displacements ``[T, 2, 3]``."""
     grid, basis = planes(frames.shape[1], frames.shape[2], frames)
     moved = grid + torch.einsum("hwk,tck->thwc", basis, motion)
     aligned = F.grid_sample(torch.stack([frames, weights], 1), moved, padding_mode="border", align_corners=False)
     picture = (aligned[:, 0] * aligned[:, 1]).sum(0) / aligned[:, 1].sum(0).clamp_min(1e-3)
-    return Reference(picture, aligned[:, 1].mean(0))
+    return Reference(picture, aligned[:, 1].mean(0), outlined=outlined)
 
 
 def inverse(motion: Tensor) -> Tensor:
@@ -174,15 +187,15 @@ class _Level:
         change = (change @ self.parts.T).view(-1, 2, 3).clamp(-LONGEST, LONGEST)
         return composed(inverse(change), motion)
 
-    def agreement(self, both: Tensor, motion: Tensor) -> Tensor:
-        """See :func:`align`."""
+    def compared(self, both: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+        """See :meth:`Reference.compared`."""
         shown, weight = self._shown(both, motion)
         total = weight.sum(1, keepdim=True).clamp_min(1e-6)
         shown = shown - (weight * shown).sum(1, keepdim=True) / total
         value = self.value - (weight * self.value).sum(1, keepdim=True) / total
         powers = (weight * shown.square()).sum(1) * (weight * value.square()).sum(1)
         share = (total[:, 0] / self.weight.sum().clamp_min(1e-6)).clamp(max=1)
-        return share * ((weight * shown * value).sum(1) / powers.clamp_min(1e-12).sqrt()).clamp(0, 1)
+        return ((weight * shown * value).sum(1) / powers.clamp_min(1e-12).sqrt()).clamp(0, 1), share
 
     def _shown(self, both: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
         """Brightness and weight ``[T, N]`` of the frames at the moved pixels of the region."""
@@ -192,18 +205,27 @@ class _Level:
         return found[:, 0], found[:, 1] * self.weight * inside
 
 
-def _pyramid(both: Tensor) -> list[Tensor]:
+def _pyramid(both: Tensor, outlined: bool) -> list[Tensor]:
     """Brightness and weights ``[T, 2, H, W]`` from a side of at most ``COARSEST`` on, each twice as large as the one before.
 
-    The coarsest region is a pixel wider all around, so that its outline is seen: stripes and plain cloth need that.
+    The coarsest region is a pixel wider all around if it is ``outlined``, so that its outline is seen: stripes and plain cloth
+    need that. Else nothing but the region counts.
     """
-    levels = [both]
+    levels = [both if outlined else torch.cat([both[:, :1] * both[:, 1:], both[:, 1:]], 1)]
     while max(levels[0].shape[-2:]) > COARSEST:
         height, width = levels[0].shape[-2:]
         levels.insert(0, F.interpolate(levels[0], ((height + 1) // 2, (width + 1) // 2), mode="area"))
+    if not outlined:
+        return [_inside(level) for level in levels[:-1]] + [both]
     brightness, weight = levels[0].split(1, dim=1)
     levels[0] = torch.cat([brightness, F.max_pool2d(weight, 3, 1, 1)], 1)
     return levels
+
+
+def _inside(level: Tensor) -> Tensor:
+    """Brightness and weights ``[T, 2, H, W]`` from their products and weights; a pixel counts as its least neighbour does."""
+    sums, weight = level.split(1, dim=1)
+    return torch.cat([sums / weight.clamp_min(1e-3), -F.max_pool2d(-weight, 3, 1, 1)], 1)
 
 
 def predicted_by(inputs: Tensor, motion: Tensor, ridge: float) -> Tensor:

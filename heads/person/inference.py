@@ -19,7 +19,7 @@ from torch.nn.functional import gelu
 
 from heads.geometry.rotation import gaze_matrix, turn_matrix
 from heads.person.appearance import STEP
-from heads.person.backdrop import Backdrop, resized
+from heads.person.backdrop import Backdrop
 from heads.person.inputs import POSE, HeadInputs, pose_vectors
 from heads.person.residual import LowRankResidual
 from heads.person.talking_head import TalkingHead
@@ -191,18 +191,24 @@ class BackdropInference:
         offset = ((columns - across + scale[0] - 1) / 2, (rows - down + scale[1] - 1) / 2)
         self.layer = (columns, rows), scale, offset
         self.texture = np.pad(texture.reshape(-1), (0, 4 * columns + 8))
-        self.behind = resized(backdrop.background.detach(), height, width).contiguous().numpy().reshape(-1)
+        self.behind = backdrop.behind(height, width).detach().contiguous().numpy().reshape(-1)
         half = [1.0] * 4 + [0.0] * 4
         self.weights = np.array(half + [b - a for a, b in zip(half, half[::-1])], np.float32)
         self.nothing = np.zeros(width * height * 4, np.float32)
 
-    def alone(self, pose: Tensor, body: Tensor | None = None, rows: tuple[int, int] | None = None) -> np.ndarray:
-        """Body and background ``[H, W, 3]`` for one pose vector ``[C]`` and the torso's track ``[6]``, if there is one.
+    def alone(
+        self,
+        pose: Tensor,
+        body: Tensor | None = None,
+        background: Tensor | None = None,
+        rows: tuple[int, int] | None = None,
+    ) -> np.ndarray:
+        """Body and background ``[H, W, 3]`` for one pose vector ``[C]`` and their tracks ``[6]``, if there are any.
 
         With ``rows`` (first, end) only these rows are computed: ``[rows, W, 3]``.
         """
         pixels = self.size[0] * self.size[1]
-        return self.under(self.nothing[: 3 * pixels], self.nothing[3 * pixels :], pose, body, rows)
+        return self.under(self.nothing[: 3 * pixels], self.nothing[3 * pixels :], pose, body, background, rows)
 
     def under(
         self,
@@ -210,18 +216,23 @@ class BackdropInference:
         alpha: np.ndarray,
         pose: Tensor,
         body: Tensor | None = None,
+        background: Tensor | None = None,
         rows: tuple[int, int] | None = None,
     ) -> np.ndarray:
         """A head of premultiplied ``color [H, W, 3]`` and ``alpha [H, W, 1]`` over body and background, clamped to [0, 1]."""
         (width, height), (top, end) = self.size, rows or (0, self.size[1])
         field = self.backdrop.displacement(pose, body).contiguous().numpy().reshape(-1)
-        head, cover = color.reshape(-1), alpha.reshape(-1)
+        head, cover, behind = color.reshape(-1), alpha.reshape(-1), self.behind
+        if background is not None:
+            moved = np.empty((3, height, width), np.float32)
+            moved[:, top:end] = self.backdrop.behind(height, width, background, (top, 0, end - top, width))[0].numpy()
+            behind = moved.reshape(-1)
         out = np.empty((height, width, 3), np.float32)
 
         def job(first: int, last: int) -> None:
             scratch = np.empty(4 * (width + 2), np.float32)
             layering.layer(
-                head, cover, self.texture, self.layer, self.behind, field, self.backdrop.grid, self.weights, self.size,
+                head, cover, self.texture, self.layer, behind, field, self.backdrop.grid, self.weights, self.size,
                 first, last, scratch, out.reshape(-1),
             )  # fmt: skip
 
@@ -231,6 +242,7 @@ class BackdropInference:
         return out[top:end]
 
 
-def behind_of(inputs: HeadInputs, index: int) -> tuple[Tensor, Tensor | None]:
-    """What moves the body layer in one frame: pose vector ``[C]`` and the torso's track ``[6]``, if there is one."""
-    return pose_vectors(inputs.vectors[index]), None if inputs.body is None else inputs.body[index]
+def behind_of(inputs: HeadInputs, index: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """What moves body and background in one frame: pose vector ``[C]``, and their tracks ``[6]``, if there are any."""
+    body, background = (None if track is None else track[index] for track in (inputs.body, inputs.background))
+    return pose_vectors(inputs.vectors[index]), body, background

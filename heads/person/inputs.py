@@ -21,6 +21,8 @@ POSE = 6
 """Leading entries of a frame's vector: rotation vector (3, radians) and translation (3, rig units)."""
 TRACKED = ("rotation", "translation", "expression", "eyelids", "gaze")
 """Entries of a track that move a head."""
+BEHIND = ("body", "background")
+"""Entries of a track that move what is behind the head, as far as they are known."""
 SPANS = ((1, 1), (2, 4))  # (nearest, farthest) frames before and after, averaged and appended to a vector · guess
 TRACK_CONTEXT = 4
 """Frames before and after a frame that its ``vectors`` depend on."""
@@ -43,6 +45,7 @@ class HeadInputs:
         intrinsics: ``[3, 3]`` px of the tracked frame size; ``None`` where nothing is projected.
         features: ``[B, 2 * AUDIO_CONTEXT + 1, F]`` audio rows around each frame; ``None`` without sound.
         body: ``[B, 6]`` displacement of the torso, see ``docs/dataset-format.md``; ``None``: the body follows the head.
+        background: ``[B, 6]`` displacement of the background, likewise; ``None``: the camera stands still.
         index: ``[B]`` numbers of the training frames, for parameters of single frames; else ``None``.
     """
 
@@ -55,6 +58,7 @@ class HeadInputs:
     intrinsics: Tensor | None = None
     features: Tensor | None = None
     body: Tensor | None = None
+    background: Tensor | None = None
     index: Tensor | None = None
 
     def __len__(self) -> int:
@@ -90,8 +94,8 @@ def head_inputs(track: Mapping[str, object], device: torch.device | str = "cpu",
     """The inputs of consecutive frames of a track, without sound.
 
     Args:
-        track: ``rotation, translation, expression, eyelids, gaze`` ``[T, ...]``, and if known ``body [T, 6]`` and
-            ``intrinsics [3, 3]``.
+        track: ``rotation, translation, expression, eyelids, gaze`` ``[T, ...]``, and if known ``body [T, 6]``,
+            ``background [T, 6]`` and ``intrinsics [3, 3]``.
         device: of the result.
         cut: frames to leave out at either end; they serve only as neighbours of the others.
 
@@ -115,15 +119,16 @@ def row_vectors(track: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _given(track: Mapping[str, object]) -> tuple[str, ...]:
-    """What a track has of the entries that move head and body."""
-    return (*TRACKED, "body") if "body" in track else TRACKED
+    """What a track has of the entries that move the head and what is behind it."""
+    return (*TRACKED, *(name for name in BEHIND if name in track))
 
 
 def window_inputs(window: Mapping[str, np.ndarray], cut: int) -> HeadInputs:
     """:func:`head_inputs` of a few frames of float32 arrays, on the CPU, from vectors that are computed already.
 
     Args:
-        window: the entries of a track, ``vectors [T, D]``, their :func:`row_vectors`, and if known ``body [T, 6]``.
+        window: the entries of a track, ``vectors [T, D]``, their :func:`row_vectors`, and if known ``body`` and
+            ``background [T, 6]``.
         cut: frames at either end that serve only as neighbours, at least :data:`TRACK_CONTEXT`.
     """
     vectors, count = window["vectors"], len(window["vectors"]) - 2 * cut

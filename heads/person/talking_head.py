@@ -8,7 +8,8 @@ residual that starts at zero:
 * with a prior that has one, a shared appearance basis (:class:`heads.person.appearance.PersonalAppearance`);
 * a correction of the track (pose, expression, eyelids, gaze), which is a function of the tracked values alone, so that
   unseen frames are corrected as the training frames are;
-* a body layer that follows its own track, or the head, over a still background (:class:`heads.person.backdrop.Backdrop`).
+* a body layer that follows its own track, or the head, over a background that moves if the camera does
+  (:class:`heads.person.backdrop.Backdrop`).
 
 Usage::
 
@@ -357,8 +358,8 @@ class TalkingHead(RigModule):
             if self.backdrop is None:
                 return None
             with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
-                body = None if inputs.body is None else inputs.body[index]
-                return self.backdrop(pose_vectors(inputs.vectors[index]), *size, window, body)
+                tracks = (None if track is None else track[index] for track in (inputs.body, inputs.background))
+                return self.backdrop(pose_vectors(inputs.vectors[index]), *size, window, *tracks)
         if background is None or background.dim() == 1 or window is None:
             return background
         top, left, rows, columns = window

@@ -42,6 +42,8 @@ TRACK_SHAPES: dict[str, tuple[int | str, ...]] = {
 OPTIONAL_TRACK_SHAPES = {
     "body": ("T", 6),  # affine displacement of the torso, in half pictures
     "body_quality": ("T",),  # 0 unusable .. 1 certain
+    "background": ("T", 6),  # likewise
+    "background_quality": ("T",),  # 0 still or unusable .. 1 certain
 }
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
@@ -136,9 +138,7 @@ def check_track(key: str, track: Mapping[str, np.ndarray], length: int) -> dict[
         if value.dtype != np.float32:
             raise BrokenSample(key, "track.npz", f"'{name}' is {value.dtype}, expected float32")
         if len(value.shape) == len(shape):
-            for axis, letter in zip(value.shape, shape):
-                if isinstance(letter, str):
-                    sizes.setdefault(letter, axis)
+            sizes = {letter: axis for axis, letter in zip(value.shape, shape) if isinstance(letter, str)} | sizes
         expected = tuple(sizes.get(n, 0) if isinstance(n, str) else n for n in shape)
         if value.shape != expected:
             raise BrokenSample(key, "track.npz", f"'{name}' has shape {value.shape}, expected {expected}")

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from configs import InputError, progress
-from heads.person.image_registration import Reference
 from heads.rig.facemesh import N_LANDMARKS
 from heads.rig.registry import DEFAULT
 from shards.media.probe import video_info
@@ -18,7 +17,7 @@ from shards.media.sound import stream_audio
 from shards.tracking.av_offset import IN_STEP, AvOffset, estimate_offset
 from shards.tracking.first_pass import FirstPass, run_first_pass
 from shards.tracking.models import FaceLandmarks
-from shards.tracking.options import MATTE_EVERY, Refusal, TrackOptions
+from shards.tracking.options import FIRST_FRAMES, MATTE_EVERY, Behind, Refusal, TrackOptions
 from shards.tracking.refinement import FaceTexture
 from shards.tracking.segments import Segment, Shot, Source
 
@@ -110,7 +109,7 @@ def track_frames(
     rig: str = DEFAULT,
     matte_every: int = MATTE_EVERY,
     av_offset: float | None = None,
-    body: Reference | None = None,
+    behind: Behind = FIRST_FRAMES,
     refine: bool = True,
     texture: FaceTexture | None = None,
     stop: Callable[[], bool] | None = None,
@@ -126,7 +125,7 @@ def track_frames(
         rig: name or path of the rig whose coefficients are given.
         matte_every: frames from one computed matte to the next, see :class:`TrackOptions`; 0: no mattes.
         av_offset: s by which the sound is late and is moved back; ``None``: estimated; 0: left as it is.
-        body: what the torso is registered to; ``None``: the shot's first frames.
+        behind: what torso and background are registered to; by default the shot's first frames.
         refine: whether tracks are refined on the pixels (:mod:`shards.tracking.refinement.photometric`).
         texture: what faces are aligned to; ``None``: the shot's first frames.
         stop: called after each frame of the first pass; once it returns True, the rest of the video is left out.
@@ -146,7 +145,7 @@ def track_frames(
         matte_every=max(1, matte_every),
         ahead=(os.cpu_count() or 1) > 1,
         av_offset=av_offset,
-        body=body,
+        behind=behind,
         refine=refine,
         texture=texture,
     )

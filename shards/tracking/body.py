@@ -34,22 +34,22 @@ class BodyTracker:
         self._last = torch.zeros(2, 3)
         self._last_head: Tensor | None = None
 
-    def __call__(self, frames: np.ndarray, matte: np.ndarray, landmarks: np.ndarray) -> dict[str, np.ndarray]:
+    def __call__(self, brightness: Tensor, matte: np.ndarray, landmarks: np.ndarray) -> dict[str, np.ndarray]:
         """``body [T, 6]`` and ``body_quality [T]`` (:data:`shards.format.schema.OPTIONAL_TRACK_SHAPES`) of the next frames.
 
         Args:
-            frames: ``[T, H, W, 3]`` uint8 RGB.
+            brightness: :func:`brightness_of` the frames.
             matte: ``[T, H, W]`` uint8 person alpha.
             landmarks: ``[T, 478, 3]`` px of the frames.
         """
-        brightness, region = torso(frames, matte, landmarks)
+        region = torso(matte, landmarks)
         with torch.no_grad():
             if self._reference is None:
                 self._reference = _first_reference(brightness[:CHUNK], region[:CHUNK])
             if float(self._reference.weight.mean()) < LEAST_REGION:
                 return {
-                    "body": np.zeros((len(frames), 6), np.float32),
-                    "body_quality": np.zeros(len(frames), np.float32),
+                    "body": np.zeros((len(matte), 6), np.float32),
+                    "body_quality": np.zeros(len(matte), np.float32),
                 }
             heads = _heads(landmarks, matte.shape[1:])
             parts = [self._chunk(*part) for part in zip(*(rows.split(CHUNK) for rows in (brightness, region, heads)))]
@@ -69,7 +69,7 @@ class BodyTracker:
             better = found > agreement[doubted] + GAIN
             motion[doubted] = torch.where(better[:, None, None], again, motion[doubted])
             agreement[doubted] = torch.where(better, found, agreement[doubted])
-        body = _bridged(motion.flatten(1).numpy(), agreement.numpy() >= LEAST_QUALITY, self._last.flatten().numpy())
+        body = bridged(motion.flatten(1).numpy(), agreement.numpy() >= LEAST_QUALITY, self._last.flatten().numpy())
         self._last, self._last_head = torch.from_numpy(body[-1]).view(2, 3), heads[-1:]
         return body, agreement.numpy()
 
@@ -118,17 +118,22 @@ def _carried(motion: Tensor, heads: Tensor, known: Tensor) -> Tensor:
     return start
 
 
-def torso(frames: np.ndarray, matte: np.ndarray, landmarks: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Brightness and torso ``[T, SIDE, SIDE]`` in [0, 1] of frames; arguments as :class:`BodyTracker` takes them."""
-    import cv2
-
-    brightness = np.stack([cv2.cvtColor(shrunk(frame, SIDE), cv2.COLOR_RGB2GRAY) for frame in frames])
+def torso(matte: np.ndarray, landmarks: np.ndarray) -> Tensor:
+    """The torso ``[T, SIDE, SIDE]`` in [0, 1] of frames; arguments as :class:`BodyTracker` takes them."""
     person = np.stack([shrunk(alpha, SIDE) for alpha in matte])
     height, width = matte.shape[1:]
     points = landmarks[..., :2] * np.array([SIDE / width, SIDE / height], np.float32)
     masks = region_masks(points, SIDE, SIDE, ("head", "sure_head"))
     region = person.astype(np.float32) / 255 * (1 - np.maximum(masks["head"], masks["sure_head"]))
-    return torch.from_numpy(brightness.astype(np.float32) / 255), torch.from_numpy(region)
+    return torch.from_numpy(region)
+
+
+def brightness_of(frames: np.ndarray) -> Tensor:
+    """Brightness ``[T, SIDE, SIDE]`` in [0, 1] of frames ``[T, H, W, 3]``."""
+    import cv2
+
+    grey = np.stack([cv2.cvtColor(shrunk(frame, SIDE), cv2.COLOR_RGB2GRAY) for frame in frames])
+    return torch.from_numpy(grey.astype(np.float32) / 255)
 
 
 def _first_reference(brightness: Tensor, region: Tensor) -> Reference:
@@ -136,7 +141,7 @@ def _first_reference(brightness: Tensor, region: Tensor) -> Reference:
     return mean_reference(brightness, region, align(brightness, region, first)[0])
 
 
-def _bridged(body: np.ndarray, believed: np.ndarray, before: np.ndarray) -> np.ndarray:
+def bridged(body: np.ndarray, believed: np.ndarray, before: np.ndarray) -> np.ndarray:
     """Rows ``[T, 6]``; those not believed are interpolated between their neighbours, the last ones repeated."""
     if believed.all():
         return body

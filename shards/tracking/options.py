@@ -16,6 +16,17 @@ from shards.tracking.refinement import FaceTexture
 MATTE_EVERY = 4
 
 
+@dataclass(frozen=True)
+class Behind:
+    """What torso and background are registered to, pictures of 128 px; ``None``: the shot's first frames."""
+
+    body: Reference | None = None
+    background: Reference | None = None
+
+
+FIRST_FRAMES = Behind()
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackOptions:
     """How a video is tracked."""
@@ -36,7 +47,7 @@ class TrackOptions:
     crop_box: tuple[int, int, int, int] | None = None  # x0, y0, x1, y1 in the source; None: around head and shoulders
     rig: str = "mediapipe"  # name or path of the rig whose coefficients are given
     identity: tuple[float, ...] | None = None  # known identity coefficients; None: estimated per shot
-    body: Reference | None = None  # what the torso is registered to; None: the shot's first frames
+    behind: Behind = FIRST_FRAMES  # what torso and background are registered to
     texture: FaceTexture | None = None  # what faces are aligned to; None: the shot's first frames
     sound: str = ""  # file whose sound replaces the video's own; it starts at the first picture
     # Of the clip's sound: by Whisper tiny.en, offsets of the sound are told more finely.

@@ -17,7 +17,8 @@ from shards.media.decode import read_video
 from shards.media.rates import FPS, SAMPLES_PER_FRAME
 from shards.tracking.ahead import ahead
 from shards.tracking.av_offset import IN_STEP, AvOffset, SoundReader
-from shards.tracking.body import BodyTracker
+from shards.tracking.background import BackgroundTracker
+from shards.tracking.body import BodyTracker, brightness_of
 from shards.tracking.coefficients import Fitter, fitter_of
 from shards.tracking.first_pass import PICTURES_AHEAD, FirstPass, Run
 from shards.tracking.models import PersonMatte
@@ -192,7 +193,9 @@ class Shot:
 
     def _segments(self) -> Iterator[Segment]:
         tracks, first = _Buffer(self.tracks()), self.start
-        body = BodyTracker(self._options.body) if self._options.matte else None
+        behind = None
+        if self._options.matte:
+            behind = BodyTracker(self._options.behind.body), BackgroundTracker(self._options.behind.background)
         refiner = self._refiner()
         with closing(self._pictures()) as pictures, ThreadPoolExecutor(1, "matte") as beside:
             for length in _even_lengths(len(self), SEGMENT):
@@ -204,8 +207,9 @@ class Shot:
                 if refiner is not None:
                     track |= refiner(frames, track)
                 matte = own_matte(self._source.matte(frames) if made is None else made.result(), measured)
-                if body is not None:
-                    track |= body(frames, matte, track["landmarks"])
+                if behind is not None:
+                    brightness = brightness_of(frames)
+                    track |= behind[0](brightness, matte, track["landmarks"]) | behind[1](brightness, matte)
                 where, offset = self.crop_box, self._source.av_offset
                 texture = None if refiner is None else refiner.texture
                 yield Segment(

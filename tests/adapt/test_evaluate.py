@@ -7,10 +7,11 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from adapt.avatar.avatar import load_avatar
 from adapt.avatar.provenance import parse_tags
-from adapt.evaluate.avatars import track_test
+from adapt.evaluate.avatars import STARTS, track_test
 from adapt.evaluate.charts import over_frames
 from adapt.evaluate.evaluate import evaluate
 from adapt.evaluate.measures.registry import columns
@@ -23,6 +24,7 @@ from shards.media.decode import read_video
 from shards.media.encode import VideoWriter
 from shards.media.probe import video_info
 from shards.tracking.body import SIDE as TORSO_SIDE
+from shards.tracking.options import FIRST_FRAMES
 from shards.tracking.refinement import FaceTexture
 from tests.support.avatars import SIZE
 
@@ -68,30 +70,36 @@ def test_the_face_is_measured_on_frames_that_training_never_saw(scored, world):
     assert "own body layer" in record["whole_frame"]
 
 
-def test_a_torso_track_is_part_of_the_track_drive_and_the_record_says_what_it_is_worth(world, tmp_path, monkeypatch):
+def test_tracks_of_torso_and_background_are_part_of_the_track_drive_and_the_record_says_what_it_is_worth(
+    world, tmp_path, monkeypatch
+):
     def segments(*arguments, **options):
-        asked.append(options.get("body"))
+        asked.append(options.get("behind", FIRST_FRAMES))
         for segment in world.segments(*arguments, **options):
             count = len(segment.frames)
             sway = np.zeros((count, 6), np.float32)
             sway[:, 0] = 0.1 * np.sin(np.arange(count))
-            segment.track |= {"body": sway, "body_quality": np.ones(count, np.float32)}
+            for name in ("body", "background"):
+                segment.track |= {name: sway, f"{name}_quality": np.ones(count, np.float32)}
             yield segment
 
     asked = []
     monkeypatch.setattr("shards.tracking.track_frames", segments)
     make_avatar(world.video, tmp_path / "ada", budget="2it", prior="none", size=SIZE)
     avatar = load_avatar(tmp_path / "ada", "cpu")
-    assert avatar.track["body"].shape == (60, 6)
+    assert avatar.track["body"].shape == avatar.track["background"].shape == (60, 6)
     record = evaluate(tmp_path / "ada", world.video, tmp_path / "scores")
     track, plain = record["drives"]["track"], record["drives"]["track"]["without_body_track"]
     assert plain["psnr"] != track["psnr"]
     assert plain["psnr_body"] != track["psnr_body"]
     assert record["drives"]["audio"]["without_body_track"].keys() == plain.keys()
     assert f"{plain['psnr']:.2f} dB on the whole frame" in record["whole_frame"]
-    assert asked[0] is None
-    assert asked[-1].picture.shape == (TORSO_SIDE, TORSO_SIDE)  # the avatar's own body layer
-    assert asked[-1].guide.abs().max() < 1
+    assert asked[0] == FIRST_FRAMES
+    body, background = asked[-1].body, asked[-1].background
+    assert body.picture.shape == background.picture.shape == (TORSO_SIDE, TORSO_SIDE)  # the avatar's own layers
+    assert body.guide.abs().max() < 1
+    assert background.starts.shape == (STARTS, 2, 3)
+    torch.testing.assert_close(background.starts[-1].flatten(), torch.from_numpy(avatar.track["background"][-1]))
 
 
 def test_the_offset_that_training_told_is_the_tests_as_well(scored, world, monkeypatch):

@@ -31,7 +31,7 @@ def test_positive_yaw_turns_the_nose_to_the_right_and_positive_pitch_down():
 
 
 def test_a_looped_clip_never_jumps(clip):
-    poses = ClipPoses(*clip)
+    poses = ClipPoses(dict(zip(("rotation", "translation"), clip)))
     long = poses.at(np.arange(500))
     inside = np.abs(np.diff(clip[1], axis=0)).max()
     assert np.abs(np.diff(long.translation, axis=0)).max() <= inside + 1e-6
@@ -62,7 +62,9 @@ def test_generated_poses_are_smooth_and_stay_near_the_clip(clip):
     assert np.abs(np.diff(angles, n=2, axis=0)).max() < 0.3
 
 
-@pytest.mark.parametrize("make", [lambda c: GeneratedPoses(*c, seed=1), lambda c: ClipPoses(*c)])
+@pytest.mark.parametrize(
+    "make", [lambda c: GeneratedPoses(*c, seed=1), lambda c: ClipPoses(dict(zip(("rotation", "translation"), c)))]
+)
 def test_poses_in_blocks_are_the_poses_at_once(clip, make):
     poses = make(clip)
     whole = poses.at(np.arange(100)).translation
@@ -133,7 +135,15 @@ def test_a_torso_behind_a_swaying_head_is_smooth_breathes_and_does_not_depend_on
 
 def test_where_the_head_plays_the_clip_the_torso_does_too():
     track = sway(50)
-    poses = ClipPoses(track["rotation"], track["translation"], track["body"]).at(np.arange(120))
+    poses = ClipPoses(track).at(np.arange(120))
     shown = Torso(track, scale=0.1)(np.arange(120), poses)
     np.testing.assert_array_equal(shown, track["body"][poses.source])
     assert np.abs(np.diff(shown, axis=0)).max() <= np.abs(np.diff(track["body"], axis=0)).max()
+
+
+def test_the_background_moves_with_the_clips_poses_alone():
+    track = sway(50) | {"background": np.arange(300, dtype=np.float32).reshape(50, 6)}
+    poses = ClipPoses(track).at(np.arange(120))
+    np.testing.assert_array_equal(poses.background, track["background"][poses.source])
+    assert ClipPoses(sway(50)).at(np.arange(3)).background is None
+    assert FixedPose(track["rotation"], track["translation"]).at(np.arange(3)).background is None

@@ -94,12 +94,17 @@ def test_the_fused_layers_are_the_backdrop_under_the_head(rig):
             assert np.abs(fast.alone(pose) - behind.clamp(0, 1).numpy()).max() < 1e-4
             under = fast.under(frame.head.numpy(), frame.alpha.numpy(), pose)
             assert np.abs(under - frame.image.clamp(0, 1).numpy()).max() < 1e-4
-    moved = inputs.with_(body=0.05 * torch.randn(len(inputs), 6))
+    moved = inputs.with_(body=0.05 * torch.randn(len(inputs), 6), background=0.05 * torch.randn(len(inputs), 6))
     with torch.no_grad():
         frame = head.render(moved, 1)
         under = fast.under(frame.head.numpy(), frame.alpha.numpy(), *behind_of(moved, 1))
         assert np.abs(under - frame.image.clamp(0, 1).numpy()).max() < 1e-4
-        assert np.abs(under - head.render(inputs, 1).image.clamp(0, 1).numpy()).max() > 1e-3
+        for name in ("body", "background"):
+            other = head.render(moved.with_(**{name: None}), 1).image.clamp(0, 1)
+            assert np.abs(under - other.numpy()).max() > 1e-3
+        pose, body, background = behind_of(moved, 1)
+        rows = fast.alone(pose, body, background, rows=(5, 20))
+        np.testing.assert_array_equal(rows, fast.alone(pose, body, background)[5:20])
 
 
 @pytest.mark.parametrize("margin", [0, 1 / 8, 0.2])

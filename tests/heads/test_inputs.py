@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from heads.geometry.rotation import rotation_matrix, rotation_vector
-from heads.person.backdrop import Backdrop, _first_row, _grid
+from heads.person.backdrop import Backdrop
 from heads.person.image_registration import align, composed, inverse, planes, register
 from heads.person.inputs import (
     AUDIO_CONTEXT,
@@ -18,6 +18,7 @@ from heads.person.inputs import (
     neighbourhood,
     pose_vectors,
 )
+from heads.person.layers import first_row, places
 
 
 def track(frames=6, expressions=5):
@@ -100,21 +101,21 @@ def test_a_window_of_the_backdrop_is_that_part_of_it_laid_out_bilinearly():
     torch.testing.assert_close(backdrop(pose, window=(7, 9, 20, 31)), whole[7:27, 9:40])
     points = backdrop.displacement(pose)
     expected = torch.nn.functional.interpolate(points, (40, 48), mode="bilinear", align_corners=True)
-    moved = (_grid(points, 40, 48) - _grid(torch.zeros_like(points), 40, 48)).permute(0, 3, 1, 2) / 2
+    moved = (places(points, 40, 48) - places(torch.zeros_like(points), 40, 48)).permute(0, 3, 1, 2) / 2
     torch.testing.assert_close(moved, expected, atol=1e-6, rtol=1e-4)
 
 
 def test_displacements_that_are_affine_are_continued_into_the_margin():
     y, x = torch.meshgrid(torch.linspace(0, 1, 9), torch.linspace(0, 1, 9), indexing="ij")
     points = torch.stack([0.1 * x - 0.05 * y + 0.02, 0.03 * x])[None]
-    places = _grid(points, 40, 48, margin=(5, 6))
-    still = _grid(torch.zeros_like(points), 40, 48, margin=(5, 6))
-    assert places.shape == (1, 50, 60, 2)
-    torch.testing.assert_close(places[:, 5:-5, 6:-6], _grid(points, 40, 48))
+    moved = places(points, 40, 48, margin=(5, 6))
+    still = places(torch.zeros_like(points), 40, 48, margin=(5, 6))
+    assert moved.shape == (1, 50, 60, 2)
+    torch.testing.assert_close(moved[:, 5:-5, 6:-6], places(points, 40, 48))
     assert still[0, 0, 0].tolist() == pytest.approx([-1 - 11 / 48, -1 - 9 / 40])
-    steps = (places - still).diff(dim=2)
+    steps = (moved - still).diff(dim=2)
     assert float(steps.std(dim=2).max()) < 1e-6
-    assert _grid(points, 40, 48, (3, 2, 7, 8), (5, 6)).equal(places[:, 3:10, 2:10])
+    assert places(points, 40, 48, (3, 2, 7, 8), (5, 6)).equal(moved[:, 3:10, 2:10])
 
 
 def test_no_pose_bends_the_body_further_than_the_reach():
@@ -150,7 +151,7 @@ def test_hair_just_outside_the_matte_does_not_colour_the_background():
 
 def test_what_the_head_hides_learns_next_to_nothing_from_what_shines_through():
     torch.manual_seed(0)
-    backdrop = Backdrop(16, 16, 6)
+    backdrop = Backdrop(16, 16, 6, margin=0)
     optimizer = torch.optim.Adam([backdrop.background], lr=0.01, eps=backdrop.adam_eps)
     through = torch.ones(16, 16)
     through[:, :8] = 1e-3
@@ -166,11 +167,11 @@ def test_rows_that_a_moved_torso_cannot_reach_are_left_out_and_no_others():
     torch.manual_seed(0)
     both, field = torch.rand(1, 4, 48, 48), (torch.rand(1, 2, 9, 9) - 0.5) / 4
     both[:, 3, :30] = 0
-    whole = torch.nn.functional.grid_sample(both, _grid(field, 48, 48, margin=(6, 6)), align_corners=False)
-    top = _first_row(both[:, 3:], field, (6, 6))
+    whole = torch.nn.functional.grid_sample(both, places(field, 48, 48, margin=(6, 6)), align_corners=False)
+    top = first_row(both[:, 3:], field, (6, 6))
     assert 6 < top < 36
     assert whole[:, 3, :top].max() == 0 < whole[:, 3, top:].max()
-    assert _first_row(torch.zeros(1, 1, 48, 48), field, (0, 0)) == 47
+    assert first_row(torch.zeros(1, 1, 48, 48), field, (0, 0)) == 47
 
 
 def test_the_body_starts_to_follow_the_pose_as_it_does_in_the_clip():
@@ -233,6 +234,47 @@ def test_a_body_with_a_track_of_its_own_is_where_the_track_says_whatever_the_hea
     assert agreement > 0.9
 
 
+def test_a_background_with_a_track_stands_where_the_camera_shows_it_beyond_the_edges_of_single_frames_too():
+    # The camera moves a wall by up to 5 px behind a person who stands still and covers the frame's lower middle.
+    shifts = torch.linspace(-5, 5, 11)
+    track = torch.zeros(11, 6)
+    track[:, 0], track[:, 3] = (shifts + 1) / 32, -shifts / 64
+    frames = np.stack([shirt(float(x) + 1, -float(x) / 2) for x in shifts])
+    mattes = np.zeros((11, 64, 64), np.uint8)
+    mattes[:, 40:, 20:44] = 255
+    frames[:, 40:, 20:44] = 30
+    moving, still = Backdrop(64, 64, inputs=2), Backdrop(64, 64, inputs=2)
+    for backdrop, given in ((moving, track), (still, None)):
+        backdrop.initialise(frames, mattes, torch.zeros(11, 64, 64), range(11), torch.zeros(11, 2), background=given)
+        backdrop.body_alpha.data.fill_(-20)
+    bare = slice(0, 36)
+
+    def error(shown: torch.Tensor, frame: int) -> float:
+        return float(np.abs(shown.detach().numpy() * 255 - frames[frame])[bare].mean())
+
+    pose = torch.zeros(2)
+    for k in (0, 5, 10):
+        assert error(moving(pose, background=track[k]), k) < 3
+    assert min(error(still(pose), k) for k in (0, 10)) > 12
+    assert error(moving(pose), 5) < 3, "without a track it stands at its mean"
+    part = moving(pose, 64, 64, (3, 5, 30, 40), background=track[9])
+    torch.testing.assert_close(part, moving(pose, background=track[9])[3:33, 5:45])
+    several = moving(torch.zeros(2, 2), background=track[[0, 9]])
+    torch.testing.assert_close(several[1], moving(pose, background=track[9]))
+    small = moving(pose, 32, 32, background=track[0])
+    assert (
+        float(
+            (small - moving(pose, background=track[0]).unflatten(0, (32, 2)).unflatten(2, (32, 2)).mean((1, 3)))
+            .abs()
+            .mean()
+        )
+        < 0.02
+    )
+    picture = moving.background_reference(64).picture
+    wall = torch.from_numpy(shirt(0, 0)[..., 0].astype(np.float32) / 255)  # where the track is zero
+    assert float((picture - wall)[bare].abs().mean()) < 0.02
+
+
 @pytest.mark.parametrize("margin", [0, 1 / 8])
 def test_a_body_that_moves_shows_what_other_frames_cut_off(margin):
     # Each frame shows the 64 columns of a wider torso that are before the camera.
@@ -258,7 +300,7 @@ def test_a_body_that_was_saved_without_a_margin_opens_and_shows_what_it_showed()
         for parameter in old.parameters():
             torch.nn.init.normal_(parameter, std=0.1)
     new.load_state_dict(old.state_dict())
-    assert new.margin == (0, 0)
+    assert new.framed == (1, 1)
     assert torch.equal(new(torch.ones(2)), old(torch.ones(2)))
     with pytest.raises(RuntimeError, match="size mismatch"):
         Backdrop(20, 24, inputs=2).load_state_dict(old.state_dict())
@@ -302,8 +344,8 @@ def test_registration_finds_where_a_region_went_and_leaves_blank_frames_alone():
 def test_a_smaller_picture_is_the_same_view():
     backdrop = Backdrop(32, 32, inputs=2)
     with torch.no_grad():
-        backdrop.background[..., :16] = 0.2
-        backdrop.background[..., 16:] = 0.8
+        backdrop.background[..., :20] = 0.2
+        backdrop.background[..., 20:] = 0.8
     small = backdrop(torch.zeros(2), 16, 16)
     assert small.shape == (16, 16, 3)
     assert abs(float(small[:, :6].mean()) - 0.2) < 0.02
@@ -350,7 +392,7 @@ def test_hair_that_no_gaussian_shows_is_not_learned_as_background():
         backdrop = Backdrop(64, 48, POSE)
         backdrop.background.grad = torch.ones_like(backdrop.background)
         backdrop.shield(heads, rows)
-        return backdrop.background.grad[0, 0]
+        return backdrop.background.grad[0, 0, 8:-8, 6:-6]
 
     heads = torch.zeros(2, 64, 48, 1)
     heads[0, 20:40, 10:20] = 1
@@ -363,3 +405,17 @@ def test_hair_that_no_gaussian_shows_is_not_learned_as_background():
     for above in (-0.2, 0.0):
         assert gradient(heads, rows=above).all(), "the mouths are above the picture"
     assert not gradient(heads, rows=1.7)[35].all()
+
+
+def test_hair_is_not_learned_where_a_moving_camera_shows_the_background_either():
+    backdrop = Backdrop(64, 64, POSE)
+    track = torch.zeros(1, 6)
+    track[0, 0] = 4 / 32  # the frame shows the background 4 px further to the right
+    heads = torch.zeros(1, 64, 64, 1)
+    heads[0, 20:40, 20:30] = 1
+    backdrop.background.grad = torch.ones_like(backdrop.background)
+    backdrop.shield(heads, 30 / 64, track)
+    kept = backdrop.background.grad[0, 0, 8:-8, 8:-8]
+    assert kept[20:29, 16:26].max() < 1e-3
+    assert kept[31:].min() == 1
+    assert kept[:, 30:].min() == 1

@@ -15,7 +15,7 @@ from shards import DatasetWriter, open_dataset, sample_key
 from shards.check.proofs import check_sample
 from shards.format.schema import BrokenSample, check_track
 from shards.synthetic import make_talker
-from shards.tracking.body import CHUNK, SIDE, BodyTracker, head_beside, torso
+from shards.tracking.body import CHUNK, SIDE, BodyTracker, brightness_of, head_beside, torso
 from shards.tracking.models.matte import own_matte
 from tests.support.samples import RIG, parts
 
@@ -37,6 +37,10 @@ def clip():
     return frames, mattes, person.landmarks(talk), pixels[:, seen]
 
 
+def tracked(tracker: BodyTracker, frames, mattes, landmarks):
+    return tracker(brightness_of(frames), mattes, landmarks)
+
+
 def moved(body: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Displacements ``[T, N, 2]`` px of points ``[N, 2]`` px."""
     x, y = (2 * points / SIZE - 1).T
@@ -45,7 +49,7 @@ def moved(body: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 def test_the_track_follows_shoulders_that_move_by_themselves_within_a_third_of_a_pixel(clip):
     frames, mattes, landmarks, pixels = clip
-    track = BodyTracker()(frames, mattes, landmarks)
+    track = tracked(BodyTracker(), frames, mattes, landmarks)
     body, quality = track["body"], track["body_quality"]
     assert body.shape == (FRAMES, 6)
     assert body.dtype == quality.dtype == np.float32
@@ -60,8 +64,10 @@ def test_the_track_follows_shoulders_that_move_by_themselves_within_a_third_of_a
 
 def test_frames_in_pieces_give_the_same_track_where_the_pieces_are_whole_chunks(clip):
     frames, mattes, landmarks, _ = clip
-    whole, tracker = BodyTracker()(frames, mattes, landmarks), BodyTracker()
-    parts = [tracker(frames[part], mattes[part], landmarks[part]) for part in (slice(CHUNK), slice(CHUNK, None))]
+    whole, tracker = tracked(BodyTracker(), frames, mattes, landmarks), BodyTracker()
+    parts = [
+        tracked(tracker, frames[part], mattes[part], landmarks[part]) for part in (slice(CHUNK), slice(CHUNK, None))
+    ]
     np.testing.assert_allclose(np.concatenate([part["body"] for part in parts]), whole["body"], atol=1e-5)
 
 
@@ -96,24 +102,24 @@ def shifted(track):
 def test_a_person_who_moves_by_a_quarter_of_the_frame_within_half_a_second_is_followed(face, monkeypatch):
     shift = np.concatenate([np.zeros(2 * CHUNK), np.linspace(0, 32, 13), np.full(7, 32)])
     moving = plaid_person(face, shift)
-    track = BodyTracker()(*moving)
+    track = tracked(BodyTracker(), *moving)
     error = np.abs(shifted(track) - shift)
     assert np.median(error[2 * CHUNK :]) < SIZE / 64
     assert error.max() < SIZE / 20
     assert track["body_quality"].min() > 0.6
     monkeypatch.setattr("shards.tracking.body.DOUBTED", 0.0)
-    assert np.abs(shifted(BodyTracker()(*moving))[-1] - shift[-1]) > 10
+    assert np.abs(shifted(tracked(BodyTracker(), *moving))[-1] - shift[-1]) > 10
 
 
 def test_frames_that_begin_far_from_a_given_reference_are_found_by_the_head_that_was_beside_it(face):
     still, far = (plaid_person(face, np.full(5, x)) for x in (0.0, 40.0))
-    brightness, region = torso(*still)
+    brightness, region = brightness_of(still[0]), torso(*still[1:])
     reference = Reference(brightness[0], region[0])
     beside = head_beside(still[2], np.zeros((5, 6)), SIZE)
-    found = BodyTracker(replace(reference, guide=beside))(*far)
+    found = tracked(BodyTracker(replace(reference, guide=beside)), *far)
     np.testing.assert_allclose(shifted(found), 40, atol=1)
     assert found["body_quality"].min() > 0.6
-    assert np.abs(shifted(BodyTracker(reference)(*far)) - 40).min() > 10
+    assert np.abs(shifted(tracked(BodyTracker(reference), *far)) - 40).min() > 10
 
 
 def test_islands_of_a_matte_are_not_the_persons_but_hands_below_the_face_are(face):
@@ -134,10 +140,10 @@ def test_islands_of_a_matte_are_not_the_persons_but_hands_below_the_face_are(fac
 
 def test_frames_that_show_something_else_are_bridged_and_have_a_low_quality(clip):
     frames, mattes, landmarks, _ = clip
-    plain = BodyTracker()(frames, mattes, landmarks)["body"]
+    plain = tracked(BodyTracker(), frames, mattes, landmarks)["body"]
     covered = frames.copy()
     covered[12:15] = np.random.default_rng(0).integers(0, 255, covered[12:15].shape)
-    track = BodyTracker()(covered, mattes, landmarks)
+    track = tracked(BodyTracker(), covered, mattes, landmarks)
     assert track["body_quality"][12:15].max() < 0.3
     assert np.abs(track["body"] - plain).max() < 0.03  # half pictures, 2 px here
     assert np.abs(np.diff(track["body"], axis=0)).max() < 0.06
@@ -145,23 +151,23 @@ def test_frames_that_show_something_else_are_bridged_and_have_a_low_quality(clip
 
 def test_a_given_reference_places_another_part_of_a_clip_where_it_is_in_the_first(clip):
     frames, mattes, landmarks, _ = clip
-    reference = Reference(*(rows[0] for rows in torso(frames[:1], mattes[:1], landmarks[:1])))
-    early = BodyTracker(reference)(frames[:20], mattes[:20], landmarks[:20])["body"]
-    late = BodyTracker(reference)(frames[10:], mattes[10:], landmarks[10:])["body"]
+    reference = Reference(brightness_of(frames[:1])[0], torso(mattes[:1], landmarks[:1])[0])
+    early = tracked(BodyTracker(reference), frames[:20], mattes[:20], landmarks[:20])["body"]
+    late = tracked(BodyTracker(reference), frames[10:], mattes[10:], landmarks[10:])["body"]
     assert np.abs(early[0]).max() < 1e-3
     assert np.abs(early[10:] - late[:10]).max() < 0.01
 
 
 def test_without_a_torso_in_view_there_is_no_motion_and_no_quality(clip):
     frames, mattes, landmarks, _ = clip
-    track = BodyTracker()(frames[:3], np.zeros_like(mattes[:3]), landmarks[:3])
+    track = tracked(BodyTracker(), frames[:3], np.zeros_like(mattes[:3]), landmarks[:3])
     assert not track["body"].any()
     assert not track["body_quality"].any()
 
 
 def test_the_torso_leaves_the_head_out(clip):
     frames, mattes, landmarks, _ = clip
-    brightness, region = torso(frames[:2], mattes[:2], landmarks[:2])
+    brightness, region = brightness_of(frames[:2]), torso(mattes[:2], landmarks[:2])
     assert brightness.shape == region.shape == (2, SIDE, SIDE)
     nose = (landmarks[0, 4, :2] * SIDE / SIZE).astype(int)
     assert region[0, nose[1], nose[0]] == 0

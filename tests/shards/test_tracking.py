@@ -244,7 +244,8 @@ def test_a_take_comes_in_even_segments_whose_parts_have_the_same_length(segments
         assert s.audio.shape == (t * 640,)
         shapes = {"landmarks": (t, 478, 3), "rotation": (t, 3, 3), "translation": (t, 3), "intrinsics": (3, 3),
                   "identity": (64,), "expression": (t, 32), "eyelids": (t, 2), "gaze": (t, 2, 2),
-                  "quality": (t,), "body": (t, 6), "body_quality": (t,)}  # fmt: skip
+                  "quality": (t,), "body": (t, 6), "body_quality": (t,), "background": (t, 6),
+                  "background_quality": (t,)}  # fmt: skip
         assert {k: v.shape for k, v in s.track.items()} == shapes
         assert all(v.dtype == np.float32 and np.isfinite(v).all() for v in s.track.values())
 

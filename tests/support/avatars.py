@@ -61,7 +61,7 @@ class World:
         rig=None,
         matte_every=1,
         av_offset=None,
-        body=None,
+        behind=None,
         refine=True,
         texture=None,
         stop=None,
