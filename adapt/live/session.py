@@ -24,6 +24,7 @@ from adapt.avatar.avatar import Avatar, load_avatar
 from adapt.live.engine import Chunk, Engine, LiveFrame, Look, changed
 from configs import InputError
 from shards.media.rates import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from shards.media.tracks import finite
 
 FRAME = 1 / FPS
 PATIENCE = 0.12  # s that a session waits for the next piece of live sound before it fills in silence
@@ -275,7 +276,7 @@ def _samples(sound: np.ndarray) -> np.ndarray:
         raise InputError(f"sound of shape {sound.shape}, {sound.dtype}: expected mono samples [n], float or int16")
     if sound.dtype.kind == "i":
         return sound.astype(np.float32) / 32768
-    return np.clip(np.nan_to_num(sound.astype(np.float32)), -1, 1)
+    return np.clip(finite(sound.astype(np.float32)), -1, 1)
 
 
 def _check_room(waiting: deque[np.ndarray], new: np.ndarray) -> None:

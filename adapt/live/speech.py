@@ -12,6 +12,7 @@ import numpy as np
 
 from configs import InputError
 from configs.scratch import ScratchFolder
+from configs.words import shortened
 from shards.media.sound import stream_audio
 
 ESPEAK = "espeak-ng --stdin --stdout"
@@ -58,7 +59,7 @@ async def spoken(command: list[str], text: str) -> np.ndarray:
                 program.kill()
         if program.returncode:
             last = said.decode(errors="replace").strip().splitlines()[-1:] or [""]
-            raise InputError(f"'{command[0]}' ended with status {program.returncode}: {last[0][:200]}")
+            raise InputError(f"'{command[0]}' ended with status {program.returncode}: {shortened(last[0])}")
         heard.seek(0)
         return await asyncio.to_thread(_decoded, heard.read())
 

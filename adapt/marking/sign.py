@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from adapt.marking.certificates import INSTALL, Credentials
 from configs import InputError
+from configs.words import shortened
 from shards.media.inspect import MODELS
 
 if TYPE_CHECKING:
@@ -295,4 +296,4 @@ def _assertion(manifest: Mapping[str, object], label: str) -> dict[str, object]:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return shortened(error) or type(error).__name__

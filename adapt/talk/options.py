@@ -13,6 +13,7 @@ from adapt.talk.poses import AnglePoses, ClipPoses, FixedPose, GeneratedPoses, P
 from configs import InputError
 from heads.geometry.rotation import rotation_to_euler
 from shards.media.sound import stream_audio
+from shards.media.tracks import sound_track
 
 MOST_CONTROL = 3.0  # largest amount of a control, in either direction
 SILENT = 1e-4  # largest peak amplitude (full scale: 1) of a recording that counts as silent
@@ -31,6 +32,11 @@ def check_sound(audio: str | Path) -> None:
             return
     if not heard:
         raise InputError(f"{audio}: contains no audio (zero length); give a recording of speech")
+    if sound_track(audio).broken:
+        raise InputError(
+            f"{audio}: holds no sound, but samples that are no finite numbers (NaN), as of a speech synthesis that diverged; "
+            "make it again"
+        )
     raise InputError(f"{audio}: is silent from beginning to end; give a recording of speech")
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from configs.words import shortened
+
 T = TypeVar("T")
 log = logging.getLogger("headstart.storage")
 
@@ -91,4 +93,4 @@ def retry(action: Callable[[], T], what: str, policy: RetryPolicy | None = None)
 
 def brief(error: BaseException) -> str:
     """One line about an error: its class and the start of its message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {shortened(error)}"

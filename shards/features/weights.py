@@ -11,6 +11,7 @@ from typing import Any
 
 from cluster.storage import storage
 from configs import InputError
+from configs.words import shortened
 
 CONFIG, ONE_FILE, MANY_FILES = "config.json", "model.safetensors", "model.safetensors.index.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -93,7 +94,7 @@ class Weights:
 
     def unreadable(self, error: Exception) -> InputError:
         """The sentence for weights on which a loader failed."""
-        reason = " ".join(str(error).split())[:200]
+        reason = shortened(error)
         return InputError(f"{self.source}: cannot be loaded as {self.feature} ({reason}); download the files again")
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def _from_hub(feature: str, name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except Exception as error:  # the hub's client, its transport and the system each have errors of their own
-        reason = " ".join(str(error).split())[:120]
+        reason = shortened(error)
         raise InputError(
             f"speech checkpoint '{name}' cannot be loaded: it is not on this machine and not fetched ({reason}); "
             f"{get}, or give --features {feature}=FOLDER"

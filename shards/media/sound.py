@@ -18,7 +18,7 @@ from shards.media.container import decoded, find_pictures, open_input
 from shards.media.decode import LONGEST_GAP, first_frame, stamp_of
 from shards.media.memo import once_per_file
 from shards.media.rates import SAMPLE_RATE
-from shards.media.tracks import SoundTrack, sound_track
+from shards.media.tracks import SoundTrack, finite, sound_track
 
 if TYPE_CHECKING:
     from av import AudioFrame
@@ -205,5 +205,5 @@ class _Mixer:
             if self._single is not None:
                 samples = samples[self._single : self._single + 1]
             if not np.isfinite(samples).all():
-                samples = np.nan_to_num(samples, posinf=0.0, neginf=0.0)
+                samples = finite(samples)
             yield samples if self._gain == 1 else samples * self._gain

@@ -36,6 +36,7 @@ class SoundTrack:
         single: the one channel that is used if mixing would cancel the sound; ``None``: all are mixed.
         gain: factor that brings samples beyond ±1 back into range; 1 if there are none.
         mono_gain: the same for the mix of all channels, whose samples can reach further than those of one.
+        broken: number of samples that are no finite numbers, as of a speech synthesis that diverged; they count as silence.
         note: what was chosen or changed and why; empty if nothing was.
     """
 
@@ -46,6 +47,7 @@ class SoundTrack:
     single: int | None = None
     gain: float = 1.0
     mono_gain: float = 1.0
+    broken: int = 0
     note: str = ""
 
 
@@ -56,10 +58,14 @@ class _Heard:
     peak: float = 0.0
     mono: float = 0.0
     mix: float = 0.0
+    broken: int = 0
     energy: np.ndarray | None = None
 
     def add(self, samples: np.ndarray, mono: np.ndarray) -> None:
         """Samples ``[channels, n]``, and their mix ``[n]``."""
+        if broken := int(np.count_nonzero(~np.isfinite(samples))):
+            self.broken += broken
+            samples, mono = finite(samples), finite(mono)
         self.mono = max(self.mono, float(np.abs(mono).max(initial=0.0)))
         self.peak = max(self.peak, float(np.abs(samples).max(initial=0.0)))
         energy = np.einsum("cn,cn->c", samples, samples, dtype=np.float64)
@@ -154,7 +160,7 @@ def _converters(frame: AudioFrame) -> tuple[AudioResampler, AudioResampler]:
 
 
 def _packed(resampler: AudioResampler, frame: AudioFrame, path: str | Path) -> np.ndarray:
-    """Finite samples ``[channels, n]`` of a frame.
+    """Samples ``[channels, n]`` of a frame.
 
     Raises:
         InputError: channels that cannot be mixed.
@@ -168,7 +174,12 @@ def _packed(resampler: AudioResampler, frame: AudioFrame, path: str | Path) -> n
         raise InputError(
             f"{path}: its {count} channels of sound cannot be mixed; convert it to mono or stereo"
         ) from None
-    return np.nan_to_num(np.concatenate(blocks, 1) if blocks else np.zeros((frame.layout.nb_channels, 0), np.float32))
+    return np.concatenate(blocks, 1) if blocks else np.zeros((frame.layout.nb_channels, 0), np.float32)
+
+
+def finite(samples: np.ndarray) -> np.ndarray:
+    """Samples in which silence stands for what is no finite number; an infinite one would turn all others down to nothing."""
+    return np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _described(path: str | Path, index: int, heard: _Heard, order: list[int]) -> SoundTrack:
@@ -180,13 +191,18 @@ def _described(path: str | Path, index: int, heard: _Heard, order: list[int]) ->
         why = "marked default" if index == order[0] else "the first that is not silent"
         named = f" ({language})" if language else ""
         notes.append(f"has {len(order)} sound tracks, number {index + 1}{named} is heard: {why}")
-    gain = 1.0 if heard.peak <= 1 or not np.isfinite(heard.peak) else 1.0 / heard.peak
+    gain = 1.0 if heard.peak <= 1 else 1.0 / heard.peak
     if heard.single is not None:
         notes.append(f"its two channels cancel each other, channel {heard.single + 1} is heard alone")
     if gain < LOUD_TOLD:
         notes.append(f"its samples reach {heard.peak:.2f} times full scale, all are turned down by it")
+    if heard.broken:
+        verb = (
+            "sample is no finite number and counts" if heard.broken == 1 else "samples are no finite numbers and count"
+        )
+        notes.append(f"{heard.broken} {verb} as silence")
     note = "; ".join(notes)
     if note:
         log.warning("%s: %s", path, note)
     mono_gain = min(gain, 1.0 / heard.mono) if 1 < heard.mono < np.inf else gain
-    return SoundTrack(index, len(order), rate, channels, heard.single, gain, mono_gain, note)
+    return SoundTrack(index, len(order), rate, channels, heard.single, gain, mono_gain, heard.broken, note)

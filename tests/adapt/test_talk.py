@@ -152,12 +152,13 @@ def test_any_rate_layout_and_format_speaks(avatar, tmp_path, rate, channels, suf
     ("sound", "says"),
     [
         (np.zeros(16_000), "silent from beginning to end"),
+        (np.full(16_000, np.nan), r"no finite numbers \(NaN\)"),
         (np.zeros(0), "contains no audio"),
         (np.full(300, 0.5), "one frame"),
     ],
 )
 def test_what_cannot_be_spoken_is_refused_and_leaves_nothing(avatar, tmp_path, sound, says):
-    soundfile.write(tmp_path / "bad.wav", sound.astype(np.float32), 16_000)
+    soundfile.write(tmp_path / "bad.wav", sound.astype(np.float32), 16_000, subtype="FLOAT")
     with pytest.raises(InputError, match=says):
         talk(avatar, tmp_path / "bad.wav", tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.wav"]

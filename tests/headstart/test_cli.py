@@ -18,6 +18,7 @@ import pytest
 import headstart
 from cluster.storage.errors import sentence
 from configs.errors import resumable
+from configs.words import shortened
 from headstart.cli import adapt, app, doctor, evaluate, output, pretrain, priors, shards, talk
 from headstart.cli.app import GROUPS, parser
 
@@ -349,6 +350,12 @@ def test_only_the_last_logs_are_kept_and_empty_ones_are_not(tmp_path, monkeypatc
         (folder / f"{number:02}.log").write_text("old")
     headstart.main(["shards", "info", str(tmp_path / "absent")])
     assert len(list(folder.iterdir())) == app.KEPT_LOGS
+
+
+def test_a_long_reason_of_another_program_ends_behind_a_whole_word():
+    assert shortened("no such\n host") == "no such host"
+    assert shortened("the host said nothing at all", 20) == "the host said …"
+    assert len(shortened("x" * 300, 200)) <= 200
 
 
 def test_who_removes_a_person_is_reminded_of_the_priors_that_learned_of_them():

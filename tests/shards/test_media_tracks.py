@@ -211,3 +211,20 @@ def test_channels_that_cannot_be_mixed_are_a_sentence(tmp_path):
     soundfile.write(path, np.repeat(tone(800)[:, None], 9, 1), 48_000, subtype="PCM_16")
     with pytest.raises(InputError, match=r"nine\.wav: its 9 channels of sound cannot be mixed"):
         read_audio(path)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_samples_that_are_no_numbers_are_silence_and_leave_the_others_as_they_are(tmp_path, caplog, broken, channels):
+    sound = np.repeat(tone(400, rate=16_000)[:, None], channels, 1)
+    soundfile.write(tmp_path / "whole.wav", sound, 16_000, subtype="FLOAT")
+    sound[8000] = broken
+    soundfile.write(tmp_path / "a.wav", sound, 16_000, subtype="FLOAT")
+    with caplog.at_level(logging.WARNING, "headstart.media"):
+        heard = read_audio(tmp_path / "a.wav")
+    assert np.delete(heard, 8000) == pytest.approx(np.delete(read_audio(tmp_path / "whole.wav"), 8000), abs=1e-4)
+    assert heard[8000] == 0
+    assert sound_track(tmp_path / "a.wav").broken == channels
+    assert "count" in caplog.text
+    assert "as silence" in caplog.text
+    assert "turned down" not in caplog.text
