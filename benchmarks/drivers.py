@@ -11,7 +11,8 @@ and the rig's lips are compared with tracked ones:
 
 ``r`` is the correlation of the mouth opening at the same frame; ``r, lag of the other half`` is that of
 :mod:`benchmarks.speech`, for clips out of sync. Rows are means over the people. Priors: ``tiny`` (log-mel),
-``tiny-whisper``, and ``tiny-whisper`` without the closing of lips that nearly meet.
+``tiny-whisper``, and ``tiny-whisper`` without the closing of lips; ``live``: the driver for live use of a ``tiny-whisper`` prior
+whose dataset has rows for it.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from typing import Any
 
 import numpy as np
 
-from adapt.drivers.base import drive
-from adapt.drivers.personal_voice import person_driver
-from adapt.drivers.prior import PriorDriver
+from adapt.drivers.base import Driver, drive
+from adapt.drivers.calibration import lip_weights
+from adapt.drivers.live import LiveDriver
+from adapt.drivers.personal_voice import live_frames, person_driver
 from benchmarks.results import row, write
 from benchmarks.speech import halves
 from configs import load_config
-from heads.measures.closure import closure_f1
+from heads.measures.closure import TOGETHER, closure_scores
 from heads.measures.face import default_rig, lip_error, lip_motion
 from pretrain.audio_expression import AudioExpressionConfig, AudioExpressionPrior, AudioExpressionTask
 from pretrain.baselines.baselines import correlation
@@ -65,9 +67,10 @@ def main() -> None:
     dataset, rows = open_dataset(options.data), []
     for name in PRIORS:
         prior, runs = untrained(dataset, name, options.people, options.unreliable)
+        rows_for_live = live_rows(dataset, prior, options.people)
         found: dict[str, list[dict[str, Any]]] = {}
         for i, run in enumerate(runs):
-            for kind, figures in scored(prior, run, runs[(i + 1) % len(runs)]):
+            for kind, figures in scored(prior, run, runs[(i + 1) % len(runs)], rows_for_live):
                 found.setdefault(kind, []).append(figures)
         for kind, several in found.items():
             case, _, without = kind.partition(", ")
@@ -94,16 +97,34 @@ def untrained(
     return task.prior(objective), runs
 
 
-def scored(prior: AudioExpressionPrior, run: Sequence, other: Sequence) -> Iterator[tuple[str, dict[str, Any]]]:
+def live_rows(dataset: Dataset, prior: AudioExpressionPrior, clips: list[str]) -> dict[str, np.ndarray]:
+    """Rows ``[T, C]`` for live use by clip; none where the prior has no regression for it."""
+    if prior.live is None:
+        return {}
+    return {run.clip: run.features for run in sequences(dataset, prior.live.feature) if run.clip in clips}
+
+
+def scored(
+    prior: AudioExpressionPrior, run: Sequence, other: Sequence, live: dict[str, np.ndarray]
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Kinds of driving and their figures, of one person's driver."""
     cut = int(len(run) * KNOWN)
     driver = person_driver(prior, Known(run, cut), {}, default_rig())  # type: ignore[arg-type]  # all of a clip it reads
     for suffix, voice in (("", driver), (", lips not pressed", driver.closed(None))):
         yield f"own voice{suffix}", compared(voice, run, run, cut)
         yield f"another's voice{suffix}", compared(voice, run, other, 0)
+    if prior.live is not None:
+        tracked, frames = run.track["expression"][:cut], live_frames(cut)
+        rest = tracked.mean(0) if driver.calibration is None else driver.calibration[2]
+        weights = lip_weights(default_rig(), tracked.shape[1])
+        quick = LiveDriver.fit(prior.live, live[run.clip][frames], tracked[frames], weights, rest).closed(
+            driver.closing
+        )
+        yield "own voice, live", compared(quick, run, replace(run, features=live[run.clip]), cut)
+        yield "another's voice, live", compared(quick, run, replace(other, features=live[other.clip]), 0)
 
 
-def compared(driver: PriorDriver, person: Sequence, speaker: Sequence, first: int) -> dict[str, Any]:
+def compared(driver: Driver, person: Sequence, speaker: Sequence, first: int) -> dict[str, Any]:
     """How the person's lips fit the speaker's from frame ``first`` on."""
     rig, truth = default_rig(), speaker.track["expression"][first:]
     face = drive(driver, speaker.features)["expression"][first:]
@@ -111,12 +132,18 @@ def compared(driver: PriorDriver, person: Sequence, speaker: Sequence, first: in
         lip_motion(rig, who.track["identity"], np.ascontiguousarray(f)) for who, f in ((person, face), (speaker, truth))
     )
     figures: dict[str, Any] = {"r": correlation(guess.opening, real.opening), **halves(guess.opening, real.opening)}
-    figures["closure F1"] = closure_f1(guess.gap, real.gap)
+    closures = closure_scores(guess.gap, real.gap)
+    for name in ("f1", "precision", "recall"):
+        figures[f"closure {name.upper() if name == 'f1' else name}"] = (
+            None if closures is None else getattr(closures, name)
+        )
+    figures["closed frames"] = float((guess.gap < TOGETHER).mean())
+    figures["closed frames of the real lips"] = float((real.gap < TOGETHER).mean())
     figures["spread of the opening"] = float(guess.opening.std() / real.opening.std())
     figures["speed of the opening"] = float(
         np.abs(np.diff(guess.opening)).mean() / np.abs(np.diff(real.opening)).mean()
     )
-    return figures | ({"lip error": lip_error(guess.lips, real.lips)} if person is speaker else {})
+    return figures | ({"lip error": lip_error(guess.lips, real.lips)} if person.clip == speaker.clip else {})
 
 
 def averaged(variant: str, case: str, found: list[dict[str, Any]]) -> list[dict[str, Any]]:

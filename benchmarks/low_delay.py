@@ -46,6 +46,7 @@ from adapt.drivers.ridge import RidgeDriver
 from benchmarks.folds import Found, all_figures, centred, motion
 from benchmarks.results import row, stored, write
 from benchmarks.speech import LEAST_FRAMES, Regression, fit_folds, folds, folds_parser, group_of
+from heads.measures.closure import TOGETHER
 from heads.measures.face import default_rig
 from heads.ridge import apply_ridge
 from pretrain.audio_expression.beginnings import fit_live
@@ -176,10 +177,13 @@ def live_folds(
     """Held-out clips of each fold and the regression of the others, as a prior has it."""
     known = {run.identity for run in runs if run.clip in earlier}
     for held in folds(sorted({run.identity for run in runs}), known):
-        live = LiveRegression(runs[0].features.shape[1], runs[0].track["expression"].shape[1])
+        live = LiveRegression(runs[0].features.shape[1], runs[0].track["expression"].shape[1], closure=True)
         train = [run for run in runs if run.identity not in held]
         fit_live(live, train, default_rig(), COLUMNS, {}, Layout(ahead))
-        filter = LiveFilter("whisper-live", live.mean.numpy(), live.weight.numpy(), Nearer.revision)
+        assert live.closure is not None
+        filter = LiveFilter(
+            "whisper-live", live.mean.numpy(), live.weight.numpy(), live.closure.numpy(), Nearer.revision
+        )
         yield [run for run in runs if run.identity in held], filter
 
 
@@ -215,7 +219,7 @@ def add_driven(
     """Add how a person's lips fit those of a speaker from frame ``first`` on."""
     face = drive(driver, rows)["expression"][first:]
     guess, real = motion(person, face), motion(speaker, speaker.track["expression"][first:])
-    figures = all_figures(guess, real)
+    figures = all_figures(guess, real) | {"closed frames": float((guess.gap < TOGETHER).mean())}
     lips = {name: value for name, value in figures.items() if person is speaker or "lip error" not in name}
     found.add("drivers of all", variant, lips)
 

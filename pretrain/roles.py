@@ -105,12 +105,14 @@ class LiveFilter:
         feature: name of the audio feature, of the same weights as the prior's.
         mean: ``[C]`` mean row of the people that it was fitted on.
         weight: ``[C, K]`` float32.
+        closure: ``[C]``, to how much more probable than usual it is that the lips are shut; ``None``: it cannot tell.
         revision: of the feature.
     """
 
     feature: str
     mean: np.ndarray
     weight: np.ndarray
+    closure: np.ndarray | None = None
     revision: int = 1
 
 
@@ -120,6 +122,15 @@ class LiveMotion(MotionPrior, Protocol):
 
     @property
     def live(self) -> LiveFilter | None: ...
+
+
+@runtime_checkable
+class ClosureMotion(MotionPrior, Protocol):
+    """Additional interface of a ``motion`` prior whose motion can come with ``closure [T]``, by how much shut lips are more
+    probable than usual."""
+
+    @property
+    def tells_closure(self) -> bool: ...
 
 
 class AppearancePrior(Ready, Protocol):

@@ -26,6 +26,21 @@ from heads.rig.facemesh import INNER_MIDDLE
 
 SHUT, FREE = 0.7, 1.0  # of the person's mean gap
 PRESSED = 0.008  # gap of pressed lips, in eye distances
+# By how much shut lips must be more probable than usual for lips to be pressed, and from where on they are pressed
+# altogether; a narrow gap counts as this much evidence, in its share of the mean · measured (docs/priors.md)
+DOUBTFUL, SURE, NARROW = 0.075, 0.225, 0.1
+
+
+def pressed_where(closure: np.ndarray, gap: np.ndarray, mean: float) -> np.ndarray:
+    """Gaps ``[T]`` of the inner lips, pressed where a prior hears shut lips; in eye distances.
+
+    Args:
+        closure: ``[T]`` by how much shut lips are more probable than usual.
+        mean: of this person's gaps.
+    """
+    likely = closure + NARROW * (1 - gap / mean)
+    share = np.clip((likely - DOUBTFUL) / (SURE - DOUBTFUL), 0, 1)
+    return gap + share * np.minimum(min(PRESSED, SHUT * mean / 2) - gap, 0)
 
 
 def pressed(gap: np.ndarray, mean: float) -> np.ndarray:
@@ -72,10 +87,14 @@ class LipClosing:
         direction = along / max(float(along @ slope), 1e-9)
         return cls(rest, gap, float(real.mean()), slope, direction.astype(np.float32))
 
-    def __call__(self, expression: np.ndarray) -> np.ndarray:
-        """Expressions ``[T, K]`` with the lips pressed where they nearly meet."""
+    def __call__(self, expression: np.ndarray, closure: np.ndarray | None = None) -> np.ndarray:
+        """Expressions ``[T, K]`` with the lips pressed.
+
+        Args:
+            closure: ``[T]`` by how much shut lips are more probable than usual; ``None``: lips that nearly meet are pressed.
+        """
         gap = self.gap + (expression - self.rest) @ self.slope
-        change = pressed(gap, self.mean) - gap
+        change = (pressed(gap, self.mean) if closure is None else pressed_where(closure, gap, self.mean)) - gap
         return (expression + change[:, None] * self.direction).astype(np.float32)
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -108,7 +127,7 @@ class ClosingStream:
 
     def _closed(self, found: Expressions) -> Expressions:
         if "expression" in found:
-            found["expression"] = self.closing(found["expression"])
+            found["expression"] = self.closing(found["expression"], found.pop("closure", None))
         return found
 
 

@@ -39,6 +39,7 @@ class LiveDriver:
         bias: ``[K]`` the person's resting face.
         feature: name of the audio feature.
         revision: of the feature.
+        closure: ``[C]``, to how much more probable than usual it is that the lips are shut; ``None``: the gap tells alone.
         closing: presses lips that nearly meet; ``None``: they are left as they are.
         layout: of a row.
     """
@@ -56,9 +57,10 @@ class LiveDriver:
         closing: LipClosing | None = None,
         layout: Layout = LAYOUT,
         revision: int = 1,
+        closure: np.ndarray | None = None,
     ) -> None:
         self.mean, self.weight, self.bias, self.feature, self.closing = mean, weight, bias, feature, closing
-        self.layout, self.revision = layout, revision
+        self.layout, self.revision, self.closure = layout, revision, closure
         self.name = f"regression of the prior for live use on {feature}, corrected on the person's clip"
 
     @classmethod
@@ -86,11 +88,12 @@ class LiveDriver:
         weight = weight + centred.T @ np.linalg.solve(gram + penalty * np.eye(len(gram)), unexplained)
         bias = face if rest is None else rest
         mean, weight, bias = (value.astype(np.float32) for value in (mean, weight, bias))
-        return cls(mean, weight, bias, prior.feature, revision=prior.revision)
+        return cls(mean, weight, bias, prior.feature, revision=prior.revision, closure=prior.closure)
 
     def closed(self, closing: LipClosing | None) -> LiveDriver:
         """The same regression, its lips pressed where they nearly meet."""
-        return LiveDriver(self.mean, self.weight, self.bias, self.feature, closing, self.layout, self.revision)
+        fitted = self.mean, self.weight, self.bias
+        return LiveDriver(*fitted, self.feature, closing, self.layout, self.revision, self.closure)
 
     def stream(self) -> Stream:
         """A new stream."""
@@ -99,25 +102,33 @@ class LiveDriver:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What an avatar keeps of it, lip closing aside."""
-        return {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in NAMES}
+        kept = {name: torch.from_numpy(np.ascontiguousarray(getattr(self, name))) for name in NAMES}
+        return kept if self.closure is None else {**kept, "closure": torch.from_numpy(self.closure)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor], feature: str, revision: int = 1) -> LiveDriver:
         """The inverse of :meth:`tensors`."""
         mean, weight, bias = (tensors[name].float().numpy() for name in NAMES)
-        return cls(mean, weight, bias, feature, revision=revision)
+        closure = tensors["closure"].float().numpy() if "closure" in tensors else None
+        return cls(mean, weight, bias, feature, revision=revision, closure=closure)
 
 
 class _LiveStream:
     """Row by row: a product over more rows rounds differently, and streams must repeat bit for bit."""
 
     def __init__(self, driver: LiveDriver) -> None:
-        self.driver = driver
-        self.drift = np.zeros_like(driver.bias)  # running mean of the motion
+        self.driver, self.weight = driver, driver.weight
+        if driver.closure is not None:
+            self.weight = np.column_stack([driver.weight, driver.closure])
+        self.drift = np.zeros(self.weight.shape[1], np.float32)  # running mean of the motion
 
     def push(self, rows: np.ndarray) -> Expressions:
         """Expressions of these rows' frames."""
-        return {"expression": np.concatenate([self._frame(row) for row in rows])} if len(rows) else {}
+        if not len(rows):
+            return {}
+        motion, count = np.concatenate([self._frame(row) for row in rows]), len(self.driver.bias)
+        found = {"expression": (self.driver.bias + motion[:, :count]).astype(np.float32)}
+        return found if self.driver.closure is None else {**found, "closure": motion[:, count]}
 
     def finish(self) -> Expressions:
         """Nothing is held back."""
@@ -125,7 +136,7 @@ class _LiveStream:
 
     def _frame(self, row: np.ndarray) -> np.ndarray:
         driver = self.driver
-        motion = (row - driver.mean)[None] @ driver.weight
+        motion = (row - driver.mean)[None] @ self.weight
         if driver.layout.loudness(row) > AUDIBLE:
             self.drift = self.drift + (motion[0] - self.drift) / np.float32(SETTLING)
-        return (driver.bias + motion - self.drift).astype(np.float32)
+        return motion - self.drift

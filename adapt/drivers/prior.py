@@ -15,7 +15,7 @@ from adapt.drivers.live import LiveDriver
 from adapt.drivers.ridge import RidgeDriver
 from configs import InputError
 from configs.records import revision_of
-from pretrain.roles import FineTunable, LiveMotion, MotionPrior
+from pretrain.roles import ClosureMotion, FineTunable, LiveMotion, MotionPrior
 
 # One step without noise gives the mean of the prior's distribution: lips that agree with the sound matter more than lively
 # ones. A little guidance restores some of the amplitude that a mean loses.
@@ -26,8 +26,8 @@ SAMPLER = {"steps": 1, "temperature": 0.0, "guidance": 1.3}
 # Chosen on ten held-out people by ``benchmarks drivers``: with a half, another person's voice loses 0.03 in correlation.
 SHARE = 0.35
 # The mean of two predictions with different errors moves less than either, so its distance from the clip's mean face is
-# multiplied by this. Not where lips are closed from a speech encoder's rows: closing them already moves them as much as real
-# ones (``benchmarks drivers``).
+# multiplied by this. Not where lips are closed wherever they nearly meet, from a speech encoder's rows: that already moves them
+# as much as real ones (``benchmarks drivers``).
 EMPHASIS = 1.2
 
 
@@ -86,6 +86,8 @@ class PriorDriver:
         """Factor on the distance of the average from the clip's mean face."""
         record = self.prior.info.get("features")
         encoded = record is not None and record["name"] != QUICK_FEATURE
+        if isinstance(self.prior, ClosureMotion) and self.prior.tells_closure:
+            return EMPHASIS
         return 1.0 if encoded and self.closing is not None else EMPHASIS
 
     def stream(self) -> Stream:

@@ -67,7 +67,7 @@ class ExpressionGraph(nn.Module):
         if self.guidance != 1.0:
             untold = self.model.predict(noisy, self.time, rows, self.style, self.no)
             told = untold + self.guidance * (told - untold)
-        return self.model.decode(told)
+        return self.model.with_closure(self.model.decode(told), rows)
 
 
 class WhisperGraph(nn.Module):

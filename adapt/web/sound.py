@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from adapt.avatar.avatar import Avatar
-from adapt.drivers.closing import FREE, PRESSED, SHUT, LipClosing
+from adapt.drivers.closing import DOUBTFUL, FREE, NARROW, PRESSED, SHUT, SURE, LipClosing
 from adapt.drivers.low_delay import heard_by
 from adapt.drivers.prior import SHARE, PriorDriver
 from adapt.web import onnx_graphs
@@ -93,6 +93,7 @@ def _add_prior(found: SoundFiles, driver: PriorDriver) -> None:
         "least_spread": LEAST_SPREAD,
         "expression_at": columns.start,
         "expression": columns.stop - columns.start,
+        "closure_at": prior.model.dims if prior.tells_closure else None,
         "emphasis": driver.emphasis,
         "share": SHARE,
         "closing": closing_document(driver.closing),
@@ -106,7 +107,8 @@ def closing_document(closing: LipClosing | None) -> dict[str, object] | None:
     if closing is None:
         return None
     rows = {name: getattr(closing, name).tolist() for name in ("rest", "slope", "direction")}
-    return {"gap": closing.gap, "mean": closing.mean, "shut": SHUT, "free": FREE, "pressed": PRESSED, **rows}
+    sizes = {"gap": closing.gap, "mean": closing.mean, "shut": SHUT, "free": FREE, "pressed": PRESSED}
+    return {**sizes, "doubtful": DOUBTFUL, "sure": SURE, "narrow": NARROW, **rows}
 
 
 def _add_encoder(found: SoundFiles, avatar: Avatar) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 # Inner lip gap, in eye distances, below which lips count as closed · measured on 96 frames of 66 people, labelled by eye without
@@ -19,7 +21,27 @@ def closures(gap: np.ndarray) -> list[tuple[int, int]]:
 
 
 def closure_f1(rendered: np.ndarray, real: np.ndarray) -> float | None:
-    """F1 score of the rendered closures, within ``TOLERANCE`` frames.
+    """F1 score of the rendered closures, see :func:`closure_scores`; ``None`` when the real lips never close."""
+    scores = closure_scores(rendered, real)
+    return None if scores is None else scores.f1
+
+
+@dataclass(frozen=True)
+class ClosureScores:
+    """How rendered closures agree with real ones, each from 0 to 1."""
+
+    precision: float
+    recall: float
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall."""
+        total = self.precision + self.recall
+        return 2 * self.precision * self.recall / total if total else 0.0
+
+
+def closure_scores(rendered: np.ndarray, real: np.ndarray) -> ClosureScores | None:
+    """Precision and recall of the rendered closures, within ``TOLERANCE`` frames.
 
     Recall is the share of real closures during which the rendered lips close. Precision is the share of rendered closed
     frames at which the real lips are closed. It counts frames, because lips that never open would meet every closure.
@@ -28,7 +50,7 @@ def closure_f1(rendered: np.ndarray, real: np.ndarray) -> float | None:
         rendered, real: ``[T]`` gaps, as :func:`heads.measures.face.lip_gap`.
 
     Returns:
-        a score from 0 to 1, or ``None`` when the real lips never close.
+        ``None`` when the real lips never close.
     """
     true, ours, theirs = closures(real), rendered < TOGETHER, real < TOGETHER
     if not true:
@@ -36,7 +58,7 @@ def closure_f1(rendered: np.ndarray, real: np.ndarray) -> float | None:
     near = _widened(ours)
     recall = float(np.mean([near[first:end].any() for first, end in true]))
     precision = float(_widened(theirs)[ours].mean()) if ours.any() else 0.0
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return ClosureScores(precision, recall)
 
 
 def _widened(shut: np.ndarray) -> np.ndarray:

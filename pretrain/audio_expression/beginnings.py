@@ -9,7 +9,8 @@ import torch
 
 from configs import InputError
 from configs.records import FeatureRecord
-from heads.measures.face import component_importance, mouth_directions
+from heads.measures.closure import TOGETHER
+from heads.measures.face import component_importance, lip_motion, mouth_directions
 from heads.rig import Rig
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.model import ExpressionModel, LinearPart, LiveRegression
@@ -49,7 +50,7 @@ def prepare(objective: SequenceObjective, runs: Runs, people: Sequence[str], rig
     model.denoiser.set_resting(torch.from_numpy(_resting(model, runs, people)))
     if model.denoiser.linear is None:
         return {}
-    return _fit_linear(model, model.denoiser.linear, runs, objective.importance.numpy(), objective.mouth[:, 0].numpy())
+    return _fit_linear(model, model.denoiser.linear, runs, objective, rig)
 
 
 def _set_statistics(model: ExpressionModel, runs: Runs) -> None:
@@ -100,9 +101,10 @@ def _weigh(objective: SequenceObjective, rig: Rig) -> None:
 
 
 def _fit_linear(
-    model: ExpressionModel, linear: LinearPart, runs: Runs, importance: np.ndarray, opening: np.ndarray
+    model: ExpressionModel, linear: LinearPart, runs: Runs, objective: SequenceObjective, rig: Rig
 ) -> dict[str, float]:
-    config, feature_std = model.config, model.feature_std.numpy()
+    config, feature_std, opening = model.config, model.feature_std.numpy(), objective.mouth[:, 0].numpy()
+    importance = _with_closure(model.closure is not None, objective.importance.numpy())
     std = feature_std if config.linear_unit_columns else np.ones_like(feature_std)
 
     def inputs(run: sequences.Sequence) -> np.ndarray:
@@ -110,21 +112,39 @@ def _fit_linear(
 
     columns = principal_columns((inputs(run) for run in runs), config.linear_columns, centre=config.centre)
 
-    def fitted(lags: dict[str, float]) -> RidgeFit:
+    def fitted(lags: dict[str, float], closure: bool = False) -> RidgeFit:
         fit = RidgeFit(context=config.linear_context, centre=config.centre, projection=columns)
         for run in runs:
-            fit.add(run.identity, *in_step(inputs(run), _targets(model, run), lags.get(run.clip, 0.0)))
+            targets = _targets(model, run)
+            targets = np.column_stack([targets, shut_lips(rig, run)]) if closure else targets
+            fit.add(run.identity, *in_step(inputs(run), targets, lags.get(run.clip, 0.0)))
         return fit
 
     lags: dict[str, float] = {}
     if config.align:
         lags = clip_lags(fitted({}), runs, inputs, lambda run: _targets(model, run) @ opening, opening, config.align)
-    weight, unexplained = fitted(lags).solve(importance=importance)
+    weight, unexplained = fitted(lags, model.closure is not None).solve(importance=importance)
     # The model always divides its features by their spread, whatever the regression was fitted on.
     weight = weight * (feature_std / std)[:, None]
-    linear.weight.copy_(torch.from_numpy(weight))
-    model.denoiser.spread.copy_(torch.from_numpy(unexplained).clamp(*SPREAD))
+    linear.weight.copy_(torch.from_numpy(weight[: model.dims]))
+    model.denoiser.spread.copy_(torch.from_numpy(unexplained[: model.dims]).clamp(*SPREAD))
+    if model.closure is not None:
+        model.closure.weight.copy_(torch.from_numpy(weight[model.dims :]))
     return lags
+
+
+def shut_lips(rig: Rig, run: sequences.Sequence) -> np.ndarray:
+    """``[T]`` float32: 1 where the lips are shut, else 0.
+
+    A regression to this finds closures that the expression does not show: a mean of shut and nearly shut lips is half open.
+    """
+    gap = lip_motion(rig, run.track["identity"], run.track["expression"]).gap
+    return (gap < TOGETHER).astype(np.float32)
+
+
+def _with_closure(closure: bool, importance: np.ndarray) -> np.ndarray:
+    """The importance of each target, none of which is that of shut lips: the penalty is that of the expression."""
+    return np.append(importance, 0.0) if closure else importance
 
 
 # ------------------------------------------------------------------------------------------------------- for live use
@@ -160,13 +180,17 @@ def fit_live(
         lags: frames by which clips' sound is late; the clips are put in step.
     """
     fit = RidgeFit(context=0, projection=projection(runs, len(live.mean), columns, layout))
-    means = []
+    means, count, closure = [], live.weight.shape[1], live.closure is not None
     for run in runs:
         means.append(run.features.mean(0))
-        fit.add(run.identity, *in_step(run.features, run.track["expression"], lags.get(run.clip, 0.0)))
-    importance = component_importance(rig, np.ones(live.weight.shape[1]), 1.0)
+        targets = run.track["expression"]
+        targets = np.column_stack([targets, shut_lips(rig, run)]) if closure else targets
+        fit.add(run.identity, *in_step(run.features, targets, lags.get(run.clip, 0.0)))
+    importance = _with_closure(closure, component_importance(rig, np.ones(count), 1.0))
     weight = fit.solve(importance=importance)[0][:, :, 0]
-    live.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight.T)))
+    live.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight[:count].T)))
+    if live.closure is not None:
+        live.closure.copy_(torch.from_numpy(weight[count]))
     live.mean.copy_(torch.from_numpy(np.mean(means, axis=0)))
 
 

@@ -88,6 +88,7 @@ class AudioExpressionConfig(PretrainConfig):
     linear_context: int = 5  # frames to each side that the linear part uses; 0 leaves it out
     linear_columns: Count = 48  # of the features' principal directions that it uses
     linear_unit_columns: bool = True  # fit it on columns scaled to unit spread; false: columns as they are
+    closure: bool = False  # regressions to whether the lips are shut as well, by which drivers close them
     align: float = (
         0.0  # frames by which training clips may be out of sync; the regression learns from clips put in sync
     )
@@ -113,6 +114,8 @@ class AudioExpressionConfig(PretrainConfig):
             raise InputError(
                 f"align is {self.align:g} frames, expected 0 to {MOST_LAG}: no clip is further out of step"
             )
+        if self.closure and not self.linear_context:
+            raise InputError("closure needs the built-in regression, but linear_context is 0; set it, or closure=false")
         if self.memory < self.window:
             raise InputError(f"memory is {self.memory} frames, expected at least the window ({self.window})")
         if not 0 < self.overlap <= self.window // 2:

@@ -86,6 +86,8 @@ class AudioExpressionPrior:
     def sample(self, features: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
         """Motion for ``[T, C]`` features: ``expression [T, K]`` and the other targets of the config, e.g. ``eyelids [T, 2]``.
 
+        With ``closure`` in the configuration also ``closure [T]``, by how much shut lips are more probable than usual.
+
         Args:
             options: see :class:`Sampling`. ``steps=1, temperature=0`` gives the model's mean: least error, calmest motion.
 
@@ -145,7 +147,7 @@ class AudioExpressionPrior:
             return self._window(rows, recent(rows) if known is None else known, at, style, sampling)
 
         return MotionStream(
-            self, Stitcher(self.config.window, self.config.overlap, run, self.model.dims, sampling.first)
+            self, Stitcher(self.config.window, self.config.overlap, run, self.model.columns, sampling.first)
         )
 
     @torch.no_grad()
@@ -170,7 +172,7 @@ class AudioExpressionPrior:
             return unconditional + scale * (conditional - unconditional)
 
         clean = diffusion.denoise(config, noise, steps, predict)
-        return model.decode(clean)[0].cpu().numpy()
+        return model.with_closure(model.decode(clean), features)[0].cpu().numpy()
 
     @property
     def live(self) -> LiveFilter | None:
@@ -178,8 +180,18 @@ class AudioExpressionPrior:
         live = self.model.live
         if live is None:
             return None
-        revision = revision_of(self.info.get("live"))
-        return LiveFilter(self.config.live, live.mean.cpu().numpy(), live.weight.cpu().numpy(), revision)
+        return LiveFilter(
+            feature=self.config.live,
+            mean=live.mean.cpu().numpy(),
+            weight=live.weight.cpu().numpy(),
+            closure=None if live.closure is None else live.closure.cpu().numpy(),
+            revision=revision_of(self.info.get("live")),
+        )
+
+    @property
+    def tells_closure(self) -> bool:
+        """Whether motion comes with ``closure``."""
+        return self.model.closure is not None
 
     @property
     def audio_encoder(self) -> nn.Module:
@@ -285,4 +297,5 @@ class MotionStream:
         return self._split(self.stitcher.finish())
 
     def _split(self, flat: np.ndarray) -> dict[str, np.ndarray]:
-        return split_targets(flat, self.prior.config.targets, self.prior.model.n_expression)
+        found = split_targets(flat, self.prior.config.targets, self.prior.model.n_expression)
+        return {**found, "closure": flat[:, -1]} if self.prior.tells_closure else found

@@ -184,13 +184,16 @@ class LiveRegression(nn.Module):
     Attributes:
         mean: ``[C]`` the average of the training clips' mean rows.
         weight: ``[C, K]``.
+        closure: ``[C]``, to how much more probable than usual it is that the lips are shut; ``None`` if it is not wanted.
     """
 
     mean: Tensor
     weight: Tensor
+    closure: Tensor | None
 
-    def __init__(self, size: int, n_expression: int) -> None:
+    def __init__(self, size: int, n_expression: int, closure: bool = False) -> None:
         super().__init__()
+        self.register_buffer("closure", torch.zeros(size) if closure else None)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("weight", torch.zeros(size, n_expression))
 
@@ -222,7 +225,8 @@ class ExpressionModel(nn.Module):
         live: int = 0,
     ) -> None:
         super().__init__()
-        self.live = LiveRegression(live, n_expression) if live else None
+        self.live = LiveRegression(live, n_expression, config.closure) if live else None
+        self.closure = LinearPart(size, 1, config.linear_context) if config.closure else None
         self.config, self.size, self.n_expression = config, size, n_expression
         self.dims = sum(target_sizes(config.targets, n_expression).values())
         self.denoiser = Denoiser(size, self.dims, identities, config.linear_context, config.model)
@@ -242,6 +246,15 @@ class ExpressionModel(nn.Module):
         if self.config.scale:
             return (features - mean[:, :1]) / (mean[:, 1:] * self.feature_std)
         return (features - (mean[:, None] if self.config.centre else self.feature_mean)) / self.feature_std
+
+    @property
+    def columns(self) -> int:
+        """Columns of what sampling gives: the targets, and with ``closure`` how much more probable shut lips are than usual."""
+        return self.dims + (self.closure is not None)
+
+    def with_closure(self, targets: Tensor, features: Tensor) -> Tensor:
+        """``targets [B, T, D]`` with the column for shut lips from normalised ``features [B, T, C]``, if there is one."""
+        return targets if self.closure is None else torch.cat([targets, self.closure(features)], -1)
 
     def encode(self, targets: Tensor) -> Tensor:
         """``targets [B, T, D]`` in the track's units to normalised ones ``[B, T, D]``."""

@@ -79,7 +79,13 @@ class AudioExpressionTask(Task[SequenceObjective]):
         lags = prepare(objective, self.recording(), self.people, self.rig)
         if objective.model.live is not None and self.live is not None:
             rows = sequences(self.train, self.live["name"], unreliable=self.config.unreliable)
-            fit_live(objective.model.live, Recording(rows, ["expression"]), self.rig, self.config.linear_columns, lags)
+            fit_live(
+                objective.model.live,
+                Recording(rows, self._of_lips()),
+                self.rig,
+                self.config.linear_columns,
+                lags,
+            )
         elif self.config.live:
             say(
                 f"dataset {self.train.url} has no rows of '{self.config.live}': avatars adapted on this prior will hear "
@@ -94,7 +100,11 @@ class AudioExpressionTask(Task[SequenceObjective]):
     def recording(self) -> Recording:
         """The training people's sequences, read once."""
         fields = {name for target in self.config.targets for name in TRACK_FIELDS.get(target, (target,))}
-        return Recording(self.sequences(self.train), sorted({"expression", *fields}))
+        return Recording(self.sequences(self.train), sorted({*self._of_lips(), *fields}))
+
+    def _of_lips(self) -> list[str]:
+        """Track fields that the regressions need; whether lips are shut depends on the person's face too."""
+        return ["expression", "identity"] if self.config.closure else ["expression"]
 
     def prior(self, objective: SequenceObjective) -> AudioExpressionPrior:
         """The objective's model as users get it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adapt.drivers.closing import FREE, PRESSED, SHUT, LipClosing, pressed
+from adapt.drivers.closing import DOUBTFUL, FREE, NARROW, PRESSED, SHUT, SURE, LipClosing, pressed, pressed_where
 from heads.measures.closure import TOGETHER
 from heads.measures.face import lip_motion
 from heads.rig import load_rig
@@ -43,6 +43,24 @@ def test_a_flattened_motion_closes_its_lips_again():
     wide = before > 1.2 * closing.mean
     assert wide.any()
     assert np.allclose(after[wide], before[wide], atol=1e-5)
+
+
+def test_where_a_prior_hears_shut_lips_they_are_pressed_and_elsewhere_left_alone():
+    closure = np.linspace(-0.5, 1, 400)
+    at_rest = pressed_where(closure, np.full(400, 0.1), 0.1)
+    assert np.all(at_rest[closure > SURE] == pytest.approx(PRESSED))
+    assert np.all(at_rest[closure < DOUBTFUL] == 0.1)
+    assert np.all(np.diff(at_rest) <= 0)
+    assert np.abs(np.diff(at_rest)).max() < 0.005, "without a jump"
+    almost = np.full(1, DOUBTFUL - NARROW / 2)
+    assert pressed_where(almost, np.array([0.02]), 0.1) < 0.02, "a narrow gap counts as evidence"
+    assert pressed_where(almost, np.array([0.2]), 0.1) == 0.2
+    assert pressed_where(np.ones(1), np.array([-0.01]), 0.1) == -0.01, "never opened"
+    real = talking()
+    closing, flat = LipClosing.fit(RIG, WHO, real), real.mean(0) + 0 * real
+    shut = lip_motion(RIG, WHO, real).gap < TOGETHER
+    found = lip_motion(RIG, WHO, closing(flat, shut - shut.mean())).gap < TOGETHER
+    assert np.array_equal(found, shut)
 
 
 def test_lips_that_never_meet_in_the_clip_are_left_alone():

@@ -41,7 +41,7 @@ class Voice:
         self.info = {"prior": "audio-expression", "features": open_feature("whisper", weights).record}
         rng = np.random.default_rng(0)
         matrix = rng.normal(0, 0.02, (SIZE, K)).astype(np.float32)
-        self.live = LiveFilter("whisper-live", np.zeros(SIZE, np.float32), matrix, WhisperLive.revision)
+        self.live = LiveFilter("whisper-live", np.zeros(SIZE, np.float32), matrix, matrix[:, 0], WhisperLive.revision)
 
     def find_style(self, features, track, *, iterations=0, seed=0):
         return self.mean_style
@@ -90,6 +90,21 @@ def test_a_stream_gives_the_frames_of_the_whole_and_settles_on_another_voice():
     assert np.array_equal(*drive(driver, silent)["expression"][[0, -1]]), "pauses move no mean"
 
 
+def test_what_is_heard_of_shut_lips_drifts_and_streams_as_the_expression_does():
+    rng = np.random.default_rng(0)
+    weight = rng.normal(0, 0.1, (SIZE, K)).astype(np.float32)
+    driver = LiveDriver(
+        np.zeros(SIZE, np.float32), weight, np.ones(K, np.float32), "whisper-live", closure=weight[:, 0]
+    )
+    rows = rng.normal(0, 1, (60, SIZE)).astype(np.float32)
+    whole, stream = drive(driver, rows), driver.stream()
+    parts = [stream.push(rows[i : i + 7])["closure"] for i in range(0, 60, 7)]
+    assert np.array_equal(np.concatenate(parts), whole["closure"])
+    np.testing.assert_allclose(whole["closure"], whole["expression"][:, 0] - 1, atol=1e-4)
+    again = LiveDriver.from_tensors(driver.tensors(), "whisper-live")
+    assert np.array_equal(drive(again, rows)["closure"], whole["closure"])
+
+
 def test_an_avatar_keeps_the_regression_and_answers_by_it_where_its_encoder_is(weights, caplog):
     voice, rig = Voice(weights), load_rig()
     driver = ready_for_live(PriorDriver(voice), clip(weights), rig)
@@ -101,6 +116,7 @@ def test_an_avatar_keeps_the_regression_and_answers_by_it_where_its_encoder_is(w
     quick = quickest(again, record)
     assert isinstance(quick, LiveDriver)
     assert np.array_equal(quick.weight, driver.live.weight)
+    assert np.array_equal(quick.closure, voice.live.closure)
     assert heard_by(quick, record) == open_feature("whisper-live", weights).record
     # Without the encoder, for a head that listens to the avatar's own rows, and where no record is given: as before.
     gone = {**record, "weights": {"source": "/nowhere", "sha256": "0" * 64}}

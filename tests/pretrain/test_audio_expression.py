@@ -563,6 +563,41 @@ def test_the_regression_for_live_use_finds_what_rows_tell_and_is_restored_with_t
     assert AudioExpression.restore(info, before, torch.device("cpu")).live is None, "a prior of an earlier version"
 
 
+def test_a_regression_to_shut_lips_finds_closures_that_an_expression_does_not_show():
+    """Rows say where the lips are shut, and of the expression only a shadow."""
+    from pretrain.audio_expression.beginnings import prepare, shut_lips
+
+    rig, rng, runs = load_rig(), np.random.default_rng(0), []
+    slope = mouth_directions(rig, np.ones(32))[:, 0]
+    for who in "abcdef":
+        beat = np.sin(np.arange(120) / 3.0 + rng.uniform(0, 6))[:, None]
+        track = {
+            "expression": ((1 + 1.2 * beat) * slope / (slope @ slope) ** 0.5).astype(np.float32),
+            "eyelids": np.zeros((120, 2), np.float32),
+            "identity": np.zeros(rig.n_identity, np.float32),
+        }
+        run = Sequence(identity=who, clip=who, features=np.zeros((120, SIZE), np.float32), track=track)
+        rows = rng.normal(size=(120, SIZE)).astype(np.float32)
+        rows[:, 0] += 4 * shut_lips(rig, run)
+        runs.append(Sequence(identity=who, clip=who, features=rows, track=track))
+    shut = np.concatenate([shut_lips(rig, run) for run in runs])
+    assert 0.1 < shut.mean() < 0.5
+    config = load_config(AudioExpressionConfig, {**to_dict(CONFIG), "closure": True})
+    objective = SequenceObjective(ExpressionModel(config, SIZE, 32, 6))
+    prepare(objective, runs, list("abcdef"), rig)
+    prior = AudioExpressionPrior(objective.model, {}, list("abcdef"))
+    assert prior.tells_closure
+    heard = np.concatenate([prior.expect(run.features)["closure"] for run in runs])
+    assert correlation(heard, shut) > 0.7
+    parts = list(prior.stream([runs[0].features[i : i + 7] for i in range(0, 120, 7)]))
+    assert np.array_equal(
+        np.concatenate([part["closure"] for part in parts]), prior.sample(runs[0].features)["closure"]
+    )
+    before = {name: value for name, value in objective.model.state_dict().items() if not name.startswith("closure.")}
+    info = {"config": to_dict(CONFIG), "features": {"size": SIZE}, "dataset": {"identities": list("abcdef")}}
+    assert not AudioExpression.restore(info, before, torch.device("cpu")).tells_closure, "a prior of an earlier version"
+
+
 def test_rows_for_live_use_of_other_weights_are_refused():
     from types import SimpleNamespace
 

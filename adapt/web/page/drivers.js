@@ -60,13 +60,20 @@ export class Ridge {
   }
 }
 
-// Lips that nearly meet are pressed: adapt/drivers/closing.py. Without `closing` the expression stays as it is.
-export function closed(expression, closing) {
+// Lips are pressed where they nearly meet, or by `closure`, what a prior says of shut lips: adapt/drivers/closing.py. Without
+// `closing` the expression stays as it is.
+export function closed(expression, closing, closure) {
   if (!closing) return expression;
   const { rest, slope, direction } = closing;
   const gap = expression.reduce((sum, value, i) => sum + (value - rest[i]) * slope[i], closing.gap);
-  const change = pressed(gap, closing) - gap;
+  const change = (closure === undefined ? pressed(gap, closing) : pressedWhere(closure, gap, closing)) - gap;
   return expression.map((value, i) => value + change * direction[i]);
+}
+
+function pressedWhere(closure, gap, { mean, shut, pressed: least, doubtful, sure, narrow }) {
+  const likely = closure + narrow * (1 - gap / mean);
+  const share = Math.min(Math.max((likely - doubtful) / (sure - doubtful), 0), 1);
+  return gap + share * Math.min(Math.min(least, shut * mean / 2) - gap, 0);
 }
 
 function pressed(gap, { mean, shut, free, pressed: least }) {

@@ -34,14 +34,18 @@ export class Prior {
   // Expressions of a stream of feature rows, averaged with a regression where there is one.
   stream(regression) { return new PriorStream(this, regression); }
 
-  // Targets [rows, columns] of a window of rows.
+  // Expression of a window of rows, and as a last column what the prior says of shut lips, where it does.
   async targets(rows, statistics) {
     const size = rows[0].length, features = new Float32Array(rows.length * size);
     rows.forEach((row, i) => features.set(row, i * size));
     const shape = this.scale ? [1, 2, size] : [1, size];
     const flat = await this.run({ features: [features, [1, rows.length, size]], statistics: [statistics, shape] });
     const columns = flat.length / rows.length;
-    return rows.map((_, t) => flat.slice(t * columns + this.expression_at, t * columns + this.expression_at + this.expression));
+    return rows.map((_, t) => {
+      const row = flat.subarray(t * columns, (t + 1) * columns);
+      const expression = row.slice(this.expression_at, this.expression_at + this.expression);
+      return this.closure_at == null ? expression : Float32Array.of(...expression, row[this.closure_at]);
+    });
   }
 
   calibrated(expression) {
@@ -113,12 +117,12 @@ class PriorStream {
     const count = regression ? Math.min(sampled.length, regressed.length) : sampled.length;
     const told = regression && regressed.splice(0, count);
     return sampled.splice(0, count).map((row, t) => {
-      const expression = prior.calibrated(row);
-      if (!regression) return { expression: closed(expression, prior.closing) };
+      const expression = prior.calibrated(row.subarray(0, prior.expression)), closure = row[prior.expression];
+      if (!regression) return { expression: closed(expression, prior.closing, closure) };
       const { rest } = regression, { share, emphasis } = prior;
       const mean = (value, i) => (1 - share) * value + share * told[t].expression[i];
       const emphasised = expression.map((value, i) => rest[i] + emphasis * (mean(value, i) - rest[i]));
-      return { expression: closed(emphasised, prior.closing) };
+      return { expression: closed(emphasised, prior.closing, closure) };
     });
   }
 }

@@ -46,7 +46,8 @@ def make_prior(**changes):
     )
     model = ExpressionModel(config, 160, 32, 2)
     with torch.no_grad():
-        for value in [*model.parameters(), model.denoiser.linear.weight]:
+        closure = [] if model.closure is None else [model.closure.weight]
+        for value in [*model.parameters(), model.denoiser.linear.weight, *closure]:
             value.add_(0.05 * torch.randn_like(value))
     return AudioExpressionPrior(model, {"prior": "audio-expression"}, ["a", "b"])
 
@@ -56,7 +57,7 @@ def features():
     return np.random.default_rng(0).standard_normal((150, 160)).astype(np.float32)
 
 
-@pytest.mark.parametrize("changes", [{}, {"scale": False, "centre": True}])
+@pytest.mark.parametrize("changes", [{}, {"scale": False, "centre": True}, {"closure": True}])
 def test_the_prior_s_graph_gives_torch_s_numbers_at_any_length(changes, features):
     pytest.importorskip("onnxscript", reason="needs onnx: pip install 'headstart[onnx]'")
     prior = make_prior(**changes)
@@ -70,7 +71,11 @@ def test_the_prior_s_graph_gives_torch_s_numbers_at_any_length(changes, features
         true = prior.sample(rows, style=driver.style, mean=statistics, **SAMPLER)
         assert np.abs(true["expression"]).max() > 0.5
         np.testing.assert_allclose(found[:, :32], true["expression"], atol=1e-4)
-        np.testing.assert_allclose(np.clip(found[:, 32:], 0, 1), true["eyelids"], atol=1e-4)
+        np.testing.assert_allclose(np.clip(found[:, 32:34], 0, 1), true["eyelids"], atol=1e-4)
+        assert ("closure" in true) == (found.shape[1] == 35)
+        if "closure" in true:
+            assert np.abs(true["closure"]).max() > 0.5
+            np.testing.assert_allclose(found[:, 34], true["closure"], atol=1e-4)
 
 
 def test_whisper_s_graph_gives_torch_s_rows(tmp_path):
@@ -129,12 +134,12 @@ def test_an_avatar_whose_prior_is_away_is_refused(avatar, tmp_path):
     assert not (tmp_path / "page").exists()
 
 
-@pytest.fixture(scope="module")
-def streams(page, features, tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["gap", "closure"])
+def streams(request, page, features, tmp_path_factory):
     """A prior whose network is arithmetic, a regression, Whisper's spectrogram: what Python and the page make of them."""
     rng = np.random.default_rng(1)
-    prior = make_prior(scale=True, centre=True)
-    dims = prior.model.dims
+    prior = make_prior(scale=True, centre=True, closure=request.param)
+    dims = prior.model.columns
 
     def window(rows, mean, at, style, sampling):
         return (rows[:, :dims] - mean[0, :dims]) / mean[1, :dims] + len(rows) / 1000
@@ -151,7 +156,7 @@ def streams(page, features, tmp_path_factory):
     config = prior.config
     exported = {"window": config.window, "overlap": config.overlap, "memory": config.memory, "scale": True,
                 "least_spread": LEAST_SPREAD, "expression_at": 0, "expression": 32, "emphasis": EMPHASIS, "share": SHARE,
-                "closing": closing_document(closing)}  # fmt: skip
+                "closing": closing_document(closing), "closure_at": dims - 1 if request.param else None}  # fmt: skip
     given = {"rows": features.tolist(), "exported": exported, "calibration": calibration.ravel().tolist(), "past": PAST,
              "ridge": {name: getattr(ridge, name).ravel().tolist() for name in ("mean", "spread", "weight", "bias")},
              "sound": sound.tolist(), "filters": filters.ravel().tolist(), "columns": 42, "dims": dims,
