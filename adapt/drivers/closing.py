@@ -1,13 +1,11 @@
-"""Lips that meet: a regression opens and closes too little, so lips that it brings near each other are pressed.
+"""Lips that meet: a regression opens and closes too little, so lips are pressed where they should be shut.
 
-A regression predicts a mean, and the mean of shut and nearly shut lips is half open. Where the driven gap of the inner
-lips falls below ``SHUT`` times the person's mean gap, the lips are pressed; from there to ``FREE`` the gap is stretched, so
-that nothing jumps; above, lips are left alone. Expressions move along the direction in which this person's face moves when
-their lips open.
-
-Chosen by leaving people out, on 70 clips (regression on Whisper, ``benchmarks speech``): the F1 of lip closures rises from
-0.22 to 0.50, and the error of the gap in frames of shut lips falls from 0.068 to 0.028 eye distances, at a cost of 0.01 in
-the correlation of the opening.
+A regression predicts a mean, and the mean of shut and nearly shut lips is half open. A prior that has a regression to
+whether the lips are shut tells where they are to be pressed: driven lips are then shut about as often as real ones. Without
+one, lips are pressed where the driven gap of the inner lips falls below ``SHUT`` times the person's mean gap, which must be
+generous to meet the closures that the mean hides, so they are shut twice as often; from there to ``FREE`` the gap is
+stretched, so that nothing jumps. Expressions move along the direction in which this person's face moves when their lips
+open. docs/priors.md ("Lips that meet") has the figures.
 """
 
 from __future__ import annotations
