@@ -22,6 +22,7 @@ from adapt.marking.certificates import load_credentials
 from adapt.marking.finished import sign_export
 from adapt.marking.sign import SIDECAR_SUFFIX, sidecar_of
 from adapt.outputs import claim
+from adapt.talk.level import gain_for
 from adapt.talk.options import check_sound, parse_controls
 from adapt.talk.poses import ClipPoses, FixedPose, GeneratedPoses, PoseSource, still_pose
 from adapt.talk.talker import Motion, Talker
@@ -229,8 +230,9 @@ def spoken_clouds(
         pose: ``still`` leaves the head in head space; ``clip`` and ``generated`` move it about the clip's middle place.
     """
     talker = SpeakingHead(avatar, pose=pose, blink=blink, controls=controls, style=style, seed=seed)
+    gain = gain_for(audio, avatar.document["clip"].get("level"))
     for block in stream_audio(audio):
-        yield from cast("Iterator[Cloud]", talker.feed(block))
+        yield from cast("Iterator[Cloud]", talker.feed(gain * block))
     yield from cast("Iterator[Cloud]", talker.finish())
 
 

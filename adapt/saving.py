@@ -22,6 +22,7 @@ from adapt.fit.context import Context
 from adapt.fit.loop import Fit
 from adapt.plan import Plan
 from adapt.priors import record_of
+from adapt.talk.level import speech_level
 from pretrain.roles import APPEARANCE
 
 
@@ -137,6 +138,8 @@ def _clip_record(run: Run, count: int) -> ClipRecord:
         "refined": clip.texture is not None,
         "identity": [float(v) for v in clip.identity],
     }
+    if (level := speech_level([clip.audio])) is not None:
+        record["level"] = round(level, 1)
     if plan.in_step:
         record["tracked_offset"] = clip.tracked_offset
     return record

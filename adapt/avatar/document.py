@@ -69,11 +69,13 @@ class LaterClipRecord(TypedDict, total=False):
     Attributes:
         av_offset: seconds by which the sound was late and was moved back.
         tracked_offset: the part of ``av_offset`` that tracking found; absent if the sound is not to be moved further.
+        level: of the speech, dB of full scale (:mod:`adapt.talk.level`); absent without sound.
         refined: whether the tracks were refined on the pixels (:mod:`shards.tracking.refinement.photometric`).
     """
 
     av_offset: float
     tracked_offset: float
+    level: float
     refined: bool
 
 

@@ -21,6 +21,7 @@ from adapt.marking.certificates import load_credentials
 from adapt.marking.finished import sign_talk
 from adapt.marking.marker import WITHOUT_WATERMARK, Marker
 from adapt.outputs import claim
+from adapt.talk.level import gain_for
 from adapt.talk.options import check_sound, make_poses, parse_controls
 from adapt.talk.talker import Talker
 from cluster.storage.staging import staged
@@ -150,6 +151,7 @@ def talk(
     if not watermark:
         progress.say(WITHOUT_WATERMARK)
     start = time.monotonic()
+    gain = gain_for(audio, opened.document["clip"].get("level")) if opened.driver.by_sound else 1.0
     if background == "rgba":
         writer: FrameFolderWriter | VideoWriter = FrameFolderWriter(
             out, tags=provenance.tags(), record=provenance.as_dict(), sound=audio, mark=marker
@@ -158,7 +160,7 @@ def talk(
         writer = VideoWriter(out, opened.size, opened.size, tags=provenance.tags(), sound=audio, mark=marker)
     with compilations() as compiled, progress.task("talking", unit="frames") as task, writer:
         for block in stream_audio(audio, round(BLOCK_SECONDS * SAMPLE_RATE)):
-            _write(writer, talker, talker.feed(block))
+            _write(writer, talker, talker.feed(gain * block))
             task.update(talker.frames)
         _write(writer, talker, talker.finish())
         if not talker.frames:
