@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.avatar.avatar import load_avatar
+from adapt.avatar.folder import file_sha256
 from adapt.evaluate.ablations import run_ablations
 from adapt.evaluate.avatars import PROTOCOLS, scored, test_range, whole_frame
 from adapt.evaluate.external import evaluate_external
@@ -134,6 +135,7 @@ def _evaluate_avatar(
         "driver": opened.driver.name,
         "test": {
             "video": Path(str(video)).name,
+            "own_clip": file_sha256(video) == opened.document["provenance"]["video_sha256"],
             "first_frame": first,
             "frames": count,
             "refined": opened.texture is not None,

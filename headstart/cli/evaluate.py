@@ -61,6 +61,9 @@ def show(out: Console, result: dict[str, Any], a: argparse.Namespace) -> None:
     output.line(
         out, f"{counted(result['frames'], 'frame')} of {result.get('size')} px, held out; {result.get('device')}"
     )
+    if not result.get("test", {}).get("own_clip", True):
+        text = "is not the clip that the avatar was made of; of another person, light or framing, scores of the picture say little"
+        output.line(out, f"{a.video}: {text}")
     rows = []
     for key, column in call("adapt.evaluate.measures.registry:columns").items():
         values = [scores.get(key) for scores in drives.values()]

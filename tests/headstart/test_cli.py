@@ -275,6 +275,9 @@ def test_scores_are_a_table_of_measures_and_drives():
     assert any(line.split() == ["PSNR,", "face", "33.91", "29.00", "dB", "higher"] for line in lines)
     assert "not measured: no weight files" in lines
     assert not any("LMD" in line for line in lines), "a measure that no drive has is no row"
+    assert not any("is not the clip" in line for line in lines)
+    lines = printed(evaluate.show, {**result, "test": {"own_clip": False}}, LINES["evaluate"]).splitlines()
+    assert sum("is not the clip that the avatar was made of" in line for line in lines) == 1
 
 
 def test_a_promotion_says_what_it_replaced_and_how_to_go_back():
