@@ -30,7 +30,7 @@ from shards.features import open_feature
 from shards.media.encode import VideoWriter, as_uint8
 from shards.media.probe import video_info
 from shards.media.rates import FPS
-from shards.tracking.body import SIDE, head_beside
+from shards.tracking.body import SIDE, head_beside, outline_beside
 from shards.tracking.options import Behind
 
 BATCH = 8
@@ -105,7 +105,8 @@ def _behind(avatar: Avatar) -> Behind:
     """What torso and background of test frames are registered to: the avatar's own body layer and background."""
     track, backdrop, body, background = avatar.track, avatar.model.backdrop, None, None
     if "body" in track:
-        body = replace(backdrop.reference(SIDE), guide=head_beside(track["landmarks"], track["body"], avatar.size))
+        clip = track["landmarks"], track["body"], avatar.size
+        body = replace(backdrop.reference(SIDE), guide=head_beside(*clip), outline=outline_beside(*clip))
     if "background" in track:
         places = np.linspace(0, len(track["background"]) - 1, STARTS).astype(int)
         starts = torch.from_numpy(track["background"][places].astype(np.float32)).view(-1, 2, 3)

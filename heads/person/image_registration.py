@@ -31,6 +31,9 @@ NOISE = 0.05  # brightness difference of a pixel that is aligned · guess
 # fast (`vico_fd21te`), half as many lost 0.1 dB of the whole frame on others.
 CORRELATED, LEAST_CORRELATED = 0.0025, 10
 LEAST_WEIGHT = 0.3  # of a pixel of the reference that takes part
+# The outline: weight of a pixel's matte against that of its brightness, the difference of mattes at which this falls to a quarter,
+# the least slope of a matte, in half pictures, that counts as outline (an edge of some pixels has 10 and more at 128 px).
+OUTLINE, OUTLINE_ROBUST, LEAST_SLOPE = 0.1, 0.4, 0.5
 _ADJUGATE = ((0, 0, 0, 1), (0, -1, 0, 0), (0, 0, -1, 0), (1, 0, 0, 0))  # of the entries of a 2 x 2 matrix, by rows
 # Columns: shift x, shift y, scale, rotation, stretch, shear; rows: coefficients of (1, x, y) per direction.
 _PARTS = (
@@ -61,6 +64,8 @@ class Reference:
         guide: ``[2]`` (x, y) in half pictures: a place that moves about as the region does, such as the head's, if known.
         starts: ``[N, 2, 3]`` displacements that the region had before, if known.
         outlined: whether the region's outline moves with it, as a torso's does; a background's is that of what hides it.
+        outline: ``[H, W]`` in [0, 1], where the region's outline is registered as well, if anywhere: on the finest level, since it
+            is thin.
     """
 
     picture: Tensor
@@ -68,12 +73,14 @@ class Reference:
     guide: Tensor | None = None
     starts: Tensor | None = None
     outlined: bool = True
+    outline: Tensor | None = None
 
     @cached_property
     def levels(self) -> list[_Level]:
         """From coarse to fine."""
         both = torch.stack([self.picture, self.weight])[None]
-        return [_Level(level[0, 0], level[0, 1]) for level in _pyramid(both, self.outlined)]
+        *coarse, (finest,) = _pyramid(both, self.outlined)
+        return [*(_Level(level[0, 0], level[0, 1]) for level in coarse), _Level(finest[0], finest[1], self.outline)]
 
     def compared(self, frames: Tensor, weights: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
         """What :func:`align` calls agreement, for given displacements, in its two parts: the correlation, and the share seen."""
@@ -81,7 +88,12 @@ class Reference:
 
 
 def align(
-    frames: Tensor, weights: Tensor, reference: Reference, start: Tensor | None = None, levels: int | None = None
+    frames: Tensor,
+    weights: Tensor,
+    reference: Reference,
+    start: Tensor | None = None,
+    levels: int | None = None,
+    outline: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Affine displacements ``[T, 2, 3]`` that map a reference to each frame, and how well they agree ``[T]``.
 
@@ -90,6 +102,7 @@ def align(
         weights: ``[T, H, W]`` in [0, 1], where a frame shows the region.
         start: ``[(T,) 2, 3]`` displacements to start from; by default none.
         levels: of the reference that are used, from the coarsest on; by default all.
+        outline: ``[T, H, W]`` in [0, 1], where frames show the region's outline, for references that have one.
 
     Returns:
         Coefficients of (1, x, y) per direction (x, y), in half pictures: ``frame(p + u(p))`` shows the reference's ``p``.
@@ -99,6 +112,8 @@ def align(
     motion = frames.new_zeros(len(frames), 2, 3) if start is None else start.expand(len(frames), 2, 3)
     both = torch.stack([frames, weights], 1)
     pictures = _pyramid(both, reference.outlined)
+    if outline is not None:
+        pictures[-1] = torch.cat([both, outline[:, None]], 1)
     for number, (level, shown) in enumerate(list(zip(reference.levels, pictures, strict=True))[:levels]):
         robust = ROBUST[min(number, len(ROBUST) - 1)]
         for _ in range(STEPS):
@@ -107,13 +122,17 @@ def align(
     return motion, correlation * share
 
 
-def mean_reference(frames: Tensor, weights: Tensor, motion: Tensor, outlined: bool = True) -> Reference:
-    """The mean of frames ``[T, H, W]`` that are moved back by their displacements ``[T, 2, 3]``."""
+def mean_reference(
+    frames: Tensor, weights: Tensor, motion: Tensor, outlined: bool = True, outline: Tensor | None = None
+) -> Reference:
+    """The mean of frames ``[T, H, W]`` that are moved back by displacements ``[T, 2, 3]``; other arguments as of :func:`align`."""
     grid, basis = planes(frames.shape[1], frames.shape[2], frames)
     moved = grid + torch.einsum("hwk,tck->thwc", basis, motion)
-    aligned = F.grid_sample(torch.stack([frames, weights], 1), moved, padding_mode="border", align_corners=False)
+    pictures = torch.stack([frames, weights, *([] if outline is None else [outline])], 1)
+    aligned = F.grid_sample(pictures, moved, padding_mode="border", align_corners=False)
     picture = (aligned[:, 0] * aligned[:, 1]).sum(0) / aligned[:, 1].sum(0).clamp_min(1e-3)
-    return Reference(picture, aligned[:, 1].mean(0), outlined=outlined)
+    least = None if outline is None else aligned[:, 2].amin(0)
+    return Reference(picture, aligned[:, 1].mean(0), outlined=outlined, outline=least)
 
 
 def inverse(motion: Tensor) -> Tensor:
@@ -150,16 +169,15 @@ class _Level:
     """A reference at one resolution: pixels of its region, and what a step needs of them.
 
     Args:
-        picture, weight: ``[H, W]``.
+        picture, weight, outline: ``[H, W]``.
     """
 
-    def __init__(self, picture: Tensor, weight: Tensor) -> None:
+    def __init__(self, picture: Tensor, weight: Tensor, outline: Tensor | None = None) -> None:
         height, width = picture.shape
         inner = (slice(1, -1), slice(1, -1))
         grid, basis = (plane[inner] for plane in planes(height, width, picture))
         kept = weight[inner] > LEAST_WEIGHT
-        across = ((picture[1:-1, 2:] - picture[1:-1, :-2]) * (width / 4))[kept]
-        down = ((picture[2:, 1:-1] - picture[:-2, 1:-1]) * (height / 4))[kept]
+        across, down = (slope[kept] for slope in _slopes(picture))
         self.value, self.weight = picture[inner][kept], weight[inner][kept]
         self.points, self.basis = grid[kept], basis[kept]
         self.parts = torch.tensor(_PARTS, dtype=picture.dtype, device=picture.device)
@@ -171,6 +189,7 @@ class _Level:
         correlated = max(CORRELATED * picture.numel(), LEAST_CORRELATED)
         self.prior = NOISE**2 * correlated / spreads.square()
         self.inverse = self.parts.T / self.parts.square().sum(0)[:, None]  # the columns are orthogonal
+        self.outline = None if outline is None else _Outline(weight, outline, self.parts)
 
     def step(self, both: Tensor, motion: Tensor, robust: float) -> Tensor:
         """Displacements ``[T, 2, 3]`` after one step, for frames and weights ``[T, 2, H, W]``."""
@@ -180,6 +199,8 @@ class _Level:
         size = self.slopes.shape[1]
         normal = (weight @ self.products).view(-1, size, size)
         right = (weight * difference) @ self.slopes
+        if self.outline is not None and both.shape[1] > 2:
+            self.outline.add_to(normal, right, both[:, 1:], motion)
         # The prior draws the whole map towards none; gain and offset have a tiny one that keeps the system regular.
         prior = F.pad(self.prior, (0, 2), value=1e-4)
         right = right + prior * F.pad(motion.flatten(1) @ self.inverse.T, (0, 2))
@@ -199,10 +220,53 @@ class _Level:
 
     def _shown(self, both: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
         """Brightness and weight ``[T, N]`` of the frames at the moved pixels of the region."""
-        at = self.points + torch.einsum("nk,tck->tnc", self.basis, motion)
-        found = F.grid_sample(both, at[:, None], padding_mode="border", align_corners=False)[:, :, 0]
-        inside = (at.abs() < 1).all(-1)
+        found, inside = _moved(both, self.points, self.basis, motion)
         return found[:, 0], found[:, 1] * self.weight * inside
+
+
+class _Outline:
+    """The outline of a region at one resolution.
+
+    Args:
+        weight: ``[H, W]`` of the region; outline: ``[H, W]`` where its outline counts.
+        parts: ``[6, 6]`` of an affine map.
+    """
+
+    def __init__(self, weight: Tensor, outline: Tensor, parts: Tensor) -> None:
+        inner = (slice(1, -1), slice(1, -1))
+        grid, basis = (plane[inner] for plane in planes(weight.shape[0], weight.shape[1], weight))
+        across, down = _slopes(weight)
+        kept = ((across.abs() + down.abs()) > LEAST_SLOPE) & (outline[inner] > 0.5)
+        self.value, self.points, self.basis = weight[inner][kept], grid[kept], basis[kept]
+        slopes = torch.cat([across[kept][:, None] * self.basis, down[kept][:, None] * self.basis], -1) @ parts
+        self.slopes, self.products = slopes, (slopes[:, :, None] * slopes[:, None]).flatten(1)
+
+    def add_to(self, normal: Tensor, right: Tensor, both: Tensor, motion: Tensor) -> None:
+        """Add the outline's equations to a step's ``normal [T, N, N]`` and ``right [T, N]``.
+
+        Args:
+            both: ``[T, 2, H, W]`` frames' weights and where they show the outline; motion: ``[T, 2, 3]``.
+        """
+        found, inside = _moved(both, self.points, self.basis, motion)
+        difference = found[:, 0] - self.value
+        weight = OUTLINE * found[:, 1] * inside / (1 + (difference / OUTLINE_ROBUST) ** 2) ** 2
+        size = self.slopes.shape[1]
+        normal[:, :size, :size] += (weight @ self.products).view(-1, size, size)
+        right[:, :size] += (weight * difference) @ self.slopes
+
+
+def _slopes(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Slopes ``[H - 2, W - 2]`` of a picture ``[H, W]`` across and down, per half picture."""
+    height, width = picture.shape
+    across = (picture[1:-1, 2:] - picture[1:-1, :-2]) * (width / 4)
+    return across, (picture[2:, 1:-1] - picture[:-2, 1:-1]) * (height / 4)
+
+
+def _moved(pictures: Tensor, points: Tensor, basis: Tensor, motion: Tensor) -> tuple[Tensor, Tensor]:
+    """Pictures ``[T, C, H, W]`` at moved points ``[N, 2]``: ``[T, C, N]``, and which of these are inside ``[T, N]``."""
+    at = points + torch.einsum("nk,tck->tnc", basis, motion)
+    found = F.grid_sample(pictures, at[:, None], padding_mode="border", align_corners=False)[:, :, 0]
+    return found, (at.abs() < 1).all(-1)
 
 
 def _pyramid(both: Tensor, outlined: bool) -> list[Tensor]:

@@ -16,9 +16,8 @@ from shards.tracking.body import CHUNK, LEAST_REGION, SIDE, bridged
 from shards.tracking.shrinking import shrunk
 
 PROBED = 8  # frames from one that tells whether the camera moves to the next · guess
-STILL = (
-    1 / 256
-)  # half pictures: half a pixel of 256. Less than this, of the probed frames' corners, is no motion · guess
+# Half pictures (half a pixel of 256): less than this, of the probed frames' corners, is no motion · guess.
+STILL = 1 / 256
 APART = SIDE // 16  # px by which the region keeps away from the matte: hair, and hands that mattes cut off · guess
 WORSE = 0.02  # of the correlation: a motion that agrees less by this than no motion is not believed · guess
 # Of the reference's region: a motion that leaves less of it in view is not believed, of the first frame of a test · guess.

@@ -19,6 +19,7 @@ CHUNK = 25  # frames that start from the last one before them, and, of a shot, t
 DOUBTED = 0.6  # quality below which a frame is registered again, from where the head says that the torso is · guess
 GAIN = 0.1  # of the quality, from which on a second registration replaces the first: ties would jitter · guess
 LEAST_QUALITY = 0.3  # below which a frame's own registration is not believed · guess
+BESIDE = 4  # px of SIDE around the head in which an outline is the neck's or hair's · guess
 LEAST_REGION = 0.02  # share of the picture that the torso must cover · guess
 
 
@@ -42,30 +43,35 @@ class BodyTracker:
             matte: ``[T, H, W]`` uint8 person alpha.
             landmarks: ``[T, 478, 3]`` px of the frames.
         """
-        region = torso(matte, landmarks)
+        region, outline = torso(matte, landmarks)
         with torch.no_grad():
             if self._reference is None:
-                self._reference = _first_reference(brightness[:CHUNK], region[:CHUNK])
+                self._reference = _first_reference(brightness[:CHUNK], region[:CHUNK], outline[:CHUNK])
             if float(self._reference.weight.mean()) < LEAST_REGION:
                 return {
                     "body": np.zeros((len(matte), 6), np.float32),
                     "body_quality": np.zeros(len(matte), np.float32),
                 }
             heads = _heads(landmarks, matte.shape[1:])
-            parts = [self._chunk(*part) for part in zip(*(rows.split(CHUNK) for rows in (brightness, region, heads)))]
+            parts = [
+                self._chunk(*part)
+                for part in zip(*(rows.split(CHUNK) for rows in (brightness, region, outline, heads)))
+            ]
         motion, quality = (np.concatenate(rows) for rows in zip(*parts))
         return {"body": motion, "body_quality": quality}
 
-    def _chunk(self, brightness: Tensor, region: Tensor, heads: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def _chunk(
+        self, brightness: Tensor, region: Tensor, outline: Tensor, heads: Tensor
+    ) -> tuple[np.ndarray, np.ndarray]:
         assert self._reference is not None
         if self._last_head is None:
             self._last = self._first(brightness[:1], region[:1], heads[:1])
-        motion, agreement = align(brightness, region, self._reference, self._last)
+        motion, agreement = align(brightness, region, self._reference, self._last, outline=outline)
         doubted = agreement < DOUBTED
         if doubted.any():
             before = heads[:1] if self._last_head is None else self._last_head
             start = _carried(torch.cat([self._last[None], motion]), torch.cat([before, heads]), ~doubted)[doubted]
-            again, found = align(brightness[doubted], region[doubted], self._reference, start)
+            again, found = align(brightness[doubted], region[doubted], self._reference, start, outline=outline[doubted])
             better = found > agreement[doubted] + GAIN
             motion[doubted] = torch.where(better[:, None, None], again, motion[doubted])
             agreement[doubted] = torch.where(better, found, agreement[doubted])
@@ -118,14 +124,36 @@ def _carried(motion: Tensor, heads: Tensor, known: Tensor) -> Tensor:
     return start
 
 
-def torso(matte: np.ndarray, landmarks: np.ndarray) -> Tensor:
-    """The torso ``[T, SIDE, SIDE]`` in [0, 1] of frames; arguments as :class:`BodyTracker` takes them."""
+def outline_beside(landmarks: np.ndarray, body: np.ndarray, size: int) -> Tensor:
+    """Where the torso's outline is not the head's, ``[SIDE, SIDE]``, when the torso is where the reference has it.
+
+    Arguments as of :func:`head_beside`; from at most ``CHUNK`` frames of the clip.
+    """
+    some = np.linspace(0, len(body) - 1, CHUNK).astype(int)
+    places = landmarks[some][..., :2] - body[some][:, None, [0, 3]] * (size / 2)
+    return _apart(_head(places, (size, size))).amin(0)
+
+
+def torso(matte: np.ndarray, landmarks: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The torso, and where its outline is not the head's, ``[T, SIDE, SIDE]`` in [0, 1]; arguments as of :class:`BodyTracker`."""
     person = np.stack([shrunk(alpha, SIDE) for alpha in matte])
-    height, width = matte.shape[1:]
-    points = landmarks[..., :2] * np.array([SIDE / width, SIDE / height], np.float32)
+    head = _head(landmarks, matte.shape[1:])
+    return torch.from_numpy(person.astype(np.float32) / 255 * (1 - head)), _apart(head)
+
+
+def _head(landmarks: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Heads ``[T, SIDE, SIDE]`` in [0, 1] by landmarks ``[T, 478, 2+]`` px of frames of a size (height, width)."""
+    points = landmarks[..., :2] * np.array([SIDE / size[1], SIDE / size[0]], np.float32)
     masks = region_masks(points, SIDE, SIDE, ("head", "sure_head"))
-    region = person.astype(np.float32) / 255 * (1 - np.maximum(masks["head"], masks["sure_head"]))
-    return torch.from_numpy(region)
+    return np.maximum(masks["head"], masks["sure_head"])
+
+
+def _apart(head: np.ndarray) -> Tensor:
+    """What is not at a head ``[T, SIDE, SIDE]`` or beside it."""
+    import cv2
+
+    near = np.ones((2 * BESIDE + 1, 2 * BESIDE + 1), np.uint8)
+    return 1 - torch.from_numpy(np.stack([cv2.dilate(mask.astype(np.float32), near) for mask in head]))
 
 
 def brightness_of(frames: np.ndarray) -> Tensor:
@@ -136,9 +164,10 @@ def brightness_of(frames: np.ndarray) -> Tensor:
     return torch.from_numpy(grey.astype(np.float32) / 255)
 
 
-def _first_reference(brightness: Tensor, region: Tensor) -> Reference:
-    first = Reference(brightness[0], region[0])
-    return mean_reference(brightness, region, align(brightness, region, first)[0])
+def _first_reference(brightness: Tensor, region: Tensor, outline: Tensor) -> Reference:
+    first = Reference(brightness[0], region[0], outline=outline[0])
+    motion, _ = align(brightness, region, first, outline=outline)
+    return mean_reference(brightness, region, motion, outline=outline)
 
 
 def bridged(body: np.ndarray, believed: np.ndarray, before: np.ndarray) -> np.ndarray:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from heads.person.image_registration import Reference
+from heads.person.image_registration import Reference, align
 from heads.rig import load_rig
 from shards import DatasetWriter, open_dataset, sample_key
 from shards.check.proofs import check_sample
 from shards.format.schema import BrokenSample, check_track
 from shards.synthetic import make_talker
-from shards.tracking.body import CHUNK, SIDE, BodyTracker, brightness_of, head_beside, torso
+from shards.tracking.body import CHUNK, SIDE, BodyTracker, brightness_of, head_beside, outline_beside, torso
 from shards.tracking.models.matte import own_matte
 from tests.support.samples import RIG, parts
 
@@ -111,9 +111,47 @@ def test_a_person_who_moves_by_a_quarter_of_the_frame_within_half_a_second_is_fo
     assert np.abs(shifted(tracked(BodyTracker(), *moving))[-1] - shift[-1]) > 10
 
 
+def test_plain_shoulders_are_placed_by_their_outline_to_a_fraction_of_a_pixel(face):
+    down, across = np.mgrid[:SIZE, :SIZE].astype(np.float32)
+    shifts = 2.5 * np.sin(np.arange(CHUNK) / 4)
+    shoulders = 1 / (1 + np.exp(4 * (np.abs(across[None] - 64 - shifts[:, None, None]) + 0.4 * (110 - down) - 44)))
+    matte = np.where(down > 88, shoulders, 0)  # soft, as mattes are
+    frames = np.repeat((60 + 120 * matte + 20 * (1 - matte) * np.sin(across / 3))[..., None], 3, -1).astype(np.uint8)
+    landmarks = np.repeat(face[None], CHUNK, 0) - (0.0, 20.0, 0.0)
+    matte = (255 * matte).astype(np.uint8)
+
+    def error(outlined: bool) -> float:
+        region, outline = torso(matte, landmarks)
+        brightness, outline = brightness_of(frames), outline if outlined else None
+        motion, _ = align(
+            brightness, region, Reference(brightness[0], region[0], outline=region[0] * 0 + 1), outline=outline
+        )
+        at = moved(motion.flatten(1).numpy(), np.array([[64.0, 105.0]]))[:, 0, 0]
+        return float(np.abs(at - shifts).max())
+
+    assert error(True) < 0.15
+    assert error(True) < 0.7 * error(False)
+
+
+def test_where_the_head_was_is_no_outline_of_the_torso_even_when_the_torso_has_moved(face):
+    still = np.repeat(face[None], 3, 0)
+    body = np.zeros((3, 6), np.float32)
+    beside = outline_beside(still, body, SIZE)
+    assert beside.shape == (SIDE, SIDE)
+    nose = (face[4, :2] * SIDE / SIZE).astype(int)
+    assert beside[nose[1], nose[0]] == 0
+    assert beside[-2, 2] == 1
+    # A head that moved with its torso is where it was, seen from the torso.
+    body[:, 0] = np.array([0.0, 0.1, 0.2])
+    carried = still + np.stack([body[:, 0] * SIZE / 2, np.zeros(3), np.zeros(3)], 1)[:, None]
+    torch.testing.assert_close(outline_beside(carried, body, SIZE), beside, atol=1.0, rtol=0)
+    assert float((outline_beside(carried, body, SIZE) - beside).abs().mean()) < 0.02
+    assert float((outline_beside(carried, 0 * body, SIZE) - beside).abs().mean()) > 0.03
+
+
 def test_frames_that_begin_far_from_a_given_reference_are_found_by_the_head_that_was_beside_it(face):
     still, far = (plaid_person(face, np.full(5, x)) for x in (0.0, 40.0))
-    brightness, region = brightness_of(still[0]), torso(*still[1:])
+    brightness, region = brightness_of(still[0]), torso(*still[1:])[0]
     reference = Reference(brightness[0], region[0])
     beside = head_beside(still[2], np.zeros((5, 6)), SIZE)
     found = tracked(BodyTracker(replace(reference, guide=beside)), *far)
@@ -151,7 +189,7 @@ def test_frames_that_show_something_else_are_bridged_and_have_a_low_quality(clip
 
 def test_a_given_reference_places_another_part_of_a_clip_where_it_is_in_the_first(clip):
     frames, mattes, landmarks, _ = clip
-    reference = Reference(brightness_of(frames[:1])[0], torso(mattes[:1], landmarks[:1])[0])
+    reference = Reference(brightness_of(frames[:1])[0], torso(mattes[:1], landmarks[:1])[0][0])
     early = tracked(BodyTracker(reference), frames[:20], mattes[:20], landmarks[:20])["body"]
     late = tracked(BodyTracker(reference), frames[10:], mattes[10:], landmarks[10:])["body"]
     assert np.abs(early[0]).max() < 1e-3
@@ -167,7 +205,7 @@ def test_without_a_torso_in_view_there_is_no_motion_and_no_quality(clip):
 
 def test_the_torso_leaves_the_head_out(clip):
     frames, mattes, landmarks, _ = clip
-    brightness, region = brightness_of(frames[:2]), torso(mattes[:2], landmarks[:2])
+    brightness, region = brightness_of(frames[:2]), torso(mattes[:2], landmarks[:2])[0]
     assert brightness.shape == region.shape == (2, SIDE, SIDE)
     nose = (landmarks[0, 4, :2] * SIDE / SIZE).astype(int)
     assert region[0, nose[1], nose[0]] == 0
