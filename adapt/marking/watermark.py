@@ -58,7 +58,7 @@ class Watermark:
         frame = np.ascontiguousarray(frame)
         strength = _limited(_strength(frame))
         marked = np.empty_like(frame)
-        _add(frame, pattern(self.key, self.payload, *frame.shape[:2]), strength, marked)
+        _add(frame, _spread(self.key, self.payload, *frame.shape), strength, marked)
         return marked
 
 
@@ -78,6 +78,12 @@ def pattern(key: bytes, payload: int, height: int, width: int) -> np.ndarray:
     return (waves / waves.std()).astype(np.float32)
 
 
+@lru_cache(maxsize=4)
+def _spread(key: bytes, payload: int, height: int, width: int, depth: int) -> np.ndarray:
+    """The pattern with each pixel's value in all of its channels, ``[H, W * depth]``: a frame's rows then need no gathering."""
+    return np.repeat(pattern(key, payload, height, width), depth, axis=1)
+
+
 def _kept(wave: np.ndarray) -> np.ndarray:
     """Amplitude in [0, 1] of waves of length ``wave``, px; in a frame too small for ``WAVES``, of the longest ones only."""
     none, rising, falling, long = WAVES
@@ -88,8 +94,11 @@ def _kept(wave: np.ndarray) -> np.ndarray:
 
 def _limited(strength: np.ndarray) -> np.ndarray:
     """Strengths, the largest ones cut where a frame is so busy that its change would exceed ``LARGEST_ENERGY``."""
-    squares = np.sort(np.square(strength, dtype=np.float64), axis=None)
+    squares = np.square(strength, dtype=np.float64)
     count = squares.size
+    if squares.sum() < LARGEST_ENERGY * count * (1 - 1e-9):
+        return strength
+    squares = np.sort(squares, axis=None)
     # Mean square where everything from the i-th on is cut to the i-th.
     cut = (np.cumsum(squares) + squares * np.arange(count - 1, -1, -1)) / count
     i = int(np.searchsorted(cut, LARGEST_ENERGY, side="right"))
@@ -147,12 +156,18 @@ def _strength(frame: np.ndarray) -> np.ndarray:
 
 @_compiled
 def _add(frame: np.ndarray, pattern: np.ndarray, strength: np.ndarray, out: np.ndarray) -> None:
-    """``out = frame + strength * pattern * COLOURS``, rounded and kept in 0..255."""
+    """``out = frame + strength * pattern * COLOURS``, rounded and kept in 0..255; ``pattern`` from :func:`_spread`."""
     height, width, depth = frame.shape
     rows, columns = strength.shape
     line = np.empty(columns + 2, np.float32)
-    gains = np.empty((columns + 1) * BLOCK, np.float32)
-    changes = np.zeros(width * depth, np.int32)
+    # All of the following have a number for each channel of each pixel, so that every loop is one of vectors.
+    gains = np.empty((columns + 1) * BLOCK * depth, np.float32)
+    places, colours = np.empty(BLOCK * depth, np.float32), np.zeros(width * depth, np.float32)
+    for k in range(BLOCK * depth):
+        places[k] = np.float32(k // depth) + np.float32(0.5)
+    for i in range(width * depth):
+        if i % depth < 3:
+            colours[i] = np.float32(COLOURS[i % depth])
     for y in range(height):
         place = min(max((y + 0.5) / BLOCK - 0.5, 0.0), rows - 1.0)
         upper = int(place)
@@ -164,15 +179,13 @@ def _add(frame: np.ndarray, pattern: np.ndarray, strength: np.ndarray, out: np.n
         # Between the centres of two blocks, at 8 i - 4 and 8 i + 4, the strength goes straight.
         for column in range(columns + 1):
             slope = (line[column + 1] - line[column]) / np.float32(BLOCK)
-            for k in range(BLOCK):
-                gains[column * BLOCK + k] = line[column] + slope * (np.float32(k) + np.float32(0.5))
-        # Adding 1024.5 before cutting off rounds negative changes too.
-        for channel in range(3):
-            colour = np.float32(COLOURS[channel])
-            for x in range(width):
-                change = gains[x + BLOCK // 2] * pattern[y, x]
-                changes[x * depth + channel] = np.int32(change * colour + np.float32(1024.5)) - np.int32(1024)
-        # One run over the row's numbers is a loop of vectors; one over pixels and their channels is not.
+            begin = line[column]
+            part_gains = gains[column * BLOCK * depth : (column + 1) * BLOCK * depth]
+            for k in range(BLOCK * depth):
+                part_gains[k] = begin + slope * places[k]
         row, marked = frame[y].reshape(width * depth), out[y].reshape(width * depth)
+        gain, wave = gains[BLOCK // 2 * depth : (BLOCK // 2 + width) * depth], pattern[y]
         for i in range(width * depth):
-            marked[i] = np.uint8(min(max(np.int32(row[i]) + changes[i], np.int32(0)), np.int32(255)))
+            # Adding 1024.5 before cutting off rounds negative changes too.
+            change = np.int32(gain[i] * wave[i] * colours[i] + np.float32(1024.5)) - np.int32(1024)
+            marked[i] = np.uint8(min(max(np.int32(row[i]) + change, np.int32(0)), np.int32(255)))
