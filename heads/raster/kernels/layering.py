@@ -12,9 +12,10 @@ import math
 
 import numpy as np
 
+from heads.raster.simd.channels import load_pixels, store_pixels
 from heads.raster.simd.jit import exact, inline, kernel
 from heads.raster.simd.maths import fma, select, splat
-from heads.raster.simd.memory import gather, halves_added, lanes, load, scatter, store
+from heads.raster.simd.memory import halves_added, load, store
 from heads.raster.simd.vector import WIDTH
 
 CHANNELS = 4  # of the body's texture: red, green, blue, alpha
@@ -71,6 +72,14 @@ def _body_row(texture, at, fx, fy, width, stride, left, right, out):
         store(out, x * np.uintp(CHANNELS), halves_added(both * fma(right, splat(texture, fx[x]), left)))
 
 
+@inline
+def _layered(front, through, body, cover, ground, zero, one):
+    """One channel: ``front`` over the body, with ``cover``, over the ``ground``; kept in [0, 1]."""
+    value = fma(fma(body - ground, cover, ground), through, front)
+    value = select(value > zero, value, zero)
+    return select(value < one, value, one)
+
+
 @kernel
 def layer(head, alphas, texture, layer, behind, field, grid, weights, size, first, last, body, out):
     """Rows ``first ... last - 1`` of the head over the body over the background, ``out [H, W, 3]`` in [0, 1]; all flat.
@@ -87,7 +96,7 @@ def layer(head, alphas, texture, layer, behind, field, grid, weights, size, firs
     line, at_pixel = np.empty(2 * grid[1], np.float32), np.empty(width, np.int32)
     fx, fy = np.empty(width, np.float32), np.empty(width, np.float32)
     left, right = load(weights, 0), load(weights, WIDTH)
-    zero, one = splat(head, 0.0), splat(head, 1.0)
+    zero, one, plane = splat(head, 0.0), splat(head, 1.0), width * height
     for y in range(first, last):
         _field_row(field, grid, y, height, line)
         _places(line, grid[1], y, width, height, layer, at_pixel, fx, fy)
@@ -96,15 +105,13 @@ def layer(head, alphas, texture, layer, behind, field, grid, weights, size, firs
         for start in range(0, width, WIDTH):
             # The last vector of a row overlaps the one before it, which is harmless.
             start = min(start, width - WIDTH)
-            at = lanes(start, width - 1)
-            cover = gather(body, at, CHANNELS, 3)
-            through = one - load(alphas, row + start)
-            for k in range(3):
-                ground = load(behind, k * width * height + row + start)
-                value = fma(gather(body, at, CHANNELS, k) - ground, cover, ground)
-                value = fma(value, through, gather(head, at, 3, row * 3 + k))
-                value = select(value > zero, value, zero)
-                scatter(out, at, 3, row * 3 + k, select(value < one, value, one))
+            pixel = row + start
+            red, green, blue, cover = load_pixels(body, start * CHANNELS, (0, 0, 0, 0))
+            front, through = load_pixels(head, 3 * pixel, (0, 0, 0)), one - load(alphas, pixel)
+            red = _layered(front[0], through, red, cover, load(behind, pixel), zero, one)
+            green = _layered(front[1], through, green, cover, load(behind, plane + pixel), zero, one)
+            blue = _layered(front[2], through, blue, cover, load(behind, 2 * plane + pixel), zero, one)
+            store_pixels(out, 3 * pixel, (red, green, blue))
 
 
 @exact
