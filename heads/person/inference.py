@@ -27,6 +27,7 @@ from heads.raster import threads
 from heads.raster.arrays import plain
 from heads.raster.frozen import LARGEST, FrozenGaussians
 from heads.raster.kernels import layering
+from heads.raster.kernels.bases import StoredBasis
 from heads.raster.registry import default_backend
 
 _ROWS = 64  # rows per thread below which a further thread costs more than it saves · guess
@@ -106,6 +107,21 @@ class _Residual:
         return (self.net(vector) * np.float32(self.step)) @ self.basis
 
 
+class _Colors:
+    """Colours that change by a :class:`heads.person.residual.LowRankResidual`, whose basis is stored in 16 bits."""
+
+    def __init__(self, colors: np.ndarray, residual: LowRankResidual | None) -> None:
+        self.colors, self.net = colors, None
+        if residual is not None:
+            self.net, self.step = _Coefficients.of(residual), np.float32(residual.step)
+            self.basis = StoredBasis(residual.basis.detach().numpy())
+
+    def __call__(self, vector: np.ndarray) -> np.ndarray:
+        """The colours ``[N * 3]`` of a frame, to be changed by the caller."""
+        colors = self.colors.copy()
+        return colors if self.net is None else self.basis.add(self.net(vector) * self.step, colors)
+
+
 class HeadInference:
     """A frozen :class:`TalkingHead` as a function from a frame to its picture.
 
@@ -122,12 +138,12 @@ class HeadInference:
         self.directions = torch.cat([rig.expression, lids]).flatten(1).numpy()
         self.centres = rig.eyeball_positions(identity)[0].numpy()
         self.eyes = [(rig.eyeball_vertices == eye + 1).nonzero()[:, 0].numpy() for eye in (0, 1)]
-        residuals = (head.color, head.offset, head.correction)
-        self.color, self.offset, self.correction = (None if r is None else _Residual(r) for r in residuals)
+        self.offset, self.correction = (None if r is None else _Residual(r) for r in (head.offset, head.correction))
         self.correction_scale = head.correction_scale().numpy()
-        self.colors = head.colors.detach().numpy().reshape(-1)
+        self.colors = _Colors(head.colors.detach().numpy().reshape(-1), head.color)
         basis = head.appearance_basis
         self.rows = np.zeros(0, np.int32) if basis is None else basis.row.numpy().astype(np.int32)
+        self.appearance = None if basis is None else StoredBasis(basis.basis.detach().numpy())
         uv = head.uv
         self.gaussians = FrozenGaussians(head.maps(), uv._faces, uv._runs, uv._weights)
 
@@ -145,13 +161,12 @@ class HeadInference:
         change = None if self.correction is None else self.correction(vector) * self.correction_scale
         rotation, translation = self._pose(inputs, index, change)
         vertices = self._vertices(inputs, index, change, vector) @ rotation.T + translation
-        colors = self.colors.copy() if self.color is None else self.color(vector)
-        if self.color is not None:
-            colors += self.colors
+        colors = self.colors(vector)
         offsets = None
         if (appearance := self.head.appearance_basis) is not None:
             coefficients = appearance.coefficients_at(inputs.vectors[index, : appearance.size]) * STEP
-            held = coefficients.numpy() @ appearance.basis.detach().numpy()
+            assert self.appearance is not None
+            held = self.appearance.add(coefficients.numpy(), np.zeros(self.appearance.size, np.float32))
             offsets = self.gaussians.changed(held, self.rows, colors)
         size = (self.head.width, self.head.height)
         return self.gaussians.render(vertices, rotation, colors, intrinsics, size, offsets)

@@ -79,7 +79,7 @@ def test_the_fused_pass_gives_the_modules_pictures(rig, parts):
             # A Gaussian that crosses a threshold (alpha 1/255, a finished pixel) by rounding shows at single pixels.
             for got, want in ((color, expected.head.numpy()), (alpha, expected.alpha.numpy())):
                 assert np.abs(got - want).max() < 2e-2
-                assert np.quantile(np.abs(got - want), 0.995) < 3e-5
+                assert np.quantile(np.abs(got - want), 0.995) < 1e-4, "bases of 16 bits: a fortieth of a grey level"
             assert alpha.max() > 0.9
 
 
