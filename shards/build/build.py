@@ -203,14 +203,9 @@ class _Builder:
             self.catalogue.adopt_rig(dict(self.settings.rig))
             load_weights(self.settings.features)
         tasks = track_tasks(todo, workers)
-        with progress.task("tracking", sum(clip.bytes for clip in todo), "bytes of video") as bar:
-            self._work(
-                list(tasks),
-                self.settings,
-                workers,
-                address,
-                progress.ByName(bar, {clip.name: clip.bytes for clip in todo}),
-            )
+        sizes = {clip.name: clip.bytes for clip in todo}
+        with progress.task("tracking", sum(sizes.values()), "bytes of video") as bar:
+            self._work(list(tasks), self.settings, workers, address, progress.ByName(bar, sizes))
         if clips:
             self.journal.write()
 
@@ -243,6 +238,9 @@ class _Builder:
         except BaseException:
             with suppress(Exception):
                 self._commit(force=True)  # what is published and complete need not be done again
+            pool.close()
+            with suppress(Exception):
+                sweep(self.url, self.catalogue)  # workers that were ended leave a shard that they had begun
             raise
         finally:
             pool.close()

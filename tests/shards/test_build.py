@@ -128,6 +128,21 @@ def test_a_build_killed_at_any_point_leaves_a_valid_dataset_and_goes_on(tmp_path
     assert {path.stem for path in out.glob("shards/*")} == set(open_dataset(out).table.names)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupted_build_leaves_no_shard_that_it_had_begun(tmp_path, workers):
+    for i in range(6):
+        plan = {"seed": i, "segments": 3, **({"until": str(tmp_path / "never")} if i > 3 else {})}
+        write_video(tmp_path / "videos", f"person{i:02d}", plan)
+    out = tmp_path / "d"
+    process = start_build(tmp_path / "videos", out, workers)
+    wait_until(lambda: list(out.glob("shards/*.tar")) and list(out.glob(".tmp-*/*.tar")), pause=0.005)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    assert not list(out.glob(".tmp-*"))
+    assert {path.stem for path in out.glob("shards/*")} == set(open_dataset(out).table.names)
+    assert verify(str(out))["ok"]
+
+
 def test_a_crash_between_the_two_records_neither_loses_nor_doubles_a_clip(videos, tmp_path, monkeypatch):
     import shards.build.build as module
 
