@@ -14,11 +14,12 @@ from cluster.registry.registry import resolve
 from cluster.registry.versions import NotRegistered
 from configs import InputError
 from configs.progress import say
+from configs.records import FeatureRecord
 from heads.rig import Rig, load_rig
 from heads.rig.registry import DEFAULT
 from pretrain.folder import load_prior, read_info
 from pretrain.prior import priors_for, role_of
-from pretrain.roles import APPEARANCE, MOTION, ROLES, SYNC, AppearancePrior, MotionPrior, SyncPrior
+from pretrain.roles import APPEARANCE, MOTION, ROLES, SYNC, AppearancePrior, LiveMotion, MotionPrior, SyncPrior
 from shards.features import Feature, open_feature
 from shards.features.registry import check_revision
 
@@ -69,8 +70,23 @@ class PriorFolder:
             InputError: naming the prior, the feature and both revisions.
         """
         for record in (self.info.get("features"), self.info.get("live")):
-            cure = "train it again on a dataset whose rows were made again (headstart shards build --out DATASET --features ...)"
-            check_revision(record, f"prior '{self.uri}'", cure)
+            self._check_revision(record)
+
+    def open(self, device: str) -> object:
+        """The opened prior.
+
+        Raises:
+            InputError: damaged weights, or a regression for live use on rows of another revision.
+        """
+        prior = load_prior(self.folder, device)
+        if isinstance(prior, LiveMotion) and (live := prior.live) is not None:  # earlier versions recorded none
+            size = len(live.mean)
+            self._check_revision(FeatureRecord(name=live.feature, size=size, weights=None, revision=live.revision))
+        return prior
+
+    def _check_revision(self, record: FeatureRecord | None) -> None:
+        cure = "train it again on a dataset whose rows were made again (headstart shards build --out DATASET --features ...)"
+        check_revision(record, f"prior '{self.uri}'", cure)
 
 
 @dataclass
@@ -214,10 +230,10 @@ def open_priors(found: Sequence[PriorFolder], device: str = "cpu") -> Priors:
     """Open the priors that were found.
 
     Raises:
-        InputError: weights that are damaged or do not fit their prior.
+        InputError: see :meth:`PriorFolder.open`.
     """
     return Priors(
-        opened={prior.kind: load_prior(prior.folder, device) for prior in found},
+        opened={prior.kind: prior.open(device) for prior in found},
         records={prior.kind: prior.record() for prior in found},
         folders={prior.kind: prior.folder for prior in found},
     )

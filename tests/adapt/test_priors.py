@@ -13,14 +13,17 @@ from safetensors.torch import load_file
 import adapt.ending
 import adapt.job
 from adapt.avatar.avatar import load_avatar
-from adapt.priors import find_priors
+from adapt.priors import find_priors, open_priors
 from adapt.talk.talk import talk
-from configs import InputError
+from configs import InputError, load_config, to_dict
+from heads.rig import load_rig
+from pretrain.audio_expression.config import AudioExpressionConfig
+from pretrain.audio_expression.model import ExpressionModel
 from shards.features import open_feature
 from shards.synthetic.mp4 import write_mp4
 from tests.shards.features.models import convolutional
 from tests.support.avatars import SIZE, make_world
-from tests.support.person_priors import audio_expression, sync_expert
+from tests.support.person_priors import audio_expression, sync_expert, write_folder
 
 LOGMEL = {"name": "logmel", "size": 160, "weights": None}
 
@@ -92,6 +95,15 @@ def test_a_prior_made_from_rows_of_another_revision_is_refused_before_a_frame_is
     cure = "train it again" if revision == 1 else "use the version of headstart that made it"
     match = f"prior '{folder}': audio feature 'whisper-live' of revision {revision}, expected 2: .*{cure}"
     refuse(film, tmp_path / "me", folder, monkeypatch, match)
+
+
+def test_a_prior_of_before_revisions_is_refused_by_its_regression_for_live_use(tmp_path):
+    changes = ["features=logmel", "live=whisper-live"]
+    config = load_config(AudioExpressionConfig, "pretrain/audio-expression/tiny", changes)
+    model = ExpressionModel(config, 160, load_rig().n_expression, 2, live=2720)
+    folder = write_folder(tmp_path / "a", "audio-expression", to_dict(config), model, LOGMEL)
+    with pytest.raises(InputError, match=f"prior '{folder}': audio feature 'whisper-live' of revision 1, expected 2"):
+        open_priors(find_priors(folder))
 
 
 def test_two_priors_of_one_kind_are_refused(tmp_path):
