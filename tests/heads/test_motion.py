@@ -5,7 +5,7 @@ import torch
 
 from heads.compose import over
 from heads.motion.audio import AudioNet, AudioWindowEncoder, frame_windows
-from heads.motion.fields import CrossModalMotion, FaceMotion, MouthMotion
+from heads.motion.fields import FARTHEST, CrossModalMotion, FaceMotion, MouthMotion
 
 POINTS = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
@@ -53,6 +53,25 @@ def test_a_trained_field_fits_a_target_and_batches_like_single_frames(index):
     torch.testing.assert_close(batch, single, rtol=1e-4, atol=1e-6)
     cached = call(audio, units, features=field.features(POINTS)).means
     torch.testing.assert_close(batch, cached)
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_no_field_moves_anything_further_than_a_jaw_drops_and_small_motion_is_as_it_was(index):
+    torch.manual_seed(index)
+    field, call, audio, units = fields()[index]
+    last = [p for p in field.decide.parameters() if p.dim() == 2][-1]
+    start = torch.randn_like(last)
+
+    def means(scale: float) -> torch.Tensor:
+        with torch.no_grad():
+            last.copy_(scale * start)
+            return call(audio, units).means
+
+    small, large = means(1e-4), means(1e6)
+    assert 0 < float(small.norm(dim=-1).max()) < 0.01
+    assert float(large.norm(dim=-1).max()) <= FARTHEST + 1e-6
+    assert float(large.norm(dim=-1).median()) > 0.9 * FARTHEST
+    torch.testing.assert_close(means(2e-4), 2 * small, rtol=1e-3, atol=1e-9)
 
 
 def test_the_mouth_moves_mostly_up_and_down():
