@@ -2,6 +2,7 @@
 
 import { readBlendshapes, Weights } from "./blendshapes.js";
 import { Head } from "./head.js";
+import { forLips } from "./level.js";
 import { RATE } from "./logmel.js";
 import { drawMark } from "./mark.js";
 import { Motion } from "./motion.js";
@@ -84,11 +85,11 @@ class Page {
   async speak(samples) {
     if (samples.length < RATE / 25) throw new Error("shorter than one frame (40 ms); give a longer sound");
     if (!samples.some((value) => Math.abs(value) > 1e-4)) throw new Error("silent from beginning to end; give a recording of speech");
-    const speech = this.driver.speech(false), playback = new Playback(samples);
+    const speech = this.driver.speech(false), playback = new Playback(samples), heard = forLips(samples, this.avatar.driver.level);
     this.speaking = speech;
     let begun = false;
     for (let at = 0; at < samples.length && this.speaking === speech; at += PIECE) {
-      await speech.feed(samples.subarray(at, at + PIECE));
+      await speech.feed(heard.subarray(at, at + PIECE));
       if (!begun && speech.end > 25 * AHEAD) begun = await this.begin(speech, playback);
       await new Promise((resolve) => setTimeout(resolve));
     }

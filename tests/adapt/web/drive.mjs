@@ -22,6 +22,10 @@ async function said(live) {
   await speech.finish();
   return speech;
 }
+const { forLips, speechLevel } = await load("level.js"), faint = samples.map((value) => value / 20);
+const level = { own: speechLevel(samples), clip: avatar.driver.level, faint: speechLevel(faint),
+  raised: speechLevel(forLips(faint, avatar.driver.level)), kept: forLips(samples, avatar.driver.level) === samples,
+  silence: speechLevel(new Float32Array(16000)) };
 const speech = await said(false), quick = await said(true);
 const motion = new Motion(avatar), head = new Head(avatar), projector = new Projector(head.count);
 motion.speech = speech;
@@ -39,4 +43,4 @@ const sway = [0, 40, 333].map((number) => ({ ...motion.poses.at(number), number 
 const blinks = Array.from({ length: 1000 }, (_, number) => motion.blinks.at(number));
 const list = (values) => values.map((value) => [...value]);
 const expressions = (each) => list(each.frames.map((frame) => frame.expression));
-fs.writeFileSync(out, JSON.stringify({ logmel: list(logmel), expression: expressions(speech), quick: expressions(quick), frames, sway, blinks }));
+fs.writeFileSync(out, JSON.stringify({ logmel: list(logmel), expression: expressions(speech), quick: expressions(quick), level, frames, sway, blinks }));

@@ -14,6 +14,7 @@ import soundfile
 import torch
 
 from adapt.talk.blinks import Blinks
+from adapt.talk.level import speech_level
 from adapt.talk.poses import GeneratedPoses
 from heads.raster.api import rasterization
 from shards.features.logmel import logmel
@@ -46,6 +47,16 @@ def test_log_mel_rows_are_equal(found, world):
     rows = np.array(found["logmel"])
     assert rows.shape == logmel(world.sound).shape
     np.testing.assert_allclose(rows, logmel(world.sound), atol=2e-6)
+
+
+def test_quiet_speech_is_raised_to_the_clip_s_level_as_in_talk(found, avatar, world):
+    level = found["level"]
+    assert level["own"] == pytest.approx(speech_level([world.sound]), abs=1e-3)
+    assert level["clip"] == avatar.document["clip"]["level"]
+    assert level["faint"] == pytest.approx(speech_level([world.sound / 20]), abs=1e-3)
+    assert level["raised"] == pytest.approx(level["clip"], abs=0.1)
+    assert level["kept"]
+    assert level["silence"] is None
 
 
 def test_expressions_are_those_of_talk(found, motions):
