@@ -25,6 +25,7 @@ LEAST_SHARE, FIRST_SHARE = 0.05, 0.15
 # Half pictures (a pixel of 256) from their mean by which a frame's corners have moved with the camera, the share of such frames,
 # and their median quality, from which a camera counts as moving: 9 % of the two-second segments of 178 real clips.
 MOVED, MOVED_FRAMES, LEAST_QUALITY = 1 / 128, 0.1, 0.25
+# (1, x, y) of the frame's corners.
 CORNERS = ((1.0, -1.0, -1.0), (1.0, 1.0, -1.0), (1.0, -1.0, 1.0), (1.0, 1.0, 1.0))
 
 
