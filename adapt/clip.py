@@ -21,6 +21,7 @@ from configs.progress import Task
 from configs.scratch import Spool
 from heads.masks import region_masks
 from heads.person.inputs import TRACKED
+from heads.person.layers import Window
 from heads.raster.kernels.layering import to_floats
 from heads.rig.registry import DEFAULT
 from shards import tracking
@@ -37,8 +38,6 @@ LEAST_BODY = 0.4  # median quality from which the torso's track is used · guess
 # Everything of a track that an audio-expression prior may have learned to predict.
 DRIVEN_BY_SOUND = ("expression", "eyelids", "gaze", "rotation", "translation")
 MASKS = ("face", "eyes", "mouth_inside", "lips", "head", "sure_head")
-Window = tuple[int, int, int, int]
-"""Part of a frame: top, left, height, width in px."""
 LEAST_FRAMES = 25  # shorter videos, of less than one second, are refused
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from adapt.budget import Clock
-from adapt.clip import Batch, Clip, Window
+from adapt.clip import Batch, Clip
 from adapt.fit.config import RecipeConfig
 from adapt.fit.context import Context
 from adapt.fit.losses import Loss
@@ -33,6 +33,7 @@ from configs.progress import Task
 from heads.gaussians.free import Densifier
 from heads.measures.image import psnr
 from heads.person.inputs import HeadInputs, feature_windows, head_inputs
+from heads.person.layers import Window
 from heads.rig import facemesh
 
 SAVE_EVERY = 15.0  # seconds of wall clock

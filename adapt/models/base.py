@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adapt.clip import Window
 from configs.devices import constant, is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.person.backdrop import Backdrop
-from heads.person.inference import BackdropInference, Frozen, HeadInference, behind_of, stacked
-from heads.person.inputs import HeadInputs, pose_vectors
+from heads.person.inference import BackdropInference, Frozen, HeadInference, stacked
+from heads.person.inputs import HeadInputs, behind_of, pose_vectors
+from heads.person.layers import Window
 from heads.pictures import over
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.models.action_units import upper_units
-from adapt.models.base import HeadModel, Window
+from adapt.models.base import HeadModel
 from configs.devices import constant
 from heads.compose import over
 from heads.gaussians.cloud import Gaussians
@@ -27,6 +27,7 @@ from heads.motion.audio import AudioWindowEncoder
 from heads.motion.fields import MotionField
 from heads.person.backdrop import Backdrop
 from heads.person.inputs import AUDIO_CONTEXT, POSE, SPANS, HeadInputs
+from heads.person.layers import Window
 from heads.person.residual import LowRankResidual
 from heads.person.talking_head import moved
 from heads.rig import Rig

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adapt.avatar.document import AvatarContent, ModelShape
-from adapt.models.base import HeadModel, Window
+from adapt.models.base import HeadModel
 from configs.devices import constant, is_accelerator
 from heads.gaussians.cloud import Gaussians
 from heads.gaussians.neighbours import Neighbours, neighbours
@@ -22,6 +22,7 @@ from heads.motion.fields import CrossModalMotion, Motion
 from heads.person.backdrop import Backdrop
 from heads.person.inference import Frozen, HeadInference, stacked
 from heads.person.inputs import HeadInputs
+from heads.person.layers import Window
 from heads.person.talking_head import HeadConfig, TalkingHead, moved
 from heads.rig import Rig
 

@@ -32,7 +32,7 @@ NOISE = 0.05  # brightness difference of a pixel that is aligned · guess
 CORRELATED, LEAST_CORRELATED = 0.0025, 10
 LEAST_WEIGHT = 0.3  # of a pixel of the reference that takes part
 # The outline: weight of a pixel's matte against that of its brightness, the difference of mattes at which this falls to a quarter,
-# the least slope of a matte, in half pictures, that counts as outline (an edge of some pixels has 10 and more at 128 px).
+# the least slope of a matte, per half picture, that counts as outline (an edge of some pixels has 10 and more at 128 px).
 OUTLINE, OUTLINE_ROBUST, LEAST_SLOPE = 0.1, 0.4, 0.5
 _ADJUGATE = ((0, 0, 0, 1), (0, -1, 0, 0), (0, 0, -1, 0), (1, 0, 0, 0))  # of the entries of a 2 x 2 matrix, by rows
 # Columns: shift x, shift y, scale, rotation, stretch, shear; rows: coefficients of (1, x, y) per direction.

@@ -20,7 +20,7 @@ from torch.nn.functional import gelu
 from heads.geometry.rotation import gaze_matrix, turn_matrix
 from heads.person.appearance import STEP
 from heads.person.backdrop import Backdrop
-from heads.person.inputs import POSE, HeadInputs, pose_vectors
+from heads.person.inputs import POSE, HeadInputs
 from heads.person.residual import LowRankResidual
 from heads.person.talking_head import TalkingHead
 from heads.raster import threads
@@ -255,9 +255,3 @@ class BackdropInference:
         step = math.ceil((end - top) / limit)
         threads.run(job, [(first, min(first + step, end)) for first in range(top, end, step)], limit)
         return out[top:end]
-
-
-def behind_of(inputs: HeadInputs, index: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """What moves body and background in one frame: pose vector ``[C]``, and their tracks ``[6]``, if there are any."""
-    body, background = (None if track is None else track[index] for track in (inputs.body, inputs.background))
-    return pose_vectors(inputs.vectors[index]), body, background

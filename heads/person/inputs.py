@@ -180,6 +180,12 @@ def pose_vectors(vectors: Tensor) -> Tensor:
     return blocks.flatten(-2)
 
 
+def behind_of(inputs: HeadInputs, index: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """What moves body and background in one frame: pose vector ``[C]``, and their tracks ``[6]``, if there are any."""
+    body, background = (None if track is None else track[index] for track in (inputs.body, inputs.background))
+    return pose_vectors(inputs.vectors[index]), body, background
+
+
 def feature_windows(features: Tensor, frames: Tensor) -> Tensor:
     """Rows around frames: ``features [T, F]``, ``frames [B]`` to ``[B, 2 * AUDIO_CONTEXT + 1, F]``, ends repeated."""
     offsets = torch.arange(-AUDIO_CONTEXT, AUDIO_CONTEXT + 1, device=frames.device)

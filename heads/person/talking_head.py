@@ -38,7 +38,8 @@ from heads.geometry.rotation import rotation_matrix
 from heads.motion.fields import Motion
 from heads.person.appearance import PersonalAppearance
 from heads.person.backdrop import Backdrop
-from heads.person.inputs import POSE, SPANS, HeadInputs, frame_vectors, head_inputs, pose_vectors
+from heads.person.inputs import POSE, SPANS, HeadInputs, behind_of, frame_vectors, head_inputs, pose_vectors
+from heads.person.layers import Window
 from heads.person.residual import LowRankResidual
 from heads.rig import Rig
 from heads.rig.holder import RigModule
@@ -82,9 +83,6 @@ class HeadConfig:
             raise InputError(f"head: resolution {self.resolution}: expected at least 8")
         if min(self.color_rank, self.offset_rank, self.correction_rank, self.hidden) < 0:
             raise InputError("head: ranks and hidden must not be negative")
-
-
-Window = tuple[int, int, int, int]  # top, left, height, width in px
 
 
 @dataclass
@@ -358,8 +356,8 @@ class TalkingHead(RigModule):
             if self.backdrop is None:
                 return None
             with torch.set_grad_enabled(torch.is_grad_enabled() and window is None):
-                tracks = (None if track is None else track[index] for track in (inputs.body, inputs.background))
-                return self.backdrop(pose_vectors(inputs.vectors[index]), *size, window, *tracks)
+                pose, *tracks = behind_of(inputs, index)
+                return self.backdrop(pose, *size, window, *tracks)
         if background is None or background.dim() == 1 or window is None:
             return background
         top, left, rows, columns = window

@@ -19,8 +19,8 @@ from heads.geometry.rotation import (
     turn_vectors,
 )
 from heads.person.backdrop import Backdrop
-from heads.person.inference import BackdropInference, Frozen, HeadInference, behind_of
-from heads.person.inputs import TRACK_CONTEXT, head_inputs, pose_vectors, row_vectors, window_inputs
+from heads.person.inference import BackdropInference, Frozen, HeadInference
+from heads.person.inputs import TRACK_CONTEXT, behind_of, head_inputs, pose_vectors, row_vectors, window_inputs
 from heads.person.talking_head import HeadConfig, TalkingHead
 from heads.raster import threads
 from heads.raster.kernels.layering import to_bytes
