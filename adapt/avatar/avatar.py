@@ -28,6 +28,7 @@ from cluster.storage.staging import Stage
 from cluster.storage.tensors import misfit
 from configs import InputError, to_dict
 from configs.devices import pick_device
+from configs.machine import package_version
 from heads.gaussians.cloud import Gaussians
 from heads.person.inputs import HeadInputs, head_inputs
 from heads.rig import Rig
@@ -203,7 +204,11 @@ def restore_model(
             model.inpainting = Inpainting()
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     except (RuntimeError, KeyError, ValueError) as error:
-        raise InputError(f"avatar '{path}': its weights do not fit its recipe ({misfit(error)}); adapt again") from None
+        tool = f"{document['provenance']['tool']} made it, this is headstart {package_version()}"
+        raise InputError(
+            f"avatar '{path}': its weights do not fit its recipe ({misfit(error)}; {tool}); "
+            "use the version that made it, or adapt again"
+        ) from None
     return model.to(device), rig.to(device)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from shards.features import logmel
 from shards.format.groups import cover, group_name, is_group
 from shards.format.groups import differs as other_group
-from shards.format.schema import BrokenSample, Sample, check_meta, check_track, feature_name, member_names
-from shards.format.small import EXTRAS, LIPS, MOTION
+from shards.format.schema import BrokenSample, Sample, check_meta, check_track, feature_name, is_picture, member_names
+from shards.format.small import LIPS, MOTION
 from shards.format.small import differs as other_motion
 from shards.read.dataset import Dataset
 
@@ -48,8 +48,7 @@ def check_sample(sample: Sample, features: Mapping[str, int] | None = None) -> d
     if sample.meta["frames"] != sample.length:
         reason = f"says {sample.meta['frames']} frames, the index says {sample.length}"
         raise BrokenSample(sample.key, "meta.json", reason)
-    expected = {*member_names(sample.length, features or {}), *EXTRAS}
-    extra = sorted(n for n in set(sample.members) - expected if not n.startswith("audio.") and not is_group(n))
+    extra = sorted(set(filter(is_picture, sample.members)) - set(member_names(sample.length, ())))
     if extra:
         raise BrokenSample(sample.key, extra[0], f"does not belong to a sample of {sample.length} frames")
     sizes = check_track(sample.key, sample.track, sample.length)

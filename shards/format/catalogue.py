@@ -19,6 +19,7 @@ from shards.media.rates import FPS
 
 FORMAT = "headstart-dataset"
 FILE = "dataset.json"
+_DERIVED = ("format", "schema", "totals", "feature_records")  # entries that are written from others
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 _SHA = re.compile(r"[0-9a-f]{64}")
 
@@ -112,6 +113,7 @@ class Catalogue:
         identities: people, sorted by name, so that the order of the build does not matter.
         shards: sorted by name.
         withdrawn: number of withdrawn people.
+        others: entries of a later version, which are written back as they were.
     """
 
     rig: dict[str, str] | None = None
@@ -121,6 +123,7 @@ class Catalogue:
     shards: list[ShardRow] = field(default_factory=list)
     withdrawn: int = 0
     feature_records: dict[str, FeatureRecord] = field(default_factory=dict)
+    others: dict[str, object] = field(default_factory=dict)
 
     @classmethod
     def empty(cls) -> Catalogue:
@@ -234,6 +237,7 @@ def write_catalogue(url: str, catalogue: Catalogue) -> None:
         "feature_records": catalogue.feature_records,
         "track": catalogue.track,
         "withdrawn": catalogue.withdrawn,
+        **catalogue.others,
     }
     lines = [f" {json.dumps(name)}: {json.dumps(value, sort_keys=True)}," for name, value in head.items()]
     # One shard a line: readable, and a diff of two versions shows the shards that changed.
@@ -281,9 +285,10 @@ def read_catalogue(url: str) -> Catalogue:
             f"{where}: schema {value.get('schema')!r}, this version reads {SCHEMA}; use the version that built it"
         )
     try:
-        names = ("rig", "features", "track", "identities", "shards", "withdrawn")
+        fields = {name: value[name] for name in ("rig", "features", "track", "identities", "shards", "withdrawn")}
         records = dict(value.get("feature_records") or {})
-        catalogue = Catalogue(**{name: value[name] for name in names}, feature_records=records)
+        others = {name: value[name] for name in value if name not in {*fields, *_DERIVED}}
+        catalogue = Catalogue(**fields, feature_records=records, others=others)
         for shard in catalogue.shards:
             _check_shard(shard, len(catalogue.identities))
     except (KeyError, TypeError, AttributeError, ValueError) as error:

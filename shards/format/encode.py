@@ -10,6 +10,7 @@ import numpy as np
 
 from configs import InputError
 from shards.format import codecs as members
+from shards.format.fields import TRACK_SHAPES, known_fields
 from shards.format.schema import (
     MAX_FRAMES,
     SCHEMA,
@@ -45,7 +46,7 @@ def encode_sample(
         frames: ``[T, H, W, 3]`` uint8 RGB.
         frames_jpeg: instead of ``frames``, T JPEG files of quality 95 or better.
         matte: ``[T, H, W]`` uint8 person alpha.
-        track: float32 fields of :data:`shards.format.schema.TRACK_SHAPES`, and any of ``OPTIONAL_TRACK_SHAPES``.
+        track: float32 fields of :data:`shards.format.fields.TRACK_SHAPES`, and any of ``OPTIONAL_TRACK_SHAPES``.
         audio: ``[T * 640]`` float32 in [-1, 1], 16 kHz.
         features: name → ``[T, C]``; stored as float16.
 
@@ -53,7 +54,7 @@ def encode_sample(
         Member name → bytes.
 
     Raises:
-        BrokenSample: lengths that disagree, wrong shapes, values that are not finite.
+        BrokenSample: lengths that disagree, wrong shapes, values that are not finite, a field that no track has.
         InputError: a malformed key, or both or neither of ``frames`` and ``frames_jpeg``.
     """
     identity, clip, _ = split_key(key)
@@ -77,6 +78,8 @@ def encode_sample(
     _check_lengths(key, pictures, frames, matte, audio)
     check_meta(key, filled)
     check_track(key, track, len(pictures))
+    if unknown := sorted(track.keys() - known_fields(track).keys()):
+        raise BrokenSample(key, "track.npz", f"unknown field '{unknown[0]}'; expected {', '.join(TRACK_SHAPES)}")
     encoded = {
         "audio.flac": members.encode_flac(np.asarray(audio, np.float32)),
         "meta.json": json.dumps(filled, sort_keys=True).encode(),

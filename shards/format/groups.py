@@ -14,6 +14,7 @@ import numpy as np
 
 from heads.measures.face import inner_lip_distance, outer_eye_distance
 from shards.format import codecs
+from shards.format.fields import known_fields
 
 TOGETHER = 6  # frames of a group, at least: as many as a sample of expression-visual's large configuration needs
 MOST_STEPS = np.iinfo(np.int16).max  # largest landmark, in steps
@@ -94,7 +95,8 @@ def decode_group(data: bytes) -> dict[str, np.ndarray]:
             raise codecs.BadMember(f"has no '{name}' of {axes} axes; write it again (shards build --extras)")
     if len(values["size"]) != 2 or not 1 <= values["size"].min() <= values["size"].max() <= codecs.MAX_SIDE:
         raise codecs.BadMember(f"has frames of size {values['size'].tolist()}; write it again (shards build --extras)")
-    return {**values, "landmarks": values["landmarks"] * values["step"]}
+    own = {name: values[name] for name in kinds}
+    return {**known_fields(values), **own, "landmarks": values["landmarks"] * values["step"]}
 
 
 def cover(groups: Iterable[Iterable[int]], length: int) -> bool:

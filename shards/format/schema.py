@@ -18,33 +18,13 @@ import numpy as np
 from configs import InputError
 from shards.format import codecs as members
 from shards.format import groups, small
+from shards.format.fields import OPTIONAL_TRACK_SHAPES, TRACK_SHAPES, known_fields
 from shards.media.rates import FPS, MOST_OFFSET, SAMPLES_PER_FRAME
 
 SCHEMA = 1
 MAX_FRAMES = 50
-N_LANDMARKS = 478
 MAX_NAME = 100  # a longer member name needs a second tar header, which ranged reads do not expect
 MAX_META = 1 << 20  # bytes of meta.json
-
-# Letters are lengths: T frames; I, K the rig's numbers of identity and expression coefficients.
-TRACK_SHAPES: dict[str, tuple[int | str, ...]] = {
-    "landmarks": ("T", N_LANDMARKS, 3),  # px of the stored frame; z in px, smaller is nearer
-    "rotation": ("T", 3, 3),  # head to camera
-    "translation": ("T", 3),  # head to camera, rig units
-    "intrinsics": (3, 3),  # px
-    "identity": ("I",),  # coefficients of the rig's identity basis
-    "expression": ("T", "K"),  # coefficients of the rig's expression basis
-    "eyelids": ("T", 2),  # left, right closure, 0 open .. 1 closed
-    "gaze": ("T", 2, 2),  # left, right eye: yaw, pitch in radians
-    "quality": ("T",),  # 0 unusable .. 1 certain
-}
-# Fields that a track may lack; docs/dataset-format.md defines them.
-OPTIONAL_TRACK_SHAPES = {
-    "body": ("T", 6),  # affine displacement of the torso, in half pictures
-    "body_quality": ("T",),  # 0 unusable .. 1 certain
-    "background": ("T", 6),  # likewise
-    "background_quality": ("T",),  # 0 still or unusable .. 1 certain
-}
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _KEY = re.compile(r"(?P<identity>[A-Za-z0-9_-]+)/(?P<clip>[A-Za-z0-9_-]+)-(?P<number>\d{5,})")
@@ -114,22 +94,23 @@ def feature_name(name: str) -> str:
     return f"audio.{name}.npy"
 
 
+def is_picture(name: str) -> bool:
+    """Whether a member is an RGB frame or a matte."""
+    return re.fullmatch(r"f\d{3}\.jpg|m\d{3}\.png", name) is not None
+
+
 def is_member(name: str) -> bool:
-    """Whether a sample of this schema may have a member of this name."""
-    fixed = name in ("meta.json", "track.npz", "audio.flac", *small.EXTRAS) or groups.is_group(name)
-    return fixed or re.fullmatch(r"f\d{3}\.jpg|m\d{3}\.png|audio\.[a-z0-9_-]+\.npy", name) is not None
+    """Whether a sample may have a member of this name: data of a known kind, perhaps of a later version that adds to it."""
+    return re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.(jpg|png|flac|npy|npz|json)", name) is not None
 
 
 def check_track(key: str, track: Mapping[str, np.ndarray], length: int) -> dict[str, int]:
-    """Check fields, shapes, dtype and finiteness of a track of ``length`` frames; returns the coefficient counts I and K.
+    """Check known fields, shapes, dtype and finiteness of a track of ``length`` frames; returns the coefficient counts I and K.
 
     Raises:
-        BrokenSample: the first field that is missing, unknown, of another shape, not float32, or not finite.
+        BrokenSample: the first field that is missing, of another shape, not float32, or not finite.
     """
     sizes: dict[str, int] = {"T": length}
-    for name in track:
-        if name not in TRACK_SHAPES and name not in OPTIONAL_TRACK_SHAPES:
-            raise BrokenSample(key, "track.npz", f"unknown field '{name}'; expected {', '.join(TRACK_SHAPES)}")
     shapes = {**TRACK_SHAPES, **{name: shape for name, shape in OPTIONAL_TRACK_SHAPES.items() if name in track}}
     for name, shape in shapes.items():
         if name not in track:
@@ -288,7 +269,7 @@ class Sample:
 
     @property
     def track(self) -> dict[str, np.ndarray]:
-        """The tracked head, float32; fields, shapes and units in :data:`TRACK_SHAPES`."""
+        """The tracked head, float32; fields, shapes and units in :data:`shards.format.fields.TRACK_SHAPES`."""
         return self._once("track.npz", self._decode_track)
 
     @property
@@ -367,7 +348,7 @@ class Sample:
             raise self.broken(name, str(error)) from None
 
     def _decode_track(self, data: bytes) -> dict[str, np.ndarray]:
-        track = members.decode_npz(data)
+        track = known_fields(members.decode_npz(data))
         check_track(self.key, track, self.length)
         return track
 

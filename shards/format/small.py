@@ -15,6 +15,7 @@ import torch
 from heads.measures.lips import BREADTH as BREADTH_OF_EYES
 from heads.measures.lips import crop_lips, lip_frame, lip_shape
 from shards.format import codecs
+from shards.format.fields import known_fields
 from shards.format.groups import encode_groups, group_name
 from shards.media.rates import SAMPLES_PER_FRAME
 
@@ -24,6 +25,7 @@ HEIGHT, BREADTH = 66, 88  # px of a crop; twice as many if frames have LARGE px 
 LARGE = 512
 MARGIN = 1.35  # factor by which crops are larger than a network's input, which leaves room for jitter
 QUALITY = 90  # of the crops' JPEG; 50 crops take 50 kB at 256 px
+LIP_FIELDS = {"jpeg", "shape", "loudness"}
 LIP_SHAPE = 3  # opening, width and height, see heads.measures.lips.lip_shape
 
 
@@ -34,7 +36,7 @@ def small_members(encoded: Mapping[str, bytes], length: int, size: tuple[int, in
         length: number of frames.
         size: width and height of the frames, px.
     """
-    track = codecs.decode_npz(encoded["track.npz"])
+    track = known_fields(codecs.decode_npz(encoded["track.npz"]))
     frames = [encoded[f"f{i:03d}.jpg"] for i in range(length)]
     audio = codecs.decode_flac(encoded["audio.flac"], length * SAMPLES_PER_FRAME)
     lips = encode_lips(frames, track["landmarks"], size, audio)
@@ -104,10 +106,10 @@ def decode_lips(data: bytes, length: int) -> dict[str, np.ndarray]:
     """``jpeg [n]`` uint8, ``shape [T, 3]`` float32 and ``loudness []`` of the bytes of ``lips.npz``; decodes no crop.
 
     Raises:
-        codecs.BadMember: other fields, or crops of another number or size.
+        codecs.BadMember: a field is missing, or crops of another number or size.
     """
     values = codecs.decode_npz(data)
-    if set(values) != {"jpeg", "shape", "loudness"} or values["jpeg"].dtype != np.uint8 or values["jpeg"].ndim != 1:
+    if not values.keys() >= LIP_FIELDS or values["jpeg"].dtype != np.uint8 or values["jpeg"].ndim != 1:
         raise codecs.BadMember(f"holds {', '.join(sorted(values))}; expected 'jpeg', bytes, 'shape' and 'loudness'")
     shape = values["shape"]
     if shape.shape != (length, LIP_SHAPE) or shape.dtype != np.float32 or not np.isfinite(shape).all():
@@ -119,7 +121,7 @@ def decode_lips(data: bytes, length: int) -> dict[str, np.ndarray]:
         raise codecs.BadMember(
             f"'jpeg' is {width}x{tall} px, expected {length} crops of {BREADTH}x{HEIGHT} or twice that"
         )
-    return values
+    return {name: values[name] for name in LIP_FIELDS}
 
 
 def decode_crops(jpeg: bytes, length: int) -> np.ndarray:
@@ -138,7 +140,8 @@ def decode_motion(data: bytes, length: int) -> dict[str, np.ndarray]:
     Raises:
         codecs.BadMember: a field of another type or length.
     """
-    motion = codecs.decode_npz(data)
+    values = codecs.decode_npz(data)
+    motion = known_fields(values) | {name: values[name] for name in ("loudness",) if name in values}
     for name, value in motion.items():
         rows = {"loudness": (), "identity": value.shape[:1], "intrinsics": (3,)}.get(name, (length,))
         if value.dtype != np.float32 or value.shape[: len(rows)] != rows or not np.isfinite(value).all():

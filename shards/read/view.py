@@ -75,7 +75,7 @@ class PairView:
     Entries, each with the prefix ``source_`` and ``target_``, with S = ``size``: ``image`` ``[S, S, 3]``, ``matte``
     ``[S, S]``, ``landmarks`` ``[478, 3]`` px, ``intrinsics`` ``[3, 3]`` px, ``rotation`` ``[3, 3]``, ``translation``
     ``[3]``, ``identity`` ``[I]``, ``expression`` ``[K]``, ``eyelids`` ``[2]``, ``gaze`` ``[2, 2]``, ``quality`` ``[]``, as in
-    :data:`shards.format.schema.TRACK_SHAPES`; and ``identity_index``.
+    :data:`shards.format.fields.TRACK_SHAPES`; and ``identity_index``.
 
     Attributes:
         size: side S of the returned images, px.

@@ -110,7 +110,7 @@ def _meta(person: Talker, performance: Performance, identity_seed: int, clip: in
 
 
 def _track(person: Talker, performance: Performance, landmarks: np.ndarray, piece: slice) -> dict[str, np.ndarray]:
-    """Exact ground truth (``TRACK_SHAPES`` of the schema): what was drawn, not what a tracker found."""
+    """Exact ground truth (``shards.format.fields.TRACK_SHAPES``): what was drawn, not what a tracker found."""
     return {
         "landmarks": landmarks[piece],
         "rotation": performance.rotation[piece],

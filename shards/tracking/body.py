@@ -36,7 +36,7 @@ class BodyTracker:
         self._last_head: Tensor | None = None
 
     def __call__(self, brightness: Tensor, matte: np.ndarray, landmarks: np.ndarray) -> dict[str, np.ndarray]:
-        """``body [T, 6]`` and ``body_quality [T]`` (:data:`shards.format.schema.OPTIONAL_TRACK_SHAPES`) of the next frames.
+        """``body [T, 6]`` and ``body_quality [T]`` (:data:`shards.format.fields.OPTIONAL_TRACK_SHAPES`) of the next frames.
 
         Args:
             brightness: :func:`brightness_of` the frames.

@@ -41,7 +41,7 @@ class Segment:
 
     frames: np.ndarray  # [T, H, W, 3] uint8 RGB
     matte: np.ndarray  # [T, H, W] uint8 person alpha
-    track: dict[str, np.ndarray]  # float32 fields of shards.format.schema.TRACK_SHAPES
+    track: dict[str, np.ndarray]  # float32 fields of shards.format.fields.TRACK_SHAPES
     audio: np.ndarray  # [T * 640] float32 in [-1, 1], 16 kHz
     first_frame: int  # in the video, at 25 fps
     crop_box: tuple[int, int, int, int]  # x0, y0, x1, y1 px of the source, upright

@@ -17,6 +17,7 @@ from adapt.priors import find_priors, open_priors
 from adapt.talk.talk import talk
 from configs import InputError, load_config, to_dict
 from heads.rig import load_rig
+from pretrain import load_prior
 from pretrain.audio_expression.config import AudioExpressionConfig
 from pretrain.audio_expression.model import ExpressionModel
 from shards.features import open_feature
@@ -184,3 +185,15 @@ def test_resuming_with_other_priors_is_told_apart(speaking, world, tmp_path, mon
         adapt.job.adapt(
             world.video, folder / "whole", resume=True, prior=tmp_path / "logmel", size=SIZE, budget="400it"
         )
+
+
+def test_a_prior_of_a_later_version_says_which_one_trained_it(tmp_path):
+    folder = sync_expert(tmp_path / "sync", LOGMEL)
+    info = json.loads((folder / "prior.json").read_text())
+    info["config"]["attention_span"] = 3
+    info["code_version"] = "0.9.0"
+    (folder / "prior.json").write_text(json.dumps(info | {"notes": "entries that mean nothing here are passed over"}))
+    with pytest.raises(
+        InputError, match=r"sync: .*unknown key 'attention_span'.*version 0\.9\.0 trained it, this is .*train again"
+    ):
+        load_prior(folder)
