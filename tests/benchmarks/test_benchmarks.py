@@ -147,9 +147,14 @@ def test_a_persons_languages_make_one_row_before_people_are_averaged():
         row("ada, headstart, language de", "Sync-C (ours)", 0.1, ""),
         row("ada, headstart, language it", "Sync-C (ours)", 0.3, ""),
         row("ada, headstart, own voice", "Sync-C (ours)", 0.9, ""),
+        row("ada, headstart, filmed language pl", "Sync-C (ours)", 0.5, ""),
+        row("ada, headstart, filmed language zh", "Sync-C (ours)", 0.7, ""),
     ]
     found = [(r["case"], r["value"]) for r in voices.over_languages(rows)]
-    assert found == [("ada, headstart, other languages", pytest.approx(0.2))]
+    assert found == [
+        ("ada, headstart, other languages", pytest.approx(0.2)),
+        ("ada, headstart, other languages, filmed", pytest.approx(0.6)),
+    ]
 
 
 def test_the_loop_is_measured_beside_the_bare_step(tmp_path, monkeypatch):
