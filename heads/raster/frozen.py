@@ -1,6 +1,7 @@
 """Rendering of UV Gaussians that are no longer trained: one picture at a time, on the CPU, without gradients.
 
-The pictures equal those of :func:`heads.rasterization` up to rounding; see :mod:`heads.raster.kernels.placing`.
+The pictures equal those of :func:`heads.rasterization` up to rounding (see :mod:`heads.raster.kernels.placing`) and to
+:data:`ENOUGH` of what shines through.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ RECORD = record_size(CHANNELS)
 PLANES = (0.01, 1e10)  # near and far, as of heads.rasterization
 EPS2D = 0.3  # px², as of heads.rasterization
 ALPHA_CLAMP = 0.999
+ENOUGH = 1 / 512  # of the light: half a step of eight bits, which what lies further behind changes by less
 _MIN_PAIRS = 5000  # pairs below which a second thread costs more than it saves · guess
 LARGEST = 255 * TILE_HEIGHT  # px of a side: numbers of tiles are kept in a byte
 
@@ -140,7 +142,7 @@ class FrozenGaussians:
             planes = np.empty((1 + CHANNELS) * compositing.PLANE, np.float32)
             compositing.composite(
                 self._placed, RECORD, ids, offsets, self.number, size, tiles_x, tiles, first, last, ALPHA_CLAMP,
-                nothing, like, planes, color.reshape(-1), alpha.reshape(-1), ends,
+                ENOUGH, nothing, like, planes, color.reshape(-1), alpha.reshape(-1), ends,
             )  # fmt: skip
 
         bands = _bands(offsets)

@@ -22,7 +22,7 @@ from heads.person.backdrop import Backdrop
 from heads.person.inference import BackdropInference, Frozen, HeadInference
 from heads.person.inputs import TRACK_CONTEXT, behind_of, head_inputs, pose_vectors, row_vectors, window_inputs
 from heads.person.talking_head import HeadConfig, TalkingHead
-from heads.raster import threads
+from heads.raster import frozen, threads
 from heads.raster.kernels.layering import to_bytes
 from heads.rig import load_rig
 
@@ -68,7 +68,8 @@ def make_head(rig, track, basis=False, **parts):
     [{}, {"basis": True}, {"color_rank": 0, "offset_rank": 0, "correction_rank": 0, "body": False}, {"hidden": 0}],
     ids=["all", "basis", "bare", "linear"],
 )
-def test_the_fused_pass_gives_the_modules_pictures(rig, parts):
+def test_the_fused_pass_gives_the_modules_pictures(rig, parts, monkeypatch):
+    monkeypatch.setattr(frozen, "ENOUGH", 0.0)
     track = make_track(rig)
     head = make_head(rig, track, **parts)
     inputs, fast = head.inputs(track), HeadInference(head)
@@ -81,6 +82,22 @@ def test_the_fused_pass_gives_the_modules_pictures(rig, parts):
                 assert np.abs(got - want).max() < 2e-2
                 assert np.quantile(np.abs(got - want), 0.995) < 1e-4, "bases of 16 bits: a fortieth of a grey level"
             assert alpha.max() > 0.9
+
+
+def test_what_lies_behind_almost_opaque_pixels_changes_less_than_half_a_step_of_eight_bits(rig, monkeypatch):
+    track = make_track(rig)
+    head = make_head(rig, track)
+    with torch.no_grad():
+        head.opacities.add_(3.0)
+    inputs, fast = head.inputs(track), HeadInference(head)
+    color, alpha = fast(inputs, 0, track["intrinsics"])
+    monkeypatch.setattr(frozen, "ENOUGH", 0.0)
+    exact_color, exact_alpha = fast(inputs, 0, track["intrinsics"])
+    change = np.abs(exact_alpha - alpha)
+    assert change.max() > 1e-5, "some Gaussians are left out"
+    assert change.max() <= 1 / 512
+    brightest = np.abs(fast.colors(inputs.vectors[0].numpy())).max()
+    assert np.abs(exact_color - color).max() <= brightest / 512 + 1e-6
 
 
 def test_the_fused_layers_are_the_backdrop_under_the_head(rig):

@@ -247,7 +247,7 @@ class _Rasterize(torch.autograd.Function):
             planes = np.empty((1 + channels) * compositing.PLANE, render_flat.dtype)
             compositing.composite(
                 tiling.records, tiling.stride, tiling.ids, tiling.offsets, number, camera.size, tiling.tiles_x,
-                tiling.tiles, first, last, camera.alpha_clamp, background, like, planes,
+                tiling.tiles, first, last, camera.alpha_clamp, 0.0, background, like, planes,
                 render_flat, alphas_flat, ends,
             )  # fmt: skip
 

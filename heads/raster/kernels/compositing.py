@@ -62,12 +62,12 @@ def _reset(planes, count, inside_width, inside_height):
 
 
 @inline
-def _all_finished(planes):
+def _all_finished(planes, enough):
     most = splat(planes, -1.0)
     for at in range(0, PLANE, WIDTH):
         T = load(planes, at)
         most = select(most < T, T, most)
-    none = most <= splat(planes, 0.0)
+    none = most <= splat(planes, enough)
     return all_lanes(none)
 
 
@@ -81,13 +81,14 @@ def _clip_box(records, at, left, top):
 
 @kernel
 def composite(
-    records, stride, ids, offsets, number, size, tiles_x, tiles, first, last, clamp, backgrounds, like, planes,
-    render, alphas, ends,
+    records, stride, ids, offsets, number, size, tiles_x, tiles, first, last, clamp, enough, backgrounds, like,
+    planes, render, alphas, ends,
 ):  # fmt: skip
     """Render tiles ``first ... last - 1`` (over all images) to ``render [I, H, W, D]`` and ``alphas [I, H, W]``, flat.
 
-    ``like``: a tuple with D entries, which makes D known to the compiler. ``planes``: scratch of (1 + D) PLANE numbers.
-    ``ends [tiles]``: where the tile's list ends for the backward pass. ``backgrounds [I, D]``.
+    ``enough``: eight pixels side by side that let no more than this through take no further Gaussian; 0 where the gradient
+    is wanted. ``like``: a tuple with D entries, which makes D known to the compiler. ``planes``: scratch of (1 + D) PLANE
+    numbers. ``ends [tiles]``: where the tile's list ends for the backward pass. ``backgrounds [I, D]``.
     """
     width, height = size
     for job in range(first, last):
@@ -96,23 +97,24 @@ def composite(
         _reset(planes, 1 + len(like), inside_width, inside_height)
         start, end, base = offsets[job], offsets[job + 1], image * number
         for k in range(start, end):
-            if (k - start) % _CHECK_EVERY == _CHECK_EVERY - 1 and _all_finished(planes):
+            if (k - start) % _CHECK_EVERY == _CHECK_EVERY - 1 and _all_finished(planes, enough):
                 end = k
                 break
             prefetch(records, (base + ids[min(k + _AHEAD, end - 1)]) * stride)
-            _blend(records, (base + ids[k]) * stride, left, top, clamp, like, planes)
+            _blend(records, (base + ids[k]) * stride, left, top, clamp, enough, like, planes)
         ends[job] = end
         to = (image * height + top) * width + left
         _write(planes, to, inside_width, inside_height, width, backgrounds, image * len(like), like, render, alphas)
 
 
 @inline
-def _blend(records, at, left, top, clamp, like, planes):
+def _blend(records, at, left, top, clamp, enough, like, planes):
     """Add one Gaussian to the tile. With s = -ln(opacity) + quadratic form, alpha = exp(-s), seen where s <= ln 255."""
     c0, columns, r0, r1 = _clip_box(records, at, left, top)
     a, b, c = splat(planes, records[at + 2]), splat(planes, records[at + 3]), splat(planes, records[at + 4])
     bias, limit = splat(planes, -records[at + 5]), splat(planes, _LOG_255)
-    most, one, finished, zero = splat(planes, clamp), splat(planes, 1.0), splat(planes, _FINISHED), splat(planes, 0.0)
+    most, one, finished = splat(planes, clamp), splat(planes, 1.0), splat(planes, _FINISHED)
+    least = splat(planes, enough)
     colors = splats(records, at + HEADER, like)
     y0 = splat(planes, top + r0 + 0.5 - records[at + 1])
     for column in range(c0, c0 + columns * WIDTH, WIDTH):
@@ -121,7 +123,7 @@ def _blend(records, at, left, top, clamp, like, planes):
         for p in range(r0 * _PITCH + column, r1 * _PITCH + column, _PITCH):
             T = load(planes, p)
             # A third of all vectors of a trained head are behind finished pixels: its back, mostly.
-            if not all_lanes(zero >= T):
+            if not all_lanes(least >= T):
                 s = fma(dy, fma(c, dy, bx), axx)
                 alpha = exp_negative(s)
                 alpha = select(s <= limit, select(alpha < most, alpha, most), 0.0)
