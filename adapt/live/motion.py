@@ -32,7 +32,7 @@ class LivePoses:
     """Poses of a live head; each frame must be requested once, in order.
 
     Args:
-        track: ``rotation`` and ``translation`` of the training clip.
+        track: of the training clip; with its poses, torso and background are where it says, if it does.
         mode: ``still``, ``generated`` or ``clip``.
 
     Attributes:
@@ -63,23 +63,34 @@ class LivePoses:
     def at(self, frames: np.ndarray) -> Poses:
         """Poses of the frames with these numbers ``[T]``."""
         rows = [self._one(int(number)) for number in frames]
-        rotation, translation, source = zip(*rows, strict=True)
-        return Poses(np.stack(rotation), np.stack(translation).astype(np.float32), np.array(source, np.int64))
+        rotation, translation, source, share = zip(*rows, strict=True)
+        clip = self.sources["clip"].at(frames)
+        return Poses(
+            np.stack(rotation),
+            np.stack(translation).astype(np.float32),
+            np.array(source, np.int64),
+            clip.body,
+            clip.background,
+            np.array(share),
+        )
 
-    def _one(self, number: int) -> tuple[np.ndarray, np.ndarray, int]:
+    def _one(self, number: int) -> tuple[np.ndarray, np.ndarray, int, float]:
         angles, translation, source = self._of_mode(self.mode, number)
+        clips = float(self.mode == "clip")
         if self._faded < FADE:
             self._faded += 1
             share = _eased(self._faded / FADE)
             old = self._of_mode(self.before, number)
             angles, translation = old[0] + share * (angles - old[0]), old[1] + share * (translation - old[1])
+            before = float(self.before == "clip")
+            clips = before + share * (clips - before)
         self._turned += FOLLOW * (np.radians(self.turn) - self._turned)
         breath = math.sin(2 * math.pi * BREATHS * number / FPS)
         base = euler_matrix(*angles)
         moved = angles + np.array([self._turned[0], self._turned[1] + TILT * breath, 0.0])
         rotation = euler_matrix(*moved)
         lift = np.array([0.0, -LIFT * breath, 0.0])
-        return rotation, translation + (base - rotation) @ self.pivot + lift, source
+        return rotation, translation + (base - rotation) @ self.pivot + lift, source, clips
 
     def _of_mode(self, mode: str, number: int) -> tuple[np.ndarray, np.ndarray, int]:
         poses = self.sources[mode].at(np.array([number]))

@@ -57,7 +57,8 @@ def neck_pivot(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
 class Poses:
     """``rotation [T, 3, 3]``, ``translation [T, 3]``, and the clip frame ``source [T]`` whose body is shown behind each.
 
-    ``body [T, 6]`` is where the torso is and ``background [T, 6]`` where the background is, if the poses say so.
+    ``body [T, 6]`` is where the torso is and ``background [T, 6]`` where the background is, if the poses say so, and
+    ``share [T]`` how far they do: from 0, the torso follows the head and the camera stands still, to 1, which is the default.
     """
 
     rotation: np.ndarray
@@ -65,6 +66,13 @@ class Poses:
     source: np.ndarray
     body: np.ndarray | None = None
     background: np.ndarray | None = None
+    share: np.ndarray | None = None
+
+    def mixed(self, given: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """``given [T, 6]`` by its share, ``other`` by the rest of it, float32."""
+        if self.share is None:
+            return given.astype(np.float32)
+        return (other + self.share[:, None] * (given - other)).astype(np.float32)
 
 
 class PoseSource(Protocol):

@@ -84,6 +84,7 @@ class Talker:
         track = avatar.track
         self.poses = poses or ClipPoses(track)
         self.torso = Torso(track, _half_pictures(avatar)) if "body" in track else None
+        self._still = avatar.model.backdrop.background_rest.cpu().numpy()
         self.blink = None if blink == "driver" else lids(blink, avatar.track["eyelids"], seed)
         self.offsets, self.emphasis = control_offsets(avatar, controls or {}), 1.0
         styled, self.bounds = _styled(avatar, style), Bounds(avatar.track["expression"])
@@ -207,7 +208,7 @@ class Talker:
         if self.torso is not None:
             rows["body"] = self.torso(numbers, poses)
         if poses.background is not None:
-            rows["background"] = poses.background
+            rows["background"] = poses.mixed(poses.background, self._still)
         for name, new in rows.items():
             self._track[name] = new if first else np.concatenate([self._track[name], new])
         self._source = np.concatenate([self._source, poses.source])

@@ -43,14 +43,14 @@ class Torso:
 
     def __call__(self, numbers: np.ndarray, poses: Poses) -> np.ndarray:
         """Displacements ``[T, 6]`` float32 (docs/dataset-format.md) of the frames with these numbers ``[T]``."""
-        if poses.body is not None:
+        if poses.body is not None and poses.share is None:
             return poses.body
         x = (_vectors(poses.rotation, poses.translation) - self.centre) / self.spread
         x = low_passed(x.clip(-REACH, REACH), self.lag, self._state)
         self._state = x[-1]
         body = self.mean + x @ self.weights
         body[:, 3] -= self.scale * LIFT * np.sin(2 * math.pi * BREATHS / FPS * np.asarray(numbers))
-        return body.astype(np.float32)
+        return body.astype(np.float32) if poses.body is None else poses.mixed(poses.body, body)
 
 
 def low_passed(series: np.ndarray, lag: float, before: np.ndarray | None = None) -> np.ndarray:

@@ -238,7 +238,7 @@ class BackdropInference:
         (width, height), (top, end) = self.size, rows or (0, self.size[1])
         field = self.backdrop.displacement(pose, body).contiguous().numpy().reshape(-1)
         head, cover, behind = color.reshape(-1), alpha.reshape(-1), self.behind
-        if background is not None:
+        if background is not None and not torch.equal(background, self.backdrop.background_rest):
             moved = np.empty((3, height, width), np.float32)
             moved[:, top:end] = self.backdrop.behind(height, width, background, (top, 0, end - top, width))[0].numpy()
             behind = moved.reshape(-1)

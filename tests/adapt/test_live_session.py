@@ -270,6 +270,24 @@ def test_a_turn_is_reached_and_a_new_mode_fades_in(avatar):
     assert jumps < 3
 
 
+def test_torso_and_background_fade_to_those_of_the_clip_with_its_poses(avatar):
+    count = len(avatar.track["rotation"])
+    camera = np.arange(6 * count, dtype=np.float32).reshape(count, 6)
+    poses = LivePoses({**avatar.track, "background": camera}, "generated")
+    still = np.full(6, 3, np.float32)
+    assert (poses.at(np.arange(5)).share == 0).all()
+    poses.hold("clip")
+    faded = poses.at(np.arange(5, 5 + 2 * FADE))
+    assert (np.diff(faded.share[:FADE]) > 0).all()
+    assert (faded.share[FADE:] == 1).all()
+    np.testing.assert_array_equal(faded.mixed(faded.background, still)[FADE:], camera[faded.source[FADE:]])
+    poses.hold("still")
+    back = poses.at(np.arange(5 + 2 * FADE, 5 + 4 * FADE))
+    assert 0.9 < back.share[0] < 1
+    np.testing.assert_array_equal(back.mixed(back.background, still)[FADE:], np.tile(still, (FADE, 1)))
+    assert LivePoses(avatar.track).at(np.arange(2)).background is None
+
+
 def test_eyes_rest_on_something_and_move_on(avatar):
     gaze = LiveGaze(avatar.track["gaze"], LivePoses(avatar.track), seed=1)
     glances = np.stack([gaze.glance(number) for number in range(1000)])

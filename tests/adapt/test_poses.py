@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -147,3 +149,13 @@ def test_the_background_moves_with_the_clips_poses_alone():
     np.testing.assert_array_equal(poses.background, track["background"][poses.source])
     assert ClipPoses(sway(50)).at(np.arange(3)).background is None
     assert FixedPose(track["rotation"], track["translation"]).at(np.arange(3)).background is None
+
+
+def test_a_torso_goes_from_the_generated_place_to_the_clips_by_its_share():
+    track = sway(50)
+    numbers, clip = np.arange(40), ClipPoses(track).at(np.arange(40))
+    alone = Torso(track, scale=0.1)(numbers, replace(clip, body=None))
+    mixed = Torso(track, scale=0.1)(numbers, replace(clip, share=np.linspace(0, 1, 40)))
+    np.testing.assert_allclose(mixed[0], alone[0], atol=1e-6)
+    np.testing.assert_allclose(mixed[-1], clip.body[-1], atol=1e-6)
+    np.testing.assert_allclose(mixed[13], alone[13] + (clip.body[13] - alone[13]) / 3, atol=1e-6)

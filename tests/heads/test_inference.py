@@ -122,6 +122,7 @@ def test_the_fused_layers_are_the_backdrop_under_the_head(rig):
         pose, body, background = behind_of(moved, 1)
         rows = fast.alone(pose, body, background, rows=(5, 20))
         np.testing.assert_array_equal(rows, fast.alone(pose, body, background)[5:20])
+        np.testing.assert_array_equal(fast.alone(pose, body, head.backdrop.background_rest), fast.alone(pose, body))
 
 
 @pytest.mark.parametrize("margin", [0, 1 / 8, 0.2])
