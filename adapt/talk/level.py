@@ -18,13 +18,10 @@ from configs.progress import say
 from shards.media.rates import SAMPLES_PER_FRAME
 from shards.media.sound import stream_audio
 
-SILENCE, BELOW = (
-    1e-7,
-    0.1,
-)  # gates: mean square (-70 dB), and share of the mean of what is above it (-10 dB) · BS.1770-5
-USUAL = (
-    -23.0
-)  # dB, where an avatar does not say its clip's: the median of 19 people's clips, which reach from -28 to -13 dB
+# Gates: mean square (-70 dB), and share of the mean of what is above it (-10 dB) · BS.1770-5
+SILENCE, BELOW = 1e-7, 0.1
+# dB, where an avatar does not say its clip's: the median of 19 people's clips, which reach from -28 to -13 dB
+USUAL = -23.0
 # dB below the clip from which sound is raised. At 10 dB below their own clip's level, lips of 19 people moved 0.79 times as far
 # as at it, at 20 dB 0.57 and at 30 dB 0.37 times (a regression on log-mel; correlation with the real opening 0.37 at the
 # clip's level, 0.35, 0.28 and 0.20) · a script on clips of real people

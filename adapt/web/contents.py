@@ -16,7 +16,7 @@ from adapt.drivers.ridge import PAST, RidgeDriver
 from adapt.models.rigged import RiggedHead
 from adapt.talk.activity import voice_weights
 from adapt.talk.blinks import BLINK, Blinks
-from adapt.talk.level import USUAL
+from adapt.talk.level import BELOW, QUIETER, SILENCE, USUAL
 from adapt.talk.poses import FixedPose, GeneratedPoses
 from adapt.talk.silence import resting_expression
 from adapt.web.arrays import Document, Packer
@@ -157,7 +157,12 @@ def add_driver(packer: Packer, avatar: Avatar) -> Document:
         "regression": spoken.name,
         "farthest": bounds.farthest,
         "past": PAST,
-        "level": avatar.document["clip"].get("level", USUAL),
+        "level": {
+            "clip": avatar.document["clip"].get("level", USUAL),
+            "silence": SILENCE,
+            "below": BELOW,
+            "quieter": QUIETER,
+        },
         "closing": closing_document(closing),
     }
 

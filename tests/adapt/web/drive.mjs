@@ -23,9 +23,9 @@ async function said(live) {
   return speech;
 }
 const { forLips, speechLevel } = await load("level.js"), faint = samples.map((value) => value / 20);
-const level = { own: speechLevel(samples), clip: avatar.driver.level, faint: speechLevel(faint),
-  raised: speechLevel(forLips(faint, avatar.driver.level)), kept: forLips(samples, avatar.driver.level) === samples,
-  silence: speechLevel(new Float32Array(16000)) };
+const numbers = avatar.driver.level, levelOf = (sound) => speechLevel(sound, numbers);
+const level = { own: levelOf(samples), clip: numbers.clip, faint: levelOf(faint), raised: levelOf(forLips(faint, numbers)),
+  kept: forLips(samples, numbers) === samples, silence: levelOf(new Float32Array(16000)) };
 const speech = await said(false), quick = await said(true);
 const motion = new Motion(avatar), head = new Head(avatar), projector = new Projector(head.count);
 motion.speech = speech;
