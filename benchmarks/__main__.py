@@ -1,6 +1,6 @@
 """``python -m benchmarks [NAME ... [OPTIONS]]``: run benchmarks, all by default and then with one table of ``results/``.
 
-A benchmark is a module of this folder with ``main() -> None`` that writes ``benchmarks/results/NAME.json`` through
+A benchmark is a module of a folder here with ``main() -> None`` that writes ``benchmarks/results/NAME.json`` through
 :func:`benchmarks.results.write`.
 """
 
@@ -15,24 +15,21 @@ from pathlib import Path
 from benchmarks import results
 
 HERE = Path(__file__).parent
-HELPERS = {
-    "__main__",
-    "adapting",
-    "chromium",
-    "conversions",
-    "live_page",
-    "live_picture",
-    "marking_page",
-    "pictures",
-    "results",
-    "standin",
-    "unmarked",
-}
+# Modules of the groups that are no benchmarks: they serve others, or are run by themselves.
+HELPERS = {"conversions", "live_page", "live_picture", "marking_page", "simulate", "unmarked", "views"}
 
 
-def names() -> list[str]:
-    """The benchmarks that exist."""
-    return sorted(module.name for module in pkgutil.iter_modules([str(HERE)]) if module.name not in HELPERS)
+def modules() -> dict[str, str]:
+    """Name of each benchmark -> its module."""
+    groups = [
+        HERE / group.name for group in pkgutil.iter_modules([str(HERE)]) if group.ispkg and group.name != "standin"
+    ]
+    found = {
+        module.name: f"benchmarks.{group.name}.{module.name}"
+        for group in groups
+        for module in pkgutil.iter_modules([str(group)])
+    }
+    return {name: found[name] for name in sorted(found.keys() - HELPERS)}
 
 
 def main(arguments: list[str]) -> int:
@@ -42,16 +39,16 @@ def main(arguments: list[str]) -> int:
     if options and len(wanted) != 1:
         print("benchmarks: options belong to one benchmark; name it before them", file=sys.stderr)
         return 2
-    unknown = set(wanted) - set(names())
+    unknown = set(wanted) - set(modules())
     if unknown:
-        print(f"benchmarks: no {', '.join(sorted(unknown))}; known: {', '.join(names())}", file=sys.stderr)
+        print(f"benchmarks: no {', '.join(sorted(unknown))}; known: {', '.join(modules())}", file=sys.stderr)
         return 2
     failed = []
-    for name in wanted or names():
+    for name in wanted or modules():
         print(f"== {name}", flush=True)
         sys.argv = [f"benchmarks {name}", *options]
         try:
-            importlib.import_module(f"benchmarks.{name}").main()
+            importlib.import_module(modules()[name]).main()
         except SystemExit:  # it needs an option, and has said which
             if wanted:
                 raise

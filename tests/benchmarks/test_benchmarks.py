@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import adapt, adapting, pretrain, prior_gain, recipes, results, voices
+from benchmarks import adapting, results
+from benchmarks.adaptation import adapt, recipes, voices
+from benchmarks.priors import prior_gain
 from benchmarks.results import peak_memory, row
+from benchmarks.training import pretrain
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import live_frame, live_soak, pictures
+from benchmarks import pictures
+from benchmarks.live import live_frame, live_soak
 
 
 def samples(count=12):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from adapt.marking.detect import FileReport
-from benchmarks import detect, marking_page
-from benchmarks.marking import Kept, TimeIsUp, survivors
+from benchmarks.outputs import detect, marking_page
+from benchmarks.outputs.marking import Kept, TimeIsUp, survivors
 from benchmarks.results import row
 
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.people import PASSES, STEPS, chosen, nested, schedules
-from benchmarks.prior_gain import GUARD, STRETCHES
+from benchmarks.priors.people import PASSES, STEPS, chosen, nested, schedules
+from benchmarks.priors.prior_gain import GUARD, STRETCHES
 from heads.geometry.rotation import euler_to_rotation
 
 PEOPLE = [f"p{i:02}" for i in range(40)]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.simulate import Fleet, Restart, Simulation, Store
+from benchmarks.training.simulate import Fleet, Restart, Simulation, Store
 
 SAMPLES, BATCH = 4000, 40
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.mouth_shapes import mean_openings, scored
-from benchmarks.speech import folds, grouped, halves, zoomed
+from benchmarks.priors.mouth_shapes import mean_openings, scored
+from benchmarks.priors.speech import folds, grouped, halves, zoomed
 from heads.measures.face import LipMotion
 
 

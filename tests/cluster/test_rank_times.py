@@ -59,7 +59,7 @@ def test_the_cluster_room_loads_no_engine_until_it_is_used():
     script = (
         "import sys, cluster.launch.launch, cluster.storage.storage, cluster.registry.registry;"
         "import cluster.registry.run_log, cluster.engine.config, cluster.engine.rank_times;"
-        "import benchmarks.simulate;"
+        "import benchmarks.training.simulate;"
         "print([n for n in ('ray', 'mlflow', 'deepspeed', 'accelerate', 'fsspec', 'torch') if n in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

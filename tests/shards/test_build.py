@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.views import SequenceView
+from benchmarks.training.views import SequenceView
 from configs import InputError
 from shards import Reader, open_dataset
 from shards.build.build import build

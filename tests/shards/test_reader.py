@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.views import SequenceView
+from benchmarks.training.views import SequenceView
 from configs import InputError
 from shards import PairView, Reader, open_dataset
 from shards.read.plan import EpochPlan

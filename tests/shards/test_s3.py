@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.views import SequenceView
+from benchmarks.training.views import SequenceView
 from configs import InputError
 from shards import PairView, Reader, open_dataset
 from shards.build.build import build

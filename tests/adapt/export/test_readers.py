@@ -17,7 +17,8 @@ import pytest
 from adapt.avatar.export import Cloud, format_of, glb, ply
 from adapt.avatar.export.axes import half_turn, rotation_matrices
 from adapt.avatar.export.cloud import colors_of
-from benchmarks import chromium, readers
+from benchmarks import chromium
+from benchmarks.outputs import readers
 from heads.measures.image import psnr
 from tests.support.export_samples import BOUNDS, Bounds, assert_within, covariances
 

@@ -1,0 +1,1 @@
+"""Avatars: their quality, and what an adaptation takes."""

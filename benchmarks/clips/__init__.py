@@ -1,0 +1,1 @@
+"""Building datasets: tracking, and sound in step with lips."""

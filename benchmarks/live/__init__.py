@@ -1,0 +1,1 @@
+"""Delay and cost of a live head."""

@@ -1,0 +1,1 @@
+"""What priors are worth on people that they have not seen."""

@@ -1,0 +1,1 @@
+"""Rasterisation, operators and frames of an avatar."""

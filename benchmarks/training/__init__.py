@@ -1,0 +1,1 @@
+"""Reading of shards, training steps, launches and clusters."""
