@@ -39,16 +39,17 @@ def main(arguments: list[str]) -> int:
     if options and len(wanted) != 1:
         print("benchmarks: options belong to one benchmark; name it before them", file=sys.stderr)
         return 2
-    unknown = set(wanted) - set(modules())
+    known = modules()
+    unknown = set(wanted) - set(known)
     if unknown:
-        print(f"benchmarks: no {', '.join(sorted(unknown))}; known: {', '.join(modules())}", file=sys.stderr)
+        print(f"benchmarks: no {', '.join(sorted(unknown))}; known: {', '.join(known)}", file=sys.stderr)
         return 2
     failed = []
-    for name in wanted or modules():
+    for name in wanted or known:
         print(f"== {name}", flush=True)
         sys.argv = [f"benchmarks {name}", *options]
         try:
-            importlib.import_module(modules()[name]).main()
+            importlib.import_module(known[name]).main()
         except SystemExit:  # it needs an option, and has said which
             if wanted:
                 raise

@@ -83,8 +83,7 @@ def load_prior(uri: str | Path, device: str | torch.device = "cpu") -> Any:
     try:
         return find_prior(info["prior"]).restore(info, tensors, torch.device(device))
     except InputError as error:
-        made = f"version {info.get('code_version', 'unknown')} trained it, this is {code_version()}"
-        raise InputError(f"{uri}: {error} ({made}); use that version, or train again") from None
+        raise InputError(f"{uri}: {error}") from None
     except RuntimeError as error:
         raise InputError(f"{uri}: weights of another architecture than its config says ({misfit(error)})") from None
 

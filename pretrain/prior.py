@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cluster.registry.prior_folder import ArrayEntry, PriorInfo, Signature
 from configs import InputError, load_config, nearest
+from configs.machine import code_version
 from pretrain.config import PretrainConfig, renamed
 from pretrain.names import GROUP, HERE, prior_names
 from pretrain.roles import ROLES
@@ -101,8 +102,16 @@ class Prior(ABC):
 
     @classmethod
     def config_of(cls, info: PriorInfo) -> Any:
-        """The typed configuration that a prior was trained with; keys of earlier versions are renamed."""
-        return load_config(cls.config_class, renamed(info["config"]))
+        """The typed configuration that a prior was trained with; keys of earlier versions are renamed.
+
+        Raises:
+            InputError: a key or value that this version does not know; the sentence names the version that trained it.
+        """
+        try:
+            return load_config(cls.config_class, renamed(info["config"]))
+        except InputError as error:
+            made = f"version {info.get('code_version', 'unknown')} trained it, this is {code_version()}"
+            raise InputError(f"{error} ({made}); use that version, or train again") from None
 
     @classmethod
     def source(cls, config: str | Path | Mapping[str, object] | None) -> str | Path | Mapping[str, object]:

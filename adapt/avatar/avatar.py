@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adapt.avatar import folder
 from adapt.avatar.document import AvatarDocument, PriorRecord
-from adapt.avatar.provenance import Provenance
+from adapt.avatar.provenance import Provenance, tool_version
 from adapt.drivers.base import Driver
 from adapt.drivers.loudness import LoudnessDriver
 from adapt.drivers.prior import PriorDriver
@@ -28,7 +28,6 @@ from cluster.storage.staging import Stage
 from cluster.storage.tensors import misfit
 from configs import InputError, to_dict
 from configs.devices import pick_device
-from configs.machine import package_version
 from heads.gaussians.cloud import Gaussians
 from heads.person.inputs import HeadInputs, head_inputs
 from heads.rig import Rig
@@ -204,7 +203,7 @@ def restore_model(
             model.inpainting = Inpainting()
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
     except (RuntimeError, KeyError, ValueError) as error:
-        tool = f"{document['provenance']['tool']} made it, this is headstart {package_version()}"
+        tool = f"{document['provenance']['tool']} made it, this is {tool_version()}"
         raise InputError(
             f"avatar '{path}': its weights do not fit its recipe ({misfit(error)}; {tool}); "
             "use the version that made it, or adapt again"

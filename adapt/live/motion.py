@@ -32,7 +32,8 @@ class LivePoses:
     """Poses of a live head; each frame must be requested once, in order.
 
     Args:
-        track: of the training clip; with its poses, torso and background are where it says, if it does.
+        track: of the training clip: ``rotation``, ``translation``, and perhaps ``body`` and ``background``, which move in the
+            mode ``clip`` only.
         mode: ``still``, ``generated`` or ``clip``.
 
     Attributes:

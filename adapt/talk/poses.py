@@ -58,7 +58,7 @@ class Poses:
     """``rotation [T, 3, 3]``, ``translation [T, 3]``, and the clip frame ``source [T]`` whose body is shown behind each.
 
     ``body [T, 6]`` is where the torso is and ``background [T, 6]`` where the background is, if the poses say so, and
-    ``share [T]`` how far they do: from 0, the torso follows the head and the camera stands still, to 1, which is the default.
+    ``share [T]`` is their weight: at 0 the torso follows the head and the camera stands still; 1 where it is not given.
     """
 
     rotation: np.ndarray

@@ -26,7 +26,7 @@ RECORD = record_size(CHANNELS)
 PLANES = (0.01, 1e10)  # near and far, as of heads.rasterization
 EPS2D = 0.3  # px², as of heads.rasterization
 ALPHA_CLAMP = 0.999
-ENOUGH = 1 / 512  # of the light: half a step of eight bits, which what lies further behind changes by less
+ENOUGH = 1 / 512  # transmittance from which on nothing further behind is drawn: half a step of eight bits
 _MIN_PAIRS = 5000  # pairs below which a second thread costs more than it saves · guess
 LARGEST = 255 * TILE_HEIGHT  # px of a side: numbers of tiles are kept in a byte
 

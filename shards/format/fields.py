@@ -30,5 +30,5 @@ OPTIONAL_TRACK_SHAPES = {
 
 
 def known_fields(track: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The fields that this version knows; a later one may have written more, which say nothing about those."""
+    """The fields that this version knows, without those that a later version may have added."""
     return {name: value for name, value in track.items() if name in TRACK_SHAPES or name in OPTIONAL_TRACK_SHAPES}

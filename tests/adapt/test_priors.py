@@ -197,3 +197,13 @@ def test_a_prior_of_a_later_version_says_which_one_trained_it(tmp_path):
         InputError, match=r"sync: .*unknown key 'attention_span'.*version 0\.9\.0 trained it, this is .*train again"
     ):
         load_prior(folder)
+
+
+def test_a_prior_whose_rig_is_missing_is_not_told_to_train_again(tmp_path, monkeypatch):
+    def without_rig(*_):
+        raise InputError("the rig 'flame/1' is not here; set HEADSTART_FLAME")
+
+    folder = sync_expert(tmp_path / "sync", LOGMEL)
+    monkeypatch.setattr("pretrain.sync_expert.prior.Sync.restore", without_rig)
+    with pytest.raises(InputError, match=r"sync: the rig 'flame/1' is not here; set HEADSTART_FLAME$"):
+        load_prior(folder)
