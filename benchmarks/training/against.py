@@ -37,7 +37,10 @@ WORKER = """
 import json, sys, tempfile, time
 import numpy as np, torch
 sys.path.insert(0, sys.argv[1])
-from benchmarks.training.pretrain import trainer
+try:
+    from benchmarks.training.pretrain import trainer
+except ModuleNotFoundError:  # a commit at which the benchmarks lay in one folder
+    from benchmarks.pretrain import trainer
 from shards.read.store import Store
 
 prior, data = sys.argv[2], sys.argv[3]

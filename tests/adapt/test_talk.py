@@ -266,3 +266,20 @@ def test_loudness_is_heard_in_log_mel_whatever_feature_an_avatar_uses(avatar):
     # A head that hears the sound itself gives the driver its own rows; these say nothing of loudness.
     jaw = drive(opened.driver, np.zeros((6, 384), np.float32))["expression"]
     assert np.array_equal(jaw, np.repeat(opened.driver.rest[None], 6, 0))
+
+
+def test_the_memory_benchmark_moves_the_face_for_sound_that_it_does_not_render(ada, monkeypatch):
+    from adapt.talk import talker as module
+    from benchmarks.adaptation.adapt import stream
+
+    made = []
+
+    class Kept(module.Talker):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(module, "Talker", Kept)
+    stream(ada, minutes=1, rendered=0)
+    assert made[0].frames > 58 * 25
+    assert "render" not in made[0].stages
