@@ -70,6 +70,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--budget", default="60s", help="of every adaptation: wall clock (60s) or steps (900it)")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--seconds", type=float, help="train on so many first seconds (default: the first 10/11)")
+    parser.add_argument(
+        "--scored-at", type=int, metavar="SIDE", help="also the PSNR of frames averaged to this side, to compare sizes"
+    )
     parser.add_argument("--protocol", default="own", choices=list(PROTOCOLS), help="as of headstart evaluate")
     parser.add_argument("--prior", default="none", help="what the avatars stand on, a sync expert included")
     parser.add_argument("--sync", help="sync-expert prior that scores; default: the one in --prior")
@@ -106,6 +109,7 @@ def measure(person: str, recipe: str, case: str, options: argparse.Namespace) ->
             drives, page = score_clip(
                 avatar, clip, _tools(options, avatar), pictures=PICTURES, protocol=options.protocol
             )
+            averaged = averaged_psnr(avatar, clip, options.scored_at) if options.scored_at else {}
     if options.keep:
         for part in page:
             save_strip(part["picked"], options.keep / f"{person}-{recipe}-{part['name']}.png")
@@ -117,8 +121,30 @@ def measure(person: str, recipe: str, case: str, options: argparse.Namespace) ->
         for key, (label, unit) in MEASURES.items():
             if scores.get(key) is not None:
                 rows.append(row(case, f"{label}, {drive}", float(scores[key]), unit))
+    for key, value in averaged.items():
+        rows.append(row(case, f"{MEASURES[key][0]} at {options.scored_at} px, track", value, "dB"))
     print(case, {k: round(drives["track"][k], 2) for k in ("psnr_face", "psnr", "lmd")}, file=sys.stderr)
     return rows
+
+
+def averaged_psnr(avatar: Any, clip: Any, side: int) -> dict[str, float]:
+    """``psnr`` and ``psnr_face`` of the drive ``track``, with rendered and real frames averaged to ``side`` px."""
+    from adapt.evaluate.drives import track_drive
+    from heads.measures.image import psnr
+    from shards.media.encode import as_uint8
+    from shards.tracking.shrinking import shrunk
+
+    drive, _ = track_drive(avatar, clip)
+    frames = np.arange(0, len(clip), -(-len(clip) // PICTURES))
+    whole, face = [], []
+    for frame in frames:
+        real, mask = clip.frames([frame])[0], clip.masks([frame])["face"][0]
+        rendered = as_uint8(avatar.render(drive.pick([frame])))[0]
+        inside = shrunk(np.float32(mask), side)
+        ours, true = (np.float32(shrunk(picture, side)) / 255 for picture in (rendered, real))
+        whole.append(psnr(ours, true))
+        face.append(psnr(ours, true, inside))
+    return {"psnr": float(np.mean(whole)), "psnr_face": float(np.nanmean(face))}
 
 
 def _tools(options: argparse.Namespace, avatar: Any) -> Any:
