@@ -52,12 +52,14 @@ class ModelShape(TypedDict, total=False):
 
     Attributes:
         resolution: side of the UV map, texels.
-        short_neck: whether texels of the neck that are never drawn have no Gaussian; absent in earlier versions: they have.
+        neck: heights between which the neck fades out (:data:`heads.gaussians.neck.FADE`); texels further down have no Gaussian.
+        short_neck: in avatars of earlier versions, instead of ``neck``: whether those texels have no Gaussian.
         appearance_basis: ``rank`` and ``rows`` of the basis.
         gaussians: number in each branch.
     """
 
     resolution: int
+    neck: list[float] | None
     short_neck: bool
     appearance_basis: dict[str, int]
     gaussians: dict[str, int]

@@ -12,7 +12,7 @@ from torch.nn import functional
 from adapt.fit.config import RecipeConfig, RiggedConfig
 from adapt.fit.context import Context, auto_resolution
 from adapt.models.rigged import RiggedHead
-from heads.gaussians.neck import neck_fade
+from heads.gaussians.neck import FADE, neck_fade
 from heads.gaussians.uv import UVGaussians
 from heads.geometry.rotation import rotation_to_euler
 from heads.measures.face import lip_gap
@@ -55,7 +55,7 @@ def build_rigged(
         context.intrinsics,
         rig=context.rig.to("cpu"),  # initialised on the CPU, then moved as a whole
         identity=context.identity,
-        parts=replace(parts, resolution=resolution, short_neck=True),
+        parts=replace(parts, resolution=resolution, neck=FADE),
         residual=residual,
     )
     model.talking.calibrate(context.tracked())
@@ -82,7 +82,7 @@ def full_resolution(context: Context[RiggedConfig]) -> int:
 
 
 def with_faded_neck(model: RiggedHead, maps: Tensor) -> Tensor:
-    """The map ``[N, 14]`` with a neck that fades out below the chin, where the body layer shows it, moved with the torso.
+    """The map ``[N, 14]`` with a neck that fades out behind the jaw, where the body layer shows it, moved with the torso.
 
     Otherwise the neck's Gaussians take the colours of collars and smear them when the head turns.
     """

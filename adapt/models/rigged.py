@@ -15,6 +15,7 @@ from adapt.avatar.document import AvatarContent, ModelShape
 from adapt.models.base import HeadModel
 from configs.devices import constant, is_accelerator
 from heads.gaussians.cloud import Gaussians
+from heads.gaussians.neck import EARLIER_FADE
 from heads.gaussians.neighbours import Neighbours, neighbours
 from heads.gaussians.uv import MAP_CHANNELS
 from heads.keeping import Tie, map_penalty
@@ -109,7 +110,8 @@ class RiggedHead(HeadModel):
     def shape(self) -> ModelShape:
         """Sizes that an avatar's document records, from which :meth:`empty` rebuilds the shapes."""
         basis = self.talking.appearance_basis
-        shape = ModelShape(resolution=self.resolution, short_neck=self.talking.config.short_neck)
+        neck = self.talking.config.neck
+        shape = ModelShape(resolution=self.resolution, neck=list(neck) if neck else None)
         if basis is not None:
             shape["appearance_basis"] = {"rank": basis.rank, "rows": basis.rows}
         return shape
@@ -125,7 +127,7 @@ class RiggedHead(HeadModel):
             tensors["intrinsics"],
             rig=rig,
             identity=tensors["talking.identity"].float(),
-            parts=replace(parts, resolution=shape["resolution"], short_neck=shape.get("short_neck", False)),
+            parts=replace(parts, resolution=shape["resolution"], neck=_neck_of(shape)),
             maps=torch.zeros(len(tensors["talking.colors"]), MAP_CHANNELS),
             residual=residual,
         )
@@ -213,6 +215,14 @@ class RiggedHead(HeadModel):
         if self._skin is None or self._skin.links.device != talking.offsets.device:
             self._skin = neighbours(talking.uv, self.rig, SKIN)
         return self._skin
+
+
+def _neck_of(shape: ModelShape) -> tuple[float, float] | None:
+    """Where the neck of an avatar fades out, if texels there have no Gaussian."""
+    if "neck" not in shape:
+        return EARLIER_FADE if shape.get("short_neck") else None
+    heights = shape["neck"]
+    return (heights[0], heights[1]) if heights else None
 
 
 def _batch(pictures: list[Tensor]) -> Tensor:

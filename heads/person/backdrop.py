@@ -24,6 +24,7 @@ from heads.person.layers import (
     Mean,
     Window,
     completed,
+    continued_upwards,
     control_basis,
     first_row,
     for_frames,
@@ -43,6 +44,9 @@ RIDGE = 0.2
 # Of the frame's side, by which both layers reach beyond it: 95 % of 178 real clips move the frame's left and right edges by
 # less in 95 % of their frames.
 MARGIN = 1 / 8
+# Of the frame's side, by which throat and hanging hair go on behind the head that hides them · guess, looked at on six people
+THROAT = 1 / 10
+LEAST_SHOWN = 0.1  # of the frames that must show a place: less is what the edge of a mask leaves · guess
 
 
 class Backdrop(nn.Module):
@@ -256,7 +260,8 @@ class Backdrop(nn.Module):
         if poses is not None and len(indices) > 1:
             self._follow(frames, mattes, head_masks, indices, poses, motion)
         means = ground, torso = Mean(self.background[:, :1]), Mean(self.body[:, :1])
-        framed, margin = torch.zeros_like(torso.seen), margin_of(self.body, self.size)
+        framed, hidden = torch.zeros_like(torso.seen), torch.zeros_like(torso.seen)
+        margin, reach = margin_of(self.body, self.size), round(THROAT * self.size[0])
         for k, i in enumerate(indices):
             shown, alpha, region = self._shown(frames[i], mattes[i], head_masks[k])
             bare = (1 - grown(alpha)).square().square()
@@ -269,9 +274,10 @@ class Backdrop(nn.Module):
             field = torch.zeros(1, 2, *self.grid, device=shown.device)
             if poses is not None:
                 field = -self.displacement(poses[k]) if motion is None else self._field(motion[k : k + 1])
-            top = first_row(region, field, margin)
-            both, inside = self._moved(shown, region, field, self.body, top)
-            torso.add(both[:, :3], both[:, 3:] * inside, top)
+            top = max(0, first_row(region, field, margin) - reach)
+            moved, inside = self._moved(shown, torch.cat([region, alpha - region], 1), field, self.body, top)
+            torso.add(moved[:, :3], moved[:, 3:4] * inside, top)
+            hidden[..., top:, :] += moved[:, 4:] * inside
             framed[..., margin[0] : top, :] += 1  # above the torso
             framed[..., top:, :] += inside
         sums, seen = (torch.stack(parts).sum(0) for parts in zip(*(mean.total() for mean in means), strict=True))
@@ -279,16 +285,27 @@ class Backdrop(nn.Module):
         for target, mean in zip((self.background, self.body), means, strict=True):
             seen = mean.seen[0] / len(indices)
             target[0] = completed(mean.sum[0] / mean.seen[0].clamp_min(1e-6), seen, fill)
-        alpha = fill_hole(torso.seen / framed.clamp_min(1), (framed < 1).float())
+        self._raise(torso.seen, framed, hidden, reach)
+
+    def _raise(self, seen: Tensor, framed: Tensor, hidden: Tensor, reach: int) -> None:
+        """Set the body's alpha, and continue body and alpha by ``reach`` rows behind the head.
+
+        Args:
+            seen, framed, hidden: ``[1, 1, h, w]`` in how many frames the body, any pixel, and the head are at a place.
+        """
+        bared, framed_once = framed - hidden, framed >= 1
+        known = (bared > LEAST_SHOWN * framed) | ~framed_once
+        alpha = fill_hole((seen / bared.clamp_min(1e-3) * known).clamp(0, 1), (~framed_once).float())
+        self.body[0], alpha = continued_upwards(self.body[0], alpha[0], known[0], reach)
         self.body_alpha.copy_(torch.logit(alpha.clamp(0.02, 0.98)))
 
     def _moved(
         self, shown: Tensor, weight: Tensor, field: Tensor, layer: Tensor, top: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """A frame's colours and weights ``[1, 4, h, w]`` at a layer's pixels in rows from ``top`` on, and which are inside it.
+        """A frame's colours and weights ``[1, 3 + C, h, w]`` at a layer's pixels in rows from ``top`` on, and which are inside it.
 
         Args:
-            shown, weight: ``[1, 3, H, W]`` and ``[1, 1, H, W]``.
+            shown, weight: ``[1, 3, H, W]`` and ``[1, C, H, W]``.
             field: control displacements ``[1, 2, gh, gw]`` from the layer to the frame.
         """
         height, width = layer.shape[-2:]

@@ -52,6 +52,23 @@ def completed(mean: Tensor, known: Tensor, fill: Tensor) -> Tensor:
     return fill_hole(torch.where(hole > 0, torch.zeros_like(mean), mean[None]), hole)[0]
 
 
+def continued_upwards(colors: Tensor, alpha: Tensor, known: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """Colours ``[3, H, W]`` and alpha ``[1, H, W]`` whose unknown pixels are what the nearest known ones below them are.
+
+    Args:
+        known: ``[1, H, W]`` bool.
+        reach: rows within which their alpha falls to zero; pixels further up stay as they are.
+    """
+    height = alpha.shape[-2]
+    rows = torch.arange(height, device=alpha.device)[:, None].expand_as(known)
+    below = torch.where(known, rows, height).flip(-2).cummin(-2).values.flip(-2)
+    filled = ~known & (below < height) & (below - rows <= reach)
+    # A little below the edge, where what hides the place has left no trace.
+    source = torch.where(filled, below + round(EDGE * height), rows).clamp_max(height - 1)
+    share = torch.where(filled, 1 - ((below - rows) / max(reach, 1)).square(), 1)
+    return colors.gather(-2, source.expand_as(colors)), alpha.gather(-2, source) * share
+
+
 def picture(array: np.ndarray | Tensor, height: int, width: int) -> Tensor:
     """A uint8 picture ``[H, W, C]`` as ``[C, height, width]`` in [0, 1]."""
     return resized(torch.as_tensor(np.asarray(array)).permute(2, 0, 1)[None].float() / 255, height, width)[0]

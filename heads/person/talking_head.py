@@ -64,7 +64,8 @@ class HeadConfig:
             frames.
         body: whether a body layer and a background are learned.
         body_grid: control points per side of the body's displacement field.
-        short_neck: whether the head has no Gaussians where its neck has faded out (:mod:`heads.gaussians.neck`).
+        neck: heights between which the neck fades out, as :data:`heads.gaussians.neck.FADE`; the head has no Gaussians
+            further down. ``None``: the whole neck.
     """
 
     resolution: int = 128
@@ -75,7 +76,7 @@ class HeadConfig:
     noise: float = 0.1
     body: bool = True
     body_grid: int = 9
-    short_neck: bool = False
+    neck: tuple[float, float] | None = None
 
     def check(self) -> None:
         """Raise ``InputError`` for sizes that make no head."""
@@ -138,8 +139,8 @@ class TalkingHead(RigModule):
         self.height, self.width = height, width
         self.uv = UVGaussians(rig, self.config.resolution)
         start = covering(self.uv, rig) if maps is None else maps
-        if self.config.short_neck:
-            shown = neck_fade(self.uv, rig) < 1
+        if self.config.neck:
+            shown = neck_fade(self.uv, rig, self.config.neck) < 1
             self.uv.keep(shown)
             start = start[shown] if maps is None else maps
         self.identity = nn.Parameter(torch.as_tensor(identity, dtype=torch.float32).clone())

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from adapt.fit.initial_maps import LEAST_SEEN, filled_by_region, with_faded_neck
 from adapt.models.rigged import RiggedHead
+from heads.gaussians.neck import EARLIER_FADE
 from heads.person.talking_head import HeadConfig
 from heads.rig import facemesh, load_rig
 
 
-def test_the_neck_fades_from_below_the_chin_and_nothing_else_does():
+def test_the_neck_fades_behind_the_jaw_and_nothing_else_does():
     rig = load_rig("mediapipe")
     model = RiggedHead(
         32, torch.eye(3), rig=rig, identity=torch.zeros(rig.n_identity), parts=HeadConfig(resolution=64), residual=False
     )
-    assert not model.shape()["short_neck"]
+    assert model.shape()["neck"] is None
     maps = model.talking.maps().detach()
     faded = with_faded_neck(model, maps)
     uv = model.talking.uv
@@ -25,11 +27,31 @@ def test_the_neck_fades_from_below_the_chin_and_nothing_else_does():
     opacity = faded[:, 13].sigmoid()
     assert (faded[~neck] == maps[~neck]).all()
     assert (faded[:, :13] == maps[:, :13]).all()
-    assert (opacity[neck & (below < 0.2)] > 0.89).all()
-    assert (opacity[neck & (below > 0.7)] < 0.01).all()
-    between = opacity[neck & (below > 0.3) & (below < 0.6)]
+    assert (opacity[neck & (below < -0.8)] > 0.89).all()
+    assert (opacity[neck & (below > -0.25)] < 0.01).all()
+    between = opacity[neck & (below > -0.7) & (below < -0.4)]
     assert 0.01 < between.min() < between.max() < 0.9
     assert (with_faded_neck(model, faded) == faded).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "neck"),
+    [
+        ({}, None),
+        ({"short_neck": False}, None),
+        ({"short_neck": True}, EARLIER_FADE),
+        ({"neck": None}, None),
+        ({"neck": [-0.7, -0.25]}, (-0.7, -0.25)),
+    ],
+)
+def test_an_avatar_opens_with_the_neck_that_it_was_saved_with(shape, neck):
+    rig, parts = load_rig("mediapipe"), HeadConfig(resolution=32, neck=neck)
+    saved = RiggedHead(
+        32, torch.eye(3), rig=rig, identity=torch.zeros(rig.n_identity), parts=parts, residual=False
+    ).state_dict()
+    opened = RiggedHead.empty(HeadConfig(), False, {"model": {"resolution": 32, **shape}, "size": 32}, saved, rig)
+    opened.load_state_dict(saved)
+    assert opened.talking.config.neck == neck
 
 
 def test_what_was_not_seen_gets_the_middle_colour_of_its_region():

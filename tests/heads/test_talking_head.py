@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from configs import InputError
-from heads.gaussians.neck import neck_fade
+from heads.gaussians.neck import FADE, neck_fade
 from heads.motion.fields import Motion
 from heads.person.talking_head import HeadConfig, TalkingHead
 from heads.rig import load_rig
@@ -57,7 +57,7 @@ def test_a_short_neck_leaves_out_what_would_not_be_drawn(rig):
     track = make_track(rig)
     parts = replace(SMALL, resolution=64)
     long = TalkingHead(rig, track["identity"], SIZE, SIZE, parts)
-    short = TalkingHead(rig, track["identity"], SIZE, SIZE, replace(parts, short_neck=True))
+    short = TalkingHead(rig, track["identity"], SIZE, SIZE, replace(parts, neck=FADE))
     gone = neck_fade(long.uv, rig) == 1
     assert short.n == int((~gone).sum()) < 0.8 * long.n
     assert set(long.uv.regions[gone].tolist()) == {rig.regions["neck"]}
