@@ -1,5 +1,8 @@
 """``python -m benchmarks [NAME ... [OPTIONS]]``: run benchmarks, all by default and then with one table of ``results/``.
 
+Each of several runs in a process of its own, since some load a stand-in device or change PyTorch's threads for good.
+Those that need options, such as the folder of your data, are left out and named.
+
 A benchmark is a module of a folder here with ``main() -> None`` that writes ``benchmarks/results/NAME.json`` through
 :func:`benchmarks.results.write`.
 """
@@ -8,11 +11,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import subprocess
 import sys
 import traceback
 from pathlib import Path
 
 from benchmarks import results
+from configs import InputError
 
 HERE = Path(__file__).parent
 # Modules of the groups that are no benchmarks: they serve others, or are run by themselves.
@@ -44,24 +49,32 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"benchmarks: no {', '.join(sorted(unknown))}; known: {', '.join(known)}", file=sys.stderr)
         return 2
-    failed = []
-    for name in wanted or known:
-        print(f"== {name}", flush=True)
-        sys.argv = [f"benchmarks {name}", *options]
-        try:
-            importlib.import_module(known[name]).main()
-        except SystemExit:  # it needs an option, and has said which
-            if wanted:
-                raise
-            failed.append(name)
-        except Exception:
-            traceback.print_exc()
-            failed.append(name)
+    if len(wanted) == 1:
+        return _run(wanted[0], known[wanted[0]], options)
+    codes = {name: subprocess.call([sys.executable, "-m", "benchmarks", name]) for name in wanted or known}
     if not wanted:
         print(results.table())
-    if failed:
-        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    # Status 2 of one that nobody named: it needs an option, and has said which.
+    left_out = [name for name, code in codes.items() if code == 2 and not wanted]
+    failed = [name for name, code in codes.items() if code and name not in left_out]
+    for what, names in (("left out, they need options", left_out), ("failed", failed)):
+        if names:
+            print(f"{what}: {', '.join(names)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _run(name: str, module: str, options: list[str]) -> int:
+    print(f"== {name}", flush=True)
+    sys.argv = [f"benchmarks {name}", *options]
+    try:
+        importlib.import_module(module).main()
+    except InputError as error:
+        print(f"benchmarks {name}: {error}", file=sys.stderr)
+        return 2
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

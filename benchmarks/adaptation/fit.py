@@ -26,6 +26,7 @@ from adapt.avatar.avatar import Avatar, load_avatar
 from adapt.clip import Clip, track_clip
 from benchmarks.adapting import adapt
 from benchmarks.results import row, stored, write
+from configs import InputError
 from heads.losses import ssim
 from heads.measures.image import psnr
 from heads.person.inputs import head_inputs
@@ -61,7 +62,7 @@ def main() -> None:
 def run(video: Path, size: int, budget: str, changes: list[str]) -> list[dict[str, Any]]:
     """Adapt to one clip and measure its unseen frames; leaves a strip of pictures."""
     if not video.exists():
-        raise FileNotFoundError(f"{video}: the clips are not beside this checkout; give their folder with --clips")
+        raise InputError(f"{video} is missing; give the folder of the clips with --clips")
     with track_clip(video, size=size) as whole, tempfile.TemporaryDirectory() as folder:
         cut = len(whole) * 10 // 11
         with whole.stretch(0, cut) as training:

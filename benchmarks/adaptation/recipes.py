@@ -23,6 +23,7 @@ import numpy as np
 from adapt.evaluate.avatars import PROTOCOLS
 from adapt.recipes import recipe_names
 from benchmarks.results import row, stored, write
+from configs import InputError
 
 PEOPLE = ("cnn2_a", "french_a", "stock_sweaterman", "aoc", "katiehill")
 CLIPS = Path(__file__).resolve().parents[3] / "shared" / "clips"
@@ -47,7 +48,7 @@ def main() -> None:
     options = _parse()
     for name in options.people:
         if not (options.clips / f"{name}.mp4").is_file():
-            raise FileNotFoundError(f"{options.clips / name}.mp4: give the folder of the clips with --clips")
+            raise InputError(f"{options.clips / name}.mp4 is missing; give the folder of the clips with --clips")
     rows = [r for r in stored(options.name) if not r["case"].startswith("mean of ")]
     for person in options.people:
         for recipe in options.recipes:

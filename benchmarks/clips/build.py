@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.results import row, write
+from configs import InputError
 from shards.build.build import build
 from shards.media.rates import FPS
 
@@ -20,7 +21,7 @@ def main() -> None:
     """Write ``results/build.json``."""
     video = CLIPS / "cnn2_a.mp4"
     if not video.is_file():
-        raise SystemExit(f"benchmarks build: {video} is absent; put a talking video of 512 px there")
+        raise InputError(f"{video} is missing; put a talking video of 512 px there")
     rows, warm, costs = [], [], []
     with tempfile.TemporaryDirectory() as scratch:
         started = time.perf_counter()

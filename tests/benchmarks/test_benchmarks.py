@@ -73,6 +73,22 @@ def test_options_reach_the_benchmark_that_is_named_before_them(monkeypatch, caps
     assert "options belong to one benchmark" in capsys.readouterr().err
 
 
+def test_a_clip_that_is_missing_is_one_sentence(tmp_path, capsys):
+    assert command.main(["recipes", "--clips", str(tmp_path), "--people", "ada"]) == 2
+    assert "ada.mp4 is missing; give the folder of the clips with --clips" in capsys.readouterr().err
+
+
+def test_all_benchmarks_run_in_processes_of_their_own_and_those_that_need_options_are_no_failures(monkeypatch, capsys):
+    codes, started = {"drivers": 2, "raster": 1}, []
+    monkeypatch.setattr(command.subprocess, "call", lambda words: started.append(words[-1]) or codes.get(words[-1], 0))
+    assert command.main([]) == 1
+    assert started == list(command.modules())
+    assert "left out, they need options: drivers\nfailed: raster\n" in capsys.readouterr().err
+    codes.pop("raster")
+    assert command.main([]) == 0
+    assert command.main(["drivers", "fit"]) == 1  # named, so it should have had them
+
+
 def test_an_adaptation_that_a_signal_ended_gives_no_figures_and_no_avatar(monkeypatch, tmp_path):
     def stopped(video, out, **options):
         out.mkdir()
