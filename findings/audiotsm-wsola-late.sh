@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Guess: time-scale modification with speed 1 returns the sound as it is, and with speed 0.8 an event at 0.5 s comes at 0.625 s.
-# Behaviour: wsola() and phasevocoder() of audiotsm return the sound 512 samples late, 32 ms at 16 kHz, whatever the speed, and without
+# Behaviour: wsola() and phasevocoder() of audiotsm return the sound 512 samples late, 32 ms at 16 kHz, and without
 #   the last 0.07 to 0.1 s. ola() of the same package is on time.
 # Why it matters to a user of this field: clips of speech are made slower or faster to vary a corpus, and their lips are moved by the same
 #   factor. The sound is then 0.8 of a frame late against every lip, and each clip ends before its pictures do.
