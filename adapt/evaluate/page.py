@@ -12,6 +12,7 @@ from PIL import Image
 from adapt.evaluate import report
 from adapt.evaluate.charts import over_frames
 from adapt.evaluate.measures.registry import columns
+from configs.words import finite
 from heads.rig.facemesh import LIPS
 
 RECORD = "metrics.json"
@@ -21,7 +22,7 @@ def write_results(folder: Path, result: dict[str, Any]) -> None:
     """Write both into ``folder``; ``result["_page"]`` is what only the page shows."""
     page = result["_page"]
     record = {key: value for key, value in result.items() if key != "_page"}
-    (folder / RECORD).write_text(json.dumps(_finite(record), indent=2) + "\n")
+    (folder / RECORD).write_text(json.dumps(finite(record), indent=2) + "\n")
     sheets, curves, videos = [], [], []
     for part in page["parts"]:
         sheets += _sheets(part)
@@ -44,17 +45,6 @@ def write_results(folder: Path, result: dict[str, Any]) -> None:
         ablations=report.ablation_rows(result.get("ablations", [])),
         footer="Frames marked 'rendered' are synthetic.",
     )
-
-
-def _finite(value: object) -> object:
-    """NaN is no JSON: it becomes null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value
 
 
 def reasons_of(drives: dict[str, Any]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from adapt.avatar.avatar import Avatar
 from adapt.web import contents
 from adapt.web.arrays import Document, Packer
 from adapt.web.sound import SoundFiles, sound_files
+from cluster.storage.staging import not_replaceable
 from configs import InputError
 from shards.media.rates import FPS
 
@@ -60,8 +61,10 @@ def write_web(
         InputError: the folder exists, or the avatar's recipe cannot run in a page.
     """
     folder = Path(folder)
-    if folder.exists() and not (overwrite and (folder / DOCUMENT).is_file() and (folder / "index.html").is_file()):
+    if folder.exists() and not overwrite:
         raise InputError(f"output '{folder}' exists; choose another name, remove it or pass --overwrite")
+    if folder.exists() and not ((folder / DOCUMENT).is_file() and (folder / "index.html").is_file()):
+        raise not_replaceable(folder, folder.is_dir(), f"index.html and {DOCUMENT}")
     spoken = sound_files(avatar, onnxruntime)
     document, packed = describe(avatar, record, spoken)
     partial, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{kind}") for kind in ("partial", "old"))

@@ -21,6 +21,7 @@ from typing import Any, TextIO
 import headstart
 from configs import InputError, runtime
 from configs.errors import is_resumable
+from configs.words import finite
 from headstart.cli import output, progress
 from headstart.cli.parser import HelpFormatter, Parser
 
@@ -120,7 +121,7 @@ def _run(arguments: argparse.Namespace, out: TextIO, err: TextIO, log: Path | No
         with progress.shown(output.console(err)):
             result = arguments.run(arguments)
         if arguments.json:
-            print(json.dumps(result, default=str), file=out)
+            print(json.dumps(finite(result), default=str), file=out)
         else:
             arguments.show(output.console(out), result, arguments)
         out.flush()

@@ -118,6 +118,16 @@ def test_json_is_one_object_on_the_last_line(capsys):
     assert all({"name", "ok", "detail", "fix"} <= check.keys() for check in result["checks"])
 
 
+def test_json_of_a_result_with_undefined_numbers_is_read_by_any_reader(monkeypatch, capsys):
+    """JSON has no NaN: JavaScript, for one, refuses the whole line."""
+    undefined = {"f1": float("nan"), "rows": [{"r": float("inf")}, (1.5, float("-inf"))], "steps": 4}
+    monkeypatch.setattr(pretrain, "run", lambda arguments: undefined)
+    assert headstart.main([*LINES["pretrain"], "--json"]) == 0
+    line = capsys.readouterr().out.strip().splitlines()[-1]
+    result = json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert result == {"f1": None, "rows": [{"r": None}, [1.5, None]], "steps": 4}
+
+
 @pytest.mark.parametrize("where", ["home", "logs"])
 def test_a_home_that_cannot_be_written_is_one_sentence_in_every_command(tmp_path, monkeypatch, capsys, where):
     """A file stands in the way, since permissions do not hold root back."""

@@ -93,9 +93,12 @@ def test_an_existing_folder_is_kept_unless_overwritten(page, avatar, tmp_path):
     target = tmp_path / "page"
     target.mkdir()
     (target / "mine.txt").write_text("mine")
-    for overwrite in (False, True):
-        with pytest.raises(InputError, match="exists"):
-            export_web(str(avatar.path), target, overwrite=overwrite)
+    with pytest.raises(InputError, match="exists; choose another name, remove it or pass --overwrite"):
+        export_web(str(avatar.path), target)
+    for other in (target, target / "mine.txt"):
+        kind = "a folder" if other.is_dir() else "a file"
+        with pytest.raises(InputError, match=rf"is {kind}; --overwrite replaces only a folder with index\.html and avatar\.js"):
+            export_web(str(avatar.path), other, overwrite=True)
     assert (target / "mine.txt").read_text() == "mine"
     export_web(str(avatar.path), tmp_path / "other")
     before = (tmp_path / "other" / "main.js").stat().st_ino
