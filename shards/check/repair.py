@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from cluster.storage import storage
-from configs import InputError
+from configs import InputError, progress
+from configs.words import counted, shortened
+from shards.build.journal import Journal
+from shards.build.report import PAGE, write_report
 from shards.check.findings import Findings
 from shards.check.proofs import check_members
-from shards.format.catalogue import Catalogue, index_url, shard_url, write_catalogue
+from shards.format.catalogue import Catalogue, base_name, index_url, shard_url, write_catalogue
 from shards.format.index import ShardIndex, checksums_of, digest, index_of
-from shards.format.schema import BrokenSample, frame_name
+from shards.format.schema import BrokenSample, frame_name, split_key
 from shards.read.dataset import Dataset
 from shards.tar.rewrite import first_keys, remove_unlisted, rewrite_shard
 from shards.tar.salvage import Salvage
@@ -121,6 +126,42 @@ def carry_out(url: str, catalogue: Catalogue, repairs: Sequence[Repair]) -> None
     catalogue.remove(old)
     write_catalogue(url, catalogue)
     remove_unlisted(url, catalogue, old)
+
+
+def release_clips(url: str, catalogue: Catalogue, repairs: Sequence[Repair]) -> list[str]:
+    """Have the next build take up the clips that lost all of their samples to a repair; returns their names.
+
+    Clips that keep some of their samples are named, and stay as they are: built again, they would be there twice.
+    """
+    shards = {base_name(one.shard) for one in repairs if one.action == REWRITE}
+    journal = Journal.read(url)
+    held = {name: record for name, record in journal.clips.items() if shards.intersection(record.get("shards", ()))}
+    left: Counter[str] = Counter()
+    if held and catalogue.shards:
+        with closing(Dataset(url, catalogue)) as dataset:
+            left.update(split_key(row.key)[1] for row in dataset.samples)
+    gone = sorted(name for name in held if not left[name])
+    short = sorted(name for name, record in held.items() if 0 < left[name] < record["segments"])
+    listed = {base_name(name) for name in catalogue.names()}
+    for name in gone:
+        del journal.clips[name]
+    for name in short:  # a clip whose record names a shard that is no more would be built again
+        journal.clips[name]["shards"] = [shard for shard in held[name]["shards"] if shard in listed]
+    if gone or short:
+        journal.write()
+        if storage.exists(storage.join(url, PAGE)):
+            write_report(url, journal, catalogue, 0.0)
+    if gone:
+        progress.say(
+            f"{counted(len(gone), 'clip')} lost all samples ({shortened(', '.join(gone))}); shards build with the same videos "
+            "builds them again"
+        )
+    if short:
+        progress.say(
+            f"{counted(len(short), 'clip')} lost some samples ({shortened(', '.join(short))}); to get those back, build the "
+            "dataset again in another folder"
+        )
+    return gone
 
 
 def _rewrite(url: str, one: Repair, starts: set[str]) -> Any:

@@ -22,7 +22,7 @@ from configs import InputError, progress
 from shards.build.lock import edited
 from shards.check.findings import Findings
 from shards.check.proofs import check_members
-from shards.check.repair import carry_out, plan_repairs
+from shards.check.repair import carry_out, plan_repairs, release_clips
 from shards.format.catalogue import Catalogue, ShardRow, index_url, read_catalogue, shard_url
 from shards.format.index import ShardIndex, digest, index_of
 from shards.format.schema import BrokenSample
@@ -40,7 +40,8 @@ def verify(dataset: str, *, repair: bool = False, workers: int | None = None) ->
 
     Returns:
         ``ok, samples`` (checked), ``broken: [{shard, key, member, reason}]``, and for a dataset with faults
-        ``repairable`` or, after the repair, ``repaired``: ``[{shard, action, samples_lost, lost: [key]}]``.
+        ``repairable`` or, after the repair, ``repaired``: ``[{shard, action, samples_lost, lost: [key]}]``, and
+        ``build_again``: clips that lost all samples, which the next build of their videos takes up again.
 
     Raises:
         InputError: no dataset there, or it cannot be written for the repair.
@@ -64,6 +65,7 @@ def _verified(url: str, catalogue: Catalogue, workers: int | None, *, repair: bo
     result = {"ok": not broken, "samples": sum(found.samples for found in findings), "broken": broken}
     if repairs and repair:
         carry_out(url, catalogue, repairs)
+        result["build_again"] = release_clips(url, catalogue, repairs)
     if repairs:
         result["repaired" if repair else "repairable"] = [one.as_dict() for one in repairs]
     return result

@@ -15,6 +15,8 @@ from configs import InputError
 from shards.format.index import MAX_MEMBER
 from shards.format.schema import is_member, split_key
 
+UNREADABLE = (tarfile.TarError, EOFError, OSError, ValueError)
+
 
 class Salvage:
     """The samples of a local tar, as far as it can be read.
@@ -59,6 +61,17 @@ class Salvage:
 
 
 def _headers(path: Path) -> Iterator[tarfile.TarInfo]:
-    """The headers of a tar up to where it is damaged."""
-    with suppress(tarfile.TarError, EOFError, OSError, ValueError), tarfile.open(path, "r:") as archive:
-        yield from archive
+    """The headers of a tar; behind a damaged one, those that follow the next whole block of a header."""
+    end = 0
+    with suppress(*UNREADABLE), tarfile.open(path, "r:") as archive:
+        try:
+            yield from archive
+        finally:
+            end = archive.offset
+    with path.open("rb") as file:
+        file.seek(end)
+        if not any(file.read(tarfile.BLOCKSIZE)):  # the mark of a tar's end, or nothing
+            return
+        # With ignore_zeros, tarfile goes on block by block until it meets a header with a right checksum.
+        with suppress(*UNREADABLE), tarfile.open(fileobj=file, mode="r:", ignore_zeros=True) as archive:
+            yield from archive

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,30 @@ def test_running_again_does_nothing_and_more_videos_do_only_the_rest(videos, tmp
     after = listing(tmp_path / "d")
     assert all(after[name] == data for name, data in before.items() if name != "dataset.json")
     assert open_dataset(tmp_path / "d").identities[-1] == "eve"
+    assert verify(str(tmp_path / "d"))["ok"]
+
+
+def test_clips_that_a_repair_lost_are_built_again_and_shortened_ones_are_not_doubled(videos, tmp_path, caplog):
+    run(videos, tmp_path / "d")
+    caplog.set_level("INFO")
+    lost = {"bob/bob-00000", "bob/bob-00001", "cyd/cyd-00000"}
+    for name in open_dataset(tmp_path / "d").table.names:
+        path = tmp_path / "d" / "shards" / f"{name}.tar"
+        data = bytearray(path.read_bytes())
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if member.name.partition(".")[0] in lost:
+                    data[member.offset_data] ^= 0x5A
+        path.write_bytes(bytes(data))
+    result = verify(str(tmp_path / "d"), repair=True)
+    assert {key for one in result["repaired"] for key in one["lost"]} == lost
+    assert result["build_again"] == ["bob"]
+    said = caplog.text
+    assert "1 clip lost all samples (bob)" in said
+    assert "1 clip lost some samples (cyd)" in said
+    assert run(videos, tmp_path / "d")["built_clips"] == 1
+    keys = [row.key for row in open_dataset(tmp_path / "d").samples]
+    assert len(keys) == len(set(keys)) == 9
     assert verify(str(tmp_path / "d"))["ok"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,21 @@ def test_repair_drops_the_broken_sample_and_nothing_else(copy):
     assert "bob/bob_clip0-00001" not in keys
     assert len(keys) == 10
     assert verify(str(copy))["ok"]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_damaged_header_costs_its_own_sample_and_none_behind_it(copy, first):
+    dataset = open_dataset(copy)
+    name, keys = dataset.table.names[0], dataset._store.index(0).keys
+    path = copy / "shards" / f"{name}.tar"
+    with tarfile.open(path) as archive:
+        member = next(one for one in archive if first or one.name == f"{keys[1]}.f001.jpg")
+    data = bytearray(path.read_bytes())
+    data[member.offset + 3] ^= 0x5A
+    path.write_bytes(bytes(data))
+    repaired = verify(str(copy), repair=True)["repaired"]
+    assert [one["lost"] for one in repaired] == [[keys[0 if first else 1]]]
+    assert verify(str(copy)) == {"ok": True, "samples": 10, "broken": []}
 
 
 @pytest.mark.parametrize("damage", ["missing", "flipped", "of another shard"])
