@@ -1,6 +1,6 @@
 """Messages and progress of long steps for the person who waits.
 
-Rooms call :func:`say`, :func:`task` and :func:`tracked`; the listener decides how they are shown (the command
+Rooms call :func:`say`, :func:`warn`, :func:`task` and :func:`tracked`; the listener decides how they are shown (the command
 line on a terminal). Without a listener sentences go to the logger ``headstart`` and tasks cost nothing.
 """
 
@@ -69,12 +69,14 @@ class _Silent:
 
 
 _listeners: list[Listener] = []
+_warned: set[str] = set()  # since the newest listener came
 
 
 @contextlib.contextmanager
 def listen(listener: Listener) -> Iterator[None]:
     """Show everything that is said inside the block with ``listener``."""
     _listeners.append(listener)
+    _warned.clear()
     try:
         yield
     finally:
@@ -87,6 +89,15 @@ def say(text: str) -> None:
         _listeners[-1].say(text)
     else:
         log.info("%s", text)
+
+
+def warn(text: str) -> None:
+    """Say that something is not as it should be: once, however often it is met. Without a listener, it is a logger's warning."""
+    if not _listeners:
+        log.warning("%s", text)
+    elif text not in _warned:
+        _warned.add(text)
+        say(text)
 
 
 @contextlib.contextmanager

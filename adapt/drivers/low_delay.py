@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 from adapt.drivers.base import Driver
 from adapt.drivers.live import LiveDriver
 from adapt.drivers.prior import PriorDriver
 from adapt.drivers.ridge import RidgeDriver
-from configs import InputError
+from configs import InputError, progress
 from configs.records import FeatureRecord
 from pretrain.roles import LiveFilter
 from shards.features import open_feature
-
-log = logging.getLogger(__name__)
 
 
 def quickest(driver: Driver, record: FeatureRecord | None = None, *, any_feature: bool = True) -> Driver:
@@ -44,7 +40,7 @@ def _encodes(live: LiveDriver | None, record: FeatureRecord) -> bool:
     try:
         open_feature(live_record(live, record)).load()
     except InputError as error:
-        log.warning("live use hears log-mel: %s", error)
+        progress.warn(f"live use hears log-mel: {error}")
         return False
     return True
 

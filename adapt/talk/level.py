@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from configs.progress import say
+from configs.progress import say, warn
 from shards.media.rates import SAMPLES_PER_FRAME
 from shards.media.sound import stream_audio
 
@@ -51,7 +51,10 @@ def gain_for(audio: str | Path, clip: float | None) -> float:
         InputError: sound that cannot be read.
     """
     wanted, level = USUAL if clip is None else clip, speech_level(stream_audio(audio))
-    if level is None or level > wanted - QUIETER:
+    if level is None:
+        warn(f"{audio}: all of it is quieter than -70 dB, so the lips rest; give a louder recording")
+        return 1.0
+    if level > wanted - QUIETER:
         return 1.0
     say(
         f"{audio}: its speech is quiet ({level:.0f} dB); the lips follow it raised to {wanted:.0f} dB, its sound stays as it is"

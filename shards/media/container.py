@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, overload
 
-from configs import InputError
+from configs import InputError, progress
+from configs.words import counted
 
 if TYPE_CHECKING:
     from av import AudioFrame, Packet, VideoFrame
@@ -23,8 +23,6 @@ VIDEO_ENDINGS = frozenset(
 SOUND_ENDINGS = frozenset((".wav", ".flac", ".m4a", ".mp3", ".aac", ".ogg", ".opus"))
 LARGEST_SIDE = 16_384  # px that a header may claim before we refuse to allocate for it
 DAMAGED_SECONDS = 1.0  # of pictures or sound that may be undecodable before a file is refused as damaged
-
-log = logging.getLogger("headstart.media")
 
 
 def open_input(path: str | Path, kind: str = "video") -> InputContainer:
@@ -161,9 +159,8 @@ class _Damage:
             )
 
     def tell(self) -> None:
-        """Log once how much was left out."""
+        """Say how much was left out."""
         if self._count:
-            log.warning(
-                "%s: %d damaged piece(s) of its %s, %.2f s, were left out",
-                self._path, self._count, self._stream.type, self._seconds,
-            )  # fmt: skip
+            pieces = counted(self._count, "damaged piece")
+            verb = "was" if self._count == 1 else "were"
+            progress.warn(f"{self._path}: {pieces} of its {self._stream.type}, {self._seconds:.2f} s, {verb} left out")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from configs import InputError
-from shards.media.container import decoded, find_pictures, log, open_input
+from configs import InputError, progress
+from shards.media.container import decoded, find_pictures, open_input
 from shards.media.memo import once_per_file
 
 if TYPE_CHECKING:
@@ -203,6 +203,6 @@ def _described(path: str | Path, index: int, heard: _Heard, order: list[int]) ->
         notes.append(f"{heard.broken} {verb} as silence")
     note = "; ".join(notes)
     if note:
-        log.warning("%s: %s", path, note)
+        progress.warn(f"{path}: {note}")
     mono_gain = min(gain, 1.0 / heard.mono) if 1 < heard.mono < np.inf else gain
     return SoundTrack(index, len(order), rate, channels, heard.single, gain, mono_gain, heard.broken, note)

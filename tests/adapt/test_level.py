@@ -40,6 +40,12 @@ def test_speech_far_quieter_than_the_clip_is_raised_to_it_and_no_other(tmp_path,
     assert 20 * np.log10(gain_for(tmp_path / "a.wav", clip)) == pytest.approx(gain, abs=0.2)
 
 
+def test_sound_too_quiet_to_move_the_lips_is_said(tmp_path, caplog):
+    soundfile.write(tmp_path / "a.wav", speech(-80.0), 16_000, subtype="FLOAT")
+    assert gain_for(tmp_path / "a.wav", -20.0) == 1.0
+    assert "all of it is quieter than -70 dB, so the lips rest" in caplog.text
+
+
 def test_a_quiet_recording_moves_the_lips_as_a_loud_one_and_stays_quiet(ada, tmp_path, monkeypatch):
     level = load_avatar(ada, "cpu").document["clip"]["level"]
     fed: dict[str, np.ndarray] = {}

@@ -65,3 +65,15 @@ def test_without_a_listener_sentences_are_logged(caplog):
         with progress.task("reading", 3) as task:
             task.advance()
     assert caplog.messages == ["hello"]
+
+
+def test_a_warning_that_is_met_often_is_said_once_to_each_listener_and_logged_without_one(caplog):
+    for _ in range(2):
+        ear = Ear()
+        with progress.listen(ear):
+            progress.warn("one channel is heard alone")
+            progress.warn("one channel is heard alone")
+        assert ear.heard == ["one channel is heard alone"]
+    with caplog.at_level(logging.WARNING):
+        progress.warn("one channel is heard alone")
+    assert caplog.text.count("one channel is heard alone") == 1

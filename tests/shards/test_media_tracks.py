@@ -220,7 +220,7 @@ def test_samples_that_are_no_numbers_are_silence_and_leave_the_others_as_they_ar
     soundfile.write(tmp_path / "whole.wav", sound, 16_000, subtype="FLOAT")
     sound[8000] = broken
     soundfile.write(tmp_path / "a.wav", sound, 16_000, subtype="FLOAT")
-    with caplog.at_level(logging.WARNING, "headstart.media"):
+    with caplog.at_level(logging.WARNING):
         heard = read_audio(tmp_path / "a.wav")
     assert np.delete(heard, 8000) == pytest.approx(np.delete(read_audio(tmp_path / "whole.wav"), 8000), abs=1e-4)
     assert heard[8000] == 0

@@ -97,7 +97,9 @@ def test_an_existing_folder_is_kept_unless_overwritten(page, avatar, tmp_path):
         export_web(str(avatar.path), target)
     for other in (target, target / "mine.txt"):
         kind = "a folder" if other.is_dir() else "a file"
-        with pytest.raises(InputError, match=rf"is {kind}; --overwrite replaces only a folder with index\.html and avatar\.js"):
+        with pytest.raises(
+            InputError, match=rf"is {kind}; --overwrite replaces only a folder with index\.html and avatar\.js"
+        ):
             export_web(str(avatar.path), other, overwrite=True)
     assert (target / "mine.txt").read_text() == "mine"
     export_web(str(avatar.path), tmp_path / "other")
