@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SILENT = 1e-4  # peak, of full scale, below which a track is silent
 CANCELLED = 0.05  # energy of the mix over that of the channels below which they cancel each other (correlation < -0.9)
 LOUD_TOLD = 0.9  # gain below which the note mentions it
+CUT_OFF = 0.2  # s of a WAV file's sound that may be missing: headers are off by a block · guess
+UNKNOWN_LENGTH = 0x7FFF_F000  # bytes of a WAV file's sound from which tools mean that they do not know
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,10 @@ def sound_track(path: str | Path) -> SoundTrack:
     """The track marked default, or if it is silent the first that is not; decodes it once for peak and phase.
 
     Raises:
-        InputError: no such file, unreadable, or without sound.
+        InputError: no such file, unreadable, cut off, or without sound.
     """
     order = _candidates(path)
+    _check_whole(path)
     first: tuple[int, _Heard] | None = None
     for index in order:
         heard = _listen(path, index)
@@ -206,3 +209,34 @@ def _described(path: str | Path, index: int, heard: _Heard, order: list[int]) ->
         progress.warn(f"{path}: {note}")
     mono_gain = min(gain, 1.0 / heard.mono) if 1 < heard.mono < np.inf else gain
     return SoundTrack(index, len(order), rate, channels, heard.single, gain, mono_gain, heard.broken, note)
+
+
+def _check_whole(path: str | Path) -> None:
+    """Compare the length that the header of a WAV file promises with what the file holds.
+
+    FFmpeg takes the file's end for the sound's, so a transfer that broke off is a shorter sound to it.
+
+    Raises:
+        InputError: more than ``CUT_OFF`` is missing.
+    """
+    held, second = Path(path).stat().st_size, 0
+    with Path(path).open("rb") as file:
+        start = file.read(12)
+        if (start[:4], start[8:]) != (b"RIFF", b"WAVE"):
+            return
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                break
+            here = file.tell()
+            if head[:4] == b"fmt ":
+                second = int.from_bytes(file.read(12)[8:], "little")  # bytes
+            file.seek(here + length + length % 2)
+        else:
+            return
+        rest = held - file.tell()
+    # What is written to a pipe does not know its length, and says nothing or the largest number.
+    if second and 0 < length < UNKNOWN_LENGTH and length - rest > CUT_OFF * second:
+        raise InputError(
+            f"{path}: is cut off, it promises {length / second:.1f} s and holds {rest / second:.1f} s; copy it again"
+        )

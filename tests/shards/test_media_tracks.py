@@ -228,3 +228,29 @@ def test_samples_that_are_no_numbers_are_silence_and_leave_the_others_as_they_ar
     assert "count" in caplog.text
     assert "as silence" in caplog.text
     assert "turned down" not in caplog.text
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_a_wav_that_a_transfer_cut_off_is_refused(tmp_path, subtype):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(400, 4.0, 16_000), 16_000, subtype=subtype)
+    assert len(read_audio(path)) == 64_000
+    data = path.read_bytes()
+    for kept, held in ((0.5, "2.0"), (0.9, "3.6")):
+        cut = tmp_path / f"{held}.wav"
+        cut.write_bytes(data[: round(kept * len(data))])
+        with pytest.raises(InputError, match=rf"is cut off, it promises 4\.0 s and holds {held} s; copy it again"):
+            read_audio(cut)
+    (tmp_path / "few.wav").write_bytes(data[:-100])
+    assert len(read_audio(tmp_path / "few.wav")) > 63_900
+
+
+@pytest.mark.parametrize("length", [0, 0xFFFF_FFFF, 0x7FFF_FFFF - 44])
+def test_a_wav_from_a_pipe_that_does_not_know_its_length_is_heard_whole(tmp_path, length):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(400, 1.0, 16_000), 16_000, subtype="PCM_16")
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = length.to_bytes(4, "little")
+    path.write_bytes(data)
+    assert len(read_audio(path)) == 16_000
