@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Guess: time-scale modification with speed 1 returns the sound as it is, and with speed 0.8 an event at 0.5 s comes at 0.625 s.
+# Guess: time-scale modification with speed 1 returns the sound as it is; other speeds move an event to its time divided by the speed.
 # Behaviour: wsola() and phasevocoder() of audiotsm return the sound 512 samples late, 32 ms at 16 kHz, and without
 #   the last 0.07 to 0.1 s. ola() of the same package is on time.
-# Why it matters to a user of this field: clips of speech are made slower or faster to vary a corpus, and their lips are moved by the same
-#   factor. The sound is then 0.8 of a frame late against every lip, and each clip ends before its pictures do.
+# Why it matters to a user of this field: clips of speech are made slower or faster to vary a corpus, their lips are moved by the same
+#   factor, and those at speed 1 are kept as they were. Even these are 0.8 of a frame late against the lips, and end before their pictures do.
 # Versions: audiotsm 0.1.2, numpy 1.26.4, Python 3.11. Date: 2026-12-01.
 set -euo pipefail
 
