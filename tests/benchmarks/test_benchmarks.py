@@ -78,6 +78,22 @@ def test_a_clip_that_is_missing_is_one_sentence(tmp_path, capsys):
     assert "ada.mp4 is missing; give the folder of the clips with --clips" in capsys.readouterr().err
 
 
+def test_a_clip_whose_tested_part_would_be_trained_on_is_left_out(tmp_path, monkeypatch, capsys):
+    (tmp_path / "ada.mp4").touch()
+    monkeypatch.setattr(recipes, "tested_from", lambda video: 9.0)
+    monkeypatch.setattr(recipes, "stored", lambda name: [])
+    monkeypatch.setattr(recipes, "_write", lambda rows, options, echo: None)
+    measured = []
+    monkeypatch.setattr(
+        recipes, "measure", lambda person, recipe, case, options: measured.append(options.seconds) or []
+    )
+    for seconds in ("9", "10"):
+        words = ["recipes", "--clips", str(tmp_path), "--people", "ada", "--recipes", "headstart", "--seconds", seconds]
+        assert command.main(words) == 0
+    assert measured == [9.0]
+    assert "10 s of video: left out" in capsys.readouterr().err
+
+
 def test_all_benchmarks_run_in_processes_of_their_own_and_those_that_need_options_are_no_failures(monkeypatch, capsys):
     codes, started = {"drivers": 2, "raster": 1}, []
     monkeypatch.setattr(command.subprocess, "call", lambda words: started.append(words[-1]) or codes.get(words[-1], 0))
