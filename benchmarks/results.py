@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import subprocess
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,9 @@ def peak_memory() -> float:
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """``function(*arguments)`` in a new process: its peak memory is that of nothing else."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    """``function(*arguments)`` in a new process, which may start others: its peak memory is that of nothing else."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def row(

@@ -236,3 +236,11 @@ def test_what_is_no_step_of_an_adaptation_adds_up():
         "the rest": 1.5,
         "a step": 50.0,
     }
+
+
+def started_another() -> bool:
+    return results.alone(peak_memory) > 0
+
+
+def test_what_is_measured_alone_may_start_processes_of_its_own_as_readers_do():
+    assert results.alone(started_another)
