@@ -46,6 +46,7 @@ from adapt.drivers.ridge import RidgeDriver
 from benchmarks.priors.folds import Found, all_figures, centred, motion
 from benchmarks.priors.speech import LEAST_FRAMES, Regression, fit_folds, folds, folds_parser, group_of
 from benchmarks.results import row, stored, write
+from configs import InputError
 from heads.measures.closure import TOGETHER
 from heads.measures.face import default_rig
 from heads.ridge import apply_ridge
@@ -241,6 +242,8 @@ def costs(folder: Path, weights: str, rounds: int) -> list[dict[str, Any]]:
     drivers: dict[str, tuple[Avatar, list[float]]] = {}
     for name in ("log-mel", "encoder"):
         avatar = load_avatar(folder, "cpu")
+        if avatar.document["features"]["name"] != "logmel":
+            raise InputError(f"{folder}: hears a speech encoder already; give an avatar made with --prior none")
         if name == "encoder":
             avatar.document["features"] = open_feature("whisper", weights).record
             size = avatar.track["expression"].shape[1]

@@ -318,7 +318,8 @@ class Backdrop(nn.Module):
         device = self.background.device
         shown = picture(frame, *self.size)[None].to(device)
         alpha = picture(np.asarray(matte)[..., None], *self.size)[None].to(device)
-        return shown, alpha, alpha * (1 - resized(head[None, None].float(), *self.size).to(device))
+        # What the edge of the mask leaves of the head would be a thin line in the body layer.
+        return shown, alpha, alpha * (1 - grown(resized(head[None, None].float(), *self.size).to(device)))
 
     def _follow(
         self,

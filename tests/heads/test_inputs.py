@@ -149,11 +149,21 @@ def test_a_throat_goes_on_behind_the_head_that_hides_it():
     backdrop = Backdrop(64, 64, inputs=2, margin=0)
     backdrop.initialise(frames, mattes, head, [0, 1, 2])
     alpha, colors = torch.sigmoid(backdrop.body_alpha[0, 0]), backdrop.body[0] * 255
-    assert alpha[38:, 26:38].min() > 0.85
-    assert (colors[:, 35:, 26:38] - 120).abs().max() < 3
+    assert alpha[39:, 26:38].min() > 0.85
+    assert (colors[:, 36:, 26:38] - 120).abs().max() < 3
     assert alpha[:30].max() < 0.05  # not up to the hair
     assert alpha[:, :22].max() < 0.05  # nor beside it
-    assert (alpha[34:40, 30].diff() > 0).all()
+    assert (alpha[35:40, 30].diff() > 0).all()
+
+
+def test_the_edge_of_the_heads_mask_leaves_no_line_in_the_body():
+    frames, mattes = np.full((3, 64, 64, 3), 240, np.uint8), np.zeros((3, 64, 64), np.uint8)
+    head = torch.zeros(3, 64, 64)
+    frames[:, 8:40, 16:48], mattes[:, 8:40, 16:48], head[:, 8:40, 16:48] = 9, 255, 1
+    head[:, 8:40, (16, 47)], head[:, (8, 39), 16:48] = 0.5, 0.5  # antialiased, inside the matte
+    backdrop = Backdrop(64, 64, inputs=2, margin=0)
+    backdrop.initialise(frames, mattes, head, [0, 1, 2])
+    assert torch.sigmoid(backdrop.body_alpha).max() < 0.05
 
 
 def test_hair_just_outside_the_matte_does_not_colour_the_background():
