@@ -202,7 +202,7 @@ def restore_model(
         if any(key.startswith("inpainting.") for key in weights):
             model.inpainting = Inpainting()
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, LookupError, ValueError, TypeError) as error:
         tool = f"{document['provenance']['tool']} made it, this is {tool_version()}"
         raise InputError(
             f"avatar '{path}': its weights do not fit its recipe ({misfit(error)}; {tool}); "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -283,3 +285,17 @@ def test_the_memory_benchmark_moves_the_face_for_sound_that_it_does_not_render(a
     stream(ada, minutes=1, rendered=0)
     assert made[0].frames > 58 * 25
     assert "render" not in made[0].stages
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("neck", [0.1]), ("neck", "low"), ("neck", True), ("resolution", None), ("resolution", "64"), ("resolution", 32)],
+)
+def test_sizes_that_an_avatar_cannot_have_are_one_sentence(ada, tmp_path, entry, value):
+    damaged = tmp_path / "damaged"
+    shutil.copytree(ada, damaged)
+    document = json.loads((damaged / "avatar.json").read_text())
+    document["model"][entry] = value
+    (damaged / "avatar.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="its weights do not fit its recipe"):
+        load_avatar(damaged, "cpu")
