@@ -132,9 +132,10 @@ def measure(person: str, recipe: str, case: str, options: argparse.Namespace) ->
 
 def tested_from(video: Path) -> float:
     """Seconds at which the tested part of a clip begins."""
-    from shards.media.probe import video_info
+    from adapt.plan import split_frames
+    from shards.media.rates import FPS
 
-    return video_info(video).seconds * 10 / 11
+    return split_frames(video)[0] / FPS
 
 
 def averaged_psnr(avatar: Any, clip: Any, side: int) -> dict[str, float]:

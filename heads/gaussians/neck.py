@@ -9,7 +9,7 @@ from heads.gaussians.uv import UVGaussians
 from heads.rig import Rig, facemesh
 
 # Heights, in ways from the chin down to the base of the neck: where it begins to fade, and where it is transparent
-# [docs/fitting.md, a neck that belongs to the body]
+# [docs/fitting.md, a neck of the body]
 FADE = (-0.7, -0.25)
 EARLIER_FADE = (0.2, 0.6)  # of avatars whose record does not say it
 

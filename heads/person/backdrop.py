@@ -285,9 +285,9 @@ class Backdrop(nn.Module):
         for target, mean in zip((self.background, self.body), means, strict=True):
             seen = mean.seen[0] / len(indices)
             target[0] = completed(mean.sum[0] / mean.seen[0].clamp_min(1e-6), seen, fill)
-        self._raise(torso.seen, framed, hidden, reach)
+        self._set_alpha(torso.seen, framed, hidden, reach)
 
-    def _raise(self, seen: Tensor, framed: Tensor, hidden: Tensor, reach: int) -> None:
+    def _set_alpha(self, seen: Tensor, framed: Tensor, hidden: Tensor, reach: int) -> None:
         """Set the body's alpha, and continue body and alpha by ``reach`` rows behind the head.
 
         Args:

@@ -50,6 +50,20 @@ def open_input(path: str | Path, kind: str = "video") -> InputContainer:
         raise InputError(f"{path}: is not {wanted} that can be read ({reason}); convert it or give another") from None
 
 
+def check_length(path: str | Path, promised: float, held: float, missing: float) -> None:
+    """Refuse a file that a transfer cut off: it opens, as something shorter.
+
+    Args:
+        promised, held: seconds, by its header and in fact.
+        missing: seconds that may be missing.
+
+    Raises:
+        InputError: more is missing.
+    """
+    if promised - held > missing:
+        raise InputError(f"{path}: is cut off, it promises {promised:.1f} s and holds {held:.1f} s; copy it again")
+
+
 def file_url(path: str | Path) -> str:
     """A local file as a URL for FFmpeg, which otherwise takes a name with a colon for a protocol."""
     return f"file:{path}"

@@ -16,7 +16,7 @@ import numpy as np
 
 from configs import InputError
 from shards.media.colour import ToRgb
-from shards.media.container import LARGEST_SIDE, decoded, open_input, picture_stream
+from shards.media.container import LARGEST_SIDE, check_length, decoded, open_input, picture_stream
 from shards.media.display import UPRIGHT, Orientation, orientation, pixel_aspect, square_size
 from shards.media.fields import progressive
 from shards.media.rates import FPS
@@ -302,5 +302,4 @@ def _check_step(step: float, time: float, path: str | Path) -> None:
 def _check_complete(stream: VideoStream, path: str | Path, end: float) -> None:
     """Refuse a file that was cut off in transfer: with its index at the front it still opens, as a short video."""
     stated = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-    if stated - end > max(TRUNCATED, 0.02 * stated):
-        raise InputError(f"{path}: is cut off, it promises {stated:.1f} s and holds {end:.1f} s; copy it again")
+    check_length(path, stated, end, max(TRUNCATED, 0.02 * stated))

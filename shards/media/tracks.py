@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from configs import InputError, progress
-from shards.media.container import decoded, find_pictures, open_input
+from shards.media.container import check_length, decoded, find_pictures, open_input
 from shards.media.memo import once_per_file
 
 if TYPE_CHECKING:
@@ -236,7 +236,5 @@ def _check_whole(path: str | Path) -> None:
             return
         rest = held - file.tell()
     # What is written to a pipe does not know its length, and says nothing or the largest number.
-    if second and 0 < length < UNKNOWN_LENGTH and length - rest > CUT_OFF * second:
-        raise InputError(
-            f"{path}: is cut off, it promises {length / second:.1f} s and holds {rest / second:.1f} s; copy it again"
-        )
+    if second and 0 < length < UNKNOWN_LENGTH:
+        check_length(path, length / second, rest / second, CUT_OFF)
